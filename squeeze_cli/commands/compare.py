@@ -1,0 +1,51 @@
+"""`squeeze compare`: runs side by side, from their records alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from squeeze_cli.commands.running import print_json
+from squeeze_cli.console import Reporter
+from squeeze_cli.files import write_text_atomically
+from squeeze_cli.reports import tables
+from squeeze_cli.reports.comparison import as_json, compare_runs
+from squeeze_cli.runs import read_runs
+
+EXAMPLES = (
+    "squeeze compare runs/",
+    "squeeze compare runs/ --sort nominal-bits-per-vector",
+    "squeeze compare runs/ --json --csv runs.csv --markdown runs.md",
+)
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders of runs, or runs.", show_default=False)
+    ],
+    sort: Annotated[
+        str | None, typer.Option("--sort", metavar="COL", help="Column. [default: test-iou]")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV file too.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write Markdown too.")
+    ] = None,
+) -> None:
+    """Compare all runs below the folders given: rate, mean IoU, difference to the baseline."""
+    reporter = Reporter()
+    rows = compare_runs(read_runs(runs), sort)
+    for path, render in ((csv, tables.comparison_csv), (markdown, tables.comparison_markdown)):
+        if path is not None:
+            write_text_atomically(path, render(rows))
+            reporter.say(f"Wrote {path}")
+    if json:
+        print_json(as_json(rows))
+    elif rows:
+        reporter.show(tables.comparison_table(rows))
+    else:
+        reporter.say("No runs there yet: `squeeze train --help` shows how to make one.")

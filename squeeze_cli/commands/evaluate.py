@@ -1,0 +1,43 @@
+"""`squeeze evaluate`: metrics of a finished run on any data in Oxford-IIIT Pet layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from squeeze_cli.commands.running import make_reporter, print_json
+from squeeze_cli.options import DATA_FLAGS, OUTPUT_FLAGS, TRAINING_FLAGS, takes
+
+EXAMPLES = (
+    "squeeze evaluate runs/vq-efficientnet-lite0",
+    "squeeze evaluate runs/vq-efficientnet-lite0 --data-dir other/data --split val --json",
+)
+_TAKEN = {"data.data_dir", "data.num_workers", "data.cache_dir", "data.use_cache"}
+_FLAGS = (
+    *(f for f in DATA_FLAGS if f.target in _TAKEN),
+    *(f for f in TRAINING_FLAGS if f.target in {"training.device", "training.batch_size"}),
+    *OUTPUT_FLAGS,
+)
+
+
+@takes(_FLAGS)
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", show_default=False)],
+    split: Annotated[
+        Literal["test", "val"], typer.Option("--split", help="Which images.")
+    ] = "test",
+    **flags: Any,
+) -> None:
+    """Measure a finished run: mean IoU, accuracy and codebook usage."""
+    reporter = make_reporter(flags)
+    from squeeze_cli.training.evaluation import evaluate_run
+
+    result = evaluate_run(run, split, flags, reporter)
+    if flags.get("json"):
+        print_json(result)
+        return
+    from squeeze_cli.reports.tables import evaluation_table
+
+    reporter.show(evaluation_table(result))

@@ -1,0 +1,83 @@
+"""What `train` and `baseline` share: from flags to a run and its closing table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from squeeze_cli.config import ExperimentConfig
+from squeeze_cli.config_files import load_experiment, to_mapping
+from squeeze_cli.console import Reporter
+from squeeze_cli.errors import UsageError
+from squeeze_cli.resolve import check_resumed, resolve_config
+from squeeze_cli.runs import RunFolder, create_run, find_resumable
+
+
+def run_command(kind: str, flags: Mapping[str, Any]) -> None:
+    """Resolve the flags; then train, or with `--dry-run` say what would happen."""
+    reporter = make_reporter(flags)
+    if flags.get("resume"):
+        run = find_resumable(Path(flags.get("output_dir") or "runs"), flags.get("name"))
+        config = load_experiment(run.config_file, None)
+        check_resumed(config, flags)
+        if config.kind != kind:
+            raise UsageError(f"{run.path} is a {config.kind} run: resume it by its own command.")
+    else:
+        config = resolve_config(kind, flags)
+        run = None
+    if flags.get("dry_run"):
+        _print_plan(config, run, bool(flags.get("json")))
+        return
+    resume = run is not None
+    run = run or create_run(config, overwrite=bool(flags.get("overwrite")))
+    reporter.say(f"{'Resuming' if resume else 'Training'} {run.path}")
+
+    from squeeze_cli.training.fit import fit_experiment
+
+    record = fit_experiment(config, run, reporter, resume=resume)
+    if flags.get("json"):
+        print_json(record)
+        return
+    from squeeze_cli.reports.tables import result_table
+
+    reporter.show(result_table(record))
+    reporter.show(f"Run folder: {run.path}\nCompare:    squeeze compare {config.output_dir}")
+
+
+def make_reporter(flags: Mapping[str, Any]) -> Reporter:
+    """A reporter as loud as the flags ask."""
+    if flags.get("quiet") and flags.get("verbose"):
+        raise UsageError("--quiet and --verbose contradict each other: leave one out.")
+    return Reporter(
+        quiet=bool(flags.get("quiet")),
+        verbose=bool(flags.get("verbose")),
+        progress=not flags.get("no_progress"),
+    )
+
+
+def print_json(value: Any) -> None:
+    """JSON to stdout: data, whatever the terminal."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def _print_plan(config: ExperimentConfig, run: RunFolder | None, as_json: bool) -> None:
+    if as_json:
+        print_json(to_mapping(config))
+        return
+    import yaml
+
+    sys.stdout.write(yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
+    what = (
+        f"resume {run.path}"
+        if run
+        else "train " + ("a baseline" if config.kind == "baseline" else config.quantizer.type)
+    )
+    data = "synthetic images" if config.data.dataset == "synthetic" else config.data.data_dir
+    sys.stdout.write(
+        f"# Would {what} on {config.model.backbone} features of {data} for "
+        f"{config.training.epochs} epochs, in {config.output_dir}/. Nothing was done.\n"
+    )

@@ -1,0 +1,109 @@
+"""What a person sees: data on stdout; messages and progress on stderr.
+
+On a terminal there are colours and moving bars; elsewhere, and under NO_COLOR, plain text and a
+line now and then.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console, RenderableType
+
+# Without a terminal a progress line is printed at most this often.
+PLAIN_INTERVAL_S = 10.0
+
+Advance = Callable[[int, str], None]
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Says things to a person, as loudly as asked.
+
+    Attributes:
+        quiet: nothing but errors (and the data asked for).
+        verbose: details too.
+        progress: whether bars or progress lines are shown at all.
+    """
+
+    quiet: bool = False
+    verbose: bool = False
+    progress: bool = True
+    out: Console = field(default_factory=lambda: Console(highlight=False))
+    err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+
+    def show(self, renderable: RenderableType) -> None:
+        """Data: a table or a text to stdout, unless quiet."""
+        if not self.quiet:
+            self.out.print(renderable)
+
+    def say(self, text: str) -> None:
+        """A message to stderr."""
+        if not self.quiet:
+            self._write(text)
+
+    def detail(self, text: str) -> None:
+        """A message for those who asked for more."""
+        if self.verbose and not self.quiet:
+            self._write(text)
+
+    def warn(self, text: str) -> None:
+        """Something that the person should know, however quiet: it changes the result."""
+        self._write(f"Warning: {text}")
+
+    def _write(self, text: str) -> None:
+        self.err.print(text, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def track(self, description: str, total: int) -> Iterator[Advance]:
+        """Progress over `total` steps; call the value given with the steps done and a note."""
+        if self.quiet or not self.progress:
+            yield lambda steps, note="": None
+        elif self.err.is_terminal:
+            with self._bar(description, total) as advance:
+                yield advance
+        else:
+            yield self._lines(description, total)
+
+    @contextmanager
+    def _bar(self, description: str, total: int) -> Iterator[Advance]:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}", style="dim"),
+        )
+        with Progress(*columns, console=self.err) as progress:
+            task = progress.add_task(description, total=total, note="")
+
+            def advance(steps: int, note: str = "") -> None:
+                progress.update(task, advance=steps, **({"note": note} if note else {}))
+
+            yield advance
+
+    def _lines(self, description: str, total: int) -> Advance:
+        done = 0
+        last = time.monotonic()
+
+        def advance(steps: int, note: str = "") -> None:
+            nonlocal done, last
+            done += steps
+            now = time.monotonic()
+            if done >= total or now - last >= PLAIN_INTERVAL_S:
+                last = now
+                self._write(f"{description} {done}/{total}{f'  {note}' if note else ''}")
+
+        return advance
+
+
+def print_error(message: str) -> None:
+    """One line to stderr, in plain text."""
+    print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the one place for errors

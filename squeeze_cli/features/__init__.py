@@ -1,0 +1,1 @@
+"""The frozen-feature store: each image goes through the backbone once."""

@@ -1,0 +1,99 @@
+"""States of a list of samples, ready for training: in memory where they fit, else memory-mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from squeeze_cli.data.sampling import EpochBatches
+from squeeze_cli.errors import SqueezeError
+from squeeze_cli.features.extraction import from_rows
+from squeeze_cli.features.shards import DamagedShardError
+from squeeze_cli.features.store import FeatureStore, Row
+
+# Share of the free memory that the states of all splits together may take.
+MEMORY_SHARE = 0.5
+
+StateBatch = tuple[Tensor, Tensor, Tensor]
+
+
+class StateDataset(Dataset[StateBatch]):
+    """States and masks by lists of positions: one gather a batch, no collating.
+
+    `__getitem__([i, ...])` gives (states as the trunk made them, float32; masks `[B, H, W]` uint8;
+    positions int64).
+    """
+
+    def __init__(self, rows: Sequence[Row], in_memory: bool) -> None:
+        self._rows = list(rows)
+        self._checked: set[int] = set()
+        self._memory: tuple[Tensor, Tensor] | None = None
+        if in_memory and rows:
+            states = np.stack([row.shard.states[row.number] for row in self._rows])
+            masks = np.stack([row.shard.masks[row.number] for row in self._rows])
+            self._memory = torch.from_numpy(states), torch.from_numpy(masks)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, positions: list[int]) -> StateBatch:
+        index = torch.tensor(positions)
+        if self._memory is not None:
+            states, masks = self._memory[0][index], self._memory[1][index]
+        else:
+            states, masks = self._read(positions)
+        return from_rows(states.float()), masks, index
+
+    def _read(self, positions: list[int]) -> tuple[Tensor, Tensor]:
+        for position in positions:
+            if position not in self._checked:
+                row = self._rows[position]
+                try:
+                    row.shard.check_row(row.number)
+                except DamagedShardError as error:
+                    row.shard.path.unlink(missing_ok=True)
+                    raise SqueezeError(
+                        f"The feature store was damaged ({error}); the damaged part is removed: "
+                        "run the same command again."
+                    ) from None
+                self._checked.add(position)
+        chosen = [self._rows[position] for position in positions]
+        states = np.stack([row.shard.states[row.number] for row in chosen])
+        masks = np.stack([row.shard.masks[row.number] for row in chosen])
+        return torch.from_numpy(states), torch.from_numpy(masks)
+
+
+def row_bytes(row: Row) -> int:
+    """Bytes of a sample's state and mask."""
+    return int(row.shard.states[0].nbytes + row.shard.masks[0].nbytes)
+
+
+def fits_in_memory(total_bytes: int) -> bool:
+    """Whether `total_bytes` may be held in memory, by what is free now."""
+    import psutil
+
+    return bool(total_bytes < MEMORY_SHARE * psutil.virtual_memory().available)
+
+
+def check_rows(store: FeatureStore, digests: Sequence[str]) -> None:
+    """Read every row once and compare its CRC; damaged shards leave the store."""
+    for digest in dict.fromkeys(digests):
+        try:
+            row = store.row(digest)
+            row.shard.check_row(row.number)
+        except DamagedShardError as error:
+            store.discard(row.shard, str(error))
+        except KeyError:
+            continue  # went with a shard that was damaged
+
+
+def state_loader(
+    dataset: StateDataset, batch_size: int, *, seed: int = 0, shuffle: bool = False
+) -> DataLoader[StateBatch]:
+    """Batches of states; the dataset gathers them itself, so there is nothing for workers to do."""
+    batches = EpochBatches(len(dataset), batch_size, seed=seed, shuffle=shuffle)
+    return DataLoader(dataset, batch_size=None, sampler=batches)

@@ -1,0 +1,61 @@
+"""What every segmentation loss is: logits and masks to named, weighted parts that sum to the loss."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+IGNORE_INDEX = 255
+
+
+class SegmentationLoss(nn.Module):
+    """Base of all losses; pixels whose target is `IGNORE_INDEX` (255) count nowhere.
+
+    Args:
+        class_weights: one weight a class, 1 for those that it does not reach (a backbone's head
+            may have more outputs than the masks have classes); None weighs all alike.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, class_weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        weights = None if class_weights is None else torch.tensor(class_weights).float()
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    @abstractmethod
+    def parts(self, log_probs: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The weighted parts by name; `log_probs` `[B, K, H, W]`, `target` `[B, H, W]` int64."""
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The scalar loss of logits `[B, K, H, W]` for targets `[B, H, W]` in 0..K-1 or 255."""
+        return sum_parts(self.parts(logits.log_softmax(dim=1), target))
+
+    def weights_for(self, count: int) -> Tensor | None:
+        """The class weights `[count]`, padded with ones."""
+        weights = self.class_weights
+        if weights is None or len(weights) >= count:
+            return weights
+        return torch.cat([weights, weights.new_ones(count - len(weights))])
+
+    def pixel_terms(self, log_probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """log p of the target `[B, H, W]` and the pixels' weights (0 where ignored)."""
+        valid = target != IGNORE_INDEX
+        safe = target.masked_fill(~valid, 0)
+        log_pt = log_probs.gather(1, safe[:, None])[:, 0]
+        weights = self.weights_for(log_probs.shape[1])
+        pixel_weights = valid.to(log_probs) if weights is None else weights[safe] * valid
+        return log_pt, pixel_weights
+
+
+def sum_parts(parts: dict[str, Tensor]) -> Tensor:
+    """The loss that the parts make up."""
+    return torch.stack(list(parts.values())).sum()
+
+
+def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Mean of `values` by `weights`; 0 where all weights are 0, as with only ignored pixels."""
+    return (values * weights).sum() / weights.sum().clamp_min(torch.finfo(values.dtype).tiny)

@@ -1,0 +1,65 @@
+"""Mean IoU, pixel accuracy, codebook usage and perplexity, over whole sets of images.
+
+Mean IoU is the whole-set one (torchmetrics' `MulticlassJaccardIndex`): intersections and unions
+are summed over all images before they are divided, and classes that appear neither in the
+predictions nor in the targets do not count. It is not the mean of the images' own IoUs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from squeeze_cli.losses.base import IGNORE_INDEX
+
+
+class SegmentationMetrics(MulticlassConfusionMatrix):
+    """One confusion matrix, from which all segmentation metrics follow."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes=num_classes, ignore_index=IGNORE_INDEX, validate_args=False)
+
+    def summary(self) -> dict[str, float | list[float | None]]:
+        """`iou` (mean), `accuracy` (pixels) and `per_class_iou` (None for absent classes)."""
+        matrix = self.compute().double().cpu()
+        hits = matrix.diag()
+        union = matrix.sum(dim=0) + matrix.sum(dim=1) - hits
+        present = union > 0
+        iou = hits / union.clamp_min(1)
+        return {
+            "iou": float(iou[present].mean()) if present.any() else 0.0,
+            "accuracy": float(hits.sum() / matrix.sum().clamp_min(1)),
+            "per_class_iou": [float(v) if p else None for v, p in zip(iou, present, strict=True)],
+        }
+
+
+class CodebookUsage(Metric):
+    """How often each code was used, for each of the Q codes of a vector."""
+
+    full_state_update = False
+
+    def __init__(self, code_sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.code_sizes = tuple(code_sizes)
+        for level, size in enumerate(self.code_sizes):
+            self.add_state(f"counts_{level}", torch.zeros(size, dtype=torch.int64), "sum")
+
+    def update(self, codes_bnq: Tensor) -> None:
+        """Count codes `[B, N, Q]`."""
+        for level, size in enumerate(self.code_sizes):
+            counts = torch.bincount(codes_bnq[..., level].flatten(), minlength=size)
+            setattr(self, f"counts_{level}", getattr(self, f"counts_{level}") + counts)
+
+    def compute(self) -> dict[str, list[float]]:
+        """For each level: `usage`, the share of codes used at all, and `perplexity`, 2^entropy."""
+        usage, perplexity = [], []
+        for level in range(len(self.code_sizes)):
+            counts = getattr(self, f"counts_{level}").double()
+            shares = counts / counts.sum().clamp_min(1)
+            usage.append(float((counts > 0).double().mean()))
+            perplexity.append(float(torch.special.entr(shares).sum().exp()))
+        return {"usage": usage, "perplexity": perplexity}

@@ -1,0 +1,93 @@
+"""Residual vector quantization: each codebook codes what the ones before it left over.
+
+Zeghidour et al., SoundStream, 2021, arXiv:2107.03312, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+from vector_quantize_pytorch import ResidualVQ
+
+from squeeze_cli.config import QuantizerConfig
+from squeeze_cli.quantizers.base import ProjectedQuantizer
+from squeeze_cli.quantizers.codebooks import initialize_codebook, set_dead_code_threshold
+
+
+class ResidualVQWithProjection(ProjectedQuantizer):
+    """project_in → `num_quantizers` codebooks of `codebook_size`, one after the other → project_out.
+
+    Code q = 0 is the coarsest. The commitment losses of the levels are summed.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        *,
+        num_quantizers: int = 4,
+        codebook_size: int = 256,
+        bottleneck_dim: int = 64,
+        decay: float = 0.99,
+        commitment_weight: float = 0.25,
+        loss_weight: float = 0.1,
+        initialize_codebook: bool = True,
+    ) -> None:
+        super().__init__(feature_dim, bottleneck_dim)
+        self.code_sizes = (codebook_size,) * num_quantizers
+        self.loss_weight = loss_weight
+        self._kmeans = initialize_codebook
+        self.rvq = ResidualVQ(
+            dim=bottleneck_dim,
+            num_quantizers=num_quantizers,
+            codebook_size=codebook_size,
+            decay=decay,
+            commitment_weight=commitment_weight,
+            threshold_ema_dead_code=1e-6,  # on; `set_dead_code_threshold` scales it
+        )
+
+    @classmethod
+    def from_config(cls, config: QuantizerConfig, feature_dim: int) -> Self:
+        """Build from the configuration's fields."""
+        return cls(
+            feature_dim,
+            num_quantizers=config.num_quantizers,
+            codebook_size=config.codebook_size or 256,
+            bottleneck_dim=config.bottleneck_dim,
+            decay=config.decay,
+            commitment_weight=config.commitment_weight,
+            loss_weight=config.vq_loss_weight,
+            initialize_codebook=config.initialize_codebook,
+        )
+
+    def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Quantizer.quantize`; the loss is the sum over the levels times `loss_weight`."""
+        if self.training:
+            for layer in self.rvq.layers:
+                set_dead_code_threshold(layer, tokens_bnc.shape[0] * tokens_bnc.shape[1])
+        vectors, codes, losses = self.rvq(self.project_in(tokens_bnc))
+        if not self.training:
+            vectors = self.lookup(codes)
+        return vectors, codes, losses.sum() * self.loss_weight
+
+    def lookup(self, codes_bnq: Tensor) -> Tensor:
+        """The sum `[B, N, D]` of the levels' vectors."""
+        vectors: Tensor = self.rvq.get_output_from_indices(codes_bnq)
+        return vectors
+
+    def code_vectors(self) -> list[Tensor]:
+        """One codebook `[K, D]` a level."""
+        return [layer.codebook for layer in self.rvq.layers]
+
+    @torch.no_grad()
+    def initialize(self, tokens_nc: Tensor, tokens_per_batch: int) -> None:
+        """PCA for the projections; k-means level by level, each on what the ones before left."""
+        self.initialize_projections(tokens_nc)
+        if not self._kmeans:
+            return
+        residual = self.project_in(tokens_nc)
+        for layer in self.rvq.layers:
+            initialize_codebook(layer, residual, tokens_per_batch)
+            nearest = torch.cdist(residual, layer.codebook).argmin(dim=1)
+            residual = residual - layer.codebook[nearest]

@@ -1,0 +1,1 @@
+"""Reports show, they do not compute: rich tables, and figures."""

@@ -1,0 +1,182 @@
+"""A run's folder: what is in it, how it is made, written and read. Needs neither torch nor YAML.
+
+runs/NAME/
+  config.yaml         the resolved configuration
+  run.json            the run record (docs/run-record.md); all that `squeeze compare` reads
+  checkpoints/        best.ckpt (highest val/iou) and last.ckpt (to resume)
+  codes/              codes of the validation split; features and codes of its first batch
+  tensorboard/        events
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from squeeze_cli.config import ExperimentConfig
+from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.files import write_text_atomically
+
+SCHEMA_VERSION = 1
+RECORD_NAME = "run.json"
+STATUSES = ("running", "finished", "interrupted", "failed")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths within one run's folder, and its record."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name: its folder's."""
+        return self.path.name
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def record_file(self) -> Path:
+        """The run record."""
+        return self.path / RECORD_NAME
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint of the epoch with the highest val/iou."""
+        return self.path / "checkpoints" / "best.ckpt"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The checkpoint of the last whole epoch."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def codes_folder(self) -> Path:
+        """Codes of the validation split."""
+        return self.path / "codes"
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Write `run.json` atomically, stamped with the schema's version and the time."""
+        stamped = {
+            "schema_version": SCHEMA_VERSION,
+            **record,
+            "updated": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        text = json.dumps(stamped, indent=2, ensure_ascii=False, allow_nan=False)
+        write_text_atomically(self.record_file, text + "\n")
+
+    def read_record(self) -> dict[str, Any]:
+        """The record; raises SqueezeError where it is missing, damaged or of a newer version."""
+        try:
+            record = json.loads(self.record_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise SqueezeError(
+                f"{self.path} holds no {RECORD_NAME}: is it a run's folder?"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise SqueezeError(f"{self.record_file} cannot be read: {error}.") from None
+        if not isinstance(record, dict) or not isinstance(record.get("schema_version"), int):
+            raise SqueezeError(f"{self.record_file} is no run record of squeeze.")
+        if record["schema_version"] > SCHEMA_VERSION:
+            raise SqueezeError(
+                f"{self.record_file} has schema version {record['schema_version']}, this squeeze "
+                f"reads up to {SCHEMA_VERSION}: update squeeze."
+            )
+        return record
+
+
+def automatic_name(config: ExperimentConfig) -> str:
+    """A name that says what the run is: `vq-efficientnet-lite0`, `baseline-vit`."""
+    kind = "baseline" if config.kind == "baseline" else config.quantizer.type
+    return f"{kind}-{config.model.backbone}"
+
+
+def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
+    """Make the folder of a new run, empty.
+
+    A given name that exists is refused unless `overwrite`; an automatic one gets a number.
+    Raises UsageError for a name that is taken or could leave the output folder.
+    """
+    output_dir = Path(config.output_dir)
+    name = config.name or automatic_name(config)
+    if not re.fullmatch(r"[\w][\w .+=,@-]*", name):
+        raise UsageError(
+            f"--name {name!r} cannot be a folder's name: use letters, digits, '-', '_' and '.'."
+        )
+    path = output_dir / name
+    if path.exists() and config.name is None and not overwrite:
+        number = 2
+        while (output_dir / f"{name}-{number}").exists():
+            number += 1
+        path = output_dir / f"{name}-{number}"
+    elif path.exists():
+        if not overwrite:
+            raise UsageError(
+                f"{path} exists: choose another --name, --resume it, or --overwrite it."
+            )
+        if not (path / RECORD_NAME).exists() and any(path.iterdir()):
+            raise UsageError(f"{path} is no run's folder: choose another --name.")
+        shutil.rmtree(path)
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise SqueezeError(f"Cannot make {path}: {error.strerror}; check --output-dir.") from None
+    return RunFolder(path)
+
+
+def find_resumable(output_dir: Path, name: str | None) -> RunFolder:
+    """The run to resume: the named one, or the only unfinished one in `output_dir`.
+
+    Raises UsageError where there is none, several, or the named one is finished.
+    """
+    if name is not None:
+        run = RunFolder(output_dir / name)
+        if not run.record_file.exists():
+            raise UsageError(f"There is no run {run.path} to resume: leave --resume out.")
+        if run.read_record()["status"] == "finished":
+            raise UsageError(f"{run.path} is finished: nothing to resume; --overwrite starts anew.")
+        return run
+    unfinished = [
+        run for run, record in read_runs([output_dir])
+        if isinstance(record, dict) and record["status"] != "finished"
+    ]  # fmt: skip
+    if not unfinished:
+        raise UsageError(f"There is no unfinished run in {output_dir} to resume.")
+    if len(unfinished) > 1:
+        names = ", ".join(run.name for run in unfinished)
+        raise UsageError(
+            f"Several runs in {output_dir} are unfinished: add --name, one of {names}."
+        )
+    return unfinished[0]
+
+
+def read_runs(
+    folders: Iterable[Path],
+) -> list[tuple[RunFolder, dict[str, Any] | SqueezeError]]:
+    """All runs at or below the folders given, each with its record or what is wrong with it.
+
+    Sorted by path, each run once. Raises SqueezeError for a folder that does not exist.
+    """
+    found: dict[Path, RunFolder] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise SqueezeError(f"There is no folder {folder}: give a run's folder or one of runs.")
+        records = [folder / RECORD_NAME] if (folder / RECORD_NAME).exists() else []
+        for record_file in records or sorted(folder.rglob(RECORD_NAME)):
+            found[record_file.parent.resolve()] = RunFolder(record_file.parent)
+    runs: list[tuple[RunFolder, dict[str, Any] | SqueezeError]] = []
+    for _, run in sorted(found.items()):
+        try:
+            runs.append((run, run.read_record()))
+        except SqueezeError as error:
+            runs.append((run, error))
+    return runs

@@ -1,0 +1,106 @@
+"""Metrics of a finished run, on its own data or on others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from squeeze_cli.backbones import create_backbone
+from squeeze_cli.backbones.base import Backbone
+from squeeze_cli.config import ExperimentConfig
+from squeeze_cli.config_files import load_experiment
+from squeeze_cli.console import Reporter
+from squeeze_cli.errors import SqueezeError
+from squeeze_cli.runs import RunFolder
+from squeeze_cli.training.fit import load_splits, make_module
+from squeeze_cli.training.build import build_network
+from squeeze_cli.training.checkpoints import load_best
+from squeeze_cli.training.devices import choose_device
+from squeeze_cli.training.modules import BaselineSegmentationModule
+from squeeze_cli.training.record import plain
+from squeeze_cli.training.sources import open_sources
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run, loaded: its configuration, record, backbone and trained module."""
+
+    folder: RunFolder
+    config: ExperimentConfig
+    record: dict[str, Any]
+    backbone: Backbone
+    module: BaselineSegmentationModule
+
+
+def load_run(
+    path: Path, device: torch.device, config: ExperimentConfig | None = None
+) -> TrainedRun:
+    """Load a finished run's best epoch on `device`; `config` replaces what its folder says.
+
+    Raises SqueezeError for an unfinished run, or where the backbone's weights are not those that
+    it was trained on.
+    """
+    folder = RunFolder(path)
+    record = folder.read_record()
+    if record["status"] != "finished":
+        raise SqueezeError(
+            f"{path} is {record['status']}, not finished: `squeeze train --resume --name "
+            f"{path.name}` goes on with it."
+        )
+    config = config or load_experiment(folder.config_file, None)
+    backbone = create_backbone(config.model, config.data.image_size)
+    if backbone.weights_digest() != record["model"]["weights_digest"]:
+        raise SqueezeError(
+            f"The weights of {backbone.name} are not those that {path} was trained on: bring back "
+            f"the file behind --weights {config.model.weights}."
+        )
+    module = make_module(config, build_network(config, backbone))
+    load_best(module, folder)
+    module.eval().to(device)
+    return TrainedRun(folder, config, record, backbone, module)
+
+
+def evaluate_run(
+    path: Path, split: str, flags: Mapping[str, Any], reporter: Reporter
+) -> dict[str, Any]:
+    """Metrics of the run at `path` on its `val` or `test` split, or that of another data folder.
+
+    Args:
+        path: a finished run's folder.
+        split: `val` or `test`.
+        flags: what replaces the run's own configuration, by parameter name (`data__data_dir`).
+        reporter: for messages.
+
+    Returns:
+        The metrics as in the run record, with the number of images and what was measured.
+    """
+    config = load_experiment(RunFolder(path).config_file, None)
+    for name, value in flags.items():
+        section, _, field = name.partition("__")
+        if field and value is not None:
+            if name == "data__data_dir" and config.data.dataset == "synthetic":
+                config = replace(config, data=replace(config.data, dataset="oxford-pet"))
+            changed = replace(getattr(config, section), **{field: value})
+            config = replace(config, **{section: changed})
+    device = choose_device(config.training.device)
+    run = load_run(path, device, config)
+    splits = load_splits(config, reporter)
+    samples = {"val": splits.val, "test": splits.test}[split]
+    sources = open_sources(config, {split: samples}, run.backbone, device, reporter)
+    module = run.module
+    module.use_trunk(sources.trunk)
+    loader = sources.loader(split, config.training.batch_size)
+    with torch.inference_mode(), reporter.track("Evaluating", len(samples)) as advance:
+        metrics = module.measure(loader, device, advance)
+    return {
+        "run": run.folder.name,
+        "split": split,
+        "data_dir": config.data.data_dir if config.data.dataset == "oxford-pet" else "synthetic",
+        "images": len(samples),
+        "skipped_images": len(splits.skipped),
+        "metrics": plain(metrics),
+    }

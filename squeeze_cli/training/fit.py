@@ -1,0 +1,255 @@
+"""One experiment from a configuration to a finished run's folder."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from squeeze_cli.backbones import create_backbone
+from squeeze_cli.backbones.base import Backbone
+from squeeze_cli.config import TRIMAP_CLASSES, ExperimentConfig
+from squeeze_cli.config_files import write_config
+from squeeze_cli.console import Reporter
+from squeeze_cli.data.splits import SplitSamples, build_splits
+from squeeze_cli.errors import SqueezeError
+from squeeze_cli.losses import create_loss
+from squeeze_cli.runs import RunFolder
+from squeeze_cli.trackers import create_trackers
+from squeeze_cli.training.build import build_network
+from squeeze_cli.training.checkpoints import load_best
+from squeeze_cli.training.callbacks import RecordKeeper, TrainingProgress, checkpoint_callbacks
+from squeeze_cli.training.devices import choose_device
+from squeeze_cli.training.initialize import initialize_network
+from squeeze_cli.training.modules import BaselineSegmentationModule, VQSqueezeModule
+from squeeze_cli.training.network import SegmentationNetwork
+from squeeze_cli.training.outputs import save_validation_codes
+from squeeze_cli.training.record import (
+    describe_data,
+    describe_model,
+    describe_quantizer,
+    plain,
+    start_record,
+)
+from squeeze_cli.training.sources import Sources, open_sources
+
+
+@dataclass
+class Experiment:
+    """An experiment, set up: everything between the configuration and the trainer."""
+
+    config: ExperimentConfig
+    splits: SplitSamples
+    backbone: Backbone
+    sources: Sources
+    module: BaselineSegmentationModule
+    device: torch.device
+    feature_seconds: float
+
+
+def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
+    """Data, backbone, states and the network (not yet initialized) for `config`."""
+    device = choose_device(config.training.device)
+    splits = load_splits(config, reporter)
+    backbone = create_backbone(config.model, config.data.image_size)
+    if backbone.random_weights:
+        reporter.warn("--weights none: the features are random; results say nothing about them.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        network = build_network(config, backbone)
+    start = time.perf_counter()
+    named = {"train": splits.train, "val": splits.val, "test": splits.test}
+    sources = open_sources(config, named, backbone, device, reporter)
+    feature_seconds = time.perf_counter() - start
+    module = make_module(config, network)
+    module.use_trunk(sources.trunk)
+    return Experiment(config, splits, backbone, sources, module, device, feature_seconds)
+
+
+def make_module(
+    config: ExperimentConfig, network: SegmentationNetwork
+) -> BaselineSegmentationModule:
+    """The Lightning module for `config` around `network`."""
+    kind = BaselineSegmentationModule if config.quantizer.type == "none" else VQSqueezeModule
+    return kind(
+        network,
+        create_loss(config.model),
+        num_classes=config.model.num_classes or TRIMAP_CLASSES,
+        lr=config.training.lr,
+        seed=config.training.seed,
+    )
+
+
+def load_splits(config: ExperimentConfig, reporter: Reporter) -> SplitSamples:
+    """The splits that `config` describes; images that cannot be read are reported, not used."""
+    data = config.data
+    splits = build_splits(
+        data.dataset,
+        Path(data.data_dir),
+        image_size_px=data.image_size,
+        seed=config.training.seed,
+        subset_size=data.subset_size,
+    )
+    for name, reason in splits.skipped[:5]:
+        reporter.warn(f"Skipped {name}: {reason}")
+    if len(splits.skipped) > 5:
+        reporter.warn(f"Skipped {len(splits.skipped)} images in all; the run record lists them.")
+    return splits
+
+
+def fit_experiment(
+    config: ExperimentConfig, run: RunFolder, reporter: Reporter, *, resume: bool = False
+) -> dict[str, Any]:
+    """Train, test and save `config` in `run`, and return the run's record.
+
+    The record in the folder says `running` until it ends as `finished`, `interrupted` (Ctrl-C,
+    which raises KeyboardInterrupt) or `failed`.
+    """
+    begin = time.perf_counter()
+    record = run.read_record() if resume else start_record(config, run.name)
+    earlier = record["seconds"]["total"] if resume else 0.0
+    record |= {"status": "running", "error": None}
+    if not resume:
+        write_config(run.config_file, config)
+    run.write_record(record)
+
+    def save(status: str, error: str | None = None) -> None:
+        record["status"], record["error"] = status, error
+        record["seconds"]["total"] = earlier + time.perf_counter() - begin
+        run.write_record(plain(record))
+
+    try:
+        _run_stages(config, run, reporter, record, save, resume)
+    except KeyboardInterrupt:
+        save("interrupted")
+        raise
+    except BaseException as error:
+        save("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        raise
+    save("finished")
+    return record
+
+
+def _run_stages(
+    config: ExperimentConfig,
+    run: RunFolder,
+    reporter: Reporter,
+    record: dict[str, Any],
+    save: Any,
+    resume: bool,
+) -> None:
+    experiment = set_up(config, reporter)
+    module, sources, training = experiment.module, experiment.sources, config.training
+    network = module.network.to(experiment.device)
+    batch = training.batch_size
+    record["seconds"]["features"] += experiment.feature_seconds
+    record["data"] = describe_data(config, experiment.splits)
+    record["model"] = describe_model(config, experiment.backbone, network)
+    checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
+    if checkpoint is None:
+        states = sources.states("train", batch, training.seed, experiment.device)
+        initialize_network(network, states, batch, training.seed)
+    grid = feature_grid(experiment)
+    record["quantizer"] = describe_quantizer(config, network, grid)
+    save("running")
+
+    def update(fitted: BaselineSegmentationModule) -> None:
+        record["history"] = plain(fitted.history)
+        record["epochs"]["done"] = len(fitted.history)
+        save("running")
+
+    start = time.perf_counter()
+    trainer = _trainer(config, run, experiment.device, reporter, update)
+    with _quiet_libraries(reporter):
+        _fit(
+            trainer, module,
+            sources.loader("train", batch, seed=training.seed, shuffle=True),
+            sources.loader("val", batch),
+            checkpoint,
+        )  # fmt: skip
+        record["seconds"]["fit"] += time.perf_counter() - start
+        update(module)
+        best = max(module.history, key=lambda epoch: epoch["val"]["iou"])
+        record["epochs"]["best"] = best["epoch"]
+        record["metrics"]["train"], record["metrics"]["val"] = best["train"], best["val"]
+        load_best(module, run)
+        trainer.test(module, sources.loader("test", batch), verbose=False)
+    record["metrics"]["test"] = module.results["test"]
+    save_validation_codes(run, experiment)
+
+
+def _trainer(
+    config: ExperimentConfig, run: RunFolder, device: torch.device, reporter: Reporter, update: Any
+) -> pl.Trainer:
+    training = config.training
+    limit: int | float = training.max_batches or 1.0
+    return pl.Trainer(
+        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        devices=1,
+        precision="bf16-mixed" if training.precision == "bf16" else "32-true",
+        max_epochs=training.epochs,
+        limit_train_batches=limit,
+        limit_val_batches=limit,
+        limit_test_batches=limit,
+        num_sanity_val_steps=0,
+        logger=create_trackers(config, run, reporter),
+        callbacks=[
+            *checkpoint_callbacks(run),
+            TrainingProgress(reporter),
+            RecordKeeper(update),
+        ],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=10**9,  # metrics are logged once an epoch
+        use_distributed_sampler=False,
+    )
+
+
+def _fit(trainer: pl.Trainer, module: Any, train: Any, val: Any, checkpoint: Path | None) -> None:
+    """`trainer.fit`, where Ctrl-C is KeyboardInterrupt: Lightning turns it into SystemExit(1)."""
+    try:
+        trainer.fit(module, train, val, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if not module.history:
+        raise SqueezeError("No epoch was trained: there are no training batches; check the data.")
+
+
+def feature_grid(experiment: Experiment) -> tuple[int, int]:
+    """Rows and columns of the feature map."""
+    network = experiment.module.network
+    sample = next(experiment.sources.states("val", 2, 0, experiment.device))
+    with torch.no_grad():
+        maps = network.eval().backbone_features(sample)
+    network.train()
+    return int(maps.shape[2]), int(maps.shape[3])
+
+
+class _quiet_libraries(warnings.catch_warnings):  # noqa: N801 - used like a function
+    """Hide what Lightning prints about itself, unless asked for; put everything back after."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__()
+        self._hide = not reporter.verbose
+
+    def __enter__(self) -> Any:
+        import logging
+
+        entered = super().__enter__()
+        self._logger = logging.getLogger("lightning.pytorch")
+        self._level = self._logger.level
+        if self._hide:
+            warnings.simplefilter("ignore")
+            self._logger.setLevel(logging.ERROR)
+        return entered
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._logger.setLevel(self._level)
+        super().__exit__(*exc_info)

@@ -1,0 +1,276 @@
+"""The Lightning modules: a thin shell around `SegmentationNetwork`; metrics once an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from squeeze_cli.console import Advance
+from squeeze_cli.losses.base import SegmentationLoss, sum_parts
+from squeeze_cli.metrics import CodebookUsage, SegmentationMetrics
+from squeeze_cli.training.network import NetworkOutput, SegmentationNetwork
+
+# The last layer starts from pretrained weights: it moves at a tenth of the others' rate.
+UNFROZEN_LR_FACTOR = 0.1
+WEIGHT_DECAY = 0.01
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class BaselineSegmentationModule(pl.LightningModule):
+    """Segmentation on unquantized features.
+
+    A batch is (states, masks `[B, H, W]`, indices), the states being what the frozen trunk gives,
+    from the store; after `use_trunk` the first are images.
+
+    Args:
+        network: what is trained.
+        loss: on logits at the masks' size.
+        num_classes: outputs of the head.
+        lr: peak learning rate of the one-cycle schedule.
+        seed: with the epoch's number it seeds each epoch, so that a resumed run draws the same.
+    """
+
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        loss: SegmentationLoss,
+        *,
+        num_classes: int,
+        lr: float = 1e-3,
+        seed: int = 42,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.lr = lr
+        self.seed = seed
+        self.segmentation = nn.ModuleDict(
+            {split: SegmentationMetrics(num_classes) for split in ("train_", "val_", "test_")}
+        )
+        self.history: list[dict[str, Any]] = []
+        self.results: dict[str, dict[str, Any]] = {}
+        self._trunk: list[nn.Module] = []
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+
+    def use_trunk(self, trunk: nn.Module | None) -> None:
+        """Take batches of images, which go through the frozen `trunk`; None takes states."""
+        self._trunk = [] if trunk is None else [trunk]  # a list keeps it out of checkpoints
+
+    # --- steps -----------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """One step; nothing is logged here, sums are kept on the device."""
+        del batch_index
+        return self._shared_step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Adds to the validation metrics."""
+        del batch_index
+        self._shared_step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        """Adds to the test metrics."""
+        del batch_index
+        self._shared_step(batch, "test")
+
+    def states(self, inputs: Tensor) -> Tensor:
+        """The trunk's states of a batch's inputs."""
+        if not self._trunk:
+            return inputs
+        with torch.no_grad():
+            state: Tensor = self._trunk[0].to(inputs.device)(inputs)
+        return state
+
+    def predict_logits(self, state: Tensor, size: tuple[int, int]) -> tuple[Tensor, NetworkOutput]:
+        """Logits upsampled to `size` (bilinear), and the network's output."""
+        output = self.network(state)
+        logits = F.interpolate(
+            output.logits.float().contiguous(), size=size, mode="bilinear", align_corners=False
+        )
+        return logits, output
+
+    def _shared_step(self, batch: Batch, split: str) -> Tensor:
+        inputs, masks, _ = batch
+        masks = masks.long()
+        logits, output = self.predict_logits(self.states(inputs), masks.shape[-2:])
+        parts = self.loss.parts(logits.log_softmax(dim=1), masks)
+        segmentation_loss = sum_parts(parts)
+        total = self._total_loss(segmentation_loss, output)
+        self.segmentation[f"{split}_"].update(logits.detach().argmax(dim=1), masks)
+        self._observe_output(output, split)
+        if len(parts) > 1:
+            self._add({f"loss_{name}": value for name, value in parts.items()})
+        self._add({"loss": total})
+        self._steps += 1
+        return total
+
+    def _total_loss(self, segmentation_loss: Tensor, output: NetworkOutput) -> Tensor:
+        del output
+        return segmentation_loss
+
+    def _observe_output(self, output: NetworkOutput, split: str) -> None:
+        """For subclasses that measure more than segmentation."""
+
+    def _add(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            value = value.detach()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    @torch.inference_mode()
+    def measure(
+        self, batches: Iterable[Any], device: torch.device, advance: Advance
+    ) -> dict[str, Any]:
+        """The test metrics over `batches`, without a trainer."""
+        self._begin("test")
+        for inputs, masks, indices in batches:
+            self._shared_step((inputs.to(device), masks.to(device), indices), "test")
+            advance(len(masks), "")
+        return self._collect("test")
+
+    # --- epochs ----------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        """Seed the epoch by its number: a resumed run goes on with the numbers of an unbroken one."""
+        torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) % 2**63)
+        self._begin("train")
+
+    def on_validation_epoch_start(self) -> None:
+        """Close the training sums, which validation interrupts at the end of an epoch."""
+        if self.trainer.state.fn == "fit":
+            self._end("train")
+        self._begin("val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the epoch's metrics, both splits at once."""
+        self._end("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Start the test metrics."""
+        self._begin("test")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._end("test")
+
+    def on_train_epoch_end(self) -> None:
+        """Keep the epoch's results; the run record is written from them."""
+        self.history.append(
+            {"epoch": self.current_epoch, **{k: dict(v) for k, v in self.results.items()}}
+        )
+
+    def _begin(self, split: str) -> None:
+        self._sums, self._steps = {}, 0
+        for metric in self._metrics(split):
+            metric.reset()
+
+    def _end(self, split: str) -> None:
+        if not self._steps:
+            return
+        values = self._collect(split)
+        flat = {f"{split}/{k}": v for k, v in _flatten(values).items()}
+        self.log_dict(flat, on_step=False, on_epoch=True)
+
+    def _collect(self, split: str) -> dict[str, Any]:
+        values: dict[str, Any] = {k: float(v) / self._steps for k, v in self._sums.items()}
+        values |= self._summaries(split)
+        self.results[split] = values
+        return values
+
+    def _metrics(self, split: str) -> list[Any]:
+        return [self.segmentation[f"{split}_"]]
+
+    def _summaries(self, split: str) -> dict[str, Any]:
+        summary: dict[str, Any] = self.segmentation[f"{split}_"].summary()
+        return summary
+
+    # --- optimization and checkpoints --------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        """Fused AdamW with a one-cycle learning rate (Smith and Topin, 2018, arXiv:1708.07120)."""
+        last_layer = self.network.last_layer
+        unfrozen = [] if last_layer is None else list(last_layer.parameters())
+        held = {id(p) for p in unfrozen}
+        others = [p for p in self.network.parameters() if p.requires_grad and id(p) not in held]
+        groups = [{"params": others, "lr": self.lr}]
+        if unfrozen:
+            groups.append({"params": unfrozen, "lr": self.lr * UNFROZEN_LR_FACTOR})
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=WEIGHT_DECAY, fused=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=[group["lr"] for group in groups],
+            total_steps=max(2, int(self.trainer.estimated_stepping_batches)),
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the history with the weights: a resumed run's record covers all epochs."""
+        checkpoint["squeeze_history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the history up again."""
+        self.history = list(checkpoint.get("squeeze_history", []))
+
+
+class VQSqueezeModule(BaselineSegmentationModule):
+    """Segmentation on quantized features: adds the quantizer's loss and the codebook's metrics."""
+
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        loss: SegmentationLoss,
+        *,
+        num_classes: int,
+        lr: float = 1e-3,
+        seed: int = 42,
+    ) -> None:
+        super().__init__(network, loss, num_classes=num_classes, lr=lr, seed=seed)
+        sizes = network.quantizer.code_sizes
+        self.codebooks = nn.ModuleDict(
+            {split: CodebookUsage(sizes) for split in ("train_", "val_", "test_")}
+        )
+
+    def _total_loss(self, segmentation_loss: Tensor, output: NetworkOutput) -> Tensor:
+        self._add({"segmentation_loss": segmentation_loss, "vq_loss": output.quantizer_loss})
+        return segmentation_loss + output.quantizer_loss
+
+    def _observe_output(self, output: NetworkOutput, split: str) -> None:
+        self.codebooks[f"{split}_"].update(output.codes)
+
+    def _metrics(self, split: str) -> list[Any]:
+        return [*super()._metrics(split), self.codebooks[f"{split}_"]]
+
+    def _summaries(self, split: str) -> dict[str, Any]:
+        usage: dict[str, list[float]] = self.codebooks[f"{split}_"].compute()
+        return {
+            **super()._summaries(split),
+            "codebook_usage": usage["usage"],
+            "codebook_perplexity": usage["perplexity"],
+        }
+
+
+def _flatten(values: dict[str, Any]) -> dict[str, float]:
+    """Lists become one metric an entry: `per_class_iou_0`, `codebook_usage_level_1`, ...; no Nones.
+
+    A single code keeps the plain name: `codebook_usage`.
+    """
+    flat: dict[str, float] = {}
+    for name, value in values.items():
+        if not isinstance(value, list):
+            flat[name] = value
+            continue
+        infix = "" if name.startswith("per_class") else "level_"
+        for i, entry in enumerate(value):
+            if entry is not None:
+                single = len(value) == 1 and infix
+                flat[name if single else f"{name}_{infix}{i}"] = entry
+    return flat

@@ -1,0 +1,107 @@
+"""What a run's record says about its parts; the fields are documented in docs/run-record.md."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from squeeze_cli import __version__
+from squeeze_cli.backbones.base import Backbone
+from squeeze_cli.config import ExperimentConfig
+from squeeze_cli.data.splits import SplitSamples
+from squeeze_cli.training.network import SegmentationNetwork
+
+FLOAT32_BITS = 32
+
+
+def start_record(config: ExperimentConfig, name: str) -> dict[str, Any]:
+    """The record of a run that has just begun."""
+    return {
+        "name": name,
+        "kind": config.kind,
+        "status": "running",
+        "error": None,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": config.training.seed,
+        "epochs": {"planned": config.training.epochs, "done": 0, "best": None},
+        "metrics": {"train": None, "val": None, "test": None},
+        "history": [],
+        "seconds": {"features": 0.0, "fit": 0.0, "total": 0.0},
+        "versions": {
+            "squeeze": __version__,
+            "python": platform.python_version(),
+            **{
+                package: version(package)
+                for package in ("torch", "torchvision", "lightning", "vector-quantize-pytorch")
+            },
+        },
+    }
+
+
+def describe_data(config: ExperimentConfig, splits: SplitSamples) -> dict[str, Any]:
+    """Which images: enough to say whether two runs saw the same ones."""
+    return {
+        "dataset": config.data.dataset,
+        "digest": splits.digest(),
+        "image_size_px": config.data.image_size,
+        "subset_size": config.data.subset_size,
+        "train_images": len(splits.train),
+        "val_images": len(splits.val),
+        "test_images": len(splits.test),
+        "skipped_images": len(splits.skipped),
+        "skipped": [{"name": name, "reason": reason} for name, reason in splits.skipped[:100]],
+    }
+
+
+def describe_model(
+    config: ExperimentConfig, backbone: Backbone, network: SegmentationNetwork
+) -> dict[str, Any]:
+    """The backbone, what is trained on it, and how large that is."""
+    model = config.model
+    return {
+        "backbone": backbone.name,
+        "weights": "random" if backbone.random_weights else model.weights,
+        "random_features": backbone.random_weights,
+        "weights_digest": backbone.weights_digest(),
+        "feature_dim": backbone.feature_dim,
+        "quantized_dim": network.quantizer.feature_dim,
+        "num_classes": model.num_classes,
+        "loss": model.loss_type,
+        "add_adapter": model.add_adapter,
+        "unfreeze_last_layer": model.unfreeze_last_layer,
+        "trainable_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
+    }
+
+
+def describe_quantizer(
+    config: ExperimentConfig, network: SegmentationNetwork, grid: tuple[int, int]
+) -> dict[str, Any]:
+    """Codes and nominal rate; the ratio is against the backbone's features in float32."""
+    quantizer = network.quantizer
+    bits = quantizer.nominal_bits_per_vector
+    return {
+        "type": config.quantizer.type,
+        "code_sizes": list(quantizer.code_sizes),
+        "bottleneck_dim": config.quantizer.bottleneck_dim if quantizer.code_sizes else None,
+        "grid": list(grid),
+        "nominal_bits_per_vector": bits,
+        "nominal_bytes_per_image": bits * grid[0] * grid[1] / 8,
+        "nominal_compression_ratio": FLOAT32_BITS * network.normalizer.mean.numel() / bits,
+    }
+
+
+def plain(value: Any) -> Any:
+    """Numbers that JSON knows: NaN and infinities, which a diverged run has, become null."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, torch.Tensor):
+        return plain(value.item())
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value

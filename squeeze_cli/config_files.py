@@ -126,7 +126,8 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
             return None
         return _coerce(value, next(a for a in arguments if a is not type(None)), where)
     if is_dataclass(hint):
-        return from_mapping(hint, {} if value is None else value, where)  # type: ignore[type-var]
+        section: Any = hint
+        return from_mapping(section, {} if value is None else value, where)
     if origin is tuple:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)):

@@ -20,6 +20,10 @@ PLAIN_INTERVAL_S = 10.0
 Advance = Callable[[int, str], None]
 
 
+def no_advance(steps: int, note: str = "") -> None:
+    """Show nothing."""
+
+
 @dataclass(frozen=True)
 class Reporter:
     """Says things to a person, as loudly as asked.
@@ -62,7 +66,7 @@ class Reporter:
     def track(self, description: str, total: int) -> Iterator[Advance]:
         """Progress over `total` steps; call the value given with the steps done and a note."""
         if self.quiet or not self.progress:
-            yield lambda steps, note="": None
+            yield no_advance
         elif self.err.is_terminal:
             with self._bar(description, total) as advance:
                 yield advance
@@ -71,8 +75,13 @@ class Reporter:
 
     @contextmanager
     def _bar(self, description: str, total: int) -> Iterator[Advance]:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         columns = (
             TextColumn("{task.description}"),
@@ -85,7 +94,9 @@ class Reporter:
             task = progress.add_task(description, total=total, note="")
 
             def advance(steps: int, note: str = "") -> None:
-                progress.update(task, advance=steps, **({"note": note} if note else {}))
+                progress.update(task, advance=steps)
+                if note:
+                    progress.update(task, note=note)
 
             yield advance
 

@@ -8,6 +8,7 @@ predictions nor in the targets do not count. It is not the mean of the images' o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ class SegmentationMetrics(MulticlassConfusionMatrix):
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes=num_classes, ignore_index=IGNORE_INDEX, validate_args=False)
 
-    def summary(self) -> dict[str, float | list[float | None]]:
+    def summary(self) -> dict[str, Any]:
         """`iou` (mean), `accuracy` (pixels) and `per_class_iou` (None for absent classes)."""
         matrix = self.compute().double().cpu()
         hits = matrix.diag()

@@ -1,7 +1,8 @@
 """Each flag once: its spellings, type, help, panel, and the configuration field that it sets.
 
 Every flag also answers to its snake_case spelling and to its older names (`--quantizer_type`):
-`normalize_token` maps them before options are looked up. A flag left out is None and leaves the file or the default to decide.
+`normalize_token` maps them before options are looked up. A flag left out is None and leaves the
+file or the default to decide.
 """
 
 from __future__ import annotations
@@ -125,7 +126,8 @@ QUANTIZER_FLAGS = (
 )  # fmt: skip
 
 TRAINING_FLAGS = (
-    Flag("training.epochs", int, ("--epochs",), "Passes over the training images. [default: 10]", TRAINING, metavar="N"),
+    Flag("training.epochs", int, ("--epochs",),
+         "Passes over the training images. [default: 10]", TRAINING, metavar="N"),
     Flag("training.batch_size", int, ("--batch-size",), "Images a step. [default: 4]",
          TRAINING, metavar="N"),
     Flag("training.lr", float, ("--lr",), "Peak of the one-cycle learning rate. [default: 1e-3]",

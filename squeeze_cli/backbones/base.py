@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
 
 import torch

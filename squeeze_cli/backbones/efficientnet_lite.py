@@ -7,7 +7,7 @@ Tan and Le, 2019, arXiv:1905.11946; the weights are those of the package
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import timm
 import torch
@@ -31,15 +31,20 @@ class EfficientNetLite0Backbone(Backbone):
     stride = 16
     default_num_classes = 3
 
+    input_scale: Tensor
+    input_shift: Tensor
+
     def __init__(self, state: dict[str, Tensor] | None, source: str = "given") -> None:
         super().__init__(random_weights=state is None)
         with random_weights_seed():
-            model = timm.create_model("tf_efficientnet_lite0", pretrained=False, output_stride=16)
+            model: Any = timm.create_model(
+                "tf_efficientnet_lite0", pretrained=False, output_stride=16
+            )
         if state is not None:
             load_strictly(model, _renamed(state, model, source), source)
         self.stem = nn.Sequential(model.conv_stem, model.bn1)
-        self.first_layers = model.blocks[:-1]
-        self.last_layer = model.blocks[-1]
+        self.first_layers: nn.Sequential = model.blocks[:-1]
+        self.last_layer: nn.Module = model.blocks[-1]
         self.register_buffer("input_scale", torch.tensor(_SCALE)[:, None, None], persistent=False)
         self.register_buffer("input_shift", torch.tensor(_SHIFT)[:, None, None], persistent=False)
 

@@ -84,4 +84,4 @@ class ViTLastLayer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """`[B, 1 + h·w, 768]` to `[B, 768, h, w]`."""
         patches: Tensor = self.norm(self.block(tokens))[:, 1:]
-        return patches.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        return patches.transpose(1, 2).reshape(len(tokens), -1, self.grid, self.grid)

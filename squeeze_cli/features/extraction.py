@@ -51,7 +51,7 @@ def extract_states(
         num_workers=min(num_workers, len(samples)),
         pin_memory=device.type == "cuda",
     )
-    backbone = backbone.to(device, memory_format=torch.channels_last)
+    backbone = backbone.to(device).to(memory_format=torch.channels_last)
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
     with torch.inference_mode(), autocast:
         for images, masks, positions in loader:

@@ -21,7 +21,11 @@ from squeeze_cli.files import replacing
 
 FORMAT = "1"
 FLOAT16_LIMIT = 60000.0
-_DTYPES = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "U8": np.dtype("u1")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "U8": np.dtype("u1"),
+}
 
 
 class DamagedShardError(Exception):
@@ -90,10 +94,13 @@ def open_shard(path: Path) -> Shard:
 
 def _map(path: Path, start: int, entry: dict[str, Any]) -> NDArray[Any]:
     begin, _ = entry["data_offsets"]
-    return np.memmap(
-        path, _DTYPES[entry["dtype"]], "r", offset=start + begin, shape=tuple(entry["shape"])
-    )
+    dtype: np.dtype[Any] = _DTYPES[entry["dtype"]]
+    return np.memmap(path, dtype=dtype, mode="r", offset=start + begin, shape=tuple(entry["shape"]))
 
 
 def _row_crc32(state: NDArray[Any], mask: NDArray[np.uint8]) -> int:
-    return zlib.crc32(np.ascontiguousarray(mask), zlib.crc32(np.ascontiguousarray(state)))
+    crc = 0
+    for array in (state, mask):
+        data: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        crc = zlib.crc32(data, crc)
+    return crc

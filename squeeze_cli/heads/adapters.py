@@ -17,7 +17,7 @@ class ResidualAdapter(nn.Module):
         self.down = nn.Conv2d(feature_dim, hidden, kernel_size=1)
         self.up = nn.Conv2d(hidden, feature_dim, kernel_size=1)
         nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        nn.init.zeros_(self.up.get_parameter("bias"))
 
     def forward(self, features: Tensor) -> Tensor:
         """`[B, C, h, w]` to the same shape."""

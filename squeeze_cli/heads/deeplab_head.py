@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,7 +29,7 @@ class DeepLabSegmentationHead(SegmentationHead):
         self, feature_dim: int, num_classes: int, pretrained: dict[str, Tensor] | None = None
     ) -> None:
         super().__init__()
-        self.layers = DeepLabHead(feature_dim, num_classes)
+        self.layers: nn.Sequential = DeepLabHead(feature_dim, num_classes)
         own = self.layers.state_dict()
         fitting = {
             k: v for k, v in (pretrained or {}).items() if k in own and own[k].shape == v.shape
@@ -45,7 +47,7 @@ class DeepLabSegmentationHead(SegmentationHead):
         return self._pyramid(append_ones(vectors), output_map)
 
     def _pyramid(self, maps: Tensor, output_map: AffineMap | None) -> Tensor:
-        pyramid = self.layers[0]
+        pyramid: Any = self.layers[0]
         h, w = maps.shape[-2:]
         branches = []
         for branch in pyramid.convs[:-1]:
@@ -55,7 +57,7 @@ class DeepLabSegmentationHead(SegmentationHead):
         return self._rest(pyramid.project, branches, pooled, (h, w))
 
     def _rest(
-        self, project: nn.Sequential, branches: list[Tensor], pooled: Tensor, grid: tuple[int, int]
+        self, project: Any, branches: list[Tensor], pooled: Tensor, grid: tuple[int, int]
     ) -> Tensor:
         conv, rest = project[0], project[1:]
         spatial = sum(b.shape[1] for b in branches)
@@ -79,7 +81,7 @@ def _convolve(maps: Tensor, conv: nn.Conv2d, output_map: AffineMap | None) -> Te
     return dilated_convolution(maps, weight, dilation)
 
 
-def _pool(maps: Tensor, branch: nn.Sequential, output_map: AffineMap | None) -> Tensor:
+def _pool(maps: Tensor, branch: Any, output_map: AffineMap | None) -> Tensor:
     """The pooling branch before its upsampling, `[B, O, 1, 1]`; pooling commutes with project_out."""
     pooled = maps.mean(dim=(2, 3), keepdim=True)
     weight = branch[1].weight

@@ -57,7 +57,7 @@ class _DilatedConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-        b, h, w, c = x.shape
+        _, h, w, c = x.shape
         taps_ijco = weight.permute(2, 3, 1, 0).contiguous()
         y = torch.matmul(x, taps_ijco[1, 1])
         for i, j, out_at, in_at in _taps(h, w, dilation)[1:]:
@@ -69,9 +69,9 @@ class _DilatedConvolution(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, taps_ijco = ctx.saved_tensors
-        b, h, w, c = x.shape
+        _, h, w, c = x.shape
         dy = dy.contiguous()
         o = dy.shape[-1]
         need_x, need_weight = ctx.needs_input_grad[:2]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from math import prod
+from typing import Self
 
 import torch
 from torch import Tensor

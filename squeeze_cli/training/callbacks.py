@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from squeeze_cli.console import Advance, Reporter
+from squeeze_cli.console import Advance, Reporter, no_advance
 from squeeze_cli.runs import RunFolder
 
 
@@ -33,7 +33,7 @@ class TrainingProgress(Callback):
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
         self._stack = ExitStack()
-        self._advance: Advance = lambda steps, note="": None
+        self._advance: Advance = no_advance
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar; a resumed run starts where it stopped."""

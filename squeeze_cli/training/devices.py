@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
 
 from squeeze_cli.errors import SqueezeError
 
-_MENDS = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+_AVAILABLE: dict[str, Callable[[], bool]] = {
+    "cuda": torch.cuda.is_available,
+    "mps": torch.backends.mps.is_available,
+}
 # More decoding workers than this only take time from a backbone that is not much faster.
 MOST_WORKERS = 8
 
@@ -16,8 +20,8 @@ MOST_WORKERS = 8
 def choose_device(name: str) -> torch.device:
     """The device that `auto`, `cpu`, `cuda` or `mps` means here; SqueezeError where there is none."""
     if name == "auto":
-        name = next((kind for kind, available in _MENDS.items() if available()), "cpu")
-    elif name in _MENDS and not _MENDS[name]():
+        name = next((kind for kind, available in _AVAILABLE.items() if available()), "cpu")
+    elif name in _AVAILABLE and not _AVAILABLE[name]():
         raise SqueezeError(f"--device {name} is not available here: take --device auto or cpu.")
     return torch.device(name)
 

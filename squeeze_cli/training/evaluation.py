@@ -16,10 +16,10 @@ from squeeze_cli.config_files import load_experiment
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.training.fit import load_splits, make_module
 from squeeze_cli.training.build import build_network
 from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.devices import choose_device
+from squeeze_cli.training.fit import load_splits, make_module
 from squeeze_cli.training.modules import BaselineSegmentationModule
 from squeeze_cli.training.record import plain
 from squeeze_cli.training.sources import open_sources

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,8 @@ from squeeze_cli.losses import create_loss
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers import create_trackers
 from squeeze_cli.training.build import build_network
-from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.callbacks import RecordKeeper, TrainingProgress, checkpoint_callbacks
+from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.initialize import initialize_network
 from squeeze_cli.training.modules import BaselineSegmentationModule, VQSqueezeModule
@@ -164,8 +167,8 @@ def _run_stages(
         save("running")
 
     start = time.perf_counter()
-    trainer = _trainer(config, run, experiment.device, reporter, update)
     with _quiet_libraries(reporter):
+        trainer = _trainer(config, run, experiment.device, reporter, update)
         _fit(
             trainer, module,
             sources.loader("train", batch, seed=training.seed, shuffle=True),
@@ -232,24 +235,16 @@ def feature_grid(experiment: Experiment) -> tuple[int, int]:
     return int(maps.shape[2]), int(maps.shape[3])
 
 
-class _quiet_libraries(warnings.catch_warnings):  # noqa: N801 - used like a function
+@contextmanager
+def _quiet_libraries(reporter: Reporter) -> Iterator[None]:
     """Hide what Lightning prints about itself, unless asked for; put everything back after."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        super().__init__()
-        self._hide = not reporter.verbose
-
-    def __enter__(self) -> Any:
-        import logging
-
-        entered = super().__enter__()
-        self._logger = logging.getLogger("lightning.pytorch")
-        self._level = self._logger.level
-        if self._hide:
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
+    with warnings.catch_warnings():
+        if not reporter.verbose:
             warnings.simplefilter("ignore")
-            self._logger.setLevel(logging.ERROR)
-        return entered
-
-    def __exit__(self, *exc_info: Any) -> None:
-        self._logger.setLevel(self._level)
-        super().__exit__(*exc_info)
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

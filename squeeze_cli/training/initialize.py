@@ -38,7 +38,7 @@ def initialize_network(
         axes, variances = principal_axes(pool, network.projection.out_channels)
         scale = variances.mean().clamp_min(1e-12).sqrt()
         network.projection.weight[: len(axes)] = (axes / scale)[:, :, None, None]
-        network.projection.bias.zero_()
+        torch.nn.init.zeros_(network.projection.get_parameter("bias"))
         pool = torch.nn.functional.linear(pool, network.projection.weight[:, :, 0, 0])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -19,6 +19,8 @@ from squeeze_cli.training.network import NetworkOutput, SegmentationNetwork
 UNFROZEN_LR_FACTOR = 0.1
 WEIGHT_DECAY = 0.01
 
+SPLITS = ("train", "val", "test")
+
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
@@ -50,9 +52,8 @@ class BaselineSegmentationModule(pl.LightningModule):
         self.loss = loss
         self.lr = lr
         self.seed = seed
-        self.segmentation = nn.ModuleDict(
-            {split: SegmentationMetrics(num_classes) for split in ("train_", "val_", "test_")}
-        )
+        # Metrics are buffers of no checkpoint: kept out of the module tree, moved in `_begin`.
+        self._segmentation = {split: SegmentationMetrics(num_classes) for split in SPLITS}
         self.history: list[dict[str, Any]] = []
         self.results: dict[str, dict[str, Any]] = {}
         self._trunk: list[nn.Module] = []
@@ -99,11 +100,12 @@ class BaselineSegmentationModule(pl.LightningModule):
     def _shared_step(self, batch: Batch, split: str) -> Tensor:
         inputs, masks, _ = batch
         masks = masks.long()
-        logits, output = self.predict_logits(self.states(inputs), masks.shape[-2:])
+        height, width = masks.shape[-2:]
+        logits, output = self.predict_logits(self.states(inputs), (height, width))
         parts = self.loss.parts(logits.log_softmax(dim=1), masks)
         segmentation_loss = sum_parts(parts)
         total = self._total_loss(segmentation_loss, output)
-        self.segmentation[f"{split}_"].update(logits.detach().argmax(dim=1), masks)
+        self._segmentation[split].update(logits.detach().argmax(dim=1), masks)
         self._observe_output(output, split)
         if len(parts) > 1:
             self._add({f"loss_{name}": value for name, value in parts.items()})
@@ -168,6 +170,7 @@ class BaselineSegmentationModule(pl.LightningModule):
     def _begin(self, split: str) -> None:
         self._sums, self._steps = {}, 0
         for metric in self._metrics(split):
+            metric.to(self.device)
             metric.reset()
 
     def _end(self, split: str) -> None:
@@ -184,11 +187,10 @@ class BaselineSegmentationModule(pl.LightningModule):
         return values
 
     def _metrics(self, split: str) -> list[Any]:
-        return [self.segmentation[f"{split}_"]]
+        return [self._segmentation[split]]
 
     def _summaries(self, split: str) -> dict[str, Any]:
-        summary: dict[str, Any] = self.segmentation[f"{split}_"].summary()
-        return summary
+        return self._segmentation[split].summary()
 
     # --- optimization and checkpoints --------------------------------------------------------
 
@@ -198,7 +200,7 @@ class BaselineSegmentationModule(pl.LightningModule):
         unfrozen = [] if last_layer is None else list(last_layer.parameters())
         held = {id(p) for p in unfrozen}
         others = [p for p in self.network.parameters() if p.requires_grad and id(p) not in held]
-        groups = [{"params": others, "lr": self.lr}]
+        groups: list[dict[str, Any]] = [{"params": others, "lr": self.lr}]
         if unfrozen:
             groups.append({"params": unfrozen, "lr": self.lr * UNFROZEN_LR_FACTOR})
         optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=WEIGHT_DECAY, fused=True)
@@ -235,22 +237,20 @@ class VQSqueezeModule(BaselineSegmentationModule):
     ) -> None:
         super().__init__(network, loss, num_classes=num_classes, lr=lr, seed=seed)
         sizes = network.quantizer.code_sizes
-        self.codebooks = nn.ModuleDict(
-            {split: CodebookUsage(sizes) for split in ("train_", "val_", "test_")}
-        )
+        self._codebooks = {split: CodebookUsage(sizes) for split in SPLITS}
 
     def _total_loss(self, segmentation_loss: Tensor, output: NetworkOutput) -> Tensor:
         self._add({"segmentation_loss": segmentation_loss, "vq_loss": output.quantizer_loss})
         return segmentation_loss + output.quantizer_loss
 
     def _observe_output(self, output: NetworkOutput, split: str) -> None:
-        self.codebooks[f"{split}_"].update(output.codes)
+        self._codebooks[split].update(output.codes)
 
     def _metrics(self, split: str) -> list[Any]:
-        return [*super()._metrics(split), self.codebooks[f"{split}_"]]
+        return [*super()._metrics(split), self._codebooks[split]]
 
     def _summaries(self, split: str) -> dict[str, Any]:
-        usage: dict[str, list[float]] = self.codebooks[f"{split}_"].compute()
+        usage: dict[str, list[float]] = self._codebooks[split].compute()
         return {
             **super()._summaries(split),
             "codebook_usage": usage["usage"],

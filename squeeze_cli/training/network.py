@@ -118,9 +118,11 @@ class SegmentationNetwork(nn.Module):
         return self._logits(self.quantizer.lookup(codes_bnq), grid)
 
     def _logits(self, vectors_bnd: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
-        vectors = vectors_bnd.unflatten(1, tuple(grid)).permute(0, 3, 1, 2)
+        b, _, d = vectors_bnd.shape
+        vectors = vectors_bnd.view(b, *grid, d).permute(0, 3, 1, 2)
         if isinstance(self.quantizer, IdentityQuantizer):
-            return self.head(self._as_head_expects(vectors))  # type: ignore[no-any-return]
+            logits: Tensor = self.head(self._as_head_expects(vectors))
+            return logits
         output_map = self.quantizer.output_map()
         if self.head.expects_raw_features:
             std, mean = self.normalizer.std, self.normalizer.mean

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from squeeze_cli.backbones.base import Backbone
 from squeeze_cli.config import ExperimentConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.sampling import EpochBatches
 from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.sampling import EpochBatches
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features.extraction import run_trunk
 from squeeze_cli.features.prepare import prepare_states
@@ -73,7 +73,7 @@ class Trunk(nn.Module):
 
 def open_sources(
     config: ExperimentConfig,
-    splits: dict[str, Sequence[Sample]],
+    splits: Mapping[str, Sequence[Sample]],
     backbone: Backbone,
     device: torch.device,
     reporter: Reporter,

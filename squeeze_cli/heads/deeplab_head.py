@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -48,24 +49,19 @@ class DeepLabSegmentationHead(SegmentationHead):
 
     def _pyramid(self, maps: Tensor, output_map: AffineMap | None) -> Tensor:
         pyramid: Any = self.layers[0]
-        h, w = maps.shape[-2:]
         branches = []
         for branch in pyramid.convs[:-1]:
             conv = branch[0]
-            branches.append(branch[1:](_convolve(maps, conv, output_map)))
+            branches.append(_apply(list(branch)[1:], _convolve(maps, conv, output_map)))
         pooled = _pool(maps, pyramid.convs[-1], output_map)
-        return self._rest(pyramid.project, branches, pooled, (h, w))
+        return self._rest(pyramid.project, branches, pooled)
 
-    def _rest(
-        self, project: Any, branches: list[Tensor], pooled: Tensor, grid: tuple[int, int]
-    ) -> Tensor:
-        conv, rest = project[0], project[1:]
+    def _rest(self, project: Any, branches: list[Tensor], pooled: Tensor) -> Tensor:
+        conv, *rest = project
         spatial = sum(b.shape[1] for b in branches)
         local = F.conv2d(torch.cat(branches, dim=1), conv.weight[:, :spatial])
         constant = F.conv2d(pooled, conv.weight[:, spatial:])
-        hidden = rest(local + constant)
-        logits: Tensor = self.layers[1:](hidden)
-        assert logits.shape[-2:] == grid
+        logits = _apply([*rest, *list(self.layers)[1:]], local + constant)
         return logits
 
 
@@ -87,5 +83,10 @@ def _pool(maps: Tensor, branch: Any, output_map: AffineMap | None) -> Tensor:
     weight = branch[1].weight
     if output_map is not None:
         weight = fold_weight(weight, output_map)
-    out: Tensor = branch[2:](F.conv2d(pooled, weight))
-    return out
+    return _apply(list(branch)[2:], F.conv2d(pooled, weight))
+
+
+def _apply(layers: Sequence[nn.Module], maps: Tensor) -> Tensor:
+    for layer in layers:
+        maps = layer(maps)
+    return maps

@@ -1,0 +1,102 @@
+"""One contract over every registered backbone, with random weights at small sizes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from squeeze_cli.backbones import BACKBONES, create_backbone
+from squeeze_cli.backbones.base import Backbone
+from squeeze_cli.config import ModelConfig
+from squeeze_cli.heads import create_head
+from squeeze_cli.quantizers.base import AffineMap
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module", params=list(BACKBONES))
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    return create_backbone(ModelConfig(backbone=request.param, weights="none"), SIZE)
+
+
+def images(seed: int = 0) -> torch.Tensor:
+    return torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def test_features_have_the_stated_shape(backbone: Backbone) -> None:
+    features = backbone.extract_features(images())
+    side = SIZE // backbone.stride
+    assert features.shape == (2, backbone.feature_dim, side, side)
+    assert features.dtype == torch.float32
+    assert BACKBONES[backbone.name].defaults["num_classes"] == backbone.default_num_classes
+
+
+def test_frozen_means_no_gradient_and_eval_mode_also_after_train(backbone: Backbone) -> None:
+    before = backbone.extract_features(images())
+    backbone.train()
+    assert not any(module.training for module in backbone.modules())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    assert torch.equal(backbone.extract_features(images()), before)
+
+
+def test_last_layer_after_trunk_is_the_whole(backbone: Backbone) -> None:
+    assert torch.equal(
+        backbone.last_layer(backbone.trunk(images())), backbone.extract_features(images())
+    )
+    assert sum(p.numel() for p in backbone.last_layer.parameters()) > 0
+
+
+def test_random_weights_are_the_same_everywhere_and_marked(backbone: Backbone) -> None:
+    torch.manual_seed(123)
+    again = create_backbone(ModelConfig(backbone=backbone.name, weights="none"), SIZE)
+    assert again.weights_digest() == backbone.weights_digest()
+    assert backbone.random_weights
+
+
+def test_digest_follows_the_weights(backbone: Backbone) -> None:
+    digest = backbone.weights_digest()
+    parameter = next(backbone.parameters())
+    with torch.no_grad():
+        parameter.view(-1)[0] += 1
+    assert backbone.weights_digest() != digest
+    with torch.no_grad():
+        parameter.view(-1)[0] -= 1
+
+
+def folded_and_unfolded(backbone: Backbone, dtype: torch.dtype) -> list[list[torch.Tensor]]:
+    """Logits and all gradients, unfolded first."""
+    torch.manual_seed(0)
+    d, side = 6, SIZE // backbone.stride + 3
+    head = create_head(backbone, backbone.feature_dim, 5).to(dtype).train()
+    weight = (torch.randn(backbone.feature_dim, d, dtype=dtype) / d).requires_grad_()
+    bias = torch.randn(backbone.feature_dim, dtype=dtype).requires_grad_()
+    vectors = torch.randn(3, d, side, side + 2, dtype=dtype).requires_grad_()
+    output_map = AffineMap(weight, bias)
+    results = []
+    for folded in (False, True):
+        torch.manual_seed(1)  # the same dropout
+        if folded:
+            logits = head.forward_folded(vectors, output_map)
+        else:
+            logits = head(output_map(vectors.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        inputs = [*head.parameters(), weight, bias, vectors]
+        results.append([logits, *torch.autograd.grad(logits.square().mean(), inputs)])
+    return results
+
+
+def test_its_head_folds_exactly(backbone: Backbone) -> None:
+    """Folded and unfolded logits, and gradients of all parameters and of the map, agree."""
+    for unfolded, folded in zip(*folded_and_unfolded(backbone, torch.float64), strict=True):
+        torch.testing.assert_close(folded, unfolded, rtol=1e-8, atol=1e-12)
+
+
+def test_its_head_folds_within_1e_5_in_float32(backbone: Backbone) -> None:
+    """In eval mode; in training BatchNorm divides the pooled branch, three values, by their spread."""
+    torch.manual_seed(0)
+    channels, d = backbone.feature_dim, 16
+    head = create_head(backbone, channels, 5).eval()
+    output_map = AffineMap(torch.randn(channels, d) / d**0.5, torch.randn(channels))
+    vectors = torch.randn(2, d, 7, 9)
+    with torch.no_grad():
+        unfolded = head(output_map(vectors.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        assert (head.forward_folded(vectors, output_map) - unfolded).abs().max() < 1e-5

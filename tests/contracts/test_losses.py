@@ -1,0 +1,109 @@
+"""One contract over every registered loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from squeeze_cli.config import ModelConfig
+from squeeze_cli.losses import LOSSES, create_loss
+from squeeze_cli.losses.base import IGNORE_INDEX
+
+B, K, H, W = 2, 4, 5, 7
+
+
+@pytest.fixture(params=list(LOSSES))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def example() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(B, K, H, W, generator=generator)
+    return logits, torch.randint(0, 3, (B, H, W), generator=generator)
+
+
+def perfect(target: torch.Tensor) -> torch.Tensor:
+    return 50.0 * F.one_hot(target, K).permute(0, 3, 1, 2).float()
+
+
+def test_perfect_predictions_cost_nothing_and_wrong_ones_do(name: str) -> None:
+    loss = create_loss(ModelConfig(loss_type=name))
+    _, target = example()
+    assert loss(perfect(target), target) < 1e-4
+    assert loss(perfect((target + 1) % 3), target) > 0.5
+
+
+def test_ignored_pixels_count_nowhere(name: str) -> None:
+    loss = create_loss(ModelConfig(loss_type=name))
+    logits, target = example()
+    target[:, :2] = IGNORE_INDEX
+    changed = logits.clone().requires_grad_()
+    with torch.no_grad():
+        changed[:, :, :2] += 10 * torch.randn(B, K, 2, W)
+    value = loss(changed, target)
+    assert torch.allclose(value, loss(logits, target))
+    value.backward()
+    assert changed.grad is not None
+    assert changed.grad[:, :, :2].abs().max() == 0
+    assert changed.grad[:, :, 2:].abs().max() > 0
+
+
+def test_a_target_of_ignored_pixels_alone_costs_nothing(name: str) -> None:
+    loss = create_loss(ModelConfig(loss_type=name))
+    logits, target = example()
+    value = loss(logits.requires_grad_(), torch.full_like(target, IGNORE_INDEX))
+    value.backward()
+    assert value == 0
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_class_weights_count_and_reach_fewer_classes_than_outputs(name: str) -> None:
+    logits, target = example()
+    even = create_loss(ModelConfig(loss_type=name))(logits, target)
+    weighted = create_loss(ModelConfig(loss_type=name, class_weights=(1.0, 1.0, 9.0)))
+    assert not torch.allclose(weighted(logits, target), even)
+    same = create_loss(ModelConfig(loss_type=name, class_weights=(2.0, 2.0, 2.0)))
+    assert torch.allclose(same(logits, target), even)
+
+
+def test_gradient_is_right(name: str) -> None:
+    loss = create_loss(ModelConfig(loss_type=name, class_weights=(1.0, 2.0, 3.0))).double()
+    logits, target = example()
+    target[0, 0, 0] = IGNORE_INDEX
+    small = logits[:1, :, :2, :3].double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: loss(x, target[:1, :2, :3]), small)
+
+
+def test_parts_sum_to_the_loss(name: str) -> None:
+    loss = create_loss(ModelConfig(loss_type=name))
+    logits, target = example()
+    parts = loss.parts(logits.log_softmax(1), target)
+    assert torch.allclose(sum(parts.values()), loss(logits, target))  # type: ignore[arg-type]
+    assert set(parts) == ({"ce", "dice", "focal"} if name == "combined" else {name})
+
+
+def test_combined_weighs_its_parts() -> None:
+    logits, target = example()
+    combined = create_loss(ModelConfig(loss_type="combined"))(logits, target)
+    ce, dice, focal = (
+        create_loss(ModelConfig(loss_type=n))(logits, target) for n in ("ce", "dice", "focal")
+    )
+    assert torch.allclose(combined, ce + dice + 0.5 * focal)
+
+
+def test_cross_entropy_is_torchs() -> None:
+    logits, target = example()
+    target[1, :, 3] = IGNORE_INDEX
+    weights = torch.tensor([1.0, 3.0, 0.5, 1.0])
+    ours = create_loss(ModelConfig(loss_type="ce", class_weights=(1.0, 3.0, 0.5)))(logits, target)
+    assert torch.allclose(ours, F.cross_entropy(logits, target, weights, ignore_index=IGNORE_INDEX))
+
+
+def test_focal_with_gamma_zero_is_cross_entropy() -> None:
+    from squeeze_cli.losses.focal import FocalLoss
+
+    logits, target = example()
+    assert torch.allclose(FocalLoss(gamma=0.0)(logits, target), F.cross_entropy(logits, target))
+    assert FocalLoss()(logits, target) < F.cross_entropy(logits, target)

@@ -1,0 +1,174 @@
+"""One contract over every registered quantizer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import log2
+
+import pytest
+import torch
+
+from squeeze_cli.config import ExperimentConfig, QuantizerConfig, resolve_defaults
+from squeeze_cli.quantizers import QUANTIZERS, create_quantizer
+from squeeze_cli.quantizers.base import Quantizer
+
+B, N, C, D = 3, 35, 24, 8
+
+
+def small(name: str, **changes: object) -> QuantizerConfig:
+    config = QuantizerConfig(
+        type=name, codebook_size=16, bottleneck_dim=D, levels=(5, 3, 4), num_quantizers=3
+    )
+    return resolve_defaults(ExperimentConfig(quantizer=replace(config, **changes))).quantizer  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=list(QUANTIZERS))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def quantizer(name: str) -> Quantizer:
+    torch.manual_seed(0)
+    quantizer = create_quantizer(small(name), C)
+    quantizer.initialize(correlated_tokens(512), tokens_per_batch=B * N)
+    return quantizer
+
+
+def correlated_tokens(count: int, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(6, C, generator=generator)
+    noise = 0.1 * torch.randn(count, C, generator=generator)
+    return torch.randn(count, 6, generator=generator) @ mixing + noise + 0.5
+
+
+def test_shapes_and_types(quantizer: Quantizer) -> None:
+    out = quantizer(correlated_tokens(B * N).view(B, N, C))
+    assert out.features.shape == (B, N, C)
+    assert out.codes.shape == (B, N, len(quantizer.code_sizes))
+    assert out.codes.dtype == torch.int64
+    assert out.loss.shape == ()
+    for level, size in enumerate(quantizer.code_sizes):
+        assert 0 <= out.codes[..., level].min()
+        assert out.codes[..., level].max() < size
+
+
+def test_decoding_gives_the_same_features_to_the_last_bit(quantizer: Quantizer) -> None:
+    quantizer.eval()
+    out = quantizer(correlated_tokens(B * N).view(B, N, C))
+    if quantizer.code_sizes:
+        assert torch.equal(quantizer.decode(out.codes), out.features)
+    else:
+        assert torch.equal(out.features, correlated_tokens(B * N).view(B, N, C))
+
+
+def test_eval_mode_changes_nothing_and_has_no_loss(quantizer: Quantizer) -> None:
+    quantizer.eval()
+    before = {k: v.clone() for k, v in quantizer.state_dict().items()}
+    tokens = correlated_tokens(B * N).view(B, N, C)
+    first, second = quantizer(tokens), quantizer(tokens)
+    assert first.loss == 0
+    assert torch.equal(first.codes, second.codes)
+    after = quantizer.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_codes_of_a_vector_do_not_depend_on_its_batch(quantizer: Quantizer) -> None:
+    quantizer.eval()
+    tokens = correlated_tokens(B * N).view(B, N, C)
+    alone = torch.cat([quantizer(tokens[i : i + 1]).codes for i in range(B)])
+    assert (alone != quantizer(tokens).codes).sum() == 0
+
+
+def test_nominal_bits(quantizer: Quantizer, name: str) -> None:
+    if quantizer.code_sizes:
+        expected = sum(log2(size) for size in quantizer.code_sizes)
+    else:
+        expected = 32 * C
+    assert quantizer.nominal_bits_per_vector == pytest.approx(expected)
+    assert {"vq": (16,), "fsq": (60,), "lfq": (16,), "rvq": (16, 16, 16), "none": ()}[
+        name
+    ] == quantizer.code_sizes
+
+
+def test_gradients_reach_the_input_and_every_projection(quantizer: Quantizer) -> None:
+    quantizer.train()
+    tokens = correlated_tokens(B * N).view(B, N, C).requires_grad_()
+    out = quantizer(tokens)
+    (out.features.square().mean() + out.loss).backward()
+    assert tokens.grad is not None
+    assert tokens.grad.abs().sum() > 0
+    for parameter_name, parameter in quantizer.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert torch.isfinite(parameter.grad).all(), parameter_name
+
+
+def test_features_are_the_output_map_of_the_code_vectors(quantizer: Quantizer) -> None:
+    if not quantizer.code_sizes:
+        pytest.skip("no codes")
+    quantizer.eval()
+    codes = quantizer(correlated_tokens(B * N).view(B, N, C)).codes
+    books = quantizer.code_vectors()
+    assert [len(book) for book in books] == list(quantizer.code_sizes)
+    total = sum(book[codes[..., level]] for level, book in enumerate(books))
+    torch.testing.assert_close(
+        quantizer.output_map()(total), quantizer.decode(codes), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_initialization_reconstructs_better_than_the_mean_and_uses_the_codes(
+    quantizer: Quantizer,
+) -> None:
+    quantizer.eval()
+    tokens = correlated_tokens(2048)
+    out = quantizer(tokens[None])
+    error = (out.features[0] - tokens).square().mean() / tokens.var(dim=0).mean()
+    assert error < 0.7
+    for level, size in enumerate(quantizer.code_sizes):
+        assert len(out.codes[..., level].unique()) > 0.9 * size
+
+
+def test_state_dict_restores_the_same_codes(quantizer: Quantizer, name: str) -> None:
+    copy = create_quantizer(small(name), C)
+    copy.load_state_dict(quantizer.state_dict())
+    tokens = correlated_tokens(B * N).view(B, N, C)
+    assert torch.equal(copy.eval()(tokens).codes, quantizer.eval()(tokens).codes)
+
+
+def test_every_declared_option_changes_something(name: str) -> None:
+    """An option that a quantizer claims to take and ignores is a lie in `--help`."""
+    changes = {
+        "codebook_size": 32, "bottleneck_dim": 5, "num_quantizers": 2, "levels": (3, 3),
+        "decay": 0.5, "commitment_weight": 3.0, "entropy_loss_weight": 5.0,
+        "diversity_gamma": 4.0, "spherical": True, "vq_loss_weight": 7.0,
+        "initialize_codebook": False,
+    }  # fmt: skip
+
+    def fingerprint(**change: object) -> list[float]:
+        torch.manual_seed(3)
+        quantizer = create_quantizer(small(name, **change), C)
+        quantizer.initialize(correlated_tokens(512), tokens_per_batch=B * N)
+        tokens = correlated_tokens(B * N).view(B, N, C)
+        losses = [quantizer(tokens * (1 + 0.3 * step)).loss.item() for step in range(3)]
+        return [*losses, quantizer.eval()(tokens).features.sum().item()]
+
+    plain = fingerprint()
+    for option in QUANTIZERS[name].options:
+        assert fingerprint(**{option: changes[option]}) != plain, option
+
+
+@pytest.mark.parametrize("kind", ["vq", "rvq"])
+def test_dead_codes_come_back_to_life(kind: str) -> None:
+    torch.manual_seed(0)
+    quantizer = create_quantizer(small(kind, decay=0.8), C)
+    quantizer.initialize(correlated_tokens(512), tokens_per_batch=B * N)
+    for layer in [quantizer.vq] if kind == "vq" else quantizer.rvq.layers:
+        layer._codebook.embed[:, :12] = 1e3  # far from all vectors
+        layer._codebook.embed_avg[:, :12] = 1e3
+        layer._codebook.cluster_size[:, :12] = 1.0
+    quantizer.train()
+    for step in range(60):
+        quantizer(correlated_tokens(B * N, seed=step).view(B, N, C))
+    codes = quantizer.eval()(correlated_tokens(2048)[None]).codes
+    for level in range(codes.shape[-1]):
+        assert len(codes[..., level].unique()) > 12

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+
+from squeeze_cli.heads.adapters import ResidualAdapter
+from squeeze_cli.heads.deeplab_head import DeepLabSegmentationHead
+from squeeze_cli.heads.dilated import dilated_convolution
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 5, 6, 9])
+def test_dilated_convolution_is_conv2d(dilation: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 6, 9, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    ours = dilated_convolution(x, weight, dilation)
+    theirs = F.conv2d(x, weight, padding=dilation, dilation=dilation)
+    torch.testing.assert_close(ours, theirs)
+    probe = torch.randn_like(theirs)
+    for a, b in zip(
+        torch.autograd.grad((ours * probe).sum(), [x, weight]),
+        torch.autograd.grad((theirs * probe).sum(), [x, weight]),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_deeplab_head_is_torchvisions() -> None:
+    torch.manual_seed(0)
+    theirs = DeepLabHead(16, 3).eval()
+    ours = DeepLabSegmentationHead(16, 3, theirs.state_dict()).eval()
+    x = torch.randn(2, 16, 13, 28)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+    ours.train(), theirs.train()
+    torch.manual_seed(1)
+    a = ours(x)
+    torch.manual_seed(1)
+    torch.testing.assert_close(a, theirs(x), rtol=1e-3, atol=1e-4)
+
+
+def test_deeplab_head_takes_the_pretrained_weights_that_fit() -> None:
+    state = DeepLabHead(16, 21).state_dict()
+    head = DeepLabSegmentationHead(16, 3, state)
+    assert head.expects_raw_features
+    assert torch.equal(head.layers[1].weight, state["1.weight"])
+    assert head.layers[4].weight.shape[0] == 3
+    assert "4.weight" not in head.pretrained_names
+    assert not DeepLabSegmentationHead(8, 3, state).expects_raw_features
+    assert not DeepLabSegmentationHead(16, 3).expects_raw_features
+
+
+def test_adapter_starts_as_the_identity_and_learns() -> None:
+    adapter = ResidualAdapter(10)
+    x = torch.randn(2, 10, 3, 4)
+    assert torch.equal(adapter(x), x)
+    adapter(x).square().sum().backward()
+    assert adapter.up.weight.grad is not None
+    assert adapter.up.weight.grad.abs().sum() > 0

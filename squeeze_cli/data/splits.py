@@ -1,0 +1,139 @@
+"""Which samples are trained on, validated on and tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from squeeze_cli.data.oxford_pet import OxfordPetSource
+from squeeze_cli.data.samples import DIGEST_BYTES, Sample, find_readable
+from squeeze_cli.data.synthetic_pet import SyntheticPetSource
+from squeeze_cli.errors import SqueezeError, UsageError
+
+T = TypeVar("T")
+
+# Streams of the one seed: the choice of a subset must not be the shuffle that parts it again.
+_SPLIT_STREAM, _SUBSET_STREAM = 0, 1
+
+
+@dataclass(frozen=True)
+class SplitSamples:
+    """The usable samples of each split, and (name, reason) of those that had to be skipped."""
+
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def digest(self) -> str:
+        """Hex BLAKE2b-128 over each split's names and contents, in order; reads every file.
+
+        Raises:
+            UnreadableImageError: a file has gone since the splits were built.
+        """
+        total = blake2b(digest_size=DIGEST_BYTES)
+        with ThreadPoolExecutor() as pool:
+            for split in ("train", "val", "test"):
+                samples: tuple[Sample, ...] = getattr(self, split)
+                digests = pool.map(lambda sample: sample.digest(), samples)
+                for sample, digest in zip(samples, digests, strict=True):
+                    total.update(f"{split}\0{sample.name}\0{digest}\n".encode())
+        return total.hexdigest()
+
+
+def split_train_val(
+    samples: Sequence[T], seed: int, val_fraction: float = 0.2
+) -> tuple[list[T], list[T]]:
+    """Shuffle by the seed and part: at least one sample each, the same on every machine.
+
+    Args:
+        samples: two samples or more; equal input in equal order gives equal splits.
+        seed: of the shuffle, 0 or more.
+        val_fraction: the share of `val`, rounded to whole samples.
+
+    Raises:
+        SqueezeError: fewer than two samples.
+    """
+    if len(samples) < 2:
+        raise SqueezeError(
+            f"{len(samples)} usable training image(s) cannot be parted into training and "
+            "validation: provide 2 or more (5 or more make sense)."
+        )
+    shuffled = _shuffled(samples, seed, _SPLIT_STREAM)
+    val_count = min(max(round(len(samples) * val_fraction), 1), len(samples) - 1)
+    return shuffled[val_count:], shuffled[:val_count]
+
+
+def build_splits(
+    dataset: str, data_dir: Path, image_size_px: int, seed: int, subset_size: int | None
+) -> SplitSamples:
+    """List a data set's samples, leave out what cannot be read, and part the rest.
+
+    Train and val come from the official trainval list, 80 to 20; the official test list is only
+    ever tested on.
+
+    Args:
+        dataset: 'oxford-pet' or 'synthetic'.
+        data_dir: where the photographs are, or are downloaded to; unused by 'synthetic'.
+        image_size_px: the size at which 'synthetic' draws; photographs keep their own.
+        seed: of the choice of a subset and of the train/val split, never of the synthetic images,
+            which are the same for everyone.
+        subset_size: take this many usable samples of trainval, chosen by the seed, and at most as
+            many of test; None takes all.
+
+    Raises:
+        UsageError: an unknown data set.
+        SqueezeError: the data are missing and cannot be downloaded, or too few can be read.
+    """
+    source = _create_source(dataset, data_dir, image_size_px)
+    trainval, skipped = _choose_usable(source.samples("trainval"), seed, subset_size)
+    test, skipped_test = _choose_usable(source.samples("test"), seed, subset_size)
+    skipped += skipped_test
+    if not test or len(trainval) < 2:
+        example = f", e.g.: {skipped[0][1]}" if skipped else "."
+        raise SqueezeError(
+            f"Too few images of {dataset} can be read ({len(trainval)} for training, "
+            f"{len(test)} for the test){example}"
+        )
+    train, val = split_train_val(trainval, seed)
+    return SplitSamples(tuple(train), tuple(val), tuple(test), tuple(skipped))
+
+
+def _create_source(
+    dataset: str, data_dir: Path, image_size_px: int
+) -> OxfordPetSource | SyntheticPetSource:
+    if dataset == "oxford-pet":
+        return OxfordPetSource(data_dir)
+    if dataset == "synthetic":
+        return SyntheticPetSource(image_size_px=image_size_px)
+    raise UsageError(f"Unknown dataset {dataset!r}: choose one of oxford-pet, synthetic.")
+
+
+def _choose_usable(
+    listed: Sequence[Sample], seed: int, count: int | None
+) -> tuple[list[Sample], list[tuple[str, str]]]:
+    """Give all usable samples, or `count` chosen by the seed; reads no more files than needed."""
+    if count is None:
+        return find_readable(listed)
+    shuffled = _shuffled(listed, seed, _SUBSET_STREAM)
+    usable: list[Sample] = []
+    skipped: list[tuple[str, str]] = []
+    tried = 0
+    while len(usable) < count and tried < len(shuffled):
+        candidates = shuffled[tried : tried + count - len(usable)]
+        tried += len(candidates)
+        good, bad = find_readable(candidates)
+        usable += good
+        skipped += bad
+    return usable, skipped
+
+
+def _shuffled(samples: Sequence[T], seed: int, stream: int) -> list[T]:
+    generator = np.random.Generator(np.random.PCG64((seed, stream)))
+    return [samples[int(index)] for index in generator.permutation(len(samples))]

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+import socket
+import tarfile
+import threading
+import urllib.error
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from torchvision.datasets import OxfordIIITPet
+
+from squeeze_cli.data import oxford_pet
+from squeeze_cli.data.oxford_pet import OxfordPetSource
+from squeeze_cli.data.samples import find_readable
+from squeeze_cli.errors import SqueezeError
+
+from .conftest import REAL_DATA, TINY_NAMES, write_layout
+
+
+class _QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format, *args):
+        pass
+
+
+@pytest.fixture
+def archives(tmp_path_factory, monkeypatch):
+    """The two archives of a tiny data set behind a local server, in torchvision's list."""
+    where = tmp_path_factory.mktemp("server")
+    folder = write_layout(where / "made", TINY_NAMES)
+    resources = []
+    handler = partial(_QuietHandler, directory=where)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        for part in ("images", "annotations"):
+            archive = where / f"{part}.tar.gz"
+            with tarfile.open(archive, "w:gz") as tar:
+                tar.add(folder / part, part)
+            url = f"http://127.0.0.1:{server.server_port}/{archive.name}"
+            resources.append((url, hashlib.md5(archive.read_bytes()).hexdigest()))
+        monkeypatch.setattr(OxfordIIITPet, "_RESOURCES", tuple(resources))
+        yield where
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise urllib.error.URLError(OSError("Name or service not known"))
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+
+
+def names(samples):
+    return [sample.name for sample in samples]
+
+
+def test_lists_the_official_splits_in_order(tiny_pets):
+    source = OxfordPetSource(tiny_pets, download=False)
+    assert names(source.samples("trainval")) == TINY_NAMES["trainval"]
+    assert names(source.samples("test")) == TINY_NAMES["test"]
+    sample = source.samples("test")[0]
+    assert sample.image_path == tiny_pets / "oxford-iiit-pet" / "images" / "Bengal_1.jpg"
+    assert find_readable(source.samples("test"))[1] == []
+
+
+@pytest.mark.usefixtures("no_network")
+def test_missing_data_without_network_is_one_line_with_the_mend(tmp_path):
+    with pytest.raises(SqueezeError) as caught:
+        OxfordPetSource(tmp_path).samples("trainval")
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (
+        str(tmp_path / "oxford-iiit-pet"),
+        "Name or service not known",
+        "images.tar.gz",
+        "annotations.tar.gz",
+        "https://www.robots.ox.ac.uk/~vgg/data/pets/",
+        "--dataset synthetic",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize("error", [TimeoutError("timed out"), ConnectionResetError("reset")])
+def test_other_network_errors_read_the_same(error, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("urllib.request.urlopen", fail)
+    with pytest.raises(SqueezeError, match=f"could not be downloaded .{error}"):
+        OxfordPetSource(tmp_path).samples("test")
+
+
+@pytest.mark.parametrize(
+    "gone", ["images", "annotations", "annotations/test.txt", "annotations/trimaps"]
+)
+def test_half_unpacked_data_are_missing_data(gone, tiny_pets):
+    path = tiny_pets / "oxford-iiit-pet" / gone
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.mkdir()  # two folders are all that torchvision asks for
+    else:
+        path.unlink()
+    with pytest.raises(SqueezeError, match="are not in"):
+        OxfordPetSource(tiny_pets, download=False).samples("trainval")
+
+
+def test_a_malformed_list_names_its_file(tiny_pets):
+    path = tiny_pets / "oxford-iiit-pet" / "annotations" / "test.txt"
+    path.write_text("Bengal_1 1\n")
+    with pytest.raises(SqueezeError, match=r"test\.txt"):
+        OxfordPetSource(tiny_pets, download=False).samples("test")
+
+
+@pytest.mark.usefixtures("archives")
+def test_download_through_torchvision(tmp_path):
+    source = OxfordPetSource(tmp_path)
+    assert names(source.samples("trainval")) == TINY_NAMES["trainval"]
+    assert find_readable(source.samples("test"))[1] == []
+    assert not (tmp_path / "oxford-iiit-pet" / ".unpacking").exists()
+    assert socket.getdefaulttimeout() is None
+
+
+def test_damaged_download_does_not_pass_and_is_fetched_again(archives, tmp_path):
+    whole = (archives / "annotations.tar.gz").read_bytes()
+    (archives / "annotations.tar.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SqueezeError, match=r"could not be downloaded .*corrupted"):
+        OxfordPetSource(tmp_path).samples("trainval")
+    with pytest.raises(SqueezeError, match="are not in"):
+        OxfordPetSource(tmp_path, download=False).samples("trainval")
+    (archives / "annotations.tar.gz").write_bytes(whole)
+    assert len(OxfordPetSource(tmp_path).samples("trainval")) == 10
+
+
+@pytest.mark.usefixtures("archives")
+def test_killed_while_unpacking_is_not_complete_and_unpacks_again(tmp_path, monkeypatch):
+    def killed(path, to_path):
+        if "annotations" in str(path):
+            raise KeyboardInterrupt
+        return extract(path, to_path)
+
+    extract = oxford_pet.extract_archive
+    with monkeypatch.context() as patch:
+        patch.setattr(oxford_pet, "extract_archive", killed)
+        with pytest.raises(KeyboardInterrupt):
+            OxfordPetSource(tmp_path).samples("test")
+    with pytest.raises(SqueezeError, match="are not in"):
+        OxfordPetSource(tmp_path, download=False).samples("test")
+    assert len(OxfordPetSource(tmp_path).samples("test")) == 4
+
+
+@pytest.mark.usefixtures("no_network")
+def test_archives_put_there_by_hand_need_no_network(archives, tmp_path):
+    folder = tmp_path / "oxford-iiit-pet"
+    folder.mkdir()
+    for name in ("images.tar.gz", "annotations.tar.gz"):
+        shutil.copy(archives / name, folder)
+    assert len(OxfordPetSource(tmp_path).samples("trainval")) == 10
+
+
+def test_a_server_that_stalls_does_not_hang(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/images.tar.gz"
+        monkeypatch.setattr(OxfordIIITPet, "_RESOURCES", ((url, "0" * 32),))
+        monkeypatch.setattr(oxford_pet, "STALL_SECONDS", 0.1)
+        with pytest.raises(SqueezeError, match="timed out"):
+            OxfordPetSource(tmp_path).samples("test")
+
+
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real photographs are not here")
+def test_real_splits_are_disjoint():
+    source = OxfordPetSource(REAL_DATA, download=False)
+    trainval, test = names(source.samples("trainval")), names(source.samples("test"))
+    assert (len(trainval), len(test)) == (300, 149)
+    assert not set(trainval) & set(test)

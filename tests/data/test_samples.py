@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from squeeze_cli.data.oxford_pet import OxfordPetSource
+from squeeze_cli.data.samples import (
+    FileSample,
+    SyntheticSample,
+    UnreadableImageError,
+    find_readable,
+    list_images,
+)
+from squeeze_cli.errors import SqueezeError
+
+from .conftest import REAL_DATA, cut, noise_image, trimap
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "LA", "1", "CMYK"])
+def test_every_kind_of_image_becomes_rgb_of_the_same_size(mode, file_sample):
+    image, mask = file_sample(noise_image(23, 17, mode=mode)).load()
+    assert image.mode == "RGB"
+    assert image.size == (23, 17)
+    assert mask is None
+
+
+def test_transparent_pixels_are_white_whatever_their_colour(file_sample):
+    rgba = np.zeros((5, 9, 4), dtype=np.uint8)
+    rgba[:, :4] = (10, 20, 30, 255)
+    image, _ = file_sample(Image.fromarray(rgba)).load()
+    assert image.getpixel((0, 0)) == (10, 20, 30)
+    assert image.getpixel((8, 4)) == (255, 255, 255)
+
+
+def test_transparent_palette_colour_is_white(tmp_path):
+    palette = Image.fromarray(np.tile(np.arange(4, dtype=np.uint8), (3, 1)), mode="L").convert("P")
+    palette.save(tmp_path / "a.png", transparency=2)
+    image, _ = FileSample("a", tmp_path / "a.png").load()
+    assert image.getpixel((2, 0)) == (255, 255, 255)
+    assert image.getpixel((3, 0)) == (3, 3, 3)
+
+
+def test_16_bit_grey_keeps_its_upper_bits_instead_of_clipping(file_sample):
+    image, _ = file_sample(Image.fromarray(np.full((3, 7), 0x8012, dtype=np.uint16))).load()
+    assert image.getpixel((0, 0)) == (0x80, 0x80, 0x80)
+
+
+def test_float_images_are_refused_with_the_mend(tmp_path):
+    Image.fromarray(np.ones((3, 7), dtype=np.float32)).save(tmp_path / "a.tiff")
+    sample = FileSample("a", tmp_path / "a.tiff")
+    for read in (sample.load, sample.check):
+        with pytest.raises(UnreadableImageError, match="8 or 16 bits"):
+            read()
+
+
+def test_exif_orientation_is_left_alone_as_the_trimap_is_stored_that_way(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    noise_image(23, 17).save(tmp_path / "a.jpg", exif=exif)
+    assert FileSample("a", tmp_path / "a.jpg").load()[0].size == (23, 17)
+
+
+def test_palette_trimap_keeps_its_indices(file_sample):
+    mask = Image.fromarray(np.tile(np.array([1, 2, 3], dtype=np.uint8), (4, 5)))
+    mask.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0, 0, 0, 200])
+    assert mask.mode == "P"
+    _, loaded = file_sample(noise_image(15, 4), mask).load()
+    assert loaded.mode == "L"
+    assert np.asarray(loaded)[0, :3].tolist() == [1, 2, 3]
+
+
+def test_colour_trimap_is_refused(file_sample):
+    with pytest.raises(UnreadableImageError, match="one channel"):
+        file_sample(noise_image(9, 5), noise_image(9, 5)).load()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp", "gif"])
+def test_truncated_file_names_itself_in_one_line(suffix, tmp_path):
+    path = tmp_path / f"a.{suffix}"
+    noise_image(67, 41).save(path)
+    cut(path)
+    for read in (FileSample("a", path).load, FileSample("a", path).check):
+        with pytest.raises(UnreadableImageError, match=str(path)) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+def test_broken_samples_are_skipped_with_a_reason(broken_pets):
+    samples = OxfordPetSource(broken_pets, download=False).samples("trainval")
+    usable, skipped = find_readable(samples, max_workers=3)
+    assert [sample.name for sample in usable] == [f"Abyssinian_{n}" for n in (1, 2, 3, 9, 10)]
+    reasons = dict(skipped)
+    assert list(reasons) == [f"Abyssinian_{n}" for n in (4, 5, 6, 7, 8)]
+    assert "truncated" in reasons["Abyssinian_4"]
+    assert "is missing" in reasons["Abyssinian_5"]
+    assert "Abyssinian_6.png" in reasons["Abyssinian_6"]
+    assert "47 x 31 pixels, its trimap 31 x 47" in reasons["Abyssinian_7"]
+    assert "cannot identify" in reasons["Abyssinian_8"]
+    for sample in samples[3:8]:
+        with pytest.raises(UnreadableImageError):
+            sample.load()
+
+
+def test_digest_is_of_both_contents_and_of_nothing_else(tmp_path):
+    def write(folder: str, image: int, mask: bool) -> FileSample:
+        where = tmp_path / folder
+        where.mkdir()
+        noise_image(23, 17, image).save(where / "a.png")
+        (trimap(23, 17) if mask else noise_image(23, 17, mode="L")).save(where / "m.png")
+        return FileSample(folder, where / "a.png", where / "m.png")
+
+    first, same = write("first", 1, True), write("same", 1, True)
+    other_image, other_mask = write("image", 2, True), write("mask", 1, False)
+    without = FileSample("first", first.image_path)
+    assert len(first.digest()) == 32
+    assert first.digest() == same.digest()
+    distinct = {s.digest() for s in (first, other_image, other_mask, without)}
+    assert len(distinct) == 4
+
+
+def test_digest_of_a_missing_file_is_a_one_line_error(tmp_path):
+    with pytest.raises(UnreadableImageError, match=r"gone\.jpg"):
+        FileSample("gone", tmp_path / "gone.jpg").digest()
+
+
+@pytest.mark.parametrize(
+    "sample", [FileSample("a", Path("a.jpg"), Path("a.png")), SyntheticSample("b", 1, 2, 32)]
+)
+def test_samples_travel_to_worker_processes(sample):
+    assert pickle.loads(pickle.dumps(sample)) == sample
+
+
+def test_list_images_is_sorted_recursive_and_gives_unique_names(tmp_path):
+    for name in ("b.JPG", "a.png", "a.webp", "cats/tom.jpeg", ".hidden/x.png", "cats/._tom.jpeg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "notes.txt").touch()
+    samples = list_images(tmp_path)
+    assert [sample.name for sample in samples] == ["a.png", "a.webp", "b", "cats/tom"]
+    assert samples[3].image_path == tmp_path / "cats" / "tom.jpeg"
+    assert samples[3].mask_path is None
+
+
+def test_list_images_without_images_or_folder_names_the_mend(tmp_path):
+    with pytest.raises(SqueezeError, match="put some there"):
+        list_images(tmp_path)
+    with pytest.raises(SqueezeError, match="give a folder"):
+        list_images(tmp_path / "nowhere")
+
+
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real photographs are not here")
+def test_real_photographs_are_readable():
+    samples = OxfordPetSource(REAL_DATA, download=False).samples("test")
+    usable, skipped = find_readable(samples)
+    assert len(usable) == 149
+    assert skipped == []
+    image, mask = usable[0].load()
+    assert image.size == mask.size
+    assert set(np.unique(np.asarray(mask))) == {1, 2, 3}

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import pytest
+
+from squeeze_cli.data.samples import SyntheticSample
+from squeeze_cli.data.splits import SplitSamples, build_splits, split_train_val
+from squeeze_cli.data.synthetic_pet import SyntheticPetSource
+from squeeze_cli.errors import SqueezeError, UsageError
+
+from .conftest import REAL_DATA, cut, noise_image
+
+
+def names(samples):
+    return [sample.name for sample in samples]
+
+
+PINNED_42 = ([0, 7, 3, 2, 4, 9, 1, 8], [5, 6])
+
+
+def test_split_order_is_pinned():
+    train, val = split_train_val(range(10), seed=42)
+    assert (train, val) == PINNED_42
+    assert split_train_val(range(10), seed=43) != (train, val)
+
+
+@pytest.mark.parametrize(
+    ("count", "val_count"), [(2, 1), (3, 1), (5, 1), (7, 1), (8, 2), (160, 32)]
+)
+def test_split_is_disjoint_complete_and_about_a_fifth(count, val_count):
+    train, val = split_train_val(range(count), seed=5)
+    assert len(val) == val_count
+    assert sorted(train + val) == list(range(count))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_each_side_keeps_at_least_one(fraction):
+    train, val = split_train_val(range(4), seed=0, val_fraction=fraction)
+    assert train
+    assert val
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_samples_name_the_mend(count):
+    with pytest.raises(SqueezeError, match="provide 2 or more"):
+        split_train_val(range(count), seed=0)
+
+
+def test_build_splits_keeps_the_official_test_split_apart(tiny_pets):
+    splits = build_splits("oxford-pet", tiny_pets, 64, seed=42, subset_size=None)
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (8, 2, 4)
+    assert all(name.startswith("Abyssinian") for name in names(splits.train + splits.val))
+    assert names(splits.test) == ["Bengal_1", "Bengal_2", "Bengal_3", "Bengal_4"]
+    assert splits.skipped == ()
+    assert splits == build_splits("oxford-pet", tiny_pets, 64, seed=42, subset_size=None)
+
+
+def test_subset_is_chosen_before_the_split_and_caps_the_test(tiny_pets):
+    splits = build_splits("oxford-pet", tiny_pets, 64, seed=1, subset_size=3)
+    assert (len(splits.train) + len(splits.val), len(splits.test)) == (3, 3)
+    larger = build_splits("oxford-pet", tiny_pets, 64, seed=1, subset_size=1000)
+    assert (len(larger.train) + len(larger.val), len(larger.test)) == (10, 4)
+
+
+def test_broken_images_are_left_out_reported_and_made_up_for(broken_pets):
+    splits = build_splits("oxford-pet", broken_pets, 64, seed=0, subset_size=None)
+    assert len(splits.train) + len(splits.val) == 5
+    assert sorted(name for name, _ in splits.skipped) == [f"Abyssinian_{n}" for n in range(4, 9)]
+    subset = build_splits("oxford-pet", broken_pets, 64, seed=0, subset_size=5)
+    assert len(subset.train) + len(subset.val) == 5
+
+
+def test_nothing_readable_says_why(tiny_pets):
+    for path in (tiny_pets / "oxford-iiit-pet" / "images").glob("Bengal*"):
+        cut(path)
+    with pytest.raises(SqueezeError, match=r"10 for training, 0 for the test.*truncated"):
+        build_splits("oxford-pet", tiny_pets, 64, seed=0, subset_size=None)
+
+
+def test_digest_follows_contents_names_and_splits(tiny_pets):
+    def digest(seed: int = 0) -> str:
+        return build_splits("oxford-pet", tiny_pets, 64, seed, None).digest()
+
+    before = digest()
+    assert before == digest()
+    assert before != digest(seed=1)
+    path = tiny_pets / "oxford-iiit-pet" / "images" / "Bengal_2.jpg"
+    content = path.read_bytes()
+    noise_image(47, 31, seed=99).save(path)
+    assert digest() != before
+    path.write_bytes(content)  # another modification time, the same content
+    assert digest() == before
+    one, two = SyntheticSample("a", 0, 0, 32), SyntheticSample("b", 0, 1, 32)
+    assert SplitSamples((one,), (two,), ()).digest() != SplitSamples((two,), (one,), ()).digest()
+
+
+def test_synthetic_images_are_the_same_for_every_seed(tmp_path):
+    first = build_splits("synthetic", tmp_path, 64, seed=1, subset_size=None)
+    second = build_splits("synthetic", tmp_path, 64, seed=2, subset_size=None)
+    assert (len(first.train), len(first.val), len(first.test)) == (128, 32, 40)
+    assert first.test == second.test
+    assert set(first.train + first.val) == set(second.train + second.val)
+    assert first.train != second.train
+
+
+def test_synthetic_splits_do_not_overlap_and_do_not_depend_on_counts():
+    small, large = SyntheticPetSource(3, 2), SyntheticPetSource(30, 20)
+    assert large.samples("trainval")[:3] == small.samples("trainval")
+    assert large.samples("test")[:2] == small.samples("test")
+    assert not set(large.samples("trainval")) & set(large.samples("test"))
+    with pytest.raises(ValueError, match="trainval"):
+        small.samples("val")
+
+
+def test_unknown_dataset_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="oxford-pet, synthetic"):
+        build_splits("imagenet", tmp_path, 64, seed=0, subset_size=None)
+
+
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real photographs are not here")
+def test_real_subset():
+    splits = build_splits("oxford-pet", REAL_DATA, 224, seed=42, subset_size=20)
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (16, 4, 20)

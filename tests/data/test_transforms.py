@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional
+
+from squeeze_cli.data.transforms import (
+    IGNORE_INDEX,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Preprocessing,
+)
+
+from .conftest import noise_image, trimap
+
+
+def test_image_is_a_normalized_square_float_tensor():
+    tensor = Preprocessing(64).image(noise_image(97, 41))
+    assert tensor.shape == (3, 64, 64)
+    assert tensor.dtype == torch.float32
+    assert tensor.is_contiguous()
+
+
+def test_image_agrees_with_torchvision_where_nothing_is_resized():
+    image = noise_image(32, 32)
+    scaled = functional.to_dtype(functional.pil_to_tensor(image), torch.float32, scale=True)
+    expected = functional.normalize(scaled, IMAGENET_MEAN, IMAGENET_STD)
+    torch.testing.assert_close(Preprocessing(32).image(image), expected)
+
+
+def test_reduction_is_antialiased_and_axes_are_not_swapped():
+    stripes = np.zeros((40, 80, 3), dtype=np.uint8)
+    stripes[:, ::2] = 255  # alternate columns average to grey
+    stripes[20:] = 0
+    tensor = Preprocessing(20).image(Image.fromarray(stripes))
+    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
+    np.testing.assert_allclose(tensor[:, 3, 10], (0.5 - mean) / std, atol=0.05)
+    np.testing.assert_allclose(tensor[:, 16, 10], -mean / std, atol=0.01)
+
+
+def test_mask_classes_are_mapped_clamped_and_ignored():
+    stored = Image.fromarray(np.array([[0, 1, 2, 3], [4, 9, 254, 255]], dtype=np.uint8))
+    mask = Preprocessing(4).mask(stored)
+    assert mask.dtype == torch.uint8
+    assert mask[0].tolist() == [0, 0, 1, 2]
+    assert mask[3].tolist() == [2, 2, 2, IGNORE_INDEX]
+
+
+def test_mask_resize_invents_no_class_and_keeps_place():
+    mask = Preprocessing(32).mask(trimap(97, 41))
+    assert mask.shape == (32, 32)
+    assert set(mask.unique().tolist()) == {0, 1, 2}
+    assert mask[16, 16] == 0
+    assert mask[0, 0] == 1
+
+
+def test_no_mask_is_all_ignored():
+    assert Preprocessing(8).no_mask().unique().tolist() == [IGNORE_INDEX]
+
+
+def test_key_is_pinned_and_names_the_size():
+    assert Preprocessing().key() == "square224-bilinear-imagenet-v1"
+    assert Preprocessing(96).key() != Preprocessing(224).key()
+
+
+@pytest.mark.parametrize("size", [(224, 224), (301, 199)])
+def test_preprocessing_is_deterministic(size):
+    image = noise_image(*size)
+    assert torch.equal(Preprocessing().image(image), Preprocessing().image(image))

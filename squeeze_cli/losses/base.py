@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 IGNORE_INDEX = 255
 
@@ -43,12 +44,13 @@ class SegmentationLoss(nn.Module):
 
     def pixel_terms(self, log_probs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """log p of the target `[B, H, W]` and the pixels' weights (0 where ignored)."""
+        # torch's nll_loss picks the target's entry, 0 where ignored, with a fast backward pass.
+        log_pt = -F.nll_loss(log_probs, target, reduction="none", ignore_index=IGNORE_INDEX)
         valid = target != IGNORE_INDEX
-        safe = target.masked_fill(~valid, 0)
-        log_pt = log_probs.gather(1, safe[:, None])[:, 0]
         weights = self.weights_for(log_probs.shape[1])
-        pixel_weights = valid.to(log_probs) if weights is None else weights[safe] * valid
-        return log_pt, pixel_weights
+        if weights is None:
+            return log_pt, valid.to(log_probs)
+        return log_pt, weights[target.masked_fill(~valid, 0)] * valid
 
 
 def sum_parts(parts: dict[str, Tensor]) -> Tensor:

@@ -21,13 +21,14 @@ class DiceLoss(SegmentationLoss):
     def parts(self, log_probs: Tensor, target: Tensor) -> dict[str, Tensor]:
         """See `SegmentationLoss.parts`."""
         classes = log_probs.shape[1]
-        valid = (target != IGNORE_INDEX)[:, None]
-        probs = log_probs.exp() * valid
-        one_hot = (
-            F.one_hot(target.masked_fill(~valid[:, 0], 0), classes).permute(0, 3, 1, 2) * valid
-        )
-        overlap = (probs * one_hot).sum(dim=(0, 2, 3))
-        target_size = one_hot.sum(dim=(0, 2, 3))
+        valid = target != IGNORE_INDEX
+        probs = log_probs.exp() * valid[:, None]
+        log_pt = -F.nll_loss(log_probs, target, reduction="none", ignore_index=IGNORE_INDEX)
+        # Ignored pixels go to an entry of their own: no one-hot masks, no boolean indexing.
+        bins = target.masked_fill(~valid, classes).flatten()
+        overlap = log_probs.new_zeros(classes + 1).index_add(0, bins, log_pt.exp().flatten())
+        overlap = overlap[:classes]
+        target_size = torch.bincount(bins, minlength=classes + 1)[:classes]
         total = probs.sum(dim=(0, 2, 3)) + target_size
         dice = (2 * overlap + SMOOTHING) / (total + SMOOTHING)
         weights = self.weights_for(classes)

@@ -8,9 +8,9 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from squeeze_cli.console import Advance
+from squeeze_cli.heads.upsampling import upsample_bilinear
 from squeeze_cli.losses.base import SegmentationLoss, sum_parts
 from squeeze_cli.metrics import CodebookUsage, SegmentationMetrics
 from squeeze_cli.training.network import NetworkOutput, SegmentationNetwork
@@ -92,10 +92,7 @@ class BaselineSegmentationModule(pl.LightningModule):
     def predict_logits(self, state: Tensor, size: tuple[int, int]) -> tuple[Tensor, NetworkOutput]:
         """Logits upsampled to `size` (bilinear), and the network's output."""
         output = self.network(state)
-        logits = F.interpolate(
-            output.logits.float().contiguous(), size=size, mode="bilinear", align_corners=False
-        )
-        return logits, output
+        return upsample_bilinear(output.logits.float(), size), output
 
     def _shared_step(self, batch: Batch, split: str) -> Tensor:
         inputs, masks, _ = batch
@@ -105,7 +102,7 @@ class BaselineSegmentationModule(pl.LightningModule):
         parts = self.loss.parts(logits.log_softmax(dim=1), masks)
         segmentation_loss = sum_parts(parts)
         total = self._total_loss(segmentation_loss, output)
-        self._segmentation[split].update(logits.detach().argmax(dim=1), masks)
+        self._segmentation[split].update(logits.detach().max(dim=1).indices, masks)
         self._observe_output(output, split)
         if len(parts) > 1:
             self._add({f"loss_{name}": value for name, value in parts.items()})

@@ -49,7 +49,7 @@ def test_shapes_and_types(quantizer: Quantizer) -> None:
     assert out.codes.dtype == torch.int64
     assert out.loss.shape == ()
     for level, size in enumerate(quantizer.code_sizes):
-        assert 0 <= out.codes[..., level].min()
+        assert out.codes[..., level].min() >= 0
         assert out.codes[..., level].max() < size
 
 
@@ -81,10 +81,8 @@ def test_codes_of_a_vector_do_not_depend_on_its_batch(quantizer: Quantizer) -> N
 
 
 def test_nominal_bits(quantizer: Quantizer, name: str) -> None:
-    if quantizer.code_sizes:
-        expected = sum(log2(size) for size in quantizer.code_sizes)
-    else:
-        expected = 32 * C
+    coded = sum(log2(size) for size in quantizer.code_sizes)
+    expected = coded if quantizer.code_sizes else 32 * C
     assert quantizer.nominal_bits_per_vector == pytest.approx(expected)
     assert {"vq": (16,), "fsq": (60,), "lfq": (16,), "rvq": (16, 16, 16), "none": ()}[
         name

@@ -1,0 +1,40 @@
+"""Bilinear upsampling as two small matrix products: the same sums as `F.interpolate`, sooner.
+
+Bilinear interpolation is linear and separable, so an upsampled map is `R x Cᵀ` with one matrix a
+side. On CPUs the products, and above all their backward pass, take a fifth of the time that
+torch's own kernels take (`python -m benchmarks.step`).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def upsample_bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """`F.interpolate(maps, size, mode="bilinear", align_corners=False)` up to rounding.
+
+    Args:
+        maps: `[B, K, h, w]`.
+        size: (H, W).
+
+    Returns:
+        `[B, K, H, W]`, contiguous.
+    """
+    rows = _interpolation_matrix(maps.shape[2], size[0], maps.device, maps.dtype)
+    columns = _interpolation_matrix(maps.shape[3], size[1], maps.device, maps.dtype)
+    return rows @ (maps.contiguous() @ columns.T)
+
+
+@lru_cache(maxsize=32)
+def _interpolation_matrix(
+    given: int, wanted: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """`[wanted, given]`: torch's own weights, read off by interpolating the unit vectors."""
+    with torch.inference_mode(False), torch.no_grad():
+        units = torch.eye(given, dtype=torch.float64)[None]
+        matrix = F.interpolate(units, size=wanted, mode="linear", align_corners=False)[0].T
+        return matrix.to(device=device, dtype=dtype).contiguous()

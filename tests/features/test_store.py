@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from squeeze_cli.backbones import create_backbone
+from squeeze_cli.backbones.base import Backbone
+from squeeze_cli.config import ModelConfig
+from squeeze_cli.console import Reporter
+from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.synthetic_pet import SyntheticPetSource
+from squeeze_cli.data.transforms import Preprocessing
+from squeeze_cli.errors import SqueezeError
+from squeeze_cli.features import prepare, table
+from squeeze_cli.features.extraction import extract_states
+from squeeze_cli.features.shards import DamagedShardError, open_shard, write_shard
+from squeeze_cli.features.store import FeatureStore, StoreKey, check_free_space
+
+SIZE = 64
+KEY = StoreKey("b", "w", "features", "p", "32")
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return create_backbone(ModelConfig(backbone="efficientnet-lite0", weights="none"), SIZE)
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    return list(SyntheticPetSource(count_trainval=6, image_size_px=SIZE).samples("trainval"))
+
+
+class Counting(Reporter):
+    """A reporter that remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        object.__setattr__(self, "warnings", [])
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)  # type: ignore[attr-defined]
+
+
+def prepared(
+    backbone: Backbone, samples: list[Sample], cache: Path, reporter: Reporter | None = None,
+    **changes: object,
+) -> table.StateDataset:  # fmt: skip
+    settings = {
+        "cache_dir": cache, "layer": "features", "device": torch.device("cpu"),
+        "precision": "32", "num_workers": 0, "reporter": reporter or Counting(), **changes,
+    }  # fmt: skip
+    return prepare.prepare_states({"all": samples}, backbone, Preprocessing(SIZE), **settings)[
+        "all"
+    ]  # type: ignore[arg-type]
+
+
+def forbid_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the backbone ran again")
+
+    monkeypatch.setattr(prepare, "extract_states", refuse)
+
+
+def rows(count: int, seed: int = 0) -> tuple[list[str], np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    states = generator.standard_normal((count, 3, 2, 5)).astype(np.float32)
+    masks = generator.integers(0, 3, (count, 4, 6), dtype=np.uint8)
+    return [f"{seed}-{i}" for i in range(count)], states, masks
+
+
+def test_states_are_those_of_the_backbone_within_float16(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path
+) -> None:
+    dataset = prepared(backbone, samples, tmp_path)
+    states, masks, index = dataset[[4, 1]]
+    preprocessing = Preprocessing(SIZE)
+    for row, position in enumerate(index.tolist()):
+        image, mask = samples[position].load()
+        expected = backbone.extract_features(preprocessing.image(image)[None])[0]
+        error = (states[row] - expected).abs()
+        assert (error <= expected.abs() * 2**-11 + 1e-4).all()
+        assert mask is not None
+        assert torch.equal(masks[row], preprocessing.mask(mask))
+    assert states.dtype == torch.float32
+    assert states.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_each_image_passes_the_backbone_once(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = prepared(backbone, samples, tmp_path)
+    forbid_backbone(monkeypatch)
+    again = prepared(backbone, samples[::-1], tmp_path)
+    assert torch.equal(first[[0, 5]][0], again[[5, 0]][0])
+
+
+def test_only_what_is_missing_is_computed(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared(backbone, samples[:4], tmp_path)
+    seen: list[int] = []
+    original = extract_states
+
+    def watched(
+        backbone: Backbone, missing: list[Sample], *args: object, **kwargs: object
+    ) -> object:
+        seen.append(len(missing))
+        return original(backbone, missing, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(prepare, "extract_states", watched)
+    prepared(backbone, samples, tmp_path)
+    assert seen == [2]
+
+
+@pytest.mark.parametrize(
+    "field", ["backbone", "weights_digest", "layer", "preprocessing", "precision"]
+)
+def test_whatever_decides_a_state_is_in_the_key(field: str) -> None:
+    assert replace(KEY, **{field: "other"}).digest() != KEY.digest()
+
+
+def test_mapped_states_are_the_same_as_those_in_memory(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_memory = prepared(backbone, samples, tmp_path)[[0, 3, 5]]
+    monkeypatch.setattr(prepare, "fits_in_memory", lambda total: False)
+    mapped = prepared(backbone, samples, tmp_path)[[0, 3, 5]]
+    for a, b in zip(in_memory, mapped, strict=True):
+        assert torch.equal(a, b)
+
+
+def damage(cache: Path, position: int = -7) -> Path:
+    (shard,) = cache.rglob("*.safetensors")
+    data = bytearray(shard.read_bytes())
+    data[position] ^= 0xFF
+    shard.write_bytes(data)
+    return shard
+
+
+@pytest.mark.parametrize("position", [-7, 2000, 3, 40])
+def test_a_changed_byte_is_noticed_and_the_part_made_again(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path, position: int
+) -> None:
+    expected = prepared(backbone, samples, tmp_path)[[0, 1, 2, 3, 4, 5]]
+    damage(tmp_path, position)
+    reporter = Counting()
+    again = prepared(backbone, samples, tmp_path, reporter)[[0, 1, 2, 3, 4, 5]]
+    assert all(torch.equal(a, b) for a, b in zip(expected, again, strict=True))
+    assert any("damaged" in text for text in reporter.warnings)  # type: ignore[attr-defined]
+
+
+def test_a_truncated_shard_is_noticed_and_made_again(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path
+) -> None:
+    prepared(backbone, samples, tmp_path)
+    (shard,) = tmp_path.rglob("*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-100])
+    reporter = Counting()
+    assert len(prepared(backbone, samples, tmp_path, reporter)) == 6
+    assert len(reporter.warnings) == 1  # type: ignore[attr-defined]
+
+
+def test_damage_met_in_a_mapped_store_ends_the_run_with_the_mend(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "fits_in_memory", lambda total: False)
+    prepared(backbone, samples, tmp_path)
+    shard = damage(tmp_path)
+    dataset = prepared(backbone, samples, tmp_path)
+    with pytest.raises(SqueezeError, match="run the same command again"):
+        dataset[[0, 1, 2, 3, 4, 5]]
+    assert not shard.exists()
+
+
+def test_a_killed_writer_leaves_nothing_that_counts(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, KEY)
+    store.add(*rows(2))
+    old, young = (store.folder / f".{name}.part" for name in ("old", "young"))
+    for part in (old, young):
+        part.write_bytes(b"half")
+    long_ago = time.time() - 7200
+    os.utime(old, (long_ago, long_ago))
+    reopened = FeatureStore(tmp_path, KEY)
+    assert reopened.missing(["0-0", "0-1", "0-2"]) == [2]
+    assert not old.exists()
+    assert young.exists()  # another process may be writing it
+
+
+def _write(cache: Path, seed: int) -> None:
+    for part in range(5):
+        FeatureStore(cache, KEY).add(*rows(3, seed * 10 + part))
+
+
+def test_two_processes_can_fill_a_store_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_write, args=(tmp_path, seed)) for seed in (1, 2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    store = FeatureStore(tmp_path, KEY)
+    wanted = [f"{seed * 10 + part}-{i}" for seed in (1, 2) for part in range(5) for i in range(3)]
+    assert store.missing(wanted) == []
+    assert store.damage == []
+
+
+def test_float16_only_where_the_values_allow(tmp_path: Path) -> None:
+    digests, states, masks = rows(2)
+    write_shard(tmp_path / "small.safetensors", digests, states, masks)
+    assert open_shard(tmp_path / "small.safetensors").states.dtype == np.float16
+    states[0, 0, 0, 0] = 1e6
+    write_shard(tmp_path / "large.safetensors", digests, states, masks)
+    shard = open_shard(tmp_path / "large.safetensors")
+    assert shard.states.dtype == np.float32
+    assert np.array_equal(shard.states, states)
+
+
+def test_a_shard_of_another_format_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}              ")
+    with pytest.raises(DamagedShardError):
+        open_shard(tmp_path / "x.safetensors")
+
+
+def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(SqueezeError, match=r"needs 1000000.* GB.*--cache-dir"):
+        check_free_space(tmp_path / "not" / "there", 10**15)

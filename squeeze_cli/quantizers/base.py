@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from squeeze_cli.quantizers.whitening import Whitening
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -127,18 +129,18 @@ class ProjectedQuantizer(Quantizer):
 
 
 class NormalizedCodeQuantizer(ProjectedQuantizer):
-    """A bottleneck, then `d` code dimensions of zero mean and unit variance, for implicit codebooks.
+    """A bottleneck, then `d` whitened code dimensions, for implicit codebooks.
 
-    FSQ and LFQ cut fixed intervals, so they use their codes evenly only if what arrives is centred
-    and scaled. A BatchNorm without affine parameters sees to that while `project_in` moves, and is
-    an affine map in eval mode.
+    FSQ and LFQ cut fixed intervals, so they use their codes evenly only if what arrives is centred,
+    scaled and uncorrelated. `Whitening` sees to that while `project_in` moves, and is an affine
+    map in eval mode.
     """
 
     def __init__(self, feature_dim: int, bottleneck_dim: int, code_dim: int) -> None:
         super().__init__(feature_dim, bottleneck_dim)
         self.code_dim = code_dim
         self.to_code = nn.Linear(bottleneck_dim, code_dim)
-        self.normalize = nn.BatchNorm1d(code_dim, affine=False, momentum=0.05)
+        self.normalize = Whitening(code_dim)
         self.from_code = nn.Linear(code_dim, bottleneck_dim)
 
     def code_input(self, tokens_bnc: Tensor) -> Tensor:
@@ -169,8 +171,7 @@ class NormalizedCodeQuantizer(ProjectedQuantizer):
         self.to_code.weight[:kept] = rotation @ whitening
         self.to_code.bias[:kept] = -(self.to_code.weight[:kept] @ bottleneck.mean(dim=0))
         raw = self.to_code(bottleneck)
-        self.normalize.running_mean = raw.mean(dim=0)
-        self.normalize.running_var = raw.var(dim=0)
+        self.normalize.fit(raw)
         training = self.training
         self.eval()
         vectors = self.lookup(self.quantize(tokens_nc[None])[1])[0]

@@ -78,7 +78,9 @@ def evaluate_run(
     Returns:
         The metrics as in the run record, with the number of images and what was measured.
     """
-    config = load_experiment(RunFolder(path).config_file, None)
+    folder = RunFolder(path)
+    folder.read_record()  # says best what is wrong with a folder that is no run's
+    config = load_experiment(folder.config_file, None)
     for name, value in flags.items():
         section, _, field = name.partition("__")
         if field and value is not None:

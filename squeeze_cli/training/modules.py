@@ -147,8 +147,11 @@ class BaselineSegmentationModule(pl.LightningModule):
         self._begin("val")
 
     def on_validation_epoch_end(self) -> None:
-        """Log the epoch's metrics, both splits at once."""
+        """Log the epoch's metrics and keep them: the run record is written from the history."""
         self._end("val")
+        if self.trainer.state.fn == "fit":
+            epoch = {split: dict(self.results[split]) for split in ("train", "val")}
+            self.history.append({"epoch": self.current_epoch, **epoch})
 
     def on_test_epoch_start(self) -> None:
         """Start the test metrics."""
@@ -157,12 +160,6 @@ class BaselineSegmentationModule(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
         self._end("test")
-
-    def on_train_epoch_end(self) -> None:
-        """Keep the epoch's results; the run record is written from them."""
-        self.history.append(
-            {"epoch": self.current_epoch, **{k: dict(v) for k, v in self.results.items()}}
-        )
 
     def _begin(self, split: str) -> None:
         self._sums, self._steps = {}, 0

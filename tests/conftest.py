@@ -7,9 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from squeeze_cli.cli import app, join_list_values
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"
+EXECUTABLE = Path(sys.executable).parent / "squeeze"
 
 # Two test processes on two cores: more threads each would only make them wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -32,15 +36,36 @@ Squeeze = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def squeeze(tmp_path: Path) -> Squeeze:
+def squeeze(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Squeeze:
+    """Run a command line in this process, in `tmp_path`; checks the exit code unless it is None.
+
+    All that the executable does but the process itself: importing torch anew for each command
+    would take most of the suite's time. `squeeze_executable` is for what needs the process.
+    """
+
+    def run(
+        *arguments: str, code: int | None = 0, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        result = CliRunner().invoke(
+            app, join_list_values(list(arguments)), env={"COLUMNS": "80", **(env or {})}
+        )
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return _checked(code, arguments, result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture
+def squeeze_executable(tmp_path: Path) -> Squeeze:
     """Run the real executable in `tmp_path`; checks the exit code unless `code` is None."""
 
     def run(
         *arguments: str, code: int | None = 0, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        executable = Path(sys.executable).parent / "squeeze"
         done = subprocess.run(
-            [str(executable), *arguments],
+            [str(EXECUTABLE), *arguments],
             cwd=tmp_path,
             env={**os.environ, "COLUMNS": "80", **(env or {})},
             capture_output=True,
@@ -48,8 +73,14 @@ def squeeze(tmp_path: Path) -> Squeeze:
             timeout=300,
             check=False,
         )
-        if code is not None:
-            assert done.returncode == code, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done
+        return _checked(code, arguments, done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+def _checked(
+    wanted: int | None, arguments: tuple[str, ...], code: int, stdout: str, stderr: str
+) -> subprocess.CompletedProcess[str]:
+    if wanted is not None:
+        assert code == wanted, f"{' '.join(arguments)} ended with {code}\n{stdout}\n{stderr}"
+    return subprocess.CompletedProcess(arguments, code, stdout, stderr)

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 
 from squeeze_cli.quantizers import QUANTIZERS
-from tests.conftest import Squeeze
+from tests.conftest import EXECUTABLE, Squeeze
 
 TINY = (
     "--model", "efficientnet-lite0", "--dataset", "synthetic", "--image-size", "64",
@@ -106,9 +106,8 @@ def test_stopped_and_resumed_is_the_same_as_unbroken(squeeze: Squeeze, tmp_path:
 
 
 def test_ctrl_c_leaves_a_folder_that_resumes(squeeze: Squeeze, tmp_path: Path) -> None:
-    executable = Path(sys.executable).parent / "squeeze"
     process = subprocess.Popen(
-        [str(executable), "train", *TINY, "--epochs", "500", "--name", "long"],
+        [str(EXECUTABLE), "train", *TINY, "--epochs", "500", "--name", "long"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     last = tmp_path / "runs" / "long" / "checkpoints" / "last.ckpt"

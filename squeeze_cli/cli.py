@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from types import ModuleType
 from typing import Annotated, Any
@@ -33,6 +34,12 @@ app = typer.Typer(
     },
 )
 
+COMMANDS: tuple[tuple[str, ModuleType], ...] = (
+    ("train", train),
+    ("baseline", baseline),
+    ("evaluate", evaluate),
+    ("compare", compare),
+)
 LIST_FLAGS = ("--levels", "--class-weights")
 
 
@@ -69,7 +76,7 @@ def _with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
         except SqueezeError as error:
             if kwargs.get("verbose"):
-                raise
+                traceback.print_exc()
             print_error(str(error))
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
@@ -79,12 +86,7 @@ def _with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-for _module, _name in (
-    (train, "train"),
-    (baseline, "baseline"),
-    (evaluate, "evaluate"),
-    (compare, "compare"),
-):
+for _name, _module in COMMANDS:
     _register(_module, _name)
 
 

@@ -10,6 +10,7 @@ runs/NAME/
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -63,6 +64,12 @@ class RunFolder:
     def codes_folder(self) -> Path:
         """Codes of the validation split."""
         return self.path / "codes"
+
+    def discard(self) -> None:
+        """Remove the folder, and the one around it where nothing else is in it."""
+        shutil.rmtree(self.path)
+        with contextlib.suppress(OSError):  # other runs are there
+            self.path.parent.rmdir()
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Write `run.json` atomically, stamped with the schema's version and the time."""

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from squeeze_cli.cli import app, join_list_values
+from tests.pets import TINY_NAMES, write_layout
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"
@@ -30,6 +31,13 @@ def real_data() -> Path:
     if not (REAL_DATA / "oxford-iiit-pet").is_dir():
         pytest.skip("no real photographs beside the project")
     return REAL_DATA
+
+
+@pytest.fixture
+def tiny_pets(tmp_path: Path) -> Path:
+    """A data folder with 10 trainval and 4 test images, all whole."""
+    write_layout(tmp_path, TINY_NAMES)
+    return tmp_path
 
 
 Squeeze = Callable[..., subprocess.CompletedProcess[str]]

@@ -111,7 +111,8 @@ def fit_experiment(
     """Train, test and save `config` in `run`, and return the run's record.
 
     The record in the folder says `running` until it ends as `finished`, `interrupted` (Ctrl-C,
-    which raises KeyboardInterrupt) or `failed`.
+    which raises KeyboardInterrupt) or `failed`. A mistake found before anything was made, such as
+    missing data, leaves no folder.
     """
     begin = time.perf_counter()
     record = run.read_record() if resume else start_record(config, run.name)
@@ -132,10 +133,13 @@ def fit_experiment(
         save("interrupted")
         raise
     except BaseException as error:
+        if isinstance(error, SqueezeError) and "model" not in record:
+            run.discard()
+            raise
         save("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
         raise
     save("finished")
-    return record
+    return run.read_record()
 
 
 def _run_stages(

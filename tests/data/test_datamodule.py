@@ -10,8 +10,7 @@ from squeeze_cli.data.datamodule import ImageDataset, OxfordPetDataModule
 from squeeze_cli.data.samples import FileSample, UnreadableImageError
 from squeeze_cli.data.splits import build_splits
 from squeeze_cli.data.transforms import IGNORE_INDEX, Preprocessing
-
-from .conftest import TINY_NAMES
+from tests.pets import TINY_NAMES
 
 
 @pytest.fixture

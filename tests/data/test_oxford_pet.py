@@ -16,8 +16,8 @@ from squeeze_cli.data import oxford_pet
 from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.samples import find_readable
 from squeeze_cli.errors import SqueezeError
-
-from .conftest import REAL_DATA, TINY_NAMES, write_layout
+from tests.conftest import REAL_DATA
+from tests.pets import TINY_NAMES, write_layout
 
 
 class _QuietHandler(SimpleHTTPRequestHandler):

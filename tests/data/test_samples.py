@@ -16,8 +16,8 @@ from squeeze_cli.data.samples import (
     list_images,
 )
 from squeeze_cli.errors import SqueezeError
-
-from .conftest import REAL_DATA, cut, noise_image, trimap
+from tests.conftest import REAL_DATA
+from tests.pets import cut, noise_image, trimap
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "LA", "1", "CMYK"])

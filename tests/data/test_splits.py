@@ -6,8 +6,8 @@ from squeeze_cli.data.samples import SyntheticSample
 from squeeze_cli.data.splits import SplitSamples, build_splits, split_train_val
 from squeeze_cli.data.synthetic_pet import SyntheticPetSource
 from squeeze_cli.errors import SqueezeError, UsageError
-
-from .conftest import REAL_DATA, cut, noise_image
+from tests.conftest import REAL_DATA
+from tests.pets import cut, noise_image
 
 
 def names(samples):

@@ -12,8 +12,7 @@ from squeeze_cli.data.transforms import (
     IMAGENET_STD,
     Preprocessing,
 )
-
-from .conftest import noise_image, trimap
+from tests.pets import noise_image, trimap
 
 
 def test_image_is_a_normalized_square_float_tensor():

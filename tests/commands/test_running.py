@@ -1,0 +1,145 @@
+"""`train`, `baseline` and `evaluate` as commands: exit codes, streams, what is imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import EXECUTABLE, Squeeze
+
+HEAVY = ("torch", "lightning", "clearml", "matplotlib", "torchvision", "numpy", "yaml")
+TINY = (
+    "--model", "efficientnet-lite0", "--dataset", "synthetic", "--image-size", "64",
+    "--subset-size", "12", "--num-workers", "0", "--epochs", "1",
+)  # fmt: skip
+
+
+def imported_by(*arguments: str) -> set[str]:
+    """The heavy packages that a command line imports."""
+    program = (
+        "import sys\n"
+        "from squeeze_cli.cli import main\n"
+        "try: main()\n"
+        "finally: print('\\n' + ' '.join(sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+    )
+    return set(HEAVY) & set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("--version",),
+        ("train", "--help"),
+        ("train", "--quantizer", "fsq", "--num-quantizers", "3"),
+        ("train", "--quantiser", "fsq"),
+        ("compare", "."),
+    ],
+    ids=" ".join,
+)
+def test_what_must_be_instant_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    assert imported_by(*arguments) == set()
+
+
+def test_dry_run_prints_a_configuration_that_runs_and_does_nothing(
+    squeeze: Squeeze, tmp_path: Path
+) -> None:
+    shown = squeeze("train", *TINY, "--quantizer", "rvq", "--dry-run")
+    config = yaml.safe_load(shown.stdout)
+    assert config["quantizer"]["codebook_size"] == 256
+    assert "Nothing was done" in shown.stdout
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "again.yaml").write_text(shown.stdout)
+    again = squeeze("train", "--config", "again.yaml", "--dry-run")
+    assert yaml.safe_load(again.stdout) == config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("train", "--levels", "8,5"), "--levels means nothing with --quantizer vq"),
+        (("train", "--quantizer", "rvq", "--num-quantizers", "0"), "must be 1 or more"),
+        (("train", "--quantizer", "lfq", "--codebook-size", "500"), "256 or 512"),
+        (("train", "--levels", "a,b"), "no list of numbers"),
+        (("train", "--quiet", "--verbose"), "contradict"),
+        (("train", "--add-adapter", "--no-add-adapter"), "contradict"),
+        (("train", "--resume", "--name", "nothing"), "There is no run"),
+        (
+            ("train", "--image-size", "100", "--dataset", "synthetic", "--weights", "none"),
+            "96 or 128",
+        ),
+        (("train", "--name", "../x", *TINY), "cannot be a folder's name"),
+        (("compare", "nowhere"), "There is no folder"),
+        (("evaluate", "nowhere"), "holds no run.json"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
+)
+def test_mistakes_are_one_line_that_names_the_mend(
+    squeeze: Squeeze, arguments: tuple[str, ...], part: str
+) -> None:
+    done = squeeze(*arguments, code=1 if arguments[0] in ("compare", "evaluate") else 2)
+    assert part in " ".join(done.stderr.split())
+    assert done.stdout == ""
+    if done.stderr.startswith("Error:"):
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_usage_error_leaves_no_folder(squeeze: Squeeze, tmp_path: Path) -> None:
+    squeeze("train", *TINY, "--bottleneck-dim", "5000", code=2)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_missing_data_end_with_1_and_leave_no_folder(squeeze: Squeeze, tmp_path: Path) -> None:
+    (tmp_path / "oxford-iiit-pet").write_text("a file where the folder should be")
+    done = squeeze("train", "--model", "efficientnet-lite0", "--data-dir", str(tmp_path), code=1)
+    assert "--dataset synthetic" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_existing_name_is_not_overwritten_unasked(squeeze: Squeeze, tmp_path: Path) -> None:
+    squeeze("baseline", *TINY, "--name", "it", "--quiet")
+    created = json.loads((tmp_path / "runs/it/run.json").read_text())["created"]
+    (tmp_path / "runs/it/mark").touch()
+    refused = squeeze("baseline", *TINY, "--name", "it", code=2)
+    assert "--overwrite" in refused.stderr
+    assert (tmp_path / "runs/it/mark").exists()
+    assert json.loads((tmp_path / "runs/it/run.json").read_text())["created"] == created
+    squeeze("baseline", *TINY, "--name", "it", "--overwrite")
+    assert not (tmp_path / "runs/it/mark").exists()
+    squeeze("train", "--resume", "--name", "it", code=2)  # finished
+
+
+def test_automatic_names_are_numbered(squeeze: Squeeze, tmp_path: Path) -> None:
+    for _ in range(2):
+        squeeze("baseline", *TINY)
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert names == ["baseline-efficientnet-lite0", "baseline-efficientnet-lite0-2"]
+
+
+def test_json_is_all_of_stdout_and_quiet_says_nothing(squeeze: Squeeze, tmp_path: Path) -> None:
+    done = squeeze("train", *TINY, "--json")
+    assert json.loads(done.stdout)["status"] == "finished"
+    assert json.loads(done.stdout) == json.loads(
+        (tmp_path / "runs/vq-efficientnet-lite0/run.json").read_text()
+    )
+    quiet = squeeze("baseline", *TINY, "--quiet")
+    assert quiet.stdout == ""
+    assert quiet.stderr == ""
+
+
+@pytest.mark.slow
+def test_the_executable_trains_and_python_m_is_the_same(tmp_path: Path) -> None:
+    for command in ([str(EXECUTABLE)], [sys.executable, "-m", "squeeze_cli"]):
+        done = subprocess.run(
+            [*command, "baseline", *TINY], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert "mean IoU" in done.stdout
+        assert "\x1b" not in done.stdout + done.stderr  # plain text where there is no terminal

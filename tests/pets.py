@@ -1,0 +1,45 @@
+"""Oxford-IIIT Pet in small: files made by the tests, in the real layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def noise_image(width: int, height: int, seed: int = 0, mode: str = "RGB") -> Image.Image:
+    """Noise, so that a JPEG of it is long enough to be cut in the middle."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def trimap(width: int, height: int) -> Image.Image:
+    values = np.full((height, width), 2, dtype=np.uint8)
+    values[height // 4 : -height // 4, width // 4 : -width // 4] = 3
+    values[height // 3 : -height // 3, width // 3 : -width // 3] = 1
+    return Image.fromarray(values)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def write_layout(data_dir: Path, names: dict[str, list[str]]) -> Path:
+    """Oxford-IIIT Pet's files for the named images, 47 x 31 pixels each."""
+    folder = data_dir / "oxford-iiit-pet"
+    (folder / "images").mkdir(parents=True)
+    (folder / "annotations" / "trimaps").mkdir(parents=True)
+    for split, listed in names.items():
+        lines = [f"{name} 1 1 1\n" for name in listed]
+        (folder / "annotations" / f"{split}.txt").write_text("".join(lines))
+        for seed, name in enumerate(listed):
+            noise_image(47, 31, seed).save(folder / "images" / f"{name}.jpg")
+            trimap(47, 31).save(folder / "annotations" / "trimaps" / f"{name}.png")
+    return folder
+
+
+TINY_NAMES = {
+    "trainval": [f"Abyssinian_{number}" for number in range(1, 11)],
+    "test": [f"Bengal_{number}" for number in range(1, 5)],
+}

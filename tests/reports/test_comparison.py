@@ -1,0 +1,177 @@
+"""From records to rows: differences to the baseline, order, broken runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from squeeze_cli.errors import UsageError
+from squeeze_cli.reports.comparison import ComparisonRow, compare_runs
+from squeeze_cli.reports.tables import COLUMNS, comparison_csv, comparison_markdown
+from squeeze_cli.runs import RunFolder, read_runs
+from tests.conftest import Squeeze
+
+
+def record(iou: float, *, kind: str = "quantized", quantizer: str = "vq", **changed: Any) -> dict:
+    baseline = kind == "baseline"
+    metrics = {"iou": iou, "accuracy": 0.75}
+    if not baseline:
+        metrics |= {"codebook_usage": [0.96, 0.9375], "codebook_perplexity": [200.0, 100.0]}
+    return {
+        "name": "written by the folder",
+        "kind": kind,
+        "status": "finished",
+        "error": None,
+        "seed": 7,
+        "epochs": {"planned": 3, "done": 3, "best": 1},
+        "seconds": {"features": 1.0, "fit": 2.0, "total": 63.4},
+        "model": {
+            "backbone": "efficientnet-lite0", "random_features": False, "weights_digest": "w1",
+        },
+        "data": {
+            "dataset": "oxford-pet", "image_size_px": 224, "subset_size": None, "test_images": 9,
+            "digest": "d1",
+        },
+        "quantizer": {
+            "type": "none" if baseline else quantizer,
+            "nominal_bits_per_vector": 10240.0 if baseline else 9.0,
+            "nominal_compression_ratio": 1.0 if baseline else 10240 / 9,
+        },
+        "metrics": {"train": metrics, "val": {**metrics, "iou": iou + 0.02}, "test": metrics},
+        "history": [],
+        **changed,
+    }  # fmt: skip
+
+
+def write(folder: Path, name: str, content: dict | str) -> RunFolder:
+    run = RunFolder(folder / name)
+    run.path.mkdir(parents=True)
+    if isinstance(content, str):
+        run.record_file.write_text(content)
+    else:
+        run.write_record(content)
+    return run
+
+
+def rows(folder: Path, sort: str | None = None) -> list[ComparisonRow]:
+    return compare_runs(read_runs([folder]), sort)
+
+
+def test_a_row_says_what_the_record_says(tmp_path: Path) -> None:
+    write(tmp_path, "a", record(0.5))
+    (row,) = rows(tmp_path)
+    assert (row.name, row.status, row.model, row.quantizer) == (
+        "a", "finished", "efficientnet-lite0", "vq",
+    )  # fmt: skip
+    assert (row.test_iou, row.val_iou, row.test_accuracy) == (0.5, 0.52, 0.75)
+    assert row.codebook_usage == 0.9375  # of the level that is used least
+    assert (row.epochs, row.seconds, row.seed) == (3, 63.4, 7)
+    assert row.difference_to_baseline is None  # there is none
+
+
+def test_difference_is_to_the_mean_of_baselines_on_the_same_features_and_images(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, "q", record(0.5))
+    write(tmp_path, "b1", record(0.58, kind="baseline", seed=1))
+    write(tmp_path, "b2", record(0.62, kind="baseline", seed=2))
+    other = record(0.9, kind="baseline")
+    other["model"]["weights_digest"] = "w2"
+    write(tmp_path, "b3", other)
+    smaller = record(0.9, kind="baseline")
+    smaller["data"]["image_size_px"] = 128
+    write(tmp_path, "b4", smaller)
+    by_name = {row.name: row for row in rows(tmp_path)}
+    assert by_name["q"].difference_to_baseline == pytest.approx(-0.1)
+    assert by_name["b1"].difference_to_baseline is None
+    assert by_name["b1"].quantizer == "baseline"
+
+
+def test_best_first_or_by_a_column(tmp_path: Path) -> None:
+    for name, iou, bits in (("a", 0.4, 9.0), ("b", 0.6, 32.0), ("c", 0.5, 10.0)):
+        content = record(iou)
+        content["quantizer"]["nominal_bits_per_vector"] = bits
+        write(tmp_path, name, content)
+    assert [r.name for r in rows(tmp_path)] == ["b", "c", "a"]
+    assert [r.name for r in rows(tmp_path, "nominal-bits-per-vector")] == ["a", "c", "b"]
+    assert [r.name for r in rows(tmp_path, "name")] == ["a", "b", "c"]
+    with pytest.raises(UsageError, match="choose one of name"):
+        rows(tmp_path, "colour")
+
+
+BROKEN = {
+    "empty": "",
+    "cut": '{"schema_version": 1, "kind": "quan',
+    "other": "[1, 2]",
+    "newer": '{"schema_version": 99}',
+    "lacking": '{"schema_version": 1, "kind": "quantized", "status": "finished"}',
+}
+
+
+def test_broken_and_unfinished_runs_are_listed_as_such(squeeze: Squeeze, tmp_path: Path) -> None:
+    write(tmp_path / "runs", "good", record(0.5))
+    stopped = record(0.5, status="interrupted")
+    stopped["metrics"]["test"] = None
+    write(tmp_path / "runs", "stopped", stopped)
+    write(tmp_path / "runs", "failed", record(0.5, status="failed", error="ValueError: no"))
+    for name, text in BROKEN.items():
+        write(tmp_path / "runs", name, text)
+    shown = squeeze("compare", "runs").stdout
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    text = " ".join(shown.split())
+    for name in BROKEN:
+        assert f"runs/{name} is broken: " in text
+    assert "update squeeze" in text
+    assert "runs/stopped is interrupted" in text
+    assert "runs/failed is failed: ValueError: no" in text
+    statuses = {
+        r["name"]: r["status"]
+        for r in json.loads(squeeze("compare", "runs", "--json").stdout)["runs"]
+    }
+    assert statuses == {
+        "good": "finished", "stopped": "interrupted", "failed": "failed",
+        **dict.fromkeys(BROKEN, "broken"),
+    }  # fmt: skip
+
+
+def test_table_fits_80_columns_with_long_names(squeeze: Squeeze, tmp_path: Path) -> None:
+    long = record(0.5123, quantizer="rvq")
+    long["model"] |= {"random_features": True}
+    long["quantizer"] |= {"nominal_bits_per_vector": 65536.0, "nominal_compression_ratio": 11234.0}
+    write(tmp_path / "runs", "a-name-of-a-run-that-somebody-thought-would-say-everything", long)
+    write(tmp_path / "runs", "b", record(0.5, kind="baseline"))
+    shown = squeeze("compare", "runs").stdout
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    assert "51.2" in shown
+
+
+def test_csv_and_markdown(squeeze: Squeeze, tmp_path: Path) -> None:
+    write(tmp_path / "runs", "a", record(0.5))
+    write(tmp_path / "runs", "pipe|name", record(0.4))
+    squeeze("compare", "runs", "--csv", "out/t.csv", "--markdown", "t.md")
+    parsed = list(csv.DictReader(io.StringIO((tmp_path / "out/t.csv").read_text())))
+    assert [float(row["test_iou"]) for row in parsed] == [0.5, 0.4]
+    lines = (tmp_path / "t.md").read_text().splitlines()
+    assert lines[0].count("|") == len(COLUMNS) + 1
+    assert lines[2].startswith("| a | eff-lite0 | vq | 9 | 1,138 | 52.0 | 50.0 |")
+    assert r"pipe\|name" in lines[3]
+
+
+def test_nothing_to_compare(squeeze: Squeeze, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    assert "No runs there yet" in squeeze("compare", "runs").stderr
+    assert json.loads(squeeze("compare", "runs", "--json").stdout)["runs"] == []
+    assert comparison_csv([]).count("\n") == 1
+    assert comparison_markdown([]).startswith("| run |")
+
+
+def test_runs_are_found_at_any_depth_and_once(tmp_path: Path) -> None:
+    write(tmp_path / "runs" / "deep", "a", record(0.5))
+    write(tmp_path / "runs", "b", record(0.4))
+    found = read_runs([tmp_path, tmp_path / "runs", tmp_path / "runs" / "b"])
+    assert [run.name for run, _ in found] == ["b", "a"]

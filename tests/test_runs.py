@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from squeeze_cli.config import ExperimentConfig
+from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.files import replacing, write_text_atomically
+from squeeze_cli.runs import RunFolder, create_run, find_resumable
+
+
+def write(folder: Path, name: str, status: str) -> RunFolder:
+    run = RunFolder(folder / name)
+    run.path.mkdir(parents=True)
+    run.write_record({"status": status})
+    return run
+
+
+def test_record_and_back_with_version_and_time(tmp_path: Path) -> None:
+    run = write(tmp_path, "a", "running")
+    record = run.read_record()
+    assert record["schema_version"] == 1
+    assert record["status"] == "running"
+    assert record["updated"].endswith("+00:00")
+    with pytest.raises(ValueError, match="JSON compliant"):
+        run.write_record({"loss": float("nan")})
+    assert run.read_record() == record  # the old record stands
+
+
+def test_a_reader_never_sees_a_half_written_record(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    texts = [json.dumps({"fill": c * 200_000}) for c in "ab"]
+    write_text_atomically(path, texts[0])
+    stop = threading.Event()
+
+    def keep_writing() -> None:
+        while not stop.is_set():
+            for text in texts:
+                write_text_atomically(path, text)
+
+    writer = threading.Thread(target=keep_writing)
+    writer.start()
+    try:
+        assert all(path.read_text() in texts for _ in range(200))
+    finally:
+        stop.set()
+        writer.join()
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_text("old")
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_no_run_is_never_removed(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    config = ExperimentConfig(name="mine", output_dir=str(tmp_path))
+    with pytest.raises(UsageError, match="is no run's folder"):
+        create_run(config, overwrite=True)
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_a_place_that_cannot_be_written_names_the_flag(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SqueezeError, match="check --output-dir"):
+        create_run(ExperimentConfig(output_dir=str(tmp_path / "file")), overwrite=False)
+
+
+def test_which_run_is_resumed(tmp_path: Path) -> None:
+    with pytest.raises(SqueezeError):
+        find_resumable(tmp_path / "none", None)
+    write(tmp_path, "done", "finished")
+    with pytest.raises(UsageError, match="no unfinished run"):
+        find_resumable(tmp_path, None)
+    with pytest.raises(UsageError, match="nothing to resume"):
+        find_resumable(tmp_path, "done")
+    write(tmp_path, "a", "interrupted")
+    assert find_resumable(tmp_path, None).name == "a"
+    write(tmp_path, "b", "running")  # killed: it could not write another status
+    with pytest.raises(UsageError, match="--name, one of a, b"):
+        find_resumable(tmp_path, None)
+    assert find_resumable(tmp_path, "b").name == "b"

@@ -96,8 +96,8 @@ def evaluate_run(
     module = run.module
     module.use_trunk(sources.trunk)
     loader = sources.loader(split, config.training.batch_size)
-    with torch.inference_mode(), reporter.track("Evaluating", len(samples)) as advance:
-        metrics = module.measure(loader, device, advance)
+    with reporter.track("Evaluating", len(samples)) as advance:
+        metrics = module.measure(loader, device, split, advance)
     return {
         "run": run.folder.name,
         "split": split,

@@ -183,8 +183,11 @@ def _run_stages(
         update(module)
         best = max(module.history, key=lambda epoch: epoch["val"]["iou"])
         record["epochs"]["best"] = best["epoch"]
-        record["metrics"]["train"], record["metrics"]["val"] = best["train"], best["val"]
         load_best(module, run)
+        record["metrics"]["val"] = best["val"]
+        record["metrics"]["train"] = module.measure(
+            sources.loader("train", batch), experiment.device, "train"
+        )
         trainer.test(module, sources.loader("test", batch), verbose=False)
     record["metrics"]["test"] = module.results["test"]
     save_validation_codes(run, experiment)

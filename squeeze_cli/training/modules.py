@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from squeeze_cli.console import Advance
+from squeeze_cli.console import Advance, no_advance
 from squeeze_cli.heads.upsampling import upsample_bilinear
 from squeeze_cli.losses.base import SegmentationLoss, sum_parts
 from squeeze_cli.metrics import CodebookUsage, SegmentationMetrics
@@ -124,14 +124,19 @@ class BaselineSegmentationModule(pl.LightningModule):
 
     @torch.inference_mode()
     def measure(
-        self, batches: Iterable[Any], device: torch.device, advance: Advance
+        self,
+        batches: Iterable[Any],
+        device: torch.device,
+        split: str = "test",
+        advance: Advance = no_advance,
     ) -> dict[str, Any]:
-        """The test metrics over `batches`, without a trainer."""
-        self._begin("test")
+        """The metrics of `split` over `batches`, in eval mode and without a trainer."""
+        self.eval().to(device)
+        self._begin(split)
         for inputs, masks, indices in batches:
-            self._shared_step((inputs.to(device), masks.to(device), indices), "test")
+            self._shared_step((inputs.to(device), masks.to(device), indices), split)
             advance(len(masks), "")
-        return self._collect("test")
+        return self._collect(split)
 
     # --- epochs ----------------------------------------------------------------------------
 

@@ -1,0 +1,136 @@
+"""The results table: every quantizer and the baseline, several seeds, on real photographs.
+
+    python -m benchmarks.results --data-dir ../shared/data --output-dir runs/results
+
+Trains what is not finished yet in the output folder (by `squeeze train` and `squeeze baseline`, in
+this process), then writes docs/results.md and the table between the README's results marks from
+the run records. Checkpoints are chosen on validation; the test split is only measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from squeeze_cli.cli import app
+from squeeze_cli.files import write_text_atomically
+from squeeze_cli.quantizers import QUANTIZERS
+
+ROOT = Path(__file__).resolve().parents[1]
+MARKS = ("<!-- results:begin -->", "<!-- results:end -->")
+KINDS = ("baseline", "none", "rvq", "fsq", "vq", "lfq")
+HEADINGS = (
+    "quantizer", "nominal bits a vector", "nominal bytes an image", "test mean IoU %",
+    "val mean IoU %", "test accuracy %", "perplexity", "codes used in training %", "training s",
+)  # fmt: skip
+
+
+def train_missing(options: argparse.Namespace) -> None:
+    """Run what has no finished record yet."""
+    for seed in options.seeds:
+        for kind in KINDS:
+            name = f"{kind}-{seed}"
+            record_file = options.output_dir / name / "run.json"
+            if record_file.exists() and json.loads(record_file.read_text())["status"] == "finished":
+                continue
+            command = ["baseline"] if kind == "baseline" else ["train", "--quantizer", kind]
+            arguments = [
+                *command, "--model", options.model, "--data-dir", str(options.data_dir),
+                "--epochs", str(options.epochs), "--batch-size", str(options.batch_size),
+                "--seed", str(seed), "--output-dir", str(options.output_dir), "--name", name,
+                "--overwrite", "--no-progress",
+            ]  # fmt: skip
+            app(args=arguments, standalone_mode=False)
+
+
+def read_records(options: argparse.Namespace, kind: str) -> list[dict[str, Any]]:
+    """The finished records of one kind, a seed each."""
+    files = [options.output_dir / f"{kind}-{seed}" / "run.json" for seed in options.seeds]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def spread(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
+    """Mean ± standard deviation over the seeds."""
+    scaled = [scale * value for value in values]
+    deviation = statistics.stdev(scaled) if len(scaled) > 1 else 0.0
+    return f"{statistics.mean(scaled):.{digits}f} ± {deviation:.{digits}f}"
+
+
+def by_level(records: Sequence[dict[str, Any]], split: str, name: str, scale: float = 1.0) -> str:
+    """A codebook's figure, its mean over the seeds, for each level."""
+    levels = [record["metrics"][split].get(name) for record in records]
+    if not levels[0]:
+        return "–"
+    means = [statistics.mean(seeds) * scale for seeds in zip(*levels, strict=True)]
+    return " / ".join(f"{mean:.0f}" for mean in means)
+
+
+def table_rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
+    """One row a quantizer."""
+    for kind in KINDS:
+        records = read_records(options, kind)
+        quantizer = records[0]["quantizer"]
+        metrics = [record["metrics"] for record in records]
+        yield (
+            f"`{kind}`" if kind in QUANTIZERS else f"`squeeze {kind}`",
+            f"{quantizer['nominal_bits_per_vector']:,.4g}".replace("1.024e+04", "10,240"),
+            f"{quantizer['nominal_bytes_per_image']:,.0f}",
+            spread([m["test"]["iou"] for m in metrics], 100),
+            spread([m["val"]["iou"] for m in metrics], 100),
+            spread([m["test"]["accuracy"] for m in metrics], 100),
+            by_level(records, "test", "codebook_perplexity"),
+            by_level(records, "train", "codebook_usage", 100),
+            f"{statistics.mean(record['seconds']['fit'] for record in records):.0f}",
+        )
+
+
+def markdown(options: argparse.Namespace) -> str:
+    """The table, and the words for how it was measured."""
+    record = read_records(options, KINDS[0])[0]
+    data = record["data"]
+    lines = [f"| {' | '.join(HEADINGS)} |", "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
+    lines += [f"| {' | '.join(row)} |" for row in table_rows(options)]
+    lines += [
+        "",
+        f"{options.model}, {data['train_images']} training, {data['val_images']} validation and "
+        f"{data['test_images']} test photographs at {data['image_size_px']} px, "
+        f"{options.epochs} epochs, batch size {options.batch_size}, seeds "
+        f"{', '.join(map(str, options.seeds))}: mean ± standard deviation over the seeds, which "
+        "also draw the train/validation split. The best epoch is chosen on validation. Rates are "
+        "nominal: computed from the codes' sizes. Perplexity is that of the test codes; usage is "
+        "over the training split with the chosen checkpoint; rvq has a figure for each level.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def between_marks(text: str, content: str) -> str:
+    """`text` with what stands between the marks replaced."""
+    head, _, rest = text.partition(MARKS[0])
+    _, _, tail = rest.partition(MARKS[1])
+    return f"{head}{MARKS[0]}\n{content}{MARKS[1]}{tail}"
+
+
+def main() -> None:
+    """Train, read the records, write the pages."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--output-dir", type=Path, default=Path("runs/results"))
+    parser.add_argument("--model", default="efficientnet-lite0")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    options = parser.parse_args()
+    train_missing(options)
+    content = markdown(options)
+    for page in (ROOT / "docs" / "results.md", ROOT / "README.md"):
+        text = page.read_text(encoding="utf-8")
+        write_text_atomically(page, between_marks(text, content))
+    print(content)
+
+
+if __name__ == "__main__":
+    main()

@@ -25,7 +25,7 @@ MARKS = ("<!-- results:begin -->", "<!-- results:end -->")
 KINDS = ("baseline", "none", "rvq", "fsq", "vq", "lfq")
 HEADINGS = (
     "quantizer", "nominal bits a vector", "nominal bytes an image", "test mean IoU %",
-    "val mean IoU %", "test accuracy %", "perplexity", "codes used in training %", "training s",
+    "val mean IoU %", "test accuracy %", "perplexity", "codes used in training %",
 )  # fmt: skip
 
 
@@ -84,7 +84,6 @@ def table_rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
             spread([m["test"]["accuracy"] for m in metrics], 100),
             by_level(records, "test", "codebook_perplexity"),
             by_level(records, "train", "codebook_usage", 100),
-            f"{statistics.mean(record['seconds']['fit'] for record in records):.0f}",
         )
 
 

@@ -45,7 +45,8 @@ class Whitening(nn.Module):
         identity = torch.eye(len(mean), device=mean.device, dtype=mean.dtype)
         factor = torch.linalg.cholesky(covariance + shrinkage * identity)
         inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
-        return (vectors_nd - mean) @ inverse.T
+        whitened: Tensor = (vectors_nd - mean) @ inverse.T
+        return whitened
 
 
 def _statistics(vectors_nd: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,6 +38,7 @@ class QuantizerConfig:
     spherical: bool = False
     vq_loss_weight: float = 0.1
     initialize_codebook: bool = True
+    encoder_lr_factor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,16 @@ class ExperimentConfig:
 
 
 def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
-    """Fill in what other choices decide: the codebook size and the number of classes."""
+    """Fill in what other choices decide: codebook size, encoder's rate, number of classes."""
     quantizer, model = config.quantizer, config.model
     if config.kind == "baseline":
         quantizer = replace(quantizer, type="none")
     if quantizer.codebook_size is None:
         size = QUANTIZERS[quantizer.type].defaults.get("codebook_size", DEFAULT_CODEBOOK_SIZE)
         quantizer = replace(quantizer, codebook_size=size)
+    if quantizer.encoder_lr_factor is None:
+        factor = QUANTIZERS[quantizer.type].defaults.get("encoder_lr_factor", 1.0)
+        quantizer = replace(quantizer, encoder_lr_factor=factor)
     if model.num_classes is None:
         model = replace(model, num_classes=BACKBONES[model.backbone].defaults["num_classes"])
     return replace(config, quantizer=quantizer, model=model)
@@ -186,6 +190,7 @@ def _validate_quantizer(quantizer: QuantizerConfig) -> None:
         ("--entropy-loss-weight", quantizer.entropy_loss_weight),
         ("--diversity-gamma", quantizer.diversity_gamma),
         ("--vq-loss-weight", quantizer.vq_loss_weight),
+        ("--encoder-lr-factor", quantizer.encoder_lr_factor or 0.0),
     ):
         _require(0 <= value < float("inf"), f"{flag} must be 0 or more.")
 

@@ -4,7 +4,8 @@ runs/NAME/
   config.yaml         the resolved configuration
   run.json            the run record (docs/run-record.md); all that `squeeze compare` reads
   checkpoints/        best.ckpt (highest val/iou) and last.ckpt (to resume)
-  codes/              codes of the validation split; features and codes of its first batch
+  prior.safetensors   what codes files are coded by
+  codes/              codes files of `val` and `test`; features and codes of val's first batch
   tensorboard/        events
 """
 
@@ -61,8 +62,13 @@ class RunFolder:
         return self.path / "checkpoints" / "last.ckpt"
 
     @property
+    def prior_file(self) -> Path:
+        """The prior over codes; runs that quantize nothing, or with very large codes, have none."""
+        return self.path / "prior.safetensors"
+
+    @property
     def codes_folder(self) -> Path:
-        """Codes of the validation split."""
+        """Codes files."""
         return self.path / "codes"
 
     def discard(self) -> None:

@@ -1,4 +1,5 @@
-"""Codes to bytes and back, exactly: bit packing, range coding, the container.
+"""Codes to bytes and back, exactly: bit packing, the prior, range coding, the container.
 
-NumPy only: reading and writing codes needs no torch. `docs/codes-format.md` describes the file.
+Reading and writing codes needs NumPy only; torch fits a prior. `docs/codes-format.md` describes the
+file.
 """

@@ -7,7 +7,7 @@ A safetensors file with four tensors, in this order:
     names    U8 [m]          the images' names, front-coded and deflated
     payload  U8 [p]          the images' pieces, each with a CRC-32 of its codes
 
-and metadata: format, version, quantizer, code_sizes, grid, coding and run.
+and metadata: format, version, quantizer, code_sizes, grid, coding, prior and run.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from squeeze_cli.codec.coding import CODINGS, decode_pieces, encode_pieces
 from squeeze_cli.codec.errors import DamagedCodesError
 from squeeze_cli.codec.layout import Layout, build_prefix, read_layout
 from squeeze_cli.codec.names import compress_names, decompress_names
+from squeeze_cli.codec.prior import CodePrior
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import replacing
 
@@ -43,8 +44,9 @@ class CodesHeader:
         quantizer: the registry name of what made the codes.
         code_sizes: for each of a vector's Q codes how many values it has.
         grid: rows and columns of an image's vectors.
-        coding: how the payload is coded: `packed`.
+        coding: how the payload is coded: `packed` or `prior`.
         run: digest of the run that made the codes, so that no other decodes them; may be empty.
+        prior: digest of the prior behind the coding `prior`.
     """
 
     quantizer: str
@@ -52,6 +54,7 @@ class CodesHeader:
     grid: tuple[int, int]
     coding: str
     run: str = ""
+    prior: str = ""
 
     @property
     def vectors_per_image(self) -> int:
@@ -66,6 +69,7 @@ def encode_codes(
     quantizer: str,
     code_sizes: Sequence[int],
     run: str = "",
+    prior: CodePrior | None = None,
 ) -> bytes:
     """The codes of n images as the bytes of a codes file.
 
@@ -75,14 +79,18 @@ def encode_codes(
         quantizer: registry name of what made the codes.
         code_sizes: Q sizes.
         run: digest of the run.
+        prior: codes them by it; without one they are packed.
 
     Raises ValueError where the arguments contradict each other.
     """
     n, rows, columns, q = codes_nhwq.shape
     if len(names) != n or len(code_sizes) != q:
         raise ValueError(f"codes of shape {codes_nhwq.shape}, {len(names)} names, {code_sizes}")
-    header = CodesHeader(quantizer, tuple(code_sizes), (rows, columns), "packed", run)
-    return assemble(header, names, encode_pieces(codes_nhwq, code_sizes))
+    header = CodesHeader(
+        quantizer, tuple(code_sizes), (rows, columns),
+        "packed" if prior is None else "prior", run, "" if prior is None else prior.digest,
+    )  # fmt: skip
+    return assemble(header, names, encode_pieces(codes_nhwq, code_sizes, prior))
 
 
 def assemble(header: CodesHeader, names: Sequence[str], pieces: Sequence[bytes]) -> bytes:
@@ -110,15 +118,17 @@ def write_codes(path: Path, content: bytes) -> None:
 class CodesFile:
     """An open codes file: its header and names; the payload is read image by image.
 
-    Opening checks everything but the payload, whose pieces are checked when they are decoded.
+    Opening checks everything but the payload, whose pieces are checked when they are decoded. A file
+    of the coding `prior` is decoded by the prior that made it, which is in the run's folder.
 
     Raises:
-        SqueezeError: there is no such file, or it is of a newer version.
+        SqueezeError: there is no such file, it is of a newer version, or made by another prior.
         DamagedCodesError: the file is no codes file, truncated or changed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, prior: CodePrior | None = None) -> None:
         self.path = path
+        self._prior = prior
         try:
             with path.open("rb") as file:
                 layout = read_layout(file)
@@ -138,6 +148,15 @@ class CodesFile:
         except DamagedCodesError as error:
             raise self._damaged(error) from None
         self.file_bytes = end
+        if (
+            prior is not None
+            and self.header.coding == "prior"
+            and self.header.prior != prior.digest
+        ):
+            raise SqueezeError(
+                f"{path} was coded by another prior ({self.header.prior}, not {prior.digest}): give "
+                "the run that made it."
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -156,6 +175,9 @@ class CodesFile:
 
         Raises DamagedCodesError where the bytes are not those that were written.
         """
+        prior = self._prior if self.header.coding == "prior" else None
+        if self.header.coding == "prior" and prior is None:
+            raise SqueezeError(f"{self.path} is coded by a prior: give the run that made it.")
         chosen = np.arange(len(self))[positions]
         begins, ends = self._begins[chosen], self._ends[chosen]
         with self.path.open("rb") as file:
@@ -164,7 +186,7 @@ class CodesFile:
                 file.seek(self._payload_at + int(begin))
                 pieces.append(file.read(int(end - begin)))
         try:
-            return decode_pieces(pieces, self.header.grid, self.header.code_sizes)
+            return decode_pieces(pieces, self.header.grid, self.header.code_sizes, prior)
         except DamagedCodesError as error:
             raise self._damaged(error) from None
 
@@ -189,6 +211,7 @@ def _to_metadata(header: CodesHeader) -> dict[str, str]:
         "grid": _to_text(header.grid),
         "coding": header.coding,
         "run": header.run,
+        **({"prior": header.prior} if header.prior else {}),
     }
 
 
@@ -211,7 +234,7 @@ def _from_metadata(layout: Layout, path: Path) -> CodesHeader:
         rows, columns = (int(side) for side in json.loads(metadata["grid"]))
         header = CodesHeader(
             metadata["quantizer"], code_sizes, (rows, columns), metadata["coding"],
-            metadata["run"],
+            metadata["run"], metadata.get("prior", ""),
         )  # fmt: skip
     except (KeyError, ValueError, TypeError):
         raise DamagedCodesError("its metadata are incomplete") from None

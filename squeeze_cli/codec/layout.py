@@ -86,6 +86,15 @@ def read_layout(file: BinaryIO) -> Layout:
     return Layout(metadata, tensors, prefix)
 
 
+def payload_bytes(content: bytes) -> int:
+    """Bytes of the tensor `payload` in a whole file."""
+    length = int.from_bytes(content[:LENGTH_BYTES], "little")
+    begin, end = json.loads(content[LENGTH_BYTES : LENGTH_BYTES + length])["payload"][
+        "data_offsets"
+    ]
+    return int(end) - int(begin)
+
+
 def _entry(entry: Any, start: int) -> tuple[np.dtype[Any], tuple[int, ...], int, int]:
     dtype, shape = _DTYPES[entry["dtype"]], tuple(int(side) for side in entry["shape"])
     begin, end = (int(offset) for offset in entry["data_offsets"])

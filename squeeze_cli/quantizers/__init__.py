@@ -18,6 +18,7 @@ _LEARNED_CODEBOOK = {
     "commitment_weight",
     "vq_loss_weight",
     "initialize_codebook",
+    "encoder_lr_factor",
 }
 QUANTIZERS.register(
     "vq",
@@ -25,6 +26,7 @@ QUANTIZERS.register(
         "squeeze_cli.quantizers.vq:VQWithProjection",
         "one learned codebook",
         options=frozenset(_LEARNED_CODEBOOK),
+        defaults={"encoder_lr_factor": 0.3},
     ),
 )
 QUANTIZERS.register(
@@ -32,7 +34,7 @@ QUANTIZERS.register(
     Entry(
         "squeeze_cli.quantizers.fsq:FSQWithProjection",
         "finite scalar quantization, a grid of levels",
-        options=frozenset({"levels", "bottleneck_dim"}),
+        options=frozenset({"levels", "bottleneck_dim", "encoder_lr_factor"}),
     ),
 )
 QUANTIZERS.register(
@@ -49,6 +51,7 @@ QUANTIZERS.register(
                 "spherical",
                 "commitment_weight",
                 "vq_loss_weight",
+                "encoder_lr_factor",
             }
         ),
     ),

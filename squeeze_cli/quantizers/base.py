@@ -51,6 +51,8 @@ class Quantizer(nn.Module):
     """Base of all quantizers; a subclass says how code vectors `[B, N, d]` become codes and back."""
 
     code_sizes: tuple[int, ...] = ()
+    # Whether the code vectors are learned, so that a decoder must be given them.
+    has_codebook = False
 
     def __init__(self, feature_dim: int) -> None:
         super().__init__()
@@ -76,6 +78,14 @@ class Quantizer(nn.Module):
     @abstractmethod
     def code_vectors(self) -> list[Tensor]:
         """For each of the Q codes, the vectors `[K_q, d]` that its values stand for."""
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """What stands before the codes, and learns at `--encoder-lr-factor` times the rate.
+
+        Principal axes are where it starts: neighbouring vectors look alike there, and their codes
+        cost few bits. Training trades that for mean IoU.
+        """
+        return []
 
     def initialize(self, tokens_nc: Tensor, tokens_per_batch: int) -> None:
         """Start from pooled training features `[n, C]` instead of noise; before fit, once.
@@ -103,6 +113,10 @@ class ProjectedQuantizer(Quantizer):
         self.bottleneck_dim = bottleneck_dim
         self.project_in = nn.Linear(feature_dim, bottleneck_dim)
         self.project_out = nn.Linear(bottleneck_dim, feature_dim)
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """`project_in`."""
+        return list(self.project_in.parameters())
 
     def output_map(self) -> AffineMap:
         """`project_out` as it is: the code vectors lie in the bottleneck."""
@@ -148,6 +162,10 @@ class NormalizedCodeQuantizer(ProjectedQuantizer):
         raw: Tensor = self.to_code(self.project_in(tokens_bnc))
         normalized: Tensor = self.normalize(raw.flatten(0, 1))
         return normalized.view_as(raw)
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """`project_in` and `to_code`."""
+        return [*super().encoder_parameters(), *self.to_code.parameters()]
 
     def output_map(self) -> AffineMap:
         """`project_out ∘ from_code` as one map."""

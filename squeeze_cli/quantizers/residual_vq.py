@@ -22,6 +22,8 @@ class ResidualVQWithProjection(ProjectedQuantizer):
     Code q = 0 is the coarsest. The commitment losses of the levels are summed.
     """
 
+    has_codebook = True
+
     def __init__(
         self,
         feature_dim: int,

@@ -20,6 +20,8 @@ class VQWithProjection(ProjectedQuantizer):
     (Fifty et al., 2024, arXiv:2410.06424).
     """
 
+    has_codebook = True
+
     def __init__(
         self,
         feature_dim: int,

@@ -31,7 +31,7 @@ from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.initialize import initialize_network
 from squeeze_cli.training.modules import BaselineSegmentationModule, VQSqueezeModule
 from squeeze_cli.training.network import SegmentationNetwork
-from squeeze_cli.training.outputs import save_validation_codes
+from squeeze_cli.training.outputs import save_outputs
 from squeeze_cli.training.record import (
     describe_data,
     describe_model,
@@ -84,6 +84,7 @@ def make_module(
         create_loss(config.model),
         num_classes=config.model.num_classes or TRIMAP_CLASSES,
         lr=config.training.lr,
+        encoder_lr_factor=1.0 if (f := config.quantizer.encoder_lr_factor) is None else f,
         seed=config.training.seed,
     )
 
@@ -190,7 +191,9 @@ def _run_stages(
         )
         trainer.test(module, sources.loader("test", batch), verbose=False)
     record["metrics"]["test"] = module.results["test"]
-    save_validation_codes(run, experiment)
+    start = time.perf_counter()
+    record |= save_outputs(run, experiment, reporter)
+    record["seconds"]["codes"] = time.perf_counter() - start
 
 
 def _trainer(

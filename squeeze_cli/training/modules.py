@@ -35,6 +35,7 @@ class BaselineSegmentationModule(pl.LightningModule):
         loss: on logits at the masks' size.
         num_classes: outputs of the head.
         lr: peak learning rate of the one-cycle schedule.
+        encoder_lr_factor: of it, for what stands before the codes.
         seed: with the epoch's number it seeds each epoch, so that a resumed run draws the same.
     """
 
@@ -45,9 +46,11 @@ class BaselineSegmentationModule(pl.LightningModule):
         *,
         num_classes: int,
         lr: float = 1e-3,
+        encoder_lr_factor: float = 1.0,
         seed: int = 42,
     ) -> None:
         super().__init__()
+        self.encoder_lr_factor = encoder_lr_factor
         self.network = network
         self.loss = loss
         self.lr = lr
@@ -196,12 +199,14 @@ class BaselineSegmentationModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Fused AdamW with a one-cycle learning rate (Smith and Topin, 2018, arXiv:1708.07120)."""
         last_layer = self.network.last_layer
-        unfrozen = [] if last_layer is None else list(last_layer.parameters())
-        held = {id(p) for p in unfrozen}
+        slower = [
+            ([] if last_layer is None else list(last_layer.parameters()), UNFROZEN_LR_FACTOR),
+            (self.network.quantizer.encoder_parameters(), self.encoder_lr_factor),
+        ]
+        held = {id(p) for parameters, _ in slower for p in parameters}
         others = [p for p in self.network.parameters() if p.requires_grad and id(p) not in held]
         groups: list[dict[str, Any]] = [{"params": others, "lr": self.lr}]
-        if unfrozen:
-            groups.append({"params": unfrozen, "lr": self.lr * UNFROZEN_LR_FACTOR})
+        groups += [{"params": ps, "lr": self.lr * factor} for ps, factor in slower if ps]
         optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=WEIGHT_DECAY, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
@@ -232,9 +237,13 @@ class VQSqueezeModule(BaselineSegmentationModule):
         *,
         num_classes: int,
         lr: float = 1e-3,
+        encoder_lr_factor: float = 1.0,
         seed: int = 42,
     ) -> None:
-        super().__init__(network, loss, num_classes=num_classes, lr=lr, seed=seed)
+        super().__init__(
+            network, loss, num_classes=num_classes, lr=lr,
+            encoder_lr_factor=encoder_lr_factor, seed=seed,
+        )  # fmt: skip
         sizes = network.quantizer.code_sizes
         self._codebooks = {split: CodebookUsage(sizes) for split in SPLITS}
 

@@ -1,52 +1,131 @@
-"""What a finished run leaves besides weights: codes of the validation split."""
+"""What a finished run leaves besides weights: the prior, and the codes of its images as files."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from squeeze_cli.codec.container import encode_codes, write_codes
+from squeeze_cli.codec.prior import CodePrior
+from squeeze_cli.codec.prior_file import write_prior
+from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_steps
+from squeeze_cli.codec.rates import decoder_bytes, measure_codes
+from squeeze_cli.console import Reporter
 from squeeze_cli.files import replacing
 from squeeze_cli.runs import RunFolder
+from squeeze_cli.training.network import SegmentationNetwork
 
 if TYPE_CHECKING:
     from squeeze_cli.training.fit import Experiment
 
+MEASURED_SPLITS = ("val", "test")
 
-@torch.no_grad()
-def save_validation_codes(run: RunFolder, experiment: Experiment) -> None:
-    """Save `codes/val.safetensors` and `codes/first_batch.safetensors`.
 
-    The first holds `codes` `[N, h, w, Q]` (int32) of all validation images, in the order of the
-    names in its metadata; the second `features` `[B, C, h, w]` (normalized), `quantized` of the
-    same shape and `codes` of the first batch, to look at.
+def save_outputs(run: RunFolder, experiment: Experiment, reporter: Reporter) -> dict[str, Any]:
+    """Fit the prior to the training codes and save it with the codes of `val` and `test`.
+
+    Returns:
+        `digest` and `measured` of the run record; `measured` is None where nothing is quantized.
     """
-    network = experiment.module.network.eval().to(experiment.device)
+    network = experiment.module.network.eval()
+    digest = network_digest(network)
+    _save_first_batch(run, experiment)
+    sizes = network.quantizer.code_sizes
+    if not sizes:
+        return {"digest": digest, "measured": None}
+    codes = {split: _split_codes(experiment, split) for split in ("train", *MEASURED_SPLITS)}
+    prior = _fit_prior(experiment, codes["train"], reporter)
+    if prior is not None:
+        write_prior(run.prior_file, prior)
+    measured: dict[str, Any] = {}
+    for split in MEASURED_SPLITS:
+        names = [sample.name for sample in getattr(experiment.splits, split)]
+        content = encode_codes(
+            codes[split], names, quantizer=experiment.config.quantizer.type, code_sizes=sizes,
+            run=digest, prior=prior,
+        )  # fmt: skip
+        write_codes(run.codes_folder / f"{split}.safetensors", content)
+        measured[split] = measure_codes(
+            content, codes[split], network.normalizer.mean.numel(), prior
+        ) | {"file": f"codes/{split}.safetensors"}
+    return {
+        "digest": digest,
+        "measured": measured | {"decoder": decoder_bytes(network.quantizer, prior)},
+    }
+
+
+def network_digest(network: SegmentationNetwork) -> str:
+    """Sixteen hex digits of all trained weights: codes belong to the run with the same ones."""
+    content = blake2b(digest_size=8)
+    for name, tensor in sorted(network.state_dict().items()):
+        content.update(name.encode())
+        content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()
+
+
+@torch.inference_mode()
+def quantize_maps(network: SegmentationNetwork, maps: Tensor) -> NDArray[np.int32]:
+    """Codes `[B, h, w, Q]` of the features `[B, C, h, w]` that the quantizer sees."""
+    tokens = maps.permute(0, 2, 3, 1).flatten(1, 2)
+    codes = network.quantizer.quantize(tokens.float())[1]
+    array: NDArray[np.int32] = codes.unflatten(1, maps.shape[-2:]).int().cpu().numpy()
+    return array
+
+
+def _split_codes(experiment: Experiment, split: str) -> NDArray[np.int32]:
+    return np.concatenate(
+        [
+            quantize_maps(experiment.module.network, maps)
+            for maps in _feature_maps(experiment, split)
+        ]
+    )
+
+
+@torch.inference_mode()
+def _feature_maps(experiment: Experiment, split: str) -> Iterator[Tensor]:
     batch_size = experiment.config.training.batch_size
-    names = [sample.name for sample in experiment.splits.val]
-    all_codes: list[Tensor] = []
-    for inputs, _, _ in experiment.sources.loader("val", batch_size):
-        state = experiment.module.states(inputs.to(experiment.device))
-        maps = network.features(state)
-        tokens = maps.permute(0, 2, 3, 1).flatten(1, 2)
-        quantized = network.quantizer(tokens.float())
-        codes = quantized.codes.unflatten(1, maps.shape[-2:]).int().cpu()
-        if not all_codes:
-            first = {
-                "features": maps.float().cpu().contiguous(),
-                "quantized": quantized.features.unflatten(1, maps.shape[-2:])
-                .permute(0, 3, 1, 2).cpu().contiguous(),
-                "codes": codes.contiguous(),
-            }  # fmt: skip
-            _save(run, "first_batch", first, names[: len(codes)])
-        all_codes.append(codes)
-    _save(run, "val", {"codes": torch.cat(all_codes).contiguous()}, names)
+    network = experiment.module.network.to(experiment.device)
+    for inputs, _, _ in experiment.sources.loader(split, batch_size):
+        yield network.features(experiment.module.states(inputs.to(experiment.device)))
 
 
-def _save(run: RunFolder, name: str, tensors: dict[str, Tensor], names: list[str]) -> None:
+def _fit_prior(
+    experiment: Experiment, train_codes: NDArray[np.int32], reporter: Reporter
+) -> CodePrior | None:
+    quantizer = experiment.module.network.quantizer
+    if not can_have_prior(quantizer.code_sizes):
+        reporter.say(
+            f"Codes of {max(quantizer.code_sizes)} values are packed: too many for a prior."
+        )
+        return None
+    with reporter.track("Prior", fitting_steps(train_codes.shape)) as advance:
+        return fit_prior(
+            train_codes, quantizer.code_vectors(),
+            seed=experiment.config.training.seed, advance=advance,
+        )  # fmt: skip
+
+
+@torch.inference_mode()
+def _save_first_batch(run: RunFolder, experiment: Experiment) -> None:
+    """`codes/first_batch.safetensors`: `features` `[B, C, h, w]` (normalized), `quantized` of the
+    same shape and `codes` `[B, h, w, Q]` of the first validation batch, to look at."""
     from safetensors.torch import save_file
 
-    with replacing(run.codes_folder / f"{name}.safetensors") as temporary:
+    maps = next(_feature_maps(experiment, "val"))
+    quantized = experiment.module.network.quantizer(maps.permute(0, 2, 3, 1).flatten(1, 2).float())
+    grid = maps.shape[-2:]
+    tensors = {
+        "features": maps.float().cpu().contiguous(),
+        "quantized": quantized.features.unflatten(1, grid).permute(0, 3, 1, 2).cpu().contiguous(),
+        "codes": quantized.codes.unflatten(1, grid).int().cpu().contiguous(),
+    }
+    names = [sample.name for sample in experiment.splits.val[: len(maps)]]
+    with replacing(run.codes_folder / "first_batch.safetensors") as temporary:
         save_file(tensors, temporary, metadata={"names": json.dumps(names, ensure_ascii=False)})

@@ -1,0 +1,120 @@
+"""Grids of codes to range-coded streams by a prior, and back: one stream an image."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeeze_cli.codec.errors import DamagedCodesError
+from squeeze_cli.codec.neighbours import PaddedGrid
+from squeeze_cli.codec.prior import COUNT_LIMIT, CodePrior
+from squeeze_cli.codec.range_coding import TOTAL, StreamDecoder, encode_streams
+
+# Vectors times values that are held at once while encoding: about 100 MB.
+_ENCODE_ELEMENTS = 1 << 22
+
+
+def encode_with_prior(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> list[bytes]:
+    """A stream for each of B images; it carries the CRC-32 of the image's codes."""
+    b, rows, columns, q = codes_bhwq.shape
+    codes = codes_bhwq.reshape(b, rows * columns, q).astype(np.int64)
+    images = max(1, _ENCODE_ELEMENTS // max(1, rows * columns * max(prior.code_sizes)))
+    streams: list[bytes] = []
+    for begin in range(0, b, images):
+        part = codes[begin : begin + images]
+        starts, frequencies = slots_of_codes(part, prior)
+        seeds = [crc32_of_codes(image) for image in part]
+        streams += encode_streams(
+            starts.reshape(len(part), -1).T, frequencies.reshape(len(part), -1).T, seeds
+        )
+    return streams
+
+
+def decode_with_prior(
+    streams: Sequence[bytes], grid: tuple[int, int], prior: CodePrior
+) -> NDArray[np.int32]:
+    """The codes `[B, h, w, Q]` of B streams, side by side, position by position.
+
+    Raises DamagedCodesError where a stream is not what the encoder wrote.
+    """
+    b, n, sizes = len(streams), grid[0] * grid[1], prior.code_sizes
+    codes = np.empty((b, n, len(sizes)), np.int64)
+    if not b:
+        return codes.reshape(b, *grid, len(sizes)).astype(np.int32)
+    ends = np.cumsum([len(stream) for stream in streams])
+    begins = ends - [len(stream) for stream in streams]
+    decoder = StreamDecoder(np.frombuffer(b"".join(streams), np.uint8), begins, ends)
+    padded = PaddedGrid(b, grid, sizes)
+    counts = [np.zeros((b, size), np.uint8) for size in sizes]
+    images = np.arange(b)
+    for position in range(n):
+        neighbours = padded.neighbours(position)
+        at = np.asarray([position])
+        for q, evaluator in enumerate(prior.evaluators):
+            earlier = codes[:, position, :q]
+            frequencies = evaluator.frequencies(at, neighbours, earlier, counts[q])
+            bounds = frequencies.cumsum(axis=1)
+            found = (bounds <= decoder.slots()[:, None]).sum(axis=1)
+            frequency = frequencies[images, found]
+            decoder.advance(bounds[images, found] - frequency, frequency)
+            codes[:, position, q] = found
+            padded.set(position, q, found)
+            counts[q][images, found] += counts[q][images, found] < COUNT_LIMIT
+    for image, seed in zip(codes, decoder.finish(), strict=True):
+        if crc32_of_codes(image) != seed:
+            raise DamagedCodesError("the CRC-32 of an image's codes differs")
+    return codes.reshape(b, *grid, len(sizes)).astype(np.int32)
+
+
+def cross_entropy_bits(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> float:
+    """Bits that the prior's probabilities give to all these codes together."""
+    b, rows, columns, q = codes_bhwq.shape
+    images = max(1, _ENCODE_ELEMENTS // max(1, rows * columns * max(prior.code_sizes)))
+    bits = 0.0
+    for begin in range(0, b, images):
+        part = codes_bhwq[begin : begin + images].reshape(-1, rows * columns, q)
+        _, frequencies = slots_of_codes(part.astype(np.int64), prior)
+        bits -= float(np.log2(frequencies / TOTAL).sum())
+    return bits
+
+
+def slots_of_codes(
+    codes_bnq: NDArray[np.int64], prior: CodePrior
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First slot and number of slots `[B, N, Q]` that each code holds when its turn comes."""
+    b, n, q_count = codes_bnq.shape
+    padded = PaddedGrid(b, prior.grid, prior.code_sizes)
+    padded.fill(codes_bnq)
+    neighbours = padded.all_neighbours().reshape(b * n, -1, q_count)
+    positions = np.tile(np.arange(n), b)
+    starts, frequencies = np.empty_like(codes_bnq), np.empty_like(codes_bnq)
+    for q, evaluator in enumerate(prior.evaluators):
+        code = codes_bnq[..., q].reshape(-1, 1)
+        earlier = codes_bnq[..., :q].reshape(b * n, q)
+        counts = _counts_before(codes_bnq[..., q], evaluator.size)
+        held = evaluator.frequencies(positions, neighbours, earlier, counts)
+        below = np.where(np.arange(evaluator.size) < code, held, 0).sum(axis=1)
+        starts[..., q] = below.reshape(b, n)
+        frequencies[..., q] = np.take_along_axis(held, code, axis=1).reshape(b, n)
+    return starts, frequencies
+
+
+def crc32_of_codes(codes: NDArray[np.integer]) -> int:
+    """Over the codes row by row, each as four bytes, little-endian."""
+    return zlib.crc32(codes.astype("<u4").tobytes())
+
+
+def _counts_before(codes_bn: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
+    """`[B * N, size]`: how often each value came earlier in its image, at most `COUNT_LIMIT`."""
+    b, n = codes_bn.shape
+    counts = np.zeros((b, n, size), np.uint8)
+    running = np.zeros((b, size), np.uint8)
+    images = np.arange(b)
+    for position in range(n):
+        counts[:, position] = running
+        code = codes_bn[:, position]
+        running[images, code] += running[images, code] < COUNT_LIMIT
+    return counts.reshape(b * n, size)

@@ -75,7 +75,8 @@ def quantize_maps(network: SegmentationNetwork, maps: Tensor) -> NDArray[np.int3
     """Codes `[B, h, w, Q]` of the features `[B, C, h, w]` that the quantizer sees."""
     tokens = maps.permute(0, 2, 3, 1).flatten(1, 2)
     codes = network.quantizer.quantize(tokens.float())[1]
-    array: NDArray[np.int32] = codes.unflatten(1, maps.shape[-2:]).int().cpu().numpy()
+    b, _, rows, columns = maps.shape
+    array: NDArray[np.int32] = codes.view(b, rows, columns, -1).int().cpu().numpy()
     return array
 
 

@@ -47,6 +47,6 @@ def compare(
     if json:
         print_json(as_json(rows))
     elif rows:
-        reporter.show(tables.comparison_table(rows))
+        reporter.show(tables.comparison_table(rows, reporter.out.width))
     else:
         reporter.say("No runs there yet: `squeeze train --help` shows how to make one.")

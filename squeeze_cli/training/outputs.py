@@ -35,7 +35,8 @@ def save_validation_codes(run: RunFolder, experiment: Experiment) -> None:
         codes = quantized.codes.unflatten(1, maps.shape[-2:]).int().cpu()
         if not all_codes:
             first = {
-                "features": maps.float().cpu().contiguous(),
+                # A copy: without a quantizer both are the same memory, which safetensors refuses.
+                "features": maps.float().cpu().contiguous().clone(),
                 "quantized": quantized.features.unflatten(1, maps.shape[-2:])
                 .permute(0, 3, 1, 2).cpu().contiguous(),
                 "codes": codes.contiguous(),

@@ -5,6 +5,7 @@ runs/NAME/
   run.json            the run record (docs/run-record.md); all that `squeeze compare` reads
   checkpoints/        best.ckpt (highest val/iou) and last.ckpt (to resume)
   codes/              codes of the validation split; features and codes of its first batch
+  figures/            pictures of predictions, codebook usage and training
   tensorboard/        events
 """
 
@@ -64,6 +65,11 @@ class RunFolder:
     def codes_folder(self) -> Path:
         """Codes of the validation split."""
         return self.path / "codes"
+
+    @property
+    def figures_folder(self) -> Path:
+        """Pictures: those made after training, and those of `squeeze show`."""
+        return self.path / "figures"
 
     def discard(self) -> None:
         """Remove the folder, and the one around it where nothing else is in it."""

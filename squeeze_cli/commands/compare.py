@@ -7,16 +7,14 @@ from typing import Annotated
 
 import typer
 
-from squeeze_cli.commands.running import print_json
+from squeeze_cli.commands.running import check_figure_name, print_json
 from squeeze_cli.console import Reporter
-from squeeze_cli.errors import UsageError
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.reports import tables
 from squeeze_cli.reports.comparison import as_json, compare_runs
 from squeeze_cli.reports.rate_distortion import rate_distortion
 from squeeze_cli.runs import read_runs
 
-PLOT_SUFFIXES = (".png", ".svg")
 EXAMPLES = (
     "squeeze compare runs/",
     "squeeze compare runs/ --sort nominal-bits-per-vector",
@@ -49,8 +47,7 @@ def compare(
 ) -> None:
     """Compare all runs below the folders given: rate, mean IoU, difference to the baseline."""
     reporter = Reporter()
-    if plot is not None and plot.suffix.lower() not in PLOT_SUFFIXES:
-        raise UsageError(f"--plot {plot}: name a file that ends in .png or .svg.")
+    check_figure_name("--plot", plot)
     found = read_runs(runs)
     rows = compare_runs(found, sort)
     for path, render in ((csv, tables.comparison_csv), (markdown, tables.comparison_markdown)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -158,7 +158,7 @@ def _point(row: ComparisonRow) -> tuple[float, float] | None:
     return None if row.status != "finished" or bits is None or iou is None else (bits, iou)
 
 
-def setting(record: dict[str, Any]) -> Any:
+def setting(record: Mapping[str, Any]) -> Any:
     """What runs must share to be compared: features and test images, not the seed. None: unknown.
 
     Raises KeyError for a record that lacks it in part.
@@ -179,7 +179,7 @@ def _setting_if_known(record: dict[str, Any] | SqueezeError) -> Any:
         return None  # a broken record; its own row says so
 
 
-def measured_test(record: dict[str, Any]) -> dict[str, Any] | None:
+def measured_test(record: Mapping[str, Any]) -> dict[str, Any] | None:
     """What was measured of the file of the test split's codes; None for runs without codes."""
     measured: dict[str, Any] | None = (record.get("measured") or {}).get("test")
     return measured

@@ -8,7 +8,7 @@ features and images.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +25,22 @@ class Configuration:
     Attributes:
         quantizer: registry name.
         label: what tells it from the panel's others, such as `vq 512`.
-        bits: measured bits a vector, one a seed.
-        ious: test mIoU (0 to 1), one a seed.
+        records: the runs' records, a seed each.
     """
 
     quantizer: str
     label: str
-    bits: tuple[float, ...]
-    ious: tuple[float, ...]
+    records: tuple[Mapping[str, Any], ...]
+
+    @property
+    def bits(self) -> tuple[float, ...]:
+        """Measured bits a vector, one a seed."""
+        return tuple(record["measured"]["test"]["bits_per_vector"] for record in self.records)
+
+    @property
+    def ious(self) -> tuple[float, ...]:
+        """Test mIoU (0 to 1), one a seed."""
+        return tuple(record["metrics"]["test"]["iou"] for record in self.records)
 
     @property
     def point(self) -> tuple[float, float]:
@@ -93,12 +101,7 @@ def _is_measured(record: dict[str, Any]) -> bool:
 def _panel(records: Sequence[dict[str, Any]], baseline: tuple[float, ...]) -> Panel:
     parted = _by_configuration(records)
     configurations = [
-        Configuration(
-            quantizer=seeds[0]["quantizer"]["type"],
-            label=label,
-            bits=tuple(seed["measured"]["test"]["bits_per_vector"] for seed in seeds),
-            ious=tuple(seed["metrics"]["test"]["iou"] for seed in seeds),
-        )
+        Configuration(seeds[0]["quantizer"]["type"], label, tuple(seeds))
         for seeds, label in zip(parted, _labels(parted), strict=True)
     ]
     configurations.sort(key=lambda configuration: configuration.point)

@@ -59,6 +59,7 @@ def save_outputs(run: RunFolder, experiment: Experiment, reporter: Reporter) -> 
     }
 
 
+@torch.no_grad()
 def _split_codes(experiment: Experiment, split: str) -> NDArray[np.int32]:
     network = experiment.module.network
     return np.concatenate(
@@ -66,7 +67,7 @@ def _split_codes(experiment: Experiment, split: str) -> NDArray[np.int32]:
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _feature_maps(experiment: Experiment, split: str) -> Iterator[Tensor]:
     batch_size = experiment.config.training.batch_size
     network = experiment.module.network.to(experiment.device)
@@ -90,7 +91,7 @@ def _fit_prior(
         )  # fmt: skip
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _save_first_batch(run: RunFolder, experiment: Experiment) -> None:
     """`codes/first_batch.safetensors`: `features` `[B, C, h, w]` (normalized), `quantized` of the
     same shape and `codes` `[B, h, w, Q]` of the first validation batch, to look at."""

@@ -16,7 +16,16 @@ from typing import Annotated, Any
 import typer
 
 from squeeze_cli import __version__
-from squeeze_cli.commands import baseline, cache, compare, evaluate, show, train
+from squeeze_cli.commands import (
+    baseline,
+    cache,
+    compare,
+    decode,
+    evaluate,
+    extract_embeddings,
+    show,
+    train,
+)
 from squeeze_cli.console import print_error
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.options import normalize_token
@@ -40,6 +49,8 @@ COMMANDS: tuple[tuple[str, ModuleType], ...] = (
     ("evaluate", evaluate),
     ("compare", compare),
     ("show", show),
+    ("extract-embeddings", extract_embeddings),
+    ("decode", decode),
     ("cache", cache),
 )
 LIST_FLAGS = ("--levels", "--class-weights")

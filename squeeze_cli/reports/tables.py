@@ -34,7 +34,11 @@ def number(value: float | None) -> str:
     """A number with as few digits as say enough."""
     if value is None:
         return MISSING
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2f}".rstrip("0")
+    return (
+        f"{value:,.0f}"
+        if value >= 100 or value == int(value)
+        else f"{value:.2f}".rstrip("0").rstrip(".")
+    )
 
 
 def fixed(value: float | None, digits: int = 0) -> str:
@@ -190,7 +194,7 @@ def comparison_markdown(rows: Sequence[ComparisonRow]) -> str:
 
 def result_table(record: dict[str, Any]) -> Table:
     """The closing table of a training."""
-    table = _facts(f"{record['name']}")
+    table = facts(f"{record['name']}")
     model, quantizer, epochs = record["model"], record["quantizer"], record["epochs"]
     name = model["backbone"] + (" (random features)" if model["random_features"] else "")
     table.add_row("Model", name)
@@ -219,7 +223,7 @@ def result_table(record: dict[str, Any]) -> Table:
 
 def evaluation_table(result: dict[str, Any]) -> Table:
     """The table of `squeeze evaluate`."""
-    table = _facts(result["run"])
+    table = facts(result["run"])
     table.add_row("Data", f"{result['images']} images, {result['split']}, {result['data_dir']}")
     if result["skipped_images"]:
         table.add_row("Skipped images", str(result["skipped_images"]))
@@ -227,7 +231,8 @@ def evaluation_table(result: dict[str, Any]) -> Table:
     return table
 
 
-def _facts(title: str) -> Table:
+def facts(title: str) -> Table:
+    """A table of facts, a name and what it is in each row."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

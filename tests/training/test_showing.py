@@ -127,6 +127,8 @@ def test_the_baseline_of_the_same_split_is_preferred(tmp_path: Path) -> None:
     neighbour(tmp_path, "b")
     neighbour(tmp_path, "stopped", status="interrupted")
     write(tmp_path, "broken", "{")
+    write(tmp_path, "a-lacking", {"kind": "baseline", "status": "finished", "model": {"x": 1},
+                                  "data": {"digest": "d1"}})  # fmt: skip
     found = find_baseline(run, run.read_record(), "test")
     assert found is not None
     assert found.name == "b"

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from squeeze_cli import __version__
+from squeeze_cli import __version__, process_end
 from squeeze_cli.commands import baseline, cache, compare, evaluate, train
 from squeeze_cli.console import print_error
 from squeeze_cli.errors import SqueezeError
@@ -110,4 +110,8 @@ def join_list_values(arguments: list[str]) -> list[str]:
 
 def main() -> None:
     """The executable `squeeze`."""
-    app(args=join_list_values(sys.argv[1:]))
+    try:
+        app(args=join_list_values(sys.argv[1:]))
+    except SystemExit as end:
+        process_end.end_process(end.code)
+        raise

@@ -50,6 +50,8 @@ class ClearMLServer:
         self.queued: list[tuple[str, str]] = []
         self.authorizations: set[str] = set()
         self.lock = threading.Lock()
+        self.speaks = threading.Event()
+        self.speaks.set()
         owner = self
 
         class Handler(_Handler):
@@ -68,8 +70,13 @@ class ClearMLServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def fall_silent(self) -> None:
+        """From now on connections are taken, and never answered."""
+        self.speaks.clear()
+
     def stop(self) -> None:
         """From now on connections are refused."""
+        self.speaks.set()
         self._http.shutdown()
         self._http.server_close()
 
@@ -239,12 +246,13 @@ class ClearMLServer:
 
 class _Handler(BaseHTTPRequestHandler):
     server_state: ClearMLServer
-    protocol_version = "HTTP/1.1"
+    protocol_version = "HTTP/1.0"  # a connection each: none outlives `stop`
 
     def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Transfer-Encoding") == "chunked":
             body = self._chunks()
+        self.server_state.speaks.wait()
         match = re.fullmatch(r"/(?:v[\d.]+/)?(\w+)\.(\w+)(?:\?.*)?", self.path)
         state = self.server_state
         with state.lock:

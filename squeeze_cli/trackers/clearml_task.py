@@ -1,0 +1,231 @@
+"""One ClearML task from its beginning to its end, neither of which may hold the process up."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from squeeze_cli import process_end
+from squeeze_cli.config import ExperimentConfig
+from squeeze_cli.console import Reporter
+from squeeze_cli.errors import SqueezeError
+from squeeze_cli.files import write_text_atomically
+from squeeze_cli.runs import RunFolder
+from squeeze_cli.trackers.clearml_session import (
+    Patience,
+    configure_sdk,
+    detach_from_process,
+    install_session,
+)
+from squeeze_cli.trackers.credentials import FoundCredentials, find_credentials
+from squeeze_cli.trackers.probe import probe, responds
+
+# At the end: of silence until the server counts as gone, then for the SDK to notice.
+SILENCE_SECONDS = 7.0
+FAREWELL_SECONDS = 3.0
+STATE_FILE = "clearml.json"
+OFFLINE_ARCHIVE = "clearml-offline.zip"
+
+
+class ClearMLUnavailableError(SqueezeError):
+    """There is no ClearML for this run; the message says why and what mends it."""
+
+
+@dataclass
+class ClearMLSession:
+    """A started task, and what bounds it.
+
+    Attributes:
+        task: the `clearml.Task`.
+        patience: bounds every request.
+        files_host: where uploads go; None leaves it to the SDK.
+        hosts: URLs that answer as long as the server is there; empty offline.
+    """
+
+    task: Any
+    patience: Patience
+    files_host: str | None
+    hosts: tuple[str, ...]
+
+
+def running_on_agent() -> bool:
+    """Whether a ClearML agent has started this process for a task of its queue."""
+    return bool(os.environ.get("CLEARML_TASK_ID"))
+
+
+def usable_credentials(config: ExperimentConfig, reporter: Reporter) -> FoundCredentials:
+    """Credentials that the server takes; ClearMLUnavailableError says why there are none."""
+    given = config.logger.credentials_file
+    try:
+        found = find_credentials(Path(given).expanduser() if given else None)
+    except SqueezeError as error:
+        raise ClearMLUnavailableError(str(error)) from None
+    for warning in found.warnings:
+        reporter.warn(warning)
+    reason = probe(found.credentials)
+    if reason is not None:
+        raise ClearMLUnavailableError(
+            f"ClearML cannot be used: {reason} (credentials from {found.source}; "
+            "`squeeze doctor` says more)"
+        )
+    return found
+
+
+def start_task(
+    config: ExperimentConfig, run: RunFolder | None, reporter: Reporter, *, detect: bool = True
+) -> ClearMLSession:
+    """Start the task of a run (or of none yet), or take up that of a resumed run.
+
+    Raises ClearMLUnavailableError where the server cannot be used.
+    """
+    patience = Patience()
+    hosts: tuple[str, ...] = ()
+    found = None
+    if not config.logger.clearml_offline and not running_on_agent():
+        found = usable_credentials(config, reporter)
+        hosts = (f"{found.credentials.api_host}/debug.ping", found.credentials.files_host)
+    try:
+        with _sdk_messages(reporter):
+            _prepare_sdk(config, found, patience)
+            task = _init(config, run, detect)
+            detach_from_process(task)
+    except Exception as error:  # noqa: BLE001 - the SDK raises what it likes; the run goes on
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ClearMLUnavailableError(f"ClearML cannot be used: {reason}") from None
+    session = ClearMLSession(task, patience, hosts[1] if hosts else None, hosts)
+    if run is not None:
+        _write_state(run, session)
+    where = "into an archive, offline" if config.logger.clearml_offline else _page(task)
+    reporter.say(f"ClearML task {task.id}: {where}")
+    return session
+
+
+def end_task(
+    session: ClearMLSession, reporter: Reporter, status: str, last_words: Callable[[], None]
+) -> bool:
+    """Say the last words and close the task; False where the server did not live to hear them.
+
+    A server that answers is waited for, however long its uploads take (Ctrl-C ends that). One
+    that is silent for `SILENCE_SECONDS` is given up: its requests are refused from then on, and
+    should the SDK hold on all the same, the process will end without it.
+    """
+    thread = threading.Thread(
+        target=_close, args=(session, status, last_words), name="clearml-end", daemon=True
+    )
+    answered = time.monotonic()
+    said = False
+    try:
+        with _sdk_messages(reporter):
+            session.patience.insist()
+            thread.start()
+            while thread.is_alive() and time.monotonic() - answered < SILENCE_SECONDS:
+                thread.join(1.0)
+                if all(responds(url, seconds=1.0) for url in session.hosts):
+                    answered = time.monotonic()
+                    if not said and thread.is_alive():
+                        reporter.detail("Waiting for ClearML to receive the rest.")
+                        said = True
+    finally:
+        session.patience.end()
+        if thread.is_alive():
+            thread.join(FAREWELL_SECONDS)
+        if thread.is_alive():
+            process_end.leave_threads_behind()
+    return time.monotonic() - answered < SILENCE_SECONDS and session.patience.lost_seconds == 0
+
+
+def keep_offline_archive(session: ClearMLSession, run: RunFolder) -> Path | None:
+    """Move the recorded session from ClearML's cache into the run's folder."""
+    folder = session.task.get_offline_mode_folder()
+    if folder is None:
+        return None
+    archive = Path(f"{folder}.zip")
+    if not archive.is_file() or not run.path.is_dir():
+        return None
+    place = run.path / OFFLINE_ARCHIVE
+    shutil.move(archive, place)
+    shutil.rmtree(folder, ignore_errors=True)
+    return place
+
+
+def _prepare_sdk(
+    config: ExperimentConfig, found: FoundCredentials | None, patience: Patience
+) -> None:
+    from clearml import Task
+
+    Task.set_offline(config.logger.clearml_offline)
+    if config.logger.clearml_offline:
+        configure_sdk()
+    else:
+        install_session(found.credentials if found else None, patience)
+
+
+def _init(config: ExperimentConfig, run: RunFolder | None, detect: bool) -> Any:
+    """`Task.init`, without what would change the run or what our logger does itself."""
+    from clearml import Task
+
+    options = config.logger
+    frameworks: Any = False
+    if options.auto_connect_frameworks or not detect:
+        # Our logger reports TensorBoard's scalars under the same names: not twice.
+        frameworks = {"tensorboard": False, "detect_repository": detect}
+    earlier = _read_state(run) if run is not None else None
+    task = Task.init(
+        project_name=options.project_name,
+        task_name=options.task_name or (run.name if run else config.name) or "squeeze",
+        tags=list(options.clearml_tags) or None,
+        reuse_last_task_id=False,
+        continue_last_task=earlier if earlier and not options.clearml_offline else False,
+        auto_connect_arg_parser=False,
+        auto_connect_frameworks=frameworks,
+        auto_connect_streams={"stdout": False, "stderr": True, "logging": False},
+    )
+    task.set_initial_iteration(0)
+    return task
+
+
+def _close(session: ClearMLSession, status: str, last_words: Callable[[], None]) -> None:
+    try:
+        last_words()
+    finally:
+        task = session.task
+        task.close()  # the SDK calls it completed, whatever happened
+        if status != "finished":
+            mark = task.mark_stopped if status == "interrupted" else task.mark_failed
+            mark(force=True, status_message=f"squeeze: the run {status}")
+
+
+def _page(task: Any) -> str:
+    return str(task.get_output_log_web_page())
+
+
+def _write_state(run: RunFolder, session: ClearMLSession) -> None:
+    state = {"task_id": session.task.id, "page": _page(session.task) if session.hosts else None}
+    write_text_atomically(run.path / STATE_FILE, json.dumps(state, indent=2) + "\n")
+
+
+def _read_state(run: RunFolder) -> str | None:
+    """The task of a resumed run, if it was on a server."""
+    try:
+        state = json.loads((run.path / STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return str(state["task_id"]) if isinstance(state, dict) and state.get("page") else None
+
+
+@contextmanager
+def _sdk_messages(reporter: Reporter) -> Iterator[None]:
+    """The SDK prints to stdout, which is for data: to stderr with --verbose, else nowhere."""
+    os.environ.setdefault("CLEARML_LOG_LEVEL", "INFO" if reporter.verbose else "CRITICAL")
+    with redirect_stdout(sys.stderr if reporter.verbose else io.StringIO()):
+        yield

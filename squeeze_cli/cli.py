@@ -16,7 +16,15 @@ from typing import Annotated, Any
 import typer
 
 from squeeze_cli import __version__, process_end
-from squeeze_cli.commands import baseline, cache, compare, evaluate, train
+from squeeze_cli.commands import (
+    baseline,
+    cache,
+    clearml_init,
+    compare,
+    doctor,
+    evaluate,
+    train,
+)
 from squeeze_cli.console import print_error
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.options import normalize_token
@@ -40,6 +48,8 @@ COMMANDS: tuple[tuple[str, ModuleType], ...] = (
     ("evaluate", evaluate),
     ("compare", compare),
     ("cache", cache),
+    ("clearml-init", clearml_init),
+    ("doctor", doctor),
 )
 LIST_FLAGS = ("--levels", "--class-weights")
 

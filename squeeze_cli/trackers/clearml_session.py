@@ -32,7 +32,7 @@ WRITE_TIMEOUT_S = (5.0, 60.0)
 RETRY_PAUSE_S = 1.0
 # So long after a failure nothing but the reports is tried at all.
 SPARE_S = 30.0
-_RETRIES = {"total": 1, "connect": 1, "read": 1, "redirect": 1, "status": 1, "backoff_factor": 0.3}
+_RETRIES = {"total": 1, "connect": 1, "read": 0, "redirect": 1, "status": 1, "backoff_factor": 0.3}
 _CONFIGURATION = {
     "api": {"http": {"wait_on_maintenance_forever": False}},
     "sdk": {

@@ -180,7 +180,7 @@ def test_offline_records_a_session_that_clearml_imports(tmp_path: Path) -> None:
         imported = subprocess.run(
             [sys.executable, "-c", code, str(archive)], cwd=tmp_path,
             env={**environment(tmp_path), **server.environment()},
-            capture_output=True, text=True, timeout=120, check=False,
+            capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         assert imported.returncode == 0, imported.stderr
         assert "val/iou" in server.scalars()
@@ -207,11 +207,11 @@ def test_a_server_that_dies_holds_nothing_up(tmp_path: Path, death: str) -> None
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while "tasks.started" not in server.calls and time.monotonic() < deadline:
             time.sleep(0.02)
         getattr(server, death)()
-        stdout, stderr = process.communicate(timeout=200)
+        stdout, stderr = process.communicate(timeout=300)
         ended = time.monotonic()
         watcher.join()
     assert process.returncode == 0, stderr
@@ -222,3 +222,29 @@ def test_a_server_that_dies_holds_nothing_up(tmp_path: Path, death: str) -> None
     assert "clearml.log" not in stderr
     assert 1 <= stderr.count("Warning: ") <= 2, stderr  # lost on the way, and at the end
     assert tensorboard_scalars(tmp_path / "runs" / "it")["test/iou"]
+
+
+def test_a_stopped_run_goes_on_with_its_task(tmp_path: Path) -> None:
+    stop = (
+        "import squeeze_cli.training.callbacks as c\n"
+        "from squeeze_cli.cli import main\n"
+        "class Stop(c.RecordKeeper):\n"
+        "    def on_train_epoch_start(self, trainer, module):\n"
+        "        if trainer.current_epoch == 1: raise KeyboardInterrupt\n"
+        "import squeeze_cli.training.fit as f\n"
+        "f.RecordKeeper = Stop\n"
+        "main()\n"
+    )
+    options = {"cwd": tmp_path, "env": environment(tmp_path), "capture_output": True,
+               "text": True, "timeout": 300, "check": False}  # fmt: skip
+    with ClearMLServer() as server:
+        write_credentials(tmp_path, server)
+        arguments = [*RUN, "--epochs", "2", "--use-clearml"]
+        stopped = subprocess.run([sys.executable, "-c", stop, *arguments], **options)
+        assert stopped.returncode == 130, stopped.stderr
+        assert server.task["status"] == "stopped"
+        resumed = subprocess.run([str(EXECUTABLE), "train", "--resume"], **options)
+        assert resumed.returncode == 0, resumed.stderr
+        assert server.task["status"] == "completed"  # still the only task
+        written = tensorboard_scalars(tmp_path / "runs" / "it")["val/loss"]
+        assert [step for step, _ in server.scalars()["val/loss"]] == [s for s, _ in written]

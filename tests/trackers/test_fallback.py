@@ -79,6 +79,10 @@ def test_flags_for_clearml_need_clearml(squeeze: Squeeze) -> None:
     assert "add --use-clearml" in squeeze(*without, "--clearml-tag", "a", code=2).stderr
     both = squeeze(*RUN, "--clearml-offline", "--require-clearml", code=2)
     assert "leave one of them out" in both.stderr
+    offline = squeeze(*RUN, "--clearml-offline", "--remote-queue", "q", code=2)
+    assert "leave --clearml-offline out" in offline.stderr
+    shown = squeeze(*without, "--project-name", "P", "--remote-queue", "q", "--dry-run", "--json")
+    assert json.loads(shown.stdout)["logger"]["use_clearml"] is True
 
 
 def test_dry_run_shows_the_resolved_logger_and_no_secret(squeeze: Squeeze, tmp_path: Path) -> None:

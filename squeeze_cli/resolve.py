@@ -33,6 +33,8 @@ def resolve_config(kind: str, flags: Mapping[str, Any]) -> ExperimentConfig:
     given = {p: flags[p] for p in _CONFIG_PARAMETERS if flags.get(p) is not None}
     for parameter, value in given.items():
         config = _with_value(config, _FLAGS[parameter].target, value)
+    if flags.get("remote_queue"):  # an agent's task is a ClearML task
+        config = _with_value(config, "logger.use_clearml", True)
     config = resolve_defaults(config)
     validate(config)
     _refuse_meaningless(config, given)

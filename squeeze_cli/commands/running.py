@@ -54,6 +54,8 @@ def _send_away(config: ExperimentConfig, flags: Mapping[str, Any], reporter: Rep
     """Let a ClearML agent run this very command; on the agent it runs as if without the flag."""
     if flags.get("resume"):
         raise UsageError("--resume works on a folder here: it means nothing with --remote-queue.")
+    if config.logger.clearml_offline:
+        raise UsageError("--remote-queue needs a server: leave --clearml-offline out.")
     from squeeze_cli.trackers.remote import send_to_queue
 
     sent = send_to_queue(config, flags["remote_queue"], sys.argv[1:], reporter)

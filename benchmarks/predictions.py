@@ -1,6 +1,9 @@
-"""The README's picture: test photographs, ground truth, and what two finished runs predict.
+"""The README's picture: test images, ground truth, and what two finished runs predict.
 
-python -m benchmarks.predictions runs/results/baseline-1 runs/results/vq-1 --data-dir ../shared/data
+    python -m benchmarks.predictions runs/quickstart-baseline runs/quickstart
+
+The images are those of the runs' own data. For the README they are drawn ones: photographs have a
+licence of their own and stay out of the repository.
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ def main() -> None:
     runs = [load_run(path, torch.device("cpu")) for path in options.runs]
     size = runs[0].config.data.image_size
     test = load_splits(runs[0].config, Reporter()).test
-    # Evenly spaced over the official list: nobody picked them.
+    # Evenly spaced over the test split: nobody picked them.
     chosen = [test[i * len(test) // options.images] for i in range(options.images)]
     preprocessing = Preprocessing(size)
     loaded = [sample.load() for sample in chosen]

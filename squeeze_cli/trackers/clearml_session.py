@@ -104,10 +104,11 @@ class Patience:
         return time.monotonic() - last < SPARE_S
 
 
-def install_session(credentials: Credentials | None, patience: Patience) -> None:
+def install_session(credentials: Credentials | None, patience: Patience) -> tuple[str, str]:
     """Make the SDK's default session: bounded by `patience`, with these credentials.
 
-    None leaves the credentials to the SDK's own configuration, as on a ClearML agent.
+    None leaves the credentials to the SDK's own configuration, as on a ClearML agent. Returns the
+    addresses of the API server and of the file server.
     """
     from clearml.backend_api import Session
     from clearml.backend_interface.base import InterfaceBase
@@ -130,6 +131,7 @@ def install_session(credentials: Credentials | None, patience: Patience) -> None
     session = Session(config=config_obj, http_retries_config=dict(_RETRIES), **given)
     bound_session(session, patience)
     InterfaceBase._set_default_session(session)
+    return Session.get_api_server_host(), Session.get_files_server_host()
 
 
 def configure_sdk() -> None:
@@ -142,8 +144,14 @@ def configure_sdk() -> None:
     ConfigSDKWrapper.clear_config_impl()
     # Reports go out from threads: a forked reporter would outlive the process and hold its pipes.
     Task._report_subprocess_enabled = False
+    # So one process needs no lock of its own in the temporary folder, which the SDK leaves there.
+    Task._edit_lock = property(_lock_in_memory, lambda task, lock: None)
     _keep_off_the_streams()
     Task.set_random_seed(None)  # else Task.init reseeds torch, and the run is another one
+
+
+def _lock_in_memory(task: Any) -> Any:
+    return vars(task).setdefault("_squeeze_lock", threading.RLock())
 
 
 def _keep_off_the_streams() -> None:

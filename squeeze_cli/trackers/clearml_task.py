@@ -33,6 +33,10 @@ from squeeze_cli.trackers.probe import probe, responds
 # At the end: of silence until the server counts as gone, then for the SDK to notice.
 SILENCE_SECONDS = 7.0
 FAREWELL_SECONDS = 3.0
+# An answer may be slow where an upload fills the line.
+ANSWER_SECONDS = 3.0
+# So long is no word lost about the waiting.
+SHORT_SECONDS = 5.0
 STATE_FILE = "clearml.json"
 OFFLINE_ARCHIVE = "clearml-offline.zip"
 
@@ -48,14 +52,22 @@ class ClearMLSession:
     Attributes:
         task: the `clearml.Task`.
         patience: bounds every request.
-        files_host: where uploads go; None leaves it to the SDK.
-        hosts: URLs that answer as long as the server is there; empty offline.
+        hosts: addresses of the API server and of the file server; empty offline.
     """
 
     task: Any
     patience: Patience
-    files_host: str | None
     hosts: tuple[str, ...]
+
+    @property
+    def files_host(self) -> str | None:
+        """Where uploads go; None leaves it to the SDK."""
+        return self.hosts[1] if self.hosts else None
+
+    def is_answered(self, seconds: float) -> bool:
+        """Whether each server answers within `seconds`; offline there is none that could not."""
+        urls = [f"{self.hosts[0]}/debug.ping", self.hosts[1]] if self.hosts else []
+        return all(responds(url, seconds) for url in urls if url.startswith("http"))  # or s3://
 
 
 def running_on_agent() -> bool:
@@ -89,20 +101,19 @@ def start_task(
     Raises ClearMLUnavailableError where the server cannot be used.
     """
     patience = Patience()
-    hosts: tuple[str, ...] = ()
     found = None
     if not config.logger.clearml_offline and not running_on_agent():
         found = usable_credentials(config, reporter)
-        hosts = (f"{found.credentials.api_host}/debug.ping", found.credentials.files_host)
     try:
         with _sdk_messages(reporter):
-            _prepare_sdk(config, found, patience)
+            hosts = _prepare_sdk(config, found, patience)
             task = _init(config, run, detect)
             detach_from_process(task)
     except Exception as error:  # noqa: BLE001 - the SDK raises what it likes; the run goes on
+        patience.end()
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ClearMLUnavailableError(f"ClearML cannot be used: {reason}") from None
-    session = ClearMLSession(task, patience, hosts[1] if hosts else None, hosts)
+    session = ClearMLSession(task, patience, hosts)
     if run is not None:
         _write_state(run, session)
     where = "into an archive, offline" if config.logger.clearml_offline else _page(task)
@@ -112,36 +123,48 @@ def start_task(
 
 def end_task(
     session: ClearMLSession, reporter: Reporter, status: str, last_words: Callable[[], None]
-) -> bool:
-    """Say the last words and close the task; False where the server did not live to hear them.
+) -> str | None:
+    """Say the last words and close the task; None, or why the server may not have heard them all.
 
-    A server that answers is waited for, however long its uploads take (Ctrl-C ends that). One
-    that is silent for `SILENCE_SECONDS` is given up: its requests are refused from then on, and
-    should the SDK hold on all the same, the process will end without it.
+    A server that answers is waited for, however long its uploads take; Ctrl-C ends the waiting,
+    and nothing else. One that is silent for `SILENCE_SECONDS` is given up: its requests are
+    refused from then on, and should the SDK hold on all the same, the process will end without it.
     """
     thread = threading.Thread(
         target=_close, args=(session, status, last_words), name="clearml-end", daemon=True
     )
-    answered = time.monotonic()
-    said = False
     try:
         with _sdk_messages(reporter):
             session.patience.insist()
             thread.start()
-            while thread.is_alive() and time.monotonic() - answered < SILENCE_SECONDS:
-                thread.join(1.0)
-                if all(responds(url, seconds=1.0) for url in session.hosts):
-                    answered = time.monotonic()
-                    if not said and thread.is_alive():
-                        reporter.detail("Waiting for ClearML to receive the rest.")
-                        said = True
-    finally:
-        session.patience.end()
-        if thread.is_alive():
-            thread.join(FAREWELL_SECONDS)
-        if thread.is_alive():
-            process_end.leave_threads_behind()
-    return time.monotonic() - answered < SILENCE_SECONDS and session.patience.lost_seconds == 0
+            heard = _wait_while_answered(thread, session, reporter)
+        missed = None if heard and session.patience.lost_seconds == 0 else "its server was gone"
+    except KeyboardInterrupt:
+        missed = "the waiting for its server was interrupted"
+    session.patience.end()
+    thread.join(FAREWELL_SECONDS)
+    if thread.is_alive():
+        process_end.leave_threads_behind()
+    return missed
+
+
+def _wait_while_answered(
+    thread: threading.Thread, session: ClearMLSession, reporter: Reporter
+) -> bool:
+    """Wait for the thread to end; False where the server fell silent before it did."""
+    begun = answered = time.monotonic()
+    said = False
+    while thread.is_alive():
+        silence_left = answered + SILENCE_SECONDS - time.monotonic()
+        if silence_left <= 0:
+            return False
+        thread.join(min(1.0, silence_left))
+        if thread.is_alive() and session.is_answered(min(ANSWER_SECONDS, silence_left)):
+            answered = time.monotonic()
+            if not said and answered - begun > SHORT_SECONDS:
+                said = True
+                reporter.say("Waiting for ClearML to receive the rest; Ctrl-C ends the waiting.")
+    return True
 
 
 def keep_offline_archive(session: ClearMLSession, run: RunFolder) -> Path | None:
@@ -160,14 +183,15 @@ def keep_offline_archive(session: ClearMLSession, run: RunFolder) -> Path | None
 
 def _prepare_sdk(
     config: ExperimentConfig, found: FoundCredentials | None, patience: Patience
-) -> None:
+) -> tuple[str, ...]:
+    """The hosts of the session that is made; none offline."""
     from clearml import Task
 
     Task.set_offline(config.logger.clearml_offline)
     if config.logger.clearml_offline:
         configure_sdk()
-    else:
-        install_session(found.credentials if found else None, patience)
+        return ()
+    return install_session(found.credentials if found else None, patience)
 
 
 def _init(config: ExperimentConfig, run: RunFolder | None, detect: bool) -> Any:

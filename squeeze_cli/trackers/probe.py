@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from squeeze_cli.trackers.credentials import Credentials
 
+T = TypeVar("T")
 # For everything together: name look-up, connection, TLS and the answer.
 PROBE_SECONDS = 5.0
 
@@ -23,22 +26,33 @@ PROBE_SECONDS = 5.0
 def probe(credentials: Credentials, seconds: float = PROBE_SECONDS) -> str | None:
     """Log in once; None if the server takes the credentials, else why not, in one line.
 
-    The reason never holds a secret. Returns after `seconds` at the latest: the look-up of a name
-    has no time limit of its own, so all of it happens in a thread that may be left behind.
+    The reason never holds a secret. Returns after `seconds` at the latest.
     """
-    reasons: list[str | None] = []
-    thread = threading.Thread(
-        target=lambda: reasons.append(_log_in(credentials, seconds)), name="probe", daemon=True
-    )
-    thread.start()
-    thread.join(seconds)
-    if reasons:
-        return reasons[0]
-    return f"{credentials.api_host} does not answer within {seconds:.0f} seconds"
+    late: str | None = f"{credentials.api_host} does not answer within {seconds:.0f} seconds"
+    return _within(seconds, partial(_log_in, credentials, seconds), late)
 
 
 def responds(url: str, seconds: float = 2.0) -> bool:
-    """Whether anything but a gateway's error answers at `url` within about `seconds`."""
+    """Whether anything but a gateway's error answers at `url` within `seconds`."""
+    return _within(seconds, partial(_answers, url, seconds), False)
+
+
+def _within(seconds: float, call: Callable[[], T], late: T) -> T:
+    """What `call` returns, or `late` if it takes longer.
+
+    The look-up of a name, and an answer that trickles in, have no time limit of their own: so all
+    of it happens in a thread that may be left behind.
+    """
+    import requests  # noqa: F401 - here, for the seconds are the server's, not the import's
+
+    results: list[T] = []
+    thread = threading.Thread(target=lambda: results.append(call()), name="probe", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return results[0] if results else late
+
+
+def _answers(url: str, seconds: float) -> bool:
     import requests
 
     try:

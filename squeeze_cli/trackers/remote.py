@@ -72,9 +72,9 @@ def send_to_queue(
             sent.append(error)
 
     page = str(task.get_output_log_web_page())
-    end_task(session, reporter, "finished", enqueue)
+    missed = end_task(session, reporter, "finished", enqueue)
     if sent != [None]:
-        reason = f"{sent[0]}" if sent else "its server stopped answering"
+        reason = f"{sent[0]}" if sent else f"{missed}"
         raise SqueezeError(
             f"ClearML did not take the task ({' '.join(reason.split())[:200]}): check that the "
             f"queue {queue!r} exists and that an agent serves it."

@@ -12,7 +12,7 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers import Trackers
 from squeeze_cli.trackers.clearml import ClearMLLogger
-from squeeze_cli.trackers.clearml_task import end_task, keep_offline_archive
+from squeeze_cli.trackers.clearml_task import ClearMLSession, end_task, keep_offline_archive
 
 _TABLE_METRICS = ("iou", "accuracy", "loss")
 
@@ -24,7 +24,7 @@ def hand_over(
     record: Mapping[str, Any],
     reporter: Reporter,
 ) -> None:
-    """Give ClearML the run's outputs and end its task; says so where the server was gone."""
+    """Give ClearML the run's outputs and end its task; says so where it did not get them all."""
     session = trackers.clearml
     assert session is not None
     guarded = next(t for t in trackers.loggers if isinstance(t.inner, ClearMLLogger))
@@ -38,20 +38,25 @@ def hand_over(
         except Exception as error:  # noqa: BLE001 - the SDK raises what it likes; the run is done
             failures.append(" ".join(f"{type(error).__name__}: {error}".split())[:200])
 
-    heard = end_task(session, reporter, str(record["status"]), publish)
-    if config.logger.clearml_offline:
+    missed = end_task(session, reporter, str(record["status"]), publish)
+    missed = missed or (failures[0] if failures else None)
+    if missed:
+        reporter.warn(f"ClearML did not get all of this run ({missed}): {run.path} has it whole.")
+    elif config.logger.clearml_offline:
+        _keep_archive(session, run, reporter)
+
+
+def _keep_archive(session: ClearMLSession, run: RunFolder, reporter: Reporter) -> None:
+    try:
         archive = keep_offline_archive(session, run)
-        if archive is not None:
-            reporter.say(
-                f'ClearML session: {archive}\nImport it:  python -c "from clearml import Task; '
-                f"Task.import_offline_session('{archive}')\""
-            )
-    elif not heard:
-        reporter.warn(
-            f"ClearML did not get all of this run, its server was gone: {run.path} has it whole."
+    except OSError as error:
+        reporter.warn(f"The ClearML session could not be moved to {run.path}: {error}.")
+        return
+    if archive is not None:
+        reporter.say(
+            f'ClearML session: {archive}\nImport it:  python -c "from clearml import Task; '
+            f"Task.import_offline_session('{archive}')\""
         )
-    elif failures:
-        reporter.warn(f"ClearML did not get all of this run: {failures[0]}")
 
 
 def publish_run(
@@ -75,7 +80,7 @@ def publish_run(
 
 def run_files(run: RunFolder) -> Iterator[tuple[str, Path]]:
     """The files of a run that are uploaded, with the artifacts' names."""
-    for path in (run.config_file, run.record_file):
+    for path in (run.config_file, run.record_file, run.path / "prior.safetensors"):
         if path.is_file():
             yield path.name, path
     for path in sorted(run.codes_folder.glob("*")):

@@ -55,7 +55,7 @@ def test_every_dead_end_ends_well(
     assert reason in warning
     assert warning.endswith("The run goes on with TensorBoard.")
     assert SECRET not in done.stdout + done.stderr
-    assert seconds < 5 + 25  # the probe, and the run itself
+    assert seconds < 5 + 60  # the probe, and the run itself; the SDK alone would take minutes
     assert_ran_without(tmp_path)
 
 

@@ -96,7 +96,13 @@ class ClearMLLogger(Logger):
         self.task.upload_artifact(name, artifact_object=str(path), auto_pickle=False)
 
     def log_model(self, name: str, checkpoint: Path, config: Mapping[str, Any]) -> None:
-        """A checkpoint, uploaded and registered as a model of this task."""
+        """A checkpoint, uploaded and registered as a model of this task.
+
+        Offline it is an artifact: the SDK records a model by its path on this machine alone.
+        """
+        if self.task.is_offline():
+            self.log_artifact(f"checkpoints/{checkpoint.name}", checkpoint)
+            return
         from clearml import OutputModel
 
         model = OutputModel(

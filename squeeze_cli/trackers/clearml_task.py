@@ -110,8 +110,11 @@ def start_task(
             task = _init(config, run, detect)
             detach_from_process(task)
     except Exception as error:  # noqa: BLE001 - the SDK raises what it likes; the run goes on
+        silent = patience.lost_seconds > 0
         patience.end()
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        if silent:
+            reason = f"its server stopped answering ({patience.reason})"
         raise ClearMLUnavailableError(f"ClearML cannot be used: {reason}") from None
     session = ClearMLSession(task, patience, hosts)
     if run is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -173,8 +174,13 @@ def test_offline_records_a_session_that_clearml_imports(tmp_path: Path) -> None:
     recorded = {f"{e['metric']}/{e['variant']}" for line in lines for e in json.loads(line)}
     assert {"train/loss", "val/iou", "test/accuracy"} <= recorded
     assert task["hyperparams"]["quantizer"]["type"]["value"] == "vq"
-    assert {a["key"] for a in task["execution"]["artifacts"]} >= {"config.yaml", "run.json"}
+    keys = {artifact["key"] for artifact in task["execution"]["artifacts"]}
+    assert keys >= {"config.yaml", "run.json", "codes/val.safetensors", "checkpoints/best.ckpt"}
     assert any(name.endswith("val.safetensors") for name in names)
+    assert list((tmp_path / "home" / ".clearml" / "cache" / "offline").iterdir()) == []
+    checkpoint = (tmp_path / "runs" / "it" / "checkpoints" / "best.ckpt").read_bytes()
+    archive = archive.rename(tmp_path / "elsewhere.zip")
+    shutil.rmtree(tmp_path / "runs")  # as on another machine
     with ClearMLServer() as server:
         code = "import sys, clearml; clearml.Task.import_offline_session(sys.argv[1])"
         imported = subprocess.run(
@@ -184,7 +190,9 @@ def test_offline_records_a_session_that_clearml_imports(tmp_path: Path) -> None:
         )  # fmt: skip
         assert imported.returncode == 0, imported.stderr
         assert "val/iou" in server.scalars()
-        assert any("run.json" in name for name in server.files)
+        arrived = {Path(name).name: body for name, body in server.files.items()}
+        assert json.loads(arrived["run.json"])["status"] == "finished"
+        assert arrived["best.ckpt"] == checkpoint
 
 
 @pytest.mark.parametrize("death", ["stop", "fall_silent"])

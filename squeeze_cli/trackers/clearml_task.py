@@ -31,8 +31,8 @@ from squeeze_cli.trackers.credentials import FoundCredentials, find_credentials
 from squeeze_cli.trackers.probe import probe, responds
 
 # At the end: of silence until the server counts as gone, then for the SDK to notice.
-SILENCE_SECONDS = 7.0
-FAREWELL_SECONDS = 3.0
+SILENCE_SECONDS = 6.0
+FAREWELL_SECONDS = 2.0
 # An answer may be slow where an upload fills the line.
 ANSWER_SECONDS = 3.0
 # So long is no word lost about the waiting.
@@ -133,36 +133,46 @@ def end_task(
     and nothing else. One that is silent for `SILENCE_SECONDS` is given up: its requests are
     refused from then on, and should the SDK hold on all the same, the process will end without it.
     """
-    thread = threading.Thread(
-        target=_close, args=(session, status, last_words), name="clearml-end", daemon=True
-    )
+    closed = threading.Event()  # a thread whose `join` is interrupted no longer counts as alive
+    failures: list[str] = []
+
+    def close() -> None:
+        try:
+            _close(session, status, last_words)
+        except Exception as error:  # noqa: BLE001 - the SDK raises what it likes; the run is done
+            failures.append(" ".join(f"{type(error).__name__}: {error}".split())[:200])
+        finally:
+            closed.set()
+
+    missed = None
     try:
         with _sdk_messages(reporter):
             session.patience.insist()
-            thread.start()
-            heard = _wait_while_answered(thread, session, reporter)
-        missed = None if heard and session.patience.lost_seconds == 0 else "its server was gone"
+            threading.Thread(target=close, name="clearml-end", daemon=True).start()
+            heard = _wait_while_answered(closed, session, reporter)
+        if not heard or session.patience.lost_seconds > 0:
+            missed = "its server was gone"
     except KeyboardInterrupt:
         missed = "the waiting for its server was interrupted"
     session.patience.end()
-    thread.join(FAREWELL_SECONDS)
-    if thread.is_alive():
+    if not closed.wait(FAREWELL_SECONDS):
         process_end.leave_threads_behind()
-    return missed
+    return missed or (failures[0] if failures else None)
 
 
 def _wait_while_answered(
-    thread: threading.Thread, session: ClearMLSession, reporter: Reporter
+    closed: threading.Event, session: ClearMLSession, reporter: Reporter
 ) -> bool:
-    """Wait for the thread to end; False where the server fell silent before it did."""
+    """Wait until the task is closed; False where the server fell silent before it was."""
     begun = answered = time.monotonic()
     said = False
-    while thread.is_alive():
+    while not closed.is_set():
         silence_left = answered + SILENCE_SECONDS - time.monotonic()
         if silence_left <= 0:
             return False
-        thread.join(min(1.0, silence_left))
-        if thread.is_alive() and session.is_answered(min(ANSWER_SECONDS, silence_left)):
+        if not closed.wait(min(1.0, silence_left)) and session.is_answered(
+            min(ANSWER_SECONDS, silence_left)
+        ):
             answered = time.monotonic()
             if not said and answered - begun > SHORT_SECONDS:
                 said = True

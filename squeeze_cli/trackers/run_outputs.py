@@ -28,18 +28,12 @@ def hand_over(
     session = trackers.clearml
     assert session is not None
     guarded = next(t for t in trackers.loggers if isinstance(t.inner, ClearMLLogger))
-    failures: list[str] = []
 
     def publish() -> None:
-        if guarded.failed:
-            return
-        try:
+        if not guarded.failed:
             publish_run(guarded.inner, config, run, record)
-        except Exception as error:  # noqa: BLE001 - the SDK raises what it likes; the run is done
-            failures.append(" ".join(f"{type(error).__name__}: {error}".split())[:200])
 
     missed = end_task(session, reporter, str(record["status"]), publish)
-    missed = missed or (failures[0] if failures else None)
     if missed:
         reporter.warn(f"ClearML did not get all of this run ({missed}): {run.path} has it whole.")
     elif config.logger.clearml_offline:

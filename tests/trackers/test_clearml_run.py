@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -25,6 +26,10 @@ RUN = (
     "train", "--model", "efficientnet-lite0", "--dataset", "synthetic", "--image-size", "64",
     "--subset-size", "12", "--num-workers", "0", "--epochs", "1", "--name", "it",
 )  # fmt: skip
+# One grey pixel.
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -47,6 +52,7 @@ class Done:
     """A run that has ended, and what it left."""
 
     folder: Path
+    temporary: Path
     stdout: str
     stderr: str
     server: ClearMLServer
@@ -59,17 +65,17 @@ class Done:
 @pytest.fixture(scope="module")
 def online(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     """One run with the older spellings of the flags."""
-    folder = tmp_path_factory.mktemp("online")
+    folder, temporary = tmp_path_factory.mktemp("online"), tmp_path_factory.mktemp("temporary")
     with ClearMLServer() as server:
         write_credentials(folder, server)
         done = subprocess.run(
             [str(EXECUTABLE), *RUN, "--use_clearml", "--project_name", "Pets", "--task_name", "T",
-             "--clearml-tag", "small", "--clearml-tag", "test", "--json"],
-            cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300,
-            check=False,
+             "--clearml-tag", "small", "--clearml_tag", "test", "--json"],
+            cwd=folder, env={**environment(folder), "TMPDIR": str(temporary)}, capture_output=True,
+            text=True, timeout=300, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        yield Done(folder, done.stdout, done.stderr, server)
+        yield Done(folder, temporary, done.stdout, done.stderr, server)
 
 
 def tensorboard_scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -158,6 +164,10 @@ def test_the_secret_is_nowhere(online: Done) -> None:
             assert all(needle.encode() not in content for needle in needles), file
 
 
+def test_nothing_is_left_in_the_temporary_folder(online: Done) -> None:
+    assert [f.name for f in online.temporary.iterdir() if "torch" not in f.name] == []
+
+
 def test_offline_records_a_session_that_clearml_imports(tmp_path: Path) -> None:
     done = subprocess.run(
         [str(EXECUTABLE), *RUN, "--use-clearml", "--clearml-offline", "--no-auto-connect"],
@@ -234,11 +244,11 @@ def test_a_server_that_dies_holds_nothing_up(tmp_path: Path, death: str) -> None
 
 def test_a_stopped_run_goes_on_with_its_task(tmp_path: Path) -> None:
     stop = (
-        "import squeeze_cli.training.callbacks as c\n"
+        "import signal, squeeze_cli.training.callbacks as c\n"
         "from squeeze_cli.cli import main\n"
         "class Stop(c.RecordKeeper):\n"
         "    def on_train_epoch_start(self, trainer, module):\n"
-        "        if trainer.current_epoch == 1: raise KeyboardInterrupt\n"
+        "        if trainer.current_epoch == 1: signal.raise_signal(signal.SIGINT)\n"
         "import squeeze_cli.training.fit as f\n"
         "f.RecordKeeper = Stop\n"
         "main()\n"
@@ -250,9 +260,20 @@ def test_a_stopped_run_goes_on_with_its_task(tmp_path: Path) -> None:
         arguments = [*RUN, "--epochs", "2", "--use-clearml"]
         stopped = subprocess.run([sys.executable, "-c", stop, *arguments], **options)
         assert stopped.returncode == 130, stopped.stderr
+        assert "Traceback" not in stopped.stderr
         assert server.task["status"] == "stopped"
+        run = tmp_path / "runs" / "it"
+        extra = {"figures/rate.png": PNG, "prior.safetensors": b"as other commands leave it"}
+        for name, content in extra.items():
+            (run / name).parent.mkdir(exist_ok=True)
+            (run / name).write_bytes(content)
         resumed = subprocess.run([str(EXECUTABLE), "train", "--resume"], **options)
         assert resumed.returncode == 0, resumed.stderr
         assert server.task["status"] == "completed"  # still the only task
-        written = tensorboard_scalars(tmp_path / "runs" / "it")["val/loss"]
+        stored = {Path(name).name: body for name, body in server.files.items()}
+        assert stored["prior.safetensors"] == extra["prior.safetensors"]
+        (image,) = (e for e in server.events if e["type"] == "training_debug_image")
+        assert (image["metric"], image["variant"]) == ("figures", "rate")
+        assert PNG in server.files.values()
+        written = tensorboard_scalars(run)["val/loss"]
         assert [step for step, _ in server.scalars()["val/loss"]] == [s for s, _ in written]

@@ -11,7 +11,7 @@ import pytest
 from squeeze_cli.trackers.credentials import Credentials
 from squeeze_cli.trackers.probe import probe, responds
 from tests.trackers.clearml_server import KEY, SECRET, ClearMLServer
-from tests.trackers.dead_ends import DEAD_ENDS, failing, refused
+from tests.trackers.dead_ends import failing, refused, silent, trickling, unroutable
 
 DeadEnd = Callable[[], AbstractContextManager[str]]
 
@@ -30,19 +30,14 @@ def test_a_server_that_does_not_take_them(server: ClearMLServer) -> None:
     assert "HTTP 401" in (probe(credentials(server.url, "wrong")) or "")
 
 
-@pytest.mark.parametrize(
-    ("dead_end", "reason"), DEAD_ENDS.items(), ids=lambda v: getattr(v, "__name__", "")
-)
-def test_every_dead_end_is_known_in_time_and_named(dead_end: DeadEnd, reason: str) -> None:
+@pytest.mark.parametrize("dead_end", [trickling, silent, unroutable])
+def test_time_is_all_that_it_is_given(dead_end: DeadEnd) -> None:
+    """In five seconds a run does each of these, and the others: tests/trackers/test_fallback.py."""
     with dead_end() as url:
         start = time.monotonic()
-        why = probe(credentials(url))
-        seconds = time.monotonic() - start
-    assert why is not None
-    assert reason in why
-    assert "\n" not in why
-    assert SECRET not in why
-    assert seconds < 5.5
+        assert "does not answer" in (probe(credentials(url), seconds=0.5) or "")
+        assert not responds(url, seconds=0.5)
+        assert time.monotonic() - start < 2
 
 
 def test_credentials_are_not_carried_to_another_server(server: ClearMLServer) -> None:

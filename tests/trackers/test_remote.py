@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ def send(folder: Path, server: ClearMLServer, queue: str) -> subprocess.Complete
         [sys.executable, "-c", FROM_ELSEWHERE, *RUN, "--lr", "1e-2", "--project_name", "P",
          "--use-clearml", "--credentials=clearml_credentials.yaml", "--remote-queue", queue,
          "--json"],
-        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=120,
+        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300,
         check=False,
     )  # fmt: skip
 
@@ -55,6 +56,25 @@ def test_the_command_is_queued_and_nothing_runs_here(tmp_path: Path, server: Cle
     assert task["hyperparams"]["quantizer"]["type"]["value"] == "vq"
     assert not (tmp_path / "runs").exists()
     assert SECRET not in done.stdout + done.stderr + json.dumps(server.tasks)
+    play_agent(tmp_path, server)
+
+
+def play_agent(folder: Path, server: ClearMLServer) -> None:
+    """Run the queued command as an agent would: the task's number and credentials are given."""
+    task = server.task
+    task["status"] = "in_progress"
+    (folder / "clearml_credentials.yaml").unlink()
+    agent = {**environment(folder), **server.environment(), "CLEARML_TASK_ID": task["id"]}
+    done = subprocess.run(
+        [sys.executable, *shlex.split(task["script"]["entry_point"])],
+        cwd=folder, env=agent, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "finished"
+    assert server.task is task  # no second one
+    assert "val/iou" in server.scalars()
+    names = {Path(name).name for name in server.files}
+    assert {"run.json", "best.ckpt"} <= names  # the agent's machine may be gone afterwards
 
 
 def test_a_queue_that_is_not_there(tmp_path: Path, server: ClearMLServer) -> None:

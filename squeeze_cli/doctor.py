@@ -146,7 +146,11 @@ def check_weights() -> Iterator[Check]:
 
 def check_clearml(credentials_file: Path | None) -> Iterator[Check]:
     """Whether `--use-clearml` would work; key and secret are never shown."""
-    from squeeze_cli.trackers.credentials import CredentialsNotFoundError, find_credentials
+    from squeeze_cli.trackers.credentials import (
+        CredentialsError,
+        CredentialsNotFoundError,
+        find_credentials,
+    )
     from squeeze_cli.trackers.probe import probe
 
     try:
@@ -155,8 +159,8 @@ def check_clearml(credentials_file: Path | None) -> Iterator[Check]:
         mend = "only --use-clearml needs them: squeeze clearml-init"
         yield Check("clearml credentials", WARNING, "none", mend)
         return
-    except SqueezeError as error:
-        yield Check("clearml credentials", WARNING, str(error), "squeeze clearml-init --overwrite")
+    except CredentialsError as error:
+        yield Check("clearml credentials", WARNING, error.problem, error.mend)
         return
     if found.warnings:
         yield Check("clearml credentials", WARNING, found.source, "; ".join(found.warnings))

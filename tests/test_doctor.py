@@ -66,6 +66,17 @@ def test_the_server_is_tried_and_the_secret_never_shown(squeeze: Squeeze, tmp_pa
     assert "refuses the connection" in found["clearml server"]["found"]
 
 
+def test_placeholders_are_named_with_the_command_that_replaces_them(
+    squeeze: Squeeze, tmp_path: Path
+) -> None:
+    path = tmp_path / "clearml_credentials.yaml"
+    path.write_text("api_key: YOUR_ACCESS_KEY\n")
+    found = checks(squeeze)["clearml credentials"]
+    assert found["status"] == WARNING
+    assert "api_key is still the placeholder" in found["found"]
+    assert found["mend"] == "run: squeeze clearml-init --overwrite"
+
+
 def test_real_photographs_are_counted(squeeze: Squeeze, real_data: Path) -> None:
     found = checks(squeeze, "--data-dir", str(real_data))["data"]
     assert found["status"] == OK

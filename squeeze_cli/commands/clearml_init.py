@@ -56,8 +56,8 @@ def clearml_init(
 ) -> None:
     """Ask for a ClearML server's address and credentials, test them, and write them.
 
-    The hosts default to ClearML's public servers. The file is written with mode 0600, and named
-    in .gitignore where it lies in a git checkout.
+    The hosts default to ClearML's public servers. The file is for its owner
+    alone (mode 0600), and in a git checkout it is added to .gitignore.
     """
     from squeeze_cli.trackers.credentials_setup import gather_credentials, save_credentials
 

@@ -50,7 +50,12 @@ _PLACEHOLDER = re.compile(
 
 
 class CredentialsError(SqueezeError):
-    """Credentials that are there but cannot be used; the message names every problem."""
+    """Credentials that are there but cannot be used: every problem, and what mends them."""
+
+    def __init__(self, problem: str, mend: str) -> None:
+        super().__init__(f"{problem}: {mend}")
+        self.problem = problem
+        self.mend = mend
 
 
 class CredentialsNotFoundError(SqueezeError):
@@ -120,22 +125,24 @@ def read_credentials(path: Path) -> FoundCredentials:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise CredentialsError(f"{path} cannot be read ({reason}): {_MEND}") from None
+        raise CredentialsError(f"{path} cannot be read ({reason})", _write_anew(path)) from None
     except yaml.YAMLError as error:
         # The error's own text quotes the file.
         mark = getattr(error, "problem_mark", None)
         where = f" near line {mark.line + 1}" if mark is not None else ""
-        raise CredentialsError(f"{path} is no valid YAML{where}: {_MEND}") from None
+        raise CredentialsError(f"{path} is no valid YAML{where}", _write_anew(path)) from None
     if not isinstance(content, Mapping):
-        raise CredentialsError(f"{path} must map {', '.join(FIELDS)} to values: {_MEND}")
-    return FoundCredentials(checked_credentials(content, str(path)), str(path), _loose_mode(path))
+        problem = f"{path} does not map {', '.join(FIELDS)} to values"
+        raise CredentialsError(problem, _write_anew(path))
+    credentials = checked_credentials(content, str(path), _write_anew(path))
+    return FoundCredentials(credentials, str(path), _loose_mode(path))
 
 
-def checked_credentials(values: Mapping[Any, Any], source: str) -> Credentials:
+def checked_credentials(values: Mapping[Any, Any], source: str, mend: str) -> Credentials:
     """Credentials from a mapping; CredentialsError names every missing or unusable value."""
     problems = find_problems(values)
     if problems:
-        raise CredentialsError(f"{source}: {'; '.join(problems)}. To mend it, {_MEND}")
+        raise CredentialsError(f"{source}: {'; '.join(problems)}", mend)
     return Credentials(**{name: _clean(name, values[name]) for name in FIELDS})
 
 
@@ -204,6 +211,12 @@ def _not_found(places: list[str]) -> str:
     return f"ClearML credentials file not found (looked at {', '.join(places)}): {_MEND}"
 
 
+def _write_anew(path: Path) -> str:
+    """The command that replaces a file that is there but no good."""
+    elsewhere = "" if path == Path(FILE_NAME) else f" --file {path}"
+    return f"{_MEND} --overwrite{elsewhere}"
+
+
 def _loose_mode(path: Path) -> tuple[str, ...]:
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         return (f"{path} can be read by others: chmod 600 {path}",)
@@ -216,12 +229,11 @@ def _from_environment(environment: Mapping[str, str]) -> FoundCredentials | None
     if len(missing) == 2:
         return None
     if missing:
-        raise CredentialsError(
-            f"{missing[0]} is not set though its counterpart is: set both, or neither."
-        )
+        problem = f"{missing[0]} is not set though its counterpart is"
+        raise CredentialsError(problem, "set both, or neither")
     values = with_public_hosts({name: value for name, value in given.items() if value})
     source = "the environment variables CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY"
-    return FoundCredentials(checked_credentials(values, source), source)
+    return FoundCredentials(checked_credentials(values, source, "set them anew"), source)
 
 
 def _from_conf(path: Path, environment: Mapping[str, str]) -> FoundCredentials | None:
@@ -229,8 +241,8 @@ def _from_conf(path: Path, environment: Mapping[str, str]) -> FoundCredentials |
     try:
         values = parse_api_block(path.read_text(encoding="utf-8", errors="replace"), environment)
     except OSError as error:
-        raise CredentialsError(f"{path} cannot be read ({error.strerror}): {_MEND}") from None
+        raise CredentialsError(f"{path} cannot be read ({error.strerror})", _MEND) from None
     if "api_key" not in values and "api_secret" not in values:
         return None
-    credentials = checked_credentials(with_public_hosts(values), str(path))
+    credentials = checked_credentials(with_public_hosts(values), str(path), _MEND)
     return FoundCredentials(credentials, str(path), _loose_mode(path))

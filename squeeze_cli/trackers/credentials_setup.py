@@ -56,7 +56,7 @@ def gather_credentials(
     problems = find_problems(values)
     if problems:
         raise UsageError(f"These credentials cannot be used: {'; '.join(problems)}.")
-    return checked_credentials(values, "the values given")
+    return checked_credentials(values, "the values given", "give others")
 
 
 def save_credentials(
@@ -112,8 +112,8 @@ def _ask_for_block(reporter: Reporter) -> dict[str, str]:
     """Values of a pasted `api { ... }` block; empty where the person only presses Enter."""
     while True:
         reporter.say(
-            "Paste ClearML's `api { ... }` block (it stays hidden), or press Enter to give the "
-            "values one by one."
+            "Paste ClearML's `api { ... }` block (it stays hidden),\n"
+            "or press Enter to give the values one by one."
         )
         with _hidden_input():
             text = _read_block()

@@ -130,6 +130,13 @@ def test_no_message_repeats_the_secret(tmp_path: Path, text: str) -> None:
     assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
+def test_the_mend_of_a_bad_file_is_a_command_that_replaces_it(tmp_path: Path) -> None:
+    with pytest.raises(CredentialsError, match=r"run: squeeze clearml-init --overwrite$"):
+        read_credentials(write(Path("clearml_credentials.yaml"), "[]"))
+    with pytest.raises(CredentialsError, match=r"--overwrite --file \S*other\.yaml$"):
+        read_credentials(write(tmp_path / "other.yaml", {"api_key": "YOUR_KEY"}))
+
+
 def test_key_and_secret_are_in_no_repr() -> None:
     assert SECRET not in repr(GOOD)
     assert "KEY0" not in f"{GOOD}"

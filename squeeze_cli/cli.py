@@ -125,3 +125,6 @@ def main() -> None:
     except SystemExit as end:
         process_end.end_process(end.code)
         raise
+    except Exception:
+        process_end.end_process_after_error()
+        raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 _left_behind = False
 
@@ -32,3 +33,10 @@ def end_process(code: object) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def end_process_after_error() -> None:
+    """`end_process` for an exception that nobody has caught: its traceback is shown first."""
+    if _left_behind:
+        traceback.print_exc()
+        end_process(1)

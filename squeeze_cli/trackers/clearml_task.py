@@ -1,21 +1,17 @@
-"""One ClearML task from its beginning to its end, neither of which may hold the process up."""
+"""The beginning of a ClearML task: credentials, probe, and the SDK made ready."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
-import shutil
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from squeeze_cli import process_end
 from squeeze_cli.config import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
@@ -30,15 +26,7 @@ from squeeze_cli.trackers.clearml_session import (
 from squeeze_cli.trackers.credentials import FoundCredentials, find_credentials
 from squeeze_cli.trackers.probe import probe, responds
 
-# At the end: of silence until the server counts as gone, then for the SDK to notice.
-SILENCE_SECONDS = 6.0
-FAREWELL_SECONDS = 2.0
-# An answer may be slow where an upload fills the line.
-ANSWER_SECONDS = 3.0
-# So long is no word lost about the waiting.
-SHORT_SECONDS = 5.0
 STATE_FILE = "clearml.json"
-OFFLINE_ARCHIVE = "clearml-offline.zip"
 
 
 class ClearMLUnavailableError(SqueezeError):
@@ -105,7 +93,7 @@ def start_task(
     if not config.logger.clearml_offline and not running_on_agent():
         found = usable_credentials(config, reporter)
     try:
-        with _sdk_messages(reporter):
+        with sdk_messages(reporter):
             hosts = _prepare_sdk(config, found, patience)
             task = _init(config, run, detect)
             detach_from_process(task)
@@ -122,76 +110,6 @@ def start_task(
     where = "into an archive, offline" if config.logger.clearml_offline else _page(task)
     reporter.say(f"ClearML task {task.id}: {where}")
     return session
-
-
-def end_task(
-    session: ClearMLSession, reporter: Reporter, status: str, last_words: Callable[[], None]
-) -> str | None:
-    """Say the last words and close the task; None, or why the server may not have heard them all.
-
-    A server that answers is waited for, however long its uploads take; Ctrl-C ends the waiting,
-    and nothing else. One that is silent for `SILENCE_SECONDS` is given up: its requests are
-    refused from then on, and should the SDK hold on all the same, the process will end without it.
-    """
-    closed = threading.Event()  # a thread whose `join` is interrupted no longer counts as alive
-    failures: list[str] = []
-
-    def close() -> None:
-        try:
-            _close(session, status, last_words)
-        except Exception as error:  # noqa: BLE001 - the SDK raises what it likes; the run is done
-            failures.append(" ".join(f"{type(error).__name__}: {error}".split())[:200])
-        finally:
-            closed.set()
-
-    missed = None
-    try:
-        with _sdk_messages(reporter):
-            session.patience.insist()
-            threading.Thread(target=close, name="clearml-end", daemon=True).start()
-            heard = _wait_while_answered(closed, session, reporter)
-        if not heard or session.patience.lost_seconds > 0:
-            missed = "its server was gone"
-    except KeyboardInterrupt:
-        missed = "the waiting for its server was interrupted"
-    session.patience.end()
-    if not closed.wait(FAREWELL_SECONDS):
-        process_end.leave_threads_behind()
-    return missed or (failures[0] if failures else None)
-
-
-def _wait_while_answered(
-    closed: threading.Event, session: ClearMLSession, reporter: Reporter
-) -> bool:
-    """Wait until the task is closed; False where the server fell silent before it was."""
-    begun = answered = time.monotonic()
-    said = False
-    while not closed.is_set():
-        silence_left = answered + SILENCE_SECONDS - time.monotonic()
-        if silence_left <= 0:
-            return False
-        if not closed.wait(min(1.0, silence_left)) and session.is_answered(
-            min(ANSWER_SECONDS, silence_left)
-        ):
-            answered = time.monotonic()
-            if not said and answered - begun > SHORT_SECONDS:
-                said = True
-                reporter.say("Waiting for ClearML to receive the rest; Ctrl-C ends the waiting.")
-    return True
-
-
-def keep_offline_archive(session: ClearMLSession, run: RunFolder) -> Path | None:
-    """Move the recorded session from ClearML's cache into the run's folder."""
-    folder = session.task.get_offline_mode_folder()
-    if folder is None:
-        return None
-    archive = Path(f"{folder}.zip")
-    if not archive.is_file() or not run.path.is_dir():
-        return None
-    place = run.path / OFFLINE_ARCHIVE
-    shutil.move(archive, place)
-    shutil.rmtree(folder, ignore_errors=True)
-    return place
 
 
 def _prepare_sdk(
@@ -231,17 +149,6 @@ def _init(config: ExperimentConfig, run: RunFolder | None, detect: bool) -> Any:
     return task
 
 
-def _close(session: ClearMLSession, status: str, last_words: Callable[[], None]) -> None:
-    try:
-        last_words()
-    finally:
-        task = session.task
-        task.close()  # the SDK calls it completed, whatever happened
-        if status != "finished":
-            mark = task.mark_stopped if status == "interrupted" else task.mark_failed
-            mark(force=True, status_message=f"squeeze: the run {status}")
-
-
 def _page(task: Any) -> str:
     return str(task.get_output_log_web_page())
 
@@ -261,7 +168,7 @@ def _read_state(run: RunFolder) -> str | None:
 
 
 @contextmanager
-def _sdk_messages(reporter: Reporter) -> Iterator[None]:
+def sdk_messages(reporter: Reporter) -> Iterator[None]:
     """The SDK prints to stdout, which is for data: to stderr with --verbose, else nowhere."""
     os.environ.setdefault("CLEARML_LOG_LEVEL", "INFO" if reporter.verbose else "CRITICAL")
     with redirect_stdout(sys.stderr if reporter.verbose else io.StringIO()):

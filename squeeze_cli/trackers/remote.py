@@ -20,7 +20,8 @@ from squeeze_cli.config import ExperimentConfig
 from squeeze_cli.config_files import to_mapping
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.trackers.clearml_task import ClearMLUnavailableError, end_task, start_task
+from squeeze_cli.trackers.clearml_end import end_task
+from squeeze_cli.trackers.clearml_task import ClearMLUnavailableError, start_task
 
 # These mean something on this machine alone.
 _LOCAL_FLAGS = ("--remote-queue", "--credentials", "--credentials-file")

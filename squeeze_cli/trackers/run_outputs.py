@@ -12,7 +12,8 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers import Trackers
 from squeeze_cli.trackers.clearml import ClearMLLogger
-from squeeze_cli.trackers.clearml_task import ClearMLSession, end_task, keep_offline_archive
+from squeeze_cli.trackers.clearml_end import end_task, keep_offline_archive
+from squeeze_cli.trackers.clearml_task import ClearMLSession
 
 _TABLE_METRICS = ("iou", "accuracy", "loss")
 

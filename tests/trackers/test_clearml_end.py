@@ -12,9 +12,10 @@ import pytest
 
 from squeeze_cli import process_end
 from squeeze_cli.console import Reporter
-from squeeze_cli.trackers import clearml_task
+from squeeze_cli.trackers import clearml_end
+from squeeze_cli.trackers.clearml_end import end_task
 from squeeze_cli.trackers.clearml_session import Patience
-from squeeze_cli.trackers.clearml_task import ClearMLSession, end_task
+from squeeze_cli.trackers.clearml_task import ClearMLSession
 from tests.trackers.clearml_server import ClearMLServer
 from tests.trackers.dead_ends import trickling
 
@@ -40,8 +41,8 @@ def session(url: str) -> ClearMLSession:
 def test_a_server_that_answers_is_waited_for(
     server: ClearMLServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(clearml_task, "SILENCE_SECONDS", 1.5)
-    monkeypatch.setattr(clearml_task, "SHORT_SECONDS", 1.5)
+    monkeypatch.setattr(clearml_end, "SILENCE_SECONDS", 1.5)
+    monkeypatch.setattr(clearml_end, "SHORT_SECONDS", 1.5)
     said: list[str] = []
 
     def upload() -> None:

@@ -15,12 +15,14 @@ from typing import Annotated, Any
 
 import typer
 
-from squeeze_cli import __version__
+from squeeze_cli import __version__, process_end
 from squeeze_cli.commands import (
     baseline,
     cache,
+    clearml_init,
     compare,
     decode,
+    doctor,
     evaluate,
     extract_embeddings,
     show,
@@ -52,6 +54,8 @@ COMMANDS: tuple[tuple[str, ModuleType], ...] = (
     ("extract-embeddings", extract_embeddings),
     ("decode", decode),
     ("cache", cache),
+    ("clearml-init", clearml_init),
+    ("doctor", doctor),
 )
 LIST_FLAGS = ("--levels", "--class-weights")
 
@@ -122,4 +126,11 @@ def join_list_values(arguments: list[str]) -> list[str]:
 
 def main() -> None:
     """The executable `squeeze`."""
-    app(args=join_list_values(sys.argv[1:]))
+    try:
+        app(args=join_list_values(sys.argv[1:]))
+    except SystemExit as end:
+        process_end.end_process(end.code)
+        raise
+    except Exception:
+        process_end.end_process_after_error()
+        raise

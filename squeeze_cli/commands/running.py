@@ -33,6 +33,9 @@ def run_command(kind: str, flags: Mapping[str, Any]) -> None:
     if flags.get("dry_run"):
         _print_plan(config, run, bool(flags.get("json")))
         return
+    if flags.get("remote_queue"):
+        _send_away(config, flags, reporter)
+        return
     resume = run is not None
     run = run or create_run(config, overwrite=bool(flags.get("overwrite")))
     reporter.say(f"{'Resuming' if resume else 'Training'} {run.path}")
@@ -47,6 +50,21 @@ def run_command(kind: str, flags: Mapping[str, Any]) -> None:
 
     reporter.show(result_table(record))
     reporter.show(f"Run folder: {run.path}\nCompare:    squeeze compare {config.output_dir}")
+
+
+def _send_away(config: ExperimentConfig, flags: Mapping[str, Any], reporter: Reporter) -> None:
+    """Let a ClearML agent run this very command; on the agent it runs as if without the flag."""
+    if flags.get("resume"):
+        raise UsageError("--resume works on a folder here: it means nothing with --remote-queue.")
+    if config.logger.clearml_offline:
+        raise UsageError("--remote-queue needs a server: leave --clearml-offline out.")
+    from squeeze_cli.trackers.remote import send_to_queue
+
+    sent = send_to_queue(config, flags["remote_queue"], sys.argv[1:], reporter)
+    if flags.get("json"):
+        print_json(sent)
+    else:
+        reporter.show(f"Sent to {sent['queue']}: {sent['page']}")
 
 
 def make_reporter(flags: Mapping[str, Any]) -> Reporter:

@@ -69,6 +69,7 @@ def prepare_states(
             f"The feature store in {store.folder} is damaged as soon as it is written: check the "
             "disk, take another --cache-dir, or --no-cache."
         )
+    store.mark_used()
     found = iter(digests)
     return {
         name: StateDataset([store.row(next(found)) for _ in split], in_memory)

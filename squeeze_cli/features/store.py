@@ -13,8 +13,10 @@ there twice) and a killed one leaves what it had finished.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
 import time
 import uuid
@@ -29,6 +31,8 @@ from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.shards import DamagedShardError, Shard, open_shard, write_shard
 from squeeze_cli.files import write_text_atomically
 
+DESCRIPTION_NAME = "space.json"
+SHARD_PATTERN = "*.safetensors"
 # A part file this old was left by a killed process.
 STALE_PART_S = 3600.0
 
@@ -76,7 +80,7 @@ class FeatureStore:
         if not self.folder.is_dir():
             return
         _remove_stale_parts(self.folder)
-        for path in sorted(self.folder.glob("*.safetensors")):
+        for path in sorted(self.folder.glob(SHARD_PATTERN)):
             if path in self._opened:
                 continue
             try:
@@ -87,6 +91,11 @@ class FeatureStore:
             self._opened.add(path)
             for number, digest in enumerate(shard.digests):
                 self._rows.setdefault(digest, Row(shard, number))
+
+    def mark_used(self) -> None:
+        """Let `squeeze cache ls` know that a run has just used these features."""
+        with contextlib.suppress(OSError):  # a read-only store serves as well
+            os.utime(self.folder / DESCRIPTION_NAME)
 
     def missing(self, digests: Sequence[str]) -> list[int]:
         """The positions in `digests` that have no row yet."""
@@ -100,7 +109,7 @@ class FeatureStore:
         self, digests: Sequence[str], states: NDArray[np.float32], masks: NDArray[np.uint8]
     ) -> None:
         """Write rows as a new shard."""
-        described = self.folder / "space.json"
+        described = self.folder / DESCRIPTION_NAME
         if not described.exists():
             write_text_atomically(described, json.dumps(asdict(self.key), indent=2) + "\n")
         write_shard(self.folder / f"{uuid.uuid4().hex}.safetensors", digests, states, masks)

@@ -42,6 +42,7 @@ def imported_by(*arguments: str) -> set[str]:
         ("train", "--quantizer", "fsq", "--num-quantizers", "3"),
         ("train", "--quantiser", "fsq"),
         ("compare", "."),
+        ("cache", "--help"),
     ],
     ids=" ".join,
 )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from dataclasses import replace
@@ -191,24 +190,6 @@ def test_a_killed_writer_leaves_nothing_that_counts(tmp_path: Path) -> None:
     assert reopened.missing(["0-0", "0-1", "0-2"]) == [2]
     assert not old.exists()
     assert young.exists()  # another process may be writing it
-
-
-def _write(cache: Path, seed: int) -> None:
-    for part in range(5):
-        FeatureStore(cache, KEY).add(*rows(3, seed * 10 + part))
-
-
-def test_two_processes_can_fill_a_store_at_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_write, args=(tmp_path, seed)) for seed in (1, 2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    store = FeatureStore(tmp_path, KEY)
-    wanted = [f"{seed * 10 + part}-{i}" for seed in (1, 2) for part in range(5) for i in range(3)]
-    assert store.missing(wanted) == []
-    assert store.damage == []
 
 
 def test_float16_only_where_the_values_allow(tmp_path: Path) -> None:

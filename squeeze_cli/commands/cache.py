@@ -1,0 +1,73 @@
+"""`squeeze cache`: what the feature store holds, and how to be rid of it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from squeeze_cli.commands.running import make_reporter, print_json
+from squeeze_cli.errors import UsageError
+from squeeze_cli.options import DATA_FLAGS, OUTPUT_FLAGS, takes
+
+EXAMPLES = (
+    "squeeze cache ls",
+    "squeeze cache ls --json --cache-dir /scratch/squeeze",
+    "squeeze cache clear",
+    "squeeze cache clear 3f2a --yes",
+)
+_FLAGS = (
+    *(f for f in DATA_FLAGS if f.target == "data.cache_dir"),
+    *(f for f in OUTPUT_FLAGS if f.target != "no_progress"),
+)
+
+
+@takes(_FLAGS)
+def cache(
+    action: Annotated[
+        Literal["ls", "clear"],
+        typer.Argument(help="ls shows what is kept, clear deletes it.", show_default=False),
+    ],
+    key: Annotated[
+        str | None,
+        typer.Argument(help="Only the features with this key, or its beginning."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    **flags: Any,
+) -> None:
+    """Show or delete the features kept for later runs; they can always be made again."""
+    reporter = make_reporter(flags)
+    if yes and action == "ls":
+        raise UsageError("--yes means nothing with ls: leave it out.")
+    from squeeze_cli.features.inventory import choose_spaces, remove_space
+    from squeeze_cli.features.store import default_cache_dir
+    from squeeze_cli.reports.spaces import amount, spaces_table
+
+    cache_dir = Path(flags.get("data__cache_dir") or default_cache_dir())
+    spaces = choose_spaces(cache_dir, key)
+    if spaces and action == "clear":
+        total = amount(sum(space.bytes for space in spaces))
+        _ask(f"Delete {total} of features in {cache_dir}?", yes)
+        for space in spaces:
+            remove_space(cache_dir, space)
+        reporter.say(f"Deleted {total} of features in {cache_dir}")
+    if flags.get("json"):
+        print_json(
+            [asdict(s) | {"last_used": s.last_used.isoformat("T", "seconds")} for s in spaces]
+        )
+    elif not spaces:
+        reporter.say(f"No features are kept in {cache_dir}.")
+    elif action == "ls":
+        reporter.show(spaces_table(spaces))
+
+
+def _ask(question: str, yes: bool) -> None:
+    """Go on after a yes; a no ends the command with exit code 1."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("Without a terminal nobody can be asked: add --yes to delete.")
+    typer.confirm(question, abort=True, err=True)

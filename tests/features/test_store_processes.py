@@ -1,0 +1,126 @@
+"""The store under several processes, and under one that is killed: real ones, without torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from squeeze_cli.features.store import FeatureStore, StoreKey
+from tests.conftest import ROOT
+
+KEY = StoreKey("b", "w", "features", "p", "32")
+WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from squeeze_cli.features import shards
+from squeeze_cli.features.store import FeatureStore, StoreKey
+
+cache, name, parts = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+store = FeatureStore(cache, StoreKey("b", "w", "features", "p", "32"))
+
+def add(part):
+    value = int(name) + part
+    states = np.full((3, 4, 2, 5), value, np.float32)
+    store.add([f"{name}-{part}-{i}" for i in range(3)], states, np.full((3, 6, 8), 1, np.uint8))
+
+print("ready", flush=True)
+sys.stdin.readline()
+for part in range(parts):
+    add(part)
+"""
+# The writer stops half way through its second shard, as if the disk were slow.
+STUCK_WRITER = (
+    WRITER
+    + """
+from safetensors import numpy as safetensors_numpy
+
+whole = safetensors_numpy.save_file
+
+def half(tensors, path, metadata):
+    whole(tensors, path, metadata=metadata)
+    with open(path, "r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    print("half", flush=True)
+    import time
+    time.sleep(600)
+
+safetensors_numpy.save_file = half
+add(parts)
+"""
+)
+
+
+def start(program: str, cache: Path, name: str, parts: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", program, str(cache), name, str(parts)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def read_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def release(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def test_two_processes_can_fill_a_store_at_once(tmp_path: Path) -> None:
+    writers = [start(WRITER, tmp_path, name, 20) for name in ("100", "200")]
+    assert [read_line(writer) for writer in writers] == ["ready", "ready"]
+    for writer in writers:
+        release(writer)
+    assert [writer.wait(120) for writer in writers] == [0, 0]
+    store = FeatureStore(tmp_path, KEY)
+    wanted = [f"{n}-{part}-{i}" for n in ("100", "200") for part in range(20) for i in range(3)]
+    assert store.missing(wanted) == []
+    assert store.damage == []
+    assert list(store.folder.glob(".*")) == []
+    row = store.row("200-7-2")
+    row.shard.check_row(row.number)
+    assert np.all(row.shard.states[row.number] == 207)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+def test_a_process_killed_half_way_leaves_what_it_had_finished(tmp_path: Path) -> None:
+    writer = start(STUCK_WRITER, tmp_path, "300", 2)
+    assert read_line(writer) == "ready"
+    release(writer)
+    assert read_line(writer) == "half"
+    os.kill(writer.pid, signal.SIGKILL)
+    assert writer.wait(60) == -signal.SIGKILL
+    store = FeatureStore(tmp_path, KEY)
+    (part,) = store.folder.glob(".*.part")  # the half that counts for nothing
+    assert store.missing([f"300-{part}-{i}" for part in range(3) for i in range(3)]) == [6, 7, 8]
+    assert store.damage == []
+    long_ago = time.time() - 7200
+    os.utime(part, (long_ago, long_ago))
+    FeatureStore(tmp_path, KEY)
+    assert not part.exists()
+
+
+def test_a_space_deleted_under_a_reader_keeps_what_it_opened_and_takes_new_rows(
+    tmp_path: Path,
+) -> None:
+    from squeeze_cli.features.inventory import list_spaces, remove_space
+
+    store = FeatureStore(tmp_path, KEY)
+    states, masks = np.full((1, 4, 2, 5), 7, np.float32), np.ones((1, 6, 8), np.uint8)
+    store.add(["a"], states, masks)
+    store.refresh()
+    row = store.row("a")
+    remove_space(tmp_path, list_spaces(tmp_path)[0])
+    row.shard.check_row(row.number)
+    store.add(["b"], states, masks)
+    assert FeatureStore(tmp_path, KEY).missing(["a", "b"]) == [0]

@@ -1,6 +1,9 @@
-"""The README's picture: test photographs, ground truth, and what two finished runs predict.
+"""The README's picture: test images, ground truth, and what two finished runs predict.
 
-python -m benchmarks.predictions runs/results/baseline-1 runs/results/vq-1 --data-dir ../shared/data
+    python -m benchmarks.predictions runs/quickstart-baseline runs/quickstart
+
+The images are those of the runs' own data. For the README they are drawn ones: photographs have a
+licence of their own and stay out of the repository.
 """
 
 from __future__ import annotations
@@ -13,19 +16,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from squeeze_cli.data.splits import build_splits
+from squeeze_cli.console import Reporter
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.files import replacing
 from squeeze_cli.training.evaluation import TrainedRun, load_run
+from squeeze_cli.training.fit import load_splits
 
 ROOT = Path(__file__).resolve().parents[1]
-# Pet blue, border orange (both apart for the colour-blind), background as photographed.
+# Pet blue, border orange (both apart for the colour-blind), background as it is.
 COLOURS = {0: (0.00, 0.45, 0.70), 2: (0.90, 0.62, 0.00)}
 OPACITY = 0.6
 
 
 def overlay(pixels: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
-    """The photograph `[H, W, 3]` (0 to 1) with the mask's classes laid over it."""
+    """The image `[H, W, 3]` (0 to 1) with the mask's classes laid over it."""
     shown = pixels.copy()
     for value, colour in COLOURS.items():
         where = mask == value
@@ -45,14 +49,13 @@ def main() -> None:
     """Predict, draw, save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs=2, help="a baseline's folder and another run's")
-    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--images", type=int, default=5)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images" / "predictions.png")
     options = parser.parse_args()
     runs = [load_run(path, torch.device("cpu")) for path in options.runs]
     size = runs[0].config.data.image_size
-    test = build_splits("oxford-pet", options.data_dir, size, seed=0, subset_size=None).test
-    # Evenly spaced over the official list: nobody picked them.
+    test = load_splits(runs[0].config, Reporter()).test
+    # Evenly spaced over the test split: nobody picked them.
     chosen = [test[i * len(test) // options.images] for i in range(options.images)]
     preprocessing = Preprocessing(size)
     loaded = [sample.load() for sample in chosen]
@@ -61,7 +64,7 @@ def main() -> None:
     pixels = [np.asarray(image.resize((size, size))) / 255 for image, _ in loaded]
     predictions = [predict(run, images) for run in runs]
     bits = runs[1].record["quantizer"]["nominal_bits_per_vector"]
-    titles = ["photograph", "ground truth", "unquantized", f"{bits:.3g} bits a vector"]
+    titles = ["image", "ground truth", "unquantized", f"{bits:.3g} bits a vector"]
     columns = [pixels, *([overlay(p, m) for p, m in zip(pixels, each, strict=True)]
                          for each in (masks, *predictions))]  # fmt: skip
     draw(columns, titles, options.output)

@@ -10,7 +10,6 @@ the run records. Checkpoints are chosen on validation; the test split is only me
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,8 @@ from typing import Any
 from squeeze_cli.cli import app
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.quantizers import QUANTIZERS
+from squeeze_cli.reports.tables import MISSING, number
+from squeeze_cli.runs import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKS = ("<!-- results:begin -->", "<!-- results:end -->")
@@ -34,8 +35,8 @@ def train_missing(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         for kind in KINDS:
             name = f"{kind}-{seed}"
-            record_file = options.output_dir / name / "run.json"
-            if record_file.exists() and json.loads(record_file.read_text())["status"] == "finished":
+            run = RunFolder(options.output_dir / name)
+            if run.record_file.exists() and run.read_record()["status"] == "finished":
                 continue
             command = ["baseline"] if kind == "baseline" else ["train", "--quantizer", kind]
             arguments = [
@@ -49,8 +50,9 @@ def train_missing(options: argparse.Namespace) -> None:
 
 def read_records(options: argparse.Namespace, kind: str) -> list[dict[str, Any]]:
     """The finished records of one kind, a seed each."""
-    files = [options.output_dir / f"{kind}-{seed}" / "run.json" for seed in options.seeds]
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return [
+        RunFolder(options.output_dir / f"{kind}-{seed}").read_record() for seed in options.seeds
+    ]
 
 
 def spread(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
@@ -64,7 +66,7 @@ def by_level(records: Sequence[dict[str, Any]], split: str, name: str, scale: fl
     """A codebook's figure, its mean over the seeds, for each level."""
     levels = [record["metrics"][split].get(name) for record in records]
     if not levels[0]:
-        return "–"
+        return MISSING
     means = [statistics.mean(seeds) * scale for seeds in zip(*levels, strict=True)]
     return " / ".join(f"{mean:.0f}" for mean in means)
 
@@ -77,8 +79,8 @@ def table_rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
         metrics = [record["metrics"] for record in records]
         yield (
             f"`{kind}`" if kind in QUANTIZERS else f"`squeeze {kind}`",
-            f"{quantizer['nominal_bits_per_vector']:,.4g}".replace("1.024e+04", "10,240"),
-            f"{quantizer['nominal_bytes_per_image']:,.0f}",
+            number(quantizer["nominal_bits_per_vector"]),
+            number(quantizer["nominal_bytes_per_image"]),
             spread([m["test"]["iou"] for m in metrics], 100),
             spread([m["val"]["iou"] for m in metrics], 100),
             spread([m["test"]["accuracy"] for m in metrics], 100),

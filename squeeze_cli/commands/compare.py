@@ -26,7 +26,8 @@ def compare(
         list[Path], typer.Argument(help="Folders of runs, or runs.", show_default=False)
     ],
     sort: Annotated[
-        str | None, typer.Option("--sort", metavar="COL", help="Column. [default: test-iou]")
+        str | None,
+        typer.Option("--sort", metavar="COL", help=r"Order by this column. \[default: test-iou]"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
     csv: Annotated[

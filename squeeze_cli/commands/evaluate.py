@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,10 +15,21 @@ EXAMPLES = (
     "squeeze evaluate runs/vq-efficientnet-lite0",
     "squeeze evaluate runs/vq-efficientnet-lite0 --data-dir other/data --split val --json",
 )
-_TAKEN = {"data.data_dir", "data.num_workers", "data.cache_dir", "data.use_cache"}
+_TAKEN = {
+    "data.data_dir", "data.num_workers", "data.cache_dir", "data.use_cache",
+    "training.device", "training.batch_size",
+}  # fmt: skip
+_TEXTS = {
+    "data.data_dir": "Folder that holds oxford-iiit-pet/. [default: the run's own]",
+    "training.batch_size": "Images a step. [default: the run's own]",
+    "training.device": "Where to measure: auto, cpu, cuda, mps. [default: the run's own]",
+}
 _FLAGS = (
-    *(f for f in DATA_FLAGS if f.target in _TAKEN),
-    *(f for f in TRAINING_FLAGS if f.target in {"training.device", "training.batch_size"}),
+    *(
+        replace(flag, text=_TEXTS.get(flag.target, flag.text))
+        for flag in (*DATA_FLAGS, *TRAINING_FLAGS)
+        if flag.target in _TAKEN
+    ),
     *OUTPUT_FLAGS,
 )
 

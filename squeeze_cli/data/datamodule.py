@@ -49,6 +49,20 @@ def collate_items(items: Sequence[Item]) -> Batch:
     return torch.stack(images), torch.stack(masks).long(), torch.tensor(indices)
 
 
+def image_loader(
+    dataset: ImageDataset, batch_size: int, *, seed: int, shuffle: bool, num_workers: int
+) -> DataLoader[Item]:
+    """Batches as `collate_items` makes them, in the order of `EpochBatches`."""
+    return DataLoader(
+        dataset,
+        batch_sampler=EpochBatches(len(dataset), batch_size, seed, shuffle),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        collate_fn=collate_items,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
 class OxfordPetDataModule(LightningDataModule):
     """Batches of images, of Oxford-IIIT Pet or whatever else `splits` holds.
 
@@ -93,11 +107,10 @@ class OxfordPetDataModule(LightningDataModule):
         return self._loader(self.splits.test, shuffle=False)
 
     def _loader(self, samples: Sequence[Sample], shuffle: bool) -> DataLoader[Item]:
-        return DataLoader(
+        return image_loader(
             ImageDataset(samples, self.preprocessing),
-            batch_sampler=EpochBatches(len(samples), self.batch_size, self.seed, shuffle),
+            self.batch_size,
+            seed=self.seed,
+            shuffle=shuffle,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=collate_items,
-            pin_memory=torch.cuda.is_available(),
         )

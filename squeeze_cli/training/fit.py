@@ -133,7 +133,7 @@ def fit_experiment(
         save("interrupted")
         raise
     except BaseException as error:
-        if isinstance(error, SqueezeError) and "model" not in record:
+        if isinstance(error, SqueezeError) and not resume and "model" not in record:
             run.discard()
             raise
         save("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from squeeze_cli.backbones.base import Backbone
 from squeeze_cli.config import ExperimentConfig
 from squeeze_cli.console import Reporter
+from squeeze_cli.data.datamodule import ImageDataset, image_loader
 from squeeze_cli.data.samples import Sample
-from squeeze_cli.data.sampling import EpochBatches
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features.extraction import run_trunk
 from squeeze_cli.features.prepare import prepare_states
@@ -45,8 +45,9 @@ class Sources:
         dataset = self.datasets[split]
         if self.trunk is None:
             return state_loader(dataset, batch_size, seed=seed, shuffle=shuffle)
-        batches = EpochBatches(len(dataset), batch_size, seed=seed, shuffle=shuffle)
-        return DataLoader(dataset, batch_sampler=batches, num_workers=self.num_workers)
+        return image_loader(
+            dataset, batch_size, seed=seed, shuffle=shuffle, num_workers=self.num_workers
+        )
 
     @torch.no_grad()
     def states(
@@ -83,8 +84,6 @@ def open_sources(
     layer = "trunk" if config.model.unfreeze_last_layer else "features"
     workers = choose_workers(config.data.num_workers)
     if not config.data.use_cache:
-        from squeeze_cli.data.datamodule import ImageDataset
-
         images = {name: ImageDataset(split, preprocessing) for name, split in splits.items()}
         return Sources(images, Trunk(backbone, layer).to(device), workers)
     cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else default_cache_dir()

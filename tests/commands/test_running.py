@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from squeeze_cli.files import write_text_atomically
+from squeeze_cli.runs import RunFolder
 from tests.conftest import EXECUTABLE, Squeeze
 
 HEAVY = ("torch", "lightning", "clearml", "matplotlib", "torchvision", "numpy", "yaml")
@@ -103,6 +105,22 @@ def test_missing_data_end_with_1_and_leave_no_folder(squeeze: Squeeze, tmp_path:
     done = squeeze("train", "--model", "efficientnet-lite0", "--data-dir", str(tmp_path), code=1)
     assert "--dataset synthetic" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_cannot_be_resumed_yet_keeps_its_folder(
+    squeeze: Squeeze, tiny_pets: Path
+) -> None:
+    """Stopped before its first epoch, then without its data: the folder waits for them."""
+    arguments = ("--model", "efficientnet-lite0", "--data-dir", "data", "--image-size", "64")
+    config = squeeze("train", *arguments, "--name", "it", "--dry-run").stdout
+    run = RunFolder(tiny_pets / "runs" / "it")
+    write_text_atomically(run.config_file, config)
+    stopped = {"name": "it", "status": "interrupted", "seconds": {"total": 1.0, "features": 0.0}}
+    run.write_record(stopped)
+    (tiny_pets / "data").write_text("a file where the folder should be")
+    squeeze("train", "--resume", "--name", "it", code=1)
+    assert run.config_file.exists()
+    assert run.read_record()["status"] == "failed"
 
 
 def test_an_existing_name_is_not_overwritten_unasked(squeeze: Squeeze, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from squeeze_cli.api import extract, open_run
 
 extract("runs/vq", images="holiday", out="codes")      # images to a folder of codes files
 run = open_run("runs/vq")                              # needs no backbone
-for names, codes in run.open(Path("codes/codes-00000.safetensors")).batches():
+for names, codes in run.open("codes/codes-00000.safetensors").batches():
     features = run.to_output(run.features(codes))      # [B, C, h, w]
     masks = run.masks(codes)                           # [B, H, W] uint8
 """

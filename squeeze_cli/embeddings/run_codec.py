@@ -82,9 +82,9 @@ class RunCodec:
             run=self.record["digest"], prior=self.prior if coding == "prior" else None,
         )  # fmt: skip
 
-    def open(self, path: Path) -> CodesFile:
+    def open(self, path: str | Path) -> CodesFile:
         """Open a codes file; raises SqueezeError for one that another run made."""
-        return CodesFile(path, self.prior).require_run(self.record["digest"])
+        return CodesFile(Path(path), self.prior).require_run(self.record["digest"])
 
     @torch.no_grad()
     def codes(self, maps: Tensor) -> NDArray[np.int32]:

@@ -174,7 +174,8 @@ class SymbolNetwork(nn.Module):
         hidden = F.dropout(hidden, _HIDDEN_DROPOUT, self.training).flatten(0, 1)
         logits = self.query(hidden) @ self.outputs.T + self.output_bias
         counts = _counts_before(codes_bn, len(self.outputs))
-        return logits + self.bonus(counts) * (1 + self.gate(hidden))
+        total: Tensor = logits + self.bonus(counts) * (1 + self.gate(hidden))
+        return total
 
     def bonus(self, counts: Tensor) -> Tensor:
         """Logits that codes gain by how often they came before, where the gate is 1."""

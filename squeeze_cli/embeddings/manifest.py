@@ -78,7 +78,7 @@ class ShardedOutput:
 
     def total(self, name: str) -> float:
         """A sum over all shards."""
-        return sum(shard["sums"].get(name, 0.0) for shard in self.shards)
+        return float(sum(shard["sums"].get(name, 0.0) for shard in self.shards))
 
     def _take_up(self, found: dict[str, Any]) -> None:
         differing = [key for key, value in self._identity.items() if found.get(key) != value]

@@ -2,8 +2,8 @@
 
     python -m benchmarks.plain_loop FOLDER
 
-A DataLoader decodes every image in every epoch, the frozen backbone runs on every step, the library
-projects in and out around the codebook, the head is the plain one on all channels, logits are
+A DataLoader decodes every image in every epoch, the frozen backbone runs on every step, linear layers
+project in and out around the library's codebook, the head is the plain one on all channels, logits are
 interpolated, and five torchmetrics follow each step. Images, order, initial weights, loss, optimizer
 and schedule are those of `squeeze train` (`benchmarks.starting_point` writes them), so that both come
 to the same loss. Nothing is done to make it slow: no logger, no progress bar, workers that live on.
@@ -92,7 +92,7 @@ class PlainModel(nn.Module):
         loss = features.new_zeros(())
         if self.quantizer is not None:
             tokens = features.flatten(2).transpose(1, 2)
-            tokens, _, losses = self.quantizer(tokens)
+            tokens, losses = self.quantizer(tokens)
             features = tokens.transpose(1, 2).reshape(b, c, h, w)
             loss = losses.sum() * self.loss_weight
         logits = self.head(features)
@@ -108,25 +108,40 @@ class PlainModel(nn.Module):
         if self.quantizer is not None:
             own = self.quantizer.state_dict()
             given = {
-                name.split(".", 1)[1].removeprefix("rvq.").removeprefix("vq."): tensor
+                name.split(".", 1)[1].replace("rvq.", "codes.").replace("vq.", "codes."): tensor
                 for name, tensor in state.items()
                 if name.startswith("quantizer.")
             }
-            # VectorQuantize keeps its project_in in a Sequential.
-            self.quantizer.load_state_dict(
-                {n: given[n.replace("project_in.0.", "project_in.")] for n in own}
-            )
+            self.quantizer.load_state_dict({name: given[name] for name in own})
+
+
+class Projected(nn.Module):
+    """project_in, the library's quantizer, project_out.
+
+    The library can hold both projections itself, but passes no gradient to its project_in where
+    the features need none, as frozen ones do: that would be another training.
+    """
+
+    def __init__(self, codes: nn.Module, channels: int, bottleneck_dim: int) -> None:
+        super().__init__()
+        self.project_in = nn.Linear(channels, bottleneck_dim)
+        self.codes = codes
+        self.project_out = nn.Linear(bottleneck_dim, channels)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Quantized tokens `[B, N, C]` and the commitment losses."""
+        vectors, _, losses = self.codes(self.project_in(tokens))
+        return self.project_out(vectors), losses
 
 
 def make_quantizer(config: ExperimentConfig, channels: int, step_tokens: int) -> nn.Module | None:
-    """The library's own module, projections included; None for `none`."""
+    """The library's module between its projections; None for `none`."""
     quantizer = config.quantizer
     if quantizer.type == "none":
         return None
     size = quantizer.codebook_size or 512
     common = {
-        "dim": channels,
-        "codebook_dim": quantizer.bottleneck_dim,
+        "dim": quantizer.bottleneck_dim,
         "codebook_size": size,
         "decay": quantizer.decay,
         "commitment_weight": quantizer.commitment_weight,
@@ -140,8 +155,7 @@ def make_quantizer(config: ExperimentConfig, channels: int, step_tokens: int) ->
         layers = list(made.layers)
     for layer in layers:
         layer._codebook.reset_cluster_size = step_tokens / size
-    result: nn.Module = made
-    return result
+    return Projected(made, channels, quantizer.bottleneck_dim)
 
 
 def make_head(backbone: str, channels: int, classes: int) -> nn.Module:

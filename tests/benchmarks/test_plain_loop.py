@@ -38,6 +38,20 @@ def test_the_same_weights_give_the_same_logits(backbone_name: str, quantizer: st
         logits, loss = plain.eval()(images)
     assert torch.allclose(logits, expected, atol=1e-4), (logits - expected).abs().max()
     assert loss == 0
+    if quantizer != "none" and backbone_name != "deeplab":  # whose head draws dropout
+        output = network.train()(states)
+        (ours,) = torch.autograd.grad(
+            output.logits.square().mean(), network.quantizer.project_in.weight
+        )
+        features = (states - plain.mean[:, None, None]) / plain.std[:, None, None]
+        tokens, _ = plain.train().quantizer(features.flatten(2).transpose(1, 2))  # type: ignore[misc]
+        maps = plain.head(tokens.transpose(1, 2).reshape(states.shape))
+        (theirs,) = torch.autograd.grad(
+            maps.square().mean(),
+            plain.quantizer.project_in.weight,  # type: ignore[union-attr]
+        )
+        assert ours.abs().max() > 0
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * float(ours.abs().max()))
 
 
 def test_its_metrics_are_ours() -> None:

@@ -108,11 +108,11 @@ def markdown(options: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n"
 
 
-def between_marks(text: str, content: str) -> str:
+def between_marks(text: str, content: str, marks: tuple[str, str] = MARKS) -> str:
     """`text` with what stands between the marks replaced."""
-    head, _, rest = text.partition(MARKS[0])
-    _, _, tail = rest.partition(MARKS[1])
-    return f"{head}{MARKS[0]}\n{content}{MARKS[1]}{tail}"
+    head, _, rest = text.partition(marks[0])
+    _, _, tail = rest.partition(marks[1])
+    return f"{head}{marks[0]}\n{content}{marks[1]}{tail}"
 
 
 def main() -> None:

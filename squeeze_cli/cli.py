@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from squeeze_cli import __version__
-from squeeze_cli.commands import baseline, cache, compare, evaluate, train
+from squeeze_cli.commands import baseline, cache, compare, evaluate, show, train
 from squeeze_cli.console import print_error
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.options import normalize_token
@@ -39,6 +39,7 @@ COMMANDS: tuple[tuple[str, ModuleType], ...] = (
     ("baseline", baseline),
     ("evaluate", evaluate),
     ("compare", compare),
+    ("show", show),
     ("cache", cache),
 )
 LIST_FLAGS = ("--levels", "--class-weights")

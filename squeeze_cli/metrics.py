@@ -67,11 +67,15 @@ class CodebookUsage(Metric):
             counts = torch.bincount(codes_bnq[..., level].flatten(), minlength=size)
             setattr(self, f"counts_{level}", getattr(self, f"counts_{level}") + counts)
 
+    def counts(self) -> list[Tensor]:
+        """For each level, how often each code was used, `[K]` int64."""
+        return [getattr(self, f"counts_{level}") for level in range(len(self.code_sizes))]
+
     def compute(self) -> dict[str, list[float]]:
         """For each level: `usage`, the share of codes used at all, and `perplexity`, 2^entropy."""
         usage, perplexity = [], []
-        for level in range(len(self.code_sizes)):
-            counts = getattr(self, f"counts_{level}").double()
+        for level_counts in self.counts():
+            counts = level_counts.double()
             shares = counts / counts.sum().clamp_min(1)
             usage.append(float((counts > 0).double().mean()))
             perplexity.append(float(torch.special.entr(shares).sum().exp()))

@@ -6,6 +6,7 @@ runs/NAME/
   checkpoints/        best.ckpt (highest val/iou) and last.ckpt (to resume)
   prior.safetensors   what codes files are coded by
   codes/              codes files of `val` and `test`; features and codes of val's first batch
+  figures/            pictures of predictions, codebook usage and training
   tensorboard/        events
 """
 
@@ -70,6 +71,11 @@ class RunFolder:
     def codes_folder(self) -> Path:
         """Codes files."""
         return self.path / "codes"
+
+    @property
+    def figures_folder(self) -> Path:
+        """Pictures: those made after training, and those of `squeeze show`."""
+        return self.path / "figures"
 
     def discard(self) -> None:
         """Remove the folder, and the one around it where nothing else is in it."""

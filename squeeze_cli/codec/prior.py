@@ -190,7 +190,7 @@ class SymbolEvaluator:
         steps = np.minimum(below.astype(np.int32) >> self._logit_shift, _EXP_ENTRIES - 1)
         weights = exponentials()[steps]
         scale = (TOTAL - self.size) / weights.sum(axis=1, keepdims=True)
-        frequencies = (weights * scale).astype(np.int64) + 1
+        frequencies: NDArray[np.int64] = (weights * scale).astype(np.int64) + 1
         # What rounding left goes to the most probable code.
         best = steps.argmin(axis=1)
         frequencies[np.arange(len(best)), best] += TOTAL - frequencies.sum(axis=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -135,7 +136,8 @@ class PriorNetwork(nn.Module):
         scale = min(weight_scale(table) for table in self.embeddings)
         inputs, own = self.context(sample_bhwq)
         symbols = [
-            round_symbol(symbol, q, inputs, own, scale) for q, symbol in enumerate(self.symbols)
+            round_symbol(cast(SymbolNetwork, symbol), q, inputs, own, scale)
+            for q, symbol in enumerate(self.symbols)
         ]
         tables = [rounded_weights(table, scale) for table in self.embeddings]
         return CodePrior(self.code_sizes, tuple(tables), tuple(symbols))
@@ -176,8 +178,9 @@ class SymbolNetwork(nn.Module):
 
     def bonus(self, counts: Tensor) -> Tensor:
         """Logits that codes gain by how often they came before, where the gate is 1."""
-        gained = self.seen_bonus * counts.clamp(max=1) + self.count_bonus * (counts + 1).log2()
-        return gained
+        seen: Tensor = self.seen_bonus * counts.clamp(max=1)
+        bonus: Tensor = seen + self.count_bonus * (counts + 1).log2()
+        return bonus
 
 
 def _counts_before(codes_bn: Tensor, size: int) -> Tensor:

@@ -7,17 +7,19 @@ from typing import Annotated
 
 import typer
 
-from squeeze_cli.commands.running import print_json
+from squeeze_cli.commands.running import check_figure_name, print_json
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.reports import tables
 from squeeze_cli.reports.comparison import as_json, compare_runs
+from squeeze_cli.reports.rate_distortion import rate_distortion
 from squeeze_cli.runs import read_runs
 
 EXAMPLES = (
     "squeeze compare runs/",
     "squeeze compare runs/ --sort nominal-bits-per-vector",
     "squeeze compare runs/ --json --csv runs.csv --markdown runs.md",
+    "squeeze compare runs/ --plot rate-distortion.png",
 )
 
 
@@ -36,10 +38,18 @@ def compare(
     markdown: Annotated[
         Path | None, typer.Option("--markdown", metavar="FILE", help="Write Markdown too.")
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw measured bits against mean IoU: .png or .svg."
+        ),
+    ] = None,
 ) -> None:
     """Compare all runs below the folders given: rate, mean IoU, difference to the baseline."""
     reporter = Reporter()
-    rows = compare_runs(read_runs(runs), sort)
+    check_figure_name("--plot", plot)
+    found = read_runs(runs)
+    rows = compare_runs(found, sort)
     for path, render in ((csv, tables.comparison_csv), (markdown, tables.comparison_markdown)):
         if path is not None:
             write_text_atomically(path, render(rows))
@@ -47,6 +57,12 @@ def compare(
     if json:
         print_json(as_json(rows))
     elif rows:
-        reporter.show(tables.comparison_table(rows))
+        reporter.show(tables.comparison_table(rows, reporter.out.width))
     else:
         reporter.say("No runs there yet: `squeeze train --help` shows how to make one.")
+    if plot is not None:
+        panels = rate_distortion(found)
+        from squeeze_cli.reports.figures import rate_distortion_figure, save_figure
+
+        save_figure(rate_distortion_figure(panels), plot)
+        reporter.say(f"Wrote {plot}")

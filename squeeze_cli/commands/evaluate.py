@@ -24,7 +24,7 @@ _TEXTS = {
     "training.batch_size": "Images a step. [default: the run's own]",
     "training.device": "Where to measure: auto, cpu, cuda, mps. [default: the run's own]",
 }
-_FLAGS = (
+EVALUATION_FLAGS = (
     *(
         replace(flag, text=_TEXTS.get(flag.target, flag.text))
         for flag in (*DATA_FLAGS, *TRAINING_FLAGS)
@@ -34,7 +34,7 @@ _FLAGS = (
 )
 
 
-@takes(_FLAGS)
+@takes(EVALUATION_FLAGS)
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A finished run's folder.", show_default=False)],
     split: Annotated[

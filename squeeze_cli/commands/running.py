@@ -15,6 +15,8 @@ from squeeze_cli.errors import UsageError
 from squeeze_cli.resolve import check_resumed, resolve_config
 from squeeze_cli.runs import RunFolder, create_run, find_resumable
 
+FIGURE_SUFFIXES = (".png", ".svg")
+
 
 def run_command(kind: str, flags: Mapping[str, Any]) -> None:
     """Resolve the flags; then train, or with `--dry-run` say what would happen."""
@@ -56,6 +58,12 @@ def make_reporter(flags: Mapping[str, Any]) -> Reporter:
         verbose=bool(flags.get("verbose")),
         progress=not flags.get("no_progress"),
     )
+
+
+def check_figure_name(flag: str, path: Path | None) -> None:
+    """Raise UsageError unless the file's name ends in a format that figures are drawn in."""
+    if path is not None and path.suffix.lower() not in FIGURE_SUFFIXES:
+        raise UsageError(f"{flag} {path}: name a file that ends in .png or .svg.")
 
 
 def print_json(value: Any) -> None:

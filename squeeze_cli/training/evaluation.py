@@ -64,6 +64,24 @@ def load_run(
     return TrainedRun(folder, config, record, backbone, module)
 
 
+def reconfigured(folder: RunFolder, flags: Mapping[str, Any]) -> ExperimentConfig:
+    """The run's own configuration with flags, by parameter name, in place of its fields.
+
+    A data folder takes the place of synthetic images. Raises SqueezeError where the folder is no
+    run's.
+    """
+    folder.read_record()  # says best what is wrong with a folder that is no run's
+    config = load_experiment(folder.config_file, None)
+    for name, value in flags.items():
+        section, _, field = name.partition("__")
+        if field and value is not None:
+            if name == "data__data_dir" and config.data.dataset == "synthetic":
+                config = replace(config, data=replace(config.data, dataset="oxford-pet"))
+            changed = replace(getattr(config, section), **{field: value})
+            config = replace(config, **{section: changed})
+    return config
+
+
 def evaluate_run(
     path: Path, split: str, flags: Mapping[str, Any], reporter: Reporter
 ) -> dict[str, Any]:
@@ -78,16 +96,7 @@ def evaluate_run(
     Returns:
         The metrics as in the run record, with the number of images and what was measured.
     """
-    folder = RunFolder(path)
-    folder.read_record()  # says best what is wrong with a folder that is no run's
-    config = load_experiment(folder.config_file, None)
-    for name, value in flags.items():
-        section, _, field = name.partition("__")
-        if field and value is not None:
-            if name == "data__data_dir" and config.data.dataset == "synthetic":
-                config = replace(config, data=replace(config.data, dataset="oxford-pet"))
-            changed = replace(getattr(config, section), **{field: value})
-            config = replace(config, **{section: changed})
+    config = reconfigured(RunFolder(path), flags)
     device = choose_device(config.training.device)
     run = load_run(path, device, config)
     splits = load_splits(config, reporter)

@@ -28,6 +28,7 @@ from squeeze_cli.training.build import build_network
 from squeeze_cli.training.callbacks import RecordKeeper, TrainingProgress, checkpoint_callbacks
 from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.devices import choose_device
+from squeeze_cli.training.figures import save_figures
 from squeeze_cli.training.initialize import initialize_network
 from squeeze_cli.training.modules import BaselineSegmentationModule, VQSqueezeModule
 from squeeze_cli.training.network import SegmentationNetwork
@@ -194,6 +195,7 @@ def _run_stages(
     start = time.perf_counter()
     record |= save_outputs(run, experiment, reporter)
     record["seconds"]["codes"] = time.perf_counter() - start
+    save_figures(run, experiment, record, reporter)
 
 
 def _trainer(

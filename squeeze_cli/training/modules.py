@@ -141,6 +141,14 @@ class BaselineSegmentationModule(pl.LightningModule):
             advance(len(masks), "")
         return self._collect(split)
 
+    def code_counts(self, split: str) -> list[Tensor]:
+        """How often each value of each of a vector's codes was met when `split` was last measured.
+
+        Q tensors `[K_q]` int64; none where nothing is quantized.
+        """
+        del split
+        return []
+
     # --- epochs ----------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
@@ -256,6 +264,10 @@ class VQSqueezeModule(BaselineSegmentationModule):
 
     def _metrics(self, split: str) -> list[Any]:
         return [*super()._metrics(split), self._codebooks[split]]
+
+    def code_counts(self, split: str) -> list[Tensor]:
+        """See `BaselineSegmentationModule.code_counts`."""
+        return self._codebooks[split].counts()
 
     def _summaries(self, split: str) -> dict[str, Any]:
         usage: dict[str, list[float]] = self._codebooks[split].compute()

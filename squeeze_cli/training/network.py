@@ -10,6 +10,7 @@ themselves, or with `--unfreeze-last-layer` what comes before the last layer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +113,20 @@ class SegmentationNetwork(nn.Module):
         with torch.autocast(tokens.device.type, enabled=False):
             vectors, codes, loss = self.quantizer.quantize(tokens.float())
         return NetworkOutput(self._logits(vectors, maps.shape[-2:]), codes, loss)
+
+    def codes(self, maps: Tensor) -> Tensor:
+        """Codes `[B, h, w, Q]` int64 of the features `[B, C, h, w]` that the quantizer sees."""
+        b, _, rows, columns = maps.shape
+        tokens = maps.permute(0, 2, 3, 1).flatten(1, 2)
+        return self.quantizer.quantize(tokens.float())[1].view(b, rows, columns, -1)
+
+    def digest(self) -> str:
+        """Sixteen hex digits of all weights: codes belong to the network with the same ones."""
+        content = blake2b(digest_size=8)
+        for name, tensor in sorted(self.state_dict().items()):
+            content.update(name.encode())
+            content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return content.hexdigest()
 
     def logits_of_codes(self, codes_bnq: Tensor, grid: tuple[int, int]) -> Tensor:
         """Logits `[B, K, h, w]` from codes alone: no image, no backbone."""

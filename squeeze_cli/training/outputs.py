@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from squeeze_cli.codec.rates import decoder_bytes, measure_codes
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import replacing
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.training.network import SegmentationNetwork
 
 if TYPE_CHECKING:
     from squeeze_cli.training.fit import Experiment
@@ -35,7 +33,7 @@ def save_outputs(run: RunFolder, experiment: Experiment, reporter: Reporter) -> 
         `digest` and `measured` of the run record; `measured` is None where nothing is quantized.
     """
     network = experiment.module.network.eval()
-    digest = network_digest(network)
+    digest = network.digest()
     _save_first_batch(run, experiment)
     sizes = network.quantizer.code_sizes
     if not sizes:
@@ -61,34 +59,15 @@ def save_outputs(run: RunFolder, experiment: Experiment, reporter: Reporter) -> 
     }
 
 
-def network_digest(network: SegmentationNetwork) -> str:
-    """Sixteen hex digits of all trained weights: codes belong to the run with the same ones."""
-    content = blake2b(digest_size=8)
-    for name, tensor in sorted(network.state_dict().items()):
-        content.update(name.encode())
-        content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return content.hexdigest()
-
-
-@torch.inference_mode()
-def quantize_maps(network: SegmentationNetwork, maps: Tensor) -> NDArray[np.int32]:
-    """Codes `[B, h, w, Q]` of the features `[B, C, h, w]` that the quantizer sees."""
-    tokens = maps.permute(0, 2, 3, 1).flatten(1, 2)
-    codes = network.quantizer.quantize(tokens.float())[1]
-    array: NDArray[np.int32] = codes.unflatten(1, maps.shape[-2:]).int().cpu().numpy()
-    return array
-
-
+@torch.no_grad()
 def _split_codes(experiment: Experiment, split: str) -> NDArray[np.int32]:
+    network = experiment.module.network
     return np.concatenate(
-        [
-            quantize_maps(experiment.module.network, maps)
-            for maps in _feature_maps(experiment, split)
-        ]
+        [network.codes(maps).int().cpu().numpy() for maps in _feature_maps(experiment, split)]
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _feature_maps(experiment: Experiment, split: str) -> Iterator[Tensor]:
     batch_size = experiment.config.training.batch_size
     network = experiment.module.network.to(experiment.device)
@@ -112,7 +91,7 @@ def _fit_prior(
         )  # fmt: skip
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _save_first_batch(run: RunFolder, experiment: Experiment) -> None:
     """`codes/first_batch.safetensors`: `features` `[B, C, h, w]` (normalized), `quantized` of the
     same shape and `codes` `[B, h, w, Q]` of the first validation batch, to look at."""
@@ -122,7 +101,8 @@ def _save_first_batch(run: RunFolder, experiment: Experiment) -> None:
     quantized = experiment.module.network.quantizer(maps.permute(0, 2, 3, 1).flatten(1, 2).float())
     grid = maps.shape[-2:]
     tensors = {
-        "features": maps.float().cpu().contiguous(),
+        # A copy: without a quantizer both are the same memory, which safetensors refuses.
+        "features": maps.float().cpu().contiguous().clone(),
         "quantized": quantized.features.unflatten(1, grid).permute(0, 3, 1, 2).cpu().contiguous(),
         "codes": quantized.codes.unflatten(1, grid).int().cpu().contiguous(),
     }

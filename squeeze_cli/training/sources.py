@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from squeeze_cli.backbones.base import Backbone
 from squeeze_cli.config import ExperimentConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.datamodule import ImageDataset, image_loader
+from squeeze_cli.data.datamodule import ImageDataset, collate_items, image_loader
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features.extraction import run_trunk
@@ -48,6 +48,14 @@ class Sources:
         return image_loader(
             dataset, batch_size, seed=seed, shuffle=shuffle, num_workers=self.num_workers
         )
+
+    def batch(self, split: str, positions: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """One batch, as the loader gives them, of the images at these positions of the split."""
+        dataset = self.datasets[split]
+        if self.trunk is None:
+            states: tuple[Tensor, Tensor, Tensor] = dataset[positions]
+            return states
+        return collate_items([dataset[position] for position in positions])
 
     @torch.no_grad()
     def states(

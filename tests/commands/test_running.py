@@ -44,6 +44,7 @@ def imported_by(*arguments: str) -> set[str]:
         ("train", "--quantizer", "fsq", "--num-quantizers", "3"),
         ("train", "--quantiser", "fsq"),
         ("compare", "."),
+        ("show", "runs/it", "--best", "--worst"),
         ("cache", "--help"),
     ],
     ids=" ".join,

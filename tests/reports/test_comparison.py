@@ -6,56 +6,15 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from squeeze_cli.errors import UsageError
 from squeeze_cli.reports.comparison import ComparisonRow, compare_runs
 from squeeze_cli.reports.tables import COLUMNS, comparison_csv, comparison_markdown
-from squeeze_cli.runs import RunFolder, read_runs
+from squeeze_cli.runs import read_runs
 from tests.conftest import Squeeze
-
-
-def record(iou: float, *, kind: str = "quantized", quantizer: str = "vq", **changed: Any) -> dict:
-    baseline = kind == "baseline"
-    metrics = {"iou": iou, "accuracy": 0.75}
-    if not baseline:
-        metrics |= {"codebook_usage": [0.96, 0.9375], "codebook_perplexity": [200.0, 100.0]}
-    return {
-        "name": "written by the folder",
-        "kind": kind,
-        "status": "finished",
-        "error": None,
-        "seed": 7,
-        "epochs": {"planned": 3, "done": 3, "best": 1},
-        "seconds": {"features": 1.0, "fit": 2.0, "total": 63.4},
-        "model": {
-            "backbone": "efficientnet-lite0", "random_features": False, "weights_digest": "w1",
-        },
-        "data": {
-            "dataset": "oxford-pet", "image_size_px": 224, "subset_size": None, "test_images": 9,
-            "digest": "d1",
-        },
-        "quantizer": {
-            "type": "none" if baseline else quantizer,
-            "nominal_bits_per_vector": 10240.0 if baseline else 9.0,
-            "nominal_compression_ratio": 1.0 if baseline else 10240 / 9,
-        },
-        "metrics": {"train": metrics, "val": {**metrics, "iou": iou + 0.02}, "test": metrics},
-        "history": [],
-        **changed,
-    }  # fmt: skip
-
-
-def write(folder: Path, name: str, content: dict | str) -> RunFolder:
-    run = RunFolder(folder / name)
-    run.path.mkdir(parents=True)
-    if isinstance(content, str):
-        run.record_file.write_text(content)
-    else:
-        run.write_record(content)
-    return run
+from tests.records import record, write
 
 
 def rows(folder: Path, sort: str | None = None) -> list[ComparisonRow]:
@@ -158,7 +117,7 @@ def test_csv_and_markdown(squeeze: Squeeze, tmp_path: Path) -> None:
     assert [float(row["test_iou"]) for row in parsed] == [0.5, 0.4]
     lines = (tmp_path / "t.md").read_text().splitlines()
     assert lines[0].count("|") == len(COLUMNS) + 1
-    assert lines[2].startswith("| a | eff-lite0 | vq | 9 | 1,138 | 52.0 | 50.0 |")
+    assert lines[2].startswith("| a | eff-lite0 | vq | 9 | 1,138 | – | – | – | 52.0 | 50.0 |")
     assert r"pipe\|name" in lines[3]
 
 

@@ -1,0 +1,128 @@
+"""The README's rate-distortion picture and table, from the records of finished runs.
+
+    python -m benchmarks.rate_distortion runs/results
+
+The rate is measured: the size of the whole file that holds the test split's codes. The picture is
+that of `squeeze compare --plot`; the table goes between the rate-distortion marks of the pages that
+have them. Nothing is trained here: `python -m benchmarks.results` does that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import ROOT, between_marks, spread
+from squeeze_cli.files import write_text_atomically
+from squeeze_cli.reports.figures import rate_distortion_figure, save_figure
+from squeeze_cli.reports.rate_distortion import Configuration, Panel, rate_distortion
+from squeeze_cli.reports.tables import MISSING, fixed, number, percent
+from squeeze_cli.runs import read_runs
+
+MARKS = ("<!-- rate-distortion:begin -->", "<!-- rate-distortion:end -->")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+IMAGE = ROOT / "docs" / "images" / "rate-distortion.png"
+HEADINGS = (
+    "codes", "nominal bits a vector", "measured bits a vector", "of them payload",
+    "prior's cross-entropy", "measured bytes an image", "measured ratio to float32",
+    "decoder, kB once", "test mean IoU %", "% of the baseline's",
+)  # fmt: skip
+WORDS = (
+    "Measured: the whole file of the test split's codes, with its names, lengths, checksums and "
+    "metadata; payload: the coded images alone. What the decoder needs once is not in it: its "
+    "codebooks, projection and prior have their own column, in 1000 bytes. Cross-entropy: what the "
+    "prior would need, in bits a vector, with an ideal coder. Nominal bits are computed from the "
+    "codes' sizes."
+)
+
+
+def table(panel: Panel) -> list[str]:
+    """Lines of Markdown: a row for each configuration, best first, below the baseline's."""
+    lines = [f"| {' | '.join(HEADINGS)} |", "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
+    if panel.baseline:
+        unknown = [MISSING] * (len(HEADINGS) - 3)
+        cells = ("`squeeze baseline`", *unknown, over_seeds(panel.baseline, 100), "100")
+        lines.append(f"| {' | '.join(cells)} |")
+    ordered = sorted(panel.configurations, key=lambda configuration: -configuration.point[1])
+    lines += [f"| {' | '.join(row(each, panel.baseline))} |" for each in ordered]
+    return lines
+
+
+def row(configuration: Configuration, baseline: Sequence[float]) -> Iterator[str]:
+    """The cells of one configuration: means over its seeds."""
+    records = configuration.records
+    tests = [record["measured"]["test"] for record in records]
+    yield configuration.label
+    yield number(records[0]["quantizer"]["nominal_bits_per_vector"])
+    yield over_seeds(configuration.bits, digits=2)
+    yield mean_of(tests, "payload_bits_per_vector", 2)
+    yield mean_of(tests, "prior_cross_entropy_bits", 2)
+    yield mean_of(tests, "bytes_per_image")
+    yield mean_of(tests, "compression_ratio")
+    yield fixed(statistics.mean(decoder_bytes(record) for record in records) / 1000)
+    yield over_seeds(configuration.ious, 100)
+    share = configuration.point[1] / statistics.mean(baseline) if baseline else None
+    yield percent(share)
+
+
+def over_seeds(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
+    """Mean ± standard deviation; a single value as it is."""
+    if len(values) > 1:
+        return spread(values, scale, digits)
+    return fixed(scale * values[0], digits)
+
+
+def mean_of(tests: Sequence[dict[str, Any]], name: str, digits: int = 0) -> str:
+    """A measured figure's mean over the seeds; missing where a seed lacks it."""
+    values = [test.get(name) for test in tests]
+    known = [value for value in values if value is not None]
+    return fixed(statistics.mean(known), digits) if len(known) == len(values) else MISSING
+
+
+def decoder_bytes(record: Mapping[str, Any]) -> int:
+    """What somebody who decodes needs besides the file of codes: codebooks, projection, prior."""
+    return sum(record["measured"]["decoder"].values())
+
+
+def markdown(panels: Sequence[Panel]) -> str:
+    """A table for each panel, and the words for what is counted."""
+    lines: list[str] = []
+    for panel in panels:
+        seeds = sorted({record["seed"] for each in panel.configurations for record in each.records})
+        named = ", ".join(map(str, seeds))
+        how = (
+            f"seeds {named}: mean ± standard deviation over the seeds"
+            if len(seeds) > 1
+            else f"seed {named}"
+        )
+        lines += [*table(panel), "", f"{panel.title}; {how}. {WORDS}", ""]
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def main() -> None:
+    """Read the records, draw, write the pages."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs, or runs")
+    parser.add_argument("--image", type=Path, default=IMAGE)
+    parser.add_argument("--pages", type=Path, nargs="*", default=PAGES)
+    options = parser.parse_args()
+    panels = rate_distortion(read_runs(options.runs))
+    save_figure(rate_distortion_figure(panels), options.image)
+    print(f"Wrote {options.image}", file=sys.stderr)
+    content = markdown(panels)
+    for page in options.pages:
+        text = page.read_text(encoding="utf-8")
+        if all(mark in text for mark in MARKS):
+            write_text_atomically(page, between_marks(text, content, MARKS))
+            print(f"Wrote {page}", file=sys.stderr)
+        else:
+            print(f"{page} has no {MARKS[0]} and {MARKS[1]}: left as it is", file=sys.stderr)
+    print(content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""`squeeze show`: a picture of what a finished run predicts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from squeeze_cli.commands.evaluate import EVALUATION_FLAGS
+from squeeze_cli.commands.running import check_figure_name, make_reporter, print_json
+from squeeze_cli.errors import UsageError
+from squeeze_cli.options import takes
+
+EXAMPLES = (
+    "squeeze show runs/vq-efficientnet-lite0",
+    "squeeze show runs/vq-efficientnet-lite0 --worst --images 8",
+    "squeeze show runs/rvq-vit --baseline runs/baseline-vit --out rvq.png",
+)
+
+
+@takes(EVALUATION_FLAGS)
+def show(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", show_default=False)],
+    images: Annotated[
+        int, typer.Option("--images", metavar="N", min=1, max=24, help="How many.")
+    ] = 5,
+    best: Annotated[bool, typer.Option("--best", help="Those with the highest IoU.")] = False,
+    worst: Annotated[bool, typer.Option("--worst", help="Those with the lowest IoU.")] = False,
+    random: Annotated[bool, typer.Option("--random", help="Any, drawn by --seed.")] = False,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of --random.")] = 0,
+    split: Annotated[
+        Literal["test", "val"], typer.Option("--split", help="Which images.")
+    ] = "test",
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline", metavar="RUN", show_default=False,
+            help=r"Run to show beside it. \[default: a baseline in the same folder]",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", show_default=False,
+            help=r"Picture, .png or .svg. \[default: in RUN/figures/]",
+        ),
+    ] = None,
+    **flags: Any,
+) -> None:  # fmt: skip
+    """Draw images, ground truth, the baseline's predictions and the run's own, with their IoU.
+
+    Images are spread evenly over the split unless --best, --worst or --random is given.
+    """
+    reporter = make_reporter(flags)
+    choices = [name for name, on in (("best", best), ("worst", worst), ("random", random)) if on]
+    if len(choices) > 1:
+        raise UsageError(f"--{choices[0]} and --{choices[1]} contradict each other: take one.")
+    check_figure_name("--out", out)
+    from squeeze_cli.training.showing import Choice, show_run
+
+    choice = Choice(how=choices[0] if choices else "spread", count=images, seed=seed)
+    result = show_run(run, split, choice, reporter, baseline=baseline, out=out, flags=flags)
+    if flags.get("json"):
+        print_json(result)
+    else:
+        sys.stdout.write(f"{result['file']}\n")

@@ -1,0 +1,79 @@
+"""Pictures of predictions: images, ground truth and masks in rows, an image a column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from squeeze_cli.reports.figures import COLOURS
+
+PET, BORDER = 0, 2
+# Blue and orange stay apart for the colour-blind; background is left as it is.
+CLASS_COLOURS = {PET: COLOURS[0], BORDER: COLOURS[4]}
+OPACITY = 0.6
+CELL_INCHES = 1.5
+NAME_CHARACTERS = 20
+
+
+@dataclass(frozen=True)
+class PictureColumn:
+    """One image and what is said of it.
+
+    Attributes:
+        name: the image's.
+        pixels: `[H, W, 3]` uint8.
+        masks: a mask `[H, W]` of class indices for each further row.
+        notes: what stands below each mask, such as its IoU; may be empty.
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+    masks: Sequence[NDArray[np.uint8]]
+    notes: Sequence[str]
+
+
+def picture_grid(titles: Sequence[str], columns: Sequence[PictureColumn]) -> Figure:
+    """A grid with an image a column: its pixels first, then a row for each of its masks.
+
+    Args:
+        titles: of the rows, one more than an image has masks.
+        columns: the images.
+    """
+    rows = len(titles)
+    size = (CELL_INCHES * len(columns) + 0.3, (CELL_INCHES + 0.15) * rows + 0.3)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr, call-arg]
+    axes = figure.subplots(rows, len(columns), squeeze=False)
+    for number, column in enumerate(columns):
+        shown = [column.pixels, *(overlay(column.pixels, mask) for mask in column.masks)]
+        for axis, picture, note in zip(axes[:, number], shown, ["", *column.notes], strict=True):
+            axis.imshow(picture)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_xlabel(note, fontsize=7, labelpad=2)
+        axes[0, number].set_title(_shortened(column.name), fontsize=7, pad=3)
+    for axis, title in zip(axes[:, 0], titles, strict=True):
+        axis.set_ylabel(title, fontsize=8)
+    names = {PET: "pet", BORDER: "border"}
+    patches = [Patch(color=colour, label=names[c]) for c, colour in CLASS_COLOURS.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=2, frameon=False, fontsize=7)
+    return figure
+
+
+def overlay(pixels: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image `[H, W, 3]` with the mask's classes laid over it."""
+    shown = pixels.astype(np.float32)
+    for value, colour in CLASS_COLOURS.items():
+        rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float32)
+        where = mask == value
+        shown[where] = (1 - OPACITY) * shown[where] + OPACITY * rgb
+    return shown.round().astype(np.uint8)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= NAME_CHARACTERS else f"…{name[1 - NAME_CHARACTERS :]}"

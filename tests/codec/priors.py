@@ -48,7 +48,7 @@ def drawn_prior(
             query_weights=draw(WEIGHT_LIMIT, np.int8, HIDDEN_UNITS, EMBEDDING_DIM),
             query_bias=draw(bias, np.int32, EMBEDDING_DIM),
             gate_weights=draw(WEIGHT_LIMIT, np.int8, HIDDEN_UNITS),
-            gate_bias=draw(bias, np.int32).reshape(()),
+            gate_bias=draw(bias, np.int32, 1),
             outputs=draw(WEIGHT_LIMIT, np.int8, size, EMBEDDING_DIM),
             output_bias=draw(bias, np.int32, size),
             bonus=draw(bonus, np.int32, COUNT_LIMIT + 1),
@@ -103,7 +103,7 @@ def reference_frequencies(
             hidden += (embedding @ model.weights[p].astype(np.int64)) >> table_shift
     hidden = np.clip(hidden >> hidden_shift, 0, 511)
     query = (hidden @ model.query_weights.astype(np.int64) + model.query_bias) >> query_shift
-    gate = (hidden @ model.gate_weights.astype(np.int64) + int(model.gate_bias)) >> gate_shift
+    gate = (hidden @ model.gate_weights.astype(np.int64) + model.gate_bias.item()) >> gate_shift
     logits = model.outputs.astype(np.int64) @ np.clip(query, -1023, 1023) + model.output_bias
     logits += model.bonus[np.minimum(count_k, 7)].astype(np.int64) * int(np.clip(gate, -1023, 1023))
     steps = np.minimum((logits.max() - logits) >> logit_shift, 4095)

@@ -211,7 +211,7 @@ def test_codes_that_are_not_the_priors_are_refused(
     shape: tuple[int, ...], sizes: tuple[int, ...], fill: int
 ) -> None:
     prior, _, _ = example()
-    with pytest.raises(ValueError, match="a prior for|outside of their sizes"):
+    with pytest.raises(ValueError, match=r"a prior for|outside of their sizes"):
         encode_pieces(np.full(shape, fill), sizes, prior)
 
 

@@ -186,8 +186,10 @@ class SymbolEvaluator:
             `[n, K]`, each at least 1, each row adding up to 2^20.
         """
         logits = self._logits(positions, neighbours_npq, earlier_nq, counts_nk)
-        below = logits.max(axis=1, keepdims=True) - logits
-        steps = np.minimum(below.astype(np.int32) >> self._logit_shift, _EXP_ENTRIES - 1)
+        # In float32 a difference could pass 2^24 and be rounded.
+        whole = logits.astype(np.int32)
+        below = whole.max(axis=1, keepdims=True) - whole
+        steps = np.minimum(below >> self._logit_shift, _EXP_ENTRIES - 1)
         weights = exponentials()[steps]
         scale = (TOTAL - self.size) / weights.sum(axis=1, keepdims=True)
         frequencies: NDArray[np.int64] = (weights * scale).astype(np.int64) + 1

@@ -13,6 +13,7 @@ from squeeze_cli.quantizers import QUANTIZERS, create_quantizer
 from squeeze_cli.quantizers.base import Quantizer
 
 B, N, C, D = 3, 35, 24, 8
+OPTIONS_OF_TRAINING = {"encoder_lr_factor"}
 
 
 def small(name: str, **changes: object) -> QuantizerConfig:
@@ -134,7 +135,10 @@ def test_state_dict_restores_the_same_codes(quantizer: Quantizer, name: str) -> 
 
 
 def test_every_declared_option_changes_something(name: str) -> None:
-    """An option that a quantizer claims to take and ignores is a lie in `--help`."""
+    """An option that a quantizer claims to take and ignores is a lie in `--help`.
+
+    Options of training change no network that is not trained: tests/training/test_optimizers.py.
+    """
     changes = {
         "codebook_size": 32, "bottleneck_dim": 5, "num_quantizers": 2, "levels": (3, 3),
         "decay": 0.5, "commitment_weight": 3.0, "entropy_loss_weight": 5.0,
@@ -151,8 +155,16 @@ def test_every_declared_option_changes_something(name: str) -> None:
         return [*losses, quantizer.eval()(tokens).features.sum().item()]
 
     plain = fingerprint()
-    for option in QUANTIZERS[name].options:
+    for option in QUANTIZERS[name].options - OPTIONS_OF_TRAINING:
         assert fingerprint(**{option: changes[option]}) != plain, option
+
+
+def test_an_encoder_has_parameters_where_its_rate_can_be_set(
+    quantizer: Quantizer, name: str
+) -> None:
+    encoder = {id(parameter) for parameter in quantizer.encoder_parameters()}
+    assert encoder <= {id(parameter) for parameter in quantizer.parameters()}
+    assert bool(encoder) == ("encoder_lr_factor" in QUANTIZERS[name].options)
 
 
 @pytest.mark.parametrize("kind", ["vq", "rvq"])

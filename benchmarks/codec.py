@@ -1,0 +1,259 @@
+"""The codec of a finished run: speed, memory, size and distortion, beside FAISS on the same features.
+
+    python -m benchmarks.codec runs/vq --data-dir ../shared/data --json codec.json
+
+Sizes are those of the whole file of the test split's codes. Speeds are the best of `--repeat` turns
+in which every method takes its turn, so that noise meets all; they are of this machine, compare them
+with one another. Memory is the peak of what Python and NumPy allocate (tracemalloc) while codes of
+1 and of 4 times 256 images go through. Features are those that the quantizer sees, each channel with
+zero mean and unit variance over the training split; FAISS is trained on those of the training split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+
+from squeeze_cli.codec.container import BATCH_IMAGES, CodesFile, encode_codes, write_codes
+from squeeze_cli.codec.prior import CodePrior
+from squeeze_cli.codec.prior_file import read_prior
+from squeeze_cli.codec.rates import measure_codes
+from squeeze_cli.console import Reporter
+from squeeze_cli.errors import SqueezeError
+from squeeze_cli.files import write_text_atomically
+from squeeze_cli.reports.tables import fixed
+from squeeze_cli.training.evaluation import TrainedRun, load_run
+from squeeze_cli.training.fit import load_splits
+from squeeze_cli.training.sources import open_sources
+
+FAISS_FACTORIES = ("OPQ16,PQ16x8", "RQ4x8")
+MEBIBYTE = 2**20
+Figures = dict[str, Any]
+
+
+class RunCodec:
+    """A run's test images as features, and its codes as files in a folder of the benchmark's own."""
+
+    def __init__(self, run: TrainedRun, features_nchw: torch.Tensor, folder: Path) -> None:
+        self.network = run.module.network
+        self.features = features_nchw
+        self.path = folder / "codes.safetensors"
+        self.prior = read_prior(run.folder.prior_file) if run.folder.prior_file.exists() else None
+        self.codes = self.quantize()
+
+    @torch.no_grad()
+    def quantize(self) -> NDArray[np.integer]:
+        """Codes `[n, h, w, Q]` of the features, some images at a time."""
+        return torch.cat([self.network.codes(part) for part in self.features.split(64)]).numpy()
+
+    def encode(self, codes_nhwq: NDArray[np.integer], prior: CodePrior | None) -> bytes:
+        """A codes file of these codes."""
+        names = [str(i) for i in range(len(codes_nhwq))]
+        sizes = self.network.quantizer.code_sizes
+        return encode_codes(codes_nhwq, names, quantizer="", code_sizes=sizes, prior=prior)
+
+    def decode(self, prior: CodePrior | None) -> int:
+        """Read all codes of the file, some images at a time; their number."""
+        return sum(part.size for _, part in CodesFile(self.path, prior).batches())
+
+    @torch.no_grad()
+    def dequantize(self, codes_nhwq: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Features `[n * h * w, C]` of codes."""
+        codes = torch.from_numpy(codes_nhwq.astype(np.int64)).flatten(1, 2)
+        features: NDArray[np.float32] = self.network.quantizer.decode(codes).flatten(0, 1).numpy()
+        return features
+
+
+@torch.no_grad()
+def split_features(run: TrainedRun, reporter: Reporter) -> dict[str, torch.Tensor]:
+    """Features `[n, C, h, w]` of `train` and `test`."""
+    splits = load_splits(run.config, reporter)
+    samples = {"train": splits.train, "test": splits.test}
+    device = torch.device("cpu")
+    sources = open_sources(run.config, samples, run.backbone, device, reporter)
+    run.module.use_trunk(sources.trunk)
+    network = run.module.network
+    return {
+        split: torch.cat(
+            [network.features(run.module.states(inputs)) for inputs, _, _ in sources.loader(split, 64)]
+        )
+        for split in samples
+    }  # fmt: skip
+
+
+def best_seconds(jobs: dict[str, Callable[[], Any]], repeat: int) -> dict[str, float]:
+    """Seconds of each job, the least of `repeat` turns after a first one that does not count."""
+    best = dict.fromkeys(jobs, float("inf"))
+    for turn in range(repeat + 1):
+        for name, job in jobs.items():
+            start = time.perf_counter()
+            job()
+            if turn:
+                best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def peak_mebibytes(job: Callable[[], Any]) -> float:
+    """The most that the job has allocated at once."""
+    tracemalloc.start()
+    try:
+        job()
+        return tracemalloc.get_traced_memory()[1] / MEBIBYTE
+    finally:
+        tracemalloc.stop()
+
+
+def distortion(features_nc: NDArray[np.float32], decoded_nc: NDArray[np.float32]) -> Figures:
+    """Mean squared error of an entry, and mean cosine of a vector."""
+    norms = np.linalg.norm(features_nc, axis=1) * np.linalg.norm(decoded_nc, axis=1)
+    cosines = (features_nc * decoded_nc).sum(axis=1) / np.maximum(norms, 1e-12)
+    return {
+        "mse": float(np.square(features_nc - decoded_nc).mean()),
+        "cosine": float(cosines.mean()),
+    }
+
+
+def measure_coding(codec: RunCodec, prior: CodePrior | None, repeat: int) -> Figures:
+    """Sizes, speeds between codes and bytes, and memory, of one coding."""
+    content = codec.encode(codec.codes, prior)
+    write_codes(codec.path, content)
+    seconds = best_seconds(
+        {"encode": lambda: codec.encode(codec.codes, prior), "decode": lambda: codec.decode(prior)},
+        repeat,
+    )
+    figures = measure_codes(content, codec.codes, codec.features.shape[1], prior)
+    for name, taken in seconds.items():
+        figures[f"{name}_vectors_per_second"] = figures["vectors"] / taken
+    for times in (1, 4):
+        codes = np.resize(codec.codes, (times * BATCH_IMAGES, *codec.codes.shape[1:]))
+        write_codes(codec.path, codec.encode(codes, prior))
+        figures[f"encode_peak_mib_{times}x"] = peak_mebibytes(
+            lambda c=codes: codec.encode(c, prior)
+        )
+        figures[f"decode_peak_mib_{times}x"] = peak_mebibytes(lambda: codec.decode(prior))
+    return figures
+
+
+def measure_methods(
+    codec: RunCodec, train_nc: NDArray[np.float32], options: argparse.Namespace, reporter: Reporter
+) -> list[Figures]:
+    """From features to bytes and back: this run's codings and FAISS's, in turns."""
+    tokens = codec.features.permute(0, 2, 3, 1).flatten(0, 2).contiguous().numpy()
+    jobs: dict[str, Callable[[], Any]] = {}
+    results: dict[str, Figures] = {}
+    for coding, prior in codings(codec).items():
+        content = codec.encode(codec.codes, prior)
+        path = codec.path.with_name(f"{coding}.safetensors")
+        write_codes(path, content)
+        jobs[f"encode {coding}"] = lambda prior=prior: codec.encode(codec.quantize(), prior)
+        jobs[f"decode {coding}"] = lambda path=path, prior=prior: codec.dequantize(
+            CodesFile(path, prior).read()
+        )
+        results[coding] = {"bytes_per_vector": len(content) / len(tokens)}
+        results[coding] |= distortion(tokens, codec.dequantize(codec.codes))
+    for factory in options.faiss:
+        index = trained_index(factory, train_nc, reporter)
+        coded = index.sa_encode(tokens)
+        jobs[f"encode {factory}"] = lambda index=index: index.sa_encode(tokens)
+        jobs[f"decode {factory}"] = lambda index=index, coded=coded: index.sa_decode(coded)
+        results[factory] = {"bytes_per_vector": index.sa_code_size()}
+        results[factory] |= distortion(tokens, index.sa_decode(coded))
+    seconds = best_seconds(jobs, options.repeat)
+    for method, figures in results.items():
+        for way in ("encode", "decode"):
+            figures[f"{way}_vectors_per_second"] = len(tokens) / seconds[f"{way} {method}"]
+    return [{"method": method, **figures} for method, figures in results.items()]
+
+
+def codings(codec: RunCodec) -> dict[str, CodePrior | None]:
+    """The codings that the run can have."""
+    return {"packed": None} | ({} if codec.prior is None else {"prior": codec.prior})
+
+
+def trained_index(factory: str, train_nc: NDArray[np.float32], reporter: Reporter) -> Any:
+    """A FAISS index, trained; `pip install` of the dependency group `bench` brings FAISS."""
+    try:
+        import faiss
+    except ModuleNotFoundError:
+        raise SqueezeError("FAISS is missing: `uv run --group bench ...` installs it.") from None
+    index = faiss.index_factory(train_nc.shape[1], factory)
+    start = time.perf_counter()
+    index.train(train_nc)
+    reporter.say(f"Trained {factory} in {time.perf_counter() - start:.0f} s.")
+    return index
+
+
+def coding_table(results: list[Figures]) -> Table:
+    """Speeds are of codes to bytes and back alone."""
+    table = Table(title="Codes to bytes, test split", title_justify="left", box=None)
+    for heading in ("coding", "bits a vector,\nwhole file", "vectors/s\nencode", "vectors/s\ndecode",
+                    "peak MiB encode\n1x / 4x", "peak MiB decode\n1x / 4x"):  # fmt: skip
+        table.add_column(heading, justify="left" if heading == "coding" else "right")
+    for row in results:
+        speeds = [fixed(row[f"{way}_vectors_per_second"]) for way in ("encode", "decode")]
+        peaks = [
+            f"{fixed(row[f'{way}_peak_mib_1x'], 1)} / {fixed(row[f'{way}_peak_mib_4x'], 1)}"
+            for way in ("encode", "decode")
+        ]
+        table.add_row(row["coding"], fixed(row["bits_per_vector"], 2), *speeds, *peaks)
+    return table
+
+
+def method_table(results: list[Figures]) -> Table:
+    """Speeds are of features to bytes and back."""
+    table = Table(title="Features to bytes, test split", title_justify="left", box=None)
+    for heading in ("method", "bytes a\nvector", "MSE", "cosine", "vectors/s\nencode",
+                    "vectors/s\ndecode"):  # fmt: skip
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for row in results:
+        speeds = [fixed(row[f"{way}_vectors_per_second"]) for way in ("encode", "decode")]
+        rates = [fixed(row["bytes_per_vector"], 2), fixed(row["mse"], 3), fixed(row["cosine"], 3)]
+        table.add_row(row["method"], *rates, *speeds)
+    return table
+
+
+def main() -> None:
+    """Measure, show, save."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a finished run's folder")
+    parser.add_argument("--data-dir", help="in place of the run's own")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--faiss", nargs="*", default=list(FAISS_FACTORIES), help="factory strings")
+    parser.add_argument("--json", type=Path, help="a file for all figures")
+    options = parser.parse_args()
+    reporter = Reporter()
+    run = load_run(options.run, torch.device("cpu"))
+    if options.data_dir:
+        data = replace(run.config.data, data_dir=options.data_dir)
+        run = replace(run, config=replace(run.config, data=data))
+    if not run.module.network.quantizer.code_sizes:
+        raise SystemExit(f"{options.run} quantizes nothing: give a run of `squeeze train`.")
+    features = split_features(run, reporter)
+    train_nc = features["train"].permute(0, 2, 3, 1).flatten(0, 2).contiguous().numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        codec = RunCodec(run, features["test"], Path(folder))
+        coded = [measure_coding(codec, prior, options.repeat) for prior in codings(codec).values()]
+        reporter.show(coding_table(coded))
+        methods = measure_methods(codec, train_nc, options, reporter)
+        reporter.show(method_table(methods))
+    if options.json:
+        report = {"run": run.folder.name, "codings": coded, "methods": methods}
+        write_text_atomically(options.json, json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""What a run leaves besides weights: codes files, the prior, and what its record says of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from squeeze_cli.codec.container import CodesFile
+from squeeze_cli.codec.prior_file import read_prior
+from squeeze_cli.config_files import load_experiment
+from squeeze_cli.console import Reporter
+from squeeze_cli.runs import RunFolder
+from squeeze_cli.training.evaluation import load_run
+from squeeze_cli.training.fit import load_splits
+from squeeze_cli.training.sources import open_sources
+from tests.conftest import Squeeze
+
+TINY = (
+    "--model", "efficientnet-lite0", "--dataset", "synthetic", "--image-size", "64",
+    "--subset-size", "8", "--num-workers", "0", "--no-progress", "--epochs", "1", "--name", "it",
+)  # fmt: skip
+FEATURE_DIM, VECTORS = 320, 16
+
+
+def network_codes(folder: RunFolder, split: str) -> tuple[list[str], np.ndarray]:
+    """Names of a split's images, and the codes `[n, h, w, Q]` that the run's network gives them."""
+    config = load_experiment(folder.config_file, None)
+    run = load_run(folder.path, torch.device("cpu"))
+    samples = getattr(load_splits(config, Reporter()), split)
+    sources = open_sources(
+        config, {split: samples}, run.backbone, torch.device("cpu"), Reporter(progress=False)
+    )
+    network = run.module.network
+    with torch.no_grad():
+        codes = [network.codes(network.features(s)) for s, _, _ in sources.loader(split, 3)]
+    assert network.digest() == run.record["digest"]
+    return [sample.name for sample in samples], torch.cat(codes).numpy()
+
+
+def check_measured(folder: RunFolder, measured: dict[str, Any], feature_dim: int) -> None:
+    """The record's figures against the files themselves."""
+    for split in ("val", "test"):
+        figures = measured[split]
+        size = (folder.path / figures["file"]).stat().st_size
+        file = CodesFile(folder.path / figures["file"])
+        vectors = len(file) * VECTORS
+        assert (figures["images"], figures["vectors"]) == (len(file), vectors)
+        assert figures["coding"] == file.header.coding
+        assert figures["file_bytes"] == size
+        assert 0 < figures["payload_bytes"] < size
+        assert figures["bits_per_vector"] == pytest.approx(8 * size / vectors)
+        assert figures["bytes_per_image"] == pytest.approx(size / len(file))
+        assert figures["compression_ratio"] == pytest.approx(4 * feature_dim * vectors / size)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sizes"),
+    [(("--quantizer", "vq", "--codebook-size", "20"), (20,)),
+     (("--quantizer", "rvq", "--codebook-size", "8", "--num-quantizers", "3"), (8, 8, 8))],
+)  # fmt: skip
+def test_a_run_leaves_codes_that_its_prior_decodes(
+    squeeze: Squeeze, tmp_path: Path, flags: tuple[str, ...], sizes: tuple[int, ...]
+) -> None:
+    squeeze("train", *flags, *TINY)
+    folder = RunFolder(tmp_path / "runs" / "it")
+    record = folder.read_record()
+    prior = read_prior(folder.prior_file)
+    assert (prior.code_sizes, prior.grid) == (sizes, (4, 4))
+    for split in ("val", "test"):
+        names, codes = network_codes(folder, split)
+        file = CodesFile(folder.codes_folder / f"{split}.safetensors", prior)
+        assert file.names == tuple(names)
+        assert file.header.quantizer == flags[1]
+        assert np.array_equal(file.require_run(record["digest"]).read(), codes)
+    check_measured(folder, record["measured"], FEATURE_DIM)
+    for split in ("val", "test"):
+        figures = record["measured"][split]
+        overhead = 8 * figures["payload_bytes"] / figures["vectors"]
+        overhead -= figures["prior_cross_entropy_bits"]
+        assert 31 / VECTORS < overhead < 44 / VECTORS
+    decoder = record["measured"]["decoder"]
+    assert decoder["codebook_bytes"] == 4 * 64 * sum(sizes)
+    assert decoder["projection_bytes"] == 4 * (64 * FEATURE_DIM + FEATURE_DIM)
+    assert 0.97 * folder.prior_file.stat().st_size < decoder["prior_bytes"]
+    assert decoder["prior_bytes"] < folder.prior_file.stat().st_size
+    assert record["seconds"]["codes"] > 0
+
+
+def test_codes_too_large_for_a_prior_are_packed_and_it_says_so(
+    squeeze: Squeeze, tmp_path: Path
+) -> None:
+    done = squeeze("train", "--quantizer", "fsq", "--levels", "18,17,15", *TINY)
+    assert "Codes of 4590 values are packed: too many for a prior." in done.stderr
+    folder = RunFolder(tmp_path / "runs" / "it")
+    record = folder.read_record()
+    assert not folder.prior_file.exists()
+    names, codes = network_codes(folder, "test")
+    file = CodesFile(folder.codes_folder / "test.safetensors").require_run(record["digest"])
+    assert (file.header.coding, file.names) == ("packed", tuple(names))
+    assert np.array_equal(file.read(), codes)
+    check_measured(folder, record["measured"], FEATURE_DIM)
+    assert record["measured"]["test"]["coding"] == "packed"
+    assert record["measured"]["test"]["prior_cross_entropy_bits"] is None
+    assert record["measured"]["decoder"]["prior_bytes"] == 0
+    assert record["measured"]["decoder"]["codebook_bytes"] == 0  # implicit: nothing to send
+
+
+def test_where_nothing_is_quantized_nothing_is_measured(squeeze: Squeeze, tmp_path: Path) -> None:
+    squeeze("baseline", *TINY)
+    folder = RunFolder(tmp_path / "runs" / "it")
+    record = json.loads(folder.record_file.read_text())
+    assert record["measured"] is None
+    assert len(record["digest"]) == 16
+    assert not folder.prior_file.exists()
+    assert [path.name for path in folder.codes_folder.iterdir()] == ["first_batch.safetensors"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
@@ -26,10 +25,6 @@ RUN = (
     "train", "--model", "efficientnet-lite0", "--dataset", "synthetic", "--image-size", "64",
     "--subset-size", "12", "--num-workers", "0", "--epochs", "1", "--name", "it",
 )  # fmt: skip
-# One grey pixel.
-PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
-)
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -9,20 +9,72 @@ import functools
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
-from squeeze_cli import __version__
-from squeeze_cli.commands import baseline, cache, compare, evaluate, show, train
+from squeeze_cli import __version__, process_end
+from squeeze_cli.commands import (
+    baseline,
+    cache,
+    clearml_init,
+    compare,
+    decode,
+    doctor,
+    evaluate,
+    extract_embeddings,
+    show,
+    train,
+)
 from squeeze_cli.console import print_error
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.options import normalize_token
 
+
+class OneLineErrors(TyperGroup):
+    """Typer's group, but a usage error is one plain line, as all other errors are.
+
+    Typer draws a box, and imports most of rich for it: a usage error would take half as long again.
+    """
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command line; standalone, end the process with its exit code."""
+        arguments = (args, prog_name, complete_var, False, windows_expand_args)
+        if not standalone_mode:
+            return super().main(*arguments, **extra)
+        try:
+            code = super().main(*arguments, **extra)
+        except typer.Abort:
+            print_error("nothing was done.")
+            sys.exit(1)
+        except TyperException as error:
+            message = error.format_message()
+            if message:  # none where the help is shown in its place
+                print_error(_with_hint(message, getattr(error, "ctx", None)))
+            sys.exit(error.exit_code)
+        sys.exit(code or 0)
+
+
+def _with_hint(message: str, context: typer.Context | None) -> str:
+    line = " ".join(message.split()).rstrip(".")
+    return line if context is None else f"{line} (see `{context.command_path} --help`)"
+
+
 app = typer.Typer(
     name="squeeze",
+    cls=OneLineErrors,
     help="Compress the dense features of frozen vision backbones to a handful of bytes that "
     "still segment well.",
     no_args_is_help=True,
@@ -40,7 +92,11 @@ COMMANDS: tuple[tuple[str, ModuleType], ...] = (
     ("evaluate", evaluate),
     ("compare", compare),
     ("show", show),
+    ("extract-embeddings", extract_embeddings),
+    ("decode", decode),
     ("cache", cache),
+    ("clearml-init", clearml_init),
+    ("doctor", doctor),
 )
 LIST_FLAGS = ("--levels", "--class-weights")
 
@@ -111,4 +167,11 @@ def join_list_values(arguments: list[str]) -> list[str]:
 
 def main() -> None:
     """The executable `squeeze`."""
-    app(args=join_list_values(sys.argv[1:]))
+    try:
+        app(args=join_list_values(sys.argv[1:]))
+    except SystemExit as end:
+        process_end.end_process(end.code)
+        raise
+    except Exception:
+        process_end.end_process_after_error()
+        raise

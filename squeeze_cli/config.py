@@ -90,13 +90,17 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class LoggerConfig:
-    """Where metrics go besides the run record."""
+    """Where metrics go besides the run record (docs/trackers.md)."""
 
     use_tensorboard: bool = True
     use_clearml: bool = False
     project_name: str = "squeeze"
     task_name: str | None = None
     credentials_file: str | None = None
+    clearml_tags: tuple[str, ...] = ()
+    clearml_offline: bool = False
+    require_clearml: bool = False
+    auto_connect_frameworks: bool = True
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def validate(config: ExperimentConfig) -> None:
     _validate_quantizer(config.quantizer)
     _validate_model(config.model)
     _validate_numbers(config)
+    _validate_logger(config.logger)
 
 
 def _require(condition: bool, message: str) -> None:
@@ -232,3 +237,12 @@ def _validate_numbers(config: ExperimentConfig) -> None:
     _require(data.image_size >= 32, "--image-size must be 32 or more, e.g. 224.")
     _require(data.subset_size is None or data.subset_size >= 5, "--subset-size must be 5 or more.")
     _require(data.num_workers is None or data.num_workers >= 0, "--num-workers must be 0 or more.")
+
+
+def _validate_logger(logger: LoggerConfig) -> None:
+    _require(bool(logger.project_name.strip()), "--project-name must not be empty, e.g. squeeze.")
+    if logger.use_clearml:
+        _require(
+            not (logger.clearml_offline and logger.require_clearml),
+            "--clearml-offline needs no server, --require-clearml one: leave one of them out.",
+        )

@@ -24,6 +24,7 @@ from squeeze_cli.quantizers import QUANTIZERS
 
 MODEL, QUANTIZER = "Model", "Quantizer"
 TRAINING, DATA, RUN, OUTPUT = "Training", "Data", "Run", "Output"
+TRACKING = "Tracking"
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,33 @@ RUN_FLAGS = (
     Flag("dry_run", bool, ("--dry-run",), "Print the resolved configuration, do nothing.", RUN),
 )  # fmt: skip
 
+TRACKING_FLAGS = (
+    Flag("logger.use_clearml", bool, ("--use-clearml",),
+         "Report to a ClearML server too (docs/trackers.md).", TRACKING, negative="--no-clearml"),
+    Flag("logger.project_name", str, ("--project-name",), "ClearML's project. [default: squeeze]",
+         TRACKING, metavar="NAME"),
+    Flag("logger.task_name", str, ("--task-name",), "ClearML's task. [default: the run's name]",
+         TRACKING, metavar="NAME"),
+    Flag("logger.clearml_tags", list[str], ("--clearml-tag",), "Tag of the task; may be repeated.",
+         TRACKING, metavar="TAG"),
+    Flag("logger.credentials_file", str, ("--credentials", "--credentials-file"),
+         "File of `squeeze clearml-init`. [default: see docs/trackers.md]", TRACKING,
+         metavar="FILE"),
+    Flag("logger.clearml_offline", bool, ("--clearml-offline",),
+         "Record the task in an archive to import later; needs no server.", TRACKING,
+         negative="--no-clearml-offline"),
+    Flag("logger.require_clearml", bool, ("--require-clearml",),
+         "Fail where ClearML cannot be used, instead of going on without.", TRACKING,
+         negative="--no-require-clearml"),
+    Flag("logger.auto_connect_frameworks", bool, ("--no-auto-connect",),
+         "Keep ClearML from watching PyTorch and matplotlib by itself.", TRACKING,
+         negative="--auto-connect", value=False),
+    Flag("logger.use_tensorboard", bool, ("--no-tensorboard",), "Write no TensorBoard events.",
+         TRACKING, negative="--tensorboard", value=False),
+    Flag("remote_queue", str, ("--remote-queue",),
+         "Run this command on a ClearML agent that serves this queue.", TRACKING, metavar="QUEUE"),
+)  # fmt: skip
+
 OUTPUT_FLAGS = (
     Flag("json", bool, ("--json",), "Print the result as JSON on stdout.", OUTPUT),
     Flag("quiet", bool, ("--quiet",), "Say nothing but errors.", OUTPUT),
@@ -186,7 +214,9 @@ OUTPUT_FLAGS = (
     Flag("no_progress", bool, ("--no-progress",), "No progress bars.", OUTPUT),
 )  # fmt: skip
 
-BASELINE_FLAGS = (*MODEL_FLAGS, *TRAINING_FLAGS, *DATA_FLAGS, *RUN_FLAGS, *OUTPUT_FLAGS)
+BASELINE_FLAGS = (
+    *MODEL_FLAGS, *TRAINING_FLAGS, *DATA_FLAGS, *TRACKING_FLAGS, *RUN_FLAGS, *OUTPUT_FLAGS,
+)  # fmt: skip
 TRAIN_FLAGS = (*QUANTIZER_FLAGS, *BASELINE_FLAGS)
 
 
@@ -215,7 +245,7 @@ def takes(flags: Iterable[Flag]) -> Callable[[Callable[..., None]], Callable[...
 
         @functools.wraps(function)
         def command(**values: Any) -> None:
-            function(**_with_booleans(flags, values))
+            function(**_with_lists(flags, _with_booleans(flags, values)))
 
         parameters = [*own, *(p for flag in flags for p in _parameters(flag))]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -237,6 +267,12 @@ def _with_booleans(flags: Iterable[Flag], values: dict[str, Any]) -> dict[str, A
             raise UsageError(f"{flag.spellings[0]} and {flag.negative} contradict each other.")
         values[flag.parameter] = flag.value if given else not flag.value if opposite else None
     return values
+
+
+def _with_lists(flags: Iterable[Flag], values: dict[str, Any]) -> dict[str, Any]:
+    """A flag that may be repeated becomes a tuple, None where it was never given."""
+    repeated = {flag.parameter for flag in flags if flag.kind == list[str]}
+    return {k: (tuple(v) if v else None) if k in repeated else v for k, v in values.items()}
 
 
 def _parameters(flag: Flag) -> Iterable[inspect.Parameter]:

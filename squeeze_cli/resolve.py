@@ -33,6 +33,8 @@ def resolve_config(kind: str, flags: Mapping[str, Any]) -> ExperimentConfig:
     given = {p: flags[p] for p in _CONFIG_PARAMETERS if flags.get(p) is not None}
     for parameter, value in given.items():
         config = _with_value(config, _FLAGS[parameter].target, value)
+    if flags.get("remote_queue"):  # an agent's task is a ClearML task
+        config = _with_value(config, "logger.use_clearml", True)
     config = resolve_defaults(config)
     validate(config)
     _refuse_meaningless(config, given)
@@ -107,5 +109,16 @@ def _refuse_meaningless(config: ExperimentConfig, given: Mapping[str, Any]) -> N
             "--data-dir means nothing with --dataset synthetic, whose images are made on the fly: "
             "leave one of them out."
         )
+    _refuse_untracked(config, given)
     if not config.data.use_cache and given.get("data__cache_dir") is not None:
         raise UsageError("--cache-dir means nothing with --no-cache: leave one of them out.")
+
+
+def _refuse_untracked(config: ExperimentConfig, given: Mapping[str, Any]) -> None:
+    """Flags for ClearML without ClearML would be ignored in silence."""
+    only_clearml = ("project_name", "task_name", "clearml_tags", "clearml_offline",
+                    "require_clearml", "credentials_file")  # fmt: skip
+    for name in only_clearml:
+        if given.get(f"logger__{name}") and not config.logger.use_clearml:
+            flag = _spelling(_FLAGS[f"logger__{name}"])
+            raise UsageError(f"{flag} means nothing without ClearML: add --use-clearml.")

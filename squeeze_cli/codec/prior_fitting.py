@@ -22,8 +22,8 @@ from squeeze_cli.codec.prior_rounding import round_symbol, rounded_weights, weig
 
 # Larger codes would make the prior larger than what it saves, and its softmax slow.
 LARGEST_CODE = 4096
-VECTORS_PER_STEP = 2400
-PASSES = 24
+VECTORS_PER_STEP = 1200
+PASSES = 12
 LARGEST_STEPS = 400
 _LR = 3e-3
 _WEIGHT_DECAY = 0.02
@@ -54,8 +54,8 @@ def fit_prior(
         seed: of initial weights, order and dropout.
         advance: told of each step, `fitting_steps` in all.
 
-    Takes some 10 to 20 seconds on two cores for one code a vector of 512 values, three times as
-    long for four of 256.
+    Takes some 20 seconds on two cores for one code a vector of 512 values, three times that for four
+    of 256.
     """
     rows, columns = codes_nhwq.shape[1:3]
     codes = torch.from_numpy(codes_nhwq.astype(np.int64))
@@ -174,7 +174,8 @@ class SymbolNetwork(nn.Module):
         hidden = F.dropout(hidden, _HIDDEN_DROPOUT, self.training).flatten(0, 1)
         logits = self.query(hidden) @ self.outputs.T + self.output_bias
         counts = _counts_before(codes_bn, len(self.outputs))
-        return logits + self.bonus(counts) * (1 + self.gate(hidden))
+        total: Tensor = logits + self.bonus(counts) * (1 + self.gate(hidden))
+        return total
 
     def bonus(self, counts: Tensor) -> Tensor:
         """Logits that codes gain by how often they came before, where the gate is 1."""

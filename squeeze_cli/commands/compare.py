@@ -10,8 +10,12 @@ import typer
 from squeeze_cli.commands.running import check_figure_name, print_json
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import write_text_atomically
-from squeeze_cli.reports import tables
 from squeeze_cli.reports.comparison import as_json, compare_runs
+from squeeze_cli.reports.comparison_table import (
+    comparison_csv,
+    comparison_markdown,
+    comparison_table,
+)
 from squeeze_cli.reports.rate_distortion import rate_distortion
 from squeeze_cli.runs import read_runs
 
@@ -50,14 +54,14 @@ def compare(
     check_figure_name("--plot", plot)
     found = read_runs(runs)
     rows = compare_runs(found, sort)
-    for path, render in ((csv, tables.comparison_csv), (markdown, tables.comparison_markdown)):
+    for path, render in ((csv, comparison_csv), (markdown, comparison_markdown)):
         if path is not None:
             write_text_atomically(path, render(rows))
             reporter.say(f"Wrote {path}")
     if json:
         print_json(as_json(rows))
     elif rows:
-        reporter.show(tables.comparison_table(rows, reporter.out.width))
+        reporter.show(comparison_table(rows, reporter.out.width))
     else:
         reporter.say("No runs there yet: `squeeze train --help` shows how to make one.")
     if plot is not None:

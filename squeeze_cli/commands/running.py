@@ -12,6 +12,7 @@ from squeeze_cli.config import ExperimentConfig
 from squeeze_cli.config_files import load_experiment, to_mapping
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
+from squeeze_cli.importing import uncollected
 from squeeze_cli.resolve import check_resumed, resolve_config
 from squeeze_cli.runs import RunFolder, create_run, find_resumable
 
@@ -33,11 +34,15 @@ def run_command(kind: str, flags: Mapping[str, Any]) -> None:
     if flags.get("dry_run"):
         _print_plan(config, run, bool(flags.get("json")))
         return
+    if flags.get("remote_queue"):
+        _send_away(config, flags, reporter)
+        return
     resume = run is not None
     run = run or create_run(config, overwrite=bool(flags.get("overwrite")))
     reporter.say(f"{'Resuming' if resume else 'Training'} {run.path}")
 
-    from squeeze_cli.training.fit import fit_experiment
+    with uncollected():
+        from squeeze_cli.training.fit import fit_experiment
 
     record = fit_experiment(config, run, reporter, resume=resume)
     if flags.get("json"):
@@ -47,6 +52,21 @@ def run_command(kind: str, flags: Mapping[str, Any]) -> None:
 
     reporter.show(result_table(record))
     reporter.show(f"Run folder: {run.path}\nCompare:    squeeze compare {config.output_dir}")
+
+
+def _send_away(config: ExperimentConfig, flags: Mapping[str, Any], reporter: Reporter) -> None:
+    """Let a ClearML agent run this very command; on the agent it runs as if without the flag."""
+    if flags.get("resume"):
+        raise UsageError("--resume works on a folder here: it means nothing with --remote-queue.")
+    if config.logger.clearml_offline:
+        raise UsageError("--remote-queue needs a server: leave --clearml-offline out.")
+    from squeeze_cli.trackers.remote import send_to_queue
+
+    sent = send_to_queue(config, flags["remote_queue"], sys.argv[1:], reporter)
+    if flags.get("json"):
+        print_json(sent)
+    else:
+        reporter.show(f"Sent to {sent['queue']}: {sent['page']}")
 
 
 def make_reporter(flags: Mapping[str, Any]) -> Reporter:

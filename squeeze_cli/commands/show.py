@@ -29,7 +29,10 @@ def show(
     best: Annotated[bool, typer.Option("--best", help="Those with the highest IoU.")] = False,
     worst: Annotated[bool, typer.Option("--worst", help="Those with the lowest IoU.")] = False,
     random: Annotated[bool, typer.Option("--random", help="Any, drawn by --seed.")] = False,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of --random.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", help=r"Of --random. \[default: 0]", show_default=False),
+    ] = None,
     split: Annotated[
         Literal["test", "val"], typer.Option("--split", help="Which images.")
     ] = "test",
@@ -57,10 +60,12 @@ def show(
     choices = [name for name, on in (("best", best), ("worst", worst), ("random", random)) if on]
     if len(choices) > 1:
         raise UsageError(f"--{choices[0]} and --{choices[1]} contradict each other: take one.")
+    if seed is not None and not random:
+        raise UsageError("--seed means nothing without --random: add it, or leave --seed out.")
     check_figure_name("--out", out)
     from squeeze_cli.training.showing import Choice, show_run
 
-    choice = Choice(how=choices[0] if choices else "spread", count=images, seed=seed)
+    choice = Choice(how=choices[0] if choices else "spread", count=images, seed=seed or 0)
     result = show_run(run, split, choice, reporter, baseline=baseline, out=out, flags=flags)
     if flags.get("json"):
         print_json(result)

@@ -29,6 +29,13 @@ def upsample_bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return rows @ (maps.contiguous() @ columns.T)
 
 
+def upsample_bilinear_backward(gradient: Tensor, size: tuple[int, int]) -> Tensor:
+    """The gradient `[..., h, w]` of maps of `size` (h, w), from that of their upsampled ones."""
+    rows = _interpolation_matrix(size[0], gradient.shape[-2], gradient.device, gradient.dtype)
+    columns = _interpolation_matrix(size[1], gradient.shape[-1], gradient.device, gradient.dtype)
+    return (rows.T @ gradient) @ columns
+
+
 @lru_cache(maxsize=32)
 def _interpolation_matrix(
     given: int, wanted: int, device: torch.device, dtype: torch.dtype

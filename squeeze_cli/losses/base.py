@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from squeeze_cli.heads.upsampling import upsample_bilinear
+
 IGNORE_INDEX = 255
 
 
@@ -31,6 +33,20 @@ class SegmentationLoss(nn.Module):
     def parts(self, log_probs: Tensor, target: Tensor) -> dict[str, Tensor]:
         """The weighted parts by name; `log_probs` `[B, K, H, W]`, `target` `[B, H, W]` int64."""
 
+    def parts_of_maps(self, maps: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The parts of logits that are yet to be upsampled, and the class that each pixel is given.
+
+        Args:
+            maps: logits `[B, K, h, w]`, which bilinear upsampling brings to the target's size.
+            target: `[B, H, W]` int64.
+
+        Returns:
+            The parts as `parts` gives them, and predictions `[B, H, W]` of an integer type.
+        """
+        logits = upsample_bilinear(maps, (target.shape[1], target.shape[2]))
+        predictions = logits.detach().max(dim=1).indices
+        return self.parts(logits.log_softmax(dim=1), target), predictions
+
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The scalar loss of logits `[B, K, H, W]` for targets `[B, H, W]` in 0..K-1 or 255."""
         return sum_parts(self.parts(logits.log_softmax(dim=1), target))
@@ -46,11 +62,15 @@ class SegmentationLoss(nn.Module):
         """log p of the target `[B, H, W]` and the pixels' weights (0 where ignored)."""
         # torch's nll_loss picks the target's entry, 0 where ignored, with a fast backward pass.
         log_pt = -F.nll_loss(log_probs, target, reduction="none", ignore_index=IGNORE_INDEX)
+        _, weights = self.pixel_weights(target, log_probs.shape[1])
+        return log_pt, weights
+
+    def pixel_weights(self, target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+        """The target with 0 where it is ignored, and the pixels' weights (0 there), float32."""
         valid = target != IGNORE_INDEX
-        weights = self.weights_for(log_probs.shape[1])
-        if weights is None:
-            return log_pt, valid.to(log_probs)
-        return log_pt, weights[target.masked_fill(~valid, 0)] * valid
+        inside = target.masked_fill(~valid, 0)
+        weights = self.weights_for(classes)
+        return inside, valid.float() if weights is None else weights[inside] * valid
 
 
 def sum_parts(parts: dict[str, Tensor]) -> Tensor:

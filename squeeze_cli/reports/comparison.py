@@ -68,7 +68,7 @@ def compare_runs(
     """
     baselines = baseline_scores([r for _, r in runs if isinstance(r, dict)])
     rows = _mark_front(
-        [(_row(run, record, baselines), _setting_if_known(record)) for run, record in runs]
+        [(_row(run, record, baselines), known_setting(record)) for run, record in runs]
     )
     column = (sort or "test_iou").replace("-", "_")
     if column not in SORTABLE:
@@ -172,7 +172,8 @@ def setting(record: Mapping[str, Any]) -> Any:
     )  # fmt: skip
 
 
-def _setting_if_known(record: dict[str, Any] | SqueezeError) -> Any:
+def known_setting(record: Mapping[str, Any] | SqueezeError) -> Any:
+    """As `setting`, and None for a record that cannot be read or lacks it."""
     try:
         return None if isinstance(record, SqueezeError) else setting(record)
     except (KeyError, TypeError, AttributeError):

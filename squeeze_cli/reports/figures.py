@@ -15,6 +15,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, ScalarFormatter
 
+from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import replacing
 from squeeze_cli.quantizers import QUANTIZERS
 from squeeze_cli.reports.labels import place_labels
@@ -35,12 +36,16 @@ DPI = 150
 def save_figure(figure: Figure, path: Path, dpi: int = DPI) -> None:
     """Write the figure as what the path's ending says (png or svg), whole or not at all.
 
-    The same figure gives the same bytes: no date, no random ids.
+    The same figure gives the same bytes: no date, no random ids. Raises SqueezeError where the file
+    cannot be written.
     """
     suffix = path.suffix.lower().removeprefix(".")
     metadata = {"Date": None} if suffix == "svg" else None
-    with replacing(path) as temporary, rc_context({"svg.hashsalt": "squeeze"}):
-        figure.savefig(temporary, format=suffix, dpi=dpi, metadata=metadata)
+    try:
+        with replacing(path) as temporary, rc_context({"svg.hashsalt": "squeeze"}):
+            figure.savefig(temporary, format=suffix, dpi=dpi, metadata=metadata)
+    except OSError as error:
+        raise SqueezeError(f"Cannot write {path}: {error.strerror}; name another file.") from None
 
 
 def rate_distortion_figure(panels: Sequence[Panel]) -> Figure:

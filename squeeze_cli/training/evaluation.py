@@ -45,13 +45,8 @@ def load_run(
     it was trained on.
     """
     folder = RunFolder(path)
-    record = folder.read_record()
-    if record["status"] != "finished":
-        raise SqueezeError(
-            f"{path} is {record['status']}, not finished: `squeeze train --resume --name "
-            f"{path.name}` goes on with it."
-        )
-    config = config or load_experiment(folder.config_file, None)
+    record, own_config = require_finished(folder)
+    config = config or own_config
     backbone = create_backbone(config.model, config.data.image_size)
     if backbone.weights_digest() != record["model"]["weights_digest"]:
         raise SqueezeError(
@@ -62,6 +57,17 @@ def load_run(
     load_best(module, folder)
     module.eval().to(device)
     return TrainedRun(folder, config, record, backbone, module)
+
+
+def require_finished(folder: RunFolder) -> tuple[dict[str, Any], ExperimentConfig]:
+    """Record and configuration of a finished run; SqueezeError for one that is not."""
+    record = folder.read_record()
+    if record["status"] != "finished":
+        raise SqueezeError(
+            f"{folder.path} is {record['status']}, not finished: `squeeze train --resume --name "
+            f"{folder.name}` goes on with it."
+        )
+    return record, load_experiment(folder.config_file, None)
 
 
 def reconfigured(folder: RunFolder, flags: Mapping[str, Any]) -> ExperimentConfig:

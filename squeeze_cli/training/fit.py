@@ -6,7 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from squeeze_cli.data.splits import SplitSamples, build_splits
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.losses import create_loss
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.trackers import create_trackers
+from squeeze_cli.trackers import Trackers, open_trackers
 from squeeze_cli.training.build import build_network
 from squeeze_cli.training.callbacks import RecordKeeper, TrainingProgress, checkpoint_callbacks
 from squeeze_cli.training.checkpoints import load_best
@@ -129,18 +129,21 @@ def fit_experiment(
         record["seconds"]["total"] = earlier + time.perf_counter() - begin
         run.write_record(plain(record))
 
-    try:
-        _run_stages(config, run, reporter, record, save, resume)
-    except KeyboardInterrupt:
-        save("interrupted")
-        raise
-    except BaseException as error:
-        if isinstance(error, SqueezeError) and not resume and "model" not in record:
-            run.discard()
+    with ExitStack() as stack:  # the trackers close after the record is whole
+        try:
+            trackers = stack.enter_context(open_trackers(config, run, record, reporter))
+            _run_stages(config, run, reporter, record, save, resume, trackers)
+        except KeyboardInterrupt:
+            save("interrupted")
             raise
-        save("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
-        raise
-    save("finished")
+        except BaseException as error:
+            if isinstance(error, SqueezeError) and not resume and "model" not in record:
+                record["status"] = "failed"  # for the trackers
+                run.discard()
+                raise
+            save("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+            raise
+        save("finished")
     return run.read_record()
 
 
@@ -151,6 +154,7 @@ def _run_stages(
     record: dict[str, Any],
     save: Any,
     resume: bool,
+    trackers: Trackers,
 ) -> None:
     experiment = set_up(config, reporter)
     module, sources, training = experiment.module, experiment.sources, config.training
@@ -174,7 +178,7 @@ def _run_stages(
 
     start = time.perf_counter()
     with _quiet_libraries(reporter):
-        trainer = _trainer(config, run, experiment.device, reporter, update)
+        trainer = _trainer(config, run, experiment.device, reporter, update, trackers)
         _fit(
             trainer, module,
             sources.loader("train", batch, seed=training.seed, shuffle=True),
@@ -199,7 +203,12 @@ def _run_stages(
 
 
 def _trainer(
-    config: ExperimentConfig, run: RunFolder, device: torch.device, reporter: Reporter, update: Any
+    config: ExperimentConfig,
+    run: RunFolder,
+    device: torch.device,
+    reporter: Reporter,
+    update: Any,
+    trackers: Trackers,
 ) -> pl.Trainer:
     training = config.training
     limit: int | float = training.max_batches or 1.0
@@ -212,7 +221,7 @@ def _trainer(
         limit_val_batches=limit,
         limit_test_batches=limit,
         num_sanity_val_steps=0,
-        logger=create_trackers(config, run, reporter),
+        logger=trackers.loggers,
         callbacks=[
             *checkpoint_callbacks(run),
             TrainingProgress(reporter),

@@ -100,12 +100,11 @@ class BaselineSegmentationModule(pl.LightningModule):
     def _shared_step(self, batch: Batch, split: str) -> Tensor:
         inputs, masks, _ = batch
         masks = masks.long()
-        height, width = masks.shape[-2:]
-        logits, output = self.predict_logits(self.states(inputs), (height, width))
-        parts = self.loss.parts(logits.log_softmax(dim=1), masks)
+        output = self.network(self.states(inputs))
+        parts, predictions = self.loss.parts_of_maps(output.logits.float(), masks)
         segmentation_loss = sum_parts(parts)
         total = self._total_loss(segmentation_loss, output)
-        self._segmentation[split].update(logits.detach().max(dim=1).indices, masks)
+        self._segmentation[split].update(predictions, masks)
         self._observe_output(output, split)
         if len(parts) > 1:
             self._add({f"loss_{name}": value for name, value in parts.items()})

@@ -11,7 +11,7 @@ from typing import Any
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.reports.comparison import setting
+from squeeze_cli.reports.comparison import known_setting, setting
 from squeeze_cli.reports.figures import save_figure
 from squeeze_cli.reports.pictures import picture_grid
 from squeeze_cli.runs import RECORD_NAME, RunFolder, read_runs
@@ -144,7 +144,7 @@ def find_baseline(run: RunFolder, record: Mapping[str, Any], split: str) -> RunF
     for other, read in read_runs(neighbours):
         if not isinstance(read, dict) or read.get("kind") != "baseline":
             continue
-        if read.get("status") != "finished" or setting(read) != setting(record):
+        if read.get("status") != "finished" or known_setting(read) != setting(record):
             continue
         if read["data"].get("digest") == record["data"].get("digest"):
             return other

@@ -73,6 +73,9 @@ def test_dry_run_prints_a_configuration_that_runs_and_does_nothing(
         (("train", "--quantizer", "rvq", "--num-quantizers", "0"), "must be 1 or more"),
         (("train", "--quantizer", "lfq", "--codebook-size", "500"), "256 or 512"),
         (("train", "--levels", "a,b"), "no list of numbers"),
+        (("train", "--quantizer", "vqq"), "not one of 'vq'"),
+        (("train", "--rounds", "3"), "--rounds (see `squeeze train --help`)"),
+        (("trani",), "Did you mean 'train'? (see `squeeze --help`)"),
         (("train", "--quiet", "--verbose"), "contradict"),
         (("train", "--add-adapter", "--no-add-adapter"), "contradict"),
         (("train", "--resume", "--name", "nothing"), "There is no run"),
@@ -92,8 +95,9 @@ def test_mistakes_are_one_line_that_names_the_mend(
     done = squeeze(*arguments, code=1 if arguments[0] in ("compare", "evaluate") else 2)
     assert part in " ".join(done.stderr.split())
     assert done.stdout == ""
-    if done.stderr.startswith("Error:"):
-        assert len(done.stderr.strip().splitlines()) == 1
+    lines = done.stderr.strip().splitlines()
+    assert lines[-1].startswith("Error: ")
+    assert not any(line.startswith(("Error: ", "Usage: ")) for line in lines[:-1])
 
 
 def test_a_usage_error_leaves_no_folder(squeeze: Squeeze, tmp_path: Path) -> None:

@@ -107,3 +107,43 @@ def test_focal_with_gamma_zero_is_cross_entropy() -> None:
     logits, target = example()
     assert torch.allclose(FocalLoss(gamma=0.0)(logits, target), F.cross_entropy(logits, target))
     assert FocalLoss()(logits, target) < F.cross_entropy(logits, target)
+
+
+@pytest.mark.parametrize("weights", [None, (1.0, 3.0, 0.5)])
+def test_of_maps_it_is_the_same_as_of_their_upsampled_logits(
+    name: str, weights: tuple[float, ...] | None
+) -> None:
+    loss = create_loss(ModelConfig(loss_type=name, class_weights=weights))
+    maps = example()[0].requires_grad_()
+    target = torch.randint(0, 3, (B, 17, 23), generator=torch.Generator().manual_seed(1))
+    target[0, :4] = IGNORE_INDEX
+    parts, predictions = loss.parts_of_maps(maps, target)
+    logits = F.interpolate(maps, (17, 23), mode="bilinear", align_corners=False)
+    expected = loss.parts(logits.log_softmax(dim=1), target)
+    assert parts.keys() == expected.keys()
+    assert torch.equal(predictions.long(), logits.argmax(dim=1))
+    scale = 3.0  # the gradient must follow what comes after the loss
+    for ours, theirs in zip(parts.values(), expected.values(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+        (a,) = torch.autograd.grad(scale * ours, maps, retain_graph=True)
+        (b,) = torch.autograd.grad(scale * theirs, maps, retain_graph=True)
+        torch.testing.assert_close(a, b)
+
+
+def test_of_maps_ignored_pixels_alone_cost_nothing_and_equals_go_to_the_first(name: str) -> None:
+    loss = create_loss(ModelConfig(loss_type=name))
+    maps = torch.zeros(B, K, H, W, requires_grad=True)
+    parts, predictions = loss.parts_of_maps(maps, torch.full((B, 11, 13), IGNORE_INDEX))
+    total = sum(parts.values())
+    assert total == 0
+    (gradient,) = torch.autograd.grad(total, maps)
+    assert torch.equal(gradient, torch.zeros_like(maps))
+    assert predictions.max() == 0
+
+
+def test_of_diverged_maps_predictions_stay_classes(name: str) -> None:
+    loss = create_loss(ModelConfig(loss_type=name))
+    _, predictions = loss.parts_of_maps(
+        torch.full((B, K, H, W), float("nan")), torch.zeros(B, 11, 13, dtype=torch.int64)
+    )
+    assert 0 <= int(predictions.min()) <= int(predictions.max()) < K

@@ -135,6 +135,22 @@ def test_mapped_states_are_the_same_as_those_in_memory(
         assert torch.equal(a, b)
 
 
+def test_states_that_fit_in_memory_are_read_from_disk_once(
+    backbone: Backbone, samples: list[Sample], tmp_path: Path
+) -> None:
+    """Whatever happens to the files after the start, every epoch sees what was read then."""
+    dataset = prepared(backbone, samples, tmp_path)
+    loader = table.state_loader(dataset, 4, seed=1, shuffle=True)
+    first = [states.clone() for states, _, _ in loader]
+    for path in tmp_path.rglob("*.safetensors"):
+        with path.open("r+b") as file:  # in place: a memory map would show it
+            file.write(bytes(path.stat().st_size))
+    assert all(states.abs().max() > 0 for states in first)
+    for a, (b, masks, _) in zip(first, loader, strict=True):
+        assert torch.equal(a, b)
+        assert masks.max() > 0
+
+
 def damage(cache: Path, position: int = -7) -> Path:
     (shard,) = cache.rglob("*.safetensors")
     data = bytearray(shard.read_bytes())

@@ -11,7 +11,7 @@ import pytest
 
 from squeeze_cli.errors import UsageError
 from squeeze_cli.reports.comparison import ComparisonRow, compare_runs
-from squeeze_cli.reports.tables import COLUMNS, comparison_csv, comparison_markdown
+from squeeze_cli.reports.comparison_table import COLUMNS, comparison_csv, comparison_markdown
 from squeeze_cli.runs import read_runs
 from tests.conftest import Squeeze
 from tests.records import record, write

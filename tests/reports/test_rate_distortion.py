@@ -115,6 +115,13 @@ def test_svg_is_the_same_each_time(squeeze: Squeeze, runs: Path) -> None:
     assert b"</svg>" in (runs / "a.svg").read_bytes()
 
 
+def test_a_place_that_cannot_be_written_is_a_plain_error(squeeze: Squeeze, runs: Path) -> None:
+    (runs / "file").write_text("in the way")
+    done = squeeze("compare", "runs", "--json", "--plot", "file/plot.png", code=1)
+    assert done.stderr.startswith("Error: Cannot write file/plot.png: ")
+    assert (runs / "file").read_text() == "in the way"
+
+
 def test_another_ending_is_refused_before_anything_is_read(squeeze: Squeeze, runs: Path) -> None:
     for name in ("plot.jpg", "plot"):
         done = squeeze("compare", "nowhere", "--plot", name, code=2)

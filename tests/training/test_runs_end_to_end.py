@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from squeeze_cli.codec.container import CodesFile
+from squeeze_cli.codec.prior_file import read_prior
 from squeeze_cli.quantizers import QUANTIZERS
 from tests.conftest import EXECUTABLE, Squeeze
 
@@ -44,9 +46,17 @@ def test_a_run_leaves_all_that_the_readme_says(
         assert len(run["metrics"][split]["per_class_iou"]) == 3
     levels = len(run["quantizer"]["code_sizes"])
     assert len(run["metrics"]["val"].get("codebook_perplexity", [])) == levels
-    with safe_open(folder / "codes" / "val.safetensors", "pt") as codes:
-        names = json.loads(codes.metadata()["names"])
-        assert codes.get_tensor("codes").shape == (len(names), 4, 4, levels)
+    if levels:
+        prior = read_prior(folder / "prior.safetensors")
+        for split in ("val", "test"):
+            measured = run["measured"][split]
+            path = folder / measured["file"]
+            codes = CodesFile(path, prior).require_run(run["digest"])
+            assert codes.read().shape == (measured["images"], 4, 4, levels)
+            assert measured["file_bytes"] == path.stat().st_size
+            assert measured["images"] == run["data"][f"{split}_images"]
+    else:
+        assert run["measured"] is None
     with safe_open(folder / "codes" / "first_batch.safetensors", "pt") as first:
         assert first.get_tensor("features").shape == first.get_tensor("quantized").shape
     assert "mean IoU" in done.stdout

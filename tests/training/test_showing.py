@@ -100,6 +100,7 @@ def test_without_a_usable_baseline_its_row_is_left_out_with_a_note(
     ("arguments", "code", "part"),
     [
         (("--best", "--random"), 2, "--best and --random contradict"),
+        (("--seed", "3"), 2, "nothing without --random"),
         (("--out", "picture.jpg"), 2, ".png or .svg"),
         (("--images", "0"), 2, "--images"),
         (("--baseline", "nowhere"), 1, "holds no run.json"),
@@ -127,6 +128,8 @@ def test_the_baseline_of_the_same_split_is_preferred(tmp_path: Path) -> None:
     neighbour(tmp_path, "b")
     neighbour(tmp_path, "stopped", status="interrupted")
     write(tmp_path, "broken", "{")
+    write(tmp_path, "a-lacking", {"kind": "baseline", "status": "finished", "model": {"x": 1},
+                                  "data": {"digest": "d1"}})  # fmt: skip
     found = find_baseline(run, run.read_record(), "test")
     assert found is not None
     assert found.name == "b"

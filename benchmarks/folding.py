@@ -1,0 +1,154 @@
+"""project_out folded into the head against project_out, then the head: forward and backward.
+
+    python -m benchmarks.folding --batch-size 4
+
+For each head three ways from code vectors to logits, and back to the gradients of code vectors,
+project_out and head:
+
+- plain: project_out makes all channels, the head's layers run as torch runs them (for DeepLab
+  torchvision's own DeepLabHead);
+- unfolded: project_out, then ours, which skips what only multiplies padding;
+- folded: ours, project_out within the first convolutions.
+
+Differences are to `plain`: the largest of any logit, and of any gradient entry relative to the
+largest entry of that gradient.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+
+from benchmarks.machine import show
+from squeeze_cli.heads.base import SegmentationHead
+from squeeze_cli.heads.convolutional import ConvolutionalHead
+from squeeze_cli.heads.deeplab_head import DeepLabSegmentationHead
+from squeeze_cli.quantizers.base import AffineMap
+
+WARM_UP = 2
+HEADS: dict[str, tuple[type[SegmentationHead], int, int, int]] = {
+    # class, channels, grid at 224 px, classes
+    "vit": (ConvolutionalHead, 768, 7, 21),
+    "deeplab": (DeepLabSegmentationHead, 2048, 28, 3),
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way's least time an image, and how far its outcome is from the plain one's."""
+
+    ms_an_image: float
+    logit_difference: float
+    gradient_difference: float
+
+
+def ways(head: SegmentationHead, projection: nn.Linear) -> dict[str, Callable[[Tensor], Tensor]]:
+    """From code vectors `[B, d, h, w]` to logits."""
+
+    def project(vectors: Tensor) -> Tensor:
+        features: Tensor = projection(vectors.permute(0, 2, 3, 1))
+        return features.permute(0, 3, 1, 2)
+
+    def plain(vectors: Tensor) -> Tensor:
+        layers = head.layers if isinstance(head, DeepLabSegmentationHead) else head
+        logits: Tensor = layers(project(vectors).contiguous())
+        return logits
+
+    def unfolded(vectors: Tensor) -> Tensor:
+        logits: Tensor = head(project(vectors))
+        return logits
+
+    def folded(vectors: Tensor) -> Tensor:
+        return head.forward_folded(vectors, AffineMap(projection.weight, projection.bias))
+
+    return {"plain": plain, "unfolded": unfolded, "folded": folded}
+
+
+def step(
+    way: Callable[[Tensor], Tensor], vectors: Tensor, parameters: list[Tensor]
+) -> tuple[float, Tensor, list[Tensor]]:
+    """Milliseconds, logits and gradients of a forward and backward pass."""
+    start = time.perf_counter()
+    logits = way(vectors)
+    gradients = torch.autograd.grad(logits.square().mean(), [vectors, *parameters])
+    return (time.perf_counter() - start) * 1000, logits.detach(), list(gradients)
+
+
+def compare(name: str, options: argparse.Namespace) -> dict[str, Way]:
+    """All ways of one head, in turn."""
+    kind, channels, grid, classes = HEADS[name]
+    torch.manual_seed(0)
+    head = kind(channels, classes)
+    for module in head.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # or each way would draw its own
+    projection = nn.Linear(options.bottleneck_dim, channels)
+    vectors = torch.randn(options.batch_size, grid, grid, options.bottleneck_dim)
+    vectors = vectors.permute(0, 3, 1, 2).requires_grad_()
+    parameters = [*projection.parameters(), *head.parameters()]
+    each = ways(head, projection)
+    least = dict.fromkeys(each, float("inf"))
+    outcomes: dict[str, tuple[Tensor, list[Tensor]]] = {}
+    for number in range(options.repeats + WARM_UP):
+        for label, way in each.items():
+            ms, logits, gradients = step(way, vectors, parameters)
+            outcomes[label] = logits, gradients
+            if number >= WARM_UP:
+                least[label] = min(least[label], ms)
+    logits, gradients = outcomes["plain"]
+    return {
+        label: Way(
+            least[label] / options.batch_size,
+            float((outcomes[label][0] - logits).abs().max()),
+            max(_relative(a, b) for a, b in zip(outcomes[label][1], gradients, strict=True)),
+        )
+        for label in each
+    }
+
+
+def _relative(value: Tensor, reference: Tensor) -> float:
+    return float((value - reference).abs().max() / reference.abs().max().clamp_min(1e-12))
+
+
+def main() -> None:
+    """Time, compare, print, save."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--bottleneck-dim", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    options = parser.parse_args()
+    title = f"Head, forward and backward, batch size {options.batch_size}, least of each"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("head")
+    table.add_column("way")
+    for heading in ("ms an image", "ratio", "logits differ by", "gradients by"):
+        table.add_column(heading, justify="right")
+    figures: dict[str, Any] = {"batch_size": options.batch_size}
+    for name in HEADS:
+        found = compare(name, options)
+        figures[name] = {label: asdict(way) for label, way in found.items()}
+        for label, way in found.items():
+            table.add_row(
+                name,
+                label,
+                f"{way.ms_an_image:.1f}",
+                f"{way.ms_an_image / found['plain'].ms_an_image:.2f}",
+                f"{way.logit_difference:.0e}",
+                f"{way.gradient_difference:.0e}",
+            )
+    show(table, figures, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The machine that figures were measured on, in a line, and how benchmarks give them out."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+
+def describe_machine() -> str:
+    """Processor, usable cores, memory and the versions that decide the speed."""
+    import psutil
+
+    from squeeze_cli.training.devices import available_cores
+
+    memory_gib = psutil.virtual_memory().total / 2**30
+    return (
+        f"{_processor()}, {available_cores()} cores, {memory_gib:.0f} GiB; "
+        f"{platform.system()}, Python {platform.python_version()}, torch {version('torch')}"
+    )
+
+
+def show(table: RenderableType, figures: dict[str, Any], file: Path | None) -> None:
+    """Print the table and the machine; write the figures as JSON where a file is wanted."""
+    from squeeze_cli.files import write_text_atomically
+
+    console = Console(highlight=False)
+    machine = describe_machine()
+    console.print(table)
+    console.print(machine, soft_wrap=True)
+    if file is not None:
+        text = json.dumps({"machine": machine, **figures}, indent=2)
+        write_text_atomically(file, text + "\n")
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or os.uname().machine
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,51 @@
+"""What both contenders of `benchmarks.training` start from: the same images and weights.
+
+    python -m benchmarks.starting_point FOLDER
+
+Reads FOLDER/config.yaml; writes FOLDER/splits.json (paths of image and trimap by split) and
+FOLDER/initial.pt (the network as `squeeze train` initializes it: PCA, k-means, a random head).
+Its time is nobody's: `squeeze train` does the same again on its own clock.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from squeeze_cli.config_files import load_experiment
+from squeeze_cli.console import Reporter
+from squeeze_cli.data.samples import FileSample
+from squeeze_cli.training.fit import set_up
+from squeeze_cli.training.initialize import initialize_network
+
+
+def main() -> None:
+    """Set the experiment up without a store, initialize the network, save."""
+    folder = Path(sys.argv[1])
+    config = load_experiment(folder / "config.yaml", None)
+    config = replace(config, data=replace(config.data, use_cache=False))
+    experiment = set_up(config, Reporter(quiet=True))
+    network, training = experiment.module.network, config.training
+    states = experiment.sources.states(
+        "train", training.batch_size, training.seed, experiment.device
+    )
+    initialize_network(network, states, training.batch_size, training.seed)
+    torch.save(network.state_dict(), folder / "initial.pt")
+    splits = {
+        name: [_paths(sample) for sample in getattr(experiment.splits, name)]
+        for name in ("train", "val", "test")
+    }
+    (folder / "splits.json").write_text(json.dumps(splits), encoding="utf-8")
+
+
+def _paths(sample: object) -> tuple[str, str]:
+    assert isinstance(sample, FileSample)
+    return str(sample.image_path), str(sample.mask_path)
+
+
+if __name__ == "__main__":
+    main()

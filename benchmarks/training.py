@@ -1,0 +1,201 @@
+"""`squeeze train` against a plain loop: time, loss, memory and disk, in one run.
+
+    python -m benchmarks.training --backbone vit --images 300 --data-dir ../shared/data
+    python -m benchmarks.training --backbone deeplab --images 100 --data-dir ../shared/data
+
+Each contender is a fresh process, timed from its start to its end, imports included:
+
+- plain: `benchmarks.plain_loop`, the backbone on every step;
+- cold: `squeeze train` with an empty feature store;
+- warm: a second `squeeze train` on the same images;
+- five: all quantizers, one `squeeze train` after the other, with an empty store at first.
+
+ViT and DeepLab run with random weights, which are as fast as the published ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+from benchmarks.machine import show
+from benchmarks.processes import Cost, disk_mib, measure
+from squeeze_cli.backbones import BACKBONES
+from squeeze_cli.config import (
+    DataConfig,
+    ExperimentConfig,
+    ModelConfig,
+    QuantizerConfig,
+    TrainingConfig,
+    resolve_defaults,
+)
+from squeeze_cli.config_files import write_config
+from squeeze_cli.quantizers import QUANTIZERS
+from squeeze_cli.runs import RunFolder
+
+# fsq and lfq are ours around the library's: a plain loop of the same model would be our code again.
+COMPARABLE = ("vq", "rvq", "none")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A contender's cost and what came of it: last training loss, last and best validation mIoU."""
+
+    cost: Cost
+    train_loss: float | None = None
+    val_iou: float | None = None
+    best_val_iou: float | None = None
+
+    @classmethod
+    def of_history(cls, cost: Cost, history: list[dict[str, Any]]) -> Outcome:
+        """From the epochs' metrics, which both contenders keep in the same form."""
+        return cls(
+            cost,
+            history[-1]["train"]["loss"],
+            history[-1]["val"]["iou"],
+            max(epoch["val"]["iou"] for epoch in history),
+        )
+
+
+def make_config(options: argparse.Namespace, quantizer: str) -> ExperimentConfig:
+    """The experiment, the same for all contenders."""
+    return resolve_defaults(
+        ExperimentConfig(
+            quantizer=QuantizerConfig(type=quantizer),
+            model=ModelConfig(
+                backbone=options.backbone,
+                weights="default" if options.backbone == "efficientnet-lite0" else "none",
+            ),
+            data=DataConfig(data_dir=str(options.data_dir.resolve()), subset_size=options.images),
+            training=TrainingConfig(
+                epochs=options.epochs, batch_size=options.batch_size, device="cpu"
+            ),
+        )
+    )
+
+
+def run_ours(config: ExperimentConfig, place: Path, name: str) -> Outcome:
+    """`squeeze train`, with the store and the run below `place`."""
+    config = replace(
+        config,
+        name=name,
+        output_dir=str(place / "runs"),
+        data=replace(config.data, cache_dir=str(place / "cache")),
+    )
+    file = place / f"{name}.yaml"
+    write_config(file, config)
+    cost = measure(
+        [sys.executable, "-m", "squeeze_cli", "train", "--config", str(file), "--no-progress"]
+    )
+    return Outcome.of_history(cost, RunFolder(place / "runs" / name).read_record()["history"])
+
+
+def run_plain(config: ExperimentConfig, place: Path) -> Outcome:
+    """The plain loop, from a starting point that is made outside its time."""
+    write_config(place / "config.yaml", config)
+    measure([sys.executable, "-m", "benchmarks.starting_point", str(place)])
+    cost = measure([sys.executable, "-m", "benchmarks.plain_loop", str(place)])
+    result = json.loads((place / "plain.json").read_text(encoding="utf-8"))
+    return Outcome.of_history(cost, result["history"])
+
+
+def run_five(options: argparse.Namespace, place: Path) -> dict[str, Outcome]:
+    """Every quantizer in turn, with one store that is empty at first."""
+    return {name: run_ours(make_config(options, name), place, name) for name in QUANTIZERS}
+
+
+def compare(options: argparse.Namespace, place: Path) -> tuple[dict[str, Outcome], dict[str, Any]]:
+    """All contenders, and the disk that one experiment takes."""
+    config = make_config(options, options.quantizer)
+    for name in ("plain", "single", "five"):
+        (place / name).mkdir()
+    outcomes = {
+        "plain": run_plain(config, place / "plain"),
+        "cold": run_ours(config, place / "single", "cold"),
+        "warm": run_ours(config, place / "single", "warm"),
+    }
+    disk = {
+        "store_mib": disk_mib(place / "single" / "cache"),
+        "run_mib": disk_mib(place / "single" / "runs" / "cold"),
+    }
+    if not options.no_five:
+        five = run_five(options, place / "five")
+        total = next(iter(five.values())).cost
+        for outcome in list(five.values())[1:]:
+            total += outcome.cost
+        outcomes["five"] = Outcome(total)
+        outcomes |= {f"  {name}": outcome for name, outcome in five.items()}
+    return outcomes, disk
+
+
+def make_table(outcomes: dict[str, Outcome], title: str) -> Table:
+    """A row a contender; ratios are against the plain loop's time of the same run."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    for heading in (
+        "wall s", "ratio", "CPU s", "ratio", "peak MiB", "load", "train loss", "val mIoU %", "best",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right")
+    plain = outcomes["plain"].cost
+    for name, outcome in outcomes.items():
+        cost = outcome.cost
+        table.add_row(
+            name,
+            f"{cost.wall_s:.1f}",
+            f"{cost.wall_s / plain.wall_s:.3f}",
+            f"{cost.cpu_s:.1f}",
+            f"{cost.cpu_s / plain.cpu_s:.3f}",
+            f"{cost.peak_mib:.0f}",
+            f"{cost.load:.1f}",
+            *(
+                "" if value is None else f"{value:{form}}"
+                for value, form in (
+                    (outcome.train_loss, ".4f"),
+                    (outcome.val_iou and 100 * outcome.val_iou, ".2f"),
+                    (outcome.best_val_iou and 100 * outcome.best_val_iou, ".2f"),
+                )
+            ),
+        )
+    return table
+
+
+def main() -> None:
+    """Run all contenders in a temporary folder, print and save the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backbone", choices=list(BACKBONES), default="vit")
+    parser.add_argument("--images", type=int, default=300, help="of trainval; as many of test")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--quantizer", choices=COMPARABLE, default="vq")
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--no-five", action="store_true", help="leave the five quantizers out")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as place:
+        outcomes, disk = compare(options, Path(place))
+    title = (
+        f"{options.backbone} + {options.quantizer}, {options.images} images, {options.epochs} "
+        f"epochs, batch size {options.batch_size}"
+    )
+    notes = f"Disk: store {disk['store_mib']:.0f} MiB, a run {disk['run_mib']:.0f} MiB."
+    figures = {
+        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()},
+        "contenders": {name.strip(): asdict(outcome) for name, outcome in outcomes.items()},
+        "disk": disk,
+    }
+    del figures["settings"]["json"], figures["settings"]["data_dir"]
+    show(Group(make_table(outcomes, title), notes), figures, options.json)
+
+
+if __name__ == "__main__":
+    main()

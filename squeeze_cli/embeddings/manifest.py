@@ -1,0 +1,126 @@
+"""A folder of shards and its manifest: what is in it, and how far it has come.
+
+manifest.json is written after every shard: a stopped extraction goes on behind the last one. It
+says `complete` when all is there. docs/codes-format.md has the fields.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.files import replacing, write_text_atomically
+
+MANIFEST_NAME = "manifest.json"
+FORMAT = "squeeze-embeddings"
+VERSION = 1
+
+
+class ShardedOutput:
+    """Writes shards into a folder and keeps its manifest.
+
+    Args:
+        folder: made if need be.
+        identity: what must be the same for a stopped output to go on: content, run, source, ...
+        overwrite: start anew, whatever is there.
+
+    Raises UsageError where the folder holds another output, or files of somebody else.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any], *, overwrite: bool) -> None:
+        self.folder = folder
+        self._identity = {"format": FORMAT, "version": VERSION, **identity}
+        self.shards: list[dict[str, Any]] = []
+        self.complete = False
+        found = _read(folder / MANIFEST_NAME)
+        if found is None and folder.is_dir() and any(folder.iterdir()):
+            raise UsageError(f"{folder} holds other files: choose another --out.")
+        if found is not None and not overwrite:
+            self._take_up(found)
+        elif found is not None:
+            for shard in found.get("shards", []):
+                (folder / Path(shard["file"]).name).unlink(missing_ok=True)
+            (folder / MANIFEST_NAME).unlink()
+
+    @property
+    def images(self) -> int:
+        """How many images the shards hold."""
+        return sum(len(shard["names"]) for shard in self.shards)
+
+    @property
+    def shard_bytes(self) -> int:
+        """Bytes of all shards together, as the files are."""
+        return sum(shard["bytes"] for shard in self.shards)
+
+    def add(
+        self, names: Sequence[str], write: Callable[[Path], object], sums: dict[str, float]
+    ) -> None:
+        """Write the next shard by `write(path)`; `sums` are kept with it, to be added up."""
+        name = f"{self._identity['content']}-{len(self.shards):05d}.safetensors"
+        path = self.folder / name
+        with replacing(path) as temporary:
+            write(temporary)
+        digest = blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        self.shards.append(
+            {"file": name, "bytes": path.stat().st_size, "blake2b": digest,
+             "names": list(names), "sums": sums}
+        )  # fmt: skip
+        self._write()
+
+    def finish(self) -> None:
+        """Say that all is there."""
+        self.complete = True
+        self._write()
+
+    def total(self, name: str) -> float:
+        """A sum over all shards."""
+        return float(sum(shard["sums"].get(name, 0.0) for shard in self.shards))
+
+    def _take_up(self, found: dict[str, Any]) -> None:
+        differing = [key for key, value in self._identity.items() if found.get(key) != value]
+        if differing:
+            raise UsageError(
+                f"{self.folder} holds something else (its {' and '.join(differing)} differ): choose "
+                "another --out, or --overwrite it."
+            )
+        for shard in found["shards"]:
+            path = self.folder / shard["file"]
+            if not path.exists() or path.stat().st_size != shard["bytes"]:
+                raise SqueezeError(f"{path} is missing or damaged: --overwrite makes all anew.")
+        self.shards, self.complete = found["shards"], bool(found["complete"])
+
+    def _write(self) -> None:
+        manifest = {
+            **self._identity, "complete": self.complete, "images": self.images,
+            "bytes": self.shard_bytes, "shards": self.shards,
+        }  # fmt: skip
+        text = json.dumps(manifest, indent=1, ensure_ascii=False)
+        write_text_atomically(self.folder / MANIFEST_NAME, text + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest in `folder`; SqueezeError where there is none, or an unfinished one."""
+    found = _read(folder / MANIFEST_NAME)
+    if found is None:
+        raise SqueezeError(f"{folder} holds no {MANIFEST_NAME}: give a codes file or its folder.")
+    if not found["complete"]:
+        raise SqueezeError(f"{folder} is not complete: run the same extraction again to go on.")
+    return found
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["format"] != FORMAT:
+            raise ValueError(f"its format is {found['format']}")
+        if int(found["version"]) > VERSION:
+            raise SqueezeError(f"{path} is of a newer version: update squeeze.")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SqueezeError(f"{path} cannot be read ({error}): --overwrite makes it anew.") from None
+    return dict(found)

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import os
+import stat
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from squeeze_cli.trackers.clearml_conf import parse_api_block
+from squeeze_cli.trackers.credentials import (
+    FIELDS,
+    Credentials,
+    CredentialsError,
+    CredentialsNotFoundError,
+    default_file,
+    find_credentials,
+    find_problems,
+    read_credentials,
+    write_credentials,
+)
+
+SECRET = "s3cr3ts3cr3ts3cr3t"
+VALUES = {
+    "api_host": "http://api.example:8008",
+    "web_host": "http://web.example:8080",
+    "files_host": "http://files.example:8081",
+    "api_key": "KEY0",
+    "api_secret": SECRET,
+}
+GOOD = Credentials(**VALUES)
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write(path: Path, values: Any, mode: int = 0o600) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(values if isinstance(values, str) else yaml.safe_dump(values))
+    path.chmod(mode)
+    return path
+
+
+def test_written_and_read_again_by_the_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "clearml_credentials.yaml"
+    write_credentials(path, GOOD)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    found = read_credentials(path)
+    assert found.credentials == GOOD
+    assert found.warnings == ()
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_first_place_decides_and_places_are_not_mixed(tmp_path: Path) -> None:
+    def keyed(key: str) -> dict[str, str]:
+        return {**VALUES, "api_key": key}
+
+    conf = "api { api_server: http://c.example\n web_server: http://c.example\n"
+    conf += "files_server: http://c.example\n"
+    conf += f'credentials {{ "access_key" = "CONF", "secret_key" = "{SECRET}" }} }}'
+    environment = {"CLEARML_CONFIG_FILE": str(write(tmp_path / "my.conf", conf))}
+    assert find_credentials(None, environment).credentials.api_key == "CONF"
+    assert find_credentials(None, environment).credentials.files_host == "http://c.example"
+    write(default_file(), keyed("USER"))
+    assert find_credentials(None, environment).credentials.api_key == "USER"
+    write(tmp_path / "clearml_credentials.yaml", keyed("HERE"))
+    assert find_credentials(None, environment).credentials.api_key == "HERE"
+    environment |= {"CLEARML_API_ACCESS_KEY": "ENV", "CLEARML_API_SECRET_KEY": "other"}
+    from_environment = find_credentials(None, environment).credentials
+    assert from_environment.api_key == "ENV"
+    assert from_environment.api_host == "https://api.clear.ml"  # not that of the file
+    explicit = write(tmp_path / "mine.yaml", keyed("MINE"))
+    assert find_credentials(explicit, environment).credentials.api_key == "MINE"
+
+
+def test_missing_says_where_it_looked_and_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(CredentialsNotFoundError) as caught:
+        find_credentials(None, {})
+    message = str(caught.value)
+    assert message.startswith("ClearML credentials file not found")
+    assert "./clearml_credentials.yaml" in message
+    assert str(default_file()) in message
+    assert message.endswith("run: squeeze clearml-init")
+    with pytest.raises(CredentialsNotFoundError, match=r"looked at .*none\.yaml\)"):
+        find_credentials(tmp_path / "none.yaml", {})
+
+
+def test_a_file_that_others_can_read_is_warned_about(tmp_path: Path) -> None:
+    (warning,) = read_credentials(write(tmp_path / "loose.yaml", VALUES, 0o640)).warnings
+    assert "chmod 600" in warning
+
+
+def test_every_problem_is_named() -> None:
+    problems = find_problems(
+        {"api_host": "app.clear.ml", "web_host": "YOUR_WEB_HOST", "api_secrte": SECRET,
+         "files_host": "https://user:pw@files.example", "api_key": "with blank"},
+    )  # fmt: skip
+    text = "; ".join(problems)
+    assert "api_host is no http:// or https:// URL" in text
+    assert "web_host is still the placeholder" in text
+    assert "files_host must be a plain URL" in text
+    assert "api_key must be ASCII, without blanks" in text
+    assert "api_secret is missing" in text
+    assert "an unknown key is close to api_secret" in text
+    assert len(problems) == 6
+    assert SECRET not in text
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", 5, "http://", "http://h:99999", "ftp://h", "http://h/?a"]
+)
+def test_urls_that_are_none(value: Any) -> None:
+    assert len(find_problems({**VALUES, "api_host": value})) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"api_secret: {SECRET}\n  bad: [", f"- {SECRET}", f"'{SECRET}", f"api_secret: [{SECRET}]"],
+)
+def test_no_message_repeats_the_secret(tmp_path: Path, text: str) -> None:
+    with pytest.raises(CredentialsError) as caught:
+        read_credentials(write(tmp_path / "bad.yaml", text))
+    assert SECRET not in str(caught.value)
+    # A chained YAML error would quote the file in the traceback.
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+def test_the_mend_of_a_bad_file_is_a_command_that_replaces_it(tmp_path: Path) -> None:
+    with pytest.raises(CredentialsError, match=r"run: squeeze clearml-init --overwrite$"):
+        read_credentials(write(Path("clearml_credentials.yaml"), "[]"))
+    with pytest.raises(CredentialsError, match=r"--overwrite --file \S*other\.yaml$"):
+        read_credentials(write(tmp_path / "other.yaml", {"api_key": "YOUR_KEY"}))
+
+
+def test_key_and_secret_are_in_no_repr() -> None:
+    assert SECRET not in repr(GOOD)
+    assert "KEY0" not in f"{GOOD}"
+
+
+def test_half_of_the_environment_is_an_error() -> None:
+    with pytest.raises(CredentialsError, match="CLEARML_API_SECRET_KEY is not set"):
+        find_credentials(None, {"CLEARML_API_ACCESS_KEY": "x"})
+
+
+def test_the_template_ships_with_the_package_and_every_placeholder_is_named() -> None:
+    template = files("squeeze_cli.trackers") / "clearml_credentials.yaml.example"
+    values = yaml.safe_load(template.read_text())
+    assert tuple(values) == FIELDS
+    assert [p.split()[0] for p in find_problems(values)] == ["api_key", "api_secret"]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "api {\n  # a comment { with a brace\n  web_server: http://web.example:8080/\n"
+        "  api_server: http://api.example:8008\n  files_server: http://files.example:8081\n"
+        '  credentials {\n    "access_key" = "KEY0"\n    "secret_key" = "s3cr3ts3cr3ts3cr3t"\n  }\n}\n',
+        "api{web_server=http://web.example:8080, api_server=http://api.example:8008,\n"
+        "files_server=http://files.example:8081\n"
+        "credentials{access_key:KEY0,secret_key:'s3cr3ts3cr3ts3cr3t'}}\n"
+        "sdk { aws { s3 { key: NOT\n secret_key: NOT } } }",
+        "\r\nsdk {}\napi: {\r\n api_server http://api.example:8008\r\n web_server "
+        "http://web.example:8080\r\n files_server http://files.example:8081 // why\r\n"
+        "credentials { access_key KEY0\r\n secret_key ${?MY_SECRET}\r\n } }",
+    ],
+    ids=["as shown by ClearML", "dense, with other sections", "bare, with a variable"],
+)
+def test_clearmls_own_block_is_taken_apart(block: str) -> None:
+    values = parse_api_block(block, {"MY_SECRET": SECRET})
+    assert {k: v.rstrip("/") for k, v in values.items()} == VALUES
+
+
+def test_a_conf_without_credentials_is_no_source(tmp_path: Path) -> None:
+    conf = write(tmp_path / "my.conf", "sdk { storage { } }")
+    with pytest.raises(CredentialsNotFoundError):
+        find_credentials(None, {"CLEARML_CONFIG_FILE": str(conf)})
+
+
+def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEARML_API_ACCESS_KEY", "A")
+    monkeypatch.setenv("CLEARML_API_SECRET_KEY", "B")
+    assert find_credentials().credentials.api_secret == os.environ["CLEARML_API_SECRET_KEY"]

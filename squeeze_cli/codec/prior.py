@@ -172,7 +172,7 @@ class SymbolEvaluator:
         neighbours_npq: NDArray[np.int64],
         earlier_nq: NDArray[np.int64],
         counts_nk: NDArray[np.uint8],
-    ) -> NDArray[np.int64]:
+    ) -> NDArray[np.int32]:
         """Slots of 2^20 that each value of the code holds.
 
         Args:
@@ -187,15 +187,18 @@ class SymbolEvaluator:
         """
         logits = self._logits(positions, neighbours_npq, earlier_nq, counts_nk)
         # In float32 a difference could pass 2^24 and be rounded.
-        whole = logits.astype(np.int32)
-        below = whole.max(axis=1, keepdims=True) - whole
-        steps = np.minimum(below >> self._logit_shift, _EXP_ENTRIES - 1)
-        weights = exponentials()[steps]
-        scale = (TOTAL - self.size) / weights.sum(axis=1, keepdims=True)
-        frequencies: NDArray[np.int64] = (weights * scale).astype(np.int64) + 1
+        steps = logits.astype(np.int32)
+        np.subtract(steps.max(axis=1, keepdims=True), steps, out=steps)
+        steps >>= self._logit_shift
+        # "clip" takes the table's last entry for all that lies beyond it.
+        weights = exponentials().take(steps, mode="clip")
+        weights *= (TOTAL - self.size) / weights.sum(axis=1, keepdims=True)
+        frequencies: NDArray[np.int32] = weights.astype(np.int32)
+        frequencies += 1
         # What rounding left goes to the most probable code.
         best = steps.argmin(axis=1)
-        frequencies[np.arange(len(best)), best] += TOTAL - frequencies.sum(axis=1)
+        left = TOTAL - frequencies.sum(axis=1, dtype=np.int32)
+        frequencies[np.arange(len(best)), best] += left
         return frequencies
 
     def _logits(
@@ -207,14 +210,17 @@ class SymbolEvaluator:
     ) -> NDArray[np.float32]:
         n = len(neighbours_npq)
         codes = np.concatenate([neighbours_npq.reshape(n, -1), earlier_nq], axis=1)
-        total = self._bias[positions] + self._table[codes + self._begins].sum(1, dtype=np.int32)
+        entries = self._table.take(codes + self._begins, axis=0)
+        total = self._bias[positions] + entries.sum(axis=1, dtype=np.int32)
         hidden = np.clip(total >> self._hidden_shift, 0, HIDDEN_LIMIT).astype(np.float32)
         query = (hidden @ self._query_weights).astype(np.int32) + self._query_bias
         gate = np.clip(query[:, -1:] >> self._gate_shift, -GATE_LIMIT, GATE_LIMIT)
         query = np.clip(query[:, :-1] >> self._query_shift, -QUERY_LIMIT, QUERY_LIMIT)
         logits: NDArray[np.float32] = query.astype(np.float32) @ self._outputs
         logits += self._output_bias
-        logits += self._bonus[counts_nk] * gate.astype(np.float32)
+        bonus = self._bonus.take(counts_nk, mode="clip")
+        bonus *= gate.astype(np.float32)
+        logits += bonus
         return logits
 
 

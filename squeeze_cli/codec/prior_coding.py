@@ -13,18 +13,19 @@ from squeeze_cli.codec.neighbours import PaddedGrid
 from squeeze_cli.codec.prior import COUNT_LIMIT, CodePrior
 from squeeze_cli.codec.range_coding import TOTAL, StreamDecoder, encode_streams
 
-# Vectors times values that are held at once while encoding: about 100 MB.
-_ENCODE_ELEMENTS = 1 << 22
+# Images whose streams are coded side by side.
+_STREAMS = 256
+# Vectors times values whose slots are computed at once: what fits a processor's cache, about 3 MB.
+_BLOCK_ELEMENTS = 1 << 17
 
 
 def encode_with_prior(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> list[bytes]:
     """A stream for each of B images; it carries the CRC-32 of the image's codes."""
     b, rows, columns, q = codes_bhwq.shape
-    codes = codes_bhwq.reshape(b, rows * columns, q).astype(np.int64)
-    images = max(1, _ENCODE_ELEMENTS // max(1, rows * columns * max(prior.code_sizes)))
+    codes = codes_bhwq.reshape(b, rows * columns, q)
     streams: list[bytes] = []
-    for begin in range(0, b, images):
-        part = codes[begin : begin + images]
+    for begin in range(0, b, _STREAMS):
+        part = codes[begin : begin + _STREAMS].astype(np.int64)
         starts, frequencies = slots_of_codes(part, prior)
         seeds = [crc32_of_codes(image) for image in part]
         streams += encode_streams(
@@ -56,8 +57,8 @@ def decode_with_prior(
         for q, evaluator in enumerate(prior.evaluators):
             earlier = codes[:, position, :q]
             frequencies = evaluator.frequencies(at, neighbours, earlier, counts[q])
-            bounds = frequencies.cumsum(axis=1)
-            found = (bounds <= decoder.slots()[:, None]).sum(axis=1)
+            bounds = frequencies.cumsum(axis=1, dtype=np.int32)
+            found = (bounds > decoder.slots()[:, None]).argmax(axis=1)
             frequency = frequencies[images, found]
             decoder.advance(bounds[images, found] - frequency, frequency)
             codes[:, position, q] = found
@@ -72,11 +73,11 @@ def decode_with_prior(
 def cross_entropy_bits(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> float:
     """Bits that the prior's probabilities give to all these codes together."""
     b, rows, columns, q = codes_bhwq.shape
-    images = max(1, _ENCODE_ELEMENTS // max(1, rows * columns * max(prior.code_sizes)))
+    codes = codes_bhwq.reshape(b, rows * columns, q)
     bits = 0.0
-    for begin in range(0, b, images):
-        part = codes_bhwq[begin : begin + images].reshape(-1, rows * columns, q)
-        _, frequencies = slots_of_codes(part.astype(np.int64), prior)
+    for begin in range(0, b, _STREAMS):
+        part = codes[begin : begin + _STREAMS].astype(np.int64)
+        _, frequencies = slots_of_codes(part, prior)
         bits -= float(np.log2(frequencies / TOTAL).sum())
     return bits
 
@@ -85,6 +86,19 @@ def slots_of_codes(
     codes_bnq: NDArray[np.int64], prior: CodePrior
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First slot and number of slots `[B, N, Q]` that each code holds when its turn comes."""
+    starts, frequencies = np.empty_like(codes_bnq), np.empty_like(codes_bnq)
+    _, n, _ = codes_bnq.shape
+    images = max(1, _BLOCK_ELEMENTS // max(1, n * max(prior.code_sizes)))
+    for begin in range(0, len(codes_bnq), images):
+        block = slice(begin, begin + images)
+        starts[block], frequencies[block] = _slots_of_block(codes_bnq[block], prior)
+    return starts, frequencies
+
+
+def _slots_of_block(
+    codes_bnq: NDArray[np.int64], prior: CodePrior
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`slots_of_codes`, all at once."""
     b, n, q_count = codes_bnq.shape
     padded = PaddedGrid(b, prior.grid, prior.code_sizes)
     padded.fill(codes_bnq)
@@ -96,9 +110,10 @@ def slots_of_codes(
         earlier = codes_bnq[..., :q].reshape(b * n, q)
         counts = _counts_before(codes_bnq[..., q], evaluator.size)
         held = evaluator.frequencies(positions, neighbours, earlier, counts)
-        below = np.where(np.arange(evaluator.size) < code, held, 0).sum(axis=1)
-        starts[..., q] = below.reshape(b, n)
-        frequencies[..., q] = np.take_along_axis(held, code, axis=1).reshape(b, n)
+        bounds = held.cumsum(axis=1, dtype=np.int32)
+        taken = np.take_along_axis(held, code, axis=1)
+        starts[..., q] = (np.take_along_axis(bounds, code, axis=1) - taken).reshape(b, n)
+        frequencies[..., q] = taken.reshape(b, n)
     return starts, frequencies
 
 

@@ -19,10 +19,9 @@ VERSION = 1
 
 def write_prior(path: Path, prior: CodePrior) -> None:
     """Write the prior, atomically."""
-    metadata = {"format": FORMAT, "version": str(VERSION), "digest": prior.digest}
     arrays = {name: np.ascontiguousarray(array) for name, array in prior.arrays().items()}
     with replacing(path) as temporary:
-        save_file(arrays, temporary, metadata=metadata)
+        save_file(arrays, temporary, metadata=_metadata(prior))
 
 
 def read_prior(path: Path) -> CodePrior:
@@ -43,6 +42,10 @@ def read_prior(path: Path) -> CodePrior:
             prior = CodePrior.from_arrays({name: file.get_tensor(name) for name in names})
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise DamagedCodesError(f"{path} is damaged ({error}): train the run again.") from None
-    if metadata.get("format") != FORMAT or metadata.get("digest") != prior.digest:
+    if metadata != _metadata(prior):
         raise DamagedCodesError(f"{path} is damaged: train the run again.")
     return prior
+
+
+def _metadata(prior: CodePrior) -> dict[str, str]:
+    return {"format": FORMAT, "version": str(VERSION), "digest": prior.digest}

@@ -185,7 +185,8 @@ def test_damaged_bytes_of_a_priors_file_are_reported(tmp_path: Path) -> None:
     content = path.read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
     random = np.random.default_rng(0)
-    places = [*range(0, header, 3), *random.integers(header, len(content), 150)]
+    # The header's padding means nothing; all of the rest of it, and some of the arrays.
+    places = [*range(len(content[:header].rstrip())), *random.integers(header, len(content), 100)]
     for at in places:
         damaged = bytearray(content)
         damaged[at] ^= 1 << int(random.integers(8))

@@ -118,7 +118,8 @@ def test_large_batches_are_encoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
     prior, _, codes = example()
     together = encode_with_prior(codes, prior)
     bits = cross_entropy_bits(codes, prior)
-    monkeypatch.setattr("squeeze_cli.codec.prior_coding._ENCODE_ELEMENTS", 2 * 15 * 37)
+    monkeypatch.setattr("squeeze_cli.codec.prior_coding._BLOCK_ELEMENTS", 2 * 15 * 37)
+    monkeypatch.setattr("squeeze_cli.codec.prior_coding._STREAMS", 5)
     assert encode_with_prior(codes, prior) == together
     assert cross_entropy_bits(codes, prior) == pytest.approx(bits)
 

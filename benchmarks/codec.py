@@ -12,7 +12,6 @@ zero mean and unit variance over the training split; FAISS is trained on those o
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 import tracemalloc
@@ -26,13 +25,13 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
+from benchmarks.machine import show
 from squeeze_cli.codec.container import BATCH_IMAGES, CodesFile, encode_codes, write_codes
 from squeeze_cli.codec.prior import CodePrior
 from squeeze_cli.codec.prior_file import read_prior
 from squeeze_cli.codec.rates import measure_codes
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.files import write_text_atomically
 from squeeze_cli.reports.tables import fixed
 from squeeze_cli.training.evaluation import TrainedRun, load_run
 from squeeze_cli.training.fit import load_splits
@@ -233,6 +232,9 @@ def main() -> None:
     parser.add_argument("--data-dir", help="in place of the run's own")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--faiss", nargs="*", default=list(FAISS_FACTORIES), help="factory strings")
+    parser.add_argument(
+        "--train-vectors", type=int, help="features that FAISS is trained on, evenly taken; all"
+    )
     parser.add_argument("--json", type=Path, help="a file for all figures")
     options = parser.parse_args()
     reporter = Reporter()
@@ -244,15 +246,19 @@ def main() -> None:
         raise SystemExit(f"{options.run} quantizes nothing: give a run of `squeeze train`.")
     features = split_features(run, reporter)
     train_nc = features["train"].permute(0, 2, 3, 1).flatten(0, 2).contiguous().numpy()
+    if options.train_vectors:
+        chosen = np.linspace(0, len(train_nc) - 1, min(options.train_vectors, len(train_nc)))
+        train_nc = train_nc[chosen.astype(np.int64)]
     with tempfile.TemporaryDirectory() as folder:
         codec = RunCodec(run, features["test"], Path(folder))
         coded = [measure_coding(codec, prior, options.repeat) for prior in codings(codec).values()]
         reporter.show(coding_table(coded))
         methods = measure_methods(codec, train_nc, options, reporter)
-        reporter.show(method_table(methods))
-    if options.json:
-        report = {"run": run.folder.name, "codings": coded, "methods": methods}
-        write_text_atomically(options.json, json.dumps(report, indent=2) + "\n")
+    report = {
+        "run": run.folder.name, "faiss_train_vectors": len(train_nc), "codings": coded,
+        "methods": methods,
+    }  # fmt: skip
+    show(method_table(methods), report, options.json)
 
 
 if __name__ == "__main__":

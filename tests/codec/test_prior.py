@@ -139,7 +139,8 @@ def test_rounding_costs_less_than_a_hundredth(sizes: tuple[int, ...]) -> None:
     rounded = cross_entropy_bits(unseen.numpy(), network.rounded(codes[:40]))
     even = 20 * 24 * sum(math.log2(size) for size in sizes)
     assert bits < 0.8 * even  # it has learned something that rounding could lose
-    assert rounded == pytest.approx(bits, rel=0.01)
+    # It can gain too: a code keeps its one slot where the float network is all too sure.
+    assert 0.95 * bits < rounded < 1.01 * bits
 
 
 def test_a_prior_is_the_same_for_the_same_seed_and_another_for_another() -> None:

@@ -31,6 +31,7 @@ _HIDDEN_DROPOUT = 0.5
 _INPUT_DROPOUT = 0.1
 # Spread of the embeddings' entries beyond the dimension of the code vectors, which have 1.
 _EXTRA_SPREAD = 0.3
+_FEW_LEVELS = 16
 
 
 def can_have_prior(code_sizes: Sequence[int]) -> bool:
@@ -194,7 +195,7 @@ def _starting_embeddings(code_vectors: Sequence[Tensor]) -> list[Tensor]:
     """For each code `[K, E]`: its vectors along the principal axes of the first code's.
 
     The axes and the scale (unit spread of the first code's entries) are common, so that for a
-    residual quantizer the sum over codes is the quantized vector. Past their dimension stands noise.
+    residual quantizer the sum over codes is the quantized vector. `_further_entries` follow.
     """
     vectors = [v.detach().float().cpu() for v in code_vectors]
     centred = [v - v.mean(dim=0) for v in vectors]
@@ -203,6 +204,18 @@ def _starting_embeddings(code_vectors: Sequence[Tensor]) -> list[Tensor]:
     leading = [c @ axes.T for c in centred]
     scale = leading[0].std(correction=0).clamp_min(1e-6)
     return [
-        torch.cat([x / scale, _EXTRA_SPREAD * torch.randn(len(x), EMBEDDING_DIM - kept)], dim=1)
-        for x in leading
+        torch.cat([x / scale, _further_entries(v, EMBEDDING_DIM - kept)], dim=1)
+        for x, v in zip(leading, vectors, strict=True)
     ]
+
+
+def _further_entries(vectors_kd: Tensor, count: int) -> Tensor:
+    """Entries `[K, count]` past the dimension of the code vectors: which of its levels a code has in
+    each dimension, for grids of few levels (fsq, lfq); then noise."""
+    levels = [column.unique(return_inverse=True) for column in vectors_kd.T]
+    known = [
+        F.one_hot(where, len(values)) for values, where in levels if len(values) <= _FEW_LEVELS
+    ]
+    which = torch.cat(known, dim=1)[:, :count].float() if known else torch.zeros(len(vectors_kd), 0)
+    noise = torch.randn(len(vectors_kd), count - which.shape[1])
+    return torch.cat([which - which.mean(dim=0), _EXTRA_SPREAD * noise], dim=1)

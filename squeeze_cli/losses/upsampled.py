@@ -31,7 +31,9 @@ def upsampled_cross_entropy(
         The loss (scalar, differentiable once, in `maps` alone), and the index of the largest
         upsampled logit `[B, H, W]` uint8, the first of equals.
     """
-    loss, predictions = _UpsampledCrossEntropy.apply(maps, target, pixel_weights)
+    # Products in half precision would make the probabilities and their sum disagree.
+    with torch.autocast(maps.device.type, enabled=False):
+        loss, predictions = _UpsampledCrossEntropy.apply(maps, target, pixel_weights)
     return loss, predictions
 
 

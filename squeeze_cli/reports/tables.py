@@ -56,6 +56,15 @@ def result_table(record: dict[str, Any]) -> Table:
         f"{number(quantizer['nominal_bytes_per_image'])} bytes an image "
         f"(1/{number(quantizer['nominal_compression_ratio'])} of float32)",
     )
+    measured = (record.get("measured") or {}).get("test")
+    if measured:
+        table.add_row(
+            "Measured rate",
+            f"{number(measured['bits_per_vector'])} bits a vector, "
+            f"{number(measured['bytes_per_image'])} bytes an image "
+            f"(1/{number(measured['compression_ratio'])} of float32)",
+        )
+        table.add_row("Codes file", f"{measured['file']}, {measured['file_bytes']:,} bytes")
     table.add_row("Epochs", f"{epochs['done']}, best {epochs['best'] + 1}")
     _add_metrics(table, "Validation", record["metrics"]["val"])
     _add_metrics(table, "Test", record["metrics"]["test"])
@@ -66,7 +75,7 @@ def result_table(record: dict[str, Any]) -> Table:
     table.add_row(
         "Time",
         f"{duration(seconds['total'])} (features {duration(seconds['features'])}, "
-        f"training {duration(seconds['fit'])})",
+        f"training {duration(seconds['fit'])}, codes {duration(seconds.get('codes'))})",
     )
     return table
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
@@ -26,10 +25,6 @@ RUN = (
     "train", "--model", "efficientnet-lite0", "--dataset", "synthetic", "--image-size", "64",
     "--subset-size", "12", "--num-workers", "0", "--epochs", "1", "--name", "it",
 )  # fmt: skip
-# One grey pixel.
-PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
-)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -267,17 +262,18 @@ def test_a_stopped_run_goes_on_with_its_task(tmp_path: Path) -> None:
         assert "Traceback" not in stopped.stderr
         assert server.task["status"] == "stopped"
         run = tmp_path / "runs" / "it"
-        extra = {"figures/rate.png": PNG, "prior.safetensors": b"as other commands leave it"}
-        for name, content in extra.items():
-            (run / name).parent.mkdir(exist_ok=True)
-            (run / name).write_bytes(content)
         resumed = subprocess.run([str(EXECUTABLE), "train", "--resume"], **options)
         assert resumed.returncode == 0, resumed.stderr
         assert server.task["status"] == "completed"  # still the only task
         stored = {Path(name).name: body for name, body in server.files.items()}
-        assert stored["prior.safetensors"] == extra["prior.safetensors"]
-        (image,) = (e for e in server.events if e["type"] == "training_debug_image")
-        assert (image["metric"], image["variant"]) == ("figures", "rate")
-        assert PNG in server.files.values()
+        for file in (run / "prior.safetensors", run / "codes" / "test.safetensors"):
+            assert stored[file.name] == file.read_bytes()
+        images = {
+            (e["metric"], e["variant"])
+            for e in server.events if e["type"] == "training_debug_image"
+        }  # fmt: skip
+        pictures = sorted((run / "figures").glob("*.png"))
+        assert {("figures", picture.stem) for picture in pictures} <= images
+        assert pictures
         written = tensorboard_scalars(run)["val/loss"]
         assert [step for step, _ in server.scalars()["val/loss"]] == [s for s, _ in written]

@@ -45,7 +45,11 @@ Figures = dict[str, Any]
 class RunCodec:
     """A run's test images as features, and its codes as files in a folder of the benchmark's own."""
 
-    def __init__(self, run: TrainedRun, features_nchw: torch.Tensor, folder: Path) -> None:
+    def __init__(
+        self, run: TrainedRun, features_nchw: torch.Tensor, names: list[str], folder: Path
+    ) -> None:
+        self.run = run
+        self.names = names
         self.network = run.module.network
         self.features = features_nchw
         self.path = folder / "codes.safetensors"
@@ -59,9 +63,14 @@ class RunCodec:
 
     def encode(self, codes_nhwq: NDArray[np.integer], prior: CodePrior | None) -> bytes:
         """A codes file of these codes."""
-        names = [str(i) for i in range(len(codes_nhwq))]
-        sizes = self.network.quantizer.code_sizes
-        return encode_codes(codes_nhwq, names, quantizer="", code_sizes=sizes, prior=prior)
+        return encode_codes(
+            codes_nhwq,
+            [self.names[i % len(self.names)] for i in range(len(codes_nhwq))],
+            quantizer=self.run.config.quantizer.type,
+            code_sizes=self.network.quantizer.code_sizes,
+            run=self.run.record["digest"],
+            prior=prior,
+        )
 
     def decode(self, prior: CodePrior | None) -> int:
         """Read all codes of the file, some images at a time; their number."""
@@ -76,20 +85,23 @@ class RunCodec:
 
 
 @torch.no_grad()
-def split_features(run: TrainedRun, reporter: Reporter) -> dict[str, torch.Tensor]:
-    """Features `[n, C, h, w]` of `train` and `test`."""
+def split_features(
+    run: TrainedRun, reporter: Reporter
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Features `[n, C, h, w]` of `train` and `test`, and the names of the test images."""
     splits = load_splits(run.config, reporter)
     samples = {"train": splits.train, "test": splits.test}
     device = torch.device("cpu")
     sources = open_sources(run.config, samples, run.backbone, device, reporter)
     run.module.use_trunk(sources.trunk)
     network = run.module.network
-    return {
+    features = {
         split: torch.cat(
             [network.features(run.module.states(inputs)) for inputs, _, _ in sources.loader(split, 64)]
         )
         for split in samples
     }  # fmt: skip
+    return features, [sample.name for sample in splits.test]
 
 
 def best_seconds(jobs: dict[str, Callable[[], Any]], repeat: int) -> dict[str, float]:
@@ -244,13 +256,13 @@ def main() -> None:
         run = replace(run, config=replace(run.config, data=data))
     if not run.module.network.quantizer.code_sizes:
         raise SystemExit(f"{options.run} quantizes nothing: give a run of `squeeze train`.")
-    features = split_features(run, reporter)
+    features, names = split_features(run, reporter)
     train_nc = features["train"].permute(0, 2, 3, 1).flatten(0, 2).contiguous().numpy()
     if options.train_vectors:
         chosen = np.linspace(0, len(train_nc) - 1, min(options.train_vectors, len(train_nc)))
         train_nc = train_nc[chosen.astype(np.int64)]
     with tempfile.TemporaryDirectory() as folder:
-        codec = RunCodec(run, features["test"], Path(folder))
+        codec = RunCodec(run, features["test"], names, Path(folder))
         coded = [measure_coding(codec, prior, options.repeat) for prior in codings(codec).values()]
         reporter.show(coding_table(coded))
         methods = measure_methods(codec, train_nc, options, reporter)

@@ -126,10 +126,10 @@ def _counts_before(codes_bn: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
     """`[B * N, size]`: how often each value came earlier in its image, at most `COUNT_LIMIT`."""
     b, n = codes_bn.shape
     counts = np.zeros((b, n, size), np.uint8)
-    running = np.zeros((b, size), np.uint8)
-    images = np.arange(b)
-    for position in range(n):
-        counts[:, position] = running
-        code = codes_bn[:, position]
-        running[images, code] += running[images, code] < COUNT_LIMIT
+    for image, codes in zip(counts, codes_bn.tolist(), strict=True):
+        seen = [0] * size
+        for position, code in enumerate(codes):
+            if seen[code] < COUNT_LIMIT:
+                seen[code] += 1
+                image[position + 1 :, code] = seen[code]
     return counts.reshape(b * n, size)

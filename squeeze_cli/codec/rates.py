@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from squeeze_cli.codec.layout import payload_bytes
 from squeeze_cli.codec.prior import CodePrior
 from squeeze_cli.codec.prior_coding import cross_entropy_bits
 
@@ -30,8 +31,6 @@ def measure_codes(
         feature_dim: channels of the backbone's features, for the ratio.
         prior: what coded them, or None where they are packed.
     """
-    from squeeze_cli.codec.layout import payload_bytes
-
     images, rows, columns, _ = codes_nhwq.shape
     vectors = images * rows * columns
     size, payload = len(content), payload_bytes(content)

@@ -12,9 +12,9 @@ from PIL import Image
 
 from squeeze_cli.codec.container import CodesFile
 from squeeze_cli.console import Reporter
-from squeeze_cli.embeddings.extract import EMBEDDING_SHARD_BYTES, save_embeddings
 from squeeze_cli.embeddings.manifest import ShardedOutput, read_manifest
 from squeeze_cli.embeddings.run_codec import RunCodec, load_codec
+from squeeze_cli.embeddings.shard_buffer import ShardBuffer, save_embeddings
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import replacing
 from squeeze_cli.runs import RECORD_NAME
@@ -86,24 +86,12 @@ def _write_features(
     output = ShardedOutput(out, identity, overwrite=overwrite)
     if output.shards:
         raise UsageError(f"{out} holds decoded features already: --overwrite replaces them.")
-    names: list[str] = []
-    parts: list[NDArray[np.float32]] = []
-
-    def flush() -> None:
-        kept, stacked = list(names), np.concatenate(parts)
-        output.add(kept, lambda path: save_embeddings(path, stacked, kept), {})
-        names.clear()
-        parts.clear()
-
+    buffer = ShardBuffer(output, save_embeddings)
     with reporter.track("Decoding", total) as advance:
-        for batch_names, codes in _batches(files):
-            names += batch_names
-            parts.append(codec.to_output(codec.features(codes)).float().cpu().numpy())
-            if sum(part.nbytes for part in parts) >= EMBEDDING_SHARD_BYTES:
-                flush()
-            advance(len(batch_names), "")
-    if parts:
-        flush()
+        for names, codes in _batches(files):
+            buffer.add(names, codec.to_output(codec.features(codes)).float().cpu().numpy())
+            advance(len(names), "")
+    buffer.flush()
     output.finish()
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from squeeze_cli.codec.rates import decoder_bytes
+from squeeze_cli.codec.rates import FLOAT32_BYTES, decoder_bytes
 from squeeze_cli.console import Reporter
 from squeeze_cli.embeddings.manifest import ShardedOutput
 from squeeze_cli.embeddings.run_codec import RunCodec
+from squeeze_cli.embeddings.shard_buffer import ShardBuffer, save_embeddings
 from squeeze_cli.embeddings.streams import ImageStream, folder_stream, split_stream
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.evaluation import load_run, reconfigured
 
-# A shard holds so many images, or so many bytes of embeddings: small enough to lose little.
+# Images in a shard of codes.
 CODES_PER_SHARD = 8192
-EMBEDDING_SHARD_BYTES = 256 * 2**20
-FLOAT32_BYTES, FLOAT16_BYTES = 4, 2
+FLOAT16_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -106,21 +106,24 @@ def _write_all(
     output: ShardedOutput,
     reporter: Reporter,
 ) -> None:
-    held = _Held()
+    if content == "codes":
+        buffer = ShardBuffer(
+            output,
+            lambda path, codes, names: path.write_bytes(codec.encode(codes, list(names), coding)),
+            max_images=CODES_PER_SHARD,
+        )
+    else:
+        buffer = ShardBuffer(output, save_embeddings)
     with reporter.track("Extracting", len(stream.names)) as advance:
         advance(output.images, "")
         try:
             for names, state in stream.states(output.images):
-                held.add(names, *_extract(codec, state, content))
-                if held.full(content):
-                    held.flush(codec, content, coding, output)
+                buffer.add(names, *_extract(codec, state, content))
                 advance(len(names), "")
         except KeyboardInterrupt:
-            if held.names:  # what is done is kept
-                held.flush(codec, content, coding, output)
+            buffer.flush()  # what is done is kept
             raise
-        if held.names or not output.shards:
-            held.flush(codec, content, coding, output)
+        buffer.flush()
     output.finish()
 
 
@@ -128,9 +131,9 @@ def _write_all(
 def _extract(codec: RunCodec, state: Tensor, content: str) -> tuple[np.ndarray, dict[str, float]]:
     """What is written of a batch, and sums of its distortion: of normalized features, as the
     quantizer sees them."""
-    maps = codec.network.features(state)
     if content == "features":
         return codec.raw_features(state).float().cpu().numpy(), {}
+    maps = codec.network.features(state)
     if not codec.code_sizes:
         return codec.to_output(maps).float().cpu().numpy(), {}
     codes = codec.codes(maps)
@@ -145,48 +148,6 @@ def _extract(codec: RunCodec, state: Tensor, content: str) -> tuple[np.ndarray, 
     if content == "codes":
         return codes, sums
     return codec.to_output(decoded).float().cpu().numpy(), sums
-
-
-@dataclass
-class _Held:
-    """What is extracted and not yet written."""
-
-    names: list[str] = field(default_factory=list)
-    parts: list[np.ndarray] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)
-
-    def add(self, names: Sequence[str], part: np.ndarray, sums: dict[str, float]) -> None:
-        self.names += names
-        self.parts.append(part)
-        for name, value in sums.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-
-    def full(self, content: str) -> bool:
-        if content == "codes":
-            return len(self.names) >= CODES_PER_SHARD
-        return sum(part.nbytes for part in self.parts) >= EMBEDDING_SHARD_BYTES
-
-    def flush(self, codec: RunCodec, content: str, coding: str, output: ShardedOutput) -> None:
-        stacked = np.concatenate(self.parts)
-        names = self.names
-        if content == "codes":
-            data = codec.encode(stacked, names, coding)
-            output.add(names, lambda path: path.write_bytes(data), self.sums)
-        else:
-            output.add(names, lambda path: save_embeddings(path, stacked, names), self.sums)
-        self.names, self.parts, self.sums = [], [], {}
-
-
-def save_embeddings(path: Path, embeddings_nchw: np.ndarray, names: Sequence[str]) -> None:
-    """A shard of embeddings: tensor `embeddings` `[n, C, h, w]` float32, `names` as metadata."""
-    import json
-
-    from safetensors.numpy import save_file
-
-    save_file(
-        {"embeddings": np.ascontiguousarray(embeddings_nchw, dtype=np.float32)}, path,
-        metadata={"names": json.dumps(list(names), ensure_ascii=False)},
-    )  # fmt: skip
 
 
 def _summary(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ class ShardedOutput:
         path = self.folder / name
         with replacing(path) as temporary:
             write(temporary)
-        digest = blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        with path.open("rb") as file:  # by pieces: a shard may be large
+            digest = file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
         self.shards.append(
             {"file": name, "bytes": path.stat().st_size, "blake2b": digest,
              "names": list(names), "sums": sums}

@@ -1,15 +1,20 @@
-"""The end of the process, where something foreign would not let it end.
+"""The end of the process: without freeing every object, and without waiting for what is foreign.
 
-Python joins threads and runs exit hooks before a process ends. A tracker's threads that wait for a
-server that is gone can keep it from ending; squeeze has then written all that is its own, and ends
-the process without them.
+- Python's own end takes a second once torch is imported, for objects that the system frees at once.
+  Threads are joined and exit hooks run as ever; then the process is gone. (mypy ends likewise.)
+- A tracker's threads that wait for a server that is gone can keep a process from ending. squeeze
+  has then written all that is its own, and ends the process without them.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import sys
+import threading
 import traceback
+from typing import Any
 
 _left_behind = False
 
@@ -21,17 +26,22 @@ def leave_threads_behind() -> None:
 
 
 def end_process(code: object) -> None:
-    """End the process at once if threads are left behind, else return.
+    """End the process if threads are left behind or torch is imported, else return.
 
     Args:
         code: as in SystemExit: an exit status, a message, or None.
     """
-    if not _left_behind:
+    if not _left_behind and "torch" not in sys.modules:
         return
     if isinstance(code, str):
         print(code, file=sys.stderr)  # noqa: T201 - as the interpreter would
+    if not _left_behind:
+        python: Any = (threading, atexit)
+        python[0]._shutdown()
+        python[1]._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with contextlib.suppress(OSError):  # a pipe that nobody reads any more
+            stream.flush()
     os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 

@@ -33,3 +33,33 @@ def test_threads_left_behind_hold_no_end_up(end: str, code: int, said: str) -> N
     )  # fmt: skip
     assert done.returncode == code
     assert said in done.stderr
+
+
+# With torch imported (a stand-in: the real one takes seconds) the end is quick, but nothing is lost.
+QUICK = """
+import atexit, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from squeeze_cli import cli
+sys.modules["torch"] = sys
+class Freed:
+    def __del__(self): print("freed")
+kept = Freed()
+atexit.register(print, "hook ran")
+def work():
+    time.sleep(0.5)
+    print("thread ended")
+ThreadPoolExecutor().submit(print, "idle workers hold nothing up")
+threading.Thread(target=work).start()
+def app(args): sys.exit(3)
+cli.app = app
+cli.main()
+"""
+
+
+def test_with_torch_threads_are_joined_and_hooks_run_but_objects_are_not_freed() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", QUICK], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 3
+    assert done.stdout.splitlines() == ["idle workers hold nothing up", "thread ended", "hook ran"]
+    assert not done.stderr

@@ -12,7 +12,7 @@ from squeeze_cli.config import ExperimentConfig
 from squeeze_cli.config_files import load_experiment, to_mapping
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
-from squeeze_cli.importing import uncollected
+from squeeze_cli.importing import quick_imports
 from squeeze_cli.resolve import check_resumed, resolve_config
 from squeeze_cli.runs import RunFolder, create_run, find_resumable
 
@@ -41,7 +41,7 @@ def run_command(kind: str, flags: Mapping[str, Any]) -> None:
     run = run or create_run(config, overwrite=bool(flags.get("overwrite")))
     reporter.say(f"{'Resuming' if resume else 'Training'} {run.path}")
 
-    with uncollected():
+    with quick_imports():
         from squeeze_cli.training.fit import fit_experiment
 
     record = fit_experiment(config, run, reporter, resume=resume)

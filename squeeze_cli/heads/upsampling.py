@@ -14,19 +14,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def upsample_bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample_bilinear(maps: Tensor, size: tuple[int, int], out: Tensor | None = None) -> Tensor:
     """`F.interpolate(maps, size, mode="bilinear", align_corners=False)` up to rounding.
 
     Args:
-        maps: `[B, K, h, w]`.
+        maps: `[..., h, w]`.
         size: (H, W).
+        out: where to write, `[..., H, W]` and contiguous; not differentiable then.
 
     Returns:
-        `[B, K, H, W]`, contiguous.
+        `[..., H, W]`, contiguous.
     """
-    rows = _interpolation_matrix(maps.shape[2], size[0], maps.device, maps.dtype)
-    columns = _interpolation_matrix(maps.shape[3], size[1], maps.device, maps.dtype)
-    return rows @ (maps.contiguous() @ columns.T)
+    rows = _interpolation_matrix(maps.shape[-2], size[0], maps.device, maps.dtype)
+    columns = _interpolation_matrix(maps.shape[-1], size[1], maps.device, maps.dtype)
+    return torch.matmul(rows, maps.contiguous() @ columns.T, out=out)
 
 
 def upsample_bilinear_backward(gradient: Tensor, size: tuple[int, int]) -> Tensor:

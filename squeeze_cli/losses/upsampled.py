@@ -8,6 +8,7 @@ and from those into the gradient, before the next image's: the same sums, in the
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from squeeze_cli.heads.upsampling import upsample_bilinear, upsample_bilinear_backward
+
+# Times the least difference between two float32 logits that are not nearly 0, it is past any rank.
+_STEEP = 1e30
 
 
 def upsampled_cross_entropy(
@@ -38,7 +42,11 @@ def upsampled_cross_entropy(
 
 
 class _UpsampledCrossEntropy(torch.autograd.Function):
-    """Makes the gradient in the forward pass: it needs the probabilities that are there then."""
+    """Makes the gradient in the forward pass: it needs the probabilities that are there then.
+
+    Logits are taken to base 2 while they are small: 2^x takes a third of the time of e^x. Each
+    step works in one of two buffers: fresh ones of this size would cost more than the arithmetic.
+    """
 
     @staticmethod
     def forward(
@@ -48,25 +56,27 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         weights = pixel_weights / pixel_weights.sum().clamp_min(tiny)
         need_gradient = ctx.needs_input_grad[0]
         loss = maps.new_zeros(())
-        predictions, gradients = [], []
-        for image, classes, weight in zip(maps, target, weights, strict=True):
-            logits = upsample_bilinear(image[None], (classes.shape[0], classes.shape[1]))[0]
-            highest = logits.amax(dim=0)
-            predictions.append(_first_equal(logits, highest))
-            at_target = logits.gather(0, classes[None])[0]
-            exponentials = logits.sub_(highest).exp_()
+        predictions = torch.empty(target.shape, dtype=torch.uint8, device=maps.device)
+        gradients = torch.empty_like(maps, memory_format=torch.contiguous_format)
+        logits = maps.new_empty(maps.shape[1], *target.shape[1:])
+        spare = torch.empty_like(logits)
+        maps = maps / math.log(2)
+        for i, (classes, weight) in enumerate(zip(target, weights, strict=True)):
+            upsample_bilinear(maps[i], (classes.shape[0], classes.shape[1]), out=logits)
+            below = logits.sub_(logits.amax(dim=0))  # 0 for the highest
+            predictions[i] = _first_highest(below, spare)
+            at_target = below.gather(0, classes[None])[0]
+            exponentials = below.exp2_()
             total = exponentials.sum(dim=0)
-            loss += ((total.log() + highest - at_target) * weight).sum()
+            loss += ((total.log2() - at_target) * weight).sum()
             if need_gradient:
                 gradient = exponentials.mul_(weight / total)  # weight × probability
                 gradient.scatter_add_(0, classes[None], -weight[None])
-                size = (image.shape[1], image.shape[2])
-                gradients.append(upsample_bilinear_backward(gradient, size))
+                gradients[i] = upsample_bilinear_backward(gradient, (maps.shape[2], maps.shape[3]))
         if need_gradient:
-            ctx.save_for_backward(torch.stack(gradients))
-        given = torch.stack(predictions)
-        ctx.mark_non_differentiable(given)
-        return loss, given
+            ctx.save_for_backward(gradients)
+        ctx.mark_non_differentiable(predictions)
+        return loss * math.log(2), predictions
 
     @staticmethod
     @once_differentiable
@@ -75,9 +85,14 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         return gradient * d_loss, None, None
 
 
-def _first_equal(logits: Tensor, highest: Tensor) -> Tensor:
-    """The first class `[H, W]` uint8 whose logit is the highest: a third of the time of `max`."""
-    count = len(logits)
-    ranks = torch.arange(count, 0, -1, dtype=torch.uint8, device=logits.device)
-    first = count - ((logits == highest) * ranks[:, None, None]).amax(dim=0)
-    return first.clamp_max(count - 1)  # where logits are NaN none is equal
+def _first_highest(below: Tensor, spare: Tensor) -> Tensor:
+    """The first class `[H, W]` at 0, of `below` `[K, H, W]` of 0 and less.
+
+    The largest of (K - class), which all that is below 0 falls far short of: comparing and masking
+    take several times as long, `max` with its indices twenty times. `spare` is overwritten.
+    """
+    count = len(below)
+    ranks = torch.arange(count, 0, -1, dtype=below.dtype, device=below.device)
+    torch.add(ranks[:, None, None], below, alpha=_STEEP, out=spare)
+    first = count - spare.amax(dim=0)
+    return first.nan_to_num_(nan=0.0)  # where logits are NaN none is the highest

@@ -75,8 +75,8 @@ class ResidualVQWithProjection(ProjectedQuantizer):
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:
         """The sum `[B, N, D]` of the levels' vectors."""
-        vectors: Tensor = self.rvq.get_output_from_indices(codes_bnq)
-        return vectors
+        levels = zip(codes_bnq.unbind(dim=-1), self.code_vectors(), strict=True)
+        return torch.stack([codebook[codes] for codes, codebook in levels]).sum(dim=0)
 
     def code_vectors(self) -> list[Tensor]:
         """One codebook `[K, D]` a level."""

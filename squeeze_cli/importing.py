@@ -17,6 +17,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -117,7 +118,7 @@ class _StandIn(ModuleType):
         return getattr(package.real(self.__name__), name)
 
 
-class _Imported:
+class _Imported(Loader):
     """The loader of a module that is imported already."""
 
     def __init__(self, module: ModuleType) -> None:

@@ -30,6 +30,8 @@ class Backbone(nn.Module):
     feature_dim: int
     stride: int
     default_num_classes: int
+    # Images that pass through it at once: more keep a GPU busy, fewer the processor's cache warm.
+    inference_batch: int = 8
 
     def __init__(self, *, random_weights: bool) -> None:
         super().__init__()

@@ -26,6 +26,7 @@ class DeepLabBackbone(Backbone):
     feature_dim = 2048
     stride = 8
     default_num_classes = 3
+    inference_batch = 4
 
     def __init__(self, state: dict[str, Tensor] | None, source: str = "given") -> None:
         super().__init__(random_weights=state is None)

@@ -38,9 +38,7 @@ class ImageDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         image, trimap = self.samples[index].load()
-        no_mask = self.preprocessing.no_mask
-        mask = no_mask() if trimap is None else self.preprocessing.mask(trimap)
-        return self.preprocessing.image(image), mask, index
+        return self.preprocessing.image(image), self.preprocessing.mask_of(trimap), index
 
 
 def collate_items(items: Sequence[Item]) -> Batch:

@@ -14,7 +14,7 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import Sample, find_readable, list_images
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.features.extraction import EXTRACTION_BATCH, extract_states, from_rows
+from squeeze_cli.features.extraction import extract_states, from_rows
 from squeeze_cli.training.devices import choose_workers
 from squeeze_cli.training.evaluation import TrainedRun
 from squeeze_cli.training.fit import load_splits
@@ -60,7 +60,7 @@ def split_stream(
         if not rest:
             return
         sources = open_sources(run.config, {split: rest}, run.backbone, device, reporter)
-        for inputs, _, positions in sources.loader(split, EXTRACTION_BATCH):
+        for inputs, _, positions in sources.loader(split, run.backbone.inference_batch):
             batch = inputs.to(device)
             state = batch if sources.trunk is None else sources.trunk(batch)
             yield [rest[i].name for i in positions.tolist()], state

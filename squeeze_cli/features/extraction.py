@@ -1,21 +1,44 @@
-"""The one pass through the backbone: workers decode and preprocess, the trunk runs beside them."""
+"""The one pass through the backbone: worker processes decode, threads run the trunk beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from squeeze_cli.backbones.base import Backbone
-from squeeze_cli.data.datamodule import ImageDataset
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
 
-EXTRACTION_BATCH = 8
+States = tuple[list[int], NDArray[np.float32], NDArray[np.uint8]]
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
+
+
+class PixelDataset(Dataset[tuple[Tensor, Tensor, int]]):
+    """Pixels `[S, S, 3]` uint8, mask `[S, S]` uint8 and position of each sample.
+
+    A quarter of the bytes of normalized images to pass between processes.
+    """
+
+    def __init__(self, samples: Sequence[Sample], preprocessing: Preprocessing) -> None:
+        self.samples = tuple(samples)
+        self.preprocessing = preprocessing
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+        image, trimap = self.samples[index].load()
+        return self.preprocessing.pixels(image), self.preprocessing.mask_of(trimap), index
 
 
 def run_trunk(backbone: Backbone, images: Tensor, layer: str) -> Tensor:
@@ -42,19 +65,58 @@ def extract_states(
     device: torch.device,
     precision: str = "32",
     num_workers: int = 2,
-    batch_size: int = EXTRACTION_BATCH,
-) -> Iterator[tuple[list[int], NDArray[np.float32], NDArray[np.uint8]]]:
+) -> Iterator[States]:
     """Yield (positions in `samples`, states as rows float32, masks `[B, H, W]` uint8) by batches."""
-    loader: DataLoader[tuple[Tensor, Tensor, int]] = DataLoader(
-        ImageDataset(samples, preprocessing),
-        batch_size=batch_size,
+    loader: DataLoader[Any] = DataLoader(
+        PixelDataset(samples, preprocessing),
+        batch_size=backbone.inference_batch,
         num_workers=min(num_workers, len(samples)),
         pin_memory=device.type == "cuda",
     )
     backbone = backbone.to(device).to(memory_format=torch.channels_last)
-    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-    with torch.inference_mode(), autocast:
-        for images, masks, positions in loader:
-            batch = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-            rows = to_rows(run_trunk(backbone, batch, layer)).float().cpu().contiguous()
-            yield positions.tolist(), rows.numpy(), masks.numpy()
+
+    def run(batch: tuple[Tensor, Tensor, Tensor]) -> States:
+        pixels, masks, positions = batch
+        autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+        with torch.inference_mode(), autocast:
+            images = preprocessing.normalize(pixels.to(device, non_blocking=True))
+            rows = to_rows(run_trunk(backbone, images, layer)).float().cpu().contiguous()
+        return positions.tolist(), rows.numpy(), masks.numpy()
+
+    with _threads(device) as (pool, count):
+        yield from _in_order(pool, run, loader, count + 1)
+
+
+@contextmanager
+def _threads(device: torch.device) -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """Threads for the trunk: on a CPU one a core, each with batches of its own.
+
+    Threads that share a batch wait for each other at every layer, and all of them whenever one
+    gives its core to a decoding process. Each by itself keeps its core busy.
+    """
+    cores = torch.get_num_threads()
+    count = cores if device.type == "cpu" else 1
+    with ThreadPoolExecutor(
+        count, initializer=torch.set_num_threads, initargs=(cores // count,)
+    ) as pool:
+        try:
+            yield pool, count
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(cores)  # for the threads that are yet to come
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    function: Callable[[_Given], _Made],
+    items: Iterable[_Given],
+    ahead: int,
+) -> Iterator[_Made]:
+    """`map` in the pool, at most `ahead` items in work or finished and not yet taken."""
+    waiting: deque[Future[_Made]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

@@ -13,7 +13,11 @@ from vector_quantize_pytorch import ResidualVQ
 
 from squeeze_cli.config import QuantizerConfig
 from squeeze_cli.quantizers.base import ProjectedQuantizer
-from squeeze_cli.quantizers.codebooks import initialize_codebook, set_dead_code_threshold
+from squeeze_cli.quantizers.codebooks import (
+    initialize_codebook,
+    nearest_codes,
+    set_dead_code_threshold,
+)
 
 
 class ResidualVQWithProjection(ProjectedQuantizer):
@@ -91,5 +95,4 @@ class ResidualVQWithProjection(ProjectedQuantizer):
         residual = self.project_in(tokens_nc)
         for layer in self.rvq.layers:
             initialize_codebook(layer, residual, tokens_per_batch)
-            nearest = torch.cdist(residual, layer.codebook).argmin(dim=1)
-            residual = residual - layer.codebook[nearest]
+            residual = residual - layer.codebook[nearest_codes(residual, layer.codebook)]

@@ -56,7 +56,7 @@ def test_mask_resize_invents_no_class_and_keeps_place():
 
 
 def test_no_mask_is_all_ignored():
-    assert Preprocessing(8).no_mask().unique().tolist() == [IGNORE_INDEX]
+    assert Preprocessing(8).mask_of(None).unique().tolist() == [IGNORE_INDEX]
 
 
 def test_key_is_pinned_and_names_the_size():

@@ -164,7 +164,7 @@ def test_a_stopped_extraction_goes_on_and_ends_the_same(
 ) -> None:
     run = trained / "runs" / "q"
     monkeypatch.setattr(extraction, "CODES_PER_SHARD", 5)
-    monkeypatch.setattr("squeeze_cli.embeddings.streams.EXTRACTION_BATCH", 3)
+    monkeypatch.setattr("squeeze_cli.backbones.base.Backbone.inference_batch", 3)
     extract(run, out=tmp_path / "whole")
     original = RunCodec.encode
     calls: Iterator[int] = iter(range(9))
@@ -193,7 +193,7 @@ def test_a_stopped_extraction_goes_on_and_ends_the_same(
 def test_ctrl_c_keeps_what_is_done(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("squeeze_cli.embeddings.streams.EXTRACTION_BATCH", 4)
+    monkeypatch.setattr("squeeze_cli.backbones.base.Backbone.inference_batch", 4)
     original = RunCodec.codes
     calls = iter(range(9))
 

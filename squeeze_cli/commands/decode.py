@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from squeeze_cli.commands.running import make_reporter, print_json
+from squeeze_cli.importing import quick_imports
 from squeeze_cli.options import OUTPUT_FLAGS, TRAINING_FLAGS, takes
 
 EXAMPLES = (
@@ -53,7 +54,8 @@ def decode(
 ) -> None:  # fmt: skip
     """Decode codes to embeddings or masks: no images, no backbone, only the run's folder."""
     reporter = make_reporter(flags)
-    from squeeze_cli.embeddings.decode import decode_codes
+    with quick_imports():
+        from squeeze_cli.embeddings.decode import decode_codes
 
     result = decode_codes(
         file, content, out, reporter,

@@ -10,6 +10,7 @@ import typer
 from squeeze_cli.commands.evaluate import EVALUATION_FLAGS
 from squeeze_cli.commands.running import make_reporter, print_json
 from squeeze_cli.errors import UsageError
+from squeeze_cli.importing import quick_imports
 from squeeze_cli.options import takes
 
 EXAMPLES = (
@@ -71,7 +72,8 @@ def extract_embeddings(
     if coding is not None and content != "codes":
         raise UsageError(f"--coding is for --format codes, not {content}: leave it out.")
     reporter = make_reporter(flags)
-    from squeeze_cli.embeddings import extract
+    with quick_imports():
+        from squeeze_cli.embeddings import extract
 
     request = extract.Request(
         content, split or (None if images else "test"), images, coding, out, overwrite

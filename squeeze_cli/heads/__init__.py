@@ -10,18 +10,11 @@ if TYPE_CHECKING:
 
 
 def create_head(backbone: Backbone, feature_dim: int, num_classes: int) -> SegmentationHead:
-    """The head that suits `backbone`, for maps of `feature_dim` channels, on the CPU.
+    """The head that suits `backbone`, for maps of `feature_dim` channels.
 
     DeepLab keeps its own kind of head and takes the pretrained weights that came with the
     backbone, where their shapes fit; the others get a small convolutional head.
     """
-    import torch
-
-    # Folding multiplies a weight's channels: with those last in memory nothing is copied for it.
-    return _make(backbone, feature_dim, num_classes).to(memory_format=torch.channels_last)
-
-
-def _make(backbone: Backbone, feature_dim: int, num_classes: int) -> SegmentationHead:
     if backbone.name == "deeplab":
         from squeeze_cli.heads.deeplab_head import DeepLabSegmentationHead
 

@@ -12,7 +12,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from squeeze_cli.heads.base import SegmentationHead
 from squeeze_cli.heads.dilated import dilated_convolution
-from squeeze_cli.heads.folding import append_ones, fold_weight
+from squeeze_cli.heads.folding import FoldableConv2d, append_ones, fold_weight
 from squeeze_cli.quantizers.base import AffineMap
 
 _FIRST_LAYER = "0.convs.0.0.weight"
@@ -31,6 +31,9 @@ class DeepLabSegmentationHead(SegmentationHead):
     ) -> None:
         super().__init__()
         self.layers: nn.Sequential = DeepLabHead(feature_dim, num_classes)
+        pyramid: Any = self.layers[0]
+        for branch in pyramid.convs[:-1]:
+            branch[0] = FoldableConv2d(branch[0])
         own = self.layers.state_dict()
         fitting = {
             k: v for k, v in (pretrained or {}).items() if k in own and own[k].shape == v.shape
@@ -65,9 +68,9 @@ class DeepLabSegmentationHead(SegmentationHead):
         return logits
 
 
-def _convolve(maps: Tensor, conv: nn.Conv2d, output_map: AffineMap | None) -> Tensor:
+def _convolve(maps: Tensor, conv: FoldableConv2d, output_map: AffineMap | None) -> Tensor:
     """A branch's convolution; only the taps that reach inside the map are folded and used."""
-    weight, dilation = conv.weight, conv.dilation[0]
+    weight, dilation = conv.weight_ocij, conv.dilation[0]
     if weight.shape[-1] == 3 and dilation >= max(maps.shape[-2:]):
         weight = weight[:, :, 1:2, 1:2]
     if output_map is not None:

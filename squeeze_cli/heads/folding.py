@@ -8,10 +8,47 @@ map the features are zero, not b.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from squeeze_cli.quantizers.base import AffineMap
+
+
+class FoldableConv2d(nn.Module):
+    """The weight of a convolution, channels last in memory, as folding multiplies it.
+
+    torch's fused AdamW copies whatever is not contiguous in every step, so the parameter itself
+    has the shape `[O, i, j, C]`; in state dicts it is `[O, C, i, j]` under the usual name.
+
+    Args:
+        conv: gives the initial weight, and the dilation; it has no bias.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(conv.weight.detach().permute(0, 2, 3, 1).contiguous())
+        self.kernel_size = conv.kernel_size
+        self.dilation = conv.dilation
+
+    @property
+    def weight_ocij(self) -> Tensor:
+        """A view in the order that convolutions take."""
+        return self.weight.permute(0, 3, 1, 2)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}weight"] = destination[f"{prefix}weight"].permute(0, 3, 1, 2)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        name = f"{prefix}weight"
+        given = state_dict.get(name)
+        if given is not None:
+            state_dict[name] = given.permute(0, 2, 3, 1)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if given is not None:
+            state_dict[name] = given
 
 
 def append_ones(vectors: Tensor) -> Tensor:

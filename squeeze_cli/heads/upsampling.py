@@ -14,27 +14,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def upsample_bilinear(maps: Tensor, size: tuple[int, int], out: Tensor | None = None) -> Tensor:
+def upsample_bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """`F.interpolate(maps, size, mode="bilinear", align_corners=False)` up to rounding.
 
     Args:
-        maps: `[..., h, w]`.
+        maps: `[B, K, h, w]`.
         size: (H, W).
-        out: where to write, `[..., H, W]` and contiguous; not differentiable then.
 
     Returns:
-        `[..., H, W]`, contiguous.
+        `[B, K, H, W]`, contiguous.
     """
-    rows = _interpolation_matrix(maps.shape[-2], size[0], maps.device, maps.dtype)
-    columns = _interpolation_matrix(maps.shape[-1], size[1], maps.device, maps.dtype)
-    return torch.matmul(rows, maps.contiguous() @ columns.T, out=out)
+    rows, columns = interpolation_matrices(maps, size)
+    return rows @ (maps.contiguous() @ columns.T)
 
 
-def upsample_bilinear_backward(gradient: Tensor, size: tuple[int, int]) -> Tensor:
-    """The gradient `[..., h, w]` of maps of `size` (h, w), from that of their upsampled ones."""
-    rows = _interpolation_matrix(size[0], gradient.shape[-2], gradient.device, gradient.dtype)
-    columns = _interpolation_matrix(size[1], gradient.shape[-1], gradient.device, gradient.dtype)
-    return (rows.T @ gradient) @ columns
+def interpolation_matrices(maps: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """R `[H, h]` and C `[W, w]` for maps `[..., h, w]` and size (H, W)."""
+    return (
+        _interpolation_matrix(maps.shape[-2], size[0], maps.device, maps.dtype),
+        _interpolation_matrix(maps.shape[-1], size[1], maps.device, maps.dtype),
+    )
 
 
 @lru_cache(maxsize=32)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from squeeze_cli.heads.upsampling import upsample_bilinear, upsample_bilinear_backward
+from squeeze_cli.heads.upsampling import interpolation_matrices
 
 # Times the least difference between two float32 logits that are not nearly 0, it is past any rank.
 _STEEP = 1e30
@@ -45,54 +45,46 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
     """Makes the gradient in the forward pass: it needs the probabilities that are there then.
 
     Logits are taken to base 2 while they are small: 2^x takes a third of the time of e^x. Each
-    step works in one of two buffers: fresh ones of this size would cost more than the arithmetic.
+    image's planes are worked on in two buffers: fresh ones would cost more than the arithmetic.
+    What is one plane an image is left for the whole batch.
     """
 
     @staticmethod
     def forward(
         ctx: Any, maps: Tensor, target: Tensor, pixel_weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        tiny = torch.finfo(maps.dtype).tiny
-        weights = pixel_weights / pixel_weights.sum().clamp_min(tiny)
-        need_gradient = ctx.needs_input_grad[0]
-        loss = maps.new_zeros(())
-        predictions = torch.empty(target.shape, dtype=torch.uint8, device=maps.device)
-        gradients = torch.empty_like(maps, memory_format=torch.contiguous_format)
-        logits = maps.new_empty(maps.shape[1], *target.shape[1:])
-        spare = torch.empty_like(logits)
-        maps = maps / math.log(2)
+        count, size = maps.shape[1], (target.shape[1], target.shape[2])
+        rows, columns = interpolation_matrices(maps, size)
+        weights = pixel_weights / pixel_weights.sum().clamp_min(torch.finfo(maps.dtype).tiny)
+        wide = (maps / math.log(2)) @ columns.T  # [B, K, h, W]
+        wide_gradients = torch.empty_like(wide)
+        ranks = torch.arange(count, 0, -1, dtype=maps.dtype, device=maps.device)[:, None, None]
+        logits, spare = maps.new_empty(2, count, *size)
+        best_ranks, at_target, totals = maps.new_empty(3, *target.shape)
         for i, (classes, weight) in enumerate(zip(target, weights, strict=True)):
-            upsample_bilinear(maps[i], (classes.shape[0], classes.shape[1]), out=logits)
+            torch.matmul(rows, wide[i], out=logits)
             below = logits.sub_(logits.amax(dim=0))  # 0 for the highest
-            predictions[i] = _first_highest(below, spare)
-            at_target = below.gather(0, classes[None])[0]
+            # Of the ranks K to 1 the highest at 0: all others fall far short. Comparing and masking
+            # take several times as long, `max` with its indices twenty times.
+            torch.add(ranks, below, alpha=_STEEP, out=spare)
+            torch.amax(spare, dim=0, out=best_ranks[i])
+            torch.gather(below, 0, classes[None], out=at_target[i : i + 1])
             exponentials = below.exp2_()
-            total = exponentials.sum(dim=0)
-            loss += ((total.log2() - at_target) * weight).sum()
-            if need_gradient:
-                gradient = exponentials.mul_(weight / total)  # weight × probability
+            torch.sum(exponentials, dim=0, out=totals[i])
+            if ctx.needs_input_grad[0]:
+                gradient = exponentials.mul_(weight / totals[i])  # weight × probability
                 gradient.scatter_add_(0, classes[None], -weight[None])
-                gradients[i] = upsample_bilinear_backward(gradient, (maps.shape[2], maps.shape[3]))
-        if need_gradient:
-            ctx.save_for_backward(gradients)
+                torch.matmul(rows.T, gradient, out=wide_gradients[i])
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(wide_gradients @ columns)
+        loss = ((totals.log2() - at_target) * weights).sum() * math.log(2)
+        # Where logits are NaN no rank is the highest.
+        predictions = (count - best_ranks).nan_to_num_(nan=0.0).to(torch.uint8)
         ctx.mark_non_differentiable(predictions)
-        return loss * math.log(2), predictions
+        return loss, predictions
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_loss: Tensor, _: Any) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * d_loss, None, None
-
-
-def _first_highest(below: Tensor, spare: Tensor) -> Tensor:
-    """The first class `[H, W]` at 0, of `below` `[K, H, W]` of 0 and less.
-
-    The largest of (K - class), which all that is below 0 falls far short of: comparing and masking
-    take several times as long, `max` with its indices twenty times. `spare` is overwritten.
-    """
-    count = len(below)
-    ranks = torch.arange(count, 0, -1, dtype=below.dtype, device=below.device)
-    torch.add(ranks[:, None, None], below, alpha=_STEEP, out=spare)
-    first = count - spare.amax(dim=0)
-    return first.nan_to_num_(nan=0.0)  # where logits are NaN none is the highest

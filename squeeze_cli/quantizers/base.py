@@ -50,19 +50,6 @@ class AffineMap:
         return nn.functional.linear(vectors, self.weight, self.bias)
 
 
-@dataclass(frozen=True)
-class ChannelScaling:
-    """`normalized = (features - mean) / std`, `[C]` each."""
-
-    mean: Tensor
-    std: Tensor
-
-    def into(self, linear: nn.Linear) -> tuple[Tensor, Tensor]:
-        """Weight and bias of a layer on features that does what `linear` does on normalized ones."""
-        weight = linear.weight / self.std
-        return weight, linear.bias - weight @ self.mean
-
-
 class Quantizer(nn.Module):
     """Base of all quantizers; a subclass says how code vectors `[B, N, d]` become codes and back."""
 
@@ -80,13 +67,8 @@ class Quantizer(nn.Module):
         return sum(math.log2(size) for size in self.code_sizes)
 
     @abstractmethod
-    def quantize(
-        self, tokens_bnc: Tensor, scaling: ChannelScaling | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Code vectors `[B, N, d]` (gradients pass straight through), codes `[B, N, Q]`, loss.
-
-        With `scaling` the tokens are features that are yet to be normalized by it.
-        """
+    def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Code vectors `[B, N, d]` (gradients pass straight through), codes `[B, N, Q]`, loss."""
 
     @abstractmethod
     def lookup(self, codes_bnq: Tensor) -> Tensor:
@@ -135,13 +117,6 @@ class ProjectedQuantizer(Quantizer):
         self.project_in = nn.Linear(feature_dim, bottleneck_dim)
         self.project_out = nn.Linear(bottleneck_dim, feature_dim)
 
-    def project(self, tokens_bnc: Tensor, scaling: ChannelScaling | None) -> Tensor:
-        """`project_in` of tokens; of normalized ones where a scaling is given, without making them."""
-        if scaling is None:
-            projected: Tensor = self.project_in(tokens_bnc)
-            return projected
-        return nn.functional.linear(tokens_bnc, *scaling.into(self.project_in))
-
     def encoder_parameters(self) -> list[nn.Parameter]:
         """`project_in`."""
         return list(self.project_in.parameters())
@@ -186,9 +161,9 @@ class NormalizedCodeQuantizer(ProjectedQuantizer):
         self.normalize = Whitening(code_dim)
         self.from_code = nn.Linear(code_dim, bottleneck_dim)
 
-    def code_input(self, tokens_bnc: Tensor, scaling: ChannelScaling | None = None) -> Tensor:
+    def code_input(self, tokens_bnc: Tensor) -> Tensor:
         """Normalized code dimensions `[B, N, d]` of the tokens."""
-        raw: Tensor = self.to_code(self.project(tokens_bnc, scaling))
+        raw: Tensor = self.to_code(self.project_in(tokens_bnc))
         normalized: Tensor = self.normalize(raw.flatten(0, 1))
         return normalized.view_as(raw)
 

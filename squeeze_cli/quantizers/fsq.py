@@ -10,7 +10,7 @@ from torch import Tensor
 from vector_quantize_pytorch import FSQ
 
 from squeeze_cli.config import QuantizerConfig
-from squeeze_cli.quantizers.base import ChannelScaling, NormalizedCodeQuantizer
+from squeeze_cli.quantizers.base import NormalizedCodeQuantizer
 
 # tanh of a normal variable of this deviation is nearly uniform on (-1, 1): a logistic variable
 # through tanh would be exactly so, and sqrt(pi^2 / 12) is its deviation.
@@ -35,11 +35,9 @@ class FSQWithProjection(NormalizedCodeQuantizer):
         """Build from the configuration's fields."""
         return cls(feature_dim, levels=config.levels, bottleneck_dim=config.bottleneck_dim)
 
-    def quantize(
-        self, tokens_bnc: Tensor, scaling: ChannelScaling | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Quantizer.quantize`; the loss is 0."""
-        vectors, indices = self.fsq(self.code_input(tokens_bnc, scaling) * UNIFORM_DEVIATION)
+        vectors, indices = self.fsq(self.code_input(tokens_bnc) * UNIFORM_DEVIATION)
         codes = indices.long().unsqueeze(-1)
         if not self.training:
             vectors = self.lookup(codes)

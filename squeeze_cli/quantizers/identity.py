@@ -9,7 +9,7 @@ from torch import Tensor
 
 from squeeze_cli.config import QuantizerConfig
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.quantizers.base import AffineMap, ChannelScaling, Quantized, Quantizer
+from squeeze_cli.quantizers.base import AffineMap, Quantized, Quantizer
 
 
 class IdentityQuantizer(Quantizer):
@@ -30,9 +30,7 @@ class IdentityQuantizer(Quantizer):
         codes = torch.empty(*tokens_bnc.shape[:2], 0, dtype=torch.int64, device=tokens_bnc.device)
         return Quantized(tokens_bnc, codes, tokens_bnc.new_zeros(()))
 
-    def quantize(
-        self, tokens_bnc: Tensor, scaling: ChannelScaling | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The tokens themselves are the code vectors."""
         quantized = self(tokens_bnc)
         return tokens_bnc, quantized.codes, quantized.loss

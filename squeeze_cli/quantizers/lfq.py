@@ -10,7 +10,7 @@ from torch import Tensor
 from vector_quantize_pytorch import LFQ
 
 from squeeze_cli.config import QuantizerConfig
-from squeeze_cli.quantizers.base import ChannelScaling, NormalizedCodeQuantizer
+from squeeze_cli.quantizers.base import NormalizedCodeQuantizer
 
 
 class LFQWithProjection(NormalizedCodeQuantizer):
@@ -60,11 +60,9 @@ class LFQWithProjection(NormalizedCodeQuantizer):
             loss_weight=config.vq_loss_weight,
         )
 
-    def quantize(
-        self, tokens_bnc: Tensor, scaling: ChannelScaling | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Quantizer.quantize`; the loss is entropy plus commitment, and may be negative."""
-        vectors, indices, loss = self.lfq(self.code_input(tokens_bnc, scaling))
+        vectors, indices, loss = self.lfq(self.code_input(tokens_bnc))
         codes = indices.unsqueeze(-1)
         if not self.training:
             vectors = self.lookup(codes)

@@ -12,7 +12,7 @@ from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
 
 from squeeze_cli.config import QuantizerConfig
-from squeeze_cli.quantizers.base import ChannelScaling, ProjectedQuantizer
+from squeeze_cli.quantizers.base import ProjectedQuantizer
 from squeeze_cli.quantizers.codebooks import (
     initialize_codebook,
     nearest_codes,
@@ -67,14 +67,12 @@ class ResidualVQWithProjection(ProjectedQuantizer):
             initialize_codebook=config.initialize_codebook,
         )
 
-    def quantize(
-        self, tokens_bnc: Tensor, scaling: ChannelScaling | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Quantizer.quantize`; the loss is the sum over the levels times `loss_weight`."""
         if self.training:
             for layer in self.rvq.layers:
                 set_dead_code_threshold(layer, tokens_bnc.shape[0] * tokens_bnc.shape[1])
-        vectors, codes, losses = self.rvq(self.project(tokens_bnc, scaling))
+        vectors, codes, losses = self.rvq(self.project_in(tokens_bnc))
         if not self.training:
             vectors = self.lookup(codes)
         return vectors, codes, losses.sum() * self.loss_weight

@@ -8,7 +8,7 @@ from torch import Tensor
 from vector_quantize_pytorch import VectorQuantize
 
 from squeeze_cli.config import QuantizerConfig
-from squeeze_cli.quantizers.base import ChannelScaling, ProjectedQuantizer
+from squeeze_cli.quantizers.base import ProjectedQuantizer
 from squeeze_cli.quantizers.codebooks import initialize_codebook, set_dead_code_threshold
 
 
@@ -58,13 +58,11 @@ class VQWithProjection(ProjectedQuantizer):
             initialize_codebook=config.initialize_codebook,
         )
 
-    def quantize(
-        self, tokens_bnc: Tensor, scaling: ChannelScaling | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Quantizer.quantize`; the loss is the commitment loss times `loss_weight`."""
         if self.training:
             set_dead_code_threshold(self.vq, tokens_bnc.shape[0] * tokens_bnc.shape[1])
-        vectors, indices, loss = self.vq(self.project(tokens_bnc, scaling))
+        vectors, indices, loss = self.vq(self.project_in(tokens_bnc))
         codes = indices.unsqueeze(-1)
         if not self.training:
             vectors = self.lookup(codes)

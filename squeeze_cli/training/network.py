@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from squeeze_cli.heads.base import SegmentationHead
-from squeeze_cli.quantizers.base import AffineMap, ChannelScaling, Quantizer
+from squeeze_cli.quantizers.base import AffineMap, Quantizer
 from squeeze_cli.quantizers.identity import IdentityQuantizer
 
 
@@ -91,21 +91,10 @@ class SegmentationNetwork(nn.Module):
 
     def backbone_features(self, state: Tensor) -> Tensor:
         """The backbone's features `[B, C, h, w]`, normalized, before adapter and projection."""
-        normalized: Tensor = self.normalizer(self._unscaled(state))
+        if self.last_layer is not None:
+            state = self.last_layer(state)
+        normalized: Tensor = self.normalizer(state)
         return normalized
-
-    def _unscaled(self, state: Tensor) -> Tensor:
-        return state if self.last_layer is None else self.last_layer(state)
-
-    def _scaling_left_to_project_in(self) -> ChannelScaling | None:
-        """In training, where project_in is next: scaling its weight saves two passes over the maps.
-
-        Codes that are written or measured come from normalized features: the same rounding always.
-        """
-        between = self.adapter is not None or self.projection is not None
-        if not self.training or between or isinstance(self.quantizer, IdentityQuantizer):
-            return None
-        return ChannelScaling(self.normalizer.mean, self.normalizer.std)
 
     def features(self, state: Tensor) -> Tensor:
         """What the quantizer sees, as a map `[B, C, h, w]`."""
@@ -118,12 +107,11 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, state: Tensor) -> NetworkOutput:
         """Logits and codes of a trunk's state."""
-        scaling = self._scaling_left_to_project_in()
-        maps = self.features(state) if scaling is None else self._unscaled(state)
+        maps = self.features(state)
         tokens = maps.permute(0, 2, 3, 1).flatten(1, 2)
         # The nearest code must not depend on the precision that the head computes in.
         with torch.autocast(tokens.device.type, enabled=False):
-            vectors, codes, loss = self.quantizer.quantize(tokens.float(), scaling)
+            vectors, codes, loss = self.quantizer.quantize(tokens.float())
         return NetworkOutput(self._logits(vectors, maps.shape[-2:]), codes, loss)
 
     def codes(self, maps: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ import os
 import sys
 import threading
 import traceback
-from typing import Any
 
 _left_behind = False
 
@@ -36,9 +35,8 @@ def end_process(code: object) -> None:
     if isinstance(code, str):
         print(code, file=sys.stderr)  # noqa: T201 - as the interpreter would
     if not _left_behind:
-        python: Any = (threading, atexit)
-        python[0]._shutdown()
-        python[1]._run_exitfuncs()
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # a pipe that nobody reads any more
             stream.flush()

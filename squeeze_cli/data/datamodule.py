@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from lightning import LightningDataModule
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -38,7 +39,11 @@ class ImageDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         image, trimap = self.samples[index].load()
-        return self.preprocessing.image(image), self.preprocessing.mask_of(trimap), index
+        return self.convert(image), self.preprocessing.mask_of(trimap), index
+
+    def convert(self, image: Image.Image) -> Tensor:
+        """What an item holds of a photograph."""
+        return self.preprocessing.image(image)
 
 
 def collate_items(items: Sequence[Item]) -> Batch:

@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from squeeze_cli.backbones.base import Backbone
+from squeeze_cli.data.datamodule import ImageDataset
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
 
@@ -23,22 +25,12 @@ _Given = TypeVar("_Given")
 _Made = TypeVar("_Made")
 
 
-class PixelDataset(Dataset[tuple[Tensor, Tensor, int]]):
-    """Pixels `[S, S, 3]` uint8, mask `[S, S]` uint8 and position of each sample.
+class PixelDataset(ImageDataset):
+    """An `ImageDataset` of pixels `[S, S, 3]` uint8: a quarter of the bytes between processes."""
 
-    A quarter of the bytes of normalized images to pass between processes.
-    """
-
-    def __init__(self, samples: Sequence[Sample], preprocessing: Preprocessing) -> None:
-        self.samples = tuple(samples)
-        self.preprocessing = preprocessing
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
-        image, trimap = self.samples[index].load()
-        return self.preprocessing.pixels(image), self.preprocessing.mask_of(trimap), index
+    def convert(self, image: Image.Image) -> Tensor:
+        """Pixels that are yet to be normalized."""
+        return self.preprocessing.pixels(image)
 
 
 def run_trunk(backbone: Backbone, images: Tensor, layer: str) -> Tensor:

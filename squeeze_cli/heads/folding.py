@@ -29,7 +29,6 @@ class FoldableConv2d(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.weight = nn.Parameter(conv.weight.detach().permute(0, 2, 3, 1).contiguous())
-        self.kernel_size = conv.kernel_size
         self.dilation = conv.dilation
 
     @property

@@ -134,9 +134,8 @@ class ProjectedQuantizer(Quantizer):
         the commitment loss mean the same for every backbone. Axes past the rank of the tokens,
         where C is below D, stay as they were.
         """
-        tokens_nc = tokens_nc[: max(1, int(PCA_MULTIPLICATIONS / tokens_nc.shape[1] ** 2))]
         mean = tokens_nc.mean(dim=0)
-        axes_dc, variances_d = principal_axes(tokens_nc - mean, self.bottleneck_dim)
+        axes_dc, variances_d = principal_axes(tokens_nc, self.bottleneck_dim)
         kept = len(axes_dc)
         scale = variances_d.mean().clamp_min(1e-12).sqrt()
         self.project_in.weight[:kept] = axes_dc / scale
@@ -186,7 +185,7 @@ class NormalizedCodeQuantizer(ProjectedQuantizer):
         """
         self.initialize_projections(tokens_nc)
         bottleneck = self.project_in(tokens_nc)
-        axes, variances = principal_axes(bottleneck - bottleneck.mean(dim=0), self.code_dim)
+        axes, variances = principal_axes(bottleneck, self.code_dim)
         kept = len(axes)
         whitening = axes / variances.clamp_min(1e-12).sqrt()[:, None]
         rotation = torch.linalg.qr(torch.randn(kept, kept)).Q.to(whitening)
@@ -209,12 +208,16 @@ class NormalizedCodeQuantizer(ProjectedQuantizer):
         self.from_code.bias.copy_(solution[-1])
 
 
-def principal_axes(centred_nc: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The leading principal axes `[k, C]` of centred rows `[n, C]` and their variances `[k]`.
+def principal_axes(rows_nc: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The leading principal axes `[k, C]` of rows `[n, C]` and their variances `[k]`.
 
-    k is the least of `count`, C and n - 1 (at least 1). Each axis points where its largest entry
-    is positive, so that the outcome does not depend on the solver's choice of sign.
+    Of many wide rows, which come shuffled, only the first are looked at: as many as
+    `PCA_MULTIPLICATIONS` allows. k is the least of `count`, C and their number - 1 (at least 1).
+    Each axis points where its largest entry is positive, so that the outcome does not depend on the
+    solver's choice of sign.
     """
+    used = rows_nc[: max(2, int(PCA_MULTIPLICATIONS / rows_nc.shape[1] ** 2))]
+    centred_nc = used - used.mean(dim=0)
     kept = max(1, min(count, centred_nc.shape[1], len(centred_nc) - 1))
     covariance = (centred_nc.T @ centred_nc).double() / max(1, len(centred_nc) - 1)
     values, vectors = torch.linalg.eigh(covariance)

@@ -19,12 +19,15 @@ from torch.nn import functional as F
 from squeeze_cli.codec.neighbours import OFFSETS, PaddedGrid
 from squeeze_cli.codec.prior import COUNT_LIMIT, EMBEDDING_DIM, HIDDEN_UNITS, CodePrior
 from squeeze_cli.codec.prior_rounding import round_symbol, rounded_weights, weight_scale
+from squeeze_cli.dropout import dropout
 
 # Larger codes would make the prior larger than what it saves, and its softmax slow.
 LARGEST_CODE = 4096
 VECTORS_PER_STEP = 1200
 PASSES = 12
 LARGEST_STEPS = 400
+# Whose activations set the scales of the whole numbers.
+SAMPLE_VECTORS = 2048
 _LR = 3e-3
 _WEIGHT_DECAY = 0.02
 _HIDDEN_DROPOUT = 0.5
@@ -65,7 +68,9 @@ def fit_prior(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = PriorNetwork(codes, code_vectors)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=_LR, weight_decay=_WEIGHT_DECAY)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=_LR, weight_decay=_WEIGHT_DECAY, fused=True
+        )
         steps = fitting_steps(codes_nhwq.shape)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, _LR, total_steps=max(2, steps), pct_start=0.1
@@ -80,7 +85,8 @@ def fit_prior(
             optimizer.step()
             schedule.step()
             advance(1, "")
-    return network.eval().rounded(both[: max(images, 16)])
+    sample = math.ceil(SAMPLE_VECTORS / (rows * columns))
+    return network.eval().rounded(both[:sample])
 
 
 def fitting_steps(shape: Sequence[int]) -> int:
@@ -126,10 +132,14 @@ class PriorNetwork(nn.Module):
         padded.fill(flat.numpy())
         neighbours = torch.from_numpy(padded.all_neighbours())
         tables = list(self.embeddings)
-        around = sum(F.embedding(neighbours[..., q], table) for q, table in enumerate(tables))
-        own = [F.embedding(flat[..., q], table) for q, table in enumerate(tables)]
-        dropped = F.dropout(torch.as_tensor(around), _INPUT_DROPOUT, self.training)
-        return dropped, F.dropout(torch.stack(own, dim=2), _INPUT_DROPOUT, self.training)
+        around = F.embedding(neighbours[..., 0], tables[0])
+        for q, table in enumerate(tables[1:], start=1):
+            around = around + F.embedding(neighbours[..., q], table)
+        # The last code is nobody's context.
+        own = [F.embedding(flat[..., q], table) for q, table in enumerate(tables[:-1])]
+        own_bnqe = torch.stack(own, dim=2) if own else around[:, :, :0]
+        dropped = dropout(around, _INPUT_DROPOUT, self.training)
+        return dropped, dropout(own_bnqe, _INPUT_DROPOUT, self.training)
 
     @torch.no_grad()
     def rounded(self, sample_bhwq: Tensor) -> CodePrior:
@@ -164,19 +174,20 @@ class SymbolNetwork(nn.Module):
 
     def hidden(self, q: int, inputs_bnpe: Tensor, own_bnqe: Tensor) -> Tensor:
         """Hidden units `[B, N, H]` before ReLU."""
-        x = torch.cat([inputs_bnpe, own_bnqe[:, :, :q]], dim=2).flatten(2)
+        x = inputs_bnpe if q == 0 else torch.cat([inputs_bnpe, own_bnqe[:, :, :q]], dim=2)
         places = (self.row[:, None] + self.column).flatten(0, 1)
-        hidden: Tensor = self.first(x) + places
+        hidden: Tensor = self.first(x.flatten(2)) + places
         return hidden
 
     def forward(self, q: int, inputs_bnpe: Tensor, own_bnqe: Tensor, codes_bn: Tensor) -> Tensor:
         """Logits `[B * N, K]`."""
         hidden = F.relu(self.hidden(q, inputs_bnpe, own_bnqe))
-        hidden = F.dropout(hidden, _HIDDEN_DROPOUT, self.training).flatten(0, 1)
-        logits = self.query(hidden) @ self.outputs.T + self.output_bias
-        counts = _counts_before(codes_bn, len(self.outputs))
-        total: Tensor = logits + self.bonus(counts) * (1 + self.gate(hidden))
-        return total
+        hidden = dropout(hidden, _HIDDEN_DROPOUT, self.training).flatten(0, 1)
+        logits = torch.addmm(self.output_bias, self.query(hidden), self.outputs.T)
+        values, counts = _counts_before(codes_bn, len(self.outputs))
+        bonus = self.bonus(counts).flatten(0, 1) * (1 + self.gate(hidden))
+        columns = values[:, None].expand_as(counts).flatten(0, 1)
+        return logits.scatter_add_(1, columns, bonus)
 
     def bonus(self, counts: Tensor) -> Tensor:
         """Logits that codes gain by how often they came before, where the gate is 1."""
@@ -185,10 +196,19 @@ class SymbolNetwork(nn.Module):
         return bonus
 
 
-def _counts_before(codes_bn: Tensor, size: int) -> Tensor:
-    """How often each value came earlier in its image `[B * N, K]`, at most `COUNT_LIMIT`."""
-    seen = torch.zeros(*codes_bn.shape, size).scatter_(2, codes_bn[..., None], 1.0)
-    return (seen.cumsum(dim=1) - seen).clamp_(max=COUNT_LIMIT).flatten(0, 1)
+def _counts_before(codes_bn: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """How often a value came earlier in its image, at most `COUNT_LIMIT`, for those that come at all.
+
+    Returns the values `[B, D]` that an image uses, of `size`, and counts `[B, N, D]`. An image of
+    fewer than D values has zeros in the place of the others, counted 0 times.
+    """
+    used = torch.zeros(len(codes_bn), size, dtype=torch.int64).scatter_(1, codes_bn, 1)
+    place = used.cumsum(dim=1) - 1
+    places_bn = place.gather(1, codes_bn)
+    count = int(place[:, -1].max()) + 1
+    values = codes_bn.new_zeros(len(codes_bn), count).scatter_(1, places_bn, codes_bn)
+    seen = torch.zeros(*codes_bn.shape, count).scatter_(2, places_bn[..., None], 1.0)
+    return values, (seen.cumsum(dim=1) - seen).clamp_(max=COUNT_LIMIT)
 
 
 def _starting_embeddings(code_vectors: Sequence[Tensor]) -> list[Tensor]:

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
+from squeeze_cli.dropout import Dropout
 from squeeze_cli.heads.base import SegmentationHead
 from squeeze_cli.heads.dilated import dilated_convolution
 from squeeze_cli.heads.folding import FoldableConv2d, append_ones, fold_weight
+from squeeze_cli.heads.winograd import winograd_convolution
 from squeeze_cli.quantizers.base import AffineMap
 
 _FIRST_LAYER = "0.convs.0.0.weight"
@@ -23,7 +25,8 @@ class DeepLabSegmentationHead(SegmentationHead):
 
     Same layers, same results up to rounding: dilated taps that reach only padding are skipped, the
     pooling branch, which is constant over the map, is projected once an image instead of at each
-    position, and project_out folds into the pyramid's convolutions.
+    position, project_out folds into the pyramid's convolutions, and the 3×3 convolution after the
+    pyramid goes by Winograd's algorithm.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class DeepLabSegmentationHead(SegmentationHead):
         pyramid: Any = self.layers[0]
         for branch in pyramid.convs[:-1]:
             branch[0] = FoldableConv2d(branch[0])
+        pyramid.project[-1] = Dropout(pyramid.project[-1].p)
         own = self.layers.state_dict()
         fitting = {
             k: v for k, v in (pretrained or {}).items() if k in own and own[k].shape == v.shape
@@ -64,7 +68,9 @@ class DeepLabSegmentationHead(SegmentationHead):
         spatial = sum(b.shape[1] for b in branches)
         local = F.conv2d(torch.cat(branches, dim=1), conv.weight[:, :spatial])
         constant = F.conv2d(pooled, conv.weight[:, spatial:])
-        logits = _apply([*rest, *list(self.layers)[1:]], local + constant)
+        mixed = _apply(rest, local + constant)
+        conv, *rest = list(self.layers)[1:]
+        logits = _apply(rest, _convolve_3x3(mixed, conv))
         return logits
 
 
@@ -78,6 +84,15 @@ def _convolve(maps: Tensor, conv: FoldableConv2d, output_map: AffineMap | None) 
     if weight.shape[-1] == 1:
         return F.conv2d(maps, weight)
     return dilated_convolution(maps, weight, dilation)
+
+
+def _convolve_3x3(maps: Tensor, conv: Any) -> Tensor:
+    """The convolution after the pyramid; other devices and precisions have their own quick ways."""
+    plain = maps.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if plain and maps.device.type == "cpu":
+        return winograd_convolution(maps, conv.weight)
+    convolved: Tensor = conv(maps)
+    return convolved
 
 
 def _pool(maps: Tensor, branch: Any, output_map: AffineMap | None) -> Tensor:

@@ -1,9 +1,18 @@
-"""Learned codebooks that stay in use: k-means before fit, and dead codes replaced during it."""
+"""Learned codebooks that stay in use: k-means before fit, and dead codes replaced during it.
+
+The library's modules hold the codebooks and their moving averages, and replace dead codes. What is
+done to every vector in every step is done here, with the same outcome: the library makes tables of
+distances and of one-hot codes, vectors × codes large, where a product and two sums by code do.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 from vector_quantize_pytorch import VectorQuantize
 
 KMEANS_ITERATIONS = 20
@@ -65,6 +74,60 @@ def nearest_codes(vectors_nd: Tensor, codebook_kd: Tensor) -> Tensor:
             for chunk in torch.split(vectors_nd, NEAREST_CHUNK)
         ]
     )
+
+
+def train_codebook(layer: VectorQuantize, vectors_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What `layer(vectors)` gives and does in training mode.
+
+    Returns:
+        The code vectors `[B, N, D]`, with gradients by the rotation trick; codes `[B, N]` int64; and
+        the commitment loss, weighted.
+    """
+    codebook, shape = layer._codebook, vectors_bnd.shape
+    set_dead_code_threshold(layer, shape[0] * shape[1])
+    rows = vectors_bnd.detach().reshape(-1, shape[2])
+    codes = nearest_codes(rows, layer.codebook)
+    chosen = layer.codebook[codes].view(shape)
+    _follow(codebook, rows, codes)
+    loss = F.mse_loss(vectors_bnd, chosen) * layer.commitment_weight
+    rotated: Tensor = _RotationTrick.apply(vectors_bnd, chosen)
+    return rotated, codes.view(shape[:2]), loss
+
+
+@torch.no_grad()
+def _follow(codebook: Any, rows_nd: Tensor, codes_n: Tensor) -> None:
+    """Move the averages and the codebook towards the vectors that chose each code."""
+    averages = codebook.embed_avg[0]
+    counts = torch.bincount(codes_n, minlength=len(averages)).to(averages.dtype)
+    sums = torch.zeros_like(averages).index_add_(0, codes_n, rows_nd.to(averages.dtype))
+    codebook.cluster_size[0].lerp_(counts, 1 - codebook.decay)
+    averages.lerp_(sums, 1 - codebook.decay)
+    codebook.update_ema()
+    codebook.expire_codes_(rows_nd[None])
+
+
+class _RotationTrick(torch.autograd.Function):
+    """Fifty et al., 2024, arXiv:2410.06424, section 4.2.
+
+    The chosen vector q is the vector e rotated and rescaled; the gradient goes back through that
+    rotation R, held constant: Rᵀ g = g - 2 (g·w) w + 2 (g·q̂) ê, with w along ê + q̂.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, chosen: Tensor) -> Tensor:
+        ctx.save_for_backward(vectors, chosen)
+        return chosen.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        vectors, chosen = ctx.saved_tensors
+        length, target = (x.norm(dim=-1, keepdim=True).clamp_min(1e-6) for x in (vectors, chosen))
+        e, q = vectors / length, chosen / target
+        w = F.normalize(e + q, dim=-1, eps=1e-6)
+        across = (gradient * w).sum(dim=-1, keepdim=True) * w
+        along = (gradient * q).sum(dim=-1, keepdim=True) * e
+        return (gradient + 2 * (along - across)) * (target / length), None
 
 
 def set_dead_code_threshold(layer: VectorQuantize, tokens_per_batch: int) -> None:

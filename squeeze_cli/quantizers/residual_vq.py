@@ -16,7 +16,7 @@ from squeeze_cli.quantizers.base import ProjectedQuantizer
 from squeeze_cli.quantizers.codebooks import (
     initialize_codebook,
     nearest_codes,
-    set_dead_code_threshold,
+    train_codebook,
 )
 
 
@@ -69,13 +69,25 @@ class ResidualVQWithProjection(ProjectedQuantizer):
 
     def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Quantizer.quantize`; the loss is the sum over the levels times `loss_weight`."""
-        if self.training:
-            for layer in self.rvq.layers:
-                set_dead_code_threshold(layer, tokens_bnc.shape[0] * tokens_bnc.shape[1])
-        vectors, codes, losses = self.rvq(self.project_in(tokens_bnc))
+        residual = self.project_in(tokens_bnc)
         if not self.training:
-            vectors = self.lookup(codes)
-        return vectors, codes, losses.sum() * self.loss_weight
+            codes = self._nearest(residual)
+            return self.lookup(codes), codes, residual.new_zeros(())
+        levels = []
+        for layer in self.rvq.layers:
+            levels.append(train_codebook(layer, residual))
+            residual = residual - levels[-1][0].detach()
+        vectors, codes, losses = (torch.stack(parts, dim=-1) for parts in zip(*levels, strict=True))
+        return vectors.sum(dim=-1), codes, losses.sum() * self.loss_weight
+
+    def _nearest(self, bottleneck_bnd: Tensor) -> Tensor:
+        """Codes `[B, N, Q]`, level by level, each of what the ones before left."""
+        residual = bottleneck_bnd.flatten(0, 1)
+        codes = []
+        for codebook in self.code_vectors():
+            codes.append(nearest_codes(residual, codebook))
+            residual = residual - codebook[codes[-1]]
+        return torch.stack(codes, dim=-1).view(*bottleneck_bnd.shape[:2], -1)
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:
         """The sum `[B, N, D]` of the levels' vectors."""

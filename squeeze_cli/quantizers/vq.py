@@ -9,7 +9,7 @@ from vector_quantize_pytorch import VectorQuantize
 
 from squeeze_cli.config import QuantizerConfig
 from squeeze_cli.quantizers.base import ProjectedQuantizer
-from squeeze_cli.quantizers.codebooks import initialize_codebook, set_dead_code_threshold
+from squeeze_cli.quantizers.codebooks import initialize_codebook, nearest_codes, train_codebook
 
 
 class VQWithProjection(ProjectedQuantizer):
@@ -60,13 +60,14 @@ class VQWithProjection(ProjectedQuantizer):
 
     def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Quantizer.quantize`; the loss is the commitment loss times `loss_weight`."""
+        bottleneck = self.project_in(tokens_bnc)
         if self.training:
-            set_dead_code_threshold(self.vq, tokens_bnc.shape[0] * tokens_bnc.shape[1])
-        vectors, indices, loss = self.vq(self.project_in(tokens_bnc))
-        codes = indices.unsqueeze(-1)
-        if not self.training:
-            vectors = self.lookup(codes)
-        return vectors, codes, loss.sum() * self.loss_weight
+            vectors, codes, loss = train_codebook(self.vq, bottleneck)
+            return vectors, codes.unsqueeze(-1), loss * self.loss_weight
+        codes = nearest_codes(bottleneck.flatten(0, 1), self.vq.codebook).view(
+            *bottleneck.shape[:2], 1
+        )
+        return self.lookup(codes), codes, bottleneck.new_zeros(())
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:
         """The codebook's vectors `[B, N, D]`."""

@@ -1,4 +1,4 @@
-"""Lightning callbacks: progress for people, checkpoints, and the run record kept up to date."""
+"""Lightning callbacks: progress for people, and the run record kept up to date."""
 
 from __future__ import annotations
 
@@ -7,24 +7,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 
 from squeeze_cli.console import Advance, Reporter, no_advance
-from squeeze_cli.runs import RunFolder
-
-
-def checkpoint_callbacks(run: RunFolder) -> list[Callback]:
-    """`best.ckpt` by val/iou and `last.ckpt`, each written at the end of an epoch."""
-    folder = run.best_checkpoint.parent
-    best = ModelCheckpoint(
-        dirpath=folder, filename="best", monitor="val/iou", mode="max",
-        save_on_train_epoch_end=True, enable_version_counter=False, save_weights_only=True,
-    )  # fmt: skip
-    last = ModelCheckpoint(
-        dirpath=folder, filename="last", monitor=None, every_n_epochs=1,
-        save_on_train_epoch_end=True, enable_version_counter=False,
-    )  # fmt: skip
-    return [best, last]
 
 
 class TrainingProgress(Callback):

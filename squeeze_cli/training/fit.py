@@ -25,8 +25,8 @@ from squeeze_cli.losses import create_loss
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers import Trackers, open_trackers
 from squeeze_cli.training.build import build_network
-from squeeze_cli.training.callbacks import RecordKeeper, TrainingProgress, checkpoint_callbacks
-from squeeze_cli.training.checkpoints import load_best
+from squeeze_cli.training.callbacks import RecordKeeper, TrainingProgress
+from squeeze_cli.training.checkpoints import Checkpoints, load_best
 from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.figures import save_figures
 from squeeze_cli.training.initialize import initialize_network
@@ -222,11 +222,8 @@ def _trainer(
         limit_test_batches=limit,
         num_sanity_val_steps=0,
         logger=trackers.loggers,
-        callbacks=[
-            *checkpoint_callbacks(run),
-            TrainingProgress(reporter),
-            RecordKeeper(update),
-        ],
+        callbacks=[Checkpoints(run), TrainingProgress(reporter), RecordKeeper(update)],
+        enable_checkpointing=False,  # Lightning's own: ours are callbacks like any
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=10**9,  # metrics are logged once an epoch

@@ -49,7 +49,8 @@ class FeatureNormalizer(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalize `[B, C, h, w]`."""
-        return (features - self.mean[:, None, None]) / self.std[:, None, None]
+        # Two passes over the largest maps there are: the second in place.
+        return (features - self.mean[:, None, None]).div_(self.std[:, None, None])
 
     def inverse(self) -> AffineMap:
         """From normalized features back to those of the backbone, as a map by channel."""

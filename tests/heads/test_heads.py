@@ -34,10 +34,10 @@ def test_deeplab_head_is_torchvisions() -> None:
     x = torch.randn(2, 16, 13, 28)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
     ours.train(), theirs.train()
-    torch.manual_seed(1)
-    a = ours(x)
-    torch.manual_seed(1)
-    torch.testing.assert_close(a, theirs(x), rtol=1e-3, atol=1e-4)
+    assert ours.layers[0].project[-1].p == theirs[0].project[-1].p == 0.5
+    for head in (ours.layers, theirs):  # each draws masks of its own
+        head[0].project[-1].p = 0.0
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-3, atol=1e-4)
 
 
 def test_deeplab_head_takes_the_pretrained_weights_that_fit() -> None:

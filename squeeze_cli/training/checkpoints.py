@@ -49,7 +49,7 @@ class Checkpoints(Callback):
                 torch.save(self._best, temporary)
             self._best = None
         with replacing(self._run.last_checkpoint) as temporary:
-            trainer.save_checkpoint(temporary)
+            trainer.save_checkpoint(temporary, weights_only=False)
         end = time.monotonic()
         self._next_at = end + (end - start) / WRITING_SHARE
 

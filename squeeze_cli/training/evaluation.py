@@ -22,7 +22,7 @@ from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.fit import load_splits, make_module
 from squeeze_cli.training.modules import BaselineSegmentationModule
 from squeeze_cli.training.record import plain
-from squeeze_cli.training.sources import open_sources
+from squeeze_cli.training.sources import evaluation_batch_size, open_sources
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def evaluate_run(
     sources = open_sources(config, {split: samples}, run.backbone, device, reporter)
     module = run.module
     module.use_trunk(sources.trunk)
-    loader = sources.loader(split, config.training.batch_size)
+    loader = sources.loader(split, evaluation_batch_size(config, run.backbone))
     with reporter.track("Evaluating", len(samples)) as advance:
         metrics = module.measure(loader, device, split, advance)
     return {

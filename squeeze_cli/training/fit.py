@@ -40,7 +40,7 @@ from squeeze_cli.training.record import (
     plain,
     start_record,
 )
-from squeeze_cli.training.sources import Sources, open_sources
+from squeeze_cli.training.sources import Sources, evaluation_batch_size, open_sources
 
 
 @dataclass
@@ -160,6 +160,7 @@ def _run_stages(
     module, sources, training = experiment.module, experiment.sources, config.training
     network = module.network.to(experiment.device)
     batch = training.batch_size
+    evaluated = evaluation_batch_size(config, experiment.backbone)
     record["seconds"]["features"] += experiment.feature_seconds
     record["data"] = describe_data(config, experiment.splits)
     record["model"] = describe_model(config, experiment.backbone, network)
@@ -182,7 +183,7 @@ def _run_stages(
         _fit(
             trainer, module,
             sources.loader("train", batch, seed=training.seed, shuffle=True),
-            sources.loader("val", batch),
+            sources.loader("val", evaluated),
             checkpoint,
         )  # fmt: skip
         record["seconds"]["fit"] += time.perf_counter() - start
@@ -192,9 +193,9 @@ def _run_stages(
         load_best(module, run)
         record["metrics"]["val"] = best["val"]
         record["metrics"]["train"] = module.measure(
-            sources.loader("train", batch), experiment.device, "train"
+            sources.loader("train", evaluated), experiment.device, "train"
         )
-        trainer.test(module, sources.loader("test", batch), verbose=False)
+        trainer.test(module, sources.loader("test", evaluated), verbose=False)
     record["metrics"]["test"] = module.results["test"]
     start = time.perf_counter()
     record |= save_outputs(run, experiment, reporter)

@@ -61,7 +61,7 @@ class BaselineSegmentationModule(pl.LightningModule):
         self.results: dict[str, dict[str, Any]] = {}
         self._trunk: list[nn.Module] = []
         self._sums: dict[str, Tensor] = {}
-        self._steps = 0
+        self._images = 0
 
     def use_trunk(self, trunk: nn.Module | None) -> None:
         """Take batches of images, which go through the frozen `trunk`; None takes states."""
@@ -102,27 +102,28 @@ class BaselineSegmentationModule(pl.LightningModule):
         masks = masks.long()
         output = self.network(self.states(inputs))
         parts, predictions = self.loss.parts_of_maps(output.logits.float(), masks)
-        segmentation_loss = sum_parts(parts)
-        total = self._total_loss(segmentation_loss, output)
+        losses = self._losses(sum_parts(parts), output)
         self._segmentation[split].update(predictions, masks)
         self._observe_output(output, split)
         if len(parts) > 1:
-            self._add({f"loss_{name}": value for name, value in parts.items()})
-        self._add({"loss": total})
-        self._steps += 1
-        return total
+            losses |= {f"loss_{name}": value for name, value in parts.items()}
+        self._add(losses, len(masks))
+        return losses["loss"]
 
-    def _total_loss(self, segmentation_loss: Tensor, output: NetworkOutput) -> Tensor:
+    def _losses(self, segmentation_loss: Tensor, output: NetworkOutput) -> dict[str, Tensor]:
+        """`loss`, which is trained on, and what it is the sum of."""
         del output
-        return segmentation_loss
+        return {"loss": segmentation_loss}
 
     def _observe_output(self, output: NetworkOutput, split: str) -> None:
         """For subclasses that measure more than segmentation."""
 
-    def _add(self, values: dict[str, Tensor]) -> None:
+    def _add(self, values: dict[str, Tensor], images: int) -> None:
+        """Means of a batch, each image counting once: batches may differ in size."""
         for name, value in values.items():
-            value = value.detach()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            total = value.detach() * images
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+        self._images += images
 
     @torch.inference_mode()
     def measure(
@@ -177,20 +178,20 @@ class BaselineSegmentationModule(pl.LightningModule):
         self._end("test")
 
     def _begin(self, split: str) -> None:
-        self._sums, self._steps = {}, 0
+        self._sums, self._images = {}, 0
         for metric in self._metrics(split):
             metric.to(self.device)
             metric.reset()
 
     def _end(self, split: str) -> None:
-        if not self._steps:
+        if not self._images:
             return
         values = self._collect(split)
         flat = {f"{split}/{k}": v for k, v in _flatten(values).items()}
         self.log_dict(flat, on_step=False, on_epoch=True)
 
     def _collect(self, split: str) -> dict[str, Any]:
-        values: dict[str, Any] = {k: float(v) / self._steps for k, v in self._sums.items()}
+        values: dict[str, Any] = {k: float(v) / self._images for k, v in self._sums.items()}
         values |= self._summaries(split)
         self.results[split] = values
         return values
@@ -254,9 +255,9 @@ class VQSqueezeModule(BaselineSegmentationModule):
         sizes = network.quantizer.code_sizes
         self._codebooks = {split: CodebookUsage(sizes) for split in SPLITS}
 
-    def _total_loss(self, segmentation_loss: Tensor, output: NetworkOutput) -> Tensor:
-        self._add({"segmentation_loss": segmentation_loss, "vq_loss": output.quantizer_loss})
-        return segmentation_loss + output.quantizer_loss
+    def _losses(self, segmentation_loss: Tensor, output: NetworkOutput) -> dict[str, Tensor]:
+        parts = {"segmentation_loss": segmentation_loss, "vq_loss": output.quantizer_loss}
+        return {**parts, "loss": segmentation_loss + output.quantizer_loss}
 
     def _observe_output(self, output: NetworkOutput, split: str) -> None:
         self._codebooks[split].update(output.codes)

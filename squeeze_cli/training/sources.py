@@ -23,6 +23,9 @@ from squeeze_cli.features.store import default_cache_dir
 from squeeze_cli.features.table import state_loader
 from squeeze_cli.training.devices import choose_workers
 
+# Of a batch that needs no gradients: with fewer vectors, most of its time is not arithmetic.
+EVALUATION_VECTORS = 1024
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -65,6 +68,12 @@ class Sources:
         for inputs, _, _ in self.loader(split, batch_size, seed=seed, shuffle=True):
             inputs = inputs.to(device)
             yield inputs if self.trunk is None else self.trunk.to(device)(inputs)
+
+
+def evaluation_batch_size(config: ExperimentConfig, backbone: Backbone) -> int:
+    """Images a batch where nothing is trained: the training's batch or more."""
+    vectors = (config.data.image_size // backbone.stride) ** 2
+    return max(config.training.batch_size, EVALUATION_VECTORS // max(1, vectors))
 
 
 class Trunk(nn.Module):

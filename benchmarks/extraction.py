@@ -54,7 +54,7 @@ def store_rate(backbone: Backbone, samples: list[Sample], workers: int) -> float
     with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as place:
         start = time.perf_counter()
         prepare_states(
-            {"all": samples}, backbone, Preprocessing(SIZE_PX),
+            {"all": samples}, backbone, backbone.weights_digest(), Preprocessing(SIZE_PX),
             cache_dir=Path(place), layer="features", device=torch.device("cpu"), precision="32",
             num_workers=workers, reporter=Reporter(quiet=True),
         )  # fmt: skip

@@ -30,6 +30,7 @@ from benchmarks.machine import show
 from benchmarks.processes import Cost, disk_mib, measure
 from squeeze_cli.backbones import BACKBONES
 from squeeze_cli.config import (
+    PRECISIONS,
     DataConfig,
     ExperimentConfig,
     ModelConfig,
@@ -76,7 +77,10 @@ def make_config(options: argparse.Namespace, quantizer: str) -> ExperimentConfig
             ),
             data=DataConfig(data_dir=str(options.data_dir.resolve()), subset_size=options.images),
             training=TrainingConfig(
-                epochs=options.epochs, batch_size=options.batch_size, device="cpu"
+                epochs=options.epochs,
+                batch_size=options.batch_size,
+                device="cpu",
+                precision=options.precision,
             ),
         )
     )
@@ -176,6 +180,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=300, help="of trainval; as many of test")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="32", help="ours; the plain loop has float32"
+    )
     parser.add_argument("--quantizer", choices=COMPARABLE, default="vq")
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--no-five", action="store_true", help="leave the five quantizers out")
@@ -185,7 +192,7 @@ def main() -> None:
         outcomes, disk = compare(options, Path(place))
     title = (
         f"{options.backbone} + {options.quantizer}, {options.images} images, {options.epochs} "
-        f"epochs, batch size {options.batch_size}"
+        f"epochs, batch size {options.batch_size}, precision {options.precision}"
     )
     notes = f"Disk: store {disk['store_mib']:.0f} MiB, a run {disk['run_mib']:.0f} MiB."
     figures = {

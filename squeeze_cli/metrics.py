@@ -28,13 +28,12 @@ class SegmentationMetrics(MulticlassConfusionMatrix):
         """Count (target, prediction) pairs of class indices, `[...]` each of the same shape.
 
         torchmetrics' own update selects the valid pixels first, which costs more than all else in
-        a small head's step; here ignored pixels fall into a bin that is dropped.
+        a small head's step; here ignored pixels fall into bins past those of the classes.
         """
         classes = self.num_classes
-        ignored = target == IGNORE_INDEX
-        bins = (target * classes + preds).masked_fill(ignored, classes * classes)
-        counts = torch.bincount(bins.flatten(), minlength=classes * classes + 1)
-        self.confmat += counts[:-1].view(classes, classes)
+        bins = (target.int() * classes).add_(preds)
+        counts = torch.bincount(bins.flatten(), minlength=classes * classes)
+        self.confmat += counts[: classes * classes].view(classes, classes)
 
     def summary(self) -> dict[str, Any]:
         """`iou` (mean), `accuracy` (pixels) and `per_class_iou` (None for absent classes)."""

@@ -59,7 +59,7 @@ class RunFolder:
 
     @property
     def last_checkpoint(self) -> Path:
-        """The checkpoint of the last whole epoch."""
+        """The checkpoint of the last whole epoch, or of one shortly before (`WRITING_SHARE`)."""
         return self.path / "checkpoints" / "last.ckpt"
 
     @property

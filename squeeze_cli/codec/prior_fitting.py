@@ -58,8 +58,8 @@ def fit_prior(
         seed: of initial weights, order and dropout.
         advance: told of each step, `fitting_steps` in all.
 
-    Takes some 20 seconds on two cores for one code a vector of 512 values, three times that for four
-    of 256.
+    Takes at most some 5 seconds on two cores for one code a vector of 512 values, four times that
+    for four of 256.
     """
     rows, columns = codes_nhwq.shape[1:3]
     codes = torch.from_numpy(codes_nhwq.astype(np.int64))

@@ -59,7 +59,9 @@ def split_stream(
         rest = samples[begin:]
         if not rest:
             return
-        sources = open_sources(run.config, {split: rest}, run.backbone, device, reporter)
+        sources = open_sources(
+            run.config, {split: rest}, run.backbone, run.weights_digest, device, reporter
+        )
         for inputs, _, positions in sources.loader(split, run.backbone.inference_batch):
             batch = inputs.to(device)
             state = batch if sources.trunk is None else sources.trunk(batch)

@@ -25,6 +25,7 @@ SHARD_BYTES = 64 * 2**20
 def prepare_states(
     splits: Mapping[str, Sequence[Sample]],
     backbone: Backbone,
+    weights_digest: str,
     preprocessing: Preprocessing,
     *,
     cache_dir: Path,
@@ -36,11 +37,13 @@ def prepare_states(
 ) -> dict[str, StateDataset]:
     """States of every split, each image through the backbone at most once, ever.
 
+    `weights_digest` is the backbone's: it takes a second to find out, so that it is done once.
+
     Raises SqueezeError where the disk has no room.
     """
     key = StoreKey(
         backbone=backbone.name,
-        weights_digest=backbone.weights_digest(),
+        weights_digest=weights_digest,
         layer=layer,
         preprocessing=preprocessing.key(),
         precision=precision,

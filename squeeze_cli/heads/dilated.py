@@ -25,6 +25,9 @@ def dilated_convolution(maps: Tensor, weight_ocij: Tensor, dilation: int) -> Ten
     Returns:
         `[B, O, h, w]` in channels-last memory.
     """
+    if torch.is_autocast_enabled(maps.device.type):  # the backward pass is not told of it
+        precision = torch.get_autocast_dtype(maps.device.type)
+        maps, weight_ocij = maps.to(precision), weight_ocij.to(precision)
     out: Tensor = _DilatedConvolution.apply(
         maps.permute(0, 2, 3, 1).contiguous(), weight_ocij, dilation
     )

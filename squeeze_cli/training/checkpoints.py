@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from typing import Any
 
@@ -45,11 +46,13 @@ class Checkpoints(Callback):
     def _write(self, trainer: pl.Trainer) -> None:
         start = time.monotonic()
         if self._best is not None:
+            # By way of memory: ClearML notes the path of whatever torch saves to, here a passing one.
+            content = io.BytesIO()
+            torch.save(self._best, content)
             with replacing(self._run.best_checkpoint) as temporary:
-                torch.save(self._best, temporary)
+                temporary.write_bytes(content.getbuffer())
             self._best = None
-        with replacing(self._run.last_checkpoint) as temporary:
-            trainer.save_checkpoint(temporary, weights_only=False)
+        trainer.save_checkpoint(self._run.last_checkpoint, weights_only=False)  # atomic
         end = time.monotonic()
         self._next_at = end + (end - start) / WRITING_SHARE
 

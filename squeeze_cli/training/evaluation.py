@@ -35,6 +35,12 @@ class TrainedRun:
     backbone: Backbone
     module: BaselineSegmentationModule
 
+    @property
+    def weights_digest(self) -> str:
+        """Of the backbone; `load_run` has compared it."""
+        digest: str = self.record["model"]["weights_digest"]
+        return digest
+
 
 def load_run(
     path: Path, device: torch.device, config: ExperimentConfig | None = None
@@ -107,7 +113,9 @@ def evaluate_run(
     run = load_run(path, device, config)
     splits = load_splits(config, reporter)
     samples = {"val": splits.val, "test": splits.test}[split]
-    sources = open_sources(config, {split: samples}, run.backbone, device, reporter)
+    sources = open_sources(
+        config, {split: samples}, run.backbone, run.weights_digest, device, reporter
+    )
     module = run.module
     module.use_trunk(sources.trunk)
     loader = sources.loader(split, evaluation_batch_size(config, run.backbone))

@@ -6,6 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ class Experiment:
     config: ExperimentConfig
     splits: SplitSamples
     backbone: Backbone
+    weights_digest: str
     sources: Sources
     module: BaselineSegmentationModule
     device: torch.device
@@ -59,8 +61,11 @@ class Experiment:
 def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     """Data, backbone, states and the network (not yet initialized) for `config`."""
     device = choose_device(config.training.device)
-    splits = load_splits(config, reporter)
-    backbone = create_backbone(config.model, config.data.image_size)
+    with ThreadPoolExecutor(1) as pool:  # decoding leaves the other core to the weights
+        loading = pool.submit(load_splits, config, reporter)
+        backbone = create_backbone(config.model, config.data.image_size)
+        weights_digest = backbone.weights_digest()
+        splits = loading.result()
     if backbone.random_weights:
         reporter.warn("--weights none: the features are random; results say nothing about them.")
     with torch.random.fork_rng(devices=[]):
@@ -68,11 +73,13 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
         network = build_network(config, backbone)
     start = time.perf_counter()
     named = {"train": splits.train, "val": splits.val, "test": splits.test}
-    sources = open_sources(config, named, backbone, device, reporter)
+    sources = open_sources(config, named, backbone, weights_digest, device, reporter)
     feature_seconds = time.perf_counter() - start
     module = make_module(config, network)
     module.use_trunk(sources.trunk)
-    return Experiment(config, splits, backbone, sources, module, device, feature_seconds)
+    return Experiment(
+        config, splits, backbone, weights_digest, sources, module, device, feature_seconds
+    )
 
 
 def make_module(
@@ -163,7 +170,9 @@ def _run_stages(
     evaluated = evaluation_batch_size(config, experiment.backbone)
     record["seconds"]["features"] += experiment.feature_seconds
     record["data"] = describe_data(config, experiment.splits)
-    record["model"] = describe_model(config, experiment.backbone, network)
+    record["model"] = describe_model(
+        config, experiment.backbone, experiment.weights_digest, network
+    )
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
     if checkpoint is None:
         states = sources.states("train", batch, training.seed, experiment.device)

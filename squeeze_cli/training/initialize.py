@@ -33,7 +33,7 @@ def initialize_network(
     generator = torch.Generator().manual_seed(seed)
     pool = pool[torch.randperm(len(pool), generator=generator).to(device)]
     network.normalizer.fit(pool)
-    pool = (pool - network.normalizer.mean) / network.normalizer.std
+    pool.sub_(network.normalizer.mean).div_(network.normalizer.std)  # of half a gigabyte: in place
     if network.projection is not None:
         axes, variances = principal_axes(pool, network.projection.out_channels)
         scale = variances.mean().clamp_min(1e-12).sqrt()

@@ -43,8 +43,8 @@ class FeatureNormalizer(nn.Module):
     @torch.no_grad()
     def fit(self, tokens_nc: Tensor) -> None:
         """Take mean and deviation from tokens `[n, C]`; a channel that never moves keeps scale 1."""
-        std = tokens_nc.std(dim=0)
-        self.mean.copy_(tokens_nc.mean(dim=0))
+        std, mean = torch.std_mean(tokens_nc, dim=0)
+        self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std)))
 
     def forward(self, features: Tensor) -> Tensor:

@@ -58,7 +58,10 @@ def describe_data(config: ExperimentConfig, splits: SplitSamples) -> dict[str, A
 
 
 def describe_model(
-    config: ExperimentConfig, backbone: Backbone, network: SegmentationNetwork
+    config: ExperimentConfig,
+    backbone: Backbone,
+    weights_digest: str,
+    network: SegmentationNetwork,
 ) -> dict[str, Any]:
     """The backbone, what is trained on it, and how large that is."""
     model = config.model
@@ -66,7 +69,7 @@ def describe_model(
         "backbone": backbone.name,
         "weights": "random" if backbone.random_weights else model.weights,
         "random_features": backbone.random_weights,
-        "weights_digest": backbone.weights_digest(),
+        "weights_digest": weights_digest,
         "feature_dim": backbone.feature_dim,
         "quantized_dim": network.quantizer.feature_dim,
         "num_classes": model.num_classes,

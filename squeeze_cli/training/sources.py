@@ -93,6 +93,7 @@ def open_sources(
     config: ExperimentConfig,
     splits: Mapping[str, Sequence[Sample]],
     backbone: Backbone,
+    weights_digest: str,
     device: torch.device,
     reporter: Reporter,
 ) -> Sources:
@@ -105,7 +106,7 @@ def open_sources(
         return Sources(images, Trunk(backbone, layer).to(device), workers)
     cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else default_cache_dir()
     datasets = prepare_states(
-        splits, backbone, preprocessing,
+        splits, backbone, weights_digest, preprocessing,
         cache_dir=cache_dir, layer=layer, device=device, precision=config.training.precision,
         num_workers=workers, reporter=reporter,
     )  # fmt: skip

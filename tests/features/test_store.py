@@ -55,9 +55,10 @@ def prepared(
         "cache_dir": cache, "layer": "features", "device": torch.device("cpu"),
         "precision": "32", "num_workers": 0, "reporter": reporter or Counting(), **changes,
     }  # fmt: skip
-    return prepare.prepare_states({"all": samples}, backbone, Preprocessing(SIZE), **settings)[
-        "all"
-    ]  # type: ignore[arg-type]
+    return prepare.prepare_states(
+        {"all": samples}, backbone, backbone.weights_digest(), Preprocessing(SIZE),
+        **settings,  # type: ignore[arg-type]
+    )["all"]  # fmt: skip
 
 
 def forbid_backbone(monkeypatch: pytest.MonkeyPatch) -> None:

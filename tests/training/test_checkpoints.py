@@ -9,15 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from squeeze_cli.config import ExperimentConfig, ModelConfig, QuantizerConfig, resolve_defaults
-from squeeze_cli.heads.convolutional import ConvolutionalHead
-from squeeze_cli.quantizers.identity import IdentityQuantizer
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training import checkpoints
 from squeeze_cli.training.checkpoints import Checkpoints, load_best
-from squeeze_cli.training.fit import make_module
 from squeeze_cli.training.modules import BaselineSegmentationModule
-from squeeze_cli.training.network import FeatureNormalizer, SegmentationNetwork
 
 
 class Clock:
@@ -27,17 +22,6 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.now
-
-
-@pytest.fixture
-def module() -> BaselineSegmentationModule:
-    config = resolve_defaults(
-        ExperimentConfig(quantizer=QuantizerConfig(type="none"), model=ModelConfig(num_classes=3))
-    )
-    network = SegmentationNetwork(
-        FeatureNormalizer(4), IdentityQuantizer(4), ConvolutionalHead(4, 3, hidden=2)
-    )
-    return make_module(config, network)
 
 
 def run_epochs(

@@ -33,8 +33,9 @@ def network_codes(folder: RunFolder, split: str) -> tuple[list[str], np.ndarray]
     run = load_run(folder.path, torch.device("cpu"))
     samples = getattr(load_splits(config, Reporter()), split)
     sources = open_sources(
-        config, {split: samples}, run.backbone, torch.device("cpu"), Reporter(progress=False)
-    )
+        config, {split: samples}, run.backbone, run.weights_digest,
+        torch.device("cpu"), Reporter(progress=False),
+    )  # fmt: skip
     network = run.module.network
     with torch.no_grad():
         codes = [network.codes(network.features(s)) for s, _, _ in sources.loader(split, 3)]

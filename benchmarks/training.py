@@ -8,6 +8,7 @@ Each contender is a fresh process, timed from its start to its end, imports incl
 - plain: `benchmarks.plain_loop`, the backbone on every step;
 - cold: `squeeze train` with an empty feature store;
 - warm: a second `squeeze train` on the same images;
+- with `--bf16`, both once more with `--precision bf16`, whose features are stored for themselves;
 - five: all quantizers, one `squeeze train` after the other, with an empty store at first.
 
 ViT and DeepLab run with random weights, which are as fast as the published ones.
@@ -30,7 +31,6 @@ from benchmarks.machine import show
 from benchmarks.processes import Cost, disk_mib, measure
 from squeeze_cli.backbones import BACKBONES
 from squeeze_cli.config import (
-    PRECISIONS,
     DataConfig,
     ExperimentConfig,
     ModelConfig,
@@ -66,8 +66,10 @@ class Outcome:
         )
 
 
-def make_config(options: argparse.Namespace, quantizer: str) -> ExperimentConfig:
-    """The experiment, the same for all contenders."""
+def make_config(
+    options: argparse.Namespace, quantizer: str, precision: str = "32"
+) -> ExperimentConfig:
+    """The experiment, the same for all contenders but for the precision."""
     return resolve_defaults(
         ExperimentConfig(
             quantizer=QuantizerConfig(type=quantizer),
@@ -80,7 +82,7 @@ def make_config(options: argparse.Namespace, quantizer: str) -> ExperimentConfig
                 epochs=options.epochs,
                 batch_size=options.batch_size,
                 device="cpu",
-                precision=options.precision,
+                precision=precision,
             ),
         )
     )
@@ -130,6 +132,10 @@ def compare(options: argparse.Namespace, place: Path) -> tuple[dict[str, Outcome
         "store_mib": disk_mib(place / "single" / "cache"),
         "run_mib": disk_mib(place / "single" / "runs" / "cold"),
     }
+    if options.bf16:
+        half = make_config(options, options.quantizer, "bf16")
+        for name in ("cold", "warm"):
+            outcomes[f"{name} bf16"] = run_ours(half, place / "single", f"{name}-bf16")
     if not options.no_five:
         five = run_five(options, place / "five")
         total = next(iter(five.values())).cost
@@ -181,7 +187,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="32", help="ours; the plain loop has float32"
+        "--bf16", action="store_true", help="ours also with --precision bf16, store and all"
     )
     parser.add_argument("--quantizer", choices=COMPARABLE, default="vq")
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
@@ -192,7 +198,7 @@ def main() -> None:
         outcomes, disk = compare(options, Path(place))
     title = (
         f"{options.backbone} + {options.quantizer}, {options.images} images, {options.epochs} "
-        f"epochs, batch size {options.batch_size}, precision {options.precision}"
+        f"epochs, batch size {options.batch_size}"
     )
     notes = f"Disk: store {disk['store_mib']:.0f} MiB, a run {disk['run_mib']:.0f} MiB."
     figures = {

@@ -33,7 +33,8 @@ def main() -> None:
     states = experiment.sources.states(
         "train", training.batch_size, training.seed, experiment.device
     )
-    initialize_network(network, states, training.batch_size, training.seed)
+    images = len(experiment.splits.train)
+    initialize_network(network, states, images, training.batch_size, training.seed)
     torch.save(network.state_dict(), folder / "initial.pt")
     splits = {
         name: [_paths(sample) for sample in getattr(experiment.splits, name)]

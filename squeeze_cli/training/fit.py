@@ -176,7 +176,8 @@ def _run_stages(
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
     if checkpoint is None:
         states = sources.states("train", batch, training.seed, experiment.device)
-        initialize_network(network, states, batch, training.seed)
+        images = len(experiment.splits.train)
+        initialize_network(network, states, images, batch, training.seed)
     grid = feature_grid(experiment)
     record["quantizer"] = describe_quantizer(config, network, grid)
     save("running")

@@ -41,11 +41,17 @@ class FeatureNormalizer(nn.Module):
         self.register_buffer("std", torch.ones(feature_dim))
 
     @torch.no_grad()
-    def fit(self, tokens_nc: Tensor) -> None:
-        """Take mean and deviation from tokens `[n, C]`; a channel that never moves keeps scale 1."""
-        std, mean = torch.std_mean(tokens_nc, dim=0)
-        self.mean.copy_(mean)
+    def fit_and_normalize_(self, tokens_nc: Tensor) -> None:
+        """Take mean and deviation from tokens `[n, C]`, and normalize them in place.
+
+        A channel that never moves keeps scale 1.
+        """
+        self.mean.copy_(tokens_nc.mean(dim=0))
+        tokens_nc.sub_(self.mean)
+        squares = torch.stack([part.square().sum(dim=0) for part in torch.split(tokens_nc, 4096)])
+        std = (squares.sum(dim=0) / max(1, len(tokens_nc) - 1)).sqrt()
         self.std.copy_(torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std)))
+        tokens_nc.div_(self.std)
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalize `[B, C, h, w]`."""

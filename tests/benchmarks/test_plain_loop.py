@@ -33,7 +33,7 @@ def test_the_same_weights_give_the_same_logits(backbone_name: str, quantizer: st
     images = torch.randn(IMAGES, 3, SIZE, SIZE)
     with torch.no_grad():
         states = backbone.extract_features(images)
-        initialize_network(network, [states], IMAGES, seed=1)
+        initialize_network(network, [states], IMAGES, IMAGES, seed=1)
         plain = PlainModel(config, backbone, step_tokens=states[:, 0].numel())
         plain.load_initial(network.state_dict())
         expected = upsample_bilinear(network.eval()(states).logits, (SIZE, SIZE))

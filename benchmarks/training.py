@@ -113,6 +113,18 @@ def run_plain(config: ExperimentConfig, place: Path) -> Outcome:
     return Outcome.of_history(cost, result["history"])
 
 
+def run_twice(config: ExperimentConfig, folders: list[Path], suffix: str) -> dict[str, Outcome]:
+    """In each folder one run without features and one with; those of median time."""
+    runs: dict[str, list[Outcome]] = {f"cold{suffix}": [], f"warm{suffix}": []}
+    for folder in folders:
+        for name, outcomes in runs.items():
+            outcomes.append(run_ours(config, folder, name.replace(" ", "-")))
+    return {
+        name: sorted(outcomes, key=lambda outcome: outcome.cost.wall_s)[len(outcomes) // 2]
+        for name, outcomes in runs.items()
+    }
+
+
 def run_five(options: argparse.Namespace, place: Path) -> dict[str, Outcome]:
     """Every quantizer in turn, with one store that is empty at first."""
     return {name: run_ours(make_config(options, name), place, name) for name in QUANTIZERS}
@@ -121,21 +133,17 @@ def run_five(options: argparse.Namespace, place: Path) -> dict[str, Outcome]:
 def compare(options: argparse.Namespace, place: Path) -> tuple[dict[str, Outcome], dict[str, Any]]:
     """All contenders, and the disk that one experiment takes."""
     config = make_config(options, options.quantizer)
-    for name in ("plain", "single", "five"):
-        (place / name).mkdir()
-    outcomes = {
-        "plain": run_plain(config, place / "plain"),
-        "cold": run_ours(config, place / "single", "cold"),
-        "warm": run_ours(config, place / "single", "warm"),
-    }
+    singles = [place / f"single-{i}" for i in range(options.repeats)]
+    for folder in (place / "plain", *singles, place / "five"):
+        folder.mkdir()
+    outcomes = {"plain": run_plain(config, place / "plain")}
+    outcomes |= run_twice(config, singles, "")
     disk = {
-        "store_mib": disk_mib(place / "single" / "cache"),
-        "run_mib": disk_mib(place / "single" / "runs" / "cold"),
+        "store_mib": disk_mib(singles[0] / "cache"),
+        "run_mib": disk_mib(singles[0] / "runs" / "cold"),
     }
     if options.bf16:
-        half = make_config(options, options.quantizer, "bf16")
-        for name in ("cold", "warm"):
-            outcomes[f"{name} bf16"] = run_ours(half, place / "single", f"{name}-bf16")
+        outcomes |= run_twice(make_config(options, options.quantizer, "bf16"), singles, " bf16")
     if not options.no_five:
         five = run_five(options, place / "five")
         total = next(iter(five.values())).cost
@@ -191,6 +199,9 @@ def main() -> None:
     )
     parser.add_argument("--quantizer", choices=COMPARABLE, default="vq")
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument(
+        "--repeats", type=int, default=1, help="of the cold and the warm run, for their median"
+    )
     parser.add_argument("--no-five", action="store_true", help="leave the five quantizers out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from squeeze_cli.importing import quick_imports
+from squeeze_cli.importing import COLLECT_AFTER, quick_imports
 
 
 def test_the_collector_rests_within_and_works_after_even_an_error() -> None:
@@ -18,9 +18,16 @@ def test_the_collector_rests_within_and_works_after_even_an_error() -> None:
             assert not gc.isenabled()
             raise ImportError
 
-    with pytest.raises(ImportError):
-        fail()
-    assert gc.isenabled()
+    thresholds = gc.get_threshold()
+    try:
+        with pytest.raises(ImportError):
+            fail()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+        assert gc.get_threshold()[0] == COLLECT_AFTER
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
 
 
 def test_a_collector_that_was_off_stays_off() -> None:

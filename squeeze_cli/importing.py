@@ -35,7 +35,7 @@ def quick_imports() -> Iterator[None]:
     Also sets the process's memory for that work. Within the block nothing is collected: importing
     makes millions of objects that stay to the end, and the collector would go over them again and
     again and find nothing, an eighth of the time that the imports take. After it the collector
-    leaves them alone, and looks at new objects less often.
+    looks at new objects less often.
     """
     keep_freed_memory()
     postpone_unused()
@@ -45,7 +45,6 @@ def quick_imports() -> Iterator[None]:
         yield
     finally:
         if enabled:
-            gc.freeze()
             gc.set_threshold(COLLECT_AFTER)
             gc.enable()
 

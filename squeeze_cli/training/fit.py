@@ -6,7 +6,6 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +60,9 @@ class Experiment:
 def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     """Data, backbone, states and the network (not yet initialized) for `config`."""
     device = choose_device(config.training.device)
-    with ThreadPoolExecutor(1) as pool:  # decoding leaves the other core to the weights
-        loading = pool.submit(load_splits, config, reporter)
-        backbone = create_backbone(config.model, config.data.image_size)
-        weights_digest = backbone.weights_digest()
-        splits = loading.result()
+    splits = load_splits(config, reporter)  # first: where it fails, no weights are fetched
+    backbone = create_backbone(config.model, config.data.image_size)
+    weights_digest = backbone.weights_digest()
     if backbone.random_weights:
         reporter.warn("--weights none: the features are random; results say nothing about them.")
     with torch.random.fork_rng(devices=[]):

@@ -28,6 +28,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.machine import show
+from benchmarks.plain_loop import make_head
+from squeeze_cli.dropout import Dropout
 from squeeze_cli.heads.base import SegmentationHead
 from squeeze_cli.heads.convolutional import ConvolutionalHead
 from squeeze_cli.heads.deeplab_head import DeepLabSegmentationHead
@@ -50,16 +52,17 @@ class Way:
     gradient_difference: float
 
 
-def ways(head: SegmentationHead, projection: nn.Linear) -> dict[str, Callable[[Tensor], Tensor]]:
-    """From code vectors `[B, d, h, w]` to logits."""
+def ways(
+    head: SegmentationHead, plain_head: nn.Module, projection: nn.Linear
+) -> dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]]:
+    """Each way's head, and how it gets from code vectors `[B, d, h, w]` to logits."""
 
     def project(vectors: Tensor) -> Tensor:
         features: Tensor = projection(vectors.permute(0, 2, 3, 1))
         return features.permute(0, 3, 1, 2)
 
     def plain(vectors: Tensor) -> Tensor:
-        layers = head.layers if isinstance(head, DeepLabSegmentationHead) else head
-        logits: Tensor = layers(project(vectors).contiguous())
+        logits: Tensor = plain_head(project(vectors).contiguous())
         return logits
 
     def unfolded(vectors: Tensor) -> Tensor:
@@ -69,38 +72,55 @@ def ways(head: SegmentationHead, projection: nn.Linear) -> dict[str, Callable[[T
     def folded(vectors: Tensor) -> Tensor:
         return head.forward_folded(vectors, AffineMap(projection.weight, projection.bias))
 
-    return {"plain": plain, "unfolded": unfolded, "folded": folded}
+    return {"plain": (plain_head, plain), "unfolded": (head, unfolded), "folded": (head, folded)}
 
 
-def step(
-    way: Callable[[Tensor], Tensor], vectors: Tensor, parameters: list[Tensor]
-) -> tuple[float, Tensor, list[Tensor]]:
-    """Milliseconds, logits and gradients of a forward and backward pass."""
+def step(way: Callable[[Tensor], Tensor], vectors: Tensor) -> tuple[float, Tensor]:
+    """Milliseconds and logits of a forward and backward pass."""
     start = time.perf_counter()
     logits = way(vectors)
-    gradients = torch.autograd.grad(logits.square().mean(), [vectors, *parameters])
-    return (time.perf_counter() - start) * 1000, logits.detach(), list(gradients)
+    logits.square().mean().backward()  # type: ignore[no-untyped-call]
+    return (time.perf_counter() - start) * 1000, logits.detach()
+
+
+def take_gradients(head: nn.Module, others: list[Tensor]) -> list[Tensor]:
+    """The gradients, which are gone then: of others and of the head's weights as it would save them."""
+    parameters = list(head.parameters())
+    weights = [p.data for p in parameters]
+    for parameter in parameters:  # what took no part has none
+        given = parameter.grad
+        parameter.data = torch.zeros_like(parameter) if given is None else given
+    named = dict(head.named_buffers())
+    gradients = [tensor.clone() for name, tensor in head.state_dict().items() if name not in named]
+    for parameter, weight in zip(parameters, weights, strict=True):
+        parameter.data, parameter.grad = weight, None
+    for tensor in others:
+        assert tensor.grad is not None
+        gradients.append(tensor.grad)
+        tensor.grad = None
+    return gradients
 
 
 def compare(name: str, options: argparse.Namespace) -> dict[str, Way]:
     """All ways of one head, in turn."""
     kind, channels, grid, classes = HEADS[name]
     torch.manual_seed(0)
-    head = kind(channels, classes)
-    for module in head.modules():
-        if isinstance(module, nn.Dropout):
+    head, plain_head = kind(channels, classes), make_head(name, channels, classes)
+    state = zip(plain_head.state_dict(), head.state_dict().values(), strict=True)
+    plain_head.load_state_dict(dict(state))
+    for module in (*head.modules(), *plain_head.modules()):
+        if isinstance(module, (nn.Dropout, Dropout)):
             module.p = 0.0  # or each way would draw its own
     projection = nn.Linear(options.bottleneck_dim, channels)
     vectors = torch.randn(options.batch_size, grid, grid, options.bottleneck_dim)
     vectors = vectors.permute(0, 3, 1, 2).requires_grad_()
-    parameters = [*projection.parameters(), *head.parameters()]
-    each = ways(head, projection)
+    each = ways(head, plain_head, projection)
     least = dict.fromkeys(each, float("inf"))
     outcomes: dict[str, tuple[Tensor, list[Tensor]]] = {}
     for number in range(options.repeats + WARM_UP):
-        for label, way in each.items():
-            ms, logits, gradients = step(way, vectors, parameters)
-            outcomes[label] = logits, gradients
+        for label, (module, way) in each.items():
+            ms, logits = step(way, vectors)
+            outcomes[label] = logits, take_gradients(module, [vectors, *projection.parameters()])
             if number >= WARM_UP:
                 least[label] = min(least[label], ms)
     logits, gradients = outcomes["plain"]

@@ -42,11 +42,15 @@ class StateDataset(Dataset[StateBatch]):
 
     def __getitem__(self, positions: list[int]) -> StateBatch:
         index = torch.tensor(positions)
-        if self._memory is not None:
-            states, masks = self._memory[0][index], self._memory[1][index]
-        else:
-            states, masks = self._read(positions)
-        return from_rows(states.float()), masks, index
+        if self._memory is None:
+            stored, masks = self._read(positions)
+            return from_rows(stored.float()), masks, index
+        rows, all_masks = self._memory
+        # Gathered and widened in one pass over what are the largest maps there are.
+        states = torch.empty(len(positions), *rows.shape[1:])
+        for state, position in zip(states, positions, strict=True):
+            state.copy_(rows[position])
+        return from_rows(states), all_masks[index], index
 
     def _read(self, positions: list[int]) -> tuple[Tensor, Tensor]:
         for position in positions:

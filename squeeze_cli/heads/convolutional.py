@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from squeeze_cli.heads.base import SegmentationHead
-from squeeze_cli.heads.folding import FoldableConv2d, append_ones, fold_weight
+from squeeze_cli.heads.folding import FoldableConv2d, append_ones
 from squeeze_cli.quantizers.base import AffineMap
 
 HIDDEN_CHANNELS = 256
@@ -17,18 +17,17 @@ class ConvolutionalHead(SegmentationHead):
 
     def __init__(self, feature_dim: int, num_classes: int, hidden: int = HIDDEN_CHANNELS) -> None:
         super().__init__()
-        self.first = FoldableConv2d(nn.Conv2d(feature_dim, hidden, kernel_size=3, bias=False))
+        self.first = FoldableConv2d(nn.Conv2d(feature_dim, hidden, 3, padding=1, bias=False))
         self.norm = nn.BatchNorm2d(hidden)
         self.last = nn.Conv2d(hidden, num_classes, kernel_size=1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits `[B, K, h, w]` of features `[B, C, h, w]`."""
-        return self._rest(F.conv2d(features, self.first.weight_ocij, padding=1))
+        return self._rest(self.first(features))
 
     def forward_folded(self, vectors: Tensor, output_map: AffineMap) -> Tensor:
         """See `SegmentationHead.forward_folded`."""
-        weight = fold_weight(self.first.weight_ocij, output_map)
-        return self._rest(F.conv2d(append_ones(vectors), weight, padding=1))
+        return self._rest(self.first(append_ones(vectors), output_map))
 
     def _rest(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.last(F.relu(self.norm(hidden)))

@@ -12,8 +12,8 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from squeeze_cli.dropout import Dropout
 from squeeze_cli.heads.base import SegmentationHead
-from squeeze_cli.heads.dilated import dilated_convolution
-from squeeze_cli.heads.folding import FoldableConv2d, append_ones, fold_weight
+from squeeze_cli.heads.dilated import DilatedConv2d
+from squeeze_cli.heads.folding import FoldableConv2d, append_ones, fold
 from squeeze_cli.heads.winograd import winograd_convolution
 from squeeze_cli.quantizers.base import AffineMap
 
@@ -36,7 +36,8 @@ class DeepLabSegmentationHead(SegmentationHead):
         self.layers: nn.Sequential = DeepLabHead(feature_dim, num_classes)
         pyramid: Any = self.layers[0]
         for branch in pyramid.convs[:-1]:
-            branch[0] = FoldableConv2d(branch[0])
+            kind = FoldableConv2d if branch[0].kernel_size == (1, 1) else DilatedConv2d
+            branch[0] = kind(branch[0])
         pyramid.project[-1] = Dropout(pyramid.project[-1].p)
         own = self.layers.state_dict()
         fitting = {
@@ -56,10 +57,9 @@ class DeepLabSegmentationHead(SegmentationHead):
 
     def _pyramid(self, maps: Tensor, output_map: AffineMap | None) -> Tensor:
         pyramid: Any = self.layers[0]
-        branches = []
-        for branch in pyramid.convs[:-1]:
-            conv = branch[0]
-            branches.append(_apply(list(branch)[1:], _convolve(maps, conv, output_map)))
+        branches = [
+            _apply(list(branch)[1:], branch[0](maps, output_map)) for branch in pyramid.convs[:-1]
+        ]
         pooled = _pool(maps, pyramid.convs[-1], output_map)
         return self._rest(pyramid.project, branches, pooled)
 
@@ -74,18 +74,6 @@ class DeepLabSegmentationHead(SegmentationHead):
         return logits
 
 
-def _convolve(maps: Tensor, conv: FoldableConv2d, output_map: AffineMap | None) -> Tensor:
-    """A branch's convolution; only the taps that reach inside the map are folded and used."""
-    weight, dilation = conv.weight_ocij, conv.dilation[0]
-    if weight.shape[-1] == 3 and dilation >= max(maps.shape[-2:]):
-        weight = weight[:, :, 1:2, 1:2]
-    if output_map is not None:
-        weight = fold_weight(weight, output_map)
-    if weight.shape[-1] == 1:
-        return F.conv2d(maps, weight)
-    return dilated_convolution(maps, weight, dilation)
-
-
 def _convolve_3x3(maps: Tensor, conv: Any) -> Tensor:
     """The convolution after the pyramid; other devices and precisions have their own quick ways."""
     plain = maps.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
@@ -98,10 +86,10 @@ def _convolve_3x3(maps: Tensor, conv: Any) -> Tensor:
 def _pool(maps: Tensor, branch: Any, output_map: AffineMap | None) -> Tensor:
     """The pooling branch before its upsampling, `[B, O, 1, 1]`; pooling commutes with project_out."""
     pooled = maps.mean(dim=(2, 3), keepdim=True)
-    weight = branch[1].weight
+    weight = branch[1].weight[:, :, 0, 0]
     if output_map is not None:
-        weight = fold_weight(weight, output_map)
-    return _apply(list(branch)[2:], F.conv2d(pooled, weight))
+        weight = fold(weight, output_map)
+    return _apply(list(branch)[2:], F.conv2d(pooled, weight[:, :, None, None]))
 
 
 def _apply(layers: Sequence[nn.Module], maps: Tensor) -> Tensor:

@@ -11,7 +11,64 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from squeeze_cli.heads.folding import fold
+from squeeze_cli.quantizers.base import AffineMap
+
+
+class DilatedConv2d(nn.Module):
+    """A 3×3 dilated convolution without bias, of features or folded, of code vectors.
+
+    The centre tap `[O, 1, C]` and the eight around it `[O, 8, C]` are parameters of their own: on a
+    map no larger than the dilation the eight meet nothing but padding. They get no gradient then,
+    and an optimizer passes them by. In state dicts both are one `weight` `[O, C, 3, 3]`.
+
+    Args:
+        conv: gives the initial weight and the dilation.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        centre, around = _split(conv.weight.detach())
+        self.centre, self.around = nn.Parameter(centre), nn.Parameter(around)
+        self.dilation = conv.dilation[0]
+
+    def forward(self, maps: Tensor, output_map: AffineMap | None = None) -> Tensor:
+        """Convolve features `[B, C, h, w]`, or with `output_map` what `append_ones` gives."""
+        whole = self.dilation < max(maps.shape[-2:])
+        taps: list[Tensor] = [self.centre, self.around] if whole else [self.centre]
+        if output_map is not None:
+            taps = [fold(tap, output_map) for tap in taps]
+        if not whole:
+            return F.conv2d(maps, taps[0].permute(0, 2, 1)[..., None])
+        return dilated_convolution(maps, _join(*taps), self.dilation)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        weight = _join(self.centre, self.around)
+        destination[f"{prefix}weight"] = weight if keep_vars else weight.detach()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        given = state_dict.pop(f"{prefix}weight", None)
+        names = [f"{prefix}centre", f"{prefix}around"]
+        if given is not None:
+            state_dict |= dict(zip(names, _split(given), strict=True))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if given is not None:
+            for name in names:
+                del state_dict[name]
+            state_dict[f"{prefix}weight"] = given
+
+
+def _split(weight_ocij: Tensor) -> tuple[Tensor, Tensor]:
+    taps = weight_ocij.permute(0, 2, 3, 1).flatten(1, 2)  # [O, 9, C]
+    return taps[:, 4:5].contiguous(), torch.cat([taps[:, :4], taps[:, 5:]], dim=1)
+
+
+def _join(centre: Tensor, around: Tensor) -> Tensor:
+    taps = torch.cat([around[:, :4], centre, around[:, 4:]], dim=1)
+    return taps.view(len(taps), 3, 3, -1).permute(0, 3, 1, 2)
 
 
 def dilated_convolution(maps: Tensor, weight_ocij: Tensor, dilation: int) -> Tensor:

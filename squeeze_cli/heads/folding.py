@@ -12,29 +12,31 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from squeeze_cli.quantizers.base import AffineMap
 
 
 class FoldableConv2d(nn.Module):
-    """The weight of a convolution, channels last in memory, as folding multiplies it.
+    """A convolution without bias, of features or folded, of code vectors.
 
-    torch's fused AdamW copies whatever is not contiguous in every step, so the parameter itself
-    has the shape `[O, i, j, C]`; in state dicts it is `[O, C, i, j]` under the usual name.
+    torch's fused AdamW copies whatever is not contiguous in every step, so the parameter has the
+    shape `[O, i, j, C]`, as folding multiplies it; in state dicts it is `[O, C, i, j]` under the
+    usual name.
 
     Args:
-        conv: gives the initial weight, and the dilation; it has no bias.
+        conv: gives the initial weight and the padding.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.weight = nn.Parameter(conv.weight.detach().permute(0, 2, 3, 1).contiguous())
-        self.dilation = conv.dilation
+        self.padding = conv.padding
 
-    @property
-    def weight_ocij(self) -> Tensor:
-        """A view in the order that convolutions take."""
-        return self.weight.permute(0, 3, 1, 2)
+    def forward(self, maps: Tensor, output_map: AffineMap | None = None) -> Tensor:
+        """Convolve features `[B, C, h, w]`, or with `output_map` what `append_ones` gives."""
+        weight = self.weight if output_map is None else fold(self.weight, output_map)
+        return F.conv2d(maps, weight.permute(0, 3, 1, 2), padding=self.padding)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -57,9 +59,8 @@ def append_ones(vectors: Tensor) -> Tensor:
     return torch.cat([nhwc, nhwc.new_ones(b, h, w, 1)], dim=3).permute(0, 3, 1, 2)
 
 
-def fold_weight(weight_ocij: Tensor, output_map: AffineMap) -> Tensor:
-    """The convolution weight `[O, C, i, j]` over features as one `[O, d + 1, i, j]` over `[z; 1]`."""
-    o, c, i, j = weight_ocij.shape
-    extended = torch.cat([output_map.weight, output_map.bias[:, None]], dim=1)
-    taps = weight_ocij.permute(0, 2, 3, 1).reshape(o * i * j, c)
-    return (taps @ extended).view(o, i, j, -1).permute(0, 3, 1, 2)
+def fold(taps: Tensor, output_map: AffineMap) -> Tensor:
+    """Weights `[..., C]` over features as weights `[..., d + 1]` over `[z; 1]`."""
+    # Laid out for the gradient's products, the larger part: theirs read the weights row by row.
+    extended = torch.cat([output_map.weight.T, output_map.bias[None]])
+    return (taps.flatten(0, -2) @ extended.T).view(*taps.shape[:-1], -1)

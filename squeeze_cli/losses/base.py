@@ -38,11 +38,12 @@ class SegmentationLoss(nn.Module):
 
         Args:
             maps: logits `[B, K, h, w]`, which bilinear upsampling brings to the target's size.
-            target: `[B, H, W]` int64.
+            target: `[B, H, W]` of an integer type; of uint8 it is read the quickest.
 
         Returns:
             The parts as `parts` gives them, and predictions `[B, H, W]` of an integer type.
         """
+        target = target.long()
         logits = upsample_bilinear(maps, (target.shape[1], target.shape[2]))
         predictions = logits.detach().max(dim=1).indices
         return self.parts(logits.log_softmax(dim=1), target), predictions
@@ -66,9 +67,9 @@ class SegmentationLoss(nn.Module):
         return log_pt, weights
 
     def pixel_weights(self, target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        """The target with 0 where it is ignored, and the pixels' weights (0 there), float32."""
+        """The target, int64, with 0 where it is ignored, and the pixels' weights (0 there), float32."""
         valid = target != IGNORE_INDEX
-        inside = target.masked_fill(~valid, 0)
+        inside = target.masked_fill(~valid, 0).long()
         weights = self.weights_for(classes)
         return inside, valid.float() if weights is None else weights[inside] * valid
 

@@ -19,6 +19,10 @@ from squeeze_cli.heads.upsampling import interpolation_matrices
 
 # Times the least difference between two float32 logits that are not nearly 0, it is past any rank.
 _STEEP = 1e30
+# Powers of two from 2^-100 to 1 can be summed in float32 as they are.
+_SAFE_BITS = 100.0
+# Of the largest logit: far more than upsampling rounds by.
+_ROUNDING = 1e-5
 
 
 def upsampled_cross_entropy(
@@ -45,7 +49,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
     """Makes the gradient in the forward pass: it needs the probabilities that are there then.
 
     Logits are taken to base 2 while they are small: 2^x takes a third of the time of e^x. Each
-    image's planes are worked on in two buffers: fresh ones would cost more than the arithmetic.
+    image's planes are worked on in one buffer: fresh ones would cost more than the arithmetic.
     What is one plane an image is left for the whole batch.
     """
 
@@ -53,23 +57,29 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, maps: Tensor, target: Tensor, pixel_weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        count, size = maps.shape[1], (target.shape[1], target.shape[2])
+        size = (target.shape[1], target.shape[2])
         rows, columns = interpolation_matrices(maps, size)
         weights = pixel_weights / pixel_weights.sum().clamp_min(torch.finfo(maps.dtype).tiny)
-        wide = (maps / math.log(2)) @ columns.T  # [B, K, h, W]
+        # Each position's highest is 0: so upsampled logits are at most 0.
+        bits = (maps - maps.amax(dim=1, keepdim=True)) / math.log(2)
+        contenders, safe = _contenders(bits)
+        wide = bits @ columns.T  # [B, K, h, W]
         wide_gradients = torch.empty_like(wide)
-        ranks = torch.arange(count, 0, -1, dtype=maps.dtype, device=maps.device)[:, None, None]
-        logits, spare = maps.new_empty(2, count, *size)
-        best_ranks, at_target, totals = maps.new_empty(3, *target.shape)
+        ranks = torch.arange(contenders, 0, -1, dtype=maps.dtype, device=maps.device)
+        logits = maps.new_empty(maps.shape[1], *size)
+        highest, best_ranks, at_target, totals = maps.new_empty(4, *target.shape)
         for i, (classes, weight) in enumerate(zip(target, weights, strict=True)):
             torch.matmul(rows, wide[i], out=logits)
-            below = logits.sub_(logits.amax(dim=0))  # 0 for the highest
-            # Of the ranks K to 1 the highest at 0: all others fall far short. Comparing and masking
-            # take several times as long, `max` with its indices twenty times.
-            torch.add(ranks, below, alpha=_STEEP, out=spare)
-            torch.amax(spare, dim=0, out=best_ranks[i])
-            torch.gather(below, 0, classes[None], out=at_target[i : i + 1])
-            exponentials = below.exp2_()
+            leading = logits[:contenders]
+            torch.amax(leading, dim=0, out=highest[i])
+            # Of the ranks the highest where the logit is: all others fall far short. Comparing and
+            # masking take several times as long, `max` with its indices twenty times.
+            short = ranks[:, None, None].add(leading - highest[i], alpha=_STEEP)
+            torch.amax(short, dim=0, out=best_ranks[i])
+            if not safe:
+                logits.sub_(highest[i])
+            torch.gather(logits, 0, classes[None], out=at_target[i : i + 1])
+            exponentials = logits.exp2_()
             torch.sum(exponentials, dim=0, out=totals[i])
             if ctx.needs_input_grad[0]:
                 gradient = exponentials.mul_(weight / totals[i])  # weight × probability
@@ -79,7 +89,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
             ctx.save_for_backward(wide_gradients @ columns)
         loss = ((totals.log2() - at_target) * weights).sum() * math.log(2)
         # Where logits are NaN no rank is the highest.
-        predictions = (count - best_ranks).nan_to_num_(nan=0.0).to(torch.uint8)
+        predictions = (contenders - best_ranks).nan_to_num_(nan=0.0).to(torch.uint8)
         ctx.mark_non_differentiable(predictions)
         return loss, predictions
 
@@ -88,3 +98,23 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, d_loss: Tensor, _: Any) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * d_loss, None, None
+
+
+def _contenders(bits: Tensor) -> tuple[int, bool]:
+    """How many of the first classes can have the highest logit at some pixel, and whether 2^x can
+    be summed without taking the highest off first.
+
+    A class that is below another one at every position of an image is below it at every pixel, as
+    the weights of an interpolation are positive. Heads have outputs for classes that masks do not,
+    and these are soon below all others. Other devices than the CPU would have to wait for this.
+    """
+    count = bits.shape[1]
+    if bits.device.type != "cpu":
+        return count, False
+    lowest = bits.amin(dim=(2, 3))
+    steady = lowest.argmax(dim=1)  # of an image: the class that falls least
+    ahead = bits - bits[torch.arange(len(bits)), steady][:, None]
+    margin = _ROUNDING * float(lowest.amin().neg())
+    behind = (ahead.amax(dim=(2, 3)) < -margin).all(dim=0)
+    contenders = [k for k, never in enumerate(behind.tolist()) if not never]
+    return contenders[-1] + 1 if contenders else count, float(lowest.amin()) > -_SAFE_BITS

@@ -99,7 +99,6 @@ class BaselineSegmentationModule(pl.LightningModule):
 
     def _shared_step(self, batch: Batch, split: str) -> Tensor:
         inputs, masks, _ = batch
-        masks = masks.long()
         output = self.network(self.states(inputs))
         parts, predictions = self.loss.parts_of_maps(output.logits.float(), masks)
         losses = self._losses(sum_parts(parts), output)

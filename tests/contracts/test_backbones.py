@@ -80,7 +80,9 @@ def folded_and_unfolded(backbone: Backbone, dtype: torch.dtype) -> list[list[tor
         else:
             logits = head(output_map(vectors.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
         inputs = [*head.parameters(), weight, bias, vectors]
-        results.append([logits, *torch.autograd.grad(logits.square().mean(), inputs)])
+        loss = logits.square().mean()
+        gradients = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
+        results.append([logits, *gradients])
     return results
 
 

@@ -12,6 +12,7 @@ anything else of it is asked for.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import sys
@@ -35,7 +36,7 @@ def quick_imports() -> Iterator[None]:
     Also sets the process's memory for that work. Within the block nothing is collected: importing
     makes millions of objects that stay to the end, and the collector would go over them again and
     again and find nothing, an eighth of the time that the imports take. After it the collector
-    looks at new objects less often.
+    leaves them alone, and looks at new objects less often.
     """
     keep_freed_memory()
     postpone_unused()
@@ -45,6 +46,9 @@ def quick_imports() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            gc.freeze()
+            # The interpreter's end must see them: some libraries report what it leaves.
+            atexit.register(gc.unfreeze)
             gc.set_threshold(COLLECT_AFTER)
             gc.enable()
 

@@ -23,8 +23,10 @@ def test_the_collector_rests_within_and_works_after_even_an_error() -> None:
         with pytest.raises(ImportError):
             fail()
         assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
         assert gc.get_threshold()[0] == COLLECT_AFTER
     finally:
+        gc.unfreeze()
         gc.set_threshold(*thresholds)
 
 

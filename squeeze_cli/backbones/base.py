@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Self
 
@@ -67,12 +68,20 @@ class Backbone(nn.Module):
         return super().train(False)
 
     def weights_digest(self) -> str:
-        """Hex SHA-256 of all weights and buffers: names, shapes, types and bytes."""
+        """Hex SHA-256 over the name, shape, type and SHA-256 of every weight and buffer."""
         digest = hashlib.sha256()
-        for name, tensor in self.state_dict().items():
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        state = self.state_dict()
+        with ThreadPoolExecutor() as pool:  # hashing lets other threads run
+            for (name, tensor), content in zip(
+                state.items(), pool.map(_sha256, state.values()), strict=True
+            ):
+                digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + content)
         return digest.hexdigest()
+
+
+def _sha256(tensor: Tensor) -> bytes:
+    content = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(content.data).digest()
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""Cross-entropy of upsampled logits in one pass: loss, predictions and gradient, image by image.
+"""Cross-entropy of upsampled logits in one pass: loss, predictions and gradient, few images at once.
 
 At full resolution most of a small head's step is memory traffic: log-probabilities, their
 gradients and the index of the largest logit are each as large as the logits, 21 planes of
-224 × 224 an image. Here an image's planes are made once, turned into probabilities where they are,
-and from those into the gradient, before the next image's: the same sums, in the processor's cache.
+224 × 224 an image. Here one or two images' planes are made once, turned into probabilities where
+they are, and from those into the gradient, before the next ones': the same sums, in the processor's
+cache.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from squeeze_cli.heads.upsampling import interpolation_matrices
 _STEEP = 1e30
 # Powers of two from 2^-100 to 1 can be summed in float32 as they are.
 _SAFE_BITS = 100.0
+# Numbers of some images' planes, 10 MB: what more the caches cannot hold takes longer, and with
+# less the calls take longer than what they do.
+_ELEMENTS_AT_ONCE = 2_500_000
 # Of the largest logit: far more than upsampling rounds by.
 _ROUNDING = 1e-5
 
@@ -39,18 +43,16 @@ def upsampled_cross_entropy(
         The loss (scalar, differentiable once, in `maps` alone), and the index of the largest
         upsampled logit `[B, H, W]` uint8, the first of equals.
     """
-    # Products in half precision would make the probabilities and their sum disagree.
-    with torch.autocast(maps.device.type, enabled=False):
-        loss, predictions = _UpsampledCrossEntropy.apply(maps, target, pixel_weights)
+    loss, predictions = _UpsampledCrossEntropy.apply(maps, target, pixel_weights)
     return loss, predictions
 
 
 class _UpsampledCrossEntropy(torch.autograd.Function):
     """Makes the gradient in the forward pass: it needs the probabilities that are there then.
 
-    Logits are taken to base 2 while they are small: 2^x takes a third of the time of e^x. Each
-    image's planes are worked on in one buffer: fresh ones would cost more than the arithmetic.
-    What is one plane an image is left for the whole batch.
+    Logits are taken to base 2 while they are small: 2^x takes a third of the time of e^x. The
+    planes are worked on in one buffer: fresh ones would cost more than the arithmetic. What is one
+    plane an image is left for the whole batch.
     """
 
     @staticmethod
@@ -66,25 +68,29 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         wide = bits @ columns.T  # [B, K, h, W]
         wide_gradients = torch.empty_like(wide)
         ranks = torch.arange(contenders, 0, -1, dtype=maps.dtype, device=maps.device)
-        logits = maps.new_empty(maps.shape[1], *size)
+        images = max(1, _ELEMENTS_AT_ONCE // (maps.shape[1] * size[0] * size[1]))
+        planes = maps.new_empty(min(images, len(maps)), maps.shape[1], *size)
         highest, best_ranks, at_target, totals = maps.new_empty(4, *target.shape)
-        for i, (classes, weight) in enumerate(zip(target, weights, strict=True)):
-            torch.matmul(rows, wide[i], out=logits)
-            leading = logits[:contenders]
-            torch.amax(leading, dim=0, out=highest[i])
+        for begin in range(0, len(maps), images):
+            some = slice(begin, begin + images)
+            classes, weight = target[some, None], weights[some]
+            logits = torch.matmul(rows, wide[some], out=planes[: len(weight)])
+            leading = logits[:, :contenders]
+            torch.amax(leading, dim=1, out=highest[some])
             # Of the ranks the highest where the logit is: all others fall far short. Comparing and
             # masking take several times as long, `max` with its indices twenty times.
-            short = ranks[:, None, None].add(leading - highest[i], alpha=_STEEP)
-            torch.amax(short, dim=0, out=best_ranks[i])
+            short = ranks[:, None, None].add(leading - highest[some, None], alpha=_STEEP)
+            torch.amax(short, dim=1, out=best_ranks[some])
             if not safe:
-                logits.sub_(highest[i])
-            torch.gather(logits, 0, classes[None], out=at_target[i : i + 1])
+                logits.sub_(highest[some, None])
+            torch.gather(logits, 1, classes, out=at_target[some, None])
             exponentials = logits.exp2_()
-            torch.sum(exponentials, dim=0, out=totals[i])
+            torch.sum(exponentials, dim=1, out=totals[some])
             if ctx.needs_input_grad[0]:
-                gradient = exponentials.mul_(weight / totals[i])  # weight × probability
-                gradient.scatter_add_(0, classes[None], -weight[None])
-                torch.matmul(rows.T, gradient, out=wide_gradients[i])
+                # weight × probability
+                gradient = exponentials.mul_((weight / totals[some])[:, None])
+                gradient.scatter_add_(1, classes, -weight[:, None])
+                torch.matmul(rows.T, gradient, out=wide_gradients[some])
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(wide_gradients @ columns)
         loss = ((totals.log2() - at_target) * weights).sum() * math.log(2)

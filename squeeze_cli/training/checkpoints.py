@@ -17,7 +17,7 @@ from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.modules import BaselineSegmentationModule
 
 # Writing may take this share of the time: AdamW's state of DeepLab's head is 130 MB.
-WRITING_SHARE = 0.05
+WRITING_SHARE = 0.02
 
 
 class Checkpoints(Callback):

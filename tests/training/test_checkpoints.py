@@ -78,6 +78,6 @@ def test_short_epochs_are_written_when_their_time_pays_for_it(
     module: BaselineSegmentationModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = [0.1 + 0.01 * epoch for epoch in range(9)] + [0.05]
-    written = run_epochs(module, scores, tmp_path, monkeypatch, epoch_s=5, writing_s=1)
-    assert written == [0, 4, 8, 9]  # 20 s of training for each second; the last always
+    written = run_epochs(module, scores, tmp_path, monkeypatch, epoch_s=13, writing_s=1)
+    assert written == [0, 4, 8, 9]  # 50 s of training for each second; the last always
     assert best_epoch(tmp_path) == 8

@@ -69,8 +69,8 @@ def nearest_codes(vectors_nd: Tensor, codebook_kd: Tensor) -> Tensor:
     # |v - c|² = |v|² - 2 (v·c - |c|²/2), of which |v|² is the same for all codes.
     half_squares = codebook_kd.square().sum(dim=1) / 2
     return torch.cat(
-        [
-            torch.addmm(half_squares, chunk, codebook_kd.T, beta=-1).argmax(dim=1)
+        [  # `argmax` finds the same in two and a half times as long
+            torch.addmm(half_squares, chunk, codebook_kd.T, beta=-1).max(dim=1).indices
             for chunk in torch.split(vectors_nd, NEAREST_CHUNK)
         ]
     )

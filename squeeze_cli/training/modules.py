@@ -216,7 +216,7 @@ class BaselineSegmentationModule(pl.LightningModule):
         others = [p for p in self.network.parameters() if p.requires_grad and id(p) not in held]
         groups: list[dict[str, Any]] = [{"params": others, "lr": self.lr}]
         groups += [{"params": ps, "lr": self.lr * factor} for ps, factor in slower if ps]
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=WEIGHT_DECAY, fused=True)
+        optimizer = _AdamW(groups, lr=self.lr, weight_decay=WEIGHT_DECAY, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in groups],
@@ -277,6 +277,14 @@ class VQSqueezeModule(BaselineSegmentationModule):
             "codebook_usage": usage["usage"],
             "codebook_perplexity": usage["perplexity"],
         }
+
+
+class _AdamW(torch.optim.AdamW):
+    """torch's, which looks for a CUDA graph being captured before each step: here none ever is, and
+    on a machine without a GPU the look takes a quarter of a small head's optimizer step."""
+
+    def _accelerator_graph_capture_health_check(self) -> None:
+        """Nothing to look for."""
 
 
 def _flatten(values: dict[str, Any]) -> dict[str, float]:

@@ -22,6 +22,7 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.data.splits import SplitSamples, build_splits
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.losses import create_loss
+from squeeze_cli.products import bf16_products
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers import Trackers, open_trackers
 from squeeze_cli.training.build import build_network
@@ -185,7 +186,7 @@ def _run_stages(
         save("running")
 
     start = time.perf_counter()
-    with _quiet_libraries(reporter):
+    with _quiet_libraries(reporter), bf16_products(training.precision == "bf16"):
         trainer = _trainer(config, run, experiment.device, reporter, update, trackers)
         _fit(
             trainer, module,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from squeeze_cli.heads.base import SegmentationHead
+from squeeze_cli.products import exact_products
 from squeeze_cli.quantizers.base import AffineMap, Quantizer
 from squeeze_cli.quantizers.identity import IdentityQuantizer
 
@@ -117,7 +118,7 @@ class SegmentationNetwork(nn.Module):
         maps = self.features(state)
         tokens = maps.permute(0, 2, 3, 1).flatten(1, 2)
         # The nearest code must not depend on the precision that the head computes in.
-        with torch.autocast(tokens.device.type, enabled=False):
+        with torch.autocast(tokens.device.type, enabled=False), exact_products():
             vectors, codes, loss = self.quantizer.quantize(tokens.float())
         return NetworkOutput(self._logits(vectors, maps.shape[-2:]), codes, loss)
 

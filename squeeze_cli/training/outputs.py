@@ -18,6 +18,7 @@ from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_s
 from squeeze_cli.codec.rates import decoder_bytes, measure_codes
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import replacing
+from squeeze_cli.products import bf16_products
 from squeeze_cli.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -84,11 +85,12 @@ def _fit_prior(
             f"Codes of {max(quantizer.code_sizes)} values are packed: too many for a prior."
         )
         return None
-    with reporter.track("Prior", fitting_steps(train_codes.shape)) as advance:
-        return fit_prior(
-            train_codes, quantizer.code_vectors(),
-            seed=experiment.config.training.seed, advance=advance,
-        )  # fmt: skip
+    training = experiment.config.training
+    with (
+        reporter.track("Prior", fitting_steps(train_codes.shape)) as advance,
+        bf16_products(training.precision == "bf16"),
+    ):
+        return fit_prior(train_codes, quantizer.code_vectors(), seed=training.seed, advance=advance)
 
 
 @torch.no_grad()

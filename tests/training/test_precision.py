@@ -3,9 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from squeeze_cli.config import ModelConfig
+from squeeze_cli.config import ModelConfig, QuantizerConfig
+from squeeze_cli.heads.convolutional import ConvolutionalHead
 from squeeze_cli.losses import LOSSES, create_loss
+from squeeze_cli.products import bf16_products, exact_products
+from squeeze_cli.quantizers import create_quantizer
 from squeeze_cli.training.modules import BaselineSegmentationModule
+from squeeze_cli.training.network import FeatureNormalizer, SegmentationNetwork
 
 
 @pytest.mark.parametrize("name", list(LOSSES))
@@ -28,3 +32,32 @@ def test_a_step_in_bf16_is_nearly_the_same_with_every_loss(
         gradients.append(module.network.head.last.weight.grad.clone())
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
     torch.testing.assert_close(gradients[1], gradients[0], rtol=0.1, atol=0.01)
+
+
+def test_codes_do_not_depend_on_the_precision() -> None:
+    torch.manual_seed(0)
+    config = QuantizerConfig(type="vq", bottleneck_dim=64, codebook_size=512)
+    quantizer = create_quantizer(config, 128)  # large enough for the products that may be rounded
+    network = SegmentationNetwork(FeatureNormalizer(128), quantizer, ConvolutionalHead(128, 3))
+    network.eval()
+    state = torch.randn(2, 128, 16, 16)
+    with torch.no_grad():
+        expected = network(state).codes
+        with bf16_products(), torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(network(state).codes, expected)
+
+
+def test_products_are_as_before_after_a_block() -> None:
+    def fail() -> None:
+        with bf16_products():
+            assert torch.get_float32_matmul_precision() == "medium"
+            with bf16_products(enabled=False):
+                assert torch.get_float32_matmul_precision() == "medium"
+            with exact_products():
+                assert torch.get_float32_matmul_precision() == "highest"
+            raise ZeroDivisionError
+
+    before = torch.get_float32_matmul_precision()
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert torch.get_float32_matmul_precision() == before

@@ -1,10 +1,13 @@
 """Importing torch and what is built on it in two thirds of the time: without what is never used.
 
-Two packages that every training imports and none uses take a third of the imports' time:
+Packages that every training imports and none uses take two fifths of the imports' time:
 
 - `torch._dynamo`, the front end of `torch.compile` (with inductor): torchvision and Lightning
   import it for one name each, torch's optimizers to say that they are not to be compiled;
-- `einx` (with sympy), which vector-quantize-pytorch uses for masks and layouts that are not ours.
+- `einx` (with sympy), which vector-quantize-pytorch uses for masks and layouts that are not ours;
+- `triton`, of which Lightning's summary of models wants to know one class;
+- torchvision's registration of its operators with `torch.onnx`;
+- `NEVER_LOOKED_INTO`.
 
 Stand-ins take their places. They answer those names, and make way for the real package as soon as
 anything else of it is asked for.
@@ -20,11 +23,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 from squeeze_cli.memory import keep_freed_memory
 
+# Imported by torch or torchvision, and by nothing that is used here.
+NEVER_LOOKED_INTO = (
+    "torch.distributions",
+    "torch.export",
+    "torchvision.models.detection",
+    "torchvision.models.optical_flow",
+    "torchvision.models.quantization",
+    "torchvision.models.video",
+)
 # New objects; Python's 700 are reached in every third step of a small head.
 COLLECT_AFTER = 20_000
 
@@ -68,10 +81,23 @@ def postpone_unused() -> None:
     )
     einx = PostponedPackage("einx")
     einx.stand_in("einx", get_at=einx.function("einx", "get_at"))
+    if "triton" not in sys.modules and find_spec("triton"):
+        triton = PostponedPackage("triton")
+        for name in ("triton", "triton.runtime"):
+            triton.stand_in(name)
+        triton.stand_in("triton.runtime.jit", JITFunction=_NeverCompiled)
+    onnx = PostponedPackage("torchvision.ops._register_onnx_ops")
+    onnx.stand_in(onnx.package, _register_custom_op=_do_nothing)
+    for name in NEVER_LOOKED_INTO:
+        PostponedPackage(name).stand_in(name)
 
 
 class _NeverCompiled:
-    """For `torch._dynamo.OptimizedModule`, the modules that were compiled: there are none."""
+    """For the classes of what was compiled (`OptimizedModule`, `JITFunction`): there is nothing."""
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _unchanged(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[..., Any]:

@@ -52,7 +52,10 @@ parameter.sum().backward()
 optimizer.step()
 before = "sympy" in sys.modules
 {use}
-real = [sys.modules[name].__spec__ is not None for name in ("torch._dynamo", "einx")]
+real = [
+    sys.modules[name].__spec__ is not None
+    for name in ("torch._dynamo", "einx", "torch.distributions", "torchvision.models.detection")
+]
 print(json.dumps([before, parameter[0].item(), real]))
 """
 
@@ -70,8 +73,8 @@ def run_use(use: str) -> list[object]:
     return found
 
 
-def test_a_training_step_needs_neither_compiler_nor_einx() -> None:
-    assert run_use("pass") == [False, False]
+def test_a_training_step_needs_none_of_them() -> None:
+    assert run_use("pass") == [False] * 4
 
 
 @pytest.mark.parametrize(
@@ -86,6 +89,16 @@ def test_a_training_step_needs_neither_compiler_nor_einx() -> None:
 )
 def test_the_compiler_comes_when_it_is_used(use: str) -> None:
     assert run_use(use)[0]
+
+
+def test_what_torch_and_torchvision_import_comes_when_it_is_used() -> None:
+    use = (
+        "from torchvision.models import detection; assert detection.fasterrcnn_resnet50_fpn;"
+        "assert torch.distributions.Normal(0.0, 1.0).mean == 0;"
+        "assert torch.export.export and torchvision.models.video.r3d_18;"
+        "import torch.utils._triton; torch.utils._triton.has_triton()"
+    )
+    assert run_use(use)[2:] == [True, True]
 
 
 def test_einx_comes_when_it_is_used() -> None:

@@ -5,7 +5,8 @@
 The store's pass is all that `squeeze train` does to an image before it trains: digest, decoding,
 preprocessing, backbone, checksum, file. The bare backbone runs on one batch that is in memory
 already, in inference mode, in the memory format (contiguous or channels-last) and at the batch size
-that suit it best. All take turns, and the quickest of each counts.
+that suit it best. All take turns, and the quickest of each counts. With `--precision bf16` both run
+in it, and the last line tells what that does to the features.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Group
 from rich.table import Table
 
 from benchmarks.machine import show
@@ -27,35 +29,61 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
+from squeeze_cli.features.extraction import PixelDataset
 from squeeze_cli.features.prepare import prepare_states
 from squeeze_cli.training.devices import choose_workers
 
 SIZE_PX = 224
 BARE_BATCH_SIZES = (4, 8)
+DEVIATION_IMAGES = 8
 STORE = "the store's pass"
+
+
+def autocast(precision: str) -> torch.autocast:
+    """The context in which a backbone runs in `precision`."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 @torch.inference_mode()
 def bare_rate(
-    backbone: Backbone, images: int, memory_format: torch.memory_format, batch_size: int
+    backbone: Backbone,
+    images: int,
+    memory_format: torch.memory_format,
+    batch_size: int,
+    precision: str,
 ) -> float:
     """Images a second of the backbone alone."""
     batch = torch.randn(batch_size, 3, SIZE_PX, SIZE_PX).to(memory_format=memory_format)
-    backbone.extract_features(batch)
     steps = max(1, images // batch_size)
-    start = time.perf_counter()
-    for _ in range(steps):
+    with autocast(precision):
         backbone.extract_features(batch)
-    return steps * batch_size / (time.perf_counter() - start)
+        start = time.perf_counter()
+        for _ in range(steps):
+            backbone.extract_features(batch)
+        return steps * batch_size / (time.perf_counter() - start)
 
 
-def store_rate(backbone: Backbone, samples: list[Sample], workers: int) -> float:
+@torch.inference_mode()
+def deviation(backbone: Backbone, samples: list[Sample], precision: str) -> float:
+    """How far features in `precision` are from float32's: root mean square, of their spread."""
+    preprocessing = Preprocessing(SIZE_PX)
+    dataset = PixelDataset(samples[:DEVIATION_IMAGES], preprocessing)
+    pixels = torch.stack([dataset[i][0] for i in range(len(dataset))])
+    images = preprocessing.normalize(pixels)
+    exact = backbone.extract_features(images)
+    with autocast(precision):
+        given = backbone.extract_features(images).float()
+    spread = (exact - exact.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
+    return float(((given - exact).square().mean() / spread).sqrt())
+
+
+def store_rate(backbone: Backbone, samples: list[Sample], workers: int, precision: str) -> float:
     """Images a second from files to a full store."""
     with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as place:
         start = time.perf_counter()
         prepare_states(
             {"all": samples}, backbone, backbone.weights_digest(), Preprocessing(SIZE_PX),
-            cache_dir=Path(place), layer="features", device=torch.device("cpu"), precision="32",
+            cache_dir=Path(place), layer="features", device=torch.device("cpu"), precision=precision,
             num_workers=workers, reporter=Reporter(quiet=True),
         )  # fmt: skip
         return len(samples) / (time.perf_counter() - start)
@@ -70,12 +98,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--num-workers", type=int)
+    parser.add_argument("--precision", choices=("32", "bf16"), default="32")
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
     samples: list[Sample] = list(OxfordPetSource(options.data_dir, False).samples("trainval"))
     samples = samples[: options.images]
-    backbone = create_backbone(ModelConfig(backbone=options.backbone, weights="none"), SIZE_PX)
+    weights = "default" if options.backbone == "efficientnet-lite0" else "none"
+    backbone = create_backbone(ModelConfig(backbone=options.backbone, weights=weights), SIZE_PX)
     workers = choose_workers(options.num_workers)
     rates: dict[str, float] = {}
     for _ in range(options.repeats):
@@ -83,10 +113,11 @@ def main() -> None:
             ("contiguous", torch.contiguous_format), ("channels-last", torch.channels_last),
         ):  # fmt: skip
             for size in BARE_BATCH_SIZES:
-                rate = bare_rate(backbone.to(memory_format=layout), len(samples) // 2, layout, size)
+                laid_out = backbone.to(memory_format=layout)
+                rate = bare_rate(laid_out, len(samples) // 2, layout, size, options.precision)
                 label = f"bare backbone, {name}, batch size {size}"
                 rates[label] = max(rates.get(label, 0.0), rate)
-        rate = store_rate(backbone, samples, workers)
+        rate = store_rate(backbone, samples, workers, options.precision)
         rates[STORE] = max(rates.get(STORE, 0.0), rate)
     best = max(rate for name, rate in rates.items() if name != STORE)
     title = f"{options.backbone}, {len(samples)} photographs at {SIZE_PX} px, quickest of each"
@@ -102,8 +133,14 @@ def main() -> None:
         "num_workers": workers,
         "images_a_second": rates,
         "share_of_bare": rates[STORE] / best,
+        "precision": options.precision,
+        "deviation": deviation(backbone, samples, options.precision),
     }
-    show(table, figures, options.json)
+    note = (
+        f"Features in precision {options.precision}: {100 * figures['deviation']:.1f} % of their "
+        f"spread from float32's, over {min(DEVIATION_IMAGES, len(samples))} photographs."
+    )
+    show(Group(table, note), figures, options.json)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,13 @@ def build_splits(
     return SplitSamples(tuple(train), tuple(val), tuple(test), tuple(skipped))
 
 
+def require_data(dataset: str, data_dir: Path, image_size_px: int) -> None:
+    """Raise what `build_splits` would where the data are missing, or download them; reads no image."""
+    source = _create_source(dataset, data_dir, image_size_px)
+    for split in ("trainval", "test"):
+        source.samples(split)
+
+
 def _create_source(
     dataset: str, data_dir: Path, image_size_px: int
 ) -> OxfordPetSource | SyntheticPetSource:

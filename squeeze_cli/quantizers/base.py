@@ -219,7 +219,9 @@ def principal_axes(rows_nc: Tensor, count: int) -> tuple[Tensor, Tensor]:
     used = rows_nc[: max(2, int(PCA_MULTIPLICATIONS / rows_nc.shape[1] ** 2))]
     centred_nc = used - used.mean(dim=0)
     kept = max(1, min(count, centred_nc.shape[1], len(centred_nc) - 1))
-    covariance = (centred_nc.T @ centred_nc).double() / max(1, len(centred_nc) - 1)
+    covariance = centred_nc.T @ centred_nc / max(1, len(centred_nc) - 1)
+    if kept > len(covariance) // 8:  # else only axes that stand far above float32's rounding
+        covariance = covariance.double()
     values, vectors = torch.linalg.eigh(covariance)
     axes = vectors[:, -kept:].flip(1).T
     leading = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import time
-from typing import Any
+from typing import IO, Any
 
 import lightning.pytorch as pl
 import torch
@@ -46,15 +45,20 @@ class Checkpoints(Callback):
     def _write(self, trainer: pl.Trainer) -> None:
         start = time.monotonic()
         if self._best is not None:
-            # By way of memory: ClearML notes the path of whatever torch saves to, here a passing one.
-            content = io.BytesIO()
-            torch.save(self._best, content)
-            with replacing(self._run.best_checkpoint) as temporary:
-                temporary.write_bytes(content.getbuffer())
+            with replacing(self._run.best_checkpoint) as path, path.open("wb") as file:
+                torch.save(self._best, _Nameless(file))  # type: ignore[arg-type]
             self._best = None
         trainer.save_checkpoint(self._run.last_checkpoint, weights_only=False)  # atomic
         end = time.monotonic()
         self._next_at = end + (end - start) / WRITING_SHARE
+
+
+class _Nameless:
+    """A file to write to without its name: ClearML notes the path of whatever torch saves to, and
+    this one passes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.write, self.flush = file.write, file.flush
 
 
 def _copy(module: pl.LightningModule) -> dict[str, Tensor]:

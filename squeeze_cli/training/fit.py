@@ -6,6 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from squeeze_cli.backbones.base import Backbone
 from squeeze_cli.config import TRIMAP_CLASSES, ExperimentConfig
 from squeeze_cli.config_files import write_config
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.splits import SplitSamples, build_splits
+from squeeze_cli.data.splits import SplitSamples, build_splits, require_data
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.losses import create_loss
 from squeeze_cli.products import bf16_products
@@ -61,9 +62,15 @@ class Experiment:
 def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     """Data, backbone, states and the network (not yet initialized) for `config`."""
     device = choose_device(config.training.device)
-    splits = load_splits(config, reporter)  # first: where it fails, no weights are fetched
-    backbone = create_backbone(config.model, config.data.image_size)
-    weights_digest = backbone.weights_digest()
+    data = config.data
+    # First: where data are missing, no weights are fetched.
+    require_data(data.dataset, Path(data.data_dir), data.image_size)
+    with ThreadPoolExecutor(1) as pool:  # images are checked while the backbone is made
+        checked = pool.submit(_find_splits, config)
+        backbone = create_backbone(config.model, data.image_size)
+        weights_digest = backbone.weights_digest()
+        splits = checked.result()
+    _report_skipped(splits, reporter)
     if backbone.random_weights:
         reporter.warn("--weights none: the features are random; results say nothing about them.")
     with torch.random.fork_rng(devices=[]):
@@ -97,19 +104,27 @@ def make_module(
 
 def load_splits(config: ExperimentConfig, reporter: Reporter) -> SplitSamples:
     """The splits that `config` describes; images that cannot be read are reported, not used."""
+    splits = _find_splits(config)
+    _report_skipped(splits, reporter)
+    return splits
+
+
+def _find_splits(config: ExperimentConfig) -> SplitSamples:
     data = config.data
-    splits = build_splits(
+    return build_splits(
         data.dataset,
         Path(data.data_dir),
         image_size_px=data.image_size,
         seed=config.training.seed,
         subset_size=data.subset_size,
     )
+
+
+def _report_skipped(splits: SplitSamples, reporter: Reporter) -> None:
     for name, reason in splits.skipped[:5]:
         reporter.warn(f"Skipped {name}: {reason}")
     if len(splits.skipped) > 5:
         reporter.warn(f"Skipped {len(splits.skipped)} images in all; the run record lists them.")
-    return splits
 
 
 def fit_experiment(

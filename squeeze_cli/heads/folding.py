@@ -63,6 +63,7 @@ def fold(taps: Tensor, output_map: AffineMap) -> Tensor:
     """Weights `[..., C]` over features as weights `[..., d + 1]` over `[z; 1]`."""
     # Laid out for the gradient's products, the larger part: theirs read the weights row by row.
     extended = torch.cat([output_map.weight.T, output_map.bias[None]])
-    # Autocast would copy the weights, and their gradients back, which takes longer than the product.
-    with torch.autocast(taps.device.type, enabled=taps.device.type != "cpu"):
+    # A CPU's autocast would copy the weights, and their gradients back, for longer than the product
+    # takes; other devices' is left as it is.
+    with torch.autocast("cpu", enabled=False):
         return (taps.flatten(0, -2) @ extended.T).view(*taps.shape[:-1], -1)

@@ -29,19 +29,15 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
-from squeeze_cli.features.extraction import PixelDataset
+from squeeze_cli.features.extraction import PixelDataset, trunk_autocast
 from squeeze_cli.features.prepare import prepare_states
 from squeeze_cli.training.devices import choose_workers
 
+CPU = torch.device("cpu")
 SIZE_PX = 224
 BARE_BATCH_SIZES = (4, 8)
 DEVIATION_IMAGES = 8
 STORE = "the store's pass"
-
-
-def autocast(precision: str) -> torch.autocast:
-    """The context in which a backbone runs in `precision`."""
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 @torch.inference_mode()
@@ -55,7 +51,7 @@ def bare_rate(
     """Images a second of the backbone alone."""
     batch = torch.randn(batch_size, 3, SIZE_PX, SIZE_PX).to(memory_format=memory_format)
     steps = max(1, images // batch_size)
-    with autocast(precision):
+    with trunk_autocast(CPU, precision):
         backbone.extract_features(batch)
         start = time.perf_counter()
         for _ in range(steps):
@@ -71,7 +67,7 @@ def deviation(backbone: Backbone, samples: list[Sample], precision: str) -> floa
     pixels = torch.stack([dataset[i][0] for i in range(len(dataset))])
     images = preprocessing.normalize(pixels)
     exact = backbone.extract_features(images)
-    with autocast(precision):
+    with trunk_autocast(CPU, precision):
         given = backbone.extract_features(images).float()
     spread = (exact - exact.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
     return float(((given - exact).square().mean() / spread).sqrt())
@@ -83,7 +79,7 @@ def store_rate(backbone: Backbone, samples: list[Sample], workers: int, precisio
         start = time.perf_counter()
         prepare_states(
             {"all": samples}, backbone, backbone.weights_digest(), Preprocessing(SIZE_PX),
-            cache_dir=Path(place), layer="features", device=torch.device("cpu"), precision=precision,
+            cache_dir=Path(place), layer="features", device=CPU, precision=precision,
             num_workers=workers, reporter=Reporter(quiet=True),
         )  # fmt: skip
         return len(samples) / (time.perf_counter() - start)

@@ -33,6 +33,11 @@ class PixelDataset(ImageDataset):
         return self.preprocessing.pixels(image)
 
 
+def trunk_autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a backbone computes in `precision`, `32` or `bf16`."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
 def run_trunk(backbone: Backbone, images: Tensor, layer: str) -> Tensor:
     """The state of `layer` for images: `features` (the whole backbone) or `trunk`."""
     return backbone.trunk(images) if layer == "trunk" else backbone.extract_features(images)
@@ -69,8 +74,7 @@ def extract_states(
 
     def run(batch: tuple[Tensor, Tensor, Tensor]) -> States:
         pixels, masks, positions = batch
-        autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-        with torch.inference_mode(), autocast:
+        with torch.inference_mode(), trunk_autocast(device, precision):
             images = preprocessing.normalize(pixels.to(device, non_blocking=True))
             rows = to_rows(run_trunk(backbone, images, layer)).float().cpu().contiguous()
         return positions.tolist(), rows.numpy(), masks.numpy()

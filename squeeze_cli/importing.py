@@ -7,6 +7,7 @@ Packages that every training imports and none uses take two fifths of the import
 - `einx` (with sympy), which vector-quantize-pytorch uses for masks and layouts that are not ours;
 - `triton`, of which Lightning's summary of models wants to know one class;
 - torchvision's registration of its operators with `torch.onnx`;
+- torchmetrics' plots, for which every metric imports matplotlib;
 - `NEVER_LOOKED_INTO`.
 
 Stand-ins take their places. They answer those names, and make way for the real package as soon as
@@ -38,6 +39,7 @@ NEVER_LOOKED_INTO = (
     "torchvision.models.quantization",
     "torchvision.models.video",
 )
+TORCHMETRICS_PLOTS = ("plot_confusion_matrix", "plot_curve", "plot_single_or_multi_val")
 # New objects; Python's 700 are reached in every third step of a small head.
 COLLECT_AFTER = 20_000
 
@@ -88,6 +90,11 @@ def postpone_unused() -> None:
         triton.stand_in("triton.runtime.jit", JITFunction=_NeverCompiled)
     onnx = PostponedPackage("torchvision.ops._register_onnx_ops")
     onnx.stand_in(onnx.package, _register_custom_op=_do_nothing)
+    module = "torchmetrics.utilities.plot"
+    plots = PostponedPackage(module)
+    types = dict.fromkeys(("_AX_TYPE", "_CMAP_TYPE", "_PLOT_OUT_TYPE"), object)
+    functions = {name: plots.function(module, name) for name in TORCHMETRICS_PLOTS}
+    plots.stand_in(module, **types, **functions)
     for name in NEVER_LOOKED_INTO:
         PostponedPackage(name).stand_in(name)
 

@@ -50,11 +50,14 @@ parameter = torch.nn.Parameter(torch.ones(2))
 optimizer = torch.optim.AdamW([parameter], lr=0.1)
 parameter.sum().backward()
 optimizer.step()
-before = "sympy" in sys.modules
+before = "sympy" in sys.modules or "matplotlib" in sys.modules
 {use}
 real = [
     sys.modules[name].__spec__ is not None
-    for name in ("torch._dynamo", "einx", "torch.distributions", "torchvision.models.detection")
+    for name in (
+        "torch._dynamo", "einx", "torch.distributions", "torchvision.models.detection",
+        "torchmetrics.utilities.plot",
+    )
 ]
 print(json.dumps([before, parameter[0].item(), real]))
 """
@@ -74,7 +77,7 @@ def run_use(use: str) -> list[object]:
 
 
 def test_a_training_step_needs_none_of_them() -> None:
-    assert run_use("pass") == [False] * 4
+    assert run_use("pass") == [False] * 5
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,7 @@ def test_what_torch_and_torchvision_import_comes_when_it_is_used() -> None:
         "assert torch.export.export and torchvision.models.video.r3d_18;"
         "import torch.utils._triton; torch.utils._triton.has_triton()"
     )
-    assert run_use(use)[2:] == [True, True]
+    assert run_use(use)[2:4] == [True, True]
 
 
 def test_einx_comes_when_it_is_used() -> None:
@@ -107,3 +110,11 @@ def test_einx_comes_when_it_is_used() -> None:
         "assert vq.get_output_from_indices(torch.zeros(1, 5, 2).long()).shape == (1, 5, 4)"
     )
     assert run_use(use)[1]
+
+
+def test_torchmetrics_plots_when_asked() -> None:
+    use = (
+        "import torchmetrics; metric = torchmetrics.MeanMetric(); metric.update(2.0);"
+        "figure, axis = metric.plot(); assert axis.lines[0].get_ydata() == [2.0]"
+    )
+    assert run_use(use)[4]

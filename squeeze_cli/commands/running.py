@@ -13,6 +13,7 @@ from squeeze_cli.config_files import load_experiment, to_mapping
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
 from squeeze_cli.importing import quick_imports
+from squeeze_cli.reports.drawing import DrawingProcess
 from squeeze_cli.resolve import check_resumed, resolve_config
 from squeeze_cli.runs import RunFolder, create_run, find_resumable
 
@@ -41,10 +42,11 @@ def run_command(kind: str, flags: Mapping[str, Any]) -> None:
     run = run or create_run(config, overwrite=bool(flags.get("overwrite")))
     reporter.say(f"{'Resuming' if resume else 'Training'} {run.path}")
 
-    with quick_imports():
-        from squeeze_cli.training.fit import fit_experiment
+    with DrawingProcess() as drawing:
+        with quick_imports():
+            from squeeze_cli.training.fit import fit_experiment
 
-    record = fit_experiment(config, run, reporter, resume=resume)
+        record = fit_experiment(config, run, reporter, drawing, resume=resume)
     if flags.get("json"):
         print_json(record)
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,6 +10,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from squeeze_cli.reports.figures import COLOURS
+from squeeze_cli.reports.picture_column import PictureColumn
 
 PET, BORDER = 0, 2
 # Blue and orange stay apart for the colour-blind; background is left as it is.
@@ -18,23 +18,6 @@ CLASS_COLOURS = {PET: COLOURS[0], BORDER: COLOURS[4]}
 OPACITY = 0.6
 CELL_INCHES = 1.5
 NAME_CHARACTERS = 20
-
-
-@dataclass(frozen=True)
-class PictureColumn:
-    """One image and what is said of it.
-
-    Attributes:
-        name: the image's.
-        pixels: `[H, W, 3]` uint8.
-        masks: a mask `[H, W]` of class indices for each further row.
-        notes: what stands below each mask, such as its IoU; may be empty.
-    """
-
-    name: str
-    pixels: NDArray[np.uint8]
-    masks: Sequence[NDArray[np.uint8]]
-    notes: Sequence[str]
 
 
 def picture_grid(titles: Sequence[str], columns: Sequence[PictureColumn]) -> Figure:

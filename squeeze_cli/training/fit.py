@@ -24,6 +24,7 @@ from squeeze_cli.data.splits import SplitSamples, build_splits, require_data
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.losses import create_loss
 from squeeze_cli.products import bf16_products
+from squeeze_cli.reports.drawing import DrawingProcess
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers import Trackers, open_trackers
 from squeeze_cli.training.build import build_network
@@ -128,9 +129,14 @@ def _report_skipped(splits: SplitSamples, reporter: Reporter) -> None:
 
 
 def fit_experiment(
-    config: ExperimentConfig, run: RunFolder, reporter: Reporter, *, resume: bool = False
+    config: ExperimentConfig,
+    run: RunFolder,
+    reporter: Reporter,
+    drawing: DrawingProcess,
+    *,
+    resume: bool = False,
 ) -> dict[str, Any]:
-    """Train, test and save `config` in `run`, and return the run's record.
+    """Train, test and save `config` in `run`, `drawing` its figures, and return the run's record.
 
     The record in the folder says `running` until it ends as `finished`, `interrupted` (Ctrl-C,
     which raises KeyboardInterrupt) or `failed`. A mistake found before anything was made, such as
@@ -152,7 +158,8 @@ def fit_experiment(
     with ExitStack() as stack:  # the trackers close after the record is whole
         try:
             trackers = stack.enter_context(open_trackers(config, run, record, reporter))
-            _run_stages(config, run, reporter, record, save, resume, trackers)
+            experiment = _run_stages(config, run, reporter, record, save, resume, trackers)
+            save_figures(run, experiment, record, drawing, reporter)
         except KeyboardInterrupt:
             save("interrupted")
             raise
@@ -175,7 +182,7 @@ def _run_stages(
     save: Any,
     resume: bool,
     trackers: Trackers,
-) -> None:
+) -> Experiment:
     experiment = set_up(config, reporter)
     module, sources, training = experiment.module, experiment.sources, config.training
     network = module.network.to(experiment.device)
@@ -223,7 +230,7 @@ def _run_stages(
     start = time.perf_counter()
     record |= save_outputs(run, experiment, reporter)
     record["seconds"]["codes"] = time.perf_counter() - start
-    save_figures(run, experiment, record, reporter)
+    return experiment
 
 
 def _trainer(

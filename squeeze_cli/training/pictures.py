@@ -10,7 +10,7 @@ from PIL import Image
 
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.reports.comparison import measured_test
-from squeeze_cli.reports.pictures import PictureColumn
+from squeeze_cli.reports.picture_column import PictureColumn
 from squeeze_cli.reports.tables import fixed, number, percent
 from squeeze_cli.training.predictions import PredictedMask
 

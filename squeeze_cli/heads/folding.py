@@ -53,16 +53,25 @@ class FoldableConv2d(nn.Module):
 
 
 def append_ones(vectors: Tensor) -> Tensor:
-    """`[B, d, h, w]` to `[B, d + 1, h, w]`, the last channel 1, in channels-last memory."""
-    b, _, h, w = vectors.shape
+    """`[B, d, h, w]` to `[B, d + 1, h, w]`, the last channel 1, in channels-last memory; then
+    `_padding` channels of zeros."""
+    b, d, h, w = vectors.shape
     nhwc = vectors.permute(0, 2, 3, 1)
-    return torch.cat([nhwc, nhwc.new_ones(b, h, w, 1)], dim=3).permute(0, 3, 1, 2)
+    ones, zeros = nhwc.new_ones(b, h, w, 1), nhwc.new_zeros(b, h, w, _padding(d))
+    return torch.cat([nhwc, ones, zeros], dim=3).permute(0, 3, 1, 2)
+
+
+def _padding(d: int) -> int:
+    """Zeros after d channels and the ones: bf16's products want widths of 16, float32's do not."""
+    return -(d + 1) % 16 if torch.get_float32_matmul_precision() == "medium" else 0
 
 
 def fold(taps: Tensor, output_map: AffineMap) -> Tensor:
-    """Weights `[..., C]` over features as weights `[..., d + 1]` over `[z; 1]`."""
+    """Weights `[..., C]` over features as weights over the channels that `append_ones` gives."""
     # Laid out for the gradient's products, the larger part: theirs read the weights row by row.
-    extended = torch.cat([output_map.weight.T, output_map.bias[None]])
+    c, d = output_map.weight.shape
+    zeros = output_map.weight.new_zeros(_padding(d), c)
+    extended = torch.cat([output_map.weight.T, output_map.bias[None], zeros])
     # A CPU's autocast would copy the weights, and their gradients back, for longer than the product
     # takes; other devices' is left as it is.
     with torch.autocast("cpu", enabled=False):

@@ -6,6 +6,7 @@ from torch import nn
 
 from squeeze_cli.heads.dilated import DilatedConv2d
 from squeeze_cli.heads.folding import FoldableConv2d, append_ones
+from squeeze_cli.products import bf16_products
 from squeeze_cli.quantizers.base import AffineMap
 
 KINDS = pytest.mark.parametrize("kind", [FoldableConv2d, DilatedConv2d])
@@ -30,8 +31,9 @@ def test_state_dicts_hold_the_usual_name_and_shape_and_come_back(
 
 @KINDS
 @pytest.mark.parametrize("size", [2, 7])
+@pytest.mark.parametrize("bf16", [False, True])  # of float64 nothing is rounded, but padded it is
 def test_folded_it_is_the_convolution_of_the_features(
-    kind: type[FoldableConv2d] | type[DilatedConv2d], size: int
+    kind: type[FoldableConv2d] | type[DilatedConv2d], size: int, bf16: bool
 ) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(5, 4, 3, padding=3, dilation=3, bias=False).double()
@@ -43,7 +45,11 @@ def test_folded_it_is_the_convolution_of_the_features(
     bias = torch.randn(5, dtype=torch.float64, requires_grad=True)
     output_map = AffineMap(weight, bias)
     features = output_map(vectors.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    plain, folded = conv(features), ours(append_ones(vectors), output_map)
+    with bf16_products(bf16):
+        extended = append_ones(vectors)
+        folded = ours(extended, output_map)
+    assert extended.shape[1] == (16 if bf16 else 3)
+    plain = conv(features)
     torch.testing.assert_close(folded, plain)
     torch.testing.assert_close(ours(features), plain)
     probe = torch.randn_like(plain)

@@ -28,6 +28,7 @@ from rich.table import Table
 from benchmarks.machine import show
 from squeeze_cli.codec.container import BATCH_IMAGES, CodesFile, encode_codes, write_codes
 from squeeze_cli.codec.prior import CodePrior
+from squeeze_cli.codec.prior_coding import slots_of_codes
 from squeeze_cli.codec.prior_file import read_prior
 from squeeze_cli.codec.rates import measure_codes
 from squeeze_cli.console import Reporter
@@ -144,7 +145,8 @@ def measure_coding(codec: RunCodec, prior: CodePrior | None, repeat: int) -> Fig
         {"encode": lambda: codec.encode(codec.codes, prior), "decode": lambda: codec.decode(prior)},
         repeat,
     )
-    figures = measure_codes(content, codec.codes, codec.features.shape[1], prior)
+    slots = None if prior is None else slots_of_codes(codec.codes, prior)
+    figures = measure_codes(content, codec.codes, codec.features.shape[1], slots)
     for name, taken in seconds.items():
         figures[f"{name}_vectors_per_second"] = figures["vectors"] / taken
     for times in (1, 4):

@@ -14,16 +14,24 @@ from numpy.typing import NDArray
 from squeeze_cli.codec.bit_packing import pack_codes, unpack_codes
 from squeeze_cli.codec.errors import DamagedCodesError
 from squeeze_cli.codec.prior import CodePrior
-from squeeze_cli.codec.prior_coding import crc32_of_codes, decode_with_prior, encode_with_prior
+from squeeze_cli.codec.prior_coding import (
+    Slots,
+    crc32_of_codes,
+    decode_with_prior,
+    encode_with_prior,
+)
 
 CODINGS = ("packed", "prior")
 _CRC_BYTES = 4
 
 
 def encode_pieces(
-    codes_bhwq: NDArray[np.integer], code_sizes: Sequence[int], prior: CodePrior | None = None
+    codes_bhwq: NDArray[np.integer],
+    code_sizes: Sequence[int],
+    prior: CodePrior | None = None,
+    slots: Slots | None = None,
 ) -> list[bytes]:
-    """A piece for each of B images, packed or by a prior.
+    """A piece for each of B images, packed or by a prior, whose `slots` may be known.
 
     Raises ValueError for a code that is not below its size, or a prior for other codes.
     """
@@ -40,7 +48,7 @@ def encode_pieces(
         )
     if codes_bhwq.size and ((codes_bhwq < 0).any() or (codes_bhwq >= prior.code_sizes).any()):
         raise ValueError(f"codes outside of their sizes {prior.code_sizes}")
-    return encode_with_prior(codes_bhwq, prior)
+    return encode_with_prior(codes_bhwq, prior, slots)
 
 
 def decode_pieces(

@@ -27,6 +27,7 @@ from squeeze_cli.codec.errors import DamagedCodesError
 from squeeze_cli.codec.layout import Layout, build_prefix, read_layout
 from squeeze_cli.codec.names import compress_names, decompress_names
 from squeeze_cli.codec.prior import CodePrior
+from squeeze_cli.codec.prior_coding import Slots
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import replacing
 
@@ -70,6 +71,7 @@ def encode_codes(
     code_sizes: Sequence[int],
     run: str = "",
     prior: CodePrior | None = None,
+    slots: Slots | None = None,
 ) -> bytes:
     """The codes of n images as the bytes of a codes file.
 
@@ -80,6 +82,7 @@ def encode_codes(
         code_sizes: Q sizes.
         run: digest of the run.
         prior: codes them by it; without one they are packed.
+        slots: what the prior gives these codes, where it has been computed already.
 
     Raises ValueError where the arguments contradict each other.
     """
@@ -90,7 +93,7 @@ def encode_codes(
         quantizer, tuple(code_sizes), (rows, columns),
         "packed" if prior is None else "prior", run, "" if prior is None else prior.digest,
     )  # fmt: skip
-    return assemble(header, names, encode_pieces(codes_nhwq, code_sizes, prior))
+    return assemble(header, names, encode_pieces(codes_nhwq, code_sizes, prior, slots))
 
 
 def assemble(header: CodesHeader, names: Sequence[str], pieces: Sequence[bytes]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +20,35 @@ _STREAMS = 256
 _BLOCK_ELEMENTS = 1 << 17
 
 
-def encode_with_prior(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> list[bytes]:
-    """A stream for each of B images; it carries the CRC-32 of the image's codes."""
-    b, rows, columns, q = codes_bhwq.shape
-    codes = codes_bhwq.reshape(b, rows * columns, q)
+class Slots(NamedTuple):
+    """What a prior gives codes `[B, N, Q]` of their turn's 2^20 slots: the first, and how many."""
+
+    starts: NDArray[np.int64]
+    frequencies: NDArray[np.int64]
+
+    @property
+    def bits(self) -> float:
+        """The cross entropy of all these codes together."""
+        return -float(np.log2(self.frequencies / TOTAL).sum())
+
+
+def encode_with_prior(
+    codes_bhwq: NDArray[np.integer], prior: CodePrior, slots: Slots | None = None
+) -> list[bytes]:
+    """A stream for each of B images; it carries the CRC-32 of the image's codes.
+
+    `slots` are the codes', where they are known; else they are computed, some images at a time.
+    """
     streams: list[bytes] = []
-    for begin in range(0, b, _STREAMS):
-        part = codes[begin : begin + _STREAMS].astype(np.int64)
-        starts, frequencies = slots_of_codes(part, prior)
-        seeds = [crc32_of_codes(image) for image in part]
+    for begin in range(0, len(codes_bhwq), _STREAMS):
+        part = slice(begin, begin + _STREAMS)
+        codes = codes_bhwq[part]
+        starts, frequencies = (
+            slots_of_codes(codes, prior) if slots is None else (held[part] for held in slots)
+        )
+        seeds = [crc32_of_codes(image) for image in codes]
         streams += encode_streams(
-            starts.reshape(len(part), -1).T, frequencies.reshape(len(part), -1).T, seeds
+            starts.reshape(len(codes), -1).T, frequencies.reshape(len(codes), -1).T, seeds
         )
     return streams
 
@@ -70,34 +89,19 @@ def decode_with_prior(
     return codes.reshape(b, *grid, len(sizes)).astype(np.int32)
 
 
-def cross_entropy_bits(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> float:
-    """Bits that the prior's probabilities give to all these codes together."""
+def slots_of_codes(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> Slots:
+    """The slots that each code holds when its turn comes."""
     b, rows, columns, q = codes_bhwq.shape
-    codes = codes_bhwq.reshape(b, rows * columns, q)
-    bits = 0.0
-    for begin in range(0, b, _STREAMS):
-        part = codes[begin : begin + _STREAMS].astype(np.int64)
-        _, frequencies = slots_of_codes(part, prior)
-        bits -= float(np.log2(frequencies / TOTAL).sum())
-    return bits
-
-
-def slots_of_codes(
-    codes_bnq: NDArray[np.int64], prior: CodePrior
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First slot and number of slots `[B, N, Q]` that each code holds when its turn comes."""
-    starts, frequencies = np.empty_like(codes_bnq), np.empty_like(codes_bnq)
-    _, n, _ = codes_bnq.shape
-    images = max(1, _BLOCK_ELEMENTS // max(1, n * max(prior.code_sizes)))
-    for begin in range(0, len(codes_bnq), images):
+    codes = codes_bhwq.reshape(b, rows * columns, q).astype(np.int64)
+    starts, frequencies = np.empty_like(codes), np.empty_like(codes)
+    images = max(1, _BLOCK_ELEMENTS // max(1, rows * columns * max(prior.code_sizes)))
+    for begin in range(0, b, images):
         block = slice(begin, begin + images)
-        starts[block], frequencies[block] = _slots_of_block(codes_bnq[block], prior)
-    return starts, frequencies
+        starts[block], frequencies[block] = _slots_of_block(codes[block], prior)
+    return Slots(starts, frequencies)
 
 
-def _slots_of_block(
-    codes_bnq: NDArray[np.int64], prior: CodePrior
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _slots_of_block(codes_bnq: NDArray[np.int64], prior: CodePrior) -> Slots:
     """`slots_of_codes`, all at once."""
     b, n, q_count = codes_bnq.shape
     padded = PaddedGrid(b, prior.grid, prior.code_sizes)
@@ -114,7 +118,7 @@ def _slots_of_block(
         taken = np.take_along_axis(held, code, axis=1)
         starts[..., q] = (np.take_along_axis(bounds, code, axis=1) - taken).reshape(b, n)
         frequencies[..., q] = taken.reshape(b, n)
-    return starts, frequencies
+    return Slots(starts, frequencies)
 
 
 def crc32_of_codes(codes: NDArray[np.integer]) -> int:

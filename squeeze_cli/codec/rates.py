@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from squeeze_cli.codec.layout import payload_bytes
 from squeeze_cli.codec.prior import CodePrior
-from squeeze_cli.codec.prior_coding import cross_entropy_bits
+from squeeze_cli.codec.prior_coding import Slots
 
 if TYPE_CHECKING:
     from squeeze_cli.quantizers.base import Quantizer
@@ -21,7 +21,7 @@ def measure_codes(
     content: bytes,
     codes_nhwq: NDArray[np.integer],
     feature_dim: int,
-    prior: CodePrior | None,
+    slots: Slots | None,
 ) -> dict[str, Any]:
     """Sizes of the codes file `content`, all its bytes counted; docs/run-record.md has the fields.
 
@@ -29,22 +29,20 @@ def measure_codes(
         content: the file.
         codes_nhwq: the codes in it.
         feature_dim: channels of the backbone's features, for the ratio.
-        prior: what coded them, or None where they are packed.
+        slots: what the prior that coded them gives them, or None where they are packed.
     """
     images, rows, columns, _ = codes_nhwq.shape
     vectors = images * rows * columns
     size, payload = len(content), payload_bytes(content)
     return {
-        "coding": "packed" if prior is None else "prior",
+        "coding": "packed" if slots is None else "prior",
         "images": images,
         "vectors": vectors,
         "file_bytes": size,
         "payload_bytes": payload,
         "bits_per_vector": 8 * size / vectors,
         "payload_bits_per_vector": 8 * payload / vectors,
-        "prior_cross_entropy_bits": (
-            None if prior is None else cross_entropy_bits(codes_nhwq, prior) / vectors
-        ),
+        "prior_cross_entropy_bits": None if slots is None else slots.bits / vectors,
         "bytes_per_image": size / images,
         "compression_ratio": FLOAT32_BYTES * feature_dim * vectors / size,
     }

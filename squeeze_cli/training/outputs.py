@@ -13,6 +13,7 @@ from torch import Tensor
 
 from squeeze_cli.codec.container import encode_codes, write_codes
 from squeeze_cli.codec.prior import CodePrior
+from squeeze_cli.codec.prior_coding import slots_of_codes
 from squeeze_cli.codec.prior_file import write_prior
 from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_steps
 from squeeze_cli.codec.rates import decoder_bytes, measure_codes
@@ -46,13 +47,14 @@ def save_outputs(run: RunFolder, experiment: Experiment, reporter: Reporter) -> 
     measured: dict[str, Any] = {}
     for split in MEASURED_SPLITS:
         names = [sample.name for sample in getattr(experiment.splits, split)]
+        slots = None if prior is None else slots_of_codes(codes[split], prior)
         content = encode_codes(
             codes[split], names, quantizer=experiment.config.quantizer.type, code_sizes=sizes,
-            run=digest, prior=prior,
+            run=digest, prior=prior, slots=slots,
         )  # fmt: skip
         write_codes(run.codes_folder / f"{split}.safetensors", content)
         measured[split] = measure_codes(
-            content, codes[split], network.normalizer.mean.numel(), prior
+            content, codes[split], network.normalizer.mean.numel(), slots
         ) | {"file": f"codes/{split}.safetensors"}
     return {
         "digest": digest,

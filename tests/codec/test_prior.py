@@ -24,7 +24,7 @@ from squeeze_cli.codec.prior import (
     CodePrior,
     exponentials,
 )
-from squeeze_cli.codec.prior_coding import cross_entropy_bits, slots_of_codes
+from squeeze_cli.codec.prior_coding import slots_of_codes
 from squeeze_cli.codec.prior_file import read_prior, write_prior
 from squeeze_cli.codec.prior_fitting import PriorNetwork, can_have_prior, fit_prior
 from squeeze_cli.codec.range_coding import TOTAL
@@ -60,7 +60,7 @@ def test_slots_are_those_of_integer_arithmetic(sizes: tuple[int, ...], extreme: 
         prior = drawn_prior(sizes, (3, 5), seed=seed, extreme=extreme)
         codes = np.random.default_rng(seed).integers(0, sizes, (2, 3, 5, len(sizes)))
         codes[0, :, :3] = codes[0, 0, 0]  # the same code again and again: counts up to the limit
-        found = slots_of_codes(codes.reshape(2, 15, -1), prior)
+        found = slots_of_codes(codes, prior)
         for image in range(2):
             expected = slots_by_reference(codes[image], prior)
             for ours, theirs in zip(found, expected, strict=True):
@@ -136,7 +136,7 @@ def test_rounding_costs_less_than_a_hundredth(sizes: tuple[int, ...]) -> None:
     unseen = codes[40:]
     with torch.no_grad():
         bits = float(network.loss(unseen)) * unseen.numel() / math.log(2)
-    rounded = cross_entropy_bits(unseen.numpy(), network.rounded(codes[:40]))
+    rounded = slots_of_codes(unseen.numpy(), network.rounded(codes[:40])).bits
     even = 20 * 24 * sum(math.log2(size) for size in sizes)
     assert bits < 0.8 * even  # it has learned something that rounding could lose
     # It can gain too: a code keeps its one slot where the float network is all too sure.

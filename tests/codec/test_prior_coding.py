@@ -17,9 +17,9 @@ from squeeze_cli.codec.container import CodesFile, encode_codes, write_codes
 from squeeze_cli.codec.errors import DamagedCodesError
 from squeeze_cli.codec.prior import CodePrior
 from squeeze_cli.codec.prior_coding import (
-    cross_entropy_bits,
     decode_with_prior,
     encode_with_prior,
+    slots_of_codes,
 )
 from squeeze_cli.codec.prior_file import read_prior
 from squeeze_cli.codec.prior_fitting import fit_prior
@@ -117,11 +117,13 @@ def test_alone_and_in_batches_the_codes_and_the_bytes_are_the_same() -> None:
 def test_large_batches_are_encoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     prior, _, codes = example()
     together = encode_with_prior(codes, prior)
-    bits = cross_entropy_bits(codes, prior)
+    slots = slots_of_codes(codes, prior)
     monkeypatch.setattr("squeeze_cli.codec.prior_coding._BLOCK_ELEMENTS", 2 * 15 * 37)
     monkeypatch.setattr("squeeze_cli.codec.prior_coding._STREAMS", 5)
     assert encode_with_prior(codes, prior) == together
-    assert cross_entropy_bits(codes, prior) == pytest.approx(bits)
+    assert encode_with_prior(codes, prior, slots) == together
+    for whole, parts in zip(slots, slots_of_codes(codes, prior), strict=True):
+        assert np.array_equal(whole, parts)
 
 
 THREADS = """
@@ -163,12 +165,17 @@ def test_the_file_is_the_cross_entropy_and_what_it_states_besides(sizes: tuple[i
     """An image costs 32 bits of CRC and less than 12 for the stream's end; the file its index."""
     prior = fitted_prior(sizes, (3, 5))
     codes = smooth_codes(30, (3, 5), sizes, seed=3)
-    bits = cross_entropy_bits(codes, prior)
+    slots = slots_of_codes(codes, prior)
+    bits = slots.bits
     payload = sum(map(len, encode_with_prior(codes, prior)))
     assert bits / 8 + 30 * 31 / 8 < payload < bits / 8 + 30 * 44 / 8
     names = [f"cat_{i}" for i in range(30)]
     content = encode_codes(codes, names, quantizer="vq", code_sizes=sizes, prior=prior)
-    measured = measure_codes(content, codes, feature_dim=20, prior=prior)
+    with_slots = encode_codes(
+        codes, names, quantizer="vq", code_sizes=sizes, prior=prior, slots=slots
+    )
+    assert with_slots == content
+    measured = measure_codes(content, codes, feature_dim=20, slots=slots)
     assert measured["coding"] == "prior"
     assert (measured["images"], measured["vectors"]) == (30, 450)
     assert (measured["file_bytes"], measured["payload_bytes"]) == (len(content), payload)

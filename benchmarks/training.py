@@ -8,8 +8,8 @@ Each contender is a fresh process, timed from its start to its end, imports incl
 - plain: `benchmarks.plain_loop`, the backbone on every step;
 - cold: `squeeze train` with an empty feature store;
 - warm: a second `squeeze train` on the same images;
-- with `--bf16`, both once more with `--precision bf16`, whose features are stored for themselves;
-- five: all quantizers, one `squeeze train` after the other, with an empty store at first.
+- five: all quantizers, one `squeeze train` after the other, with an empty store at first;
+- with `--bf16`, ours once more with `--precision bf16`, whose features are stored for themselves.
 
 ViT and DeepLab run with random weights, which are as fast as the published ones.
 """
@@ -125,16 +125,26 @@ def run_twice(config: ExperimentConfig, folders: list[Path], suffix: str) -> dic
     }
 
 
-def run_five(options: argparse.Namespace, place: Path) -> dict[str, Outcome]:
-    """Every quantizer in turn, with one store that is empty at first."""
-    return {name: run_ours(make_config(options, name), place, name) for name in QUANTIZERS}
+def run_five(
+    options: argparse.Namespace, place: Path, precision: str, suffix: str
+) -> dict[str, Outcome]:
+    """Every quantizer in turn, with one store that is empty at first; their sum before them."""
+    place.mkdir()
+    five = {
+        name: run_ours(make_config(options, name, precision), place, name) for name in QUANTIZERS
+    }
+    total, *others = (outcome.cost for outcome in five.values())
+    for cost in others:
+        total += cost
+    named = {f"  {name}{suffix}": outcome for name, outcome in five.items()}
+    return {f"five{suffix}": Outcome(total)} | named
 
 
 def compare(options: argparse.Namespace, place: Path) -> tuple[dict[str, Outcome], dict[str, Any]]:
     """All contenders, and the disk that one experiment takes."""
     config = make_config(options, options.quantizer)
     singles = [place / f"single-{i}" for i in range(options.repeats)]
-    for folder in (place / "plain", *singles, place / "five"):
+    for folder in (place / "plain", *singles):
         folder.mkdir()
     outcomes = {"plain": run_plain(config, place / "plain")}
     outcomes |= run_twice(config, singles, "")
@@ -142,15 +152,12 @@ def compare(options: argparse.Namespace, place: Path) -> tuple[dict[str, Outcome
         "store_mib": disk_mib(singles[0] / "cache"),
         "run_mib": disk_mib(singles[0] / "runs" / "cold"),
     }
+    precisions = {"32": "", "bf16": " bf16"} if options.bf16 else {"32": ""}
     if options.bf16:
         outcomes |= run_twice(make_config(options, options.quantizer, "bf16"), singles, " bf16")
     if not options.no_five:
-        five = run_five(options, place / "five")
-        total = next(iter(five.values())).cost
-        for outcome in list(five.values())[1:]:
-            total += outcome.cost
-        outcomes["five"] = Outcome(total)
-        outcomes |= {f"  {name}": outcome for name, outcome in five.items()}
+        for precision, suffix in precisions.items():
+            outcomes |= run_five(options, place / f"five-{precision}", precision, suffix)
     return outcomes, disk
 
 

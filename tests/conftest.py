@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from tests.pets import TINY_NAMES, write_layout
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"
 EXECUTABLE = Path(sys.executable).parent / "squeeze"
+
+# Of a shell's background jobs the system ignores Ctrl-C, and what waits for it would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two test processes on two cores: more threads each would only make them wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -39,6 +39,9 @@ class DeepLabSegmentationHead(SegmentationHead):
             kind = FoldableConv2d if branch[0].kernel_size == (1, 1) else DilatedConv2d
             branch[0] = kind(branch[0])
         pyramid.project[-1] = Dropout(pyramid.project[-1].p)
+        for module in self.layers.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = True  # nothing else needs what the norms before them give
         own = self.layers.state_dict()
         fitting = {
             k: v for k, v in (pretrained or {}).items() if k in own and own[k].shape == v.shape
@@ -65,10 +68,15 @@ class DeepLabSegmentationHead(SegmentationHead):
 
     def _rest(self, project: Any, branches: list[Tensor], pooled: Tensor) -> Tensor:
         conv, *rest = project
-        spatial = sum(b.shape[1] for b in branches)
-        local = F.conv2d(torch.cat(branches, dim=1), conv.weight[:, :spatial])
-        constant = F.conv2d(pooled, conv.weight[:, spatial:])
-        mixed = _apply(rest, local + constant)
+        *weights, pooled_weight = conv.weight.flatten(1).split(branches[0].shape[1], dim=1)
+        b, _, h, w = branches[0].shape
+        # Branch by branch: joined they would be copied, and their gradients too.
+        total = (
+            F.linear(pooled.flatten(1), pooled_weight)[:, None].expand(b, h * w, -1).flatten(0, 1)
+        )
+        for branch, weight in zip(branches, weights, strict=True):
+            total = torch.addmm(total, branch.permute(0, 2, 3, 1).reshape(b * h * w, -1), weight.T)
+        mixed = _apply(rest, total.view(b, h, w, -1).permute(0, 3, 1, 2))
         conv, *rest = list(self.layers)[1:]
         logits = _apply(rest, _convolve_3x3(mixed, conv))
         return logits

@@ -167,3 +167,9 @@ def test_the_executable_trains_and_python_m_is_the_same(tmp_path: Path) -> None:
         )
         assert "mean IoU" in done.stdout
         assert "\x1b" not in done.stdout + done.stderr  # plain text where there is no terminal
+        assert "Warning" not in done.stderr
+    runs = list((tmp_path / "runs").iterdir())
+    assert len(runs) == 2
+    for run in runs:  # drawn beside: in a process of its own nothing has imported matplotlib
+        drawn = {path.name for path in (run / "figures").iterdir()}
+        assert drawn == {"predictions.png", "training.png"}

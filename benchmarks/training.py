@@ -152,8 +152,9 @@ def compare(options: argparse.Namespace, place: Path) -> tuple[dict[str, Outcome
         "store_mib": disk_mib(singles[0] / "cache"),
         "run_mib": disk_mib(singles[0] / "runs" / "cold"),
     }
-    precisions = {"32": "", "bf16": " bf16"} if options.bf16 else {"32": ""}
+    precisions = {"32": ""}
     if options.bf16:
+        precisions["bf16"] = " bf16"
         outcomes |= run_twice(make_config(options, options.quantizer, "bf16"), singles, " bf16")
     if not options.no_five:
         for precision, suffix in precisions.items():

@@ -1,6 +1,6 @@
-"""Importing torch and what is built on it in two thirds of the time: without what is never used.
+"""Importing torch and what is built on it in less than half the time: without what is never used.
 
-Packages that every training imports and none uses take two fifths of the imports' time:
+Packages that every training imports and none uses take more than half of the imports' time:
 
 - `torch._dynamo`, the front end of `torch.compile` (with inductor): torchvision and Lightning
   import it for one name each, torch's optimizers to say that they are not to be compiled;

@@ -43,9 +43,10 @@ def encode_with_prior(
     for begin in range(0, len(codes_bhwq), _STREAMS):
         part = slice(begin, begin + _STREAMS)
         codes = codes_bhwq[part]
-        starts, frequencies = (
-            slots_of_codes(codes, prior) if slots is None else (held[part] for held in slots)
-        )
+        if slots is None:
+            starts, frequencies = slots_of_codes(codes, prior)
+        else:
+            starts, frequencies = slots.starts[part], slots.frequencies[part]
         seeds = [crc32_of_codes(image) for image in codes]
         streams += encode_streams(
             starts.reshape(len(codes), -1).T, frequencies.reshape(len(codes), -1).T, seeds

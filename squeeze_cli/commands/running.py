@@ -13,7 +13,6 @@ from squeeze_cli.config_files import load_experiment, to_mapping
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
 from squeeze_cli.importing import quick_imports
-from squeeze_cli.reports.drawing import DrawingProcess
 from squeeze_cli.resolve import check_resumed, resolve_config
 from squeeze_cli.runs import RunFolder, create_run, find_resumable
 
@@ -41,6 +40,8 @@ def run_command(kind: str, flags: Mapping[str, Any]) -> None:
     resume = run is not None
     run = run or create_run(config, overwrite=bool(flags.get("overwrite")))
     reporter.say(f"{'Resuming' if resume else 'Training'} {run.path}")
+
+    from squeeze_cli.reports.drawing import DrawingProcess
 
     with DrawingProcess() as drawing:
         with quick_imports():

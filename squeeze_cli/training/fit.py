@@ -136,7 +136,7 @@ def fit_experiment(
     *,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Train, test and save `config` in `run`, `drawing` its figures, and return the run's record.
+    """Train, test and save `config` in `run`, and return the run's record; `drawing` draws for it.
 
     The record in the folder says `running` until it ends as `finished`, `interrupted` (Ctrl-C,
     which raises KeyboardInterrupt) or `failed`. A mistake found before anything was made, such as

@@ -93,7 +93,7 @@ def split_features(
     splits = load_splits(run.config, reporter)
     samples = {"train": splits.train, "test": splits.test}
     device = torch.device("cpu")
-    sources = open_sources(run.config, samples, run.backbone, run.weights_digest, device, reporter)
+    sources = open_sources(run.config, samples, run.backbone, device, reporter)
     run.module.use_trunk(sources.trunk)
     network = run.module.network
     features = {

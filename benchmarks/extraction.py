@@ -24,6 +24,7 @@ from rich.table import Table
 from benchmarks.machine import show
 from squeeze_cli.backbones import BACKBONES, create_backbone
 from squeeze_cli.backbones.base import Backbone
+from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.config import ModelConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.oxford_pet import OxfordPetSource
@@ -73,12 +74,14 @@ def deviation(backbone: Backbone, samples: list[Sample], precision: str) -> floa
     return float(((given - exact).square().mean() / spread).sqrt())
 
 
-def store_rate(backbone: Backbone, samples: list[Sample], workers: int, precision: str) -> float:
+def store_rate(
+    backbone: FrozenBackbone, samples: list[Sample], workers: int, precision: str
+) -> float:
     """Images a second from files to a full store."""
     with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as place:
         start = time.perf_counter()
         prepare_states(
-            {"all": samples}, backbone, backbone.weights_digest(), Preprocessing(SIZE_PX),
+            {"all": samples}, backbone, Preprocessing(SIZE_PX),
             cache_dir=Path(place), layer="features", device=CPU, precision=precision,
             num_workers=workers, reporter=Reporter(quiet=True),
         )  # fmt: skip
@@ -109,7 +112,7 @@ def main() -> None:
             ("contiguous", torch.contiguous_format), ("channels-last", torch.channels_last),
         ):  # fmt: skip
             for size in BARE_BATCH_SIZES:
-                laid_out = backbone.to(memory_format=layout)
+                laid_out = backbone.network.to(memory_format=layout)
                 rate = bare_rate(laid_out, len(samples) // 2, layout, size, options.precision)
                 label = f"bare backbone, {name}, batch size {size}"
                 rates[label] = max(rates.get(label, 0.0), rate)
@@ -130,7 +133,7 @@ def main() -> None:
         "images_a_second": rates,
         "share_of_bare": rates[STORE] / best,
         "precision": options.precision,
-        "deviation": deviation(backbone, samples, options.precision),
+        "deviation": deviation(backbone.network, samples, options.precision),
     }
     note = (
         f"Features in precision {options.precision}: {100 * figures['deviation']:.1f} % of their "

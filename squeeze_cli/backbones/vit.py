@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import ViT_B_32_Weights, vit_b_32
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from squeeze_cli.backbones.base import Backbone, random_weights_seed
-from squeeze_cli.backbones.weights import load_strictly, published_weights, weights_from_file
+from squeeze_cli.backbones.base import Backbone, initial_weights
+from squeeze_cli.backbones.weights import Weights, load_strictly, published_weights
 from squeeze_cli.config import ModelConfig
 from squeeze_cli.errors import UsageError
 
@@ -27,24 +26,17 @@ class ViTBackbone(Backbone):
     stride = PATCH_PX
     default_num_classes = 21
 
-    def __init__(
-        self, image_size_px: int, state: dict[str, Tensor] | None, source: str = "given"
-    ) -> None:
-        super().__init__(random_weights=state is None)
-        if image_size_px % PATCH_PX:
-            lower = max(1, image_size_px // PATCH_PX) * PATCH_PX
-            raise UsageError(
-                f"--image-size {image_size_px} cannot be cut into ViT-B/32's patches of 32 px: "
-                f"take {lower} or {lower + PATCH_PX}."
-            )
-        with random_weights_seed():
+    def __init__(self, image_size_px: int, weights: Weights) -> None:
+        super().__init__(image_size_px, weights)
+        state = weights.read()
+        with initial_weights(random=state is None):
             model = vit_b_32(weights=None, image_size=image_size_px)
         model.heads = nn.Identity()
         if state is not None:
             state = {k: v for k, v in state.items() if not k.startswith("heads.")}
             if image_size_px != TRAINED_SIZE_PX and "encoder.pos_embedding" in state:
                 state = interpolate_embeddings(image_size_px, PATCH_PX, dict(state))
-            load_strictly(model, state, source)
+            load_strictly(model, state, weights.source)
         self.grid = image_size_px // PATCH_PX
         self.model = model
         encoder = model.encoder
@@ -53,15 +45,19 @@ class ViTBackbone(Backbone):
         encoder.layers, encoder.ln = nn.Sequential(), nn.Identity()  # registered once, above
 
     @classmethod
-    def from_config(cls, config: ModelConfig, image_size_px: int) -> Self:
-        """Weights: torchvision's `config.vit_weights`, none, or a file of a whole ViT-B/32."""
-        if config.weights == "none":
-            return cls(image_size_px, None).freeze()
-        if config.weights == "default":
-            state = published_weights(ViT_B_32_Weights, config.vit_weights)
-        else:
-            state = weights_from_file(Path(config.weights))
-        return cls(image_size_px, state, config.weights).freeze()
+    def check_image_size(cls, image_size_px: int) -> None:
+        """Raise UsageError for images that cannot be cut into patches."""
+        if image_size_px % PATCH_PX:
+            lower = max(1, image_size_px // PATCH_PX) * PATCH_PX
+            raise UsageError(
+                f"--image-size {image_size_px} cannot be cut into ViT-B/32's patches of 32 px: "
+                f"take {lower} or {lower + PATCH_PX}."
+            )
+
+    @classmethod
+    def default_weights(cls, config: ModelConfig) -> Path:
+        """torchvision's `config.vit_weights`; a file in their place holds a whole ViT-B/32 too."""
+        return published_weights(ViT_B_32_Weights, config.vit_weights)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Tokens `[B, 1 + h·w, 768]`, class token first, before the last encoder block."""

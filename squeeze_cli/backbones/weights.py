@@ -1,7 +1,10 @@
-"""Loading backbone weights: published ones through torchvision, or a file; never by unpickling code."""
+"""Backbone weights: published ones through torchvision, or a file; never by unpickling code."""
 
 from __future__ import annotations
 
+import hashlib
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -17,37 +20,93 @@ _MEND = (
 )
 
 
-def published_weights(enumeration: Any, name: str) -> dict[str, Tensor]:
-    """The state dict that torchvision publishes as `enumeration[name]`, from its cache or network.
+# Random weights are for tests: one fixed seed, so that all runs "with random features" share them.
+RANDOM_WEIGHTS_SEED = 0
+
+
+class Weights:
+    """Where a backbone's weights come from: told apart without reading them into a network.
+
+    Attributes:
+        source: as `--weights` says: `default`, `none` or a path.
+        file: the file that holds them; None where they are random.
+    """
+
+    def __init__(self, source: str, file: Path | None = None) -> None:
+        self.source = source
+        self.file = file
+        self._stamp = None if file is None else _stamp(file)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 of the file; of random weights, of all that decides them."""
+        if self.file is not None:
+            with self.file.open("rb") as opened:
+                return hashlib.file_digest(opened, "sha256").hexdigest()
+        makers = " ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm"))
+        return hashlib.sha256(f"random {RANDOM_WEIGHTS_SEED} {makers}".encode()).hexdigest()
+
+    def read(self) -> dict[str, Tensor] | None:
+        """The state dict, None where weights are random; see `weights_from_file` for errors.
+
+        Raises SqueezeError where the file was changed since it was chosen, for its digest would
+        then stand for others.
+        """
+        if self.file is None:
+            return None
+        state = weights_from_file(self.file)
+        if _stamp(self.file) != self._stamp:
+            raise SqueezeError(f"{self.file} was changed meanwhile: run the same command again.")
+        return state
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def published_weights(enumeration: Any, name: str) -> Path:
+    """The file that torchvision publishes as `enumeration[name]`; downloaded if it is not there.
 
     Raises UsageError for a name that torchvision does not know, SqueezeError without a network.
     """
     if name not in enumeration.__members__:
         known = ", ".join(enumeration.__members__)
         raise UsageError(f"torchvision has no weights {name!r} for this backbone: choose {known}.")
-    weights = enumeration[name]
+    url, place = enumeration[name].url, published_place(enumeration[name])
+    if place.exists():
+        return place
+    _, _, expected = place.stem.rpartition("-")  # published files are named after their SHA-256
     try:
-        state: dict[str, Tensor] = weights.get_state_dict(
-            progress=False, check_hash=True, weights_only=True
-        )
+        place.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(place), expected, progress=False)
     except (URLError, OSError, RuntimeError) as error:
-        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
         reason = " ".join(str(getattr(error, "reason", error)).split())
         raise SqueezeError(
             f"Cannot download the weights {enumeration.__name__}.{name} ({reason}): put "
-            f"{weights.url} at {place}, {_MEND}."
+            f"{url} at {place}, {_MEND}."
         ) from None
-    return state
+    return place
+
+
+def published_place(weights: Any) -> Path:
+    """Where torchvision keeps these published weights, an entry of one of its enumerations."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+
+
+def existing_file(path: Path) -> Path:
+    """`path`; raises SqueezeError where there is no such file."""
+    if not path.is_file():
+        raise SqueezeError(f"There is no weights file {path}: check --weights, or {_MEND}.")
+    return path
 
 
 def weights_from_file(path: Path) -> dict[str, Tensor]:
     """The state dict in a `.safetensors` file, or in a `.pth`/`.pt` file read with weights_only.
 
     A training checkpoint's own nesting (`state_dict`, `model`) is unwrapped. Raises SqueezeError
-    where there is no such file or it holds something else.
+    where it holds something else.
     """
-    if not path.is_file():
-        raise SqueezeError(f"There is no weights file {path}: check --weights, or {_MEND}.")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -67,7 +126,10 @@ def weights_from_file(path: Path) -> dict[str, Tensor]:
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load `state`, every name and shape of which must fit; raises SqueezeError saying what does not."""
+    """Load `state`, every name and shape of which must fit; raises SqueezeError saying what does not.
+
+    The module may be on torch's `meta` device: its parameters are replaced, as float32.
+    """
     own = module.state_dict()
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
@@ -78,4 +140,5 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> N
                 f"The weights {source} do not fit this backbone: {what} {names[0]}"
                 f"{f' and {len(names) - 1} more' if len(names) > 1 else ''}; {_MEND}."
             )
-    module.load_state_dict(state)
+    floats = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    module.load_state_dict(floats, assign=True)

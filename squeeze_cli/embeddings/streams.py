@@ -59,9 +59,7 @@ def split_stream(
         rest = samples[begin:]
         if not rest:
             return
-        sources = open_sources(
-            run.config, {split: rest}, run.backbone, run.weights_digest, device, reporter
-        )
+        sources = open_sources(run.config, {split: rest}, run.backbone, device, reporter)
         for inputs, _, positions in sources.loader(split, run.backbone.inference_batch):
             batch = inputs.to(device)
             state = batch if sources.trunk is None else sources.trunk(batch)
@@ -88,7 +86,7 @@ def folder_stream(
         if not rest:
             return
         for positions, rows, _ in extract_states(
-            run.backbone, rest, Preprocessing(run.config.data.image_size),
+            run.backbone.network, rest, Preprocessing(run.config.data.image_size),
             layer="trunk" if run.config.model.unfreeze_last_layer else "features",
             device=device, precision=run.config.training.precision,
             num_workers=choose_workers(run.config.data.num_workers),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from squeeze_cli.backbones.base import Backbone
+from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
@@ -24,8 +24,7 @@ SHARD_BYTES = 64 * 2**20
 
 def prepare_states(
     splits: Mapping[str, Sequence[Sample]],
-    backbone: Backbone,
-    weights_digest: str,
+    backbone: FrozenBackbone,
     preprocessing: Preprocessing,
     *,
     cache_dir: Path,
@@ -37,13 +36,11 @@ def prepare_states(
 ) -> dict[str, StateDataset]:
     """States of every split, each image through the backbone at most once, ever.
 
-    `weights_digest` is the backbone's: it takes a second to find out, so that it is done once.
-
-    Raises SqueezeError where the disk has no room.
+    Raises SqueezeError where the disk has no room or the backbone's weights are no good.
     """
     key = StoreKey(
         backbone=backbone.name,
-        weights_digest=weights_digest,
+        weights_digest=backbone.weights.digest,
         layer=layer,
         preprocessing=preprocessing.key(),
         precision=precision,
@@ -95,7 +92,7 @@ def _fill(
     store: FeatureStore,
     samples: Sequence[Sample],
     digests: Sequence[str],
-    backbone: Backbone,
+    backbone: FrozenBackbone,
     preprocessing: Preprocessing,
     layer: str,
     device: torch.device,
@@ -118,7 +115,7 @@ def _fill(
 
     with reporter.track("Features", len(samples)) as advance:
         for batch in extract_states(
-            backbone, samples, preprocessing,
+            backbone.network, samples, preprocessing,
             layer=layer, device=device, precision=precision, num_workers=num_workers,
         ):  # fmt: skip
             if not checked:

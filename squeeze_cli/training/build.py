@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from squeeze_cli.backbones.base import Backbone
+from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.config import ExperimentConfig
 from squeeze_cli.errors import UsageError
 from squeeze_cli.heads import create_head
@@ -13,7 +13,7 @@ from squeeze_cli.quantizers import create_quantizer
 from squeeze_cli.training.network import FeatureNormalizer, SegmentationNetwork
 
 
-def build_network(config: ExperimentConfig, backbone: Backbone) -> SegmentationNetwork:
+def build_network(config: ExperimentConfig, backbone: FrozenBackbone) -> SegmentationNetwork:
     """The trainable network for `config` on the frozen `backbone`, not yet initialized.
 
     Raises UsageError where a size cannot work with this backbone.
@@ -29,7 +29,7 @@ def build_network(config: ExperimentConfig, backbone: Backbone) -> SegmentationN
         )
     last_layer = None
     if model.unfreeze_last_layer:
-        last_layer = backbone.last_layer
+        last_layer = backbone.network.last_layer
         last_layer.requires_grad_(True)
     projected = model.feature_dim is not None and model.feature_dim != channels
     network = SegmentationNetwork(

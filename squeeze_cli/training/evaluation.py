@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.base import Backbone
+from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.config import ExperimentConfig
 from squeeze_cli.config_files import load_experiment
 from squeeze_cli.console import Reporter
@@ -32,14 +32,8 @@ class TrainedRun:
     folder: RunFolder
     config: ExperimentConfig
     record: dict[str, Any]
-    backbone: Backbone
+    backbone: FrozenBackbone
     module: BaselineSegmentationModule
-
-    @property
-    def weights_digest(self) -> str:
-        """Of the backbone; `load_run` has compared it."""
-        digest: str = self.record["model"]["weights_digest"]
-        return digest
 
 
 def load_run(
@@ -54,7 +48,7 @@ def load_run(
     record, own_config = require_finished(folder)
     config = config or own_config
     backbone = create_backbone(config.model, config.data.image_size)
-    if backbone.weights_digest() != record["model"]["weights_digest"]:
+    if backbone.weights.digest != record["model"]["weights_digest"]:
         raise SqueezeError(
             f"The weights of {backbone.name} are not those that {path} was trained on: bring back "
             f"the file behind --weights {config.model.weights}."
@@ -113,9 +107,7 @@ def evaluate_run(
     run = load_run(path, device, config)
     splits = load_splits(config, reporter)
     samples = {"val": splits.val, "test": splits.test}[split]
-    sources = open_sources(
-        config, {split: samples}, run.backbone, run.weights_digest, device, reporter
-    )
+    sources = open_sources(config, {split: samples}, run.backbone, device, reporter)
     module = run.module
     module.use_trunk(sources.trunk)
     loader = sources.loader(split, evaluation_batch_size(config, run.backbone))

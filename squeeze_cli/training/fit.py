@@ -16,7 +16,7 @@ import lightning.pytorch as pl
 import torch
 
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.base import Backbone
+from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.config import TRIMAP_CLASSES, ExperimentConfig
 from squeeze_cli.config_files import write_config
 from squeeze_cli.console import Reporter
@@ -52,8 +52,7 @@ class Experiment:
 
     config: ExperimentConfig
     splits: SplitSamples
-    backbone: Backbone
-    weights_digest: str
+    backbone: FrozenBackbone
     sources: Sources
     module: BaselineSegmentationModule
     device: torch.device
@@ -66,11 +65,11 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     data = config.data
     # First: where data are missing, no weights are fetched.
     require_data(data.dataset, Path(data.data_dir), data.image_size)
-    with ThreadPoolExecutor(1) as pool:  # images are checked while the backbone is made
-        checked = pool.submit(_find_splits, config)
-        backbone = create_backbone(config.model, data.image_size)
-        weights_digest = backbone.weights_digest()
-        splits = checked.result()
+    backbone = create_backbone(config.model, data.image_size)
+    with ThreadPoolExecutor(1) as pool:  # images are checked while weights are hashed
+        hashed = pool.submit(lambda: backbone.weights.digest)
+        splits = _find_splits(config)
+        hashed.result()
     _report_skipped(splits, reporter)
     if backbone.random_weights:
         reporter.warn("--weights none: the features are random; results say nothing about them.")
@@ -79,13 +78,11 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
         network = build_network(config, backbone)
     start = time.perf_counter()
     named = {"train": splits.train, "val": splits.val, "test": splits.test}
-    sources = open_sources(config, named, backbone, weights_digest, device, reporter)
+    sources = open_sources(config, named, backbone, device, reporter)
     feature_seconds = time.perf_counter() - start
     module = make_module(config, network)
     module.use_trunk(sources.trunk)
-    return Experiment(
-        config, splits, backbone, weights_digest, sources, module, device, feature_seconds
-    )
+    return Experiment(config, splits, backbone, sources, module, device, feature_seconds)
 
 
 def make_module(
@@ -190,9 +187,7 @@ def _run_stages(
     evaluated = evaluation_batch_size(config, experiment.backbone)
     record["seconds"]["features"] += experiment.feature_seconds
     record["data"] = describe_data(config, experiment.splits)
-    record["model"] = describe_model(
-        config, experiment.backbone, experiment.weights_digest, network
-    )
+    record["model"] = describe_model(config, experiment.backbone, network)
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
     if checkpoint is None:
         states = sources.states("train", batch, training.seed, experiment.device)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from squeeze_cli import __version__
-from squeeze_cli.backbones.base import Backbone
+from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.config import ExperimentConfig
 from squeeze_cli.data.splits import SplitSamples
 from squeeze_cli.training.network import SegmentationNetwork
@@ -58,10 +58,7 @@ def describe_data(config: ExperimentConfig, splits: SplitSamples) -> dict[str, A
 
 
 def describe_model(
-    config: ExperimentConfig,
-    backbone: Backbone,
-    weights_digest: str,
-    network: SegmentationNetwork,
+    config: ExperimentConfig, backbone: FrozenBackbone, network: SegmentationNetwork
 ) -> dict[str, Any]:
     """The backbone, what is trained on it, and how large that is."""
     model = config.model
@@ -69,7 +66,7 @@ def describe_model(
         "backbone": backbone.name,
         "weights": "random" if backbone.random_weights else model.weights,
         "random_features": backbone.random_weights,
-        "weights_digest": weights_digest,
+        "weights_digest": backbone.weights.digest,
         "feature_dim": backbone.feature_dim,
         "quantized_dim": network.quantizer.feature_dim,
         "num_classes": model.num_classes,

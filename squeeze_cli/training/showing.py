@@ -174,9 +174,7 @@ def _predict(
 ) -> Iterator[PredictedMask]:
     """The run's prediction for each sample, in order."""
     device = next(run.module.parameters()).device
-    sources = open_sources(
-        run.config, {"shown": samples}, run.backbone, run.weights_digest, device, reporter
-    )
+    sources = open_sources(run.config, {"shown": samples}, run.backbone, device, reporter)
     run.module.use_trunk(sources.trunk)
     with reporter.track(f"Predicting with {run.folder.name}", len(samples)) as advance:
         for batch in sources.loader("shown", run.config.training.batch_size):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from squeeze_cli.backbones.base import Backbone
+from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.config import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.datamodule import ImageDataset, collate_items, image_loader
@@ -70,7 +71,7 @@ class Sources:
             yield inputs if self.trunk is None else self.trunk.to(device)(inputs)
 
 
-def evaluation_batch_size(config: ExperimentConfig, backbone: Backbone) -> int:
+def evaluation_batch_size(config: ExperimentConfig, backbone: FrozenBackbone) -> int:
     """Images a batch where nothing is trained: the training's batch or more."""
     vectors = (config.data.image_size // backbone.stride) ** 2
     return max(config.training.batch_size, EVALUATION_VECTORS // max(1, vectors))
@@ -92,8 +93,7 @@ class Trunk(nn.Module):
 def open_sources(
     config: ExperimentConfig,
     splits: Mapping[str, Sequence[Sample]],
-    backbone: Backbone,
-    weights_digest: str,
+    backbone: FrozenBackbone,
     device: torch.device,
     reporter: Reporter,
 ) -> Sources:
@@ -103,10 +103,10 @@ def open_sources(
     workers = choose_workers(config.data.num_workers)
     if not config.data.use_cache:
         images = {name: ImageDataset(split, preprocessing) for name, split in splits.items()}
-        return Sources(images, Trunk(backbone, layer).to(device), workers)
+        return Sources(images, Trunk(backbone.network, layer).to(device), workers)
     cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else default_cache_dir()
     datasets = prepare_states(
-        splits, backbone, weights_digest, preprocessing,
+        splits, backbone, preprocessing,
         cache_dir=cache_dir, layer=layer, device=device, precision=config.training.precision,
         num_workers=workers, reporter=reporter,
     )  # fmt: skip

@@ -28,14 +28,15 @@ def test_the_same_weights_give_the_same_logits(backbone_name: str, quantizer: st
     )
     backbone = create_backbone(config.model, SIZE)
     network = build_network(config, backbone)
+    extract = backbone.network.extract_features
     torch.manual_seed(0)
     # k-means sees other images than the step does: a code may stand for a single vector, and what
     # that leaves for rvq's next code is rounding alone, as is the direction of its gradient.
     known, images = torch.randn(2, IMAGES, 3, SIZE, SIZE)
     with torch.no_grad():
-        initialize_network(network, [backbone.extract_features(known)], IMAGES, IMAGES, seed=1)
-        states = backbone.extract_features(images)
-        plain = PlainModel(config, backbone, step_tokens=states[:, 0].numel())
+        initialize_network(network, [extract(known)], IMAGES, IMAGES, seed=1)
+        states = extract(images)
+        plain = PlainModel(config, backbone.network, step_tokens=states[:, 0].numel())
         plain.load_initial(network.state_dict())
         expected = upsample_bilinear(network.eval()(states).logits, (SIZE, SIZE))
         logits, loss = plain.eval()(images)

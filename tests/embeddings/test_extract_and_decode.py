@@ -145,7 +145,7 @@ def test_features_are_the_backbones_own(
     from squeeze_cli.data.samples import list_images
     from squeeze_cli.data.transforms import Preprocessing
 
-    backbone = create_backbone(ModelConfig(backbone="efficientnet-lite0"), 64)
+    backbone = create_backbone(ModelConfig(backbone="efficientnet-lite0"), 64).network
     image, _ = next(s for s in list_images(photographs) if s.name == "c").load()
     with torch.inference_mode():
         wanted = backbone.extract_features(Preprocessing(64).image(image)[None])[0].numpy()

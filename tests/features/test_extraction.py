@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def backbone() -> object:
-    return create_backbone(ModelConfig(backbone="efficientnet-lite0", weights="none"), 64)
+    return create_backbone(ModelConfig(backbone="efficientnet-lite0", weights="none"), 64).network
 
 
 def extract(backbone: object, samples: list[Sample], num_workers: int = 0) -> list[object]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.base import Backbone
+from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.config import ModelConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import Sample
@@ -27,7 +27,7 @@ KEY = StoreKey("b", "w", "features", "p", "32")
 
 
 @pytest.fixture(scope="module")
-def backbone() -> Backbone:
+def backbone() -> FrozenBackbone:
     return create_backbone(ModelConfig(backbone="efficientnet-lite0", weights="none"), SIZE)
 
 
@@ -48,7 +48,7 @@ class Counting(Reporter):
 
 
 def prepared(
-    backbone: Backbone, samples: list[Sample], cache: Path, reporter: Reporter | None = None,
+    backbone: FrozenBackbone, samples: list[Sample], cache: Path, reporter: Reporter | None = None,
     **changes: object,
 ) -> table.StateDataset:  # fmt: skip
     settings = {
@@ -56,7 +56,7 @@ def prepared(
         "precision": "32", "num_workers": 0, "reporter": reporter or Counting(), **changes,
     }  # fmt: skip
     return prepare.prepare_states(
-        {"all": samples}, backbone, backbone.weights_digest(), Preprocessing(SIZE),
+        {"all": samples}, backbone, Preprocessing(SIZE),
         **settings,  # type: ignore[arg-type]
     )["all"]  # fmt: skip
 
@@ -76,14 +76,14 @@ def rows(count: int, seed: int = 0) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 def test_states_are_those_of_the_backbone_within_float16(
-    backbone: Backbone, samples: list[Sample], tmp_path: Path
+    backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path
 ) -> None:
     dataset = prepared(backbone, samples, tmp_path)
     states, masks, index = dataset[[4, 1]]
     preprocessing = Preprocessing(SIZE)
     for row, position in enumerate(index.tolist()):
         image, mask = samples[position].load()
-        expected = backbone.extract_features(preprocessing.image(image)[None])[0]
+        expected = backbone.network.extract_features(preprocessing.image(image)[None])[0]
         error = (states[row] - expected).abs()
         assert (error <= expected.abs() * 2**-11 + 1e-4).all()
         assert mask is not None
@@ -93,7 +93,7 @@ def test_states_are_those_of_the_backbone_within_float16(
 
 
 def test_each_image_passes_the_backbone_once(
-    backbone: Backbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = prepared(backbone, samples, tmp_path)
     forbid_backbone(monkeypatch)
@@ -102,14 +102,14 @@ def test_each_image_passes_the_backbone_once(
 
 
 def test_only_what_is_missing_is_computed(
-    backbone: Backbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared(backbone, samples[:4], tmp_path)
     seen: list[int] = []
     original = extract_states
 
     def watched(
-        backbone: Backbone, missing: list[Sample], *args: object, **kwargs: object
+        backbone: FrozenBackbone, missing: list[Sample], *args: object, **kwargs: object
     ) -> object:
         seen.append(len(missing))
         return original(backbone, missing, *args, **kwargs)  # type: ignore[arg-type]
@@ -127,7 +127,7 @@ def test_whatever_decides_a_state_is_in_the_key(field: str) -> None:
 
 
 def test_mapped_states_are_the_same_as_those_in_memory(
-    backbone: Backbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_memory = prepared(backbone, samples, tmp_path)[[0, 3, 5]]
     monkeypatch.setattr(prepare, "fits_in_memory", lambda total: False)
@@ -137,7 +137,7 @@ def test_mapped_states_are_the_same_as_those_in_memory(
 
 
 def test_states_that_fit_in_memory_are_read_from_disk_once(
-    backbone: Backbone, samples: list[Sample], tmp_path: Path
+    backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path
 ) -> None:
     """Whatever happens to the files after the start, every epoch sees what was read then."""
     dataset = prepared(backbone, samples, tmp_path)
@@ -162,7 +162,7 @@ def damage(cache: Path, position: int = -7) -> Path:
 
 @pytest.mark.parametrize("position", [-7, 2000, 3, 40])
 def test_a_changed_byte_is_noticed_and_the_part_made_again(
-    backbone: Backbone, samples: list[Sample], tmp_path: Path, position: int
+    backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path, position: int
 ) -> None:
     expected = prepared(backbone, samples, tmp_path)[[0, 1, 2, 3, 4, 5]]
     damage(tmp_path, position)
@@ -173,7 +173,7 @@ def test_a_changed_byte_is_noticed_and_the_part_made_again(
 
 
 def test_a_truncated_shard_is_noticed_and_made_again(
-    backbone: Backbone, samples: list[Sample], tmp_path: Path
+    backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path
 ) -> None:
     prepared(backbone, samples, tmp_path)
     (shard,) = tmp_path.rglob("*.safetensors")
@@ -184,7 +184,7 @@ def test_a_truncated_shard_is_noticed_and_made_again(
 
 
 def test_damage_met_in_a_mapped_store_ends_the_run_with_the_mend(
-    backbone: Backbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepare, "fits_in_memory", lambda total: False)
     prepared(backbone, samples, tmp_path)

@@ -33,7 +33,7 @@ def network_codes(folder: RunFolder, split: str) -> tuple[list[str], np.ndarray]
     run = load_run(folder.path, torch.device("cpu"))
     samples = getattr(load_splits(config, Reporter()), split)
     sources = open_sources(
-        config, {split: samples}, run.backbone, run.weights_digest,
+        config, {split: samples}, run.backbone,
         torch.device("cpu"), Reporter(progress=False),
     )  # fmt: skip
     network = run.module.network

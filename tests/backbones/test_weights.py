@@ -1,0 +1,162 @@
+"""Weights from stand-ins for what torchvision publishes, and from files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import Weights as Published
+from torchvision.models import WeightsEnum, resnet50, vit_b_32
+from torchvision.models.segmentation import deeplabv3_resnet50
+
+from squeeze_cli.backbones import create_backbone
+from squeeze_cli.backbones.weights import Weights, existing_file, load_strictly, published_weights
+from squeeze_cli.config import ModelConfig
+from squeeze_cli.errors import SqueezeError, UsageError
+
+SIZE = 64
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Torch's cache, empty."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    return tmp_path / "hub" / "checkpoints"
+
+
+def published_at(url: str) -> Any:
+    """An enumeration as torchvision's, of one file."""
+    return WeightsEnum("Known_Weights", {"V1": Published(url, nn.Identity, {})})
+
+
+def publish(folder: Path, content: bytes, digest: str | None = None) -> Any:
+    """`published_at` a file of this content, named after its digest as torchvision's are."""
+    digest = digest or hashlib.sha256(content).hexdigest()[:8]
+    file = folder / f"model-{digest}.pth"
+    file.write_bytes(content)
+    return published_at(file.as_uri())
+
+
+def test_published_weights_are_fetched_once(tmp_path: Path, hub: Path) -> None:
+    known = publish(tmp_path, b"some weights")
+    place = published_weights(known, "V1")
+    assert place.parent == hub
+    assert place.read_bytes() == b"some weights"
+    (tmp_path / place.name).unlink()  # from now on there is only the fetched one
+    assert published_weights(known, "V1") == place
+
+
+def test_a_download_that_is_not_what_was_published_is_thrown_away(
+    tmp_path: Path, hub: Path
+) -> None:
+    with pytest.raises(SqueezeError, match="invalid hash value") as caught:
+        published_weights(publish(tmp_path, b"damaged", "0123abcd"), "V1")
+    assert "--weights PATH" in str(caught.value)
+    assert list(hub.iterdir()) == []
+
+
+def test_without_a_network_the_message_says_where_to_put_them(tmp_path: Path, hub: Path) -> None:
+    known = published_at("file:///nowhere/model-0123abcd.pth")
+    with pytest.raises(SqueezeError, match=r"Cannot download the weights Known_Weights\.V1") as e:
+        published_weights(known, "V1")
+    assert f"put file:///nowhere/model-0123abcd.pth at {hub / 'model-0123abcd.pth'}" in str(e.value)
+
+
+def test_unknown_published_weights_are_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no weights 'V2' for this backbone: choose V1"):
+        published_weights(publish(tmp_path, b""), "V2")
+
+
+def test_a_digest_follows_the_files_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "w.pth"
+    file.write_bytes(b"one")
+    first = Weights("w.pth", file).digest
+    assert first == hashlib.sha256(b"one").hexdigest()
+    file.write_bytes(b"two")
+    assert Weights("w.pth", file).digest != first
+
+
+def test_weights_that_change_after_they_were_chosen_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "w.pth"
+    torch.save({"a": torch.zeros(1)}, file)
+    weights = Weights("w.pth", file)
+    assert weights.read() == {"a": torch.zeros(1)}
+    os.utime(file, ns=(0, 0))
+    with pytest.raises(SqueezeError, match="was changed meanwhile"):
+        weights.read()
+
+
+def test_missing_unreadable_and_other_files_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(SqueezeError, match="There is no weights file"):
+        existing_file(tmp_path / "w.pth")
+    file = tmp_path / "w.pth"
+    file.write_bytes(b"no pickle")
+    with pytest.raises(SqueezeError, match="is no readable weights file"):
+        Weights("w.pth", file).read()
+    torch.save([1, 2], file)
+    with pytest.raises(SqueezeError, match="holds no state dict"):
+        Weights("w.pth", file).read()
+    with pytest.raises(SqueezeError, match="There is no weights file"):
+        create_backbone(ModelConfig(backbone="vit", weights=str(tmp_path / "x.pth")), SIZE)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"weight": torch.zeros(2, 3)}, "lacks bias"),
+        ({"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "c": torch.zeros(1)}, "unknown c"),
+        ({"weight": torch.zeros(3, 2), "bias": torch.zeros(2)}, "misshapes weight"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(state: dict[str, torch.Tensor], message: str) -> None:
+    with pytest.raises(SqueezeError, match=message):
+        load_strictly(nn.Linear(3, 2), state, "w.pth")
+
+
+def whole_model(name: str) -> nn.Module:
+    torch.manual_seed(3)
+    if name == "vit":
+        return vit_b_32(weights=None, image_size=SIZE, num_classes=2).eval()
+    return deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=3).eval()
+
+
+@pytest.mark.parametrize("name", ["vit", "deeplab"])
+def test_features_are_those_of_the_whole_model_in_the_file(name: str, tmp_path: Path) -> None:
+    whole = whole_model(name)
+    torch.save({"state_dict": whole.half().state_dict()}, tmp_path / "w.pth")
+    whole.float()
+    backbone = create_backbone(ModelConfig(backbone=name, weights=str(tmp_path / "w.pth")), SIZE)
+    assert not backbone.random_weights
+    assert {tensor.device.type for tensor in backbone.network.state_dict().values()} == {"cpu"}
+    images = torch.randn(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        features = backbone.network(images)
+        if name == "deeplab":
+            expected = whole.backbone(images)["out"]  # type: ignore[operator, union-attr]
+        else:
+            patches = whole._process_input(images)  # type: ignore[operator]
+            first = whole.class_token.expand(2, -1, -1)  # type: ignore[operator, union-attr]
+            tokens = whole.encoder(torch.cat([first, patches], dim=1))  # type: ignore[operator]
+            expected = tokens[:, 1:].transpose(1, 2).reshape(2, 768, 2, 2)
+    assert torch.allclose(features, expected, atol=1e-5)
+
+
+def test_a_pretrained_head_comes_from_the_same_file(tmp_path: Path) -> None:
+    whole = whole_model("deeplab")
+    torch.save(whole.state_dict(), tmp_path / "w.pth")
+    config = ModelConfig(backbone="deeplab", weights=str(tmp_path / "w.pth"))
+    head = create_backbone(config, SIZE).head_state()
+    assert set(head) == set(whole.classifier.state_dict())  # type: ignore[union-attr]
+    assert create_backbone(ModelConfig(backbone="deeplab", weights="none"), SIZE).head_state() == {}
+
+
+def test_a_file_of_another_model_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    torch.save(resnet50(weights=None).state_dict(), tmp_path / "w.pth")
+    backbone = create_backbone(ModelConfig(backbone="vit", weights=str(tmp_path / "w.pth")), SIZE)
+    with pytest.raises(SqueezeError, match=r"w\.pth do not fit this backbone: lacks"):
+        backbone.network.eval()

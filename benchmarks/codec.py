@@ -90,10 +90,10 @@ def split_features(
     run: TrainedRun, reporter: Reporter
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Features `[n, C, h, w]` of `train` and `test`, and the names of the test images."""
-    splits = load_splits(run.config, reporter)
+    splits = load_splits(run.config, run.store, reporter)
     samples = {"train": splits.train, "test": splits.test}
     device = torch.device("cpu")
-    sources = open_sources(run.config, samples, run.backbone, device, reporter)
+    sources = open_sources(run.config, samples, run.backbone, run.store, device, reporter)
     run.module.use_trunk(sources.trunk)
     network = run.module.network
     features = {

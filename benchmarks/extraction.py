@@ -32,6 +32,7 @@ from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features.extraction import PixelDataset, trunk_autocast
 from squeeze_cli.features.prepare import prepare_states
+from squeeze_cli.features.store import FeatureStore, StoreKey
 from squeeze_cli.training.devices import choose_workers
 
 CPU = torch.device("cpu")
@@ -80,10 +81,11 @@ def store_rate(
     """Images a second from files to a full store."""
     with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as place:
         start = time.perf_counter()
+        preprocessing = Preprocessing(SIZE_PX)
         prepare_states(
-            {"all": samples}, backbone, Preprocessing(SIZE_PX),
-            cache_dir=Path(place), layer="features", device=CPU, precision=precision,
-            num_workers=workers, reporter=Reporter(quiet=True),
+            {"all": samples}, backbone, preprocessing,
+            FeatureStore(Path(place), StoreKey.of(backbone, preprocessing, "features", precision)),
+            device=CPU, num_workers=workers, reporter=Reporter(quiet=True),
         )  # fmt: skip
         return len(samples) / (time.perf_counter() - start)
 

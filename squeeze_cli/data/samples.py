@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -160,28 +160,37 @@ def list_images(folder: Path) -> list[FileSample]:
 
 
 def find_readable(
-    samples: Sequence[Sample], max_workers: int | None = None
+    samples: Sequence[Sample], max_workers: int | None = None, known: Container[str] = ()
 ) -> tuple[list[Sample], list[tuple[str, str]]]:
-    """Decode every sample in a pool of threads and part the usable from the others.
+    """Decode samples in a pool of threads and part the usable from the others.
 
     Args:
         samples: the samples to try.
         max_workers: threads; None leaves it to `ThreadPoolExecutor`. Decoding releases the GIL.
+        known: digests of contents that were decoded before, and need not be again.
 
     Returns:
         The usable samples, their order kept, and (name, reason) of each that was skipped: a file
         missing or broken, or an image and a trimap of different sizes.
     """
     with ThreadPoolExecutor(max_workers) as pool:
-        reasons = list(pool.map(_why_unusable, samples))
+        reasons = list(pool.map(lambda sample: _why_unusable(sample, known), samples))
     usable = [sample for sample, why in zip(samples, reasons, strict=True) if why is None]
     skipped = [(s.name, why) for s, why in zip(samples, reasons, strict=True) if why is not None]
     return usable, skipped
 
 
-def _why_unusable(sample: Sample) -> str | None:
+def _why_unusable(sample: Sample, known: Container[str]) -> str | None:
     try:
-        sample.check()
+        if not (known and _has_digest_in(sample, known)):
+            sample.check()
     except UnreadableImageError as error:
         return str(error)
     return None
+
+
+def _has_digest_in(sample: Sample, known: Container[str]) -> bool:
+    try:
+        return sample.digest() in known
+    except UnreadableImageError:
+        return False  # the check says best what is wrong

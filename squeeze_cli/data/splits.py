@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -71,7 +71,12 @@ def split_train_val(
 
 
 def build_splits(
-    dataset: str, data_dir: Path, image_size_px: int, seed: int, subset_size: int | None
+    dataset: str,
+    data_dir: Path,
+    image_size_px: int,
+    seed: int,
+    subset_size: int | None,
+    known: Container[str] = (),
 ) -> SplitSamples:
     """List a data set's samples, leave out what cannot be read, and part the rest.
 
@@ -86,14 +91,15 @@ def build_splits(
             which are the same for everyone.
         subset_size: take this many usable samples of trainval, chosen by the seed, and at most as
             many of test; None takes all.
+        known: digests of samples that were decoded before, and are not tried again.
 
     Raises:
         UsageError: an unknown data set.
         SqueezeError: the data are missing and cannot be downloaded, or too few can be read.
     """
     source = _create_source(dataset, data_dir, image_size_px)
-    trainval, skipped = _choose_usable(source.samples("trainval"), seed, subset_size)
-    test, skipped_test = _choose_usable(source.samples("test"), seed, subset_size)
+    trainval, skipped = _choose_usable(source.samples("trainval"), seed, subset_size, known)
+    test, skipped_test = _choose_usable(source.samples("test"), seed, subset_size, known)
     skipped += skipped_test
     if not test or len(trainval) < 2:
         example = f", e.g.: {skipped[0][1]}" if skipped else "."
@@ -123,11 +129,11 @@ def _create_source(
 
 
 def _choose_usable(
-    listed: Sequence[Sample], seed: int, count: int | None
+    listed: Sequence[Sample], seed: int, count: int | None, known: Container[str]
 ) -> tuple[list[Sample], list[tuple[str, str]]]:
     """Give all usable samples, or `count` chosen by the seed; reads no more files than needed."""
     if count is None:
-        return find_readable(listed)
+        return find_readable(listed, known=known)
     shuffled = _shuffled(listed, seed, _SUBSET_STREAM)
     usable: list[Sample] = []
     skipped: list[tuple[str, str]] = []
@@ -135,7 +141,7 @@ def _choose_usable(
     while len(usable) < count and tried < len(shuffled):
         candidates = shuffled[tried : tried + count - len(usable)]
         tried += len(candidates)
-        good, bad = find_readable(candidates)
+        good, bad = find_readable(candidates, known=known)
         usable += good
         skipped += bad
     return usable, skipped

@@ -50,7 +50,7 @@ def split_stream(
     run: TrainedRun, split: str, device: torch.device, reporter: Reporter
 ) -> ImageStream:
     """A split of the run's data, or `all` of them, through the feature store."""
-    splits = load_splits(run.config, reporter)
+    splits = load_splits(run.config, run.store, reporter)
     samples = [
         s for name in (ALL_SPLITS if split == "all" else (split,)) for s in getattr(splits, name)
     ]
@@ -59,7 +59,7 @@ def split_stream(
         rest = samples[begin:]
         if not rest:
             return
-        sources = open_sources(run.config, {split: rest}, run.backbone, device, reporter)
+        sources = open_sources(run.config, {split: rest}, run.backbone, run.store, device, reporter)
         for inputs, _, positions in sources.loader(split, run.backbone.inference_batch):
             batch = inputs.to(device)
             state = batch if sources.trunk is None else sources.trunk(batch)

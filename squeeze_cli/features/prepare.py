@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.extraction import extract_states
-from squeeze_cli.features.store import FeatureStore, StoreKey, check_free_space
+from squeeze_cli.features.store import FeatureStore, check_free_space
 from squeeze_cli.features.table import StateDataset, check_rows, fits_in_memory, row_bytes
 
 # A shard is written when it holds this much: small enough to lose little, large enough to read well.
@@ -26,11 +25,9 @@ def prepare_states(
     splits: Mapping[str, Sequence[Sample]],
     backbone: FrozenBackbone,
     preprocessing: Preprocessing,
+    store: FeatureStore,
     *,
-    cache_dir: Path,
-    layer: str,
     device: torch.device,
-    precision: str,
     num_workers: int,
     reporter: Reporter,
 ) -> dict[str, StateDataset]:
@@ -38,14 +35,7 @@ def prepare_states(
 
     Raises SqueezeError where the disk has no room or the backbone's weights are no good.
     """
-    key = StoreKey(
-        backbone=backbone.name,
-        weights_digest=backbone.weights.digest,
-        layer=layer,
-        preprocessing=preprocessing.key(),
-        precision=precision,
-    )
-    store = FeatureStore(cache_dir, key)
+    store.refresh()  # others may have filled it meanwhile
     samples = [sample for split in splits.values() for sample in split]
     digests = _digests(samples)
     in_memory = False
@@ -55,8 +45,7 @@ def prepare_states(
         if missing:
             reporter.say(f"Computing features of {len(missing)} images (kept for later runs).")
             _fill(store, [samples[i] for i in missing], [digests[i] for i in missing],
-                  backbone, preprocessing, layer, device, precision, num_workers,
-                  reporter, cache_dir)  # fmt: skip
+                  backbone, preprocessing, device, num_workers, reporter)  # fmt: skip
             store.refresh()
         total = sum(row_bytes(store.row(digest)) for digest in digests)
         in_memory = fits_in_memory(total)
@@ -94,12 +83,9 @@ def _fill(
     digests: Sequence[str],
     backbone: FrozenBackbone,
     preprocessing: Preprocessing,
-    layer: str,
     device: torch.device,
-    precision: str,
     num_workers: int,
     reporter: Reporter,
-    cache_dir: Path,
 ) -> None:
     held: list[tuple[list[int], np.ndarray, np.ndarray]] = []
     held_bytes = 0
@@ -116,11 +102,12 @@ def _fill(
     with reporter.track("Features", len(samples)) as advance:
         for batch in extract_states(
             backbone.network, samples, preprocessing,
-            layer=layer, device=device, precision=precision, num_workers=num_workers,
+            layer=store.key.layer, device=device, precision=store.key.precision,
+            num_workers=num_workers,
         ):  # fmt: skip
             if not checked:
                 per_image = (batch[1].nbytes + batch[2].nbytes) / len(batch[0])
-                check_free_space(cache_dir, int(per_image * len(samples)))
+                check_free_space(store.folder, int(per_image * len(samples)))
                 checked = True
             held.append(batch)
             held_bytes += batch[1].nbytes + batch[2].nbytes

@@ -20,9 +20,10 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,10 @@ from numpy.typing import NDArray
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.shards import DamagedShardError, Shard, open_shard, write_shard
 from squeeze_cli.files import write_text_atomically
+
+if TYPE_CHECKING:
+    from squeeze_cli.backbones.frozen import FrozenBackbone
+    from squeeze_cli.data.transforms import Preprocessing
 
 DESCRIPTION_NAME = "space.json"
 SHARD_PATTERN = "*.safetensors"
@@ -46,6 +51,13 @@ class StoreKey:
     layer: str
     preprocessing: str
     precision: str
+
+    @classmethod
+    def of(
+        cls, backbone: FrozenBackbone, preprocessing: Preprocessing, layer: str, precision: str
+    ) -> Self:
+        """The key of the states of `layer`, `features` or `trunk`; hashes the weights' file."""
+        return cls(backbone.name, backbone.weights.digest, layer, preprocessing.key(), precision)
 
     def digest(self) -> str:
         """Short hex digest: the folder's name."""
@@ -100,6 +112,11 @@ class FeatureStore:
     def missing(self, digests: Sequence[str]) -> list[int]:
         """The positions in `digests` that have no row yet."""
         return [i for i, digest in enumerate(digests) if digest not in self._rows]
+
+    @property
+    def digests(self) -> Container[str]:
+        """Of all samples that have a row: each was decoded once, so that it can be again."""
+        return self._rows.keys()
 
     def row(self, digest: str) -> Row:
         """Where the sample with this digest is; KeyError where it is missing."""

@@ -15,6 +15,7 @@ from squeeze_cli.config import ExperimentConfig
 from squeeze_cli.config_files import load_experiment
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
+from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.build import build_network
 from squeeze_cli.training.checkpoints import load_best
@@ -22,17 +23,18 @@ from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.fit import load_splits, make_module
 from squeeze_cli.training.modules import BaselineSegmentationModule
 from squeeze_cli.training.record import plain
-from squeeze_cli.training.sources import evaluation_batch_size, open_sources
+from squeeze_cli.training.sources import evaluation_batch_size, open_sources, open_store
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run, loaded: its configuration, record, backbone and trained module."""
+    """A finished run, loaded: configuration, record, backbone, its store, the trained module."""
 
     folder: RunFolder
     config: ExperimentConfig
     record: dict[str, Any]
     backbone: FrozenBackbone
+    store: FeatureStore | None
     module: BaselineSegmentationModule
 
 
@@ -56,7 +58,8 @@ def load_run(
     module = make_module(config, build_network(config, backbone))
     load_best(module, folder)
     module.eval().to(device)
-    return TrainedRun(folder, config, record, backbone, module)
+    store = open_store(config, backbone)
+    return TrainedRun(folder, config, record, backbone, store, module)
 
 
 def require_finished(folder: RunFolder) -> tuple[dict[str, Any], ExperimentConfig]:
@@ -105,9 +108,9 @@ def evaluate_run(
     config = reconfigured(RunFolder(path), flags)
     device = choose_device(config.training.device)
     run = load_run(path, device, config)
-    splits = load_splits(config, reporter)
+    splits = load_splits(config, run.store, reporter)
     samples = {"val": splits.val, "test": splits.test}[split]
-    sources = open_sources(config, {split: samples}, run.backbone, device, reporter)
+    sources = open_sources(config, {split: samples}, run.backbone, run.store, device, reporter)
     module = run.module
     module.use_trunk(sources.trunk)
     loader = sources.loader(split, evaluation_batch_size(config, run.backbone))

@@ -6,7 +6,6 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from squeeze_cli.config_files import write_config
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.splits import SplitSamples, build_splits, require_data
 from squeeze_cli.errors import SqueezeError
+from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.losses import create_loss
 from squeeze_cli.products import bf16_products
 from squeeze_cli.reports.drawing import DrawingProcess
@@ -43,7 +43,7 @@ from squeeze_cli.training.record import (
     plain,
     start_record,
 )
-from squeeze_cli.training.sources import Sources, evaluation_batch_size, open_sources
+from squeeze_cli.training.sources import Sources, evaluation_batch_size, open_sources, open_store
 
 
 @dataclass
@@ -66,11 +66,8 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     # First: where data are missing, no weights are fetched.
     require_data(data.dataset, Path(data.data_dir), data.image_size)
     backbone = create_backbone(config.model, data.image_size)
-    with ThreadPoolExecutor(1) as pool:  # images are checked while weights are hashed
-        hashed = pool.submit(lambda: backbone.weights.digest)
-        splits = _find_splits(config)
-        hashed.result()
-    _report_skipped(splits, reporter)
+    store = open_store(config, backbone)
+    splits = load_splits(config, store, reporter)
     if backbone.random_weights:
         reporter.warn("--weights none: the features are random; results say nothing about them.")
     with torch.random.fork_rng(devices=[]):
@@ -78,7 +75,7 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
         network = build_network(config, backbone)
     start = time.perf_counter()
     named = {"train": splits.train, "val": splits.val, "test": splits.test}
-    sources = open_sources(config, named, backbone, device, reporter)
+    sources = open_sources(config, named, backbone, store, device, reporter)
     feature_seconds = time.perf_counter() - start
     module = make_module(config, network)
     module.use_trunk(sources.trunk)
@@ -100,29 +97,24 @@ def make_module(
     )
 
 
-def load_splits(config: ExperimentConfig, reporter: Reporter) -> SplitSamples:
+def load_splits(
+    config: ExperimentConfig, store: FeatureStore | None, reporter: Reporter
+) -> SplitSamples:
     """The splits that `config` describes; images that cannot be read are reported, not used."""
-    splits = _find_splits(config)
-    _report_skipped(splits, reporter)
-    return splits
-
-
-def _find_splits(config: ExperimentConfig) -> SplitSamples:
     data = config.data
-    return build_splits(
+    splits = build_splits(
         data.dataset,
         Path(data.data_dir),
         image_size_px=data.image_size,
         seed=config.training.seed,
         subset_size=data.subset_size,
+        known=() if store is None else store.digests,
     )
-
-
-def _report_skipped(splits: SplitSamples, reporter: Reporter) -> None:
     for name, reason in splits.skipped[:5]:
         reporter.warn(f"Skipped {name}: {reason}")
     if len(splits.skipped) > 5:
         reporter.warn(f"Skipped {len(splits.skipped)} images in all; the run record lists them.")
+    return splits
 
 
 def fit_experiment(

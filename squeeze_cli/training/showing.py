@@ -68,7 +68,7 @@ def show_run(
         SqueezeError: the run cannot be loaded, or the baseline saw images of another size.
     """
     run = _load(path, flags)
-    splits = load_splits(run.config, reporter)
+    splits = load_splits(run.config, run.store, reporter)
     samples = {"val": splits.val, "test": splits.test}[split]
     reference = _reference(run, baseline, split, flags, reporter)
     chosen = _choose(run, samples, choice, reporter)
@@ -174,7 +174,9 @@ def _predict(
 ) -> Iterator[PredictedMask]:
     """The run's prediction for each sample, in order."""
     device = next(run.module.parameters()).device
-    sources = open_sources(run.config, {"shown": samples}, run.backbone, device, reporter)
+    sources = open_sources(
+        run.config, {"shown": samples}, run.backbone, run.store, device, reporter
+    )
     run.module.use_trunk(sources.trunk)
     with reporter.track(f"Predicting with {run.folder.name}", len(samples)) as advance:
         for batch in sources.loader("shown", run.config.training.batch_size):

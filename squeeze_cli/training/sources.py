@@ -20,7 +20,7 @@ from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features.extraction import run_trunk
 from squeeze_cli.features.prepare import prepare_states
-from squeeze_cli.features.store import default_cache_dir
+from squeeze_cli.features.store import FeatureStore, StoreKey, default_cache_dir
 from squeeze_cli.features.table import state_loader
 from squeeze_cli.training.devices import choose_workers
 
@@ -90,24 +90,37 @@ class Trunk(nn.Module):
         return run_trunk(self.backbone, images, self.layer)
 
 
+def open_store(config: ExperimentConfig, backbone: FrozenBackbone) -> FeatureStore | None:
+    """Where the states that `config` asks for are kept; None with `--no-cache`."""
+    if not config.data.use_cache:
+        return None
+    preprocessing = Preprocessing(config.data.image_size)
+    key = StoreKey.of(backbone, preprocessing, _layer(config), config.training.precision)
+    cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else default_cache_dir()
+    return FeatureStore(cache_dir, key)
+
+
 def open_sources(
     config: ExperimentConfig,
     splits: Mapping[str, Sequence[Sample]],
     backbone: FrozenBackbone,
+    store: FeatureStore | None,
     device: torch.device,
     reporter: Reporter,
 ) -> Sources:
-    """States of all splits from the feature store; with `--no-cache` the images themselves."""
+    """States of all splits from the feature store; without one the images themselves."""
     preprocessing = Preprocessing(config.data.image_size)
-    layer = "trunk" if config.model.unfreeze_last_layer else "features"
     workers = choose_workers(config.data.num_workers)
-    if not config.data.use_cache:
+    if store is None:
         images = {name: ImageDataset(split, preprocessing) for name, split in splits.items()}
-        return Sources(images, Trunk(backbone.network, layer).to(device), workers)
-    cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else default_cache_dir()
+        return Sources(images, Trunk(backbone.network, _layer(config)).to(device), workers)
     datasets = prepare_states(
-        splits, backbone, preprocessing,
-        cache_dir=cache_dir, layer=layer, device=device, precision=config.training.precision,
-        num_workers=workers, reporter=reporter,
+        splits, backbone, preprocessing, store,
+        device=device, num_workers=workers, reporter=reporter,
     )  # fmt: skip
     return Sources(dict(datasets), None, 0)
+
+
+def _layer(config: ExperimentConfig) -> str:
+    """Which states are stored: those before what is trained."""
+    return "trunk" if config.model.unfreeze_last_layer else "features"

@@ -105,6 +105,20 @@ def test_broken_samples_are_skipped_with_a_reason(broken_pets):
             sample.load()
 
 
+def test_known_contents_are_not_decoded_again(broken_pets, monkeypatch):
+    samples = OxfordPetSource(broken_pets, download=False).samples("trainval")
+    usable, skipped = find_readable(samples)
+    decoded = []
+    monkeypatch.setattr(
+        "squeeze_cli.data.samples.read_trimap", lambda path: decoded.append(path.stem) or 1 / 0
+    )
+    known = {sample.digest() for sample in usable}
+    only_known, none = find_readable(usable, known=known)
+    assert (only_known, none, decoded) == (usable, [], [])
+    monkeypatch.undo()
+    assert find_readable(samples, known=known) == (usable, skipped)
+
+
 def test_digest_is_of_both_contents_and_of_nothing_else(tmp_path):
     def write(folder: str, image: int, mask: bool) -> FileSample:
         where = tmp_path / folder

@@ -104,7 +104,7 @@ def test_masks_are_those_that_the_run_was_measured_with(
     codec = open_run(run)
     _, config = require_finished(codec.folder)
     metric = SegmentationMetrics(3)
-    for sample in load_splits(config, Reporter(quiet=True)).test:
+    for sample in load_splits(config, None, Reporter(quiet=True)).test:
         with Image.open(tmp_path / "masks" / f"{sample.name}.png") as image:
             assert image.mode == "P"
             predicted = torch.from_numpy(np.asarray(image).astype(np.int64))

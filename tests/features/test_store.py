@@ -49,15 +49,11 @@ class Counting(Reporter):
 
 def prepared(
     backbone: FrozenBackbone, samples: list[Sample], cache: Path, reporter: Reporter | None = None,
-    **changes: object,
 ) -> table.StateDataset:  # fmt: skip
-    settings = {
-        "cache_dir": cache, "layer": "features", "device": torch.device("cpu"),
-        "precision": "32", "num_workers": 0, "reporter": reporter or Counting(), **changes,
-    }  # fmt: skip
+    key = StoreKey.of(backbone, Preprocessing(SIZE), "features", "32")
     return prepare.prepare_states(
-        {"all": samples}, backbone, Preprocessing(SIZE),
-        **settings,  # type: ignore[arg-type]
+        {"all": samples}, backbone, Preprocessing(SIZE), FeatureStore(cache, key),
+        device=torch.device("cpu"), num_workers=0, reporter=reporter or Counting(),
     )["all"]  # fmt: skip
 
 

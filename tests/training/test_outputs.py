@@ -31,9 +31,9 @@ def network_codes(folder: RunFolder, split: str) -> tuple[list[str], np.ndarray]
     """Names of a split's images, and the codes `[n, h, w, Q]` that the run's network gives them."""
     config = load_experiment(folder.config_file, None)
     run = load_run(folder.path, torch.device("cpu"))
-    samples = getattr(load_splits(config, Reporter()), split)
+    samples = getattr(load_splits(config, run.store, Reporter()), split)
     sources = open_sources(
-        config, {split: samples}, run.backbone,
+        config, {split: samples}, run.backbone, run.store,
         torch.device("cpu"), Reporter(progress=False),
     )  # fmt: skip
     network = run.module.network

@@ -1,0 +1,77 @@
+"""What a second experiment on the same images leaves out, and what it must not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.config import DataConfig, ExperimentConfig, ModelConfig, resolve_defaults
+from squeeze_cli.console import Reporter
+from squeeze_cli.data.samples import FileSample
+from squeeze_cli.training.fit import set_up
+
+QUIET = Reporter(quiet=True)
+
+
+@pytest.fixture
+def config(tiny_pets: Path, tmp_path: Path) -> ExperimentConfig:
+    """Photographs whose features are in the store."""
+    config = resolve_defaults(
+        ExperimentConfig(
+            model=ModelConfig(backbone="efficientnet-lite0"),
+            data=DataConfig(
+                data_dir=str(tiny_pets),
+                image_size=64,
+                num_workers=0,
+                cache_dir=str(tmp_path / "cache"),
+            ),
+        )  # fmt: skip
+    )
+    set_up(config, QUIET)
+    return config
+
+
+def test_stored_images_are_not_decoded_and_the_backbone_is_not_built(
+    config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("done again")
+
+    monkeypatch.setattr(FileSample, "check", refuse)
+    monkeypatch.setattr(FileSample, "load", refuse)
+    monkeypatch.setattr(FrozenBackbone, "network", property(refuse))
+    experiment = set_up(config, QUIET)
+    assert len(experiment.splits.train) == 8
+    assert len(experiment.sources.batch("test", [0, 3])[0]) == 2
+
+
+def test_a_photograph_that_broke_meanwhile_is_left_out(
+    config: ExperimentConfig, tiny_pets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = set_up(config, QUIET).splits
+    broken = splits.test[0]
+    assert isinstance(broken, FileSample)
+    broken.image_path.write_bytes(broken.image_path.read_bytes()[:200])
+    again = set_up(config, QUIET).splits
+    assert again.test == splits.test[1:]
+    assert [name for name, _ in again.skipped] == [broken.name]
+    assert f"Skipped {broken.name}" in capsys.readouterr().err
+
+
+def test_other_weights_or_sizes_meet_no_stored_state(
+    config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed: list[int] = []
+    original = FrozenBackbone.network.func  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        FrozenBackbone, "network", property(lambda self: passed.append(1) or original(self))
+    )
+    set_up(config, QUIET)
+    assert passed == []
+    set_up(replace(config, model=replace(config.model, weights="none")), QUIET)
+    assert len(passed) == 1
+    set_up(replace(config, data=replace(config.data, image_size=96)), QUIET)
+    assert len(passed) == 2

@@ -28,7 +28,7 @@ def config(tiny_pets: Path, tmp_path: Path) -> ExperimentConfig:
                 num_workers=0,
                 cache_dir=str(tmp_path / "cache"),
             ),
-        )  # fmt: skip
+        )
     )
     set_up(config, QUIET)
     return config

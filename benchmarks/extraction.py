@@ -6,7 +6,7 @@ The store's pass is all that `squeeze train` does to an image before it trains: 
 preprocessing, backbone, checksum, file. The bare backbone runs on one batch that is in memory
 already, in inference mode, in the memory format (contiguous or channels-last) and at the batch size
 that suit it best. All take turns, and the quickest of each counts. With `--precision bf16` both run
-in it, and the last line tells what that does to the features.
+in it. The last line tells how far the features are from those of the bare backbone in float32.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
-from squeeze_cli.features.extraction import PixelDataset, trunk_autocast
+from squeeze_cli.features.extraction import PixelDataset, for_inference, trunk_autocast
 from squeeze_cli.features.prepare import prepare_states
 from squeeze_cli.features.store import FeatureStore, StoreKey
 from squeeze_cli.training.devices import choose_workers
@@ -63,14 +63,15 @@ def bare_rate(
 
 @torch.inference_mode()
 def deviation(backbone: Backbone, samples: list[Sample], precision: str) -> float:
-    """How far features in `precision` are from float32's: root mean square, of their spread."""
+    """How far extracted features are from the bare backbone's: root mean square, of their spread."""
     preprocessing = Preprocessing(SIZE_PX)
     dataset = PixelDataset(samples[:DEVIATION_IMAGES], preprocessing)
     pixels = torch.stack([dataset[i][0] for i in range(len(dataset))])
     images = preprocessing.normalize(pixels)
     exact = backbone.extract_features(images)
+    quick = for_inference(backbone, CPU, precision)
     with trunk_autocast(CPU, precision):
-        given = backbone.extract_features(images).float()
+        given = quick.extract_features(images).float()
     spread = (exact - exact.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
     return float(((given - exact).square().mean() / spread).sqrt())
 
@@ -138,8 +139,9 @@ def main() -> None:
         "deviation": deviation(backbone.network, samples, options.precision),
     }
     note = (
-        f"Features in precision {options.precision}: {100 * figures['deviation']:.1f} % of their "
-        f"spread from float32's, over {min(DEVIATION_IMAGES, len(samples))} photographs."
+        f"Features in precision {options.precision}: {100 * figures['deviation']:.2g} % of their "
+        f"spread from the bare backbone's in float32, over "
+        f"{min(DEVIATION_IMAGES, len(samples))} photographs."
     )
     show(Group(table, note), figures, options.json)
 

@@ -19,6 +19,7 @@ from squeeze_cli.backbones.base import Backbone
 from squeeze_cli.data.datamodule import ImageDataset
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
+from squeeze_cli.winograd import with_winograd
 
 States = tuple[list[int], NDArray[np.float32], NDArray[np.uint8]]
 _Given = TypeVar("_Given")
@@ -41,6 +42,14 @@ def trunk_autocast(device: torch.device, precision: str) -> torch.autocast:
 def run_trunk(backbone: Backbone, images: Tensor, layer: str) -> Tensor:
     """The state of `layer` for images: `features` (the whole backbone) or `trunk`."""
     return backbone.trunk(images) if layer == "trunk" else backbone.extract_features(images)
+
+
+def for_inference(backbone: Backbone, device: torch.device, precision: str) -> Backbone:
+    """The backbone on `device` as it is quickest in `precision`: the same up to rounding."""
+    backbone = backbone.to(device).to(memory_format=torch.channels_last)
+    if device.type == "cpu" and precision == "32":  # others have their own quick ways
+        return with_winograd(backbone)
+    return backbone
 
 
 def to_rows(state: Tensor) -> Tensor:
@@ -70,7 +79,7 @@ def extract_states(
         num_workers=min(num_workers, len(samples)),
         pin_memory=device.type == "cuda",
     )
-    backbone = backbone.to(device).to(memory_format=torch.channels_last)
+    backbone = for_inference(backbone, device, precision)
 
     def run(batch: tuple[Tensor, Tensor, Tensor]) -> States:
         pixels, masks, positions = batch

@@ -14,8 +14,8 @@ from squeeze_cli.dropout import Dropout
 from squeeze_cli.heads.base import SegmentationHead
 from squeeze_cli.heads.dilated import DilatedConv2d
 from squeeze_cli.heads.folding import FoldableConv2d, append_ones, fold
-from squeeze_cli.heads.winograd import winograd_convolution
 from squeeze_cli.quantizers.base import AffineMap
+from squeeze_cli.winograd import winograd_convolution
 
 _FIRST_LAYER = "0.convs.0.0.weight"
 

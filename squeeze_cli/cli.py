@@ -6,33 +6,38 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import functools
+import importlib
 import re
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
+from typer.main import get_command
 
 from squeeze_cli import __version__, process_end
-from squeeze_cli.commands import (
-    baseline,
-    cache,
-    clearml_init,
-    compare,
-    decode,
-    doctor,
-    evaluate,
-    extract_embeddings,
-    show,
-    train,
-)
 from squeeze_cli.console import print_error
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.options import normalize_token
+
+# Names and what the list of commands says of them: the first line of each one's help.
+COMMANDS = {
+    "train": "Train a quantizer and a segmentation head on the features of a frozen backbone.",
+    "baseline": "Train a segmentation head on unquantized features: what quantizers are "
+    "measured against.",
+    "evaluate": "Measure a finished run: mean IoU, accuracy and codebook usage.",
+    "compare": "Compare all runs below the folders given: rate, mean IoU, difference to the baseline.",
+    "show": "Draw images, ground truth, the baseline's predictions and the run's own, with their IoU.",
+    "extract-embeddings": "Write codes, quantized embeddings or features of images, and say what "
+    "they cost.",
+    "decode": "Decode codes to embeddings or masks: no images, no backbone, only the run's folder.",
+    "cache": "Show or delete the features kept for later runs; they can always be made again.",
+    "clearml-init": "Ask for a ClearML server's address and credentials, test them, and write them.",
+    "doctor": "Check versions, devices, cache, disk, data, weights and ClearML; say what mends what.",
+}
+LIST_FLAGS = ("--levels", "--class-weights")
 
 
 class OneLineErrors(TyperGroup):
@@ -82,23 +87,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "token_normalize_func": normalize_token,
+        "token_normalize_func": lambda token: token.replace("_", "-"),
     },
 )
-
-COMMANDS: tuple[tuple[str, ModuleType], ...] = (
-    ("train", train),
-    ("baseline", baseline),
-    ("evaluate", evaluate),
-    ("compare", compare),
-    ("show", show),
-    ("extract-embeddings", extract_embeddings),
-    ("decode", decode),
-    ("cache", cache),
-    ("clearml-init", clearml_init),
-    ("doctor", doctor),
-)
-LIST_FLAGS = ("--levels", "--class-weights")
 
 
 def _print_version(wanted: bool) -> None:
@@ -119,12 +110,39 @@ def _squeeze(
     del version
 
 
-def _register(module: ModuleType, name: str) -> None:
-    function: Callable[..., None] = getattr(module, name.replace("-", "_"))
+class PostponedCommand(TyperCommand):
+    """Stands for a command in the list of them; the command itself is imported when it is called."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        """The context of the command itself, which then runs it."""
+        assert self.name is not None
+        return load_command(self.name).make_context(info_name, args, parent, **extra)
+
+
+def load_command(name: str) -> TyperCommand:
+    """The command of this name, from its module in `squeeze_cli.commands`."""
+    from squeeze_cli.options import normalize_token
+
+    module = command_module(name)
     examples = "\n\n".join(f"  {example}" for example in module.EXAMPLES)
-    app.command(name, epilog=f"[bold]Examples[/bold]\n\n{examples}", no_args_is_help=False)(
-        _with_exit_codes(function)
+    single = typer.Typer(
+        rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False
     )
+    single.command(
+        name,
+        epilog=f"[bold]Examples[/bold]\n\n{examples}",
+        context_settings={"token_normalize_func": normalize_token},
+    )(_with_exit_codes(getattr(module, module.__name__.rpartition(".")[2])))
+    command = get_command(single)
+    assert isinstance(command, TyperCommand)
+    return command
+
+
+def command_module(name: str) -> ModuleType:
+    """The module of a command."""
+    return importlib.import_module(f"squeeze_cli.commands.{name.replace('-', '_')}")
 
 
 def _with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:
@@ -134,6 +152,8 @@ def _with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
         except SqueezeError as error:
             if kwargs.get("verbose"):
+                import traceback
+
                 traceback.print_exc()
             print_error(str(error))
             raise typer.Exit(error.exit_code) from None
@@ -144,8 +164,8 @@ def _with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-for _name, _module in COMMANDS:
-    _register(_module, _name)
+for _name, _summary in COMMANDS.items():
+    app.command(_name, cls=PostponedCommand, help=_summary)(lambda: None)
 
 
 def join_list_values(arguments: list[str]) -> list[str]:

@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 # Without a terminal a progress line is printed at most this often.
 PLAIN_INTERVAL_S = 10.0
@@ -37,8 +39,8 @@ class Reporter:
     quiet: bool = False
     verbose: bool = False
     progress: bool = True
-    out: Console = field(default_factory=lambda: Console(highlight=False))
-    err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+    out: Console = field(default_factory=lambda: _console())
+    err: Console = field(default_factory=lambda: _console(stderr=True))
 
     def show(self, renderable: RenderableType) -> None:
         """Data: a table or a text to stdout, unless quiet."""
@@ -113,6 +115,12 @@ class Reporter:
                 self._write(f"{description} {done}/{total}{f'  {note}' if note else ''}")
 
         return advance
+
+
+def _console(**settings: Any) -> Console:
+    from rich.console import Console  # a usage error comes without it
+
+    return Console(highlight=False, **settings)
 
 
 def print_error(message: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from squeeze_cli.commands.running import make_reporter, print_json
+from squeeze_cli.commands.output import make_reporter, print_json
 from squeeze_cli.errors import UsageError
 from squeeze_cli.options import DATA_FLAGS, OUTPUT_FLAGS, takes
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from squeeze_cli.commands.running import check_figure_name, print_json
+from squeeze_cli.commands.output import check_figure_name, print_json
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.reports.comparison import as_json, compare_runs

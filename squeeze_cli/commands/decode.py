@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from squeeze_cli.commands.running import make_reporter, print_json
+from squeeze_cli.commands.output import make_reporter, print_json
 from squeeze_cli.importing import quick_imports
 from squeeze_cli.options import OUTPUT_FLAGS, TRAINING_FLAGS, takes
 

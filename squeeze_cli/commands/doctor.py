@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from squeeze_cli.commands.running import print_json
+from squeeze_cli.commands.output import print_json
 from squeeze_cli.console import Reporter
 from squeeze_cli.options import DATA_FLAGS, OUTPUT_FLAGS, TRACKING_FLAGS, takes
 

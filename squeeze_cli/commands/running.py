@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from squeeze_cli.commands.output import make_reporter, print_json
 from squeeze_cli.config import ExperimentConfig
 from squeeze_cli.config_files import load_experiment, to_mapping
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
-from squeeze_cli.importing import quick_imports
 from squeeze_cli.resolve import check_resumed, resolve_config
 from squeeze_cli.runs import RunFolder, create_run, find_resumable
-
-FIGURE_SUFFIXES = (".png", ".svg")
 
 
 def run_command(kind: str, flags: Mapping[str, Any]) -> None:
@@ -41,6 +38,7 @@ def run_command(kind: str, flags: Mapping[str, Any]) -> None:
     run = run or create_run(config, overwrite=bool(flags.get("overwrite")))
     reporter.say(f"{'Resuming' if resume else 'Training'} {run.path}")
 
+    from squeeze_cli.importing import quick_imports
     from squeeze_cli.reports.drawing import DrawingProcess
 
     with DrawingProcess() as drawing:
@@ -70,29 +68,6 @@ def _send_away(config: ExperimentConfig, flags: Mapping[str, Any], reporter: Rep
         print_json(sent)
     else:
         reporter.show(f"Sent to {sent['queue']}: {sent['page']}")
-
-
-def make_reporter(flags: Mapping[str, Any]) -> Reporter:
-    """A reporter as loud as the flags ask."""
-    if flags.get("quiet") and flags.get("verbose"):
-        raise UsageError("--quiet and --verbose contradict each other: leave one out.")
-    return Reporter(
-        quiet=bool(flags.get("quiet")),
-        verbose=bool(flags.get("verbose")),
-        progress=not flags.get("no_progress"),
-    )
-
-
-def check_figure_name(flag: str, path: Path | None) -> None:
-    """Raise UsageError unless the file's name ends in a format that figures are drawn in."""
-    if path is not None and path.suffix.lower() not in FIGURE_SUFFIXES:
-        raise UsageError(f"{flag} {path}: name a file that ends in .png or .svg.")
-
-
-def print_json(value: Any) -> None:
-    """JSON to stdout: data, whatever the terminal."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
 
 
 def _print_plan(config: ExperimentConfig, run: RunFolder | None, as_json: bool) -> None:

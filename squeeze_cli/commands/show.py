@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from squeeze_cli.commands.evaluate import EVALUATION_FLAGS
-from squeeze_cli.commands.running import check_figure_name, make_reporter, print_json
+from squeeze_cli.commands.output import check_figure_name, make_reporter, print_json
 from squeeze_cli.errors import UsageError
 from squeeze_cli.importing import quick_imports
 from squeeze_cli.options import takes

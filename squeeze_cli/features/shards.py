@@ -61,7 +61,7 @@ def write_shard(
     # torch takes a twentieth of NumPy's time to find the extremes and to round.
     given = torch.from_numpy(np.ascontiguousarray(states, dtype=np.float32))
     lowest, highest = (float(extreme) for extreme in given.aminmax())
-    fits = -FLOAT16_LIMIT < lowest and highest < FLOAT16_LIMIT  # not where there are NaNs
+    fits = lowest > -FLOAT16_LIMIT and highest < FLOAT16_LIMIT  # not where there are NaNs
     stored = (given.half() if fits else given).numpy()
     crcs = [_row_crc32(s, m) for s, m in zip(stored, masks, strict=True)]
     metadata = {"format": FORMAT, "rows": json.dumps(list(digests)), "crc32": json.dumps(crcs)}

@@ -59,7 +59,7 @@ def with_winograd(network: _Network) -> _Network:
     quick = deepcopy(network, shared)
     for parent in list(quick.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Conv2d) and _pays(child):
+            if type(child) is nn.Conv2d and _pays(child):
                 setattr(parent, name, _FrozenConvolution(child))
     return quick
 

@@ -39,10 +39,20 @@ class Weights:
 
     @cached_property
     def digest(self) -> str:
-        """Hex SHA-256 of the file; of random weights, of all that decides them."""
+        """Hex SHA-256 of the file; of random weights, of all that decides them.
+
+        Raises SqueezeError where the file cannot be read, or was changed since it was chosen.
+        """
         if self.file is not None:
-            with self.file.open("rb") as opened:
-                return hashlib.file_digest(opened, "sha256").hexdigest()
+            try:
+                with self.file.open("rb") as opened:
+                    digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            except OSError as error:
+                raise SqueezeError(
+                    f"{self.file} is no readable weights file ({error.strerror}): {_MEND}."
+                ) from None
+            self._require_unchanged(self.file)
+            return digest
         makers = " ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm"))
         return hashlib.sha256(f"random {RANDOM_WEIGHTS_SEED} {makers}".encode()).hexdigest()
 
@@ -55,9 +65,12 @@ class Weights:
         if self.file is None:
             return None
         state = weights_from_file(self.file)
-        if _stamp(self.file) != self._stamp:
-            raise SqueezeError(f"{self.file} was changed meanwhile: run the same command again.")
+        self._require_unchanged(self.file)
         return state
+
+    def _require_unchanged(self, file: Path) -> None:
+        if _stamp(file) != self._stamp:
+            raise SqueezeError(f"{file} was changed meanwhile: run the same command again.")
 
 
 def _stamp(file: Path) -> tuple[int, int]:
@@ -131,14 +144,15 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> N
     The module may be on torch's `meta` device: its parameters are replaced, as float32.
     """
     own = module.state_dict()
-    missing = [name for name in own if name not in state]
-    unexpected = [name for name in state if name not in own]
     misshapen = [n for n in own if n in state and own[n].shape != state[n].shape]
-    for what, names in (("lacks", missing), ("has unknown", unexpected), ("misshapes", misshapen)):
+    fitting = {
+        k: v.float() if v.is_floating_point() else v for k, v in state.items() if k not in misshapen
+    }
+    # Modules know their own older names, which published files still have: those of ViT's MLPs.
+    missing, unexpected = module.load_state_dict(fitting, strict=False, assign=True)
+    for what, names in (("misshapes", misshapen), ("lacks", missing), ("has unknown", unexpected)):
         if names:
             raise SqueezeError(
                 f"The weights {source} do not fit this backbone: {what} {names[0]}"
                 f"{f' and {len(names) - 1} more' if len(names) > 1 else ''}; {_MEND}."
             )
-    floats = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    module.load_state_dict(floats, assign=True)

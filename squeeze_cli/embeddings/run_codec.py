@@ -143,10 +143,12 @@ def load_codec(path: Path, device: torch.device) -> RunCodec:
     record, config = require_finished(folder)
     if "digest" not in record:
         raise SqueezeError(f"{path} is of an older version of squeeze: train it again.")
-    # The shapes are all that is needed of the backbone.
+    # The shapes, and whether the head is a pretrained one, are all that is needed of the backbone.
     without = replace(config, model=replace(config.model, weights="none"))
     with torch.random.fork_rng(devices=[]):
         backbone = create_backbone(without.model, config.data.image_size)
         module = make_module(without, build_network(without, backbone))
     load_best(module, folder)
+    raw = record["model"].get("head_expects_raw_features", False)
+    module.network.head.expects_raw_features = raw
     return RunCodec(folder, config, record, module.network.eval().to(device), device)

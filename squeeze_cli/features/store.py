@@ -20,7 +20,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Container, Sequence
+from collections.abc import KeysView, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -114,7 +114,7 @@ class FeatureStore:
         return [i for i, digest in enumerate(digests) if digest not in self._rows]
 
     @property
-    def digests(self) -> Container[str]:
+    def digests(self) -> KeysView[str]:
         """Of all samples that have a row: each was decoded once, so that it can be again."""
         return self._rows.keys()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,18 @@ from squeeze_cli.training.sources import evaluation_batch_size, open_sources, op
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run, loaded: configuration, record, backbone, its store, the trained module."""
+    """A finished run, loaded: its configuration, record, backbone and trained module."""
 
     folder: RunFolder
     config: ExperimentConfig
     record: dict[str, Any]
     backbone: FrozenBackbone
-    store: FeatureStore | None
     module: BaselineSegmentationModule
+
+    @cached_property
+    def store(self) -> FeatureStore | None:
+        """Where its states are kept; None with `--no-cache`."""
+        return open_store(self.config, self.backbone)
 
 
 def load_run(
@@ -51,15 +56,19 @@ def load_run(
     config = config or own_config
     backbone = create_backbone(config.model, config.data.image_size)
     if backbone.weights.digest != record["model"]["weights_digest"]:
+        mend = (
+            "bring back the versions of torch, torchvision and timm that run.json names"
+            if backbone.random_weights
+            else f"bring back the file behind --weights {config.model.weights}"
+        )
         raise SqueezeError(
-            f"The weights of {backbone.name} are not those that {path} was trained on: bring back "
-            f"the file behind --weights {config.model.weights}."
+            f"The weights of {backbone.name} are not those that {path} was trained on: "
+            f"{mend}, or train it again."
         )
     module = make_module(config, build_network(config, backbone))
     load_best(module, folder)
     module.eval().to(device)
-    store = open_store(config, backbone)
-    return TrainedRun(folder, config, record, backbone, store, module)
+    return TrainedRun(folder, config, record, backbone, module)
 
 
 def require_finished(folder: RunFolder) -> tuple[dict[str, Any], ExperimentConfig]:

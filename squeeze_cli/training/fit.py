@@ -67,6 +67,8 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     require_data(data.dataset, Path(data.data_dir), data.image_size)
     backbone = create_backbone(config.model, data.image_size)
     store = open_store(config, backbone)
+    if store is None or not store.digests:
+        _ = backbone.network  # weights that do not fit are found before images are read
     splits = load_splits(config, store, reporter)
     if backbone.random_weights:
         reporter.warn("--weights none: the features are random; results say nothing about them.")

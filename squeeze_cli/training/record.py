@@ -36,7 +36,13 @@ def start_record(config: ExperimentConfig, name: str) -> dict[str, Any]:
             "python": platform.python_version(),
             **{
                 package: version(package)
-                for package in ("torch", "torchvision", "lightning", "vector-quantize-pytorch")
+                for package in (
+                    "torch",
+                    "torchvision",
+                    "timm",
+                    "lightning",
+                    "vector-quantize-pytorch",
+                )
             },
         },
     }
@@ -73,6 +79,7 @@ def describe_model(
         "loss": model.loss_type,
         "add_adapter": model.add_adapter,
         "unfreeze_last_layer": model.unfreeze_last_layer,
+        "head_expects_raw_features": network.head.expects_raw_features,
         "trainable_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
     }
 

@@ -61,11 +61,6 @@ def test_random_weights_are_the_same_everywhere_and_marked(frozen: FrozenBackbon
     assert frozen.random_weights
 
 
-def test_what_is_known_before_it_is_built_is_the_networks(frozen: FrozenBackbone) -> None:
-    for field in ("name", "feature_dim", "stride", "default_num_classes", "inference_batch"):
-        assert getattr(frozen, field) == getattr(frozen.network, field)
-
-
 def folded_and_unfolded(backbone: FrozenBackbone, dtype: torch.dtype) -> list[list[torch.Tensor]]:
     """Logits and all gradients, unfolded first."""
     torch.manual_seed(0)

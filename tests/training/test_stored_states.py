@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,8 @@ from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.config import DataConfig, ExperimentConfig, ModelConfig, resolve_defaults
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import FileSample
+from squeeze_cli.features import prepare
+from squeeze_cli.features.extraction import extract_states
 from squeeze_cli.training.fit import set_up
 
 QUIET = Reporter(quiet=True)
@@ -65,13 +68,15 @@ def test_other_weights_or_sizes_meet_no_stored_state(
     config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passed: list[int] = []
-    original = FrozenBackbone.network.func  # type: ignore[attr-defined]
-    monkeypatch.setattr(
-        FrozenBackbone, "network", property(lambda self: passed.append(1) or original(self))
-    )
+
+    def watched(backbone: Any, samples: list[Any], *rest: Any, **others: Any) -> Any:
+        passed.append(len(samples))
+        return extract_states(backbone, samples, *rest, **others)
+
+    monkeypatch.setattr(prepare, "extract_states", watched)
     set_up(config, QUIET)
     assert passed == []
     set_up(replace(config, model=replace(config.model, weights="none")), QUIET)
-    assert len(passed) == 1
+    assert passed == [14]
     set_up(replace(config, data=replace(config.data, image_size=96)), QUIET)
-    assert len(passed) == 2
+    assert passed == [14, 14]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -33,8 +36,8 @@ class StateDataset(Dataset[StateBatch]):
         self._checked: set[int] = set()
         self._memory: tuple[Tensor, Tensor] | None = None
         if in_memory and rows:
-            states = np.stack([row.shard.states[row.number] for row in self._rows])
-            masks = np.stack([row.shard.masks[row.number] for row in self._rows])
+            states = _joined([row.shard.states[row.number] for row in self._rows])
+            masks = _joined([row.shard.masks[row.number] for row in self._rows])
             self._memory = torch.from_numpy(states), torch.from_numpy(masks)
 
     def __len__(self) -> int:
@@ -71,6 +74,14 @@ class StateDataset(Dataset[StateBatch]):
         return torch.from_numpy(states), torch.from_numpy(masks)
 
 
+def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """`np.stack` on every core: most of its time goes to new pages of memory."""
+    joined = np.empty((len(arrays), *arrays[0].shape), np.result_type(*{a.dtype for a in arrays}))
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(np.copyto, joined, arrays))
+    return joined
+
+
 def row_bytes(row: Row) -> int:
     """Bytes of a sample's state and mask."""
     return int(row.shard.states[0].nbytes + row.shard.masks[0].nbytes)
@@ -85,14 +96,20 @@ def fits_in_memory(total_bytes: int) -> bool:
 
 def check_rows(store: FeatureStore, digests: Sequence[str]) -> None:
     """Read every row once and compare its CRC; damaged shards leave the store."""
-    for digest in dict.fromkeys(digests):
-        try:
-            row = store.row(digest)
-            row.shard.check_row(row.number)
-        except DamagedShardError as error:
-            store.discard(row.shard, str(error))
-        except KeyError:
-            continue  # went with a shard that was damaged
+    rows = [store.row(digest) for digest in dict.fromkeys(digests)]
+    with ThreadPoolExecutor() as pool:  # checksums let other threads run
+        reasons = list(pool.map(_damage, rows))
+    damaged = {r.shard.path: (r.shard, why) for r, why in zip(rows, reasons, strict=True) if why}
+    for shard, reason in damaged.values():
+        store.discard(shard, reason)
+
+
+def _damage(row: Row) -> str | None:
+    try:
+        row.shard.check_row(row.number)
+    except DamagedShardError as error:
+        return str(error)
+    return None
 
 
 def state_loader(

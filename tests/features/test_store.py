@@ -179,6 +179,17 @@ def test_a_truncated_shard_is_noticed_and_made_again(
     assert len(reporter.warnings) == 1  # type: ignore[attr-defined]
 
 
+def test_a_shard_with_several_damaged_rows_is_told_of_once(
+    backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path
+) -> None:
+    prepared(backbone, samples, tmp_path)
+    for position in (-7, -SIZE * SIZE - 7, -2 * SIZE * SIZE - 7):  # masks of three images
+        damage(tmp_path, position)
+    reporter = Counting()
+    assert len(prepared(backbone, samples, tmp_path, reporter)) == 6
+    assert len(reporter.warnings) == 1  # type: ignore[attr-defined]
+
+
 def test_damage_met_in_a_mapped_store_ends_the_run_with_the_mend(
     backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 
 from squeeze_cli import __version__
@@ -40,6 +42,7 @@ def run_checks(
     """All checks, one after the other; none raises, and none downloads or writes anything."""
     checks: tuple[Callable[[], Iterator[Check]], ...] = (
         check_versions,
+        check_bytecode,
         check_devices,
         lambda: check_cache(cache_dir),
         lambda: check_data(data_dir),
@@ -63,6 +66,17 @@ def check_versions() -> Iterator[Check]:
             yield Check(package, OK, version(package))
         except PackageNotFoundError:
             yield Check(package, ERROR, "not installed", "install squeeze anew, with its packages")
+
+
+def check_bytecode() -> Iterator[Check]:
+    """Whether Python may keep the bytecode of what it imports; compiling torch takes seconds."""
+    spec = find_spec("torch")
+    compiled = spec and spec.origin and Path(cache_from_source(spec.origin)).exists()
+    if sys.dont_write_bytecode and not compiled:
+        mend = "unset PYTHONDONTWRITEBYTECODE, or `uv sync --compile-bytecode`"
+        yield Check("bytecode", WARNING, "not kept: every start compiles its packages", mend)
+        return
+    yield Check("bytecode", OK, "kept")
 
 
 def check_devices() -> Iterator[Check]:

@@ -41,6 +41,21 @@ def test_a_machine_with_nothing_but_squeeze(squeeze: Squeeze) -> None:
     assert "clearml server" not in found
 
 
+@pytest.mark.parametrize(
+    ("kept", "compiled", "status"), [(True, False, OK), (False, True, OK), (False, False, WARNING)]
+)
+def test_packages_that_are_compiled_at_every_start(
+    kept: bool, compiled: bool, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.pyc").touch()
+    place = tmp_path / ("torch.pyc" if compiled else "none.pyc")
+    monkeypatch.setattr(doctor, "cache_from_source", lambda origin: str(place))
+    monkeypatch.setattr("sys.dont_write_bytecode", not kept)
+    (check,) = doctor.check_bytecode()
+    assert check.status == status
+    assert (check.mend is not None) == (status == WARNING)
+
+
 def test_a_line_a_check_for_people(squeeze: Squeeze) -> None:
     lines = squeeze("doctor").stdout.splitlines()
     begun = [line for line in lines if not line.startswith(" ")]  # the others go on with one

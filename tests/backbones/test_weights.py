@@ -182,3 +182,16 @@ def test_a_file_of_another_model_is_refused_where_it_is_read(tmp_path: Path) -> 
     backbone = create_backbone(ModelConfig(backbone="vit", weights=str(tmp_path / "w.pth")), SIZE)
     with pytest.raises(SqueezeError, match=r"w\.pth do not fit this backbone: lacks"):
         backbone.network.eval()
+
+
+def test_vits_positions_are_interpolated_to_other_image_sizes(tmp_path: Path) -> None:
+    whole = vit_b_32(weights=None)
+    torch.save(whole.state_dict(), tmp_path / "w.pth")
+    backbone = create_backbone(ModelConfig(backbone="vit", weights=str(tmp_path / "w.pth")), 96)
+    positions = backbone.network.model.encoder.pos_embedding  # type: ignore[union-attr]
+    given = whole.encoder.pos_embedding.detach()
+    assert positions.shape == (1, 1 + 9, 768)
+    assert torch.equal(positions[:, 0], given[:, 0])
+    assert torch.allclose(positions[0, 5], given[0, 25], atol=1e-5)  # the middle of 3 and of 7
+    with torch.no_grad():
+        assert backbone.network(torch.randn(1, 3, 96, 96)).shape == (1, 768, 3, 3)

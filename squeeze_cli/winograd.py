@@ -11,7 +11,7 @@ A dilated convolution is one of its own on each of the grids of every d-th row a
 from __future__ import annotations
 
 from copy import deepcopy
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -53,7 +53,8 @@ def winograd_convolution(maps: Tensor, weight_ocij: Tensor) -> Tensor:
 def with_winograd(network: _Network) -> _Network:
     """A copy of a frozen float32 network, its 3×3 convolutions by Winograd's algorithm where it pays.
 
-    Parameters and buffers are shared with the original; transformed weights come in addition.
+    Parameters and buffers are shared with the original; transformed weights come in addition, each
+    when it is first used.
     """
     shared: dict[int, Any] = {id(t): t for t in (*network.parameters(), *network.buffers())}
     quick = deepcopy(network, shared)
@@ -80,13 +81,15 @@ def _pays(conv: nn.Conv2d) -> bool:
 class _FrozenConvolution(nn.Module):
     """A 3×3 convolution that is never trained: its weight is transformed once."""
 
-    weights_36co: Tensor
-
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.dilation = conv.dilation[0]
-        weights = _transform_weight(conv.weight.detach())
-        self.register_buffer("weights_36co", weights, persistent=False)
+        self.weight = conv.weight
+
+    @cached_property
+    def weights_36co(self) -> Tensor:
+        """The weight, transformed; where only the layers before this one are run, never."""
+        return _transform_weight(self.weight.detach())
 
     def forward(self, maps: Tensor) -> Tensor:
         """`[B, C, h, w]` to `[B, O, h, w]` in channels-last memory."""

@@ -19,7 +19,6 @@ _MEND = (
     "with squeeze"
 )
 
-
 # Random weights are for tests: one fixed seed, so that all runs "with random features" share them.
 RANDOM_WEIGHTS_SEED = 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -160,7 +160,7 @@ def list_images(folder: Path) -> list[FileSample]:
 
 
 def find_readable(
-    samples: Sequence[Sample], max_workers: int | None = None, known: Container[str] = ()
+    samples: Sequence[Sample], max_workers: int | None = None, known: Collection[str] = ()
 ) -> tuple[list[Sample], list[tuple[str, str]]]:
     """Decode samples in a pool of threads and part the usable from the others.
 
@@ -180,7 +180,7 @@ def find_readable(
     return usable, skipped
 
 
-def _why_unusable(sample: Sample, known: Container[str]) -> str | None:
+def _why_unusable(sample: Sample, known: Collection[str]) -> str | None:
     try:
         if not (known and _has_digest_in(sample, known)):
             sample.check()
@@ -189,7 +189,7 @@ def _why_unusable(sample: Sample, known: Container[str]) -> str | None:
     return None
 
 
-def _has_digest_in(sample: Sample, known: Container[str]) -> bool:
+def _has_digest_in(sample: Sample, known: Collection[str]) -> bool:
     try:
         return sample.digest() in known
     except UnreadableImageError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -76,7 +76,7 @@ def build_splits(
     image_size_px: int,
     seed: int,
     subset_size: int | None,
-    known: Container[str] = (),
+    known: Collection[str] = (),
 ) -> SplitSamples:
     """List a data set's samples, leave out what cannot be read, and part the rest.
 
@@ -129,7 +129,7 @@ def _create_source(
 
 
 def _choose_usable(
-    listed: Sequence[Sample], seed: int, count: int | None, known: Container[str]
+    listed: Sequence[Sample], seed: int, count: int | None, known: Collection[str]
 ) -> tuple[list[Sample], list[tuple[str, str]]]:
     """Give all usable samples, or `count` chosen by the seed; reads no more files than needed."""
     if count is None:

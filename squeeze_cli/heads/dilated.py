@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from squeeze_cli.heads.folding import fold
@@ -43,7 +44,7 @@ class DilatedConv2d(nn.Module):
             taps = [fold(tap, output_map) for tap in taps]
         if not whole:
             return F.conv2d(maps, taps[0].permute(0, 2, 1)[..., None])
-        return dilated_convolution(maps, _join(*taps), self.dilation)
+        return dilated_convolution(maps, *taps, self.dilation)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         weight = _join(self.centre, self.around)
@@ -71,12 +72,19 @@ def _join(centre: Tensor, around: Tensor) -> Tensor:
     return taps.view(len(taps), 3, 3, -1).permute(0, 3, 1, 2)
 
 
-def dilated_convolution(maps: Tensor, weight_ocij: Tensor, dilation: int) -> Tensor:
-    """`conv2d(maps, weight, padding=dilation, dilation=dilation)` for a 3×3 weight.
+def _tap(centre: Tensor, around: Tensor, i: int, j: int) -> Tensor:
+    """The weight `[O, C]` for the position i dilations below and j to the right, a view."""
+    place = 3 * i + j
+    return centre[:, 0] if place == 0 else around[:, place + 4 if place < 0 else place + 3]
+
+
+def dilated_convolution(maps: Tensor, centre: Tensor, around: Tensor, dilation: int) -> Tensor:
+    """`conv2d(maps, weight, padding=dilation, dilation=dilation)` for a 3×3 weight, differentiable once.
 
     Args:
         maps: `[B, C, h, w]`, best in channels-last memory.
-        weight_ocij: `[O, C, 3, 3]`.
+        centre: the weight's centre tap, `[O, 1, C]`.
+        around: its other eight taps, row by row, `[O, 8, C]`.
         dilation: distance of the taps, in positions.
 
     Returns:
@@ -84,64 +92,67 @@ def dilated_convolution(maps: Tensor, weight_ocij: Tensor, dilation: int) -> Ten
     """
     if torch.is_autocast_enabled(maps.device.type):  # the backward pass is not told of it
         precision = torch.get_autocast_dtype(maps.device.type)
-        maps, weight_ocij = maps.to(precision), weight_ocij.to(precision)
-    out: Tensor = _DilatedConvolution.apply(
-        maps.permute(0, 2, 3, 1).contiguous(), weight_ocij, dilation
-    )
-    return out.permute(0, 3, 1, 2)
+        maps, centre, around = maps.to(precision), centre.to(precision), around.to(precision)
+    out: Tensor = _DilatedConvolution.apply(maps.permute(2, 0, 3, 1), centre, around, dilation)
+    return out.permute(1, 3, 0, 2).contiguous(memory_format=torch.channels_last)
 
 
-def _reach(offset: int, size: int) -> tuple[slice, slice] | None:
-    """Output and input positions that a tap at `offset` connects along an axis; None if none."""
-    if abs(offset) >= size:
-        return None
-    return slice(max(0, -offset), size - max(0, offset)), slice(
-        max(0, offset), size + min(0, offset)
-    )
+def _reaches(size: int, dilation: int) -> list[tuple[int, slice, slice]]:
+    """Which output and input positions a tap -1, 0 or 1 dilations away connects along an axis.
 
-
-def _taps(h: int, w: int, dilation: int) -> list[tuple[int, int, tuple[Any, ...], tuple[Any, ...]]]:
-    """(row, column, output index, input index) of each tap that reaches anything; centre first."""
-    taps = []
-    for i, j in sorted(((i, j) for i in range(3) for j in range(3)), key=lambda t: t != (1, 1)):
-        rows, columns = _reach((i - 1) * dilation, h), _reach((j - 1) * dilation, w)
-        if rows is not None and columns is not None:
-            taps.append(
-                (i, j, (slice(None), rows[0], columns[0]), (slice(None), rows[1], columns[1]))
-            )
-    return taps
+    The tap in the middle, which connects all, is the first; one that connects none is left out.
+    """
+    apart = [(t, t * dilation) for t in (0, -1, 1) if abs(t * dilation) < size]
+    return [
+        (t, slice(max(0, -d), size - max(0, d)), slice(max(0, d), size + min(0, d)))
+        for t, d in apart
+    ]
 
 
 class _DilatedConvolution(torch.autograd.Function):
-    """Channels-last: x `[B, h, w, C]`, weight `[O, C, 3, 3]`, y `[B, h, w, O]`."""
+    """Rows first: x `[h, B, w, C]`, weights as in `dilated_convolution`, y `[h, B, w, O]`.
+
+    So the rows that a tap reaches are one block of memory, and nothing is copied but, once for the
+    three taps to the left and once for those to the right, the columns that they reach.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-        _, h, w, c = x.shape
-        taps_ijco = weight.permute(2, 3, 1, 0).contiguous()
-        y = torch.matmul(x, taps_ijco[1, 1])
-        for i, j, out_at, in_at in _taps(h, w, dilation)[1:]:
-            y[out_at] += torch.matmul(x[in_at].reshape(-1, c), taps_ijco[i, j]).view(
-                y[out_at].shape
-            )
-        ctx.save_for_backward(x, taps_ijco)
+    def forward(ctx: Any, x: Tensor, centre: Tensor, around: Tensor, dilation: int) -> Tensor:
+        h, b, w, c = x.shape
+        y = x.new_empty(h, b, w, len(centre))
+        columns_of_x = []
+        for j, columns_out, columns_in in _reaches(w, dilation):
+            x_j = x[:, :, columns_in].contiguous()
+            y_j = y if j == 0 else y.new_empty(h, b, x_j.shape[2], len(centre))
+            for i, rows_out, rows_in in _reaches(h, dilation):
+                x_ij, weight = x_j[rows_in].view(-1, c), _tap(centre, around, i, j)
+                y_ij = y_j[rows_out].view(-1, len(centre))
+                y_ij.addmm_(x_ij, weight.T, beta=0 if i == 0 else 1)
+            if j != 0:
+                y[:, :, columns_out] += y_j
+            columns_of_x.append(x_j)
+        ctx.save_for_backward(centre, around, *columns_of_x)
         ctx.dilation = dilation
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, taps_ijco = ctx.saved_tensors
-        _, h, w, c = x.shape
-        dy = dy.contiguous()
-        o = dy.shape[-1]
-        need_x, need_weight = ctx.needs_input_grad[:2]
-        dx = torch.matmul(dy, taps_ijco[1, 1].T) if need_x else None
-        dweight = x.new_zeros(3, 3, o, c) if need_weight else None
-        for i, j, out_at, in_at in _taps(h, w, ctx.dilation):
-            centre = (i, j) == (1, 1)
-            dy_tap = dy[out_at].reshape(-1, o)
-            if dweight is not None:
-                torch.mm(dy_tap.T, x[in_at].reshape(-1, c), out=dweight[i, j])
-            if dx is not None and not centre:
-                dx[in_at] += torch.mm(dy_tap, taps_ijco[i, j].T).view(dx[in_at].shape)
-        return dx, dweight.permute(2, 3, 0, 1) if dweight is not None else None, None
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        centre, around, *columns_of_x = ctx.saved_tensors
+        h, b, w, o = dy.shape
+        dx = dy.new_empty(h, b, w, centre.shape[2]) if ctx.needs_input_grad[0] else None
+        d_centre, d_around = torch.empty_like(centre), torch.zeros_like(around)
+        for (j, columns_out, columns_in), x_j in zip(
+            _reaches(w, ctx.dilation), columns_of_x, strict=True
+        ):
+            dy_j = dy[:, :, columns_out].contiguous()
+            dx_j = dx if j == 0 or dx is None else torch.empty_like(x_j)
+            for i, rows_out, rows_in in _reaches(h, ctx.dilation):
+                dy_ij, x_ij = dy_j[rows_out].view(-1, o), x_j[rows_in].view(-1, x_j.shape[3])
+                torch.mm(dy_ij.T, x_ij, out=_tap(d_centre, d_around, i, j))
+                if dx_j is not None:
+                    dx_ij, weight = dx_j[rows_in].view(x_ij.shape), _tap(centre, around, i, j)
+                    dx_ij.addmm_(dy_ij, weight, beta=0 if i == 0 else 1)
+            if j != 0 and dx is not None:
+                dx[:, :, columns_in] += dx_j
+        return dx, d_centre, d_around, None

@@ -39,12 +39,11 @@ class DilatedConv2d(nn.Module):
     def forward(self, maps: Tensor, output_map: AffineMap | None = None) -> Tensor:
         """Convolve features `[B, C, h, w]`, or with `output_map` what `append_ones` gives."""
         whole = self.dilation < max(maps.shape[-2:])
-        taps: list[Tensor] = [self.centre, self.around] if whole else [self.centre]
-        if output_map is not None:
-            taps = [fold(tap, output_map) for tap in taps]
+        centre: Tensor = self.centre if output_map is None else fold(self.centre, output_map)
         if not whole:
-            return F.conv2d(maps, taps[0].permute(0, 2, 1)[..., None])
-        return dilated_convolution(maps, *taps, self.dilation)
+            return F.conv2d(maps, centre.permute(0, 2, 1)[..., None])
+        around: Tensor = self.around if output_map is None else fold(self.around, output_map)
+        return dilated_convolution(maps, centre, around, self.dilation)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         weight = _join(self.centre, self.around)
@@ -153,6 +152,6 @@ class _DilatedConvolution(torch.autograd.Function):
                 if dx_j is not None:
                     dx_ij, weight = dx_j[rows_in].view(x_ij.shape), _tap(centre, around, i, j)
                     dx_ij.addmm_(dy_ij, weight, beta=0 if i == 0 else 1)
-            if j != 0 and dx is not None:
+            if j != 0 and dx is not None and dx_j is not None:
                 dx[:, :, columns_in] += dx_j
         return dx, d_centre, d_around, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,8 @@ def resolve_config(kind: str, flags: Mapping[str, Any]) -> ExperimentConfig:
         config = _with_value(config, _FLAGS[parameter].target, value)
     if flags.get("remote_queue"):  # an agent's task is a ClearML task
         config = _with_value(config, "logger.use_clearml", True)
+    elif config.logger.use_clearml and "logger__clearml_offline" not in given and _sdk_is_offline():
+        config = _with_value(config, "logger.clearml_offline", True)
     config = resolve_defaults(config)
     validate(config)
     _refuse_meaningless(config, given)
@@ -86,6 +89,12 @@ def _value_at(config: ExperimentConfig, target: str) -> Any:
     for part in target.split("."):
         value = getattr(value, part)
     return value
+
+
+def _sdk_is_offline() -> bool:
+    """What CLEARML_OFFLINE_MODE says, as ClearML reads it."""
+    given = os.environ.get("CLEARML_OFFLINE_MODE", "").strip().lower()
+    return given not in ("", "0", "false", "no", "off", "n", "f")
 
 
 def _spelling(flag: Flag) -> str:

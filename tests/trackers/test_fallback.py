@@ -111,6 +111,30 @@ def test_dry_run_shows_the_resolved_logger_and_no_secret(squeeze: Squeeze, tmp_p
     assert SECRET not in shown.stdout + shown.stderr
 
 
+@pytest.mark.parametrize(
+    ("said", "flags", "offline"),
+    [
+        ("1", (), True),
+        ("true", (), True),
+        ("1", ("--no-clearml-offline",), False),
+        ("0", (), False),
+        ("", (), False),
+        ("0", ("--clearml-offline",), True),
+        ("1", ("--remote-queue", "q"), False),
+    ],
+)
+def test_the_variable_of_clearml_for_offline_counts(
+    squeeze: Squeeze,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    flags: tuple[str, ...],
+    offline: bool,
+) -> None:
+    monkeypatch.setenv("CLEARML_OFFLINE_MODE", said)
+    shown = squeeze(*RUN, *flags, "--dry-run", "--json")
+    assert json.loads(shown.stdout)["logger"]["clearml_offline"] is offline
+
+
 def test_without_tensorboard_there_are_no_events(squeeze: Squeeze, tmp_path: Path) -> None:
     squeeze(*(a for a in RUN if a != "--use-clearml"), "--no-tensorboard")
     assert not (tmp_path / "runs" / "it" / "tensorboard").exists()

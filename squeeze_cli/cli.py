@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
 import re
@@ -157,11 +158,28 @@ def _with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:
                 traceback.print_exc()
             print_error(str(error))
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # `squeeze compare | head`: typer ends it in silence
+                raise
+            _say_where(error, bool(kwargs.get("verbose")))
+            raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            print_error("interrupted; a stopped training goes on with --resume.")
+            trains = function.__name__ in ("train", "baseline")
+            print_error("interrupted" + ("; --resume goes on." if trains else "."))
             raise typer.Exit(130) from None
 
     return command
+
+
+def _say_where(error: OSError, verbose: bool) -> None:
+    """A disk that is full, a folder that cannot be written: what, and where."""
+    if verbose:
+        import traceback
+
+        traceback.print_exc()
+    places = [str(place) for place in (error.filename2, error.filename) if place]
+    what = " ".join((error.strerror or str(error)).split())
+    print_error(f"{places[0]}: {what}." if places else f"{what} (--verbose tells where).")
 
 
 for _name, _summary in COMMANDS.items():

@@ -29,6 +29,7 @@ from types import ModuleType
 from typing import Any
 
 from squeeze_cli.memory import keep_freed_memory
+from squeeze_cli.threads import share_cores
 
 # Imported by torch or torchvision, and by nothing that is used here.
 NEVER_LOOKED_INTO = (
@@ -48,12 +49,13 @@ COLLECT_AFTER = 20_000
 def quick_imports() -> Iterator[None]:
     """For the imports of a command that works with torch until its process ends.
 
-    Also sets the process's memory for that work. Within the block nothing is collected: importing
-    makes millions of objects that stay to the end, and the collector would go over them again and
-    again and find nothing, an eighth of the time that the imports take. After it the collector
+    Also sets the process's memory and threads for that work. Within the block nothing is collected:
+    importing makes millions of objects that stay to the end, and the collector would go over them
+    again and again and find nothing, an eighth of the time that the imports take. After it the collector
     leaves them alone, and looks at new objects less often.
     """
     keep_freed_memory()
+    share_cores()
     postpone_unused()
     enabled = gc.isenabled()
     gc.disable()

@@ -209,7 +209,7 @@ TRACKING_FLAGS = (
 
 OUTPUT_FLAGS = (
     Flag("json", bool, ("--json",), "Print the result as JSON on stdout.", OUTPUT),
-    Flag("quiet", bool, ("--quiet",), "Say nothing but errors.", OUTPUT),
+    Flag("quiet", bool, ("--quiet",), "Say nothing but warnings and errors.", OUTPUT),
     Flag("verbose", bool, ("--verbose",), "Say more, and show tracebacks.", OUTPUT),
     Flag("no_progress", bool, ("--no-progress",), "No progress bars.", OUTPUT),
 )  # fmt: skip

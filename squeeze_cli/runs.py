@@ -16,10 +16,11 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from squeeze_cli.config import ExperimentConfig
@@ -28,6 +29,7 @@ from squeeze_cli.files import write_text_atomically
 
 SCHEMA_VERSION = 1
 RECORD_NAME = "run.json"
+_SECTIONS = ("epochs", "metrics", "seconds", "model", "data", "quantizer", "measured")
 STATUSES = ("running", "finished", "interrupted", "failed")
 
 
@@ -77,11 +79,53 @@ class RunFolder:
         """Pictures: those made after training, and those of `squeeze show`."""
         return self.path / "figures"
 
+    @property
+    def replaced(self) -> Path:
+        """Where the run that this one replaces waits until it is sure that this one is trained."""
+        return self.path.with_name(f".{self.name}.replaced")
+
     def discard(self) -> None:
-        """Remove the folder, and the one around it where nothing else is in it."""
+        """Remove the folder, and the one around it where nothing else is in it.
+
+        What it was to replace comes back.
+        """
         shutil.rmtree(self.path)
+        if self.replaced.exists():
+            self.replaced.rename(self.path)
         with contextlib.suppress(OSError):  # other runs are there
             self.path.parent.rmdir()
+
+    def drop_replaced(self) -> None:
+        """Remove the run that this one replaces."""
+        shutil.rmtree(self.replaced, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within the block no other process trains in this folder; SqueezeError where one does.
+
+        The lock goes with the process, however that ends. Where the system has no such locks
+        (Windows, some network file systems) nothing is held.
+        """
+        try:
+            import fcntl
+        except ImportError:
+            yield
+            return
+        place = self.path / ".lock"
+        with place.open("w") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                raise SqueezeError(
+                    f"Another process is at work on {self.path}: wait for it, or choose another "
+                    "--name."
+                ) from None
+            except OSError:
+                pass
+            try:
+                yield
+            finally:
+                place.unlink(missing_ok=True)
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Write `run.json` atomically, stamped with the schema's version and the time."""
@@ -109,6 +153,11 @@ class RunFolder:
             raise SqueezeError(
                 f"{self.record_file} has schema version {record['schema_version']}, this squeeze "
                 f"reads up to {SCHEMA_VERSION}: update squeeze."
+            )
+        odd = [name for name in _SECTIONS if not isinstance(record.get(name), (dict, NoneType))]
+        if odd:
+            raise SqueezeError(
+                f"{self.record_file} is damaged (its {' and '.join(odd)}): train the run again."
             )
         return record
 
@@ -144,12 +193,22 @@ def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
             )
         if not (path / RECORD_NAME).exists() and any(path.iterdir()):
             raise UsageError(f"{path} is no run's folder: choose another --name.")
-        shutil.rmtree(path)
+        _put_aside(RunFolder(path))
     try:
         path.mkdir(parents=True)
     except OSError as error:
         raise SqueezeError(f"Cannot make {path}: {error.strerror}; check --output-dir.") from None
     return RunFolder(path)
+
+
+def _put_aside(run: RunFolder) -> None:
+    """Make room for a run that replaces `run`, which is lost only when that one is trained."""
+    with run.locked():
+        if run.replaced.exists():  # it is what was stopped before it came so far that is replaced
+            shutil.rmtree(run.path)
+        else:
+            run.path.rename(run.replaced)
+            (run.replaced / ".lock").unlink(missing_ok=True)
 
 
 def find_resumable(output_dir: Path, name: str | None) -> RunFolder:
@@ -161,12 +220,12 @@ def find_resumable(output_dir: Path, name: str | None) -> RunFolder:
         run = RunFolder(output_dir / name)
         if not run.record_file.exists():
             raise UsageError(f"There is no run {run.path} to resume: leave --resume out.")
-        if run.read_record()["status"] == "finished":
+        if run.read_record().get("status") == "finished":
             raise UsageError(f"{run.path} is finished: nothing to resume; --overwrite starts anew.")
         return run
     unfinished = [
         run for run, record in read_runs([output_dir])
-        if isinstance(record, dict) and record["status"] != "finished"
+        if isinstance(record, dict) and record.get("status") != "finished"
     ]  # fmt: skip
     if not unfinished:
         raise UsageError(f"There is no unfinished run in {output_dir} to resume.")
@@ -191,6 +250,8 @@ def read_runs(
             raise SqueezeError(f"There is no folder {folder}: give a run's folder or one of runs.")
         records = [folder / RECORD_NAME] if (folder / RECORD_NAME).exists() else []
         for record_file in records or sorted(folder.rglob(RECORD_NAME)):
+            if any(part.startswith(".") for part in record_file.relative_to(folder).parts):
+                continue
             found[record_file.parent.resolve()] = RunFolder(record_file.parent)
     runs: list[tuple[RunFolder, dict[str, Any] | SqueezeError]] = []
     for _, run in sorted(found.items()):

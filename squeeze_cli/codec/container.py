@@ -202,7 +202,9 @@ class CodesFile:
             yield self.names[part], self.read(part)
 
     def _damaged(self, error: DamagedCodesError) -> DamagedCodesError:
-        return DamagedCodesError(f"{self.path} is damaged ({error}): make it again.")
+        return DamagedCodesError(
+            f"{self.path} is damaged, or no codes file ({error}): make it again."
+        )
 
 
 def _to_metadata(header: CodesHeader) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +42,7 @@ def run_command(kind: str, flags: Mapping[str, Any]) -> None:
     from squeeze_cli.importing import quick_imports
     from squeeze_cli.reports.drawing import DrawingProcess
 
-    with DrawingProcess() as drawing:
+    with run.locked(), DrawingProcess() as drawing:
         with quick_imports():
             from squeeze_cli.training.fit import fit_experiment
 
@@ -52,7 +53,9 @@ def run_command(kind: str, flags: Mapping[str, Any]) -> None:
     from squeeze_cli.reports.tables import result_table
 
     reporter.show(result_table(record))
-    reporter.show(f"Run folder: {run.path}\nCompare:    squeeze compare {config.output_dir}")
+    reporter.show(
+        f"Run folder: {run.path}\nCompare:    squeeze compare {shlex.quote(config.output_dir)}"
+    )
 
 
 def _send_away(config: ExperimentConfig, flags: Mapping[str, Any], reporter: Reporter) -> None:

@@ -176,11 +176,19 @@ def find_readable(
     with ThreadPoolExecutor(max_workers) as pool:
         reasons = list(pool.map(lambda sample: _why_unusable(sample, known), samples))
     usable = [sample for sample, why in zip(samples, reasons, strict=True) if why is None]
-    skipped = [(s.name, why) for s, why in zip(samples, reasons, strict=True) if why is not None]
+    skipped = [
+        (s.name.encode(errors="backslashreplace").decode(), why)
+        for s, why in zip(samples, reasons, strict=True)
+        if why is not None
+    ]
     return usable, skipped
 
 
 def _why_unusable(sample: Sample, known: Collection[str]) -> str | None:
+    try:
+        sample.name.encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
     try:
         if not (known and _has_digest_in(sample, known)):
             sample.check()

@@ -53,6 +53,8 @@ def decode_codes(
         SqueezeError: a file is damaged or another run's, or no run is found.
         UsageError: `out` holds something else.
     """
+    if out.resolve() == path.resolve():
+        raise UsageError(f"{out} holds the codes that are to be decoded: choose another --out.")
     paths = _code_files(path)
     codec = load_codec(run or _find_run(path), choose_device(device))
     codec.require_codes()

@@ -18,6 +18,9 @@ from squeeze_cli.files import replacing, write_text_atomically
 MANIFEST_NAME = "manifest.json"
 FORMAT = "squeeze-embeddings"
 VERSION = 1
+_IN_WORDS = {
+    "run_digest": "training of the run", "names_digest": "list of images", "source": "source",
+}  # fmt: skip
 
 
 class ShardedOutput:
@@ -39,12 +42,9 @@ class ShardedOutput:
         found = _read(folder / MANIFEST_NAME)
         if found is None and folder.is_dir() and any(folder.iterdir()):
             raise UsageError(f"{folder} holds other files: choose another --out.")
+        self._replaced = found if overwrite else None
         if found is not None and not overwrite:
             self._take_up(found)
-        elif found is not None:
-            for shard in found.get("shards", []):
-                (folder / Path(shard["file"]).name).unlink(missing_ok=True)
-            (folder / MANIFEST_NAME).unlink()
 
     @property
     def images(self) -> int:
@@ -60,20 +60,20 @@ class ShardedOutput:
         self, names: Sequence[str], write: Callable[[Path], object], sums: dict[str, float]
     ) -> None:
         """Write the next shard by `write(path)`; `sums` are kept with it, to be added up."""
+        self._clear()
         name = f"{self._identity['content']}-{len(self.shards):05d}.safetensors"
         path = self.folder / name
         with replacing(path) as temporary:
             write(temporary)
-        with path.open("rb") as file:  # by pieces: a shard may be large
-            digest = file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
         self.shards.append(
-            {"file": name, "bytes": path.stat().st_size, "blake2b": digest,
+            {"file": name, "bytes": path.stat().st_size, "blake2b": _digest(path),
              "names": list(names), "sums": sums}
         )  # fmt: skip
         self._write()
 
     def finish(self) -> None:
         """Say that all is there."""
+        self._clear()
         self.complete = True
         self._write()
 
@@ -81,18 +81,27 @@ class ShardedOutput:
         """A sum over all shards."""
         return float(sum(shard["sums"].get(name, 0.0) for shard in self.shards))
 
+    def _clear(self) -> None:
+        """Remove what is replaced: not before there is something in its place."""
+        found, self._replaced = self._replaced, None
+        if found is not None:
+            for shard in found.get("shards", []):
+                (self.folder / Path(shard["file"]).name).unlink(missing_ok=True)
+            (self.folder / MANIFEST_NAME).unlink()
+
     def _take_up(self, found: dict[str, Any]) -> None:
         differing = [key for key, value in self._identity.items() if found.get(key) != value]
         if differing:
+            what = " and ".join(_IN_WORDS.get(key, key) for key in differing)
             raise UsageError(
-                f"{self.folder} holds something else (its {' and '.join(differing)} differ): choose "
-                "another --out, or --overwrite it."
+                f"{self.folder} holds another output (of another {what}): choose another --out, or "
+                "--overwrite it."
             )
         for shard in found["shards"]:
             path = self.folder / shard["file"]
-            if not path.exists() or path.stat().st_size != shard["bytes"]:
+            if not path.exists() or _digest(path) != shard["blake2b"]:
                 raise SqueezeError(f"{path} is missing or damaged: --overwrite makes all anew.")
-        self.shards, self.complete = found["shards"], bool(found["complete"])
+        self.shards, self.complete = found["shards"], bool(found.get("complete"))
 
     def _write(self) -> None:
         manifest = {
@@ -103,12 +112,20 @@ class ShardedOutput:
         write_text_atomically(self.folder / MANIFEST_NAME, text + "\n")
 
 
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:  # by pieces: a shard may be large
+        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest in `folder`; SqueezeError where there is none, or an unfinished one."""
     found = _read(folder / MANIFEST_NAME)
     if found is None:
-        raise SqueezeError(f"{folder} holds no {MANIFEST_NAME}: give a codes file or its folder.")
-    if not found["complete"]:
+        raise SqueezeError(
+            f"{folder} holds no {MANIFEST_NAME}: give a codes file, or a folder that `squeeze "
+            "extract-embeddings` wrote."
+        )
+    if not found.get("complete"):
         raise SqueezeError(f"{folder} is not complete: run the same extraction again to go on.")
     return found
 

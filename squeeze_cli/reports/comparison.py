@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from types import NoneType
 from typing import Any
 
 from squeeze_cli.errors import SqueezeError, UsageError
@@ -93,9 +94,14 @@ def _row(
     if isinstance(record, SqueezeError):
         return ComparisonRow(run.name, str(run.path), "broken", str(record))
     try:
-        return _read_row(run, record, baselines)
-    except (KeyError, TypeError, AttributeError) as error:
-        return ComparisonRow(run.name, str(run.path), "broken", f"{run.record_file} lacks {error}.")
+        row = _read_row(run, record, baselines)
+        _require_numbers(row)
+        return row
+    except KeyError as error:
+        problem = f"{run.record_file} lacks {error}."
+    except (TypeError, AttributeError):
+        problem = f"{run.record_file} is damaged: an entry is not what its name says."
+    return ComparisonRow(run.name, str(run.path), "broken", problem)
 
 
 def _read_row(
@@ -135,6 +141,15 @@ def _read_row(
         seconds=record["seconds"]["total"],
         seed=record["seed"],
     )
+
+
+def _require_numbers(row: ComparisonRow) -> None:
+    for field in fields(row):
+        value = getattr(row, field.name)
+        if field.type in ("float | None", "int | None") and not isinstance(
+            value, (int, float, NoneType)
+        ):
+            raise TypeError(field.name)
 
 
 def _mark_front(placed: Sequence[tuple[ComparisonRow, Any]]) -> list[ComparisonRow]:
@@ -192,7 +207,9 @@ def baseline_scores(records: Sequence[dict[str, Any]]) -> dict[Any, list[float]]
     for record in records:
         try:
             if record["kind"] == "baseline" and record["metrics"]["test"]:
-                scores.setdefault(setting(record), []).append(record["metrics"]["test"]["iou"])
+                scores.setdefault(setting(record), []).append(
+                    0.0 + record["metrics"]["test"]["iou"]
+                )
         except (KeyError, TypeError):
             continue  # a broken record has no score; its own row says so
     return scores

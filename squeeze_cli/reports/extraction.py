@@ -26,7 +26,8 @@ def extraction_table(result: dict[str, Any]) -> Table:
         table.add_row("Ratio", _ratios(result, ""))
         table.add_row(
             "With decoder", f"{_ratios(result, '_with_decoder')}, "
-            f"{result['decoder_bytes']:,} bytes once: codebook, projection, prior"
+            f"{result['decoder_bytes']:,} bytes once: codebook, projection"
+            + (", prior" if result["coding"] == "prior" else "")
         )  # fmt: skip
     if "mse" in result:
         table.add_row(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+import zlib
+from pathlib import Path
 from typing import IO, Any
+from zipfile import BadZipFile, ZipFile
 
 import lightning.pytorch as pl
 import torch
@@ -68,9 +71,22 @@ def _copy(module: pl.LightningModule) -> dict[str, Tensor]:
     }
 
 
+def require_whole(path: Path) -> None:
+    """Raise SqueezeError where a checkpoint's checksums, which torch writes but does not read, are
+    not those of its content; FileNotFoundError where there is none."""
+    try:
+        with ZipFile(path) as archive:
+            damaged = archive.testzip() is not None
+    except (BadZipFile, EOFError, zlib.error):
+        damaged = True
+    if damaged:
+        raise SqueezeError(f"{path} is damaged: train the run again, with --overwrite.")
+
+
 def load_best(module: BaselineSegmentationModule, run: RunFolder) -> None:
     """Load the best epoch's weights into the module; SqueezeError where they are not there."""
     try:
+        require_whole(run.best_checkpoint)
         checkpoint = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)
         module.network.load_state_dict(
             {
@@ -81,6 +97,10 @@ def load_best(module: BaselineSegmentationModule, run: RunFolder) -> None:
         )
     except FileNotFoundError:
         raise SqueezeError(f"{run.path} holds no checkpoint: train it to the end first.") from None
-    except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise anything
-        reason = " ".join(str(error).split())[:200]
-        raise SqueezeError(f"{run.best_checkpoint} cannot be loaded ({reason}).") from None
+    except SqueezeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - unpickling another's bytes can raise anything
+        reason = " ".join(str(error).split())[:100]
+        raise SqueezeError(
+            f"{run.best_checkpoint} is no checkpoint of this run ({reason}): train it again."
+        ) from None

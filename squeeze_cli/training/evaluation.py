@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.config import ExperimentConfig
 from squeeze_cli.config_files import load_experiment
 from squeeze_cli.console import Reporter
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.build import build_network
@@ -74,12 +75,20 @@ def load_run(
 def require_finished(folder: RunFolder) -> tuple[dict[str, Any], ExperimentConfig]:
     """Record and configuration of a finished run; SqueezeError for one that is not."""
     record = folder.read_record()
-    if record["status"] != "finished":
+    status = record.get("status")
+    if status is None or (status == "finished" and not record.get("model")):
+        raise SqueezeError(f"{folder.record_file} is not whole: train the run again.")
+    if status != "finished":
+        command = "baseline" if record.get("kind") == "baseline" else "train"
         raise SqueezeError(
-            f"{folder.path} is {record['status']}, not finished: `squeeze train --resume --name "
-            f"{folder.name}` goes on with it."
+            f"{folder.path} is {status}, not finished: `squeeze {command} --resume "
+            f"--output-dir {quote(str(folder.path.parent))} --name {quote(folder.name)}` goes on "
+            "with it."
         )
-    return record, load_experiment(folder.config_file, None)
+    try:
+        return record, load_experiment(folder.config_file, None)
+    except UsageError as error:  # of a file of ours it is no wrong usage
+        raise SqueezeError(f"{error} The run needs its own: train it again.") from None
 
 
 def reconfigured(folder: RunFolder, flags: Mapping[str, Any]) -> ExperimentConfig:
@@ -88,8 +97,7 @@ def reconfigured(folder: RunFolder, flags: Mapping[str, Any]) -> ExperimentConfi
     A data folder takes the place of synthetic images. Raises SqueezeError where the folder is no
     run's.
     """
-    folder.read_record()  # says best what is wrong with a folder that is no run's
-    config = load_experiment(folder.config_file, None)
+    _, config = require_finished(folder)
     for name, value in flags.items():
         section, _, field = name.partition("__")
         if field and value is not None:

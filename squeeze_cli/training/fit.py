@@ -29,7 +29,7 @@ from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers import Trackers, open_trackers
 from squeeze_cli.training.build import build_network
 from squeeze_cli.training.callbacks import RecordKeeper, TrainingProgress
-from squeeze_cli.training.checkpoints import Checkpoints, load_best
+from squeeze_cli.training.checkpoints import Checkpoints, load_best, require_whole
 from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.figures import save_figures
 from squeeze_cli.training.initialize import initialize_network
@@ -183,13 +183,16 @@ def _run_stages(
     record["data"] = describe_data(config, experiment.splits)
     record["model"] = describe_model(config, experiment.backbone, network)
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
-    if checkpoint is None:
+    if checkpoint is not None:
+        require_whole(checkpoint)
+    else:
         states = sources.states("train", batch, training.seed, experiment.device)
         images = len(experiment.splits.train)
         initialize_network(network, states, images, batch, training.seed)
     grid = feature_grid(experiment)
     record["quantizer"] = describe_quantizer(config, network, grid)
     save("running")
+    run.drop_replaced()
 
     def update(fitted: BaselineSegmentationModule) -> None:
         record["history"] = plain(fitted.history)

@@ -141,6 +141,62 @@ def test_an_existing_name_is_not_overwritten_unasked(squeeze: Squeeze, tmp_path:
     squeeze("train", "--resume", "--name", "it", code=2)  # finished
 
 
+def test_what_is_overwritten_is_lost_only_when_the_new_run_is_trained(
+    squeeze: Squeeze, tmp_path: Path
+) -> None:
+    squeeze("baseline", *TINY, "--name", "it", "--quiet")
+    record = (tmp_path / "runs/it/run.json").read_bytes()
+    (tmp_path / "oxford-iiit-pet").write_text("a file where the folder should be")
+    wrong = ("--model", "efficientnet-lite0", "--data-dir", ".", "--name", "it", "--overwrite")
+    squeeze("train", *wrong, code=1)
+    assert (tmp_path / "runs/it/run.json").read_bytes() == record
+    # Killed after it was put aside: what comes next replaces the same run.
+    (tmp_path / "runs/it").rename(tmp_path / "runs/.it.replaced")
+    (tmp_path / "runs/it").mkdir()
+    assert "no folder" not in squeeze("compare", "runs", code=None).stdout
+    squeeze("train", *wrong, code=1)
+    assert (tmp_path / "runs/it/run.json").read_bytes() == record
+    squeeze("baseline", *TINY, "--name", "it", "--overwrite")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["it"]
+
+
+def test_a_run_has_one_process(squeeze_executable: Squeeze, tmp_path: Path) -> None:
+    squeeze_executable("baseline", *TINY, "--name", "it", "--quiet")
+    assert not (tmp_path / "runs/it/.lock").exists()
+    with RunFolder(tmp_path / "runs" / "it").locked():
+        for arguments in ((*TINY, "--name", "it", "--overwrite"),):
+            refused = squeeze_executable("baseline", *arguments, code=1)
+            assert "at work on runs/it" in refused.stderr
+    assert RunFolder(tmp_path / "runs" / "it").read_record()["status"] == "finished"
+
+
+def test_places_that_cannot_be_written_are_one_line(squeeze: Squeeze, tmp_path: Path) -> None:
+    squeeze("baseline", *TINY, "--name", "it", "--quiet")
+    (tmp_path / "file").touch()
+    for arguments in (
+        ("compare", "runs", "--csv", "file/a.csv"),
+        ("train", *TINY, "--cache-dir", "file"),
+        ("train", *TINY, "--name", "n" * 300),
+        ("extract-embeddings", "runs/it", "--format", "features", "--out", "file/out"),
+    ):
+        said = squeeze(*arguments, code=1).stderr.splitlines()
+        assert len([line for line in said if line.startswith("Error: ")]) == 1
+        assert not any("Traceback" in line for line in said)
+
+
+def test_the_mend_of_an_unfinished_run_names_its_folder(squeeze: Squeeze, tmp_path: Path) -> None:
+    RunFolder(tmp_path / "my runs" / "it").write_record({"kind": "baseline", "status": "failed"})
+    told = squeeze("evaluate", "my runs/it", code=1).stderr
+    assert "squeeze baseline --resume --output-dir 'my runs' --name it" in told
+
+
+def test_damaged_records_are_told(squeeze: Squeeze, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "it")
+    for record in ({}, {"status": "finished"}, {"status": "finished", "model": 3}):
+        run.write_record(record)
+        assert "run.json is" in squeeze("evaluate", "it", code=1).stderr
+
+
 def test_automatic_names_are_numbered(squeeze: Squeeze, tmp_path: Path) -> None:
     for _ in range(2):
         squeeze("baseline", *TINY)

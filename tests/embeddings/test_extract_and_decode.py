@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -244,6 +245,50 @@ def test_mistakes_are_told(squeeze: Squeeze, trained: Path, tmp_path: Path) -> N
     )
     assert "damaged" in damaged.stderr
     assert not list((tmp_path / "m").glob("*")) if (tmp_path / "m").exists() else True
+
+
+def test_damage_costs_nothing_else(squeeze: Squeeze, trained: Path, tmp_path: Path) -> None:
+    """Damaged codes are made again, and take nothing with them that was decoded before."""
+    run = str(trained / "runs" / "q")
+    squeeze("extract-embeddings", run, "--out", "codes")
+    squeeze("decode", "codes", "--run", run, "--to", "features", "--out", "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    same = ("decode", "codes", "--run", run, "--to", "features", "--out", "codes", "--overwrite")
+    assert "another --out" in squeeze(*same, code=2).stderr
+    shard = tmp_path / "codes" / "codes-00000.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-3] ^= 16
+    shard.write_bytes(content)
+    again = ("decode", "codes", "--run", run, "--to", "features", "--out", "out", "--overwrite")
+    assert "damaged" in squeeze(*again, code=1).stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert "--overwrite" in squeeze("extract-embeddings", run, "--out", "codes", code=1).stderr
+    squeeze("extract-embeddings", run, "--out", "codes", "--overwrite")
+    squeeze(*again)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_damaged_checkpoint_is_noticed(squeeze: Squeeze, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "runs" / "q", tmp_path / "q")
+    checkpoint = tmp_path / "q" / "checkpoints" / "best.ckpt"
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(content)
+    assert "best.ckpt is damaged" in squeeze("evaluate", "q", code=1).stderr
+    checkpoint.write_bytes(content[: len(content) // 2])
+    assert "best.ckpt is damaged" in squeeze("evaluate", "q", code=1).stderr
+
+
+def test_names_that_are_no_text_are_skipped(
+    squeeze: Squeeze, trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    for name in (b"good.png", b"bad\xff.png"):
+        Image.new("RGB", (70, 70)).save(tmp_path / "images" / "it.png")
+        (tmp_path / "images" / "it.png").rename(tmp_path / "images" / os.fsdecode(name))
+    done = squeeze("extract-embeddings", str(trained / "runs" / "q"), "--images", "images")
+    assert "not UTF-8" in done.stderr
+    assert "of images" in done.stdout
 
 
 def test_codes_of_another_run_are_refused(trained: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +96,25 @@ def test_broken_and_unfinished_runs_are_listed_as_such(squeeze: Squeeze, tmp_pat
     assert statuses == {
         "good": "finished", "stopped": "interrupted", "failed": "failed",
         **dict.fromkeys(BROKEN, "broken"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [("metrics", "test", {"iou": "high", "accuracy": 0.9}), ("seconds", "total", "long")],
+)
+def test_a_record_of_other_types_stops_no_comparison(
+    squeeze: Squeeze, tmp_path: Path, section: str, name: str, value: Any
+) -> None:
+    write(tmp_path / "runs", "good", record(0.5))
+    odd = record(0.5)
+    odd[section][name] = value
+    write(tmp_path / "runs", "odd", odd)
+    odd["kind"] = "baseline"
+    write(tmp_path / "runs", "odd-baseline", odd)
+    rows = json.loads(squeeze("compare", "runs", "--json").stdout)["runs"]
+    assert {r["name"]: r["status"] for r in rows} == {
+        "good": "finished", "odd": "broken", "odd-baseline": "broken",
     }  # fmt: skip
 
 

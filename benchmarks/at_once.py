@@ -1,0 +1,64 @@
+"""What a training takes alone, and two that start at once on the same cores.
+
+    python -m benchmarks.at_once --data-dir DIR
+
+Waiting threads that keep their cores cost most here (`squeeze_cli/threads.py`). Each way is timed
+with the rounds that squeeze sets, and with those that libgomp has by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.machine import describe_machine
+from squeeze_cli.threads import ROUNDS
+
+_LIBGOMP = "300000"
+
+
+def main() -> None:
+    """Time each way once, after a training that fills the store."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", default="data")
+    parser.add_argument("--model", default="efficientnet-lite0")
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=6)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "-m", "squeeze_cli", "train", "--model", options.model,
+            "--subset-size", str(options.images), "--epochs", str(options.epochs), "--overwrite",
+            "--data-dir", options.data_dir, "--cache-dir", f"{folder}/cache", "--quiet",
+            "--output-dir", f"{folder}/runs",
+        ]  # fmt: skip
+        _seconds(command, 1, ROUNDS)
+        for name, rounds in (("squeeze", ROUNDS), ("libgomp's own", _LIBGOMP)):
+            alone, both = (_seconds(command, count, rounds) for count in (1, 2))
+            print(f"{name:14} alone {alone:5.1f} s, two at once {both:5.1f} s")  # noqa: T201
+    print(describe_machine())  # noqa: T201
+
+
+def _seconds(command: list[str], count: int, rounds: str) -> float:
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    start = time.perf_counter()
+    processes = [
+        subprocess.Popen(
+            [*command, "--name", f"run-{number}"],
+            env={**environment, "GOMP_SPINCOUNT": rounds},
+            cwd=Path(__file__).parents[1],
+        )
+        for number in range(count)
+    ]
+    if any([process.wait() for process in processes]):
+        raise SystemExit("A training failed.")
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -40,8 +40,8 @@ def main() -> None:
         _seconds(command, 1, ROUNDS)
         for name, rounds in (("squeeze", ROUNDS), ("libgomp's own", _LIBGOMP)):
             alone, both = (_seconds(command, count, rounds) for count in (1, 2))
-            print(f"{name:14} alone {alone:5.1f} s, two at once {both:5.1f} s")  # noqa: T201
-    print(describe_machine())  # noqa: T201
+            print(f"{name:14} alone {alone:5.1f} s, two at once {both:5.1f} s")
+    print(describe_machine())
 
 
 def _seconds(command: list[str], count: int, rounds: str) -> float:
@@ -55,7 +55,8 @@ def _seconds(command: list[str], count: int, rounds: str) -> float:
         )
         for number in range(count)
     ]
-    if any([process.wait() for process in processes]):
+    codes = [process.wait() for process in processes]
+    if any(codes):
         raise SystemExit("A training failed.")
     return time.perf_counter() - start
 

@@ -37,7 +37,7 @@ class SegmentationMetrics(MulticlassConfusionMatrix):
 
     def summary(self) -> dict[str, Any]:
         """`iou` (mean), `accuracy` (pixels) and `per_class_iou` (None for absent classes)."""
-        matrix = self.compute().double().cpu()
+        matrix = self.compute().cpu().double()  # not every device has float64
         hits = matrix.diag()
         union = matrix.sum(dim=0) + matrix.sum(dim=1) - hits
         present = union > 0
@@ -74,7 +74,7 @@ class CodebookUsage(Metric):
         """For each level: `usage`, the share of codes used at all, and `perplexity`, 2^entropy."""
         usage, perplexity = [], []
         for level_counts in self.counts():
-            counts = level_counts.double()
+            counts = level_counts.cpu().double()
             shares = counts / counts.sum().clamp_min(1)
             usage.append(float((counts > 0).double().mean()))
             perplexity.append(float(torch.special.entr(shares).sum().exp()))

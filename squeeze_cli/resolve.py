@@ -93,7 +93,8 @@ def _value_at(config: ExperimentConfig, target: str) -> Any:
 
 def _sdk_is_offline() -> bool:
     """What CLEARML_OFFLINE_MODE says, as ClearML reads it."""
-    given = os.environ.get("CLEARML_OFFLINE_MODE", "").strip().lower()
+    names = ("CLEARML_OFFLINE_MODE", "TRAINS_OFFLINE_MODE")
+    given = next((os.environ[name] for name in names if name in os.environ), "").strip().lower()
     return given not in ("", "0", "false", "no", "off", "n", "f")
 
 

@@ -79,7 +79,7 @@ def read_layout(file: BinaryIO) -> Layout:
         header = json.loads(prefix[LENGTH_BYTES:])
         metadata = {str(k): str(v) for k, v in header.pop("__metadata__").items()}
         tensors = {str(name): _entry(entry, len(prefix)) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError):
         raise DamagedCodesError("the header is no safetensors header of codes") from None
     if max((end for _, _, _, end in tensors.values()), default=len(prefix)) != size:
         raise DamagedCodesError("truncated, or longer than its header says")

@@ -55,11 +55,12 @@ class Preprocessing:
         batch, side_px = len(pixels), pixels.shape[1]
         # One multiplication and one subtraction, rounded the same on every machine; by whole rows
         # of pixels, since three numbers at a time are slow.
-        std = torch.tensor(IMAGENET_STD, dtype=torch.float64, device=pixels.device)
-        mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float64, device=pixels.device)
+        std = torch.tensor(IMAGENET_STD, dtype=torch.float64)
+        mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float64)
+        scale, shift = ((1 / (255 * std)).float(), (mean / std).float())
         rows = pixels.view(batch, side_px, -1).float()
-        rows *= (1 / (255 * std)).float().repeat(side_px)
-        rows -= (mean / std).float().repeat(side_px)
+        rows *= scale.repeat(side_px).to(pixels.device)
+        rows -= shift.repeat(side_px).to(pixels.device)
         return rows.view(pixels.shape).permute(0, 3, 1, 2)
 
     def mask(self, mask: Image.Image) -> Tensor:

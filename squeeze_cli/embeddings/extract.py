@@ -91,7 +91,8 @@ def _identity(codec: RunCodec, stream: ImageStream, content: str, coding: str) -
         "run": codec.folder.name,
         "run_digest": codec.record["digest"],
         "source": stream.source,
-        "names_digest": stream.digest,
+        "images_digest": stream.digest,
+        "precision": codec.config.training.precision,
         "coding": coding if content == "codes" else None,
         "dtype": "float32" if content != "codes" else None,
         "space": codec.space,
@@ -141,8 +142,8 @@ def _extract(codec: RunCodec, state: Tensor, content: str) -> tuple[np.ndarray, 
     error = (decoded - maps).square().mean(dim=1)
     cosine = torch.nn.functional.cosine_similarity(decoded, maps, dim=1)
     sums = {
-        "squared_error": float(error.double().sum()),
-        "cosine": float(cosine.double().sum()),
+        "squared_error": float(error.cpu().double().sum()),
+        "cosine": float(cosine.cpu().double().sum()),
         "vectors": float(error.numel()),
     }
     if content == "codes":

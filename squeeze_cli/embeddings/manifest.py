@@ -7,6 +7,7 @@ says `complete` when all is there. docs/codes-format.md has the fields.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from hashlib import blake2b, file_digest
 from pathlib import Path
@@ -19,8 +20,10 @@ MANIFEST_NAME = "manifest.json"
 FORMAT = "squeeze-embeddings"
 VERSION = 1
 _IN_WORDS = {
-    "run_digest": "training of the run", "names_digest": "list of images", "source": "source",
+    "run_digest": "training of the run", "images_digest": "images", "source": "source",
 }  # fmt: skip
+# What is written here, whole or as `replacing` begins it.
+_OWN = re.compile(r"(codes|quantized|features)-\d{5,}\.safetensors|\..+\.part")
 
 
 class ShardedOutput:
@@ -39,12 +42,15 @@ class ShardedOutput:
         self._identity = {"format": FORMAT, "version": VERSION, **identity}
         self.shards: list[dict[str, Any]] = []
         self.complete = False
-        found = _read(folder / MANIFEST_NAME)
-        if found is None and folder.is_dir() and any(folder.iterdir()):
-            raise UsageError(f"{folder} holds other files: choose another --out.")
-        self._replaced = found if overwrite else None
-        if found is not None and not overwrite:
-            self._take_up(found)
+        self._overwrite = overwrite
+        if not (folder / MANIFEST_NAME).exists():
+            if any(not _OWN.fullmatch(path.name) for path in _listed(folder)):
+                raise UsageError(f"{folder} holds other files: choose another --out.")
+        elif not overwrite:
+            self._take_up(read_any_manifest(folder))
+        for part in _listed(folder):  # of one that was killed
+            if part.suffix == ".part" and _OWN.fullmatch(part.name):
+                part.unlink(missing_ok=True)
 
     @property
     def images(self) -> int:
@@ -83,18 +89,19 @@ class ShardedOutput:
 
     def _clear(self) -> None:
         """Remove what is replaced: not before there is something in its place."""
-        found, self._replaced = self._replaced, None
-        if found is not None:
-            for shard in found.get("shards", []):
-                (self.folder / Path(shard["file"]).name).unlink(missing_ok=True)
-            (self.folder / MANIFEST_NAME).unlink()
+        if self._overwrite:
+            (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
+            for path in _listed(self.folder):
+                if _OWN.fullmatch(path.name):
+                    path.unlink()
+        self._overwrite = False
 
     def _take_up(self, found: dict[str, Any]) -> None:
         differing = [key for key, value in self._identity.items() if found.get(key) != value]
         if differing:
             what = " and ".join(_IN_WORDS.get(key, key) for key in differing)
             raise UsageError(
-                f"{self.folder} holds another output (of another {what}): choose another --out, or "
+                f"{self.folder} holds another output (with other {what}): choose another --out, or "
                 "--overwrite it."
             )
         for shard in found["shards"]:
@@ -119,20 +126,24 @@ def _digest(path: Path) -> str:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest in `folder`; SqueezeError where there is none, or an unfinished one."""
-    found = _read(folder / MANIFEST_NAME)
-    if found is None:
+    if not (folder / MANIFEST_NAME).exists():
         raise SqueezeError(
             f"{folder} holds no {MANIFEST_NAME}: give a codes file, or a folder that `squeeze "
             "extract-embeddings` wrote."
         )
+    found = read_any_manifest(folder)
     if not found.get("complete"):
         raise SqueezeError(f"{folder} is not complete: run the same extraction again to go on.")
     return found
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def read_any_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest in `folder`, of a whole output or not; SqueezeError where it is damaged."""
+    path = folder / MANIFEST_NAME
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["format"] != FORMAT:

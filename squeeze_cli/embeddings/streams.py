@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
@@ -30,20 +31,26 @@ class ImageStream:
 
     Attributes:
         source: what they are, in words.
-        names: of all images, in order.
+        samples: all images, in order.
         states: from the image at a position on, batches of (names, states on the device).
     """
 
     source: str
-    names: tuple[str, ...]
+    samples: Sequence[Sample]
     states: Callable[[int], StateBatches]
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of all images, in order."""
+        return tuple(sample.name for sample in self.samples)
+
+    @cached_property
     def digest(self) -> str:
-        """Sixteen hex digits of all names, in order."""
-        return blake2b(
-            "\0".join(self.names).encode("utf-8", "surrogateescape"), digest_size=8
-        ).hexdigest()
+        """Sixteen hex digits of all names and contents, in order."""
+        content = blake2b(digest_size=8)
+        for sample in self.samples:
+            content.update(f"{sample.name}\0{sample.digest()}\0".encode())
+        return content.hexdigest()
 
 
 def split_stream(
@@ -65,7 +72,7 @@ def split_stream(
             state = batch if sources.trunk is None else sources.trunk(batch)
             yield [rest[i].name for i in positions.tolist()], state
 
-    return ImageStream(f"split {split}", tuple(s.name for s in samples), states)
+    return ImageStream(f"split {split}", samples, states)
 
 
 def folder_stream(
@@ -93,4 +100,4 @@ def folder_stream(
         ):  # fmt: skip
             yield [rest[i].name for i in positions], from_rows(torch.from_numpy(rows)).to(device)
 
-    return ImageStream("images", tuple(s.name for s in samples), states)
+    return ImageStream("images", samples, states)

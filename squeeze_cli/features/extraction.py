@@ -47,6 +47,8 @@ def run_trunk(backbone: Backbone, images: Tensor, layer: str) -> Tensor:
 def for_inference(backbone: Backbone, device: torch.device, precision: str) -> Backbone:
     """The backbone on `device` as it is quickest in `precision`: the same up to rounding."""
     backbone = backbone.to(device).to(memory_format=torch.channels_last)
+    if device.type == "cuda" and precision == "32":  # else its convolutions keep 11 bits
+        torch.backends.cudnn.allow_tf32 = False
     if device.type == "cpu" and precision == "32":  # others have their own quick ways
         return with_winograd(backbone)
     return backbone

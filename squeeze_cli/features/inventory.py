@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -96,11 +97,14 @@ def _read(folder: Path) -> Space:
     for path in folder.glob(SHARD_PATTERN):
         try:
             shard = open_shard(path)
-        except DamagedShardError:
+        except (DamagedShardError, OSError):
             continue  # the next run that uses it reports it and makes it again
         digests.update(shard.digests)
         size_px = shard.masks.shape[1]
-    files = [path.stat() for path in folder.iterdir()]
+    files = []
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a run is writing here
+            files.append(path.stat())
     return Space(
         key=folder.name,
         backbone=description.get("backbone"),

@@ -47,6 +47,8 @@ def prepare_states(
             _fill(store, [samples[i] for i in missing], [digests[i] for i in missing],
                   backbone, preprocessing, device, num_workers, reporter)  # fmt: skip
             store.refresh()
+            if store.missing(digests):  # somebody cleared the store meanwhile
+                continue
         total = sum(row_bytes(store.row(digest)) for digest in digests)
         in_memory = fits_in_memory(total)
         if in_memory:

@@ -71,7 +71,8 @@ def write_shard(
 
 
 def open_shard(path: Path) -> Shard:
-    """Map a shard; raises DamagedShardError for a file that is not whole."""
+    """Map a shard; raises DamagedShardError for a file that is not whole, OSError for one that cannot
+    be read now."""
     try:
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
@@ -81,24 +82,25 @@ def open_shard(path: Path) -> Shard:
         metadata = header["__metadata__"]
         if metadata["format"] != FORMAT:
             raise DamagedShardError(f"{path.name}: format {metadata['format']}")
+        # One map for both: each holds a file open.
+        whole: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
         shard = Shard(
             path,
             tuple(json.loads(metadata["rows"])),
             tuple(json.loads(metadata["crc32"])),
-            _map(path, 8 + header_bytes, header["states"]),
-            _map(path, 8 + header_bytes, header["masks"]),
+            _part(whole[8 + header_bytes :], header["states"]),
+            _part(whole[8 + header_bytes :], header["masks"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise DamagedShardError(f"{path.name}: {error}") from None
     if not len(shard.digests) == len(shard.crc32) == len(shard.states) == len(shard.masks):
         raise DamagedShardError(f"{path.name}: lengths differ")
     return shard
 
 
-def _map(path: Path, start: int, entry: dict[str, Any]) -> NDArray[Any]:
-    begin, _ = entry["data_offsets"]
-    dtype: np.dtype[Any] = _DTYPES[entry["dtype"]]
-    return np.memmap(path, dtype=dtype, mode="r", offset=start + begin, shape=tuple(entry["shape"]))
+def _part(content: NDArray[np.uint8], entry: dict[str, Any]) -> NDArray[Any]:
+    begin, end = entry["data_offsets"]
+    return content[begin:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
 
 
 def _row_crc32(state: NDArray[Any], mask: NDArray[np.uint8]) -> int:

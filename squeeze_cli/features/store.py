@@ -100,6 +100,11 @@ class FeatureStore:
             except DamagedShardError as error:
                 self._discard(path, str(error))
                 continue
+            except OSError as error:  # too many open files, say: the shard may be whole
+                raise SqueezeError(
+                    f"{path} cannot be read ({error.strerror}): mend that (`ulimit -n` for open "
+                    "files), take another --cache-dir, or --no-cache."
+                ) from None
             self._opened.add(path)
             for number, digest in enumerate(shard.digests):
                 self._rows.setdefault(digest, Row(shard, number))
@@ -138,7 +143,8 @@ class FeatureStore:
         self._discard(shard.path, reason)
 
     def _discard(self, path: Path, reason: str) -> None:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only store serves as well
+            path.unlink(missing_ok=True)
         self.damage.append(reason)
 
 
@@ -172,5 +178,5 @@ def _remove_stale_parts(folder: Path) -> None:
         try:
             if time.time() - part.stat().st_mtime > STALE_PART_S:
                 part.unlink()
-        except FileNotFoundError:
+        except OSError:  # gone by itself, or in a read-only store
             pass

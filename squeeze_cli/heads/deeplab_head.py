@@ -85,6 +85,7 @@ class DeepLabSegmentationHead(SegmentationHead):
 def _convolve_3x3(maps: Tensor, conv: Any) -> Tensor:
     """The convolution after the pyramid; other devices and precisions have their own quick ways."""
     plain = maps.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    plain = plain and torch.get_float32_matmul_precision() == "highest"  # else it is far off
     if plain and maps.device.type == "cpu":
         return winograd_convolution(maps, conv.weight)
     convolved: Tensor = conv(maps)

@@ -201,9 +201,11 @@ class NormalizedCodeQuantizer(ProjectedQuantizer):
 
     def _fit_output(self, vectors_nd: Tensor, bottleneck_nd: Tensor) -> None:
         """Set `from_code` to the least-squares map from code vectors back to the bottleneck."""
-        design = torch.cat([vectors_nd, torch.ones_like(vectors_nd[:, :1])], dim=1).double()
-        ridge = 1e-6 * len(design) * torch.eye(design.shape[1], device=design.device).double()
-        solution = torch.linalg.solve(design.T @ design + ridge, design.T @ bottleneck_nd.double())
+        # On the CPU: not every device has float64.
+        design = torch.cat([vectors_nd, torch.ones_like(vectors_nd[:, :1])], dim=1).cpu().double()
+        ridge = 1e-6 * len(design) * torch.eye(design.shape[1]).double()
+        target = design.T @ bottleneck_nd.cpu().double()
+        solution = torch.linalg.solve(design.T @ design + ridge, target)
         self.from_code.weight.copy_(solution[:-1].T)
         self.from_code.bias.copy_(solution[-1])
 
@@ -220,6 +222,7 @@ def principal_axes(rows_nc: Tensor, count: int) -> tuple[Tensor, Tensor]:
     centred_nc = used - used.mean(dim=0)
     kept = max(1, min(count, centred_nc.shape[1], len(centred_nc) - 1))
     covariance = centred_nc.T @ centred_nc / max(1, len(centred_nc) - 1)
+    covariance = covariance.cpu()
     if kept > len(covariance) // 8:  # else only axes that stand far above float32's rounding
         covariance = covariance.double()
     values, vectors = torch.linalg.eigh(covariance)

@@ -86,6 +86,14 @@ def test_a_damaged_byte_anywhere_is_reported(tmp_path: Path) -> None:
             CodesFile(path).read()
 
 
+def test_a_number_that_is_none_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "codes.safetensors"
+    header = b'{"__metadata__":{},"payload":{"dtype":"U8","shape":[1],"data_offsets":[0,1e999]}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"0")
+    with pytest.raises(DamagedCodesError):
+        CodesFile(path, None)
+
+
 def test_truncated_or_longer_files_are_reported(tmp_path: Path) -> None:
     _, content = make()
     path = tmp_path / "codes.safetensors"

@@ -279,6 +279,36 @@ def test_a_damaged_checkpoint_is_noticed(squeeze: Squeeze, trained: Path, tmp_pa
     assert "best.ckpt is damaged" in squeeze("evaluate", "q", code=1).stderr
 
 
+def test_other_images_of_the_same_names_are_another_output(
+    squeeze: Squeeze, trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    run, place = str(trained / "runs" / "q"), tmp_path / "images" / "a.png"
+    Image.new("RGB", (70, 70)).save(place)
+    arguments = ("extract-embeddings", run, "--images", "images", "--out", "out")
+    squeeze(*arguments)
+    squeeze(*arguments)
+    Image.new("RGB", (70, 70), (200, 10, 10)).save(place)
+    assert "with other images" in squeeze(*arguments, code=2).stderr
+    squeeze(*arguments, "--overwrite")
+
+
+def test_what_a_killed_process_left_holds_nothing_up(
+    squeeze: Squeeze, trained: Path, tmp_path: Path
+) -> None:
+    arguments = ("extract-embeddings", str(trained / "runs" / "q"), "--out", "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".codes-00000.safetensors.abc.part").write_bytes(b"half")
+    (tmp_path / "out" / "codes-00000.safetensors").write_bytes(b"of no manifest")
+    squeeze(*arguments)
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == ["codes-00000.safetensors", "manifest.json"]
+    (tmp_path / "out" / "manifest.json").write_text("{")
+    assert "--overwrite" in squeeze(*arguments, code=1).stderr
+    squeeze(*arguments, "--overwrite")
+    assert read_manifest(tmp_path / "out")["images"] == 12
+
+
 def test_names_that_are_no_text_are_skipped(
     squeeze: Squeeze, trained: Path, tmp_path: Path
 ) -> None:

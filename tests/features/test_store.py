@@ -216,6 +216,22 @@ def test_a_killed_writer_leaves_nothing_that_counts(tmp_path: Path) -> None:
     assert young.exists()  # another process may be writing it
 
 
+def test_shards_that_cannot_be_opened_now_are_kept(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    store = FeatureStore(tmp_path, KEY)
+    for image in range(12):
+        store.add([f"{image}"], *(array[:1] for array in rows(1)[1:]))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    in_use = len(list(Path("/dev/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 8, hard))
+    try:
+        with pytest.raises(SqueezeError, match="ulimit -n"):
+            FeatureStore(tmp_path, KEY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert FeatureStore(tmp_path, KEY).missing([f"{image}" for image in range(12)]) == []
+
+
 def test_float16_only_where_the_values_allow(tmp_path: Path) -> None:
     digests, states, masks = rows(2)
     write_shard(tmp_path / "small.safetensors", digests, states, masks)

@@ -8,6 +8,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from squeeze_cli.heads.adapters import ResidualAdapter
 from squeeze_cli.heads.deeplab_head import DeepLabSegmentationHead
 from squeeze_cli.heads.dilated import dilated_convolution
+from squeeze_cli.products import bf16_products
 
 
 @pytest.mark.parametrize("dilation", [1, 2, 5, 6, 9])
@@ -39,6 +40,17 @@ def test_deeplab_head_is_torchvisions() -> None:
     for head in (ours.layers, theirs):  # each draws masks of its own
         head[0].project[-1].p = 0.0
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-3, atol=1e-4)
+
+
+def test_deeplab_head_in_rounded_products_is_as_close_as_torchvisions() -> None:
+    torch.manual_seed(0)
+    theirs = DeepLabHead(16, 3).eval()
+    ours = DeepLabSegmentationHead(16, 3, theirs.state_dict()).eval()
+    x = torch.randn(2, 16, 13, 28)
+    exact = theirs(x)
+    with bf16_products():
+        errors = [float((head(x) - exact).square().mean().sqrt()) for head in (theirs, ours)]
+    assert errors[1] < 3 * errors[0] + 1e-3
 
 
 def test_deeplab_head_takes_the_pretrained_weights_that_fit() -> None:

@@ -74,7 +74,8 @@ class OneLineErrors(TyperGroup):
 
 
 def _with_hint(message: str, context: typer.Context | None) -> str:
-    line = " ".join(message.split()).rstrip(".")
+    # Values are checked by pydantic, which puts its own words first.
+    line = " ".join(message.split()).rstrip(".").replace("Value error, ", "")
     return line if context is None else f"{line} (see `{context.command_path} --help`)"
 
 

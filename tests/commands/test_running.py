@@ -73,7 +73,7 @@ def test_dry_run_prints_a_configuration_that_runs_and_does_nothing(
         (("train", "--quantizer", "rvq", "--num-quantizers", "0"), "must be 1 or more"),
         (("train", "--quantizer", "lfq", "--codebook-size", "500"), "256 or 512"),
         (("train", "--levels", "a,b"), "no list of numbers"),
-        (("train", "--quantizer", "vqq"), "not one of 'vq'"),
+        (("train", "--quantizer", "vqq"), "'--quantizer': 'vqq' is not one of 'vq'"),
         (("train", "--rounds", "3"), "--rounds (see `squeeze train --help`)"),
         (("trani",), "Did you mean 'train'? (see `squeeze --help`)"),
         (("train", "--quiet", "--verbose"), "contradict"),

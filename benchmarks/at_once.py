@@ -16,7 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.machine import describe_machine
+from rich.table import Table
+
+from benchmarks.machine import show
+from benchmarks.processes import ROOT
 from squeeze_cli.threads import ROUNDS
 
 _LIBGOMP = "300000"
@@ -25,23 +28,26 @@ _LIBGOMP = "300000"
 def main() -> None:
     """Time each way once, after a training that fills the store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", default="data")
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--model", default="efficientnet-lite0")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
+    table = Table("", "alone s", "two at once s", box=None, pad_edge=False)
+    figures: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, "-m", "squeeze_cli", "train", "--model", options.model,
             "--subset-size", str(options.images), "--epochs", str(options.epochs), "--overwrite",
-            "--data-dir", options.data_dir, "--cache-dir", f"{folder}/cache", "--quiet",
+            "--data-dir", str(options.data_dir.resolve()), "--cache-dir", f"{folder}/cache", "--quiet",
             "--output-dir", f"{folder}/runs",
         ]  # fmt: skip
         _seconds(command, 1, ROUNDS)
         for name, rounds in (("squeeze", ROUNDS), ("libgomp's own", _LIBGOMP)):
-            alone, both = (_seconds(command, count, rounds) for count in (1, 2))
-            print(f"{name:14} alone {alone:5.1f} s, two at once {both:5.1f} s")
-    print(describe_machine())
+            figures[name] = [_seconds(command, count, rounds) for count in (1, 2)]
+            table.add_row(name, *(f"{seconds:.1f}" for seconds in figures[name]))
+    show(table, figures, options.json)
 
 
 def _seconds(command: list[str], count: int, rounds: str) -> float:
@@ -51,7 +57,7 @@ def _seconds(command: list[str], count: int, rounds: str) -> float:
         subprocess.Popen(
             [*command, "--name", f"run-{number}"],
             env={**environment, "GOMP_SPINCOUNT": rounds},
-            cwd=Path(__file__).parents[1],
+            cwd=ROOT,
         )
         for number in range(count)
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from squeeze_cli.config_files import load_experiment
 from squeeze_cli.errors import UsageError
 from squeeze_cli.options import TRAIN_FLAGS, Flag
 from squeeze_cli.quantizers import QUANTIZERS
+from squeeze_cli.trackers.sdk_environment import is_on
 
 _FLAGS = {flag.parameter: flag for flag in TRAIN_FLAGS}
 _CONFIG_PARAMETERS = [
@@ -36,7 +36,11 @@ def resolve_config(kind: str, flags: Mapping[str, Any]) -> ExperimentConfig:
         config = _with_value(config, _FLAGS[parameter].target, value)
     if flags.get("remote_queue"):  # an agent's task is a ClearML task
         config = _with_value(config, "logger.use_clearml", True)
-    elif config.logger.use_clearml and "logger__clearml_offline" not in given and _sdk_is_offline():
+    elif (
+        config.logger.use_clearml
+        and "logger__clearml_offline" not in given
+        and is_on("CLEARML_OFFLINE_MODE", "TRAINS_OFFLINE_MODE")
+    ):
         config = _with_value(config, "logger.clearml_offline", True)
     config = resolve_defaults(config)
     validate(config)
@@ -89,13 +93,6 @@ def _value_at(config: ExperimentConfig, target: str) -> Any:
     for part in target.split("."):
         value = getattr(value, part)
     return value
-
-
-def _sdk_is_offline() -> bool:
-    """What CLEARML_OFFLINE_MODE says, as ClearML reads it."""
-    names = ("CLEARML_OFFLINE_MODE", "TRAINS_OFFLINE_MODE")
-    given = next((os.environ[name] for name in names if name in os.environ), "").strip().lower()
-    return given not in ("", "0", "false", "no", "off", "n", "f")
 
 
 def _spelling(flag: Flag) -> str:

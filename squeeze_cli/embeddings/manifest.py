@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,12 @@ _IN_WORDS = {
     "run_digest": "training of the run", "images_digest": "images", "source": "source",
 }  # fmt: skip
 # What is written here, whole or as `replacing` begins it.
-_OWN = re.compile(r"(codes|quantized|features)-\d{5,}\.safetensors|\..+\.part")
+_SHARD = r"(codes|quantized|features)-\d{5,}\.safetensors"
+_OWN = re.compile(rf"{_SHARD}|\.({_SHARD}|manifest\.json)\..+\.part")
+
+
+class _DamagedManifestError(SqueezeError):
+    """A manifest that may be ours, and cannot be read."""
 
 
 class ShardedOutput:
@@ -47,7 +53,10 @@ class ShardedOutput:
             if any(not _OWN.fullmatch(path.name) for path in _listed(folder)):
                 raise UsageError(f"{folder} holds other files: choose another --out.")
         elif not overwrite:
-            self._take_up(read_any_manifest(folder))
+            self._take_up(_read(folder))
+        else:
+            with suppress(_DamagedManifestError):  # replaced like any; somebody else's is not
+                _read(folder)
         for part in _listed(folder):  # of one that was killed
             if part.suffix == ".part" and _OWN.fullmatch(part.name):
                 part.unlink(missing_ok=True)
@@ -131,7 +140,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} holds no {MANIFEST_NAME}: give a codes file, or a folder that `squeeze "
             "extract-embeddings` wrote."
         )
-    found = read_any_manifest(folder)
+    found = _read(folder)
     if not found.get("complete"):
         raise SqueezeError(f"{folder} is not complete: run the same extraction again to go on.")
     return found
@@ -141,15 +150,17 @@ def _listed(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def read_any_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest in `folder`, of a whole output or not; SqueezeError where it is damaged."""
+def _read(folder: Path) -> dict[str, Any]:
+    """The manifest in `folder`, of a whole output or not."""
     path = folder / MANIFEST_NAME
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found["format"] != FORMAT:
-            raise ValueError(f"its format is {found['format']}")
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise UsageError(f"{path} is another program's: choose another folder.")
         if int(found["version"]) > VERSION:
             raise SqueezeError(f"{path} is of a newer version: update squeeze.")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SqueezeError(f"{path} cannot be read ({error}): --overwrite makes it anew.") from None
-    return dict(found)
+        raise _DamagedManifestError(
+            f"{path} cannot be read ({error}): --overwrite makes it anew."
+        ) from None
+    return found

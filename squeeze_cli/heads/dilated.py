@@ -140,7 +140,9 @@ class _DilatedConvolution(torch.autograd.Function):
         centre, around, *columns_of_x = ctx.saved_tensors
         h, b, w, o = dy.shape
         dx = dy.new_empty(h, b, w, centre.shape[2]) if ctx.needs_input_grad[0] else None
-        d_centre, d_around = torch.empty_like(centre), torch.zeros_like(around)
+        d_centre = torch.empty_like(centre)
+        all_reach = ctx.dilation < min(h, w)
+        d_around = torch.empty_like(around) if all_reach else torch.zeros_like(around)
         for (j, columns_out, columns_in), x_j in zip(
             _reaches(w, ctx.dilation), columns_of_x, strict=True
         ):

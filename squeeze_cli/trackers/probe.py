@@ -6,12 +6,13 @@ so it is only called after this probe has logged in once.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
+
+from squeeze_cli.trackers.sdk_environment import is_on
 
 if TYPE_CHECKING:
     import requests
@@ -67,8 +68,7 @@ def _answers(url: str, seconds: float) -> bool:
 
 def verify_certificates() -> bool:
     """What CLEARML_API_HOST_VERIFY_CERT says, as ClearML reads it; True where it is not set."""
-    given = os.environ.get("CLEARML_API_HOST_VERIFY_CERT", "true").strip().lower()
-    return given not in ("0", "false", "no", "off", "n", "f")
+    return is_on("CLEARML_API_HOST_VERIFY_CERT", default=True)
 
 
 def _log_in(credentials: Credentials, seconds: float) -> str | None:

@@ -309,6 +309,18 @@ def test_what_a_killed_process_left_holds_nothing_up(
     assert read_manifest(tmp_path / "out")["images"] == 12
 
 
+def test_nothing_of_another_programs_is_replaced(
+    squeeze: Squeeze, trained: Path, tmp_path: Path
+) -> None:
+    arguments = ("extract-embeddings", str(trained / "runs" / "q"), "--out", "out", "--overwrite")
+    (tmp_path / "out").mkdir()
+    for name, content in (("manifest.json", '{"name": "an app"}'), (".it.part", "a download")):
+        (tmp_path / "out" / name).write_text(content)
+        squeeze(*arguments, code=2)
+        assert (tmp_path / "out" / name).read_text() == content
+        (tmp_path / "out" / name).unlink()
+
+
 def test_names_that_are_no_text_are_skipped(
     squeeze: Squeeze, trained: Path, tmp_path: Path
 ) -> None:

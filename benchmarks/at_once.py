@@ -2,7 +2,7 @@
 
     python -m benchmarks.at_once --data-dir DIR
 
-Waiting threads that keep their cores cost most here (`squeeze_cli/threads.py`). Each way is timed
+Waiting threads that keep their cores cost most here (`OPENMP_SPIN_COUNT` in `cli.py`). Each way is timed
 with the rounds that squeeze sets, and with those that libgomp has by itself.
 """
 
@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.machine import show
 from benchmarks.processes import ROOT
-from squeeze_cli.threads import ROUNDS
+from squeeze_cli.cli import OPENMP_SPIN_COUNT
 
 _LIBGOMP = "300000"
 
@@ -43,8 +43,8 @@ def main() -> None:
             "--data-dir", str(options.data_dir.resolve()), "--cache-dir", f"{folder}/cache", "--quiet",
             "--output-dir", f"{folder}/runs",
         ]  # fmt: skip
-        _seconds(command, 1, ROUNDS)
-        for name, rounds in (("squeeze", ROUNDS), ("libgomp's own", _LIBGOMP)):
+        _seconds(command, 1, OPENMP_SPIN_COUNT)
+        for name, rounds in (("squeeze", OPENMP_SPIN_COUNT), ("libgomp's own", _LIBGOMP)):
             figures[name] = [_seconds(command, count, rounds) for count in (1, 2)]
             table.add_row(name, *(f"{seconds:.1f}" for seconds in figures[name]))
     show(table, figures, options.json)

@@ -33,10 +33,10 @@ from squeeze_cli.codec.prior_file import read_prior
 from squeeze_cli.codec.rates import measure_codes
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
+from squeeze_cli.features.sources import open_sources
+from squeeze_cli.inference.evaluate import TrainedRun, load_run
 from squeeze_cli.reports.tables import fixed
-from squeeze_cli.training.evaluation import TrainedRun, load_run
 from squeeze_cli.training.fit import load_splits
-from squeeze_cli.training.sources import open_sources
 
 FAISS_FACTORIES = ("OPQ16,PQ16x8", "RQ4x8")
 MEBIBYTE = 2**20

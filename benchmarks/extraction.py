@@ -22,10 +22,11 @@ from rich.console import Group
 from rich.table import Table
 
 from benchmarks.machine import show
-from squeeze_cli.backbones import BACKBONES, create_backbone
+from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import Backbone
 from squeeze_cli.backbones.frozen import FrozenBackbone
-from squeeze_cli.config import ModelConfig
+from squeeze_cli.config.parts import BACKBONES
+from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.samples import Sample

@@ -29,7 +29,6 @@ from torch import Tensor, nn
 
 from benchmarks.machine import show
 from benchmarks.plain_loop import make_head
-from squeeze_cli.dropout import Dropout
 from squeeze_cli.heads.base import SegmentationHead
 from squeeze_cli.heads.convolutional import ConvolutionalHead
 from squeeze_cli.heads.deeplab_head import DeepLabSegmentationHead
@@ -109,7 +108,7 @@ def compare(name: str, options: argparse.Namespace) -> dict[str, Way]:
     state = zip(plain_head.state_dict(), head.state_dict().values(), strict=True)
     plain_head.load_state_dict(dict(state))
     for module in (*head.modules(), *plain_head.modules()):
-        if isinstance(module, (nn.Dropout, Dropout)):
+        if isinstance(module, nn.Dropout):
             module.p = 0.0  # or each way would draw its own
     projection = nn.Linear(options.bottleneck_dim, channels)
     vectors = torch.randn(options.batch_size, grid, grid, options.bottleneck_dim)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.results import ROOT
 from squeeze_cli.console import Reporter
-from squeeze_cli.training.showing import Choice, show_run
+from squeeze_cli.inference.show import Choice, show_run
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from squeeze_cli.cli import app
+from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.files import write_text_atomically
-from squeeze_cli.quantizers import QUANTIZERS
 from squeeze_cli.reports.tables import MISSING, number
 from squeeze_cli.runs import RunFolder
 

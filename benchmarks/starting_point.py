@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from squeeze_cli.config_files import load_experiment
+from squeeze_cli.config.yaml_files import load_experiment
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import FileSample
+from squeeze_cli.model.initialize import initialize_network
 from squeeze_cli.training.fit import set_up
-from squeeze_cli.training.initialize import initialize_network
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from squeeze_cli.heads.upsampling import upsample_bilinear
+from squeeze_cli.kernels.upsampling import upsample_bilinear
 
 
 def step_ms(upsample: Callable[[Tensor], Tensor], maps: Tensor) -> float:

@@ -29,8 +29,8 @@ from rich.table import Table
 
 from benchmarks.machine import show
 from benchmarks.processes import Cost, disk_mib, measure
-from squeeze_cli.backbones import BACKBONES
-from squeeze_cli.config import (
+from squeeze_cli.config.parts import BACKBONES, QUANTIZERS
+from squeeze_cli.config.schema import (
     DataConfig,
     ExperimentConfig,
     ModelConfig,
@@ -38,8 +38,7 @@ from squeeze_cli.config import (
     TrainingConfig,
     resolve_defaults,
 )
-from squeeze_cli.config_files import write_config
-from squeeze_cli.quantizers import QUANTIZERS
+from squeeze_cli.config.yaml_files import write_config
 from squeeze_cli.runs import RunFolder
 
 # fsq and lfq are ours around the library's: a plain loop of the same model would be our code again.

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from squeeze_cli.console import Reporter
-from squeeze_cli.embeddings.extract import Request, extract_embeddings
-from squeeze_cli.embeddings.run_codec import RunCodec, load_codec
+from squeeze_cli.inference.extract import Request, extract_embeddings
+from squeeze_cli.inference.run_codec import RunCodec, load_codec
 from squeeze_cli.training.devices import choose_device
 
 __all__ = ["RunCodec", "extract", "open_run"]

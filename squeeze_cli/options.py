@@ -16,11 +16,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from squeeze_cli.backbones import BACKBONES
-from squeeze_cli.config import DATASETS, DEVICES, PRECISIONS
+from squeeze_cli.config.parts import BACKBONES, LOSSES, QUANTIZERS
+from squeeze_cli.config.schema import DATASETS, DEVICES, PRECISIONS
 from squeeze_cli.errors import UsageError
-from squeeze_cli.losses import LOSSES
-from squeeze_cli.quantizers import QUANTIZERS
 
 MODEL, QUANTIZER = "Model", "Quantizer"
 TRAINING, DATA, RUN, OUTPUT = "Training", "Data", "Run", "Output"

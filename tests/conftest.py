@@ -6,12 +6,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from typer.testing import CliRunner
 
 from squeeze_cli.cli import app, join_list_values
 from tests.pets import TINY_NAMES, write_layout
+
+if TYPE_CHECKING:
+    from squeeze_cli.training.modules import BaselineSegmentationModule
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"
@@ -96,3 +100,26 @@ def _checked(
     if wanted is not None:
         assert code == wanted, f"{' '.join(arguments)} ended with {code}\n{stdout}\n{stderr}"
     return subprocess.CompletedProcess(arguments, code, stdout, stderr)
+
+
+@pytest.fixture
+def module() -> BaselineSegmentationModule:
+    """A module small enough to be looked at."""
+    from squeeze_cli.config.schema import (
+        ExperimentConfig,
+        ModelConfig,
+        QuantizerConfig,
+        resolve_defaults,
+    )
+    from squeeze_cli.heads.convolutional import ConvolutionalHead
+    from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
+    from squeeze_cli.quantizers.identity import IdentityQuantizer
+    from squeeze_cli.training.fit import make_module
+
+    config = resolve_defaults(
+        ExperimentConfig(quantizer=QuantizerConfig(type="none"), model=ModelConfig(num_classes=3))
+    )
+    network = SegmentationNetwork(
+        FeatureNormalizer(4), IdentityQuantizer(4), ConvolutionalHead(4, 3, hidden=2)
+    )
+    return make_module(config, network)

@@ -34,9 +34,7 @@ def test_example_trains_one_step(squeeze: Squeeze, tiny_pets: Path, name: str) -
 
 
 def test_there_is_an_example_of_everything() -> None:
-    from squeeze_cli.backbones import BACKBONES
-    from squeeze_cli.losses import LOSSES
-    from squeeze_cli.quantizers import QUANTIZERS
+    from squeeze_cli.config.parts import BACKBONES, LOSSES, QUANTIZERS
 
     trained = [e for e in EXAMPLES.values() if e.get("kind") != "baseline"]
     assert {e["quantizer"]["type"] for e in trained} == set(QUANTIZERS)

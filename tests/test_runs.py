@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from squeeze_cli.config import ExperimentConfig
+from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import replacing, write_text_atomically
 from squeeze_cli.runs import RunFolder, create_run, find_resumable

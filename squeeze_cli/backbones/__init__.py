@@ -1,42 +1,14 @@
-"""Frozen backbones: images to dense feature maps. The registry; nothing here imports torch."""
+"""Frozen backbones: images to dense feature maps."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from squeeze_cli.registry import Entry, Registry
+from squeeze_cli.config.parts import BACKBONES
 
 if TYPE_CHECKING:
     from squeeze_cli.backbones.frozen import FrozenBackbone
-    from squeeze_cli.config import ModelConfig
-
-BACKBONES = Registry("backbone")
-BACKBONES.register(
-    "vit",
-    Entry(
-        "squeeze_cli.backbones.vit:ViTBackbone",
-        "ViT-B/32, ImageNet, 768 channels at stride 32",
-        options=frozenset({"vit_weights"}),
-        defaults={"num_classes": 21},
-    ),
-)
-BACKBONES.register(
-    "deeplab",
-    Entry(
-        "squeeze_cli.backbones.deeplab:DeepLabBackbone",
-        "DeepLabV3-ResNet50, COCO, 2048 channels at stride 8",
-        options=frozenset({"deeplab_weights"}),
-        defaults={"num_classes": 3},
-    ),
-)
-BACKBONES.register(
-    "efficientnet-lite0",
-    Entry(
-        "squeeze_cli.backbones.efficientnet_lite:EfficientNetLite0Backbone",
-        "EfficientNet-Lite0, ImageNet, 320 channels at stride 16",
-        defaults={"num_classes": 3},
-    ),
-)
+    from squeeze_cli.config.schema import ModelConfig
 
 
 def create_backbone(config: ModelConfig, image_size_px: int) -> FrozenBackbone:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from squeeze_cli.backbones.weights import RANDOM_WEIGHTS_SEED, Weights, existing_file
-from squeeze_cli.config import ModelConfig
+from squeeze_cli.config.schema import ModelConfig
 
 
 class Backbone(nn.Module):

@@ -10,7 +10,7 @@ from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
 from squeeze_cli.backbones.base import Backbone, initial_weights
 from squeeze_cli.backbones.weights import Weights, load_strictly, published_weights
-from squeeze_cli.config import ModelConfig
+from squeeze_cli.config.schema import ModelConfig
 
 
 class DeepLabBackbone(Backbone):

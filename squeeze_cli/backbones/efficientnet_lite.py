@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from squeeze_cli.backbones.base import Backbone, initial_weights
 from squeeze_cli.backbones.weights import Weights, load_strictly
-from squeeze_cli.config import ModelConfig
+from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.errors import SqueezeError
 
 # From ImageNet's normalization, in which images come, to (x - 0.5) / 0.5, which these weights know.

@@ -11,7 +11,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from squeeze_cli.backbones.base import Backbone, initial_weights
 from squeeze_cli.backbones.weights import Weights, load_strictly, published_weights
-from squeeze_cli.config import ModelConfig
+from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.errors import UsageError
 
 PATCH_PX = 32

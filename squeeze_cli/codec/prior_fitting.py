@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from squeeze_cli.codec.neighbours import OFFSETS, PaddedGrid
 from squeeze_cli.codec.prior import COUNT_LIMIT, EMBEDDING_DIM, HIDDEN_UNITS, CodePrior
 from squeeze_cli.codec.prior_rounding import round_symbol, rounded_weights, weight_scale
-from squeeze_cli.dropout import dropout
 
 # Larger codes would make the prior larger than what it saves, and its softmax slow.
 LARGEST_CODE = 4096
@@ -138,8 +137,8 @@ class PriorNetwork(nn.Module):
         # The last code is nobody's context.
         own = [F.embedding(flat[..., q], table) for q, table in enumerate(tables[:-1])]
         own_bnqe = torch.stack(own, dim=2) if own else around[:, :, :0]
-        dropped = dropout(around, _INPUT_DROPOUT, self.training)
-        return dropped, dropout(own_bnqe, _INPUT_DROPOUT, self.training)
+        dropped = F.dropout(around, _INPUT_DROPOUT, self.training)
+        return dropped, F.dropout(own_bnqe, _INPUT_DROPOUT, self.training)
 
     @torch.no_grad()
     def rounded(self, sample_bhwq: Tensor) -> CodePrior:
@@ -182,7 +181,7 @@ class SymbolNetwork(nn.Module):
     def forward(self, q: int, inputs_bnpe: Tensor, own_bnqe: Tensor, codes_bn: Tensor) -> Tensor:
         """Logits `[B * N, K]`."""
         hidden = F.relu(self.hidden(q, inputs_bnpe, own_bnqe))
-        hidden = dropout(hidden, _HIDDEN_DROPOUT, self.training).flatten(0, 1)
+        hidden = F.dropout(hidden, _HIDDEN_DROPOUT, self.training).flatten(0, 1)
         logits = torch.addmm(self.output_bias, self.query(hidden), self.outputs.T)
         values, counts = _counts_before(codes_bn, len(self.outputs))
         bonus = self.bonus(counts).flatten(0, 1) * (1 + self.gate(hidden))

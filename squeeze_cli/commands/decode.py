@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from squeeze_cli.commands.output import make_reporter, print_json
-from squeeze_cli.importing import quick_imports
 from squeeze_cli.options import OUTPUT_FLAGS, TRAINING_FLAGS, takes
 
 EXAMPLES = (
@@ -54,8 +53,7 @@ def decode(
 ) -> None:  # fmt: skip
     """Decode codes to embeddings or masks: no images, no backbone, only the run's folder."""
     reporter = make_reporter(flags)
-    with quick_imports():
-        from squeeze_cli.embeddings.decode import decode_codes
+    from squeeze_cli.inference.decode import decode_codes
 
     result = decode_codes(
         file, content, out, reporter,

@@ -28,7 +28,7 @@ def doctor(**flags: Any) -> None:
 
     Exits with 1 where something keeps squeeze from working. Nothing is downloaded or written.
     """
-    from squeeze_cli.doctor import ERROR, run_checks
+    from squeeze_cli.commands.checks import ERROR, run_checks
     from squeeze_cli.reports.checks import check_line
 
     cache_dir, credentials = flags["data__cache_dir"], flags["logger__credentials_file"]

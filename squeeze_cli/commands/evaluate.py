@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from squeeze_cli.commands.output import make_reporter, print_json
-from squeeze_cli.importing import quick_imports
 from squeeze_cli.options import DATA_FLAGS, OUTPUT_FLAGS, TRAINING_FLAGS, takes
 
 EXAMPLES = (
@@ -45,8 +44,7 @@ def evaluate(
 ) -> None:
     """Measure a finished run: mean IoU, accuracy and codebook usage."""
     reporter = make_reporter(flags)
-    with quick_imports():
-        from squeeze_cli.training.evaluation import evaluate_run
+    from squeeze_cli.inference.evaluate import evaluate_run
 
     result = evaluate_run(run, split, flags, reporter)
     if flags.get("json"):

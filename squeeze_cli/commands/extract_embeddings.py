@@ -10,7 +10,6 @@ import typer
 from squeeze_cli.commands.evaluate import EVALUATION_FLAGS
 from squeeze_cli.commands.output import make_reporter, print_json
 from squeeze_cli.errors import UsageError
-from squeeze_cli.importing import quick_imports
 from squeeze_cli.options import takes
 
 EXAMPLES = (
@@ -72,8 +71,7 @@ def extract_embeddings(
     if coding is not None and content != "codes":
         raise UsageError(f"--coding is for --format codes, not {content}: leave it out.")
     reporter = make_reporter(flags)
-    with quick_imports():
-        from squeeze_cli.embeddings import extract
+    from squeeze_cli.inference import extract
 
     request = extract.Request(
         content, split or (None if images else "test"), images, coding, out, overwrite

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from squeeze_cli.commands.output import make_reporter, print_json
-from squeeze_cli.config import ExperimentConfig
-from squeeze_cli.config_files import load_experiment, to_mapping
+from squeeze_cli.config.resolve import check_resumed, resolve_config
+from squeeze_cli.config.schema import ExperimentConfig
+from squeeze_cli.config.yaml_files import load_experiment, to_mapping
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
-from squeeze_cli.resolve import check_resumed, resolve_config
 from squeeze_cli.runs import RunFolder, create_run, find_resumable
 
 
@@ -39,12 +39,10 @@ def run_command(kind: str, flags: Mapping[str, Any]) -> None:
     run = run or create_run(config, overwrite=bool(flags.get("overwrite")))
     reporter.say(f"{'Resuming' if resume else 'Training'} {run.path}")
 
-    from squeeze_cli.importing import quick_imports
     from squeeze_cli.reports.drawing import DrawingProcess
 
     with run.locked(), DrawingProcess() as drawing:
-        with quick_imports():
-            from squeeze_cli.training.fit import fit_experiment
+        from squeeze_cli.training.fit import fit_experiment
 
         record = fit_experiment(config, run, reporter, drawing, resume=resume)
     if flags.get("json"):

@@ -11,7 +11,6 @@ import typer
 from squeeze_cli.commands.evaluate import EVALUATION_FLAGS
 from squeeze_cli.commands.output import check_figure_name, make_reporter, print_json
 from squeeze_cli.errors import UsageError
-from squeeze_cli.importing import quick_imports
 from squeeze_cli.options import takes
 
 EXAMPLES = (
@@ -64,8 +63,7 @@ def show(
     if seed is not None and not random:
         raise UsageError("--seed means nothing without --random: add it, or leave --seed out.")
     check_figure_name("--out", out)
-    with quick_imports():
-        from squeeze_cli.training.showing import Choice, show_run
+    from squeeze_cli.inference.show import Choice, show_run
 
     choice = Choice(how=choices[0] if choices else "spread", count=images, seed=seed or 0)
     result = show_run(run, split, choice, reporter, baseline=baseline, out=out, flags=flags)

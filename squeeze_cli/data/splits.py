@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from squeeze_cli.data.drawn_pets import SyntheticPetSource
 from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.samples import DIGEST_BYTES, Sample, find_readable
-from squeeze_cli.data.synthetic_pet import SyntheticPetSource
 from squeeze_cli.errors import SqueezeError, UsageError
 
 T = TypeVar("T")

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from squeeze_cli.config.defaults import IGNORE_INDEX
+
 # The channel statistics that all the pretrained backbones were trained with (RGB, range 0..1).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-IGNORE_INDEX = 255
 
 # Raise it with any change that changes a tensor: stored features are keyed on it.
 _VERSION = 1

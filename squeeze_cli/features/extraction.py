@@ -19,7 +19,6 @@ from squeeze_cli.backbones.base import Backbone
 from squeeze_cli.data.datamodule import ImageDataset
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
-from squeeze_cli.winograd import with_winograd
 
 States = tuple[list[int], NDArray[np.float32], NDArray[np.uint8]]
 _Given = TypeVar("_Given")
@@ -49,8 +48,6 @@ def for_inference(backbone: Backbone, device: torch.device, precision: str) -> B
     backbone = backbone.to(device).to(memory_format=torch.channels_last)
     if device.type == "cuda" and precision == "32":  # else its convolutions keep 11 bits
         torch.backends.cudnn.allow_tf32 = False
-    if device.type == "cpu" and precision == "32":  # others have their own quick ways
-        return with_winograd(backbone)
     return backbone
 
 

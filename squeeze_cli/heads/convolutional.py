@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from squeeze_cli.heads.base import SegmentationHead
-from squeeze_cli.heads.folding import FoldableConv2d, append_ones
+from squeeze_cli.kernels.folding import FoldableConv2d, append_ones
 from squeeze_cli.quantizers.base import AffineMap
 
 HIDDEN_CHANNELS = 256

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
-from squeeze_cli.dropout import Dropout
 from squeeze_cli.heads.base import SegmentationHead
-from squeeze_cli.heads.dilated import DilatedConv2d
-from squeeze_cli.heads.folding import FoldableConv2d, append_ones, fold
+from squeeze_cli.kernels.dilated import DilatedConv2d
+from squeeze_cli.kernels.folding import FoldableConv2d, append_ones, fold
 from squeeze_cli.quantizers.base import AffineMap
-from squeeze_cli.winograd import winograd_convolution
 
 _FIRST_LAYER = "0.convs.0.0.weight"
 
@@ -25,8 +23,7 @@ class DeepLabSegmentationHead(SegmentationHead):
 
     Same layers, same results up to rounding: dilated taps that reach only padding are skipped, the
     pooling branch, which is constant over the map, is projected once an image instead of at each
-    position, project_out folds into the pyramid's convolutions, and the 3×3 convolution after the
-    pyramid goes by Winograd's algorithm.
+    position, and project_out folds into the pyramid's convolutions.
     """
 
     def __init__(
@@ -38,7 +35,6 @@ class DeepLabSegmentationHead(SegmentationHead):
         for branch in pyramid.convs[:-1]:
             kind = FoldableConv2d if branch[0].kernel_size == (1, 1) else DilatedConv2d
             branch[0] = kind(branch[0])
-        pyramid.project[-1] = Dropout(pyramid.project[-1].p)
         for module in self.layers.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = True  # nothing else needs what the norms before them give
@@ -77,19 +73,7 @@ class DeepLabSegmentationHead(SegmentationHead):
         for branch, weight in zip(branches, weights, strict=True):
             total = torch.addmm(total, branch.permute(0, 2, 3, 1).reshape(b * h * w, -1), weight.T)
         mixed = _apply(rest, total.view(b, h, w, -1).permute(0, 3, 1, 2))
-        conv, *rest = list(self.layers)[1:]
-        logits = _apply(rest, _convolve_3x3(mixed, conv))
-        return logits
-
-
-def _convolve_3x3(maps: Tensor, conv: Any) -> Tensor:
-    """The convolution after the pyramid; other devices and precisions have their own quick ways."""
-    plain = maps.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    plain = plain and torch.get_float32_matmul_precision() == "highest"  # else it is far off
-    if plain and maps.device.type == "cpu":
-        return winograd_convolution(maps, conv.weight)
-    convolved: Tensor = conv(maps)
-    return convolved
+        return _apply(list(self.layers)[1:], mixed)
 
 
 def _pool(maps: Tensor, branch: Any, output_map: AffineMap | None) -> Tensor:

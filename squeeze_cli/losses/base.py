@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from squeeze_cli.heads.upsampling import upsample_bilinear
-
-IGNORE_INDEX = 255
+from squeeze_cli.config.defaults import IGNORE_INDEX
+from squeeze_cli.kernels.upsampling import upsample_bilinear
 
 
 class SegmentationLoss(nn.Module):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from squeeze_cli.kernels.cross_entropy import upsampled_cross_entropy
 from squeeze_cli.losses.base import SegmentationLoss, weighted_mean
-from squeeze_cli.losses.upsampled import upsampled_cross_entropy
 
 
 class CrossEntropyLoss(SegmentationLoss):

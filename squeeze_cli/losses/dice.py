@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from squeeze_cli.losses.base import IGNORE_INDEX, SegmentationLoss, weighted_mean
+from squeeze_cli.config.defaults import IGNORE_INDEX
+from squeeze_cli.losses.base import SegmentationLoss, weighted_mean
 
 SMOOTHING = 1.0
 

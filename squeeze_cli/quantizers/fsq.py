@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from vector_quantize_pytorch import FSQ
 
-from squeeze_cli.config import QuantizerConfig
+from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.quantizers.base import NormalizedCodeQuantizer
 
 # tanh of a normal variable of this deviation is nearly uniform on (-1, 1): a logistic variable

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from squeeze_cli.config import QuantizerConfig
+from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.quantizers.base import AffineMap, Quantized, Quantizer
 

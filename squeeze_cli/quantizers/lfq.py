@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from vector_quantize_pytorch import LFQ
 
-from squeeze_cli.config import QuantizerConfig
+from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.quantizers.base import NormalizedCodeQuantizer
 
 

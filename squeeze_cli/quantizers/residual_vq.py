@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
 
-from squeeze_cli.config import QuantizerConfig
+from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.quantizers.base import ProjectedQuantizer
 from squeeze_cli.quantizers.codebooks import (
     initialize_codebook,

@@ -7,7 +7,7 @@ from typing import Self
 from torch import Tensor
 from vector_quantize_pytorch import VectorQuantize
 
-from squeeze_cli.config import QuantizerConfig
+from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.quantizers.base import ProjectedQuantizer
 from squeeze_cli.quantizers.codebooks import initialize_codebook, nearest_codes, train_codebook
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from squeeze_cli.doctor import ERROR, OK, WARNING, Check
+from squeeze_cli.commands.checks import ERROR, OK, WARNING, Check
 
 _STYLES = {OK: "green", WARNING: "yellow", ERROR: "bold red"}
 

@@ -15,9 +15,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, ScalarFormatter
 
+from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import replacing
-from squeeze_cli.quantizers import QUANTIZERS
 from squeeze_cli.reports.labels import place_labels
 
 if TYPE_CHECKING:

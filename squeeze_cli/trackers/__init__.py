@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from squeeze_cli.errors import SqueezeError
 
 if TYPE_CHECKING:
-    from squeeze_cli.config import ExperimentConfig
+    from squeeze_cli.config.schema import ExperimentConfig
     from squeeze_cli.console import Reporter
     from squeeze_cli.runs import RunFolder
     from squeeze_cli.trackers.clearml_task import ClearMLSession
@@ -62,7 +62,7 @@ def open_trackers(
 def _add_clearml(
     trackers: Trackers, config: ExperimentConfig, run: RunFolder, reporter: Reporter
 ) -> None:
-    from squeeze_cli.config_files import to_mapping
+    from squeeze_cli.config.yaml_files import to_mapping
     from squeeze_cli.trackers.clearml import ClearMLLogger
     from squeeze_cli.trackers.clearml_task import ClearMLUnavailableError, start_task
     from squeeze_cli.trackers.guarded import GuardedLogger

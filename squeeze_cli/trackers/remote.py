@@ -16,8 +16,8 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import squeeze_cli
-from squeeze_cli.config import ExperimentConfig
-from squeeze_cli.config_files import to_mapping
+from squeeze_cli.config.schema import ExperimentConfig
+from squeeze_cli.config.yaml_files import to_mapping
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.trackers.clearml_end import end_task

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from squeeze_cli.config import ExperimentConfig
-from squeeze_cli.config_files import to_mapping
+from squeeze_cli.config.schema import ExperimentConfig
+from squeeze_cli.config.yaml_files import to_mapping
 from squeeze_cli.console import Reporter
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers import Trackers

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from squeeze_cli.console import Reporter
+from squeeze_cli.inference.pictures import picture_column, row_title
+from squeeze_cli.inference.predictions import predict_batch
 from squeeze_cli.reports.drawing import DrawingProcess
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.training.pictures import picture_column, row_title
-from squeeze_cli.training.predictions import predict_batch
 
 if TYPE_CHECKING:
     from squeeze_cli.training.fit import Experiment

@@ -16,25 +16,25 @@ import torch
 
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.frozen import FrozenBackbone
-from squeeze_cli.config import TRIMAP_CLASSES, ExperimentConfig
-from squeeze_cli.config_files import write_config
+from squeeze_cli.config.schema import TRIMAP_CLASSES, ExperimentConfig
+from squeeze_cli.config.yaml_files import write_config
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.splits import SplitSamples, build_splits, require_data
 from squeeze_cli.errors import SqueezeError
+from squeeze_cli.features.sources import Sources, evaluation_batch_size, open_sources, open_store
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.losses import create_loss
-from squeeze_cli.products import bf16_products
+from squeeze_cli.model.build import build_network
+from squeeze_cli.model.initialize import initialize_network
+from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.reports.drawing import DrawingProcess
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers import Trackers, open_trackers
-from squeeze_cli.training.build import build_network
 from squeeze_cli.training.callbacks import RecordKeeper, TrainingProgress
 from squeeze_cli.training.checkpoints import Checkpoints, load_best, require_whole
 from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.figures import save_figures
-from squeeze_cli.training.initialize import initialize_network
 from squeeze_cli.training.modules import BaselineSegmentationModule, VQSqueezeModule
-from squeeze_cli.training.network import SegmentationNetwork
 from squeeze_cli.training.outputs import save_outputs
 from squeeze_cli.training.record import (
     describe_data,
@@ -43,7 +43,6 @@ from squeeze_cli.training.record import (
     plain,
     start_record,
 )
-from squeeze_cli.training.sources import Sources, evaluation_batch_size, open_sources, open_store
 
 
 @dataclass
@@ -200,7 +199,7 @@ def _run_stages(
         save("running")
 
     start = time.perf_counter()
-    with _quiet_libraries(reporter), bf16_products(training.precision == "bf16"):
+    with _quiet_libraries(reporter):
         trainer = _trainer(config, run, experiment.device, reporter, update, trackers)
         _fit(
             trainer, module,

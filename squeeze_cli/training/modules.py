@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from squeeze_cli.console import Advance, no_advance
-from squeeze_cli.heads.upsampling import upsample_bilinear
+from squeeze_cli.kernels.upsampling import upsample_bilinear
 from squeeze_cli.losses.base import SegmentationLoss, sum_parts
-from squeeze_cli.metrics import CodebookUsage, SegmentationMetrics
-from squeeze_cli.training.network import NetworkOutput, SegmentationNetwork
+from squeeze_cli.model.network import NetworkOutput, SegmentationNetwork
+from squeeze_cli.training.metrics import CodebookUsage, SegmentationMetrics
 
 # The last layer starts from pretrained weights: it moves at a tenth of the others' rate.
 UNFROZEN_LR_FACTOR = 0.1
@@ -216,7 +216,7 @@ class BaselineSegmentationModule(pl.LightningModule):
         others = [p for p in self.network.parameters() if p.requires_grad and id(p) not in held]
         groups: list[dict[str, Any]] = [{"params": others, "lr": self.lr}]
         groups += [{"params": ps, "lr": self.lr * factor} for ps, factor in slower if ps]
-        optimizer = _AdamW(groups, lr=self.lr, weight_decay=WEIGHT_DECAY, fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=WEIGHT_DECAY, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in groups],
@@ -277,14 +277,6 @@ class VQSqueezeModule(BaselineSegmentationModule):
             "codebook_usage": usage["usage"],
             "codebook_perplexity": usage["perplexity"],
         }
-
-
-class _AdamW(torch.optim.AdamW):
-    """torch's, which looks for a CUDA graph being captured before each step: here none ever is, and
-    on a machine without a GPU the look takes a quarter of a small head's optimizer step."""
-
-    def _accelerator_graph_capture_health_check(self) -> None:
-        """Nothing to look for."""
 
 
 def _flatten(values: dict[str, Any]) -> dict[str, float]:

@@ -19,7 +19,6 @@ from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_s
 from squeeze_cli.codec.rates import decoder_bytes, measure_codes
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import replacing
-from squeeze_cli.products import bf16_products
 from squeeze_cli.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -88,10 +87,7 @@ def _fit_prior(
         )
         return None
     training = experiment.config.training
-    with (
-        reporter.track("Prior", fitting_steps(train_codes.shape)) as advance,
-        bf16_products(training.precision == "bf16"),
-    ):
+    with reporter.track("Prior", fitting_steps(train_codes.shape)) as advance:
         return fit_prior(train_codes, quantizer.code_vectors(), seed=training.seed, advance=advance)
 
 

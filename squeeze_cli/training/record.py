@@ -11,9 +11,9 @@ import torch
 
 from squeeze_cli import __version__
 from squeeze_cli.backbones.frozen import FrozenBackbone
-from squeeze_cli.config import ExperimentConfig
+from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.data.splits import SplitSamples
-from squeeze_cli.training.network import SegmentationNetwork
+from squeeze_cli.model.network import SegmentationNetwork
 
 FLOAT32_BITS = 32
 

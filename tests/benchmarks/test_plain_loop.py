@@ -8,11 +8,16 @@ import torch
 from benchmarks.plain_loop import QUANTIZERS, PlainModel, make_metrics, run_epoch
 from benchmarks.training import COMPARABLE
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.config import ExperimentConfig, ModelConfig, QuantizerConfig, resolve_defaults
-from squeeze_cli.heads.upsampling import upsample_bilinear
-from squeeze_cli.metrics import SegmentationMetrics
-from squeeze_cli.training.build import build_network
-from squeeze_cli.training.initialize import initialize_network
+from squeeze_cli.config.schema import (
+    ExperimentConfig,
+    ModelConfig,
+    QuantizerConfig,
+    resolve_defaults,
+)
+from squeeze_cli.kernels.upsampling import upsample_bilinear
+from squeeze_cli.model.build import build_network
+from squeeze_cli.model.initialize import initialize_network
+from squeeze_cli.training.metrics import SegmentationMetrics
 
 IMAGES, SIZE = 6, 128
 

@@ -24,8 +24,9 @@ from squeeze_cli.codec.prior_coding import (
 from squeeze_cli.codec.prior_file import read_prior
 from squeeze_cli.codec.prior_fitting import fit_prior
 from squeeze_cli.codec.rates import measure_codes
+from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.quantizers import QUANTIZERS, create_quantizer
+from squeeze_cli.quantizers import create_quantizer
 from tests.codec.make_example import DATA, SIZES
 from tests.codec.priors import drawn_prior, fitted_prior, smooth_codes
 from tests.contracts.test_quantizers import small

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from squeeze_cli.backbones import BACKBONES, create_backbone
+from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import Backbone
 from squeeze_cli.backbones.frozen import FrozenBackbone
-from squeeze_cli.config import ModelConfig
+from squeeze_cli.config.parts import BACKBONES
+from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.heads import create_head
 from squeeze_cli.quantizers.base import AffineMap
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from squeeze_cli.config import ModelConfig
-from squeeze_cli.losses import LOSSES, create_loss
-from squeeze_cli.losses.base import IGNORE_INDEX
+from squeeze_cli.config.defaults import IGNORE_INDEX
+from squeeze_cli.config.parts import LOSSES
+from squeeze_cli.config.schema import ModelConfig
+from squeeze_cli.losses import create_loss
 
 B, K, H, W = 2, 4, 5, 7
 

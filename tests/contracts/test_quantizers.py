@@ -8,8 +8,9 @@ from math import log2
 import pytest
 import torch
 
-from squeeze_cli.config import ExperimentConfig, QuantizerConfig, resolve_defaults
-from squeeze_cli.quantizers import QUANTIZERS, create_quantizer
+from squeeze_cli.config.parts import QUANTIZERS
+from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig, resolve_defaults
+from squeeze_cli.quantizers import create_quantizer
 from squeeze_cli.quantizers.base import Quantizer
 
 B, N, C, D = 3, 35, 24, 8

@@ -6,10 +6,11 @@ import pytest
 import torch
 from lightning import LightningModule, Trainer
 
+from squeeze_cli.config.defaults import IGNORE_INDEX
 from squeeze_cli.data.datamodule import ImageDataset, OxfordPetDataModule
 from squeeze_cli.data.samples import FileSample, UnreadableImageError
 from squeeze_cli.data.splits import build_splits
-from squeeze_cli.data.transforms import IGNORE_INDEX, Preprocessing
+from squeeze_cli.data.transforms import Preprocessing
 from tests.pets import TINY_NAMES
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from squeeze_cli.data.drawn_pets import SyntheticPetSource
 from squeeze_cli.data.samples import SyntheticSample
 from squeeze_cli.data.splits import SplitSamples, build_splits, split_train_val
-from squeeze_cli.data.synthetic_pet import SyntheticPetSource
 from squeeze_cli.errors import SqueezeError, UsageError
 from tests.conftest import REAL_DATA
 from tests.pets import cut, noise_image

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from squeeze_cli.data.drawn_pets import SyntheticPetSource
 from squeeze_cli.data.samples import SyntheticSample
 from squeeze_cli.data.synthetic.scene import BACKGROUND, BORDER, PET, RECIPE_VERSION, render_scene
-from squeeze_cli.data.synthetic_pet import SyntheticPetSource
 from squeeze_cli.data.transforms import Preprocessing
 
 

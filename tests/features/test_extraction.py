@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.config import ModelConfig
+from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.data.samples import FileSample, Sample, SyntheticSample, UnreadableImageError
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features import extraction

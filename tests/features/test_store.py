@@ -11,10 +11,10 @@ import torch
 
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.frozen import FrozenBackbone
-from squeeze_cli.config import ModelConfig
+from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.console import Reporter
+from squeeze_cli.data.drawn_pets import SyntheticPetSource
 from squeeze_cli.data.samples import Sample
-from squeeze_cli.data.synthetic_pet import SyntheticPetSource
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features import prepare, table

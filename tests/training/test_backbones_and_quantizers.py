@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from squeeze_cli.quantizers import QUANTIZERS
+from squeeze_cli.config.parts import QUANTIZERS
 from tests.conftest import Squeeze
 
 

@@ -8,12 +8,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from squeeze_cli.config import ExperimentConfig, ModelConfig, QuantizerConfig, resolve_defaults
+from squeeze_cli.config.parts import QUANTIZERS
+from squeeze_cli.config.schema import (
+    ExperimentConfig,
+    ModelConfig,
+    QuantizerConfig,
+    resolve_defaults,
+)
 from squeeze_cli.heads.convolutional import ConvolutionalHead
-from squeeze_cli.quantizers import QUANTIZERS, create_quantizer
+from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
+from squeeze_cli.quantizers import create_quantizer
 from squeeze_cli.training.fit import make_module
 from squeeze_cli.training.modules import UNFROZEN_LR_FACTOR, BaselineSegmentationModule
-from squeeze_cli.training.network import FeatureNormalizer, SegmentationNetwork
 
 CHANNELS, LR = 24, 2e-3
 WITH_ENCODER = [name for name in QUANTIZERS if "encoder_lr_factor" in QUANTIZERS[name].options]

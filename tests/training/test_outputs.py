@@ -12,12 +12,12 @@ import torch
 
 from squeeze_cli.codec.container import CodesFile
 from squeeze_cli.codec.prior_file import read_prior
-from squeeze_cli.config_files import load_experiment
+from squeeze_cli.config.yaml_files import load_experiment
 from squeeze_cli.console import Reporter
+from squeeze_cli.features.sources import open_sources
+from squeeze_cli.inference.evaluate import load_run
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.training.evaluation import load_run
 from squeeze_cli.training.fit import load_splits
-from squeeze_cli.training.sources import open_sources
 from tests.conftest import Squeeze
 
 TINY = (

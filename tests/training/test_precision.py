@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from squeeze_cli.config import ModelConfig, QuantizerConfig
+from squeeze_cli.config.parts import LOSSES
+from squeeze_cli.config.schema import ModelConfig, QuantizerConfig
 from squeeze_cli.heads.convolutional import ConvolutionalHead
-from squeeze_cli.losses import LOSSES, create_loss
-from squeeze_cli.products import bf16_products, exact_products
+from squeeze_cli.losses import create_loss
+from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
 from squeeze_cli.quantizers import create_quantizer
 from squeeze_cli.training.modules import BaselineSegmentationModule
-from squeeze_cli.training.network import FeatureNormalizer, SegmentationNetwork
 
 
 @pytest.mark.parametrize("name", list(LOSSES))
@@ -43,21 +43,5 @@ def test_codes_do_not_depend_on_the_precision() -> None:
     state = torch.randn(2, 128, 16, 16)
     with torch.no_grad():
         expected = network(state).codes
-        with bf16_products(), torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(network(state).codes, expected)
-
-
-def test_products_are_as_before_after_a_block() -> None:
-    def fail() -> None:
-        with bf16_products():
-            assert torch.get_float32_matmul_precision() == "medium"
-            with bf16_products(enabled=False):
-                assert torch.get_float32_matmul_precision() == "medium"
-            with exact_products():
-                assert torch.get_float32_matmul_precision() == "highest"
-            raise ZeroDivisionError
-
-    before = torch.get_float32_matmul_precision()
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert torch.get_float32_matmul_precision() == before

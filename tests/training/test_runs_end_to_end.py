@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from squeeze_cli.codec.container import CodesFile
 from squeeze_cli.codec.prior_file import read_prior
-from squeeze_cli.quantizers import QUANTIZERS
+from squeeze_cli.config.parts import QUANTIZERS
 from tests.conftest import EXECUTABLE, Squeeze
 
 TINY = (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from squeeze_cli.backbones.frozen import FrozenBackbone
-from squeeze_cli.config import DataConfig, ExperimentConfig, ModelConfig, resolve_defaults
+from squeeze_cli.config.schema import DataConfig, ExperimentConfig, ModelConfig, resolve_defaults
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import FileSample
 from squeeze_cli.features import prepare

@@ -1,1 +1,0 @@
-"""Codes and embeddings of images, written and read again by a finished run."""

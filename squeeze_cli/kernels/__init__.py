@@ -1,0 +1,1 @@
+"""The few hand-made kernels, each beside its plain twin."""

@@ -1,0 +1,1 @@
+"""The network behind the frozen backbone: plain torch, no Lightning."""

@@ -1,0 +1,369 @@
+"""`squeeze extract-embeddings` and `squeeze decode`: what goes in comes out, and is measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file, safe_open
+from typer.testing import CliRunner
+
+from squeeze_cli.api import extract, open_run
+from squeeze_cli.cli import app
+from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.inference import extract as extraction
+from squeeze_cli.inference.evaluate import evaluate_run
+from squeeze_cli.inference.manifest import ShardedOutput, read_manifest
+from squeeze_cli.inference.run_codec import RunCodec
+from tests.conftest import Squeeze
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs/q (rvq) and runs/none on the same 12 + 12 drawn images at 64 px."""
+    folder = tmp_path_factory.mktemp("trained")
+    for name, options in (
+        ("q", ["--quantizer", "rvq", "--codebook-size", "16", "--num-quantizers", "2"]),
+        ("none", ["--quantizer", "none"]),
+    ):
+        arguments = [
+            "train", "--name", name, *options, "--model", "efficientnet-lite0", "--quiet",
+            "--dataset", "synthetic", "--image-size", "64", "--subset-size", "12",
+            "--num-workers", "0", "--epochs", "1", "--output-dir", str(folder / "runs"),
+            "--cache-dir", str(folder / "cache"),
+        ]  # fmt: skip
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five images of several sizes, one of them in a folder below, and one that is broken."""
+    folder = tmp_path_factory.mktemp("photographs")
+    (folder / "below").mkdir()
+    dice = np.random.default_rng(3)
+    for number, name in enumerate(["a.jpg", "b.png", "below/a.png", "c.jpg", "d.png"]):
+        pixels = dice.integers(0, 256, (40 + number, 90, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"no image")
+    return folder
+
+
+def run_json(squeeze: Squeeze, *arguments: str) -> dict[str, Any]:
+    return json.loads(squeeze("extract-embeddings", *arguments, "--json").stdout)
+
+
+def test_codes_of_a_split_are_measured_and_decode_to_the_quantized_embeddings(
+    squeeze: Squeeze, trained: Path, tmp_path: Path
+) -> None:
+    run = str(trained / "runs" / "q")
+    result = run_json(squeeze, run, "--out", "codes")
+    files = sorted((tmp_path / "codes").glob("*.safetensors"))
+    assert result["file_bytes"] == sum(file.stat().st_size for file in files)
+    assert result["bits_per_vector"] == pytest.approx(8 * result["file_bytes"] / (12 * 16))
+    assert result["nominal_bits_per_vector"] == 8
+    assert result["mse"] > 0
+    assert -1 <= result["cosine"] <= 1
+
+    run_json(squeeze, run, "--format", "quantized", "--out", "quantized")
+    squeeze("decode", "codes", "--run", run, "--to", "features", "--out", "decoded")
+    for name in ("manifest.json", "quantized-00000.safetensors"):
+        assert (tmp_path / "decoded" / name).exists()
+    wanted = load_file(tmp_path / "quantized" / "quantized-00000.safetensors")["embeddings"]
+    found = load_file(tmp_path / "decoded" / "quantized-00000.safetensors")["embeddings"]
+    assert wanted.shape == (12, 320, 4, 4)
+    assert np.array_equal(wanted, found)
+
+
+def test_the_table_fits_the_terminal(squeeze: Squeeze, trained: Path) -> None:
+    done = squeeze("extract-embeddings", str(trained / "runs" / "q"), "--out", "codes")
+    assert "Nominal" in done.stdout
+    assert "Measured" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_masks_are_those_that_the_run_was_measured_with(
+    squeeze: Squeeze, trained: Path, tmp_path: Path
+) -> None:
+    """Mean IoU of the decoded PNGs is that of `evaluate`."""
+    run = trained / "runs" / "q"
+    squeeze("decode", str(run / "codes" / "test.safetensors"), "--to", "masks", "--out", "masks")
+    from squeeze_cli.console import Reporter
+    from squeeze_cli.data.transforms import Preprocessing
+    from squeeze_cli.inference.evaluate import require_finished
+    from squeeze_cli.training.fit import load_splits
+    from squeeze_cli.training.metrics import SegmentationMetrics
+
+    codec = open_run(run)
+    _, config = require_finished(codec.folder)
+    metric = SegmentationMetrics(3)
+    for sample in load_splits(config, None, Reporter(quiet=True)).test:
+        with Image.open(tmp_path / "masks" / f"{sample.name}.png") as image:
+            assert image.mode == "P"
+            predicted = torch.from_numpy(np.asarray(image).astype(np.int64))
+        truth = Preprocessing(64).mask(sample.load()[1])
+        metric.update(predicted[None], truth[None].long())
+    measured = evaluate_run(run, "test", {}, Reporter(quiet=True))["metrics"]
+    assert metric.summary()["iou"] == pytest.approx(measured["iou"], abs=1e-6)
+
+
+def test_any_folder_of_images(
+    squeeze: Squeeze, trained: Path, photographs: Path, tmp_path: Path
+) -> None:
+    run = str(trained / "runs" / "q")
+    done = squeeze(
+        "extract-embeddings", run, "--images", str(photographs), "--out", "codes",
+        "--num-workers", "0", "--json",
+    )  # fmt: skip
+    assert "broken" in done.stderr
+    assert json.loads(done.stdout)["images"] == 5
+    manifest = json.loads((tmp_path / "codes" / "manifest.json").read_text())
+    assert manifest["complete"] is True
+    assert manifest["shards"][0]["names"] == ["a", "b", "below/a", "c", "d"]
+    squeeze("decode", "codes", "--run", run, "--to", "masks", "--out", "masks")
+    assert (tmp_path / "masks" / "below" / "a.png").exists()
+    again = squeeze("decode", "codes", "--run", run, "--to", "masks", "--out", "masks", code=2)
+    assert "--overwrite" in again.stderr
+
+
+def test_features_are_the_backbones_own(
+    squeeze: Squeeze, trained: Path, photographs: Path, tmp_path: Path
+) -> None:
+    squeeze(
+        "extract-embeddings", str(trained / "runs" / "none"), "--images", str(photographs),
+        "--format", "features", "--out", "f", "--num-workers", "0",
+    )  # fmt: skip
+    from squeeze_cli.backbones import create_backbone
+    from squeeze_cli.config.schema import ModelConfig
+    from squeeze_cli.data.samples import list_images
+    from squeeze_cli.data.transforms import Preprocessing
+
+    backbone = create_backbone(ModelConfig(backbone="efficientnet-lite0"), 64).network
+    image, _ = next(s for s in list_images(photographs) if s.name == "c").load()
+    with torch.inference_mode():
+        wanted = backbone.extract_features(Preprocessing(64).image(image)[None])[0].numpy()
+    with safe_open(tmp_path / "f" / "features-00000.safetensors", "numpy") as file:
+        names = json.loads(file.metadata()["names"])
+        found = file.get_tensor("embeddings")[names.index("c")]
+    assert np.allclose(found, wanted, atol=1e-4)
+
+
+class StopError(Exception):
+    pass
+
+
+def test_a_stopped_extraction_goes_on_and_ends_the_same(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained / "runs" / "q"
+    monkeypatch.setattr(extraction, "CODES_PER_SHARD", 5)
+    monkeypatch.setattr("squeeze_cli.backbones.base.Backbone.inference_batch", 3)
+    extract(run, out=tmp_path / "whole")
+    original = RunCodec.encode
+    calls: Iterator[int] = iter(range(9))
+
+    def encode(self: RunCodec, *arguments: Any) -> bytes:
+        if next(calls) == 1:
+            raise StopError
+        return original(self, *arguments)
+
+    monkeypatch.setattr(RunCodec, "encode", encode)
+    with pytest.raises(StopError):
+        extract(run, out=tmp_path / "stopped")
+    assert json.loads((tmp_path / "stopped" / "manifest.json").read_text())["images"] == 6
+    with pytest.raises(SqueezeError, match="not complete"):
+        read_manifest(tmp_path / "stopped")
+    assert extract(run, out=tmp_path / "stopped")["images"] == 12
+    codec = open_run(run)
+    parts = [
+        np.concatenate([codec.open(file).read() for file in sorted((tmp_path / f).glob("*.safe*"))])
+        for f in ("whole", "stopped")
+    ]
+    assert np.array_equal(*parts)
+    assert parts[0].shape == (12, 4, 4, 2)
+
+
+def test_ctrl_c_keeps_what_is_done(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("squeeze_cli.backbones.base.Backbone.inference_batch", 4)
+    original = RunCodec.codes
+    calls = iter(range(9))
+
+    def codes(self: RunCodec, maps: torch.Tensor) -> Any:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, maps)
+
+    monkeypatch.setattr(RunCodec, "codes", codes)
+    with pytest.raises(KeyboardInterrupt):
+        extract(trained / "runs" / "q", out=tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert (manifest["images"], manifest["complete"]) == (8, False)
+
+
+def test_another_output_in_the_folder_is_refused(
+    squeeze: Squeeze, trained: Path, tmp_path: Path
+) -> None:
+    run = str(trained / "runs" / "q")
+    squeeze("extract-embeddings", run, "--out", "x", "--coding", "packed")
+    refused = squeeze("extract-embeddings", run, "--out", "x", code=2)
+    assert "coding" in refused.stderr
+    assert run_json(squeeze, run, "--out", "x", "--overwrite")["coding"] == "prior"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    assert "other files" in squeeze("extract-embeddings", run, "--out", "mine", code=2).stderr
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+
+
+def test_mistakes_are_told(squeeze: Squeeze, trained: Path, tmp_path: Path) -> None:
+    run, none = str(trained / "runs" / "q"), str(trained / "runs" / "none")
+    assert "no codes" in squeeze("extract-embeddings", none, code=1).stderr
+    both = squeeze("extract-embeddings", run, "--split", "val", "--images", ".", code=2)
+    assert "contradict" in both.stderr
+    meaningless = squeeze(
+        "extract-embeddings", run, "--format", "features", "--coding", "prior", code=2
+    )
+    assert "--coding" in meaningless.stderr
+    moved = tmp_path / "moved.safetensors"
+    shutil.copy(trained / "runs" / "q" / "codes" / "test.safetensors", moved)
+    lost = squeeze("decode", "moved.safetensors", "--to", "masks", "--out", "m", code=1)
+    assert "--run" in lost.stderr
+    content = bytearray(moved.read_bytes())
+    content[-3] ^= 16
+    moved.write_bytes(content)
+    damaged = squeeze(
+        "decode", "moved.safetensors", "--run", run, "--to", "masks", "--out", "m", code=1
+    )
+    assert "damaged" in damaged.stderr
+    assert not list((tmp_path / "m").glob("*")) if (tmp_path / "m").exists() else True
+
+
+def test_damage_costs_nothing_else(squeeze: Squeeze, trained: Path, tmp_path: Path) -> None:
+    """Damaged codes are made again, and take nothing with them that was decoded before."""
+    run = str(trained / "runs" / "q")
+    squeeze("extract-embeddings", run, "--out", "codes")
+    squeeze("decode", "codes", "--run", run, "--to", "features", "--out", "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    same = ("decode", "codes", "--run", run, "--to", "features", "--out", "codes", "--overwrite")
+    assert "another --out" in squeeze(*same, code=2).stderr
+    shard = tmp_path / "codes" / "codes-00000.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-3] ^= 16
+    shard.write_bytes(content)
+    again = ("decode", "codes", "--run", run, "--to", "features", "--out", "out", "--overwrite")
+    assert "damaged" in squeeze(*again, code=1).stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert "--overwrite" in squeeze("extract-embeddings", run, "--out", "codes", code=1).stderr
+    squeeze("extract-embeddings", run, "--out", "codes", "--overwrite")
+    squeeze(*again)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_damaged_checkpoint_is_noticed(squeeze: Squeeze, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "runs" / "q", tmp_path / "q")
+    checkpoint = tmp_path / "q" / "checkpoints" / "best.ckpt"
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(content)
+    assert "best.ckpt is damaged" in squeeze("evaluate", "q", code=1).stderr
+    checkpoint.write_bytes(content[: len(content) // 2])
+    assert "best.ckpt is damaged" in squeeze("evaluate", "q", code=1).stderr
+
+
+def test_other_images_of_the_same_names_are_another_output(
+    squeeze: Squeeze, trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    run, place = str(trained / "runs" / "q"), tmp_path / "images" / "a.png"
+    Image.new("RGB", (70, 70)).save(place)
+    arguments = ("extract-embeddings", run, "--images", "images", "--out", "out")
+    squeeze(*arguments)
+    squeeze(*arguments)
+    Image.new("RGB", (70, 70), (200, 10, 10)).save(place)
+    assert "with other images" in squeeze(*arguments, code=2).stderr
+    squeeze(*arguments, "--overwrite")
+
+
+def test_what_a_killed_process_left_holds_nothing_up(
+    squeeze: Squeeze, trained: Path, tmp_path: Path
+) -> None:
+    arguments = ("extract-embeddings", str(trained / "runs" / "q"), "--out", "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".codes-00000.safetensors.abc.part").write_bytes(b"half")
+    (tmp_path / "out" / "codes-00000.safetensors").write_bytes(b"of no manifest")
+    squeeze(*arguments)
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == ["codes-00000.safetensors", "manifest.json"]
+    (tmp_path / "out" / "manifest.json").write_text("{")
+    assert "--overwrite" in squeeze(*arguments, code=1).stderr
+    squeeze(*arguments, "--overwrite")
+    assert read_manifest(tmp_path / "out")["images"] == 12
+
+
+def test_nothing_of_another_programs_is_replaced(
+    squeeze: Squeeze, trained: Path, tmp_path: Path
+) -> None:
+    arguments = ("extract-embeddings", str(trained / "runs" / "q"), "--out", "out", "--overwrite")
+    (tmp_path / "out").mkdir()
+    for name, content in (("manifest.json", '{"name": "an app"}'), (".it.part", "a download")):
+        (tmp_path / "out" / name).write_text(content)
+        squeeze(*arguments, code=2)
+        assert (tmp_path / "out" / name).read_text() == content
+        (tmp_path / "out" / name).unlink()
+
+
+def test_names_that_are_no_text_are_skipped(
+    squeeze: Squeeze, trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    for name in (b"good.png", b"bad\xff.png"):
+        Image.new("RGB", (70, 70)).save(tmp_path / "images" / "it.png")
+        (tmp_path / "images" / "it.png").rename(tmp_path / "images" / os.fsdecode(name))
+    done = squeeze("extract-embeddings", str(trained / "runs" / "q"), "--images", "images")
+    assert "not UTF-8" in done.stderr
+    assert "of images" in done.stdout
+
+
+def test_codes_of_another_run_are_refused(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "other"
+    shutil.copytree(trained / "runs" / "q", run)
+    record = json.loads((run / "run.json").read_text())
+    record["digest"] = "0" * 16
+    (run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(SqueezeError, match="another run"):
+        open_run(run).open(trained / "runs" / "q" / "codes" / "val.safetensors")
+
+
+def test_names_cannot_leave_the_folder(trained: Path, tmp_path: Path) -> None:
+    codec = open_run(trained / "runs" / "q")
+    codes = np.zeros((1, 4, 4, 2), np.int32)
+    for name in ("../evil", "/evil"):
+        path = tmp_path / "codes.safetensors"
+        path.write_bytes(codec.encode(codes, [name]))
+        from squeeze_cli.console import Reporter
+        from squeeze_cli.inference.decode import decode_codes
+
+        with pytest.raises(SqueezeError, match="would leave"):
+            decode_codes(path, "masks", tmp_path / "m", Reporter(quiet=True), run=codec.folder.path)
+
+
+def test_a_missing_shard_is_noticed(tmp_path: Path) -> None:
+    identity = {"content": "codes"}
+    output = ShardedOutput(tmp_path, identity, overwrite=False)
+    output.add(["a"], lambda path: path.write_bytes(b"abc"), {"vectors": 2.0})
+    assert ShardedOutput(tmp_path, identity, overwrite=False).total("vectors") == 2
+    with pytest.raises(UsageError, match="content"):
+        ShardedOutput(tmp_path, {"content": "features"}, overwrite=False)
+    (tmp_path / "codes-00000.safetensors").unlink()
+    with pytest.raises(SqueezeError, match="missing"):
+        ShardedOutput(tmp_path, identity, overwrite=False)
+    assert ShardedOutput(tmp_path, identity, overwrite=True).images == 0

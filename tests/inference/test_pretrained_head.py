@@ -1,0 +1,31 @@
+"""A run whose head began with the backbone's pretrained weights decodes as it was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torchvision.models.segmentation import deeplabv3_resnet50
+
+from squeeze_cli.api import open_run
+from squeeze_cli.inference.evaluate import load_run
+from tests.conftest import Squeeze
+
+
+def test_masks_from_codes_are_the_networks_own(squeeze: Squeeze, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    whole = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21)
+    torch.save(whole.state_dict(), tmp_path / "whole.pth")
+    squeeze(
+        "train", "--quantizer", "vq", "--codebook-size", "16", "--model", "deeplab",
+        "--weights", "whole.pth", "--dataset", "synthetic", "--image-size", "64",
+        "--subset-size", "6", "--epochs", "1", "--num-workers", "0", "--quiet", "--name", "pre",
+    )  # fmt: skip
+    folder = tmp_path / "runs" / "pre"
+    run, codec = load_run(folder, torch.device("cpu")), open_run(folder, "cpu")
+    assert run.record["model"]["head_expects_raw_features"]
+    codes = torch.randint(0, 16, (2, 64, 1), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = run.module.network.logits_of_codes(codes, (8, 8))
+        logits = codec.network.logits_of_codes(codes, (8, 8))
+    assert torch.equal(logits, expected)

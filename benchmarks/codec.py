@@ -69,7 +69,7 @@ class RunCodec:
             [self.names[i % len(self.names)] for i in range(len(codes_nhwq))],
             quantizer=self.run.config.quantizer.type,
             code_sizes=self.network.quantizer.code_sizes,
-            run=self.run.record["digest"],
+            run=self.run.digest,
             prior=prior,
         )
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.results import ROOT, between_marks, spread
+from squeeze_cli.config.record import MeasuredSplit
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.reports.figures import rate_distortion_figure, save_figure
 from squeeze_cli.reports.rate_distortion import Configuration, Panel, rate_distortion
@@ -55,15 +55,15 @@ def table(panel: Panel) -> list[str]:
 def row(configuration: Configuration, baseline: Sequence[float]) -> Iterator[str]:
     """The cells of one configuration: means over its seeds."""
     records = configuration.records
-    tests = [record["measured"]["test"] for record in records]
+    tests = [record.measured.test for record in records if record.measured]
     yield configuration.label
-    yield number(records[0]["quantizer"]["nominal_bits_per_vector"])
+    yield number(records[0].quantizer.nominal_bits_per_vector)
     yield over_seeds(configuration.bits, digits=2)
     yield mean_of(tests, "payload_bits_per_vector", 2)
     yield mean_of(tests, "prior_cross_entropy_bits", 2)
     yield mean_of(tests, "bytes_per_image")
     yield mean_of(tests, "compression_ratio")
-    yield fixed(statistics.mean(decoder_bytes(record) for record in records) / 1000)
+    yield fixed(statistics.mean(r.measured.decoder.total for r in records if r.measured) / 1000)
     yield over_seeds(configuration.ious, 100)
     share = configuration.point[1] / statistics.mean(baseline) if baseline else None
     yield percent(share)
@@ -76,23 +76,18 @@ def over_seeds(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> 
     return fixed(scale * values[0], digits)
 
 
-def mean_of(tests: Sequence[dict[str, Any]], name: str, digits: int = 0) -> str:
+def mean_of(tests: Sequence[MeasuredSplit], name: str, digits: int = 0) -> str:
     """A measured figure's mean over the seeds; missing where a seed lacks it."""
-    values = [test.get(name) for test in tests]
+    values = [getattr(test, name) for test in tests]
     known = [value for value in values if value is not None]
     return fixed(statistics.mean(known), digits) if len(known) == len(values) else MISSING
-
-
-def decoder_bytes(record: Mapping[str, Any]) -> int:
-    """What somebody who decodes needs besides the file of codes: codebooks, projection, prior."""
-    return sum(record["measured"]["decoder"].values())
 
 
 def markdown(panels: Sequence[Panel]) -> str:
     """A table for each panel, and the words for what is counted."""
     lines: list[str] = []
     for panel in panels:
-        seeds = sorted({record["seed"] for each in panel.configurations for record in each.records})
+        seeds = sorted({record.seed for each in panel.configurations for record in each.records})
         named = ", ".join(map(str, seeds))
         how = (
             f"seeds {named}: mean ± standard deviation over the seeds"

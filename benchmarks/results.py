@@ -13,10 +13,10 @@ import argparse
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from squeeze_cli.cli import app
 from squeeze_cli.config.parts import QUANTIZERS
+from squeeze_cli.config.record import FinishedRecord
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.reports.tables import MISSING, number
 from squeeze_cli.runs import RunFolder
@@ -36,7 +36,7 @@ def train_missing(options: argparse.Namespace) -> None:
         for kind in KINDS:
             name = f"{kind}-{seed}"
             run = RunFolder(options.output_dir / name)
-            if run.record_file.exists() and run.read_record()["status"] == "finished":
+            if run.record_file.exists() and run.read_record().status == "finished":
                 continue
             command = ["baseline"] if kind == "baseline" else ["train", "--quantizer", kind]
             arguments = [
@@ -48,10 +48,10 @@ def train_missing(options: argparse.Namespace) -> None:
             app(args=arguments, standalone_mode=False)
 
 
-def read_records(options: argparse.Namespace, kind: str) -> list[dict[str, Any]]:
+def read_records(options: argparse.Namespace, kind: str) -> list[FinishedRecord]:
     """The finished records of one kind, a seed each."""
     return [
-        RunFolder(options.output_dir / f"{kind}-{seed}").read_record() for seed in options.seeds
+        RunFolder(options.output_dir / f"{kind}-{seed}").read_finished() for seed in options.seeds
     ]
 
 
@@ -62,9 +62,9 @@ def spread(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
     return f"{statistics.mean(scaled):.{digits}f} ± {deviation:.{digits}f}"
 
 
-def by_level(records: Sequence[dict[str, Any]], split: str, name: str, scale: float = 1.0) -> str:
+def by_level(records: Sequence[FinishedRecord], split: str, name: str, scale: float = 1.0) -> str:
     """A codebook's figure, its mean over the seeds, for each level."""
-    levels = [record["metrics"][split].get(name) for record in records]
+    levels = [getattr(getattr(record.metrics, split), name) for record in records]
     if not levels[0]:
         return MISSING
     means = [statistics.mean(seeds) * scale for seeds in zip(*levels, strict=True)]
@@ -75,15 +75,15 @@ def table_rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     """One row a quantizer."""
     for kind in KINDS:
         records = read_records(options, kind)
-        quantizer = records[0]["quantizer"]
-        metrics = [record["metrics"] for record in records]
+        quantizer = records[0].quantizer
+        metrics = [record.metrics for record in records]
         yield (
             f"`{kind}`" if kind in QUANTIZERS else f"`squeeze {kind}`",
-            number(quantizer["nominal_bits_per_vector"]),
-            number(quantizer["nominal_bytes_per_image"]),
-            spread([m["test"]["iou"] for m in metrics], 100),
-            spread([m["val"]["iou"] for m in metrics], 100),
-            spread([m["test"]["accuracy"] for m in metrics], 100),
+            number(quantizer.nominal_bits_per_vector),
+            number(quantizer.nominal_bytes_per_image),
+            spread([m.test.iou for m in metrics], 100),
+            spread([m.val.iou for m in metrics], 100),
+            spread([m.test.accuracy for m in metrics], 100),
             by_level(records, "test", "codebook_perplexity"),
             by_level(records, "train", "codebook_usage", 100),
         )
@@ -92,13 +92,13 @@ def table_rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
 def markdown(options: argparse.Namespace) -> str:
     """The table, and the words for how it was measured."""
     record = read_records(options, KINDS[0])[0]
-    data = record["data"]
+    data = record.data
     lines = [f"| {' | '.join(HEADINGS)} |", "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
     lines += [f"| {' | '.join(row)} |" for row in table_rows(options)]
     lines += [
         "",
-        f"{options.model}, {data['train_images']} training, {data['val_images']} validation and "
-        f"{data['test_images']} test photographs at {data['image_size_px']} px, "
+        f"{options.model}, {data.train_images} training, {data.val_images} validation and "
+        f"{data.test_images} test photographs at {data.image_size_px} px, "
         f"{options.epochs} epochs, batch size {options.batch_size}, seeds "
         f"{', '.join(map(str, options.seeds))}: mean ± standard deviation over the seeds, which "
         "also draw the train/validation split. The best epoch is chosen on validation. Rates are "

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from benchmarks.machine import show
 from benchmarks.processes import Cost, measure
+from squeeze_cli.config.record import Epochs, Metrics, RunRecord, Seconds
 from squeeze_cli.runs import RunFolder
 
 REFERENCE = "one-command Typer app --help"
@@ -42,9 +43,12 @@ def make_commands(place: Path) -> dict[str, tuple[list[str], int]]:
     script = place / "smallest.py"
     script.write_text(SMALLEST_APP, encoding="utf-8")
     run = RunFolder(place / "runs" / "some")
-    run.write_record(
-        {"name": "some", "kind": "quantized", "status": "failed", "error": "an example"}
-    )
+    failed = RunRecord(
+        name="some", kind="quantized", status="failed", error="an example", seed=1,
+        epochs=Epochs(planned=1, done=0), metrics=Metrics(),
+        seconds=Seconds(features=0.0, fit=0.0, total=0.0),
+    )  # fmt: skip
+    run.write_record(failed)
     squeeze = str(Path(sys.executable).parent / "squeeze")
     return {
         REFERENCE: ([sys.executable, str(script), "--help"], 0),

@@ -100,7 +100,8 @@ def run_ours(config: ExperimentConfig, place: Path, name: str) -> Outcome:
     cost = measure(
         [sys.executable, "-m", "squeeze_cli", "train", "--config", str(file), "--no-progress"]
     )
-    return Outcome.of_history(cost, RunFolder(place / "runs" / name).read_record()["history"])
+    record = RunFolder(place / "runs" / name).read_record()
+    return Outcome.of_history(cost, record.model_dump()["history"])
 
 
 def run_plain(config: ExperimentConfig, place: Path) -> Outcome:

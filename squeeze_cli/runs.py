@@ -13,24 +13,26 @@ runs/NAME/
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import NoneType
-from typing import Any
+from shlex import quote
 
+from squeeze_cli.config.record import (
+    SCHEMA_VERSION,
+    FinishedRecord,
+    RunRecord,
+    as_finished,
+    parse_record,
+)
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import write_text_atomically
 
-SCHEMA_VERSION = 1
 RECORD_NAME = "run.json"
-_SECTIONS = ("epochs", "metrics", "seconds", "model", "data", "quantizer", "measured")
-STATUSES = ("running", "finished", "interrupted", "failed")
 
 
 @dataclass(frozen=True)
@@ -127,39 +129,37 @@ class RunFolder:
             finally:
                 place.unlink(missing_ok=True)
 
-    def write_record(self, record: dict[str, Any]) -> None:
+    def write_record(self, record: RunRecord) -> None:
         """Write `run.json` atomically, stamped with the schema's version and the time."""
-        stamped = {
+        stamp = {
             "schema_version": SCHEMA_VERSION,
-            **record,
             "updated": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        text = json.dumps(stamped, indent=2, ensure_ascii=False, allow_nan=False)
-        write_text_atomically(self.record_file, text + "\n")
+        write_text_atomically(self.record_file, record.model_copy(update=stamp).to_json())
 
-    def read_record(self) -> dict[str, Any]:
-        """The record; raises SqueezeError where it is missing, damaged or of a newer version."""
+    def read_record(self) -> RunRecord:
+        """Read `run.json`; SqueezeError where it is missing, damaged or of a newer version."""
         try:
-            record = json.loads(self.record_file.read_text(encoding="utf-8"))
+            text = self.record_file.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise SqueezeError(
                 f"{self.path} holds no {RECORD_NAME}: is it a run's folder?"
             ) from None
         except (OSError, ValueError) as error:
             raise SqueezeError(f"{self.record_file} cannot be read: {error}.") from None
-        if not isinstance(record, dict) or not isinstance(record.get("schema_version"), int):
-            raise SqueezeError(f"{self.record_file} is no run record of squeeze.")
-        if record["schema_version"] > SCHEMA_VERSION:
+        return parse_record(text, self.record_file)
+
+    def read_finished(self) -> FinishedRecord:
+        """Read the record of a finished run; SqueezeError, which names the fix, for any other."""
+        record = self.read_record()
+        if record.status != "finished":
+            command = "baseline" if record.kind == "baseline" else "train"
             raise SqueezeError(
-                f"{self.record_file} has schema version {record['schema_version']}, this squeeze "
-                f"reads up to {SCHEMA_VERSION}: update squeeze."
+                f"{self.path} is {record.status}, not finished: `squeeze {command} --resume "
+                f"--output-dir {quote(str(self.path.parent))} --name {quote(self.name)}` goes on "
+                "with it."
             )
-        odd = [name for name in _SECTIONS if not isinstance(record.get(name), (dict, NoneType))]
-        if odd:
-            raise SqueezeError(
-                f"{self.record_file} is damaged (its {' and '.join(odd)}): train the run again."
-            )
-        return record
+        return as_finished(record, self.record_file)
 
 
 def automatic_name(config: ExperimentConfig) -> str:
@@ -220,12 +220,12 @@ def find_resumable(output_dir: Path, name: str | None) -> RunFolder:
         run = RunFolder(output_dir / name)
         if not run.record_file.exists():
             raise UsageError(f"There is no run {run.path} to resume: leave --resume out.")
-        if run.read_record().get("status") == "finished":
+        if run.read_record().status == "finished":
             raise UsageError(f"{run.path} is finished: nothing to resume; --overwrite starts anew.")
         return run
     unfinished = [
         run for run, record in read_runs([output_dir])
-        if isinstance(record, dict) and record.get("status") != "finished"
+        if isinstance(record, RunRecord) and record.status != "finished"
     ]  # fmt: skip
     if not unfinished:
         raise UsageError(f"There is no unfinished run in {output_dir} to resume.")
@@ -237,9 +237,7 @@ def find_resumable(output_dir: Path, name: str | None) -> RunFolder:
     return unfinished[0]
 
 
-def read_runs(
-    folders: Iterable[Path],
-) -> list[tuple[RunFolder, dict[str, Any] | SqueezeError]]:
+def read_runs(folders: Iterable[Path]) -> list[tuple[RunFolder, RunRecord | SqueezeError]]:
     """All runs at or below the folders given, each with its record or what is wrong with it.
 
     Sorted by path, each run once. Raises SqueezeError for a folder that does not exist.
@@ -253,7 +251,7 @@ def read_runs(
             if any(part.startswith(".") for part in record_file.relative_to(folder).parts):
                 continue
             found[record_file.parent.resolve()] = RunFolder(record_file.parent)
-    runs: list[tuple[RunFolder, dict[str, Any] | SqueezeError]] = []
+    runs: list[tuple[RunFolder, RunRecord | SqueezeError]] = []
     for _, run in sorted(found.items()):
         try:
             runs.append((run, run.read_record()))

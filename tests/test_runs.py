@@ -10,24 +10,25 @@ from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import replacing, write_text_atomically
 from squeeze_cli.runs import RunFolder, create_run, find_resumable
+from tests import records
+from tests.records import record
 
 
 def write(folder: Path, name: str, status: str) -> RunFolder:
-    run = RunFolder(folder / name)
-    run.path.mkdir(parents=True)
-    run.write_record({"status": status})
-    return run
+    return records.write(folder, name, record(0.5, status=status))
 
 
 def test_record_and_back_with_version_and_time(tmp_path: Path) -> None:
     run = write(tmp_path, "a", "running")
-    record = run.read_record()
-    assert record["schema_version"] == 1
-    assert record["status"] == "running"
-    assert record["updated"].endswith("+00:00")
-    with pytest.raises(ValueError, match="JSON compliant"):
-        run.write_record({"loss": float("nan")})
-    assert run.read_record() == record  # the old record stands
+    made = run.read_record()
+    made.status = "failed"
+    run.write_record(made)
+    read = run.read_record()
+    assert read.schema_version == 1
+    assert read.status == "failed"
+    assert read.updated is not None
+    assert read.updated.endswith("+00:00")
+    assert read.model_copy(update={"updated": None}) == made
 
 
 def test_a_reader_never_sees_a_half_written_record(tmp_path: Path) -> None:

@@ -39,14 +39,12 @@ def run_command(kind: str, flags: Mapping[str, Any]) -> None:
     run = run or create_run(config, overwrite=bool(flags.get("overwrite")))
     reporter.say(f"{'Resuming' if resume else 'Training'} {run.path}")
 
-    from squeeze_cli.reports.drawing import DrawingProcess
-
-    with run.locked(), DrawingProcess() as drawing:
+    with run.locked():
         from squeeze_cli.training.fit import fit_experiment
 
-        record = fit_experiment(config, run, reporter, drawing, resume=resume)
+        record = fit_experiment(config, run, reporter, resume=resume)
     if flags.get("json"):
-        print_json(record)
+        print_json(record.model_dump(exclude_unset=True))
         return
     from squeeze_cli.reports.tables import result_table
 

@@ -82,7 +82,7 @@ def _write_features(
 ) -> None:
     """Shards of the very embeddings that `extract-embeddings --format quantized` writes."""
     identity = {
-        "content": "quantized", "run": codec.folder.name, "run_digest": codec.record["digest"],
+        "content": "quantized", "run": codec.folder.name, "run_digest": codec.digest,
         "source": "codes", "dtype": "float32", "space": codec.space,
     }  # fmt: skip
     output = ShardedOutput(out, identity, overwrite=overwrite)

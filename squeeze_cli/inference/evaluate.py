@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import torch
 
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.config.record import FinishedRecord, SplitMetrics
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.config.yaml_files import load_experiment
 from squeeze_cli.console import Reporter
@@ -25,7 +25,6 @@ from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.fit import load_splits, make_module
 from squeeze_cli.training.modules import BaselineSegmentationModule
-from squeeze_cli.training.record import plain
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class TrainedRun:
 
     folder: RunFolder
     config: ExperimentConfig
-    record: dict[str, Any]
+    record: FinishedRecord
     backbone: FrozenBackbone
     module: BaselineSegmentationModule
 
@@ -56,7 +55,7 @@ def load_run(
     record, own_config = require_finished(folder)
     config = config or own_config
     backbone = create_backbone(config.model, config.data.image_size)
-    if backbone.weights.digest != record["model"]["weights_digest"]:
+    if backbone.weights.digest != record.model.weights_digest:
         mend = (
             "bring back the versions of torch, torchvision and timm that run.json names"
             if backbone.random_weights
@@ -72,19 +71,9 @@ def load_run(
     return TrainedRun(folder, config, record, backbone, module)
 
 
-def require_finished(folder: RunFolder) -> tuple[dict[str, Any], ExperimentConfig]:
+def require_finished(folder: RunFolder) -> tuple[FinishedRecord, ExperimentConfig]:
     """Record and configuration of a finished run; SqueezeError for one that is not."""
-    record = folder.read_record()
-    status = record.get("status")
-    if status is None or (status == "finished" and not record.get("model")):
-        raise SqueezeError(f"{folder.record_file} is not whole: train the run again.")
-    if status != "finished":
-        command = "baseline" if record.get("kind") == "baseline" else "train"
-        raise SqueezeError(
-            f"{folder.path} is {status}, not finished: `squeeze {command} --resume "
-            f"--output-dir {quote(str(folder.path.parent))} --name {quote(folder.name)}` goes on "
-            "with it."
-        )
+    record = folder.read_finished()
     try:
         return record, load_experiment(folder.config_file, None)
     except UsageError as error:  # of a file of ours it is no wrong usage
@@ -139,5 +128,5 @@ def evaluate_run(
         "data_dir": config.data.data_dir if config.data.dataset == "oxford-pet" else "synthetic",
         "images": len(samples),
         "skipped_images": len(splits.skipped),
-        "metrics": plain(metrics),
+        "metrics": SplitMetrics.model_validate(metrics).model_dump(exclude_unset=True),
     }

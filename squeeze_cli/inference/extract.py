@@ -89,7 +89,7 @@ def _identity(codec: RunCodec, stream: ImageStream, content: str, coding: str) -
     return {
         "content": content,
         "run": codec.folder.name,
-        "run_digest": codec.record["digest"],
+        "run_digest": codec.digest,
         "source": stream.source,
         "images_digest": stream.digest,
         "precision": codec.config.training.precision,

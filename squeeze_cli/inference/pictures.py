@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+from squeeze_cli.config.record import RunRecord
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.inference.predictions import PredictedMask
-from squeeze_cli.reports.comparison import measured_test
 from squeeze_cli.reports.picture_column import PictureColumn
 from squeeze_cli.reports.tables import fixed, number, percent
 
@@ -29,12 +28,11 @@ def picture_column(sample: Sample, predictions: Sequence[PredictedMask]) -> Pict
     )
 
 
-def row_title(record: Mapping[str, Any]) -> str:
+def row_title(record: RunRecord) -> str:
     """A run's row: what it is, and a rate that says whether it is measured or nominal."""
-    quantizer = record["quantizer"]
-    if not quantizer.get("code_sizes"):
-        return "baseline" if record["kind"] == "baseline" else "none"
-    measured = (measured_test(record) or {}).get("bits_per_vector")
-    if measured is not None:
-        return f"{quantizer['type']}\n{fixed(measured, 2)} measured bits"
-    return f"{quantizer['type']}\n{number(quantizer['nominal_bits_per_vector'])} nominal bits"
+    quantizer = record.quantizer
+    if quantizer is None or not quantizer.code_sizes:
+        return "baseline" if record.kind == "baseline" else "none"
+    if record.measured is not None:
+        return f"{quantizer.type}\n{fixed(record.measured.test.bits_per_vector, 2)} measured bits"
+    return f"{quantizer.type}\n{number(quantizer.nominal_bits_per_vector)} nominal bits"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from squeeze_cli.backbones import create_backbone
 from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.prior import CodePrior
 from squeeze_cli.codec.prior_file import read_prior
+from squeeze_cli.config.record import FinishedRecord
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.inference.evaluate import require_finished
@@ -33,15 +33,21 @@ class RunCodec:
 
     folder: RunFolder
     config: ExperimentConfig
-    record: dict[str, Any]
+    record: FinishedRecord
     network: SegmentationNetwork
     device: torch.device
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of an image's vectors."""
-        rows, columns = self.record["quantizer"]["grid"]
+        rows, columns = self.record.quantizer.grid
         return rows, columns
+
+    @property
+    def digest(self) -> str:
+        """Digest of the weights, which codes files name the run by."""
+        assert self.record.digest is not None  # load_codec saw to it
+        return self.record.digest
 
     @property
     def code_sizes(self) -> tuple[int, ...]:
@@ -56,7 +62,7 @@ class RunCodec:
     @property
     def has_prior(self) -> bool:
         """Whether the run fitted one."""
-        return bool(self.record["measured"]) and self.record["measured"]["val"]["coding"] == "prior"
+        return self.record.measured is not None and self.record.measured.val.coding == "prior"
 
     @property
     def space(self) -> str:
@@ -79,12 +85,12 @@ class RunCodec:
             raise SqueezeError(f"{self.folder.path} has no prior: use --coding packed.")
         return encode_codes(
             codes_nhwq, names, quantizer=self.config.quantizer.type, code_sizes=self.code_sizes,
-            run=self.record["digest"], prior=self.prior if coding == "prior" else None,
+            run=self.digest, prior=self.prior if coding == "prior" else None,
         )  # fmt: skip
 
     def open(self, path: str | Path) -> CodesFile:
         """Open a codes file; raises SqueezeError for one that another run made."""
-        return CodesFile(Path(path), self.prior).require_run(self.record["digest"])
+        return CodesFile(Path(path), self.prior).require_run(self.digest)
 
     @torch.no_grad()
     def codes(self, maps: Tensor) -> NDArray[np.int32]:
@@ -141,7 +147,7 @@ def load_codec(path: Path, device: torch.device) -> RunCodec:
     """
     folder = RunFolder(path)
     record, config = require_finished(folder)
-    if "digest" not in record:
+    if record.digest is None:
         raise SqueezeError(f"{path} is of an older version of squeeze: train it again.")
     # The shapes, and whether the head is a pretrained one, are all that is needed of the backbone.
     without = replace(config, model=replace(config.model, weights="none"))
@@ -149,6 +155,6 @@ def load_codec(path: Path, device: torch.device) -> RunCodec:
         backbone = create_backbone(without.model, config.data.image_size)
         module = make_module(without, build_network(without, backbone))
     load_best(module, folder)
-    raw = record["model"].get("head_expects_raw_features", False)
+    raw = record.model.head_expects_raw_features
     module.network.head.expects_raw_features = raw
     return RunCodec(folder, config, record, module.network.eval().to(device), device)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from squeeze_cli.config.record import RunRecord
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.errors import SqueezeError
@@ -15,7 +16,7 @@ from squeeze_cli.features.sources import open_sources
 from squeeze_cli.inference.evaluate import TrainedRun, load_run, reconfigured
 from squeeze_cli.inference.pictures import picture_column, row_title
 from squeeze_cli.inference.predictions import PredictedMask, predict_batch
-from squeeze_cli.reports.comparison import known_setting, setting
+from squeeze_cli.reports.comparison import setting
 from squeeze_cli.reports.figures import save_figure
 from squeeze_cli.reports.pictures import picture_grid
 from squeeze_cli.runs import RECORD_NAME, RunFolder, read_runs
@@ -116,7 +117,7 @@ def _reference(
                 "--baseline of the same size."
             )
         return reference
-    if run.record["kind"] == "baseline":
+    if run.record.kind == "baseline":
         return None
     neighbour = find_baseline(run.folder, run.record, split)
     if neighbour is None:
@@ -132,7 +133,7 @@ def _reference(
         return None
 
 
-def find_baseline(run: RunFolder, record: Mapping[str, Any], split: str) -> RunFolder | None:
+def find_baseline(run: RunFolder, record: RunRecord, split: str) -> RunFolder | None:
     """A finished baseline beside `run` with the same backbone weights and images, or None.
 
     One of the same train/validation split is preferred, and demanded for validation images:
@@ -142,11 +143,11 @@ def find_baseline(run: RunFolder, record: Mapping[str, Any], split: str) -> RunF
     neighbours = [child for child in folder.iterdir() if (child / RECORD_NAME).is_file()]
     found: list[RunFolder] = []
     for other, read in read_runs(neighbours):
-        if not isinstance(read, dict) or read.get("kind") != "baseline":
+        if not isinstance(read, RunRecord) or read.kind != "baseline":
             continue
-        if read.get("status") != "finished" or known_setting(read) != setting(record):
+        if read.status != "finished" or setting(read) != setting(record):
             continue
-        if read["data"].get("digest") == record["data"].get("digest"):
+        if read.data and record.data and read.data.digest == record.data.digest:
             return other
         found.append(other)
     return found[0] if found and split == "test" else None

@@ -1,17 +1,29 @@
-"""One row a run, from run records alone: what `squeeze compare` shows, sorts and writes."""
+"""One row per run, from run records alone: what `squeeze compare` shows, sorts and writes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from types import NoneType
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import mean
+from typing import NamedTuple
 
+from squeeze_cli.config.record import RunRecord
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.reports.pareto import on_front
 from squeeze_cli.runs import RunFolder
 
 COMPARE_SCHEMA_VERSION = 1
+
+FoundRun = tuple[RunFolder, RunRecord | SqueezeError]
+
+
+class Setting(NamedTuple):
+    """The features and test images that runs must share to be compared; their seeds may differ."""
+
+    weights_digest: str
+    dataset: str
+    image_size_px: int
+    subset_size: int | None
+    test_images: int
 
 
 @dataclass(frozen=True)
@@ -60,101 +72,117 @@ BEST_IS_MOST = (
 )  # fmt: skip
 
 
-def compare_runs(
-    runs: Sequence[tuple[RunFolder, dict[str, Any] | SqueezeError]], sort: str | None = None
-) -> list[ComparisonRow]:
-    """A row for each run, by test mIoU (best first) or by the column `sort`; broken ones last.
+def compare_runs(runs: Sequence[FoundRun], sort: str | None = None) -> list[ComparisonRow]:
+    """Return a row for each run, by test mIoU (best first) or by the column `sort`.
 
-    Raises UsageError for an unknown column.
+    Runs without a value in that column come last. Raises UsageError for an unknown column.
     """
-    baselines = baseline_scores([r for _, r in runs if isinstance(r, dict)])
-    rows = _mark_front(
-        [(_row(run, record, baselines), known_setting(record)) for run, record in runs]
-    )
     column = (sort or "test_iou").replace("-", "_")
     if column not in SORTABLE:
         raise UsageError(f"--sort {sort}: choose one of {', '.join(SORTABLE)}.")
+    baselines = baseline_scores([record for _, record in runs if isinstance(record, RunRecord)])
+    rows = _mark_front([_placed_row(run, record, baselines) for run, record in runs])
     known = [row for row in rows if getattr(row, column) is not None]
     unknown = [row for row in rows if getattr(row, column) is None]
     reverse = column in BEST_IS_MOST
     return sorted(known, key=lambda row: getattr(row, column), reverse=reverse) + unknown
 
 
-def as_json(rows: Sequence[ComparisonRow]) -> dict[str, Any]:
-    """What `squeeze compare --json` prints."""
+def as_json(rows: Sequence[ComparisonRow]) -> dict[str, object]:
+    """Return what `squeeze compare --json` prints."""
     return {
         "schema_version": COMPARE_SCHEMA_VERSION,
         "runs": [asdict(row) for row in rows],
     }
 
 
-def _row(
-    run: RunFolder, record: dict[str, Any] | SqueezeError, baselines: dict[Any, list[float]]
-) -> ComparisonRow:
-    if isinstance(record, SqueezeError):
-        return ComparisonRow(run.name, str(run.path), "broken", str(record))
-    try:
-        row = _read_row(run, record, baselines)
-        _require_numbers(row)
-        return row
-    except KeyError as error:
-        problem = f"{run.record_file} lacks {error}."
-    except (TypeError, AttributeError):
-        problem = f"{run.record_file} is damaged: an entry is not what its name says."
-    return ComparisonRow(run.name, str(run.path), "broken", problem)
-
-
-def _read_row(
-    run: RunFolder, record: dict[str, Any], baselines: dict[Any, list[float]]
-) -> ComparisonRow:
-    model, quantizer = record.get("model") or {}, record.get("quantizer") or {}
-    val, test = record["metrics"]["val"] or {}, record["metrics"]["test"] or {}
-    measured = measured_test(record) or {}
-    scores = baselines.get(setting(record))
-    difference = retention = None
-    if scores and test and record["kind"] != "baseline":
-        reference = sum(scores) / len(scores)
-        difference = test["iou"] - reference
-        retention = test["iou"] / reference if reference else None
-    usage = test.get("codebook_usage")
-    return ComparisonRow(
-        name=run.name,
-        path=str(run.path),
-        status=record["status"],
-        problem=record.get("error"),
-        kind=record["kind"],
-        model=model.get("backbone"),
-        random_features=model.get("random_features"),
-        quantizer=quantizer.get("type") if record["kind"] != "baseline" else "baseline",
-        nominal_bits_per_vector=quantizer.get("nominal_bits_per_vector"),
-        nominal_compression_ratio=quantizer.get("nominal_compression_ratio"),
-        measured_bits_per_vector=measured.get("bits_per_vector"),
-        measured_bytes_per_image=measured.get("bytes_per_image"),
-        measured_compression_ratio=measured.get("compression_ratio"),
-        val_iou=val.get("iou"),
-        test_iou=test.get("iou"),
-        difference_to_baseline=difference,
-        retention=retention,
-        test_accuracy=test.get("accuracy"),
-        codebook_usage=min(usage) if usage else None,
-        epochs=record["epochs"]["done"],
-        seconds=record["seconds"]["total"],
-        seed=record["seed"],
+def setting(record: RunRecord) -> Setting | None:
+    """The features and test images of a run; None before it is set up."""
+    model, data = record.model, record.data
+    if model is None or data is None:
+        return None
+    return Setting(
+        model.weights_digest,
+        data.dataset,
+        data.image_size_px,
+        data.subset_size,
+        data.test_images,
     )
 
 
-def _require_numbers(row: ComparisonRow) -> None:
-    for field in fields(row):
-        value = getattr(row, field.name)
-        if field.type in ("float | None", "int | None") and not isinstance(
-            value, (int, float, NoneType)
-        ):
-            raise TypeError(field.name)
+def baseline_scores(records: Sequence[RunRecord]) -> dict[Setting, list[float]]:
+    """The test mIoU of the baselines in each setting."""
+    scores: dict[Setting, list[float]] = {}
+    for record in records:
+        where, test = setting(record), record.metrics.test
+        if record.kind == "baseline" and where is not None and test is not None:
+            scores.setdefault(where, []).append(test.iou)
+    return scores
 
 
-def _mark_front(placed: Sequence[tuple[ComparisonRow, Any]]) -> list[ComparisonRow]:
+def on_front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """For each (rate, quality), whether no other has at most its rate and at least its quality.
+
+    Lower rates and higher qualities are better; of equal points all are on the front.
+    """
+
+    def beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
+        return one != other and one[0] <= other[0] and one[1] >= other[1]
+
+    return [not any(beats(other, point) for other in points) for point in points]
+
+
+def _placed_row(
+    run: RunFolder, record: RunRecord | SqueezeError, baselines: dict[Setting, list[float]]
+) -> tuple[ComparisonRow, Setting | None]:
+    """The row of a run without its mark, and its setting."""
+    if isinstance(record, SqueezeError):
+        return ComparisonRow(run.name, str(run.path), "broken", str(record)), None
+    where = setting(record)
+    scores = baselines.get(where, []) if where and record.kind != "baseline" else []
+    return _row(run, record, mean(scores) if scores else None), where
+
+
+def _row(run: RunFolder, record: RunRecord, reference: float | None) -> ComparisonRow:
+    model, quantizer = record.model, record.quantizer
+    val, test = record.metrics.val, record.metrics.test
+    measured = record.measured.test if record.measured else None
+    difference = retention = None
+    if test and reference is not None:
+        difference = test.iou - reference
+        retention = test.iou / reference if reference else None
+    quantizer_name = quantizer.type if quantizer else None
+    return ComparisonRow(
+        name=run.name,
+        path=str(run.path),
+        status=record.status,
+        problem=record.error,
+        kind=record.kind,
+        model=model.backbone if model else None,
+        random_features=model.random_features if model else None,
+        quantizer="baseline" if record.kind == "baseline" else quantizer_name,
+        nominal_bits_per_vector=quantizer.nominal_bits_per_vector if quantizer else None,
+        nominal_compression_ratio=quantizer.nominal_compression_ratio if quantizer else None,
+        measured_bits_per_vector=measured.bits_per_vector if measured else None,
+        measured_bytes_per_image=measured.bytes_per_image if measured else None,
+        measured_compression_ratio=measured.compression_ratio if measured else None,
+        val_iou=val.iou if val else None,
+        test_iou=test.iou if test else None,
+        difference_to_baseline=difference,
+        retention=retention,
+        test_accuracy=test.accuracy if test else None,
+        codebook_usage=min(test.codebook_usage) if test and test.codebook_usage else None,
+        epochs=record.epochs.done,
+        seconds=record.seconds.total,
+        seed=record.seed,
+    )
+
+
+def _mark_front(
+    placed: Sequence[tuple[ComparisonRow, Setting | None]],
+) -> list[ComparisonRow]:
     """The rows, those with measured bits marked as on their setting's Pareto front or not."""
-    groups: dict[Any, list[tuple[float, float]]] = {}
+    groups: dict[Setting | None, list[tuple[float, float]]] = {}
     for row, where in placed:
         if (point := _point(row)) is not None:
             groups.setdefault(where, []).append(point)
@@ -171,45 +199,3 @@ def _mark_front(placed: Sequence[tuple[ComparisonRow, Any]]) -> list[ComparisonR
 def _point(row: ComparisonRow) -> tuple[float, float] | None:
     bits, iou = row.measured_bits_per_vector, row.test_iou
     return None if row.status != "finished" or bits is None or iou is None else (bits, iou)
-
-
-def setting(record: Mapping[str, Any]) -> Any:
-    """What runs must share to be compared: features and test images, not the seed. None: unknown.
-
-    Raises KeyError for a record that lacks it in part.
-    """
-    model, data = record.get("model"), record.get("data")
-    if not model or not data:
-        return None
-    return (
-        model["weights_digest"], data["dataset"], data["image_size_px"], data["subset_size"],
-        data["test_images"],
-    )  # fmt: skip
-
-
-def known_setting(record: Mapping[str, Any] | SqueezeError) -> Any:
-    """As `setting`, and None for a record that cannot be read or lacks it."""
-    try:
-        return None if isinstance(record, SqueezeError) else setting(record)
-    except (KeyError, TypeError, AttributeError):
-        return None  # a broken record; its own row says so
-
-
-def measured_test(record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What was measured of the file of the test split's codes; None for runs without codes."""
-    measured: dict[str, Any] | None = (record.get("measured") or {}).get("test")
-    return measured
-
-
-def baseline_scores(records: Sequence[dict[str, Any]]) -> dict[Any, list[float]]:
-    """The test mIoU of the baselines of each setting."""
-    scores: dict[Any, list[float]] = {}
-    for record in records:
-        try:
-            if record["kind"] == "baseline" and record["metrics"]["test"]:
-                scores.setdefault(setting(record), []).append(
-                    0.0 + record["metrics"]["test"]["iou"]
-                )
-        except (KeyError, TypeError):
-            continue  # a broken record has no score; its own row says so
-    return scores

@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+from squeeze_cli.config.record import FinishedRecord, SplitMetrics
+
 MISSING = "–"
 
 
@@ -42,42 +44,46 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.0f}s" if seconds < 120 else f"{seconds // 60:.0f}m{seconds % 60:02.0f}s"
 
 
-def result_table(record: dict[str, Any]) -> Table:
+def result_table(record: FinishedRecord) -> Table:
     """The closing table of a training."""
-    table = facts(f"{record['name']}")
-    model, quantizer, epochs = record["model"], record["quantizer"], record["epochs"]
-    name = model["backbone"] + (" (random features)" if model["random_features"] else "")
-    table.add_row("Model", name)
-    what = "baseline, unquantized" if record["kind"] == "baseline" else quantizer["type"]
-    table.add_row("Quantizer", what)
-    table.add_row(
-        "Nominal rate",
-        f"{number(quantizer['nominal_bits_per_vector'])} bits a vector, "
-        f"{number(quantizer['nominal_bytes_per_image'])} bytes an image "
-        f"(1/{number(quantizer['nominal_compression_ratio'])} of float32)",
+    table = facts(record.name)
+    model, quantizer, epochs, seconds = (
+        record.model, record.quantizer, record.epochs, record.seconds,
+    )  # fmt: skip
+    table.add_row("Model", model.backbone + (" (random features)" if model.random_features else ""))
+    kind = "baseline, unquantized" if record.kind == "baseline" else quantizer.type
+    table.add_row("Quantizer", kind)
+    nominal = _rate(
+        quantizer.nominal_bits_per_vector,
+        quantizer.nominal_bytes_per_image,
+        quantizer.nominal_compression_ratio,
     )
-    measured = (record.get("measured") or {}).get("test")
-    if measured:
-        table.add_row(
-            "Measured rate",
-            f"{number(measured['bits_per_vector'])} bits a vector, "
-            f"{number(measured['bytes_per_image'])} bytes an image "
-            f"(1/{number(measured['compression_ratio'])} of float32)",
-        )
-        table.add_row("Codes file", f"{measured['file']}, {measured['file_bytes']:,} bytes")
-    table.add_row("Epochs", f"{epochs['done']}, best {epochs['best'] + 1}")
-    _add_metrics(table, "Validation", record["metrics"]["val"])
-    _add_metrics(table, "Test", record["metrics"]["test"])
-    skipped = record["data"]["skipped_images"]
-    if skipped:
-        table.add_row("Skipped images", str(skipped))
-    seconds = record["seconds"]
+    table.add_row("Nominal rate", nominal)
+    if record.measured:
+        test = record.measured.test
+        rate = _rate(test.bits_per_vector, test.bytes_per_image, test.compression_ratio)
+        table.add_row("Measured rate", rate)
+        table.add_row("Codes file", f"{test.file}, {test.file_bytes:,} bytes")
+    best = "" if epochs.best is None else f", best {epochs.best + 1}"
+    table.add_row("Epochs", f"{epochs.done}{best}")
+    for title, metrics in (("Validation", record.metrics.val), ("Test", record.metrics.test)):
+        if metrics:
+            _add_metrics(table, title, metrics)
+    if record.data.skipped_images:
+        table.add_row("Skipped images", str(record.data.skipped_images))
     table.add_row(
         "Time",
-        f"{duration(seconds['total'])} (features {duration(seconds['features'])}, "
-        f"training {duration(seconds['fit'])}, codes {duration(seconds.get('codes'))})",
+        f"{duration(seconds.total)} (features {duration(seconds.features)}, "
+        f"training {duration(seconds.fit)}, codes {duration(seconds.codes)})",
     )
     return table
+
+
+def _rate(bits_per_vector: float, bytes_per_image: float, ratio: float) -> str:
+    return (
+        f"{number(bits_per_vector)} bits per vector, {number(bytes_per_image)} bytes per image "
+        f"(1/{number(ratio)} of float32)"
+    )
 
 
 def evaluation_table(result: dict[str, Any]) -> Table:
@@ -86,7 +92,8 @@ def evaluation_table(result: dict[str, Any]) -> Table:
     table.add_row("Data", f"{result['images']} images, {result['split']}, {result['data_dir']}")
     if result["skipped_images"]:
         table.add_row("Skipped images", str(result["skipped_images"]))
-    _add_metrics(table, result["split"].capitalize(), result["metrics"])
+    metrics = SplitMetrics.model_validate(result["metrics"])
+    _add_metrics(table, result["split"].capitalize(), metrics)
     return table
 
 
@@ -98,14 +105,13 @@ def facts(title: str) -> Table:
     return table
 
 
-def _add_metrics(table: Table, split: str, metrics: dict[str, Any]) -> None:
+def _add_metrics(table: Table, split: str, metrics: SplitMetrics) -> None:
     table.add_row(
-        split, f"mean IoU {percent(metrics['iou'])} %, accuracy {percent(metrics['accuracy'])} %"
+        split, f"mean IoU {percent(metrics.iou)} %, accuracy {percent(metrics.accuracy)} %"
     )
-    per_class = metrics["per_class_iou"][:3]
-    named = zip(("pet", "background", "border"), per_class, strict=False)
+    named = zip(("pet", "background", "border"), metrics.per_class_iou, strict=False)
     table.add_row("", "IoU " + ", ".join(f"{name} {percent(iou)}" for name, iou in named))
-    if metrics.get("codebook_usage"):
-        usage = " ".join(percent(u) for u in metrics["codebook_usage"])
-        perplexity = " ".join(number(round(p)) for p in metrics["codebook_perplexity"])
+    if metrics.codebook_usage and metrics.codebook_perplexity:
+        usage = " ".join(percent(share) for share in metrics.codebook_usage)
+        perplexity = " ".join(number(round(value)) for value in metrics.codebook_perplexity)
         table.add_row("", f"codes used {usage} %, perplexity {perplexity}")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from squeeze_cli.config.record import EpochMetrics
 from squeeze_cli.reports.figures import COLOURS, GREY
 
 if TYPE_CHECKING:
@@ -20,22 +21,24 @@ MOST_LEVELS = 16
 MOST_STEPS = 4096
 
 
-def curves_figure(history: Sequence[Mapping[str, Any]], best: int | None) -> Figure:
+def curves_figure(history: Sequence[EpochMetrics], best: int | None) -> Figure:
     """Loss and mean IoU of both splits by epoch, with the epoch that was chosen.
 
     Args:
-        history: the record's: for each epoch `epoch`, `train` and `val`.
+        history: the record's metrics of each epoch.
         best: the index of the chosen epoch.
     """
     figure = Figure(figsize=(7.2, 2.8), layout="constrained")
-    epochs = [entry["epoch"] + 1 for entry in history]
+    epochs = [entry.epoch + 1 for entry in history]
     marker = "o" if len(epochs) == 1 else ""
     for axis, name, scale, title in zip(
         figure.subplots(1, 2), ("loss", "iou"), (1, 100), ("loss", "mean IoU in %"), strict=True
     ):
         for split, colour in (("train", COLOURS[5]), ("val", COLOURS[0])):
             # A diverged epoch's figure is None, which becomes a gap in the line.
-            values = scale * np.array([entry[split].get(name) for entry in history], dtype=float)
+            values = scale * np.array(
+                [getattr(getattr(entry, split), name) for entry in history], dtype=float
+            )
             axis.plot(epochs, values, color=colour, marker=marker, label=split)
         if best is not None:
             axis.axvline(best + 1, color=GREY, linestyle=":", label="chosen epoch")

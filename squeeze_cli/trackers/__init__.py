@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from squeeze_cli.errors import SqueezeError
 
 if TYPE_CHECKING:
+    from squeeze_cli.config.record import RunRecord
     from squeeze_cli.config.schema import ExperimentConfig
     from squeeze_cli.console import Reporter
     from squeeze_cli.runs import RunFolder
@@ -35,11 +36,11 @@ class Trackers:
 
 @contextmanager
 def open_trackers(
-    config: ExperimentConfig, run: RunFolder, record: dict[str, Any], reporter: Reporter
+    config: ExperimentConfig, run: RunFolder, record: RunRecord, reporter: Reporter
 ) -> Iterator[Trackers]:
     """The trackers that `config` asks for; at the end they get what is in the run's folder.
 
-    `record["status"]` tells at the end how the run went. Raises SqueezeError where
+    `record.status` tells at the end how the run went. Raises SqueezeError where
     `require_clearml` is set and ClearML cannot be used.
     """
     trackers = Trackers()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from squeeze_cli.config.record import RunRecord
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.config.yaml_files import to_mapping
 from squeeze_cli.console import Reporter
@@ -22,7 +23,7 @@ def hand_over(
     trackers: Trackers,
     config: ExperimentConfig,
     run: RunFolder,
-    record: Mapping[str, Any],
+    record: RunRecord,
     reporter: Reporter,
 ) -> None:
     """Give ClearML the run's outputs and end its task; says so where it did not get them all."""
@@ -34,7 +35,7 @@ def hand_over(
         if not guarded.failed:
             publish_run(guarded.inner, config, run, record)
 
-    missed = end_task(session, reporter, str(record["status"]), publish)
+    missed = end_task(session, reporter, record.status, publish)
     if missed:
         reporter.warn(f"ClearML did not get all of this run ({missed}): {run.path} has it whole.")
     elif config.logger.clearml_offline:
@@ -55,10 +56,10 @@ def _keep_archive(session: ClearMLSession, run: RunFolder, reporter: Reporter) -
 
 
 def publish_run(
-    logger: ClearMLLogger, config: ExperimentConfig, run: RunFolder, record: Mapping[str, Any]
+    logger: ClearMLLogger, config: ExperimentConfig, run: RunFolder, record: RunRecord
 ) -> None:
     """Report what is there: an interrupted run has less than a finished one."""
-    metrics = record.get("metrics") or {}
+    metrics = record.metrics.model_dump(exclude_none=True)
     rows = metrics_table(metrics)
     if len(rows) > 1:
         logger.log_table("results/metrics", rows)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+from squeeze_cli.config.record import RunRecord
 from squeeze_cli.console import Reporter
 from squeeze_cli.inference.pictures import picture_column, row_title
 from squeeze_cli.inference.predictions import predict_batch
-from squeeze_cli.reports.drawing import DrawingProcess
 from squeeze_cli.runs import RunFolder
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from squeeze_cli.training.fit import Experiment
 
 SHOWN_IMAGES = 4
+# Small, so that drawing takes no notable part of a short training.
+DPI = 100
 
 
 def save_figures(
-    run: RunFolder,
-    experiment: Experiment,
-    record: Mapping[str, Any],
-    drawing: DrawingProcess,
-    reporter: Reporter,
+    run: RunFolder, experiment: Experiment, record: RunRecord, reporter: Reporter
 ) -> None:
     """Draw `figures/predictions.png`, `codebook.png` and `training.png`; show them in TensorBoard.
 
@@ -31,37 +31,38 @@ def save_figures(
 
     Args:
         run: the run's folder.
-        experiment: with the best epoch's weights, tested.
-        record: with history, quantizer and the best epoch.
-        drawing: what draws.
-        reporter: for the warning.
+        experiment: the experiment with the best epoch's weights, tested.
+        record: the record with history, quantizer and the best epoch.
+        reporter: prints the warning.
     """
     try:
+        from squeeze_cli.reports.figures import save_figure
+
         files = []
-        for name, (figure, *arguments) in _figures(experiment, record).items():
+        for name, figure in _figures(experiment, record):
             files.append(run.figures_folder / f"{name}.png")
-            drawing.draw(figure, *arguments, path=files[-1])
-        drawing.finish()
+            save_figure(figure, files[-1], DPI)
         if experiment.config.logger.use_tensorboard:
             from squeeze_cli.trackers.tensorboard import add_pictures
 
-            add_pictures(run, files, record["epochs"]["done"])
+            add_pictures(run, files, record.epochs.done)
     except Exception as error:  # noqa: BLE001 - see above
         reason = " ".join(str(error).split())[:200]
         reporter.warn(f"The figures could not be made ({type(error).__name__}: {reason}).")
 
 
-def _figures(experiment: Experiment, record: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
-    """For each picture's name the figure and its arguments."""
-    figures: dict[str, tuple[Any, ...]] = {
-        "training": ("curves_figure", record["history"], record["epochs"]["best"]),
-    }
+def _figures(experiment: Experiment, record: RunRecord) -> Iterator[tuple[str, Figure]]:
+    from squeeze_cli.reports.training_figures import codebook_figure, curves_figure
+
+    yield "training", curves_figure(record.history, record.epochs.best)
     if counts := experiment.module.code_counts("test"):
-        figures["codebook"] = ("codebook_figure", [level.cpu().numpy() for level in counts])
-    return figures | {"predictions": _predictions(experiment, record)}
+        yield "codebook", codebook_figure([level.cpu().numpy() for level in counts])
+    yield "predictions", _predictions(experiment, record)
 
 
-def _predictions(experiment: Experiment, record: Mapping[str, Any]) -> tuple[Any, ...]:
+def _predictions(experiment: Experiment, record: RunRecord) -> Figure:
+    from squeeze_cli.reports.pictures import picture_grid
+
     samples = experiment.splits.val
     count = min(SHOWN_IMAGES, len(samples))
     positions = [i * len(samples) // count for i in range(count)]
@@ -73,4 +74,4 @@ def _predictions(experiment: Experiment, record: Mapping[str, Any]) -> tuple[Any
             positions, predict_batch(module, batch, experiment.device), strict=True
         )
     ]
-    return "picture_grid", ["image", "ground truth", row_title(record)], columns
+    return picture_grid(["image", "ground truth", row_title(record)], columns)

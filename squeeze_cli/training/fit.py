@@ -16,6 +16,7 @@ import torch
 
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.config.record import FinishedRecord, RunRecord, SplitMetrics, Status
 from squeeze_cli.config.schema import TRIMAP_CLASSES, ExperimentConfig
 from squeeze_cli.config.yaml_files import write_config
 from squeeze_cli.console import Reporter
@@ -27,7 +28,6 @@ from squeeze_cli.losses import create_loss
 from squeeze_cli.model.build import build_network
 from squeeze_cli.model.initialize import initialize_network
 from squeeze_cli.model.network import SegmentationNetwork
-from squeeze_cli.reports.drawing import DrawingProcess
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers import Trackers, open_trackers
 from squeeze_cli.training.callbacks import RecordKeeper, TrainingProgress
@@ -40,8 +40,8 @@ from squeeze_cli.training.record import (
     describe_data,
     describe_model,
     describe_quantizer,
-    plain,
     start_record,
+    typed_history,
 )
 
 
@@ -122,11 +122,10 @@ def fit_experiment(
     config: ExperimentConfig,
     run: RunFolder,
     reporter: Reporter,
-    drawing: DrawingProcess,
     *,
     resume: bool = False,
-) -> dict[str, Any]:
-    """Train, test and save `config` in `run`, and return the run's record; `drawing` draws for it.
+) -> FinishedRecord:
+    """Train, test and save `config` in `run`, and return the run's record.
 
     The record in the folder says `running` until it ends as `finished`, `interrupted` (Ctrl-C,
     which raises KeyboardInterrupt) or `failed`. A mistake found before anything was made, such as
@@ -134,41 +133,41 @@ def fit_experiment(
     """
     begin = time.perf_counter()
     record = run.read_record() if resume else start_record(config, run.name)
-    earlier = record["seconds"]["total"] if resume else 0.0
-    record |= {"status": "running", "error": None}
+    earlier = record.seconds.total if resume else 0.0
+    record.status, record.error = "running", None
     if not resume:
         write_config(run.config_file, config)
     run.write_record(record)
 
-    def save(status: str, error: str | None = None) -> None:
-        record["status"], record["error"] = status, error
-        record["seconds"]["total"] = earlier + time.perf_counter() - begin
-        run.write_record(plain(record))
+    def save(status: Status, error: str | None = None) -> None:
+        record.status, record.error = status, error
+        record.seconds.total = earlier + time.perf_counter() - begin
+        run.write_record(record)
 
     with ExitStack() as stack:  # the trackers close after the record is whole
         try:
             trackers = stack.enter_context(open_trackers(config, run, record, reporter))
             experiment = _run_stages(config, run, reporter, record, save, resume, trackers)
-            save_figures(run, experiment, record, drawing, reporter)
+            save_figures(run, experiment, record, reporter)
         except KeyboardInterrupt:
             save("interrupted")
             raise
         except BaseException as error:
-            if isinstance(error, SqueezeError) and not resume and "model" not in record:
-                record["status"] = "failed"  # for the trackers
+            if isinstance(error, SqueezeError) and not resume and record.model is None:
+                record.status = "failed"  # for the trackers
                 run.discard()
                 raise
             save("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
             raise
         save("finished")
-    return run.read_record()
+    return run.read_finished()
 
 
 def _run_stages(
     config: ExperimentConfig,
     run: RunFolder,
     reporter: Reporter,
-    record: dict[str, Any],
+    record: RunRecord,
     save: Any,
     resume: bool,
     trackers: Trackers,
@@ -178,9 +177,9 @@ def _run_stages(
     network = module.network.to(experiment.device)
     batch = training.batch_size
     evaluated = evaluation_batch_size(config, experiment.backbone)
-    record["seconds"]["features"] += experiment.feature_seconds
-    record["data"] = describe_data(config, experiment.splits)
-    record["model"] = describe_model(config, experiment.backbone, network)
+    record.seconds.features += experiment.feature_seconds
+    record.data = describe_data(config, experiment.splits)
+    record.model = describe_model(config, experiment.backbone, network)
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
     if checkpoint is not None:
         require_whole(checkpoint)
@@ -189,13 +188,13 @@ def _run_stages(
         images = len(experiment.splits.train)
         initialize_network(network, states, images, batch, training.seed)
     grid = feature_grid(experiment)
-    record["quantizer"] = describe_quantizer(config, network, grid)
+    record.quantizer = describe_quantizer(config, network, grid)
     save("running")
     run.drop_replaced()
 
     def update(fitted: BaselineSegmentationModule) -> None:
-        record["history"] = plain(fitted.history)
-        record["epochs"]["done"] = len(fitted.history)
+        record.history = typed_history(fitted.history)
+        record.epochs.done = len(fitted.history)
         save("running")
 
     start = time.perf_counter()
@@ -207,20 +206,19 @@ def _run_stages(
             sources.loader("val", evaluated),
             checkpoint,
         )  # fmt: skip
-        record["seconds"]["fit"] += time.perf_counter() - start
+        record.seconds.fit += time.perf_counter() - start
         update(module)
         best = max(module.history, key=lambda epoch: epoch["val"]["iou"])
-        record["epochs"]["best"] = best["epoch"]
+        record.epochs.best = best["epoch"]
         load_best(module, run)
-        record["metrics"]["val"] = best["val"]
-        record["metrics"]["train"] = module.measure(
-            sources.loader("train", evaluated), experiment.device, "train"
-        )
+        record.metrics.val = SplitMetrics.model_validate(best["val"])
+        trained = module.measure(sources.loader("train", evaluated), experiment.device, "train")
+        record.metrics.train = SplitMetrics.model_validate(trained)
         trainer.test(module, sources.loader("test", evaluated), verbose=False)
-    record["metrics"]["test"] = module.results["test"]
+    record.metrics.test = SplitMetrics.model_validate(module.results["test"])
     start = time.perf_counter()
-    record |= save_outputs(run, experiment, reporter)
-    record["seconds"]["codes"] = time.perf_counter() - start
+    record.digest, record.measured = save_outputs(run, experiment, reporter)
+    record.seconds.codes = time.perf_counter() - start
     return experiment
 
 

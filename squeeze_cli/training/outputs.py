@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from squeeze_cli.codec.prior_coding import slots_of_codes
 from squeeze_cli.codec.prior_file import write_prior
 from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_steps
 from squeeze_cli.codec.rates import decoder_bytes, measure_codes
+from squeeze_cli.config.record import DecoderBytes, Measured, MeasuredSplit
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import replacing
 from squeeze_cli.runs import RunFolder
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 MEASURED_SPLITS = ("val", "test")
 
 
-def save_outputs(run: RunFolder, experiment: Experiment, reporter: Reporter) -> dict[str, Any]:
+def save_outputs(
+    run: RunFolder, experiment: Experiment, reporter: Reporter
+) -> tuple[str, Measured | None]:
     """Fit the prior to the training codes and save it with the codes of `val` and `test`.
 
     Returns:
@@ -38,12 +41,12 @@ def save_outputs(run: RunFolder, experiment: Experiment, reporter: Reporter) -> 
     _save_first_batch(run, experiment)
     sizes = network.quantizer.code_sizes
     if not sizes:
-        return {"digest": digest, "measured": None}
+        return digest, None
     codes = {split: _split_codes(experiment, split) for split in ("train", *MEASURED_SPLITS)}
     prior = _fit_prior(experiment, codes["train"], reporter)
     if prior is not None:
         write_prior(run.prior_file, prior)
-    measured: dict[str, Any] = {}
+    measured: dict[str, MeasuredSplit] = {}
     for split in MEASURED_SPLITS:
         names = [sample.name for sample in getattr(experiment.splits, split)]
         slots = None if prior is None else slots_of_codes(codes[split], prior)
@@ -52,13 +55,10 @@ def save_outputs(run: RunFolder, experiment: Experiment, reporter: Reporter) -> 
             run=digest, prior=prior, slots=slots,
         )  # fmt: skip
         write_codes(run.codes_folder / f"{split}.safetensors", content)
-        measured[split] = measure_codes(
-            content, codes[split], network.normalizer.mean.numel(), slots
-        ) | {"file": f"codes/{split}.safetensors"}
-    return {
-        "digest": digest,
-        "measured": measured | {"decoder": decoder_bytes(network.quantizer, prior)},
-    }
+        sizes_of_file = measure_codes(content, codes[split], network.normalizer.mean.numel(), slots)
+        measured[split] = MeasuredSplit(**sizes_of_file, file=f"codes/{split}.safetensors")
+    decoder = DecoderBytes(**decoder_bytes(network.quantizer, prior))
+    return digest, Measured(**measured, decoder=decoder)
 
 
 @torch.no_grad()

@@ -1,114 +1,110 @@
-"""What a run's record says about its parts; the fields are documented in docs/run-record.md."""
+"""What a training writes into its run record; docs/run-record.md describes the fields."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
-
-import torch
 
 from squeeze_cli import __version__
 from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.config.record import (
+    DataDescription,
+    EpochMetrics,
+    Epochs,
+    Metrics,
+    ModelDescription,
+    QuantizerDescription,
+    RunRecord,
+    Seconds,
+    SkippedImage,
+)
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.data.splits import SplitSamples
 from squeeze_cli.model.network import SegmentationNetwork
 
 FLOAT32_BITS = 32
+MOST_SKIPPED = 100
+PACKAGES = ("torch", "torchvision", "timm", "lightning", "vector-quantize-pytorch")
 
 
-def start_record(config: ExperimentConfig, name: str) -> dict[str, Any]:
+def start_record(config: ExperimentConfig, name: str) -> RunRecord:
     """The record of a run that has just begun."""
-    return {
-        "name": name,
-        "kind": config.kind,
-        "status": "running",
-        "error": None,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": config.training.seed,
-        "epochs": {"planned": config.training.epochs, "done": 0, "best": None},
-        "metrics": {"train": None, "val": None, "test": None},
-        "history": [],
-        "seconds": {"features": 0.0, "fit": 0.0, "total": 0.0},
-        "versions": {
+    return RunRecord(
+        name=name,
+        kind="baseline" if config.kind == "baseline" else "quantized",
+        status="running",
+        error=None,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seed=config.training.seed,
+        epochs=Epochs(planned=config.training.epochs, done=0, best=None),
+        metrics=Metrics(train=None, val=None, test=None),
+        history=[],
+        seconds=Seconds(features=0.0, fit=0.0, total=0.0),
+        versions={
             "squeeze": __version__,
             "python": platform.python_version(),
-            **{
-                package: version(package)
-                for package in (
-                    "torch",
-                    "torchvision",
-                    "timm",
-                    "lightning",
-                    "vector-quantize-pytorch",
-                )
-            },
+            **{package: version(package) for package in PACKAGES},
         },
-    }
+    )
 
 
-def describe_data(config: ExperimentConfig, splits: SplitSamples) -> dict[str, Any]:
-    """Which images: enough to say whether two runs saw the same ones."""
-    return {
-        "dataset": config.data.dataset,
-        "digest": splits.digest(),
-        "image_size_px": config.data.image_size,
-        "subset_size": config.data.subset_size,
-        "train_images": len(splits.train),
-        "val_images": len(splits.val),
-        "test_images": len(splits.test),
-        "skipped_images": len(splits.skipped),
-        "skipped": [{"name": name, "reason": reason} for name, reason in splits.skipped[:100]],
-    }
+def describe_data(config: ExperimentConfig, splits: SplitSamples) -> DataDescription:
+    """The images: enough to say whether two runs saw the same ones."""
+    return DataDescription(
+        dataset=config.data.dataset,
+        digest=splits.digest(),
+        image_size_px=config.data.image_size,
+        subset_size=config.data.subset_size,
+        train_images=len(splits.train),
+        val_images=len(splits.val),
+        test_images=len(splits.test),
+        skipped_images=len(splits.skipped),
+        skipped=[
+            SkippedImage(name=name, reason=reason) for name, reason in splits.skipped[:MOST_SKIPPED]
+        ],
+    )
 
 
 def describe_model(
     config: ExperimentConfig, backbone: FrozenBackbone, network: SegmentationNetwork
-) -> dict[str, Any]:
-    """The backbone, what is trained on it, and how large that is."""
+) -> ModelDescription:
+    """The backbone, what is trained on it, and the number of trainable parameters."""
     model = config.model
-    return {
-        "backbone": backbone.name,
-        "weights": "random" if backbone.random_weights else model.weights,
-        "random_features": backbone.random_weights,
-        "weights_digest": backbone.weights.digest,
-        "feature_dim": backbone.feature_dim,
-        "quantized_dim": network.quantizer.feature_dim,
-        "num_classes": model.num_classes,
-        "loss": model.loss_type,
-        "add_adapter": model.add_adapter,
-        "unfreeze_last_layer": model.unfreeze_last_layer,
-        "head_expects_raw_features": network.head.expects_raw_features,
-        "trainable_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
-    }
+    return ModelDescription(
+        backbone=backbone.name,
+        weights="random" if backbone.random_weights else model.weights,
+        random_features=backbone.random_weights,
+        weights_digest=backbone.weights.digest,
+        feature_dim=backbone.feature_dim,
+        quantized_dim=network.quantizer.feature_dim,
+        num_classes=model.num_classes,
+        loss=model.loss_type,
+        add_adapter=model.add_adapter,
+        unfreeze_last_layer=model.unfreeze_last_layer,
+        head_expects_raw_features=network.head.expects_raw_features,
+        trainable_parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
+    )
 
 
 def describe_quantizer(
     config: ExperimentConfig, network: SegmentationNetwork, grid: tuple[int, int]
-) -> dict[str, Any]:
+) -> QuantizerDescription:
     """Codes and nominal rate; the ratio is against the backbone's features in float32."""
     quantizer = network.quantizer
     bits = quantizer.nominal_bits_per_vector
-    return {
-        "type": config.quantizer.type,
-        "code_sizes": list(quantizer.code_sizes),
-        "bottleneck_dim": config.quantizer.bottleneck_dim if quantizer.code_sizes else None,
-        "grid": list(grid),
-        "nominal_bits_per_vector": bits,
-        "nominal_bytes_per_image": bits * grid[0] * grid[1] / 8,
-        "nominal_compression_ratio": FLOAT32_BITS * network.normalizer.mean.numel() / bits,
-    }
+    return QuantizerDescription(
+        type=config.quantizer.type,
+        code_sizes=list(quantizer.code_sizes),
+        bottleneck_dim=config.quantizer.bottleneck_dim if quantizer.code_sizes else None,
+        grid=list(grid),
+        nominal_bits_per_vector=bits,
+        nominal_bytes_per_image=bits * grid[0] * grid[1] / 8,
+        nominal_compression_ratio=FLOAT32_BITS * network.normalizer.mean.numel() / bits,
+    )
 
 
-def plain(value: Any) -> Any:
-    """Numbers that JSON knows: NaN and infinities, which a diverged run has, become null."""
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, torch.Tensor):
-        return plain(value.item())
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value
+def typed_history(history: Sequence[Mapping[str, object]]) -> list[EpochMetrics]:
+    """The epochs' metrics as the record holds them."""
+    return [EpochMetrics.model_validate(epoch) for epoch in history]

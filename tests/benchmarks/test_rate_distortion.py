@@ -16,7 +16,11 @@ def runs(tmp_path: Path) -> Path:
     for seed, bits, iou in ((1, 2.5, 0.44), (2, 3.5, 0.46)):
         made = record(iou, seed=seed, measured=measured(bits))
         made["quantizer"]["code_sizes"] = [512]
-        made["measured"]["decoder"] = {"codebook_bytes": 1000, "prior_bytes": 3000 * seed}
+        made["measured"]["decoder"] = {
+            "codebook_bytes": 900,
+            "projection_bytes": 100,
+            "prior_bytes": 3000 * seed,
+        }
         write(tmp_path / "runs", f"vq-{seed}", made)
         write(tmp_path / "runs", f"b-{seed}", record(0.5, kind="baseline", seed=seed))
     single = record(0.48, quantizer="rvq", measured=measured(16.0))

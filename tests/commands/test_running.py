@@ -13,6 +13,7 @@ import yaml
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.runs import RunFolder
 from tests.conftest import EXECUTABLE, Squeeze
+from tests.records import record, write
 
 HEAVY = ("torch", "lightning", "clearml", "matplotlib", "torchvision", "numpy", "yaml")
 TINY = (
@@ -120,12 +121,12 @@ def test_a_run_that_cannot_be_resumed_yet_keeps_its_folder(
     config = squeeze("train", *arguments, "--name", "it", "--dry-run").stdout
     run = RunFolder(tiny_pets / "runs" / "it")
     write_text_atomically(run.config_file, config)
-    stopped = {"name": "it", "status": "interrupted", "seconds": {"total": 1.0, "features": 0.0}}
-    run.write_record(stopped)
+    stopped = record(0.5, status="interrupted", model=None)
+    run.record_file.write_text(json.dumps({"schema_version": 1, **stopped}))
     (tiny_pets / "data").write_text("a file where the folder should be")
     squeeze("train", "--resume", "--name", "it", code=1)
     assert run.config_file.exists()
-    assert run.read_record()["status"] == "failed"
+    assert run.read_record().status == "failed"
 
 
 def test_an_existing_name_is_not_overwritten_unasked(squeeze: Squeeze, tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_a_run_has_one_process(squeeze_executable: Squeeze, tmp_path: Path) -> N
         for arguments in ((*TINY, "--name", "it", "--overwrite"),):
             refused = squeeze_executable("baseline", *arguments, code=1)
             assert "at work on runs/it" in refused.stderr
-    assert RunFolder(tmp_path / "runs" / "it").read_record()["status"] == "finished"
+    assert RunFolder(tmp_path / "runs" / "it").read_record().status == "finished"
 
 
 def test_places_that_cannot_be_written_are_one_line(squeeze: Squeeze, tmp_path: Path) -> None:
@@ -185,16 +186,25 @@ def test_places_that_cannot_be_written_are_one_line(squeeze: Squeeze, tmp_path: 
 
 
 def test_the_mend_of_an_unfinished_run_names_its_folder(squeeze: Squeeze, tmp_path: Path) -> None:
-    RunFolder(tmp_path / "my runs" / "it").write_record({"kind": "baseline", "status": "failed"})
+    write(tmp_path / "my runs", "it", record(0.5, kind="baseline", status="failed"))
     told = squeeze("evaluate", "my runs/it", code=1).stderr
     assert "squeeze baseline --resume --output-dir 'my runs' --name it" in told
 
 
 def test_damaged_records_are_told(squeeze: Squeeze, tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "it")
-    for record in ({}, {"status": "finished"}, {"status": "finished", "model": 3}):
-        run.write_record(record)
-        assert "run.json is" in squeeze("evaluate", "it", code=1).stderr
+    run = write(tmp_path, "it", record(0.5))
+    for change, told in (
+        ({"seed": "7"}, "seed should be a valid integer"),
+        ({"model": 3}, "model should be"),
+        ({"model": None}, "model should be"),
+        ({"status": "ended"}, "status should be 'running', "),
+    ):
+        run.record_file.write_text(json.dumps({"schema_version": 1, **record(0.5), **change}))
+        (line,) = squeeze("evaluate", "it", code=1).stderr.splitlines()
+        assert line.startswith(f"Error: it/run.json is damaged ({told}")
+    for text in ("{}", "[]"):
+        run.record_file.write_text(text)
+        assert "run.json is no run record" in squeeze("evaluate", "it", code=1).stderr
 
 
 def test_automatic_names_are_numbered(squeeze: Squeeze, tmp_path: Path) -> None:

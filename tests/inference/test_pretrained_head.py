@@ -23,7 +23,7 @@ def test_masks_from_codes_are_the_networks_own(squeeze: Squeeze, tmp_path: Path)
     )  # fmt: skip
     folder = tmp_path / "runs" / "pre"
     run, codec = load_run(folder, torch.device("cpu")), open_run(folder, "cpu")
-    assert run.record["model"]["head_expects_raw_features"]
+    assert run.record.model.head_expects_raw_features
     codes = torch.randint(0, 16, (2, 64, 1), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = run.module.network.logits_of_codes(codes, (8, 8))

@@ -142,6 +142,7 @@ def test_another_splits_baseline_was_trained_on_validation_images(tmp_path: Path
     found = find_baseline(run, run.read_record(), "test")
     assert found is not None
     assert found.name == "a"
-    other = record(0.5)
-    other["model"]["weights_digest"] = "w2"
+    other = run.read_record()
+    assert other.model is not None
+    other.model.weights_digest = "w2"
     assert find_baseline(run, other, "test") is None

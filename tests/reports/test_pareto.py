@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from squeeze_cli.reports.pareto import on_front
+from squeeze_cli.reports.comparison import on_front
 
 
 def test_what_is_beaten_in_both_is_not_on_the_front() -> None:

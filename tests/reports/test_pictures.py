@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from squeeze_cli.config.record import EpochMetrics, SplitMetrics
 from squeeze_cli.reports.figures import save_figure
 from squeeze_cli.reports.picture_column import PictureColumn
 from squeeze_cli.reports.pictures import overlay, picture_grid
@@ -55,10 +56,14 @@ def test_many_codes_or_a_huge_codebook_are_drawn_in_part() -> None:
     assert len(axis.patches[0].get_data().values) <= 4096
 
 
+def split_metrics(loss: float, iou: float) -> SplitMetrics:
+    return SplitMetrics(loss=loss, iou=iou, accuracy=0.5, per_class_iou=[iou])
+
+
 def test_curves_leave_a_gap_where_a_training_diverged() -> None:
     history = [
-        {"epoch": number, "train": {"loss": loss, "iou": 0.5}, "val": {"loss": 1.0, "iou": 0.25}}
-        for number, loss in enumerate((3.0, None, 1.0))
+        EpochMetrics(epoch=number, train=split_metrics(loss, 0.5), val=split_metrics(1.0, 0.25))
+        for number, loss in enumerate((3.0, float("nan"), 1.0))
     ]
     loss, iou = curves_figure(history, best=1).axes
     assert np.isnan(loss.lines[0].get_ydata()).tolist() == [False, True, False]

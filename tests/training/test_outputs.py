@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import torch
 
 from squeeze_cli.codec.container import CodesFile
 from squeeze_cli.codec.prior_file import read_prior
+from squeeze_cli.config.record import Measured, MeasuredSplit
 from squeeze_cli.config.yaml_files import load_experiment
 from squeeze_cli.console import Reporter
 from squeeze_cli.features.sources import open_sources
@@ -39,24 +39,25 @@ def network_codes(folder: RunFolder, split: str) -> tuple[list[str], np.ndarray]
     network = run.module.network
     with torch.no_grad():
         codes = [network.codes(network.features(s)) for s, _, _ in sources.loader(split, 3)]
-    assert network.digest() == run.record["digest"]
+    assert network.digest() == run.record.digest
     return [sample.name for sample in samples], torch.cat(codes).numpy()
 
 
-def check_measured(folder: RunFolder, measured: dict[str, Any], feature_dim: int) -> None:
+def check_measured(folder: RunFolder, measured: Measured | None, feature_dim: int) -> None:
     """The record's figures against the files themselves."""
     for split in ("val", "test"):
-        figures = measured[split]
-        size = (folder.path / figures["file"]).stat().st_size
-        file = CodesFile(folder.path / figures["file"])
+        assert measured is not None
+        figures: MeasuredSplit = getattr(measured, split)
+        size = (folder.path / figures.file).stat().st_size
+        file = CodesFile(folder.path / figures.file)
         vectors = len(file) * VECTORS
-        assert (figures["images"], figures["vectors"]) == (len(file), vectors)
-        assert figures["coding"] == file.header.coding
-        assert figures["file_bytes"] == size
-        assert 0 < figures["payload_bytes"] < size
-        assert figures["bits_per_vector"] == pytest.approx(8 * size / vectors)
-        assert figures["bytes_per_image"] == pytest.approx(size / len(file))
-        assert figures["compression_ratio"] == pytest.approx(4 * feature_dim * vectors / size)
+        assert (figures.images, figures.vectors) == (len(file), vectors)
+        assert figures.coding == file.header.coding
+        assert figures.file_bytes == size
+        assert 0 < figures.payload_bytes < size
+        assert figures.bits_per_vector == pytest.approx(8 * size / vectors)
+        assert figures.bytes_per_image == pytest.approx(size / len(file))
+        assert figures.compression_ratio == pytest.approx(4 * feature_dim * vectors / size)
 
 
 @pytest.mark.parametrize(
@@ -77,19 +78,20 @@ def test_a_run_leaves_codes_that_its_prior_decodes(
         file = CodesFile(folder.codes_folder / f"{split}.safetensors", prior)
         assert file.names == tuple(names)
         assert file.header.quantizer == flags[1]
-        assert np.array_equal(file.require_run(record["digest"]).read(), codes)
-    check_measured(folder, record["measured"], FEATURE_DIM)
+        assert np.array_equal(file.require_run(record.digest).read(), codes)
+    check_measured(folder, record.measured, FEATURE_DIM)
+    assert record.measured is not None
     for split in ("val", "test"):
-        figures = record["measured"][split]
-        overhead = 8 * figures["payload_bytes"] / figures["vectors"]
-        overhead -= figures["prior_cross_entropy_bits"]
+        figures = getattr(record.measured, split)
+        overhead = 8 * figures.payload_bytes / figures.vectors
+        overhead -= figures.prior_cross_entropy_bits
         assert 31 / VECTORS < overhead < 44 / VECTORS
-    decoder = record["measured"]["decoder"]
-    assert decoder["codebook_bytes"] == 4 * 64 * sum(sizes)
-    assert decoder["projection_bytes"] == 4 * (64 * FEATURE_DIM + FEATURE_DIM)
-    assert 0.97 * folder.prior_file.stat().st_size < decoder["prior_bytes"]
-    assert decoder["prior_bytes"] < folder.prior_file.stat().st_size
-    assert record["seconds"]["codes"] > 0
+    decoder = record.measured.decoder
+    assert decoder.codebook_bytes == 4 * 64 * sum(sizes)
+    assert decoder.projection_bytes == 4 * (64 * FEATURE_DIM + FEATURE_DIM)
+    assert 0.97 * folder.prior_file.stat().st_size < decoder.prior_bytes
+    assert decoder.prior_bytes < folder.prior_file.stat().st_size
+    assert (record.seconds.codes or 0) > 0
 
 
 def test_codes_too_large_for_a_prior_are_packed_and_it_says_so(
@@ -101,14 +103,15 @@ def test_codes_too_large_for_a_prior_are_packed_and_it_says_so(
     record = folder.read_record()
     assert not folder.prior_file.exists()
     names, codes = network_codes(folder, "test")
-    file = CodesFile(folder.codes_folder / "test.safetensors").require_run(record["digest"])
+    file = CodesFile(folder.codes_folder / "test.safetensors").require_run(record.digest)
     assert (file.header.coding, file.names) == ("packed", tuple(names))
     assert np.array_equal(file.read(), codes)
-    check_measured(folder, record["measured"], FEATURE_DIM)
-    assert record["measured"]["test"]["coding"] == "packed"
-    assert record["measured"]["test"]["prior_cross_entropy_bits"] is None
-    assert record["measured"]["decoder"]["prior_bytes"] == 0
-    assert record["measured"]["decoder"]["codebook_bytes"] == 0  # implicit: nothing to send
+    check_measured(folder, record.measured, FEATURE_DIM)
+    assert record.measured is not None
+    assert record.measured.test.coding == "packed"
+    assert record.measured.test.prior_cross_entropy_bits is None
+    assert record.measured.decoder.prior_bytes == 0
+    assert record.measured.decoder.codebook_bytes == 0  # implicit: nothing to send
 
 
 def test_where_nothing_is_quantized_nothing_is_measured(squeeze: Squeeze, tmp_path: Path) -> None:

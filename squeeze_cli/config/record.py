@@ -1,0 +1,247 @@
+"""The run record, `run.json`, as typed models; docs/run-record.md describes every field."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from squeeze_cli.errors import SqueezeError
+
+SCHEMA_VERSION = 1
+
+Kind = Literal["quantized", "baseline"]
+Status = Literal["running", "finished", "interrupted", "failed"]
+
+
+def _finite_or_none(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# A diverged run has losses that are not finite. JSON cannot hold them: they become null.
+Number = Annotated[float | None, BeforeValidator(_finite_or_none)]
+
+
+class _Part(BaseModel):
+    """Base of the record's parts: strictly typed; fields of other versions are ignored."""
+
+    model_config = ConfigDict(
+        strict=True, extra="ignore", validate_assignment=True, allow_inf_nan=False
+    )
+
+
+class Epochs(_Part):
+    """Number of epochs; `best` is the index, from 0, of the epoch in `best.ckpt`."""
+
+    planned: int
+    done: int
+    best: int | None = None
+
+
+class SplitMetrics(_Part):
+    """Metrics of one split; shares are 0 to 1, `codebook_*` has one value per code of a vector."""
+
+    segmentation_loss: Number = None
+    vq_loss: Number = None
+    loss: Number = None
+    loss_ce: Number = None
+    loss_dice: Number = None
+    loss_focal: Number = None
+    iou: float
+    accuracy: float
+    per_class_iou: list[Number]
+    codebook_usage: list[float] | None = None
+    codebook_perplexity: list[float] | None = None
+
+
+class Metrics(_Part):
+    """Metrics of the best epoch's weights; None before the end."""
+
+    train: SplitMetrics | None = None
+    val: SplitMetrics | None = None
+    test: SplitMetrics | None = None
+
+
+class EpochMetrics(_Part):
+    """Metrics of one epoch; those of `train` are measured while the weights move."""
+
+    epoch: int
+    train: SplitMetrics
+    val: SplitMetrics
+
+
+class Seconds(_Part):
+    """Wall time of each stage in seconds; all but `codes` are summed over resumptions."""
+
+    features: float
+    fit: float
+    total: float
+    codes: float | None = None
+
+
+class SkippedImage(_Part):
+    """An image that could not be read."""
+
+    name: str
+    reason: str
+
+
+class DataDescription(_Part):
+    """The images: enough to say whether two runs saw the same ones."""
+
+    dataset: str
+    digest: str
+    image_size_px: int
+    subset_size: int | None
+    train_images: int
+    val_images: int
+    test_images: int
+    skipped_images: int
+    skipped: list[SkippedImage]
+
+
+class ModelDescription(_Part):
+    """The backbone, what is trained on it, and the number of trainable parameters."""
+
+    backbone: str
+    weights: str
+    random_features: bool
+    weights_digest: str
+    feature_dim: int
+    quantized_dim: int
+    num_classes: int | None
+    loss: str
+    add_adapter: bool
+    unfreeze_last_layer: bool
+    head_expects_raw_features: bool = False  # the first records have none
+    trainable_parameters: int
+
+
+class QuantizerDescription(_Part):
+    """Codes and their nominal rate, which is computed from the codes' sizes."""
+
+    type: str
+    code_sizes: list[int]
+    bottleneck_dim: int | None
+    grid: list[int]
+    nominal_bits_per_vector: float
+    nominal_bytes_per_image: float
+    nominal_compression_ratio: float
+
+
+class MeasuredSplit(_Part):
+    """Sizes of one split's codes file; all bytes of the file count."""
+
+    coding: Literal["prior", "packed"]
+    images: int
+    vectors: int
+    file_bytes: int
+    payload_bytes: int
+    bits_per_vector: float
+    payload_bits_per_vector: float
+    prior_cross_entropy_bits: float | None
+    bytes_per_image: float
+    compression_ratio: float
+    file: str
+
+
+class DecoderBytes(_Part):
+    """Sizes of what a decoder needs once for all images."""
+
+    codebook_bytes: int
+    projection_bytes: int
+    prior_bytes: int
+
+    @property
+    def total(self) -> int:
+        """Sum of all parts in bytes."""
+        return self.codebook_bytes + self.projection_bytes + self.prior_bytes
+
+
+class Measured(_Part):
+    """Sizes of the codes files of `val` and `test`, and of the decoder."""
+
+    val: MeasuredSplit
+    test: MeasuredSplit
+    decoder: DecoderBytes
+
+
+class RunRecord(_Part):
+    """Record of one run, written at the start, after every epoch and at the end.
+
+    `data`, `model` and `quantizer` are None until the run is set up, `digest` and `measured` until
+    it is finished; `measured` stays None where nothing is quantized.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    kind: Kind
+    status: Status
+    error: str | None = None
+    created: str | None = None
+    seed: int
+    epochs: Epochs
+    metrics: Metrics
+    history: list[EpochMetrics] = Field(default_factory=list)
+    seconds: Seconds
+    versions: dict[str, str] = Field(default_factory=dict)
+    data: DataDescription | None = None
+    model: ModelDescription | None = None
+    quantizer: QuantizerDescription | None = None
+    digest: str | None = None
+    measured: Measured | None = None
+    updated: str | None = None
+
+    def to_json(self) -> str:
+        """The content of `run.json`; fields that were never set are left out."""
+        return self.model_dump_json(indent=2, exclude_unset=True) + "\n"
+
+
+class FinishedRecord(RunRecord):
+    """Record of a run that was set up, so that its description is complete."""
+
+    data: DataDescription
+    model: ModelDescription
+    quantizer: QuantizerDescription
+
+
+def parse_record(text: str, file: Path) -> RunRecord:
+    """Read the content of `file` as a run record.
+
+    Raises:
+        SqueezeError: `text` is no record, is damaged, or has a newer schema version.
+    """
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise SqueezeError(f"{file} cannot be read: {error}.") from None
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if not isinstance(version, int):
+        raise SqueezeError(f"{file} is no run record of squeeze.")
+    if version > SCHEMA_VERSION:
+        raise SqueezeError(
+            f"{file} has schema version {version}, this squeeze reads up to {SCHEMA_VERSION}: "
+            "update squeeze."
+        )
+    try:
+        return RunRecord.model_validate(content)
+    except ValidationError as error:
+        raise _damaged(file, error) from None
+
+
+def as_finished(record: RunRecord, file: Path) -> FinishedRecord:
+    """The record of a finished run with its description; SqueezeError where a part is missing."""
+    try:
+        return FinishedRecord.model_validate(record.model_dump(exclude_unset=True))
+    except ValidationError as error:
+        raise _damaged(file, error) from None
+
+
+def _damaged(file: Path, error: ValidationError) -> SqueezeError:
+    first = error.errors(include_url=False)[0]
+    field = ".".join(map(str, first["loc"]))
+    reason = "is missing" if first["type"] == "missing" else first["msg"].replace("Input ", "", 1)
+    return SqueezeError(f"{file} is damaged ({field} {reason}): train the run again.")

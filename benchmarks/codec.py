@@ -31,6 +31,7 @@ from squeeze_cli.codec.prior import CodePrior
 from squeeze_cli.codec.prior_coding import slots_of_codes
 from squeeze_cli.codec.prior_file import read_prior
 from squeeze_cli.codec.rates import measure_codes
+from squeeze_cli.config.resolve import with_values
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.sources import open_sources
@@ -254,8 +255,7 @@ def main() -> None:
     reporter = Reporter()
     run = load_run(options.run, torch.device("cpu"))
     if options.data_dir:
-        data = replace(run.config.data, data_dir=options.data_dir)
-        run = replace(run, config=replace(run.config, data=data))
+        run = replace(run, config=with_values(run.config, {"data.data_dir": options.data_dir}))
     if not run.module.network.quantizer.code_sizes:
         raise SystemExit(f"{options.run} quantizes nothing: give a run of `squeeze train`.")
     features, names = split_features(run, reporter)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from squeeze_cli.config.resolve import with_values
 from squeeze_cli.config.yaml_files import load_experiment
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import FileSample
@@ -27,7 +27,7 @@ def main() -> None:
     """Set the experiment up without a store, initialize the network, save."""
     folder = Path(sys.argv[1])
     config = load_experiment(folder / "config.yaml", None)
-    config = replace(config, data=replace(config.data, use_cache=False))
+    config = with_values(config, {"data.use_cache": False})
     experiment = set_up(config, Reporter(quiet=True))
     network, training = experiment.module.network, config.training
     states = experiment.sources.states(

@@ -20,7 +20,7 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,13 @@ from rich.table import Table
 from benchmarks.machine import show
 from benchmarks.processes import Cost, disk_mib, measure
 from squeeze_cli.config.parts import BACKBONES, QUANTIZERS
+from squeeze_cli.config.resolve import resolve_defaults, with_values
 from squeeze_cli.config.schema import (
     DataConfig,
     ExperimentConfig,
     ModelConfig,
     QuantizerConfig,
     TrainingConfig,
-    resolve_defaults,
 )
 from squeeze_cli.config.yaml_files import write_config
 from squeeze_cli.runs import RunFolder
@@ -89,11 +89,13 @@ def make_config(
 
 def run_ours(config: ExperimentConfig, place: Path, name: str) -> Outcome:
     """`squeeze train`, with the store and the run below `place`."""
-    config = replace(
+    config = with_values(
         config,
-        name=name,
-        output_dir=str(place / "runs"),
-        data=replace(config.data, cache_dir=str(place / "cache")),
+        {
+            "name": name,
+            "output_dir": str(place / "runs"),
+            "data.cache_dir": str(place / "cache"),
+        },
     )
     file = place / f"{name}.yaml"
     write_config(file, config)

@@ -12,12 +12,20 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
+from squeeze_cli.config.fields import Section, flag_of
 from squeeze_cli.config.parts import BACKBONES, LOSSES, QUANTIZERS
-from squeeze_cli.config.schema import DATASETS, DEVICES, PRECISIONS
+from squeeze_cli.config.schema import (
+    DataConfig,
+    Dataset,
+    DeviceName,
+    LoggerConfig,
+    Precision,
+    TrainingConfig,
+)
 from squeeze_cli.errors import UsageError
 
 MODEL, QUANTIZER = "Model", "Quantizer"
@@ -35,7 +43,6 @@ class Flag:
         spellings: the long names, the preferred one first; `--help` shows that one.
         text: help, with the default where the field's own default is not the whole story.
         panel: the group in `--help`.
-        parser: from text to value, for lists.
         metavar: what the value is called in `--help`.
         negative: for a bool, the spelling of the opposite, which `--help` leaves out.
         value: for a bool, what giving the flag means.
@@ -46,7 +53,6 @@ class Flag:
     spellings: tuple[str, ...]
     text: str
     panel: str
-    parser: Callable[[str], Any] | None = None
     metavar: str | None = None
     negative: str | None = None
     value: bool = True
@@ -55,17 +61,6 @@ class Flag:
     def parameter(self) -> str:
         """The name of the function's parameter."""
         return self.target.replace(".", "__")
-
-
-def _numbers(kind: type) -> Callable[[str], Any]:
-    def parse(text: str) -> tuple[Any, ...]:
-        try:
-            return tuple(kind(part) for part in str(text).split(","))
-        except ValueError:
-            example = "8,5,5,5" if kind is int else "1,1,2"
-            raise typer.BadParameter(f"{text!r} is no list of numbers such as {example}.") from None
-
-    return parse
 
 
 def _choice(names: Iterable[str]) -> Any:
@@ -89,9 +84,9 @@ MODEL_FLAGS = (
          "Train the backbone's last layer too.", MODEL, negative="--no-unfreeze-last-layer"),
     Flag("model.loss_type", _choice(LOSSES), ("--loss", "--loss-type"),
          "Segmentation loss: " + ", ".join(LOSSES) + ". [default: ce]", MODEL, metavar="NAME"),
-    Flag("model.class_weights", Any, ("--class-weights",),
+    Flag("model.class_weights", str, ("--class-weights",),
          "Weight of each class in the loss: pet, background, border. [default: all 1]",
-         MODEL, _numbers(float), "1,1,2"),
+         MODEL, metavar="1,1,2"),
 )  # fmt: skip
 
 QUANTIZER_FLAGS = (
@@ -104,8 +99,8 @@ QUANTIZER_FLAGS = (
          "Width that features are projected to. [default: 64]", QUANTIZER, metavar="N"),
     Flag("quantizer.num_quantizers", int, ("--num-quantizers",),
          "Codebooks in a row (rvq). [default: 4]", QUANTIZER, metavar="N"),
-    Flag("quantizer.levels", Any, ("--levels",),
-         "Levels of each dimension (fsq). [default: 8,5,5,5]", QUANTIZER, _numbers(int), "8,5,5,5"),
+    Flag("quantizer.levels", str, ("--levels",),
+         "Levels of each dimension (fsq). [default: 8,5,5,5]", QUANTIZER, metavar="8,5,5,5"),
     Flag("quantizer.decay", float, ("--decay",),
          "Of the codebooks' moving averages (vq, rvq). [default: 0.99]", QUANTIZER, metavar="X"),
     Flag("quantizer.commitment_weight", float, ("--commitment-weight",),
@@ -136,17 +131,24 @@ TRAINING_FLAGS = (
          TRAINING, metavar="X"),
     Flag("training.max_batches", int, ("--max-batches",),
          "Stop each epoch after N batches, for a quick look.", TRAINING, metavar="N"),
-    Flag("training.seed", int, ("--seed",), "Of everything random. [default: 42]",
+    Flag("training.seed", int, ("--seed",), "Seed for all random numbers. [default: 42]",
          TRAINING, metavar="N"),
-    Flag("training.device", _choice(DEVICES), ("--device",),
+    Flag("training.device", _choice(get_args(DeviceName)), ("--device",),
          "Where to train: auto, cpu, cuda, mps. [default: auto]", TRAINING, metavar="NAME"),
-    Flag("training.precision", _choice(PRECISIONS), ("--precision",),
+    Flag("training.precision", _choice(get_args(Precision)), ("--precision",),
          "32, or bf16 (mixed) where the machine is quick at it. [default: 32]", TRAINING,
          metavar="P"),
+    Flag("training.devices", str, ("--devices",),
+         "Number of devices to train on, or auto for all. [default: 1]", TRAINING, metavar="N"),
+    Flag("training.num_nodes", int, ("--num-nodes",),
+         "Number of machines to train on. [default: 1]", TRAINING, metavar="N"),
+    Flag("training.strategy", str, ("--strategy",),
+         "Lightning's strategy for several devices, such as ddp. [default: auto]", TRAINING,
+         metavar="NAME"),
 )  # fmt: skip
 
 DATA_FLAGS = (
-    Flag("data.dataset", _choice(DATASETS), ("--dataset",),
+    Flag("data.dataset", _choice(get_args(Dataset)), ("--dataset",),
          "oxford-pet (downloaded if missing) or synthetic (made on the fly). "
          "[default: oxford-pet]", DATA, metavar="NAME"),
     Flag("data.data_dir", str, ("--data-dir", "--data-path"),
@@ -275,7 +277,7 @@ def _with_lists(flags: Iterable[Flag], values: dict[str, Any]) -> dict[str, Any]
 
 def _parameters(flag: Flag) -> Iterable[inspect.Parameter]:
     text = flag.text.replace("[default", r"\[default")  # brackets are rich's markup
-    kind = str if flag.parser else flag.kind
+    kind = flag.kind
     keyword = inspect.Parameter.KEYWORD_ONLY
     if kind is bool:
         option = typer.Option(
@@ -295,9 +297,46 @@ def _parameters(flag: Flag) -> Iterable[inspect.Parameter]:
         help=text,
         rich_help_panel=flag.panel,
         metavar=flag.metavar,
-        parser=flag.parser,
         show_default=False,
     )
     yield inspect.Parameter(
         flag.parameter, keyword, default=None, annotation=Annotated[kind | None, option]
     )
+
+
+def field_option(section: type[Section], name: str, default: str | None = None) -> Any:
+    """Return Typer's option for a field of the schema; `default` describes the default."""
+    field = section.model_fields[name]
+    flag = flag_of(name, field)
+    words = default or flag.default
+    return typer.Option(
+        (flag.spellings or ())[0],
+        help=(field.description or "") + (rf" \[default: {words}]" if words else ""),
+        metavar=None if field.annotation is bool else flag.metavar,
+        show_default=False,
+    )
+
+
+_OF_THE_RUN = "that of the run"
+# Options of several commands, as annotations of plain parameters. Where a parameter is None, the
+# run's own configuration decides.
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)]
+DataDir = Annotated[str | None, field_option(DataConfig, "data_dir", _OF_THE_RUN)]
+NumWorkers = Annotated[int | None, field_option(DataConfig, "num_workers", _OF_THE_RUN)]
+CacheDir = Annotated[str | None, field_option(DataConfig, "cache_dir", _OF_THE_RUN)]
+UseCache = Annotated[bool | None, field_option(DataConfig, "use_cache", _OF_THE_RUN)]
+BatchSize = Annotated[int | None, field_option(TrainingConfig, "batch_size", _OF_THE_RUN)]
+Device = Annotated[
+    DeviceName | None,
+    typer.Option(
+        "--device",
+        help=r"Where to compute: auto, cpu, cuda or mps. \[default: that of the run]",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
+Credentials = Annotated[str | None, field_option(LoggerConfig, "credentials_file")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print only warnings and errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print details and tracebacks.")]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="Show no progress bars.")]

@@ -105,11 +105,11 @@ def _checked(
 @pytest.fixture
 def module() -> BaselineSegmentationModule:
     """A module small enough to be looked at."""
+    from squeeze_cli.config.resolve import resolve_defaults
     from squeeze_cli.config.schema import (
         ExperimentConfig,
         ModelConfig,
         QuantizerConfig,
-        resolve_defaults,
     )
     from squeeze_cli.heads.convolutional import ConvolutionalHead
     from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork

@@ -10,24 +10,39 @@ from typing import Any
 
 from squeeze_cli.commands.output import make_reporter, print_json
 from squeeze_cli.config.resolve import check_resumed, resolve_config
-from squeeze_cli.config.schema import ExperimentConfig
-from squeeze_cli.config.yaml_files import load_experiment, to_mapping
+from squeeze_cli.config.schema import ExperimentConfig, Kind
+from squeeze_cli.config.yaml_files import load_experiment, to_mapping, to_yaml
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
+from squeeze_cli.options import TRAIN_FLAGS
 from squeeze_cli.runs import RunFolder, create_run, find_resumable
 
 
-def run_command(kind: str, flags: Mapping[str, Any]) -> None:
+def run_command(kind: Kind, flags: Mapping[str, Any]) -> None:
     """Resolve the flags; then train, or with `--dry-run` say what would happen."""
     reporter = make_reporter(flags)
+    values = {
+        flag.target: flags[flag.parameter]
+        for flag in TRAIN_FLAGS
+        if ("." in flag.target or flag.target in ("name", "output_dir"))
+        and flags.get(flag.parameter) is not None
+    }
     if flags.get("resume"):
         run = find_resumable(Path(flags.get("output_dir") or "runs"), flags.get("name"))
         config = load_experiment(run.config_file, None)
-        check_resumed(config, flags)
+        for name in ("config", "experiment", "overwrite"):
+            if flags.get(name):
+                raise UsageError(
+                    f"--{name} means nothing with --resume: the run has its own configuration."
+                )
+        check_resumed(config, values)
         if config.kind != kind:
             raise UsageError(f"{run.path} is a {config.kind} run: resume it by its own command.")
     else:
-        config = resolve_config(kind, flags)
+        if flags.get("remote_queue"):  # an agent's task is a ClearML task
+            values["logger.use_clearml"] = True
+        source = flags.get("config")
+        config = resolve_config(kind, values, source and str(source), flags.get("experiment"))
         run = None
     if flags.get("dry_run"):
         _print_plan(config, run, bool(flags.get("json")))
@@ -73,9 +88,7 @@ def _print_plan(config: ExperimentConfig, run: RunFolder | None, as_json: bool) 
     if as_json:
         print_json(to_mapping(config))
         return
-    import yaml
-
-    sys.stdout.write(yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
+    sys.stdout.write(to_yaml(config))
     what = (
         f"resume {run.path}"
         if run

@@ -1,102 +1,128 @@
-"""The names of the parts that can be chosen: backbones, quantizers, losses. Imports no torch."""
+"""The parts that can be chosen by name: backbones, quantizers and losses.
+
+The names stand for classes without importing them, because `--help` must not import torch.
+A new part is one file and one registration here.
+"""
 
 from __future__ import annotations
 
-from squeeze_cli.config.registry import Entry, Registry
+import difflib
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from squeeze_cli.config.defaults import CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE, TRIMAP_CLASSES
+from squeeze_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered part.
+
+    Attributes:
+        target: `"package.module:Class"`, which `Registry.load` imports.
+        summary: One line for help texts and tables.
+        options: The configuration fields that mean something for this part.
+        defaults: Values for the fields whose default depends on this part.
+    """
+
+    target: str
+    summary: str
+    options: frozenset[str] = frozenset()
+    defaults: Mapping[str, float] = field(default_factory=dict)
+
+
+class Registry:
+    """The names of one kind of part, in the order of registration."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry] = {}
+
+    def register(self, name: str, entry: Entry) -> None:
+        """Add `name`. Raises ValueError if the name is taken."""
+        if name in self._entries:
+            raise ValueError(f"the {self.kind} name {name!r} is registered already")
+        self._entries[name] = entry
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __getitem__(self, name: str) -> Entry:
+        if name not in self._entries:
+            close = difflib.get_close_matches(str(name), self._entries, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            names = ", ".join(self._entries)
+            raise UsageError(f"Unknown {self.kind} {name!r}: choose one of {names}.{hint}")
+        return self._entries[name]
+
+    def check(self, name: str) -> str:
+        """Return `name`. Raises UsageError, with the nearest name, where it is not registered."""
+        self[name]
+        return name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, in the order of registration."""
+        return tuple(self._entries)
+
+    def load(self, name: str) -> Any:
+        """Import and return the class behind `name`. Raises UsageError for an unknown name."""
+        module, _, attribute = self[name].target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
 
 BACKBONES = Registry("backbone")
-BACKBONES.register(
-    "vit",
-    Entry(
-        "squeeze_cli.backbones.vit:ViTBackbone",
-        "ViT-B/32, ImageNet, 768 channels at stride 32",
-        options=frozenset({"vit_weights"}),
-        defaults={"num_classes": 21},
-    ),
-)
-BACKBONES.register(
-    "deeplab",
-    Entry(
-        "squeeze_cli.backbones.deeplab:DeepLabBackbone",
-        "DeepLabV3-ResNet50, COCO, 2048 channels at stride 8",
-        options=frozenset({"deeplab_weights"}),
-        defaults={"num_classes": 3},
-    ),
-)
-BACKBONES.register(
-    "efficientnet-lite0",
-    Entry(
-        "squeeze_cli.backbones.efficientnet_lite:EfficientNetLite0Backbone",
-        "EfficientNet-Lite0, ImageNet, 320 channels at stride 16",
-        defaults={"num_classes": 3},
-    ),
-)
+for _name, _target, _summary, _classes in (
+    ("vit", "vit:ViTBackbone", "ViT-B/32, ImageNet, 768 channels at stride 32", 21),
+    ("deeplab", "deeplab:DeepLabBackbone",
+     "DeepLabV3-ResNet50, COCO, 2048 channels at stride 8", TRIMAP_CLASSES),
+    ("efficientnet-lite0", "efficientnet_lite:EfficientNetLite0Backbone",
+     "EfficientNet-Lite0, ImageNet, 320 channels at stride 16", TRIMAP_CLASSES),
+):  # fmt: skip
+    BACKBONES.register(
+        _name,
+        Entry(f"squeeze_cli.backbones.{_target}", _summary, defaults={"num_classes": _classes}),
+    )
+
+_ENCODER = frozenset({"bottleneck_dim", "encoder_lr_factor"})
+_CODES = _ENCODER | {"codebook_size", "commitment_weight", "vq_loss_weight"}
+_LEARNED_CODES = _CODES | {"decay", "initialize_codebook"}
 
 QUANTIZERS = Registry("quantizer")
-_LEARNED_CODEBOOK = {
-    "codebook_size",
-    "bottleneck_dim",
-    "decay",
-    "commitment_weight",
-    "vq_loss_weight",
-    "initialize_codebook",
-    "encoder_lr_factor",
-}
-QUANTIZERS.register(
-    "vq",
-    Entry(
-        "squeeze_cli.quantizers.vq:VQWithProjection",
-        "one learned codebook",
-        options=frozenset(_LEARNED_CODEBOOK),
-        defaults={"encoder_lr_factor": 0.3},
-    ),
-)
-QUANTIZERS.register(
-    "fsq",
-    Entry(
-        "squeeze_cli.quantizers.fsq:FSQWithProjection",
-        "finite scalar quantization, a grid of levels",
-        options=frozenset({"levels", "bottleneck_dim", "encoder_lr_factor"}),
-    ),
-)
-QUANTIZERS.register(
-    "lfq",
-    Entry(
-        "squeeze_cli.quantizers.lfq:LFQWithProjection",
-        "lookup-free quantization, one bit a dimension",
-        options=frozenset(
-            {
-                "codebook_size",
-                "bottleneck_dim",
-                "entropy_loss_weight",
-                "diversity_gamma",
-                "spherical",
-                "commitment_weight",
-                "vq_loss_weight",
-                "encoder_lr_factor",
-            }
-        ),
-    ),
-)
-QUANTIZERS.register(
-    "rvq",
-    Entry(
-        "squeeze_cli.quantizers.residual_vq:ResidualVQWithProjection",
-        "residual VQ, a stack of learned codebooks",
-        options=frozenset({*_LEARNED_CODEBOOK, "num_quantizers"}),
-        defaults={"codebook_size": 256},
-    ),
-)
-QUANTIZERS.register(
-    "none",
-    Entry("squeeze_cli.quantizers.identity:IdentityQuantizer", "features pass as they are"),
-)
+QUANTIZERS.register("vq", Entry(
+    "squeeze_cli.quantizers.vq:VQWithProjection",
+    "one learned codebook",
+    _LEARNED_CODES,
+    {"codebook_size": CODEBOOK_SIZE, "encoder_lr_factor": 0.3},
+))  # fmt: skip
+QUANTIZERS.register("fsq", Entry(
+    "squeeze_cli.quantizers.fsq:FSQWithProjection",
+    "finite scalar quantization, a grid of levels",
+    _ENCODER | {"levels"},
+))  # fmt: skip
+QUANTIZERS.register("lfq", Entry(
+    "squeeze_cli.quantizers.lfq:LFQWithProjection",
+    "lookup-free quantization, one bit per dimension",
+    _CODES | {"entropy_loss_weight", "diversity_gamma", "spherical"},
+    {"codebook_size": CODEBOOK_SIZE},
+))  # fmt: skip
+QUANTIZERS.register("rvq", Entry(
+    "squeeze_cli.quantizers.residual_vq:ResidualVQWithProjection",
+    "residual VQ, a stack of learned codebooks",
+    _LEARNED_CODES | {"num_quantizers"},
+    {"codebook_size": RESIDUAL_CODEBOOK_SIZE},
+))  # fmt: skip
+QUANTIZERS.register("none", Entry(
+    "squeeze_cli.quantizers.identity:IdentityQuantizer", "features pass unchanged",
+))  # fmt: skip
 
 LOSSES = Registry("loss")
-LOSSES.register("ce", Entry("squeeze_cli.losses.cross_entropy:CrossEntropyLoss", "cross-entropy"))
-LOSSES.register("dice", Entry("squeeze_cli.losses.dice:DiceLoss", "multi-class soft Dice"))
-LOSSES.register("focal", Entry("squeeze_cli.losses.focal:FocalLoss", "focal, gamma 2"))
-LOSSES.register(
-    "combined",
-    Entry("squeeze_cli.losses.combined:CombinedLoss", "1.0 CE + 1.0 Dice + 0.5 focal"),
-)
+for _name, _target, _summary in (
+    ("ce", "cross_entropy:CrossEntropyLoss", "cross-entropy"),
+    ("dice", "dice:DiceLoss", "multi-class soft Dice"),
+    ("focal", "focal:FocalLoss", "focal, gamma 2"),
+    ("combined", "combined:CombinedLoss", "1.0 CE + 1.0 Dice + 0.5 focal"),
+):
+    LOSSES.register(_name, Entry(f"squeeze_cli.losses.{_target}", _summary))

@@ -1,131 +1,186 @@
-"""From flags and a file to one valid configuration: defaults < file < flags."""
+"""From options and a file to one valid configuration: defaults < file < options."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
+from math import prod
 from typing import Any
 
-from squeeze_cli.config.parts import QUANTIZERS
-from squeeze_cli.config.schema import ExperimentConfig, resolve_defaults, validate
-from squeeze_cli.config.yaml_files import load_experiment
+from squeeze_cli.config.defaults import CODEBOOK_SIZE, TRIMAP_CLASSES
+from squeeze_cli.config.fields import parse, spelling
+from squeeze_cli.config.parts import BACKBONES, QUANTIZERS
+from squeeze_cli.config.schema import ExperimentConfig, Kind, ModelConfig, QuantizerConfig
+from squeeze_cli.config.yaml_files import find_experiment
 from squeeze_cli.errors import UsageError
-from squeeze_cli.options import TRAIN_FLAGS, Flag
-from squeeze_cli.trackers.sdk_environment import is_on
 
-_FLAGS = {flag.parameter: flag for flag in TRAIN_FLAGS}
-_CONFIG_PARAMETERS = [
-    f.parameter for f in TRAIN_FLAGS if "." in f.target or f.target in ("name", "output_dir")
-]
+COMMANDS = {"quantized": "train", "baseline": "baseline"}
+_CLEARML_ONLY = ("project_name", "task_name", "clearml_tags", "clearml_offline",
+                 "require_clearml", "credentials_file")  # fmt: skip
 
 
-def resolve_config(kind: str, flags: Mapping[str, Any]) -> ExperimentConfig:
-    """The configuration for `squeeze train` (`quantized`) or `squeeze baseline` (`baseline`).
+def with_values(config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
+    """Return the configuration with other values, by `section.field` or `field`, validated.
+
+    Raises UsageError, naming the option, for a value that cannot be.
+    """
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        part = getattr(config, section) if section else config
+        changed = parse(type(part), {**dict(part), name: value}, as_flags=True)
+        config = config.model_copy(update={section: changed}) if section else changed
+    return config
+
+
+def resolve_config(
+    kind: Kind,
+    values: Mapping[str, Any],
+    source: str | None = None,
+    experiment: str | None = None,
+) -> ExperimentConfig:
+    """Return the configuration for `squeeze train` (`quantized`) or `squeeze baseline` (`baseline`).
 
     Args:
-        kind: which of the two.
-        flags: values by parameter name (`quantizer__type`), None where left out.
+        kind: Which of the two.
+        values: What the command line gives, by `section.field`.
+        source: A YAML file, or the name of an example that comes with squeeze.
+        experiment: Which experiment of the file.
 
     Raises:
-        UsageError: for a value, or a combination of values, that means nothing.
+        UsageError: For a value, or a combination of values, that means nothing.
     """
-    config = _base_config(kind, flags.get("config"), flags.get("experiment"))
-    given = {p: flags[p] for p in _CONFIG_PARAMETERS if flags.get(p) is not None}
-    for parameter, value in given.items():
-        config = _with_value(config, _FLAGS[parameter].target, value)
-    if flags.get("remote_queue"):  # an agent's task is a ClearML task
-        config = _with_value(config, "logger.use_clearml", True)
-    elif (
-        config.logger.use_clearml
-        and "logger__clearml_offline" not in given
-        and is_on("CLEARML_OFFLINE_MODE", "TRAINS_OFFLINE_MODE")
-    ):
-        config = _with_value(config, "logger.clearml_offline", True)
+    if source is not None:
+        config = find_experiment(source, experiment)
+        if config.kind != kind:
+            raise UsageError(
+                f"This experiment is of kind {config.kind}: run it with "
+                f"`squeeze {COMMANDS[config.kind]}`."
+            )
+    elif experiment is not None:
+        raise UsageError(f"--experiment {experiment} needs the file: add --config FILE.")
+    else:
+        config = ExperimentConfig(kind=kind)
+    config = with_values(config, values)
+    if "logger.clearml_offline" not in values and config.logger.use_clearml:
+        offline = switched_on("CLEARML_OFFLINE_MODE", "TRAINS_OFFLINE_MODE")
+        config = with_values(config, {"logger.clearml_offline": True}) if offline else config
     config = resolve_defaults(config)
     validate(config)
-    _refuse_meaningless(config, given)
+    _refuse_meaningless(config, values)
     return config
 
 
-def check_resumed(stored: ExperimentConfig, flags: Mapping[str, Any]) -> None:
-    """Raise UsageError where a flag asks a resumed run for something else than it was begun with."""
-    for parameter in _CONFIG_PARAMETERS:
-        value, target = flags.get(parameter), _FLAGS[parameter].target
-        if value is None or target in ("name", "output_dir"):
-            continue
-        if _value_at(stored, target) != value:
-            raise UsageError(
-                f"{_spelling(_FLAGS[parameter])} {value} differs from the run's own "
-                f"{_value_at(stored, target)}: leave it out to resume, or start another run."
-            )
-    for parameter in ("config", "experiment", "overwrite"):
-        if flags.get(parameter):
-            raise UsageError(
-                f"--{parameter} means nothing with --resume: the run has its own configuration."
-            )
+def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
+    """Return the configuration with what other choices decide: codebook size, classes and rate."""
+    values: dict[str, Any] = {}
+    if config.kind == "baseline":
+        values["quantizer.type"] = "none"
+    quantizer = QUANTIZERS[values.get("quantizer.type", config.quantizer.type)].defaults
+    if config.quantizer.codebook_size is None:
+        values["quantizer.codebook_size"] = quantizer.get("codebook_size", CODEBOOK_SIZE)
+    if config.quantizer.encoder_lr_factor is None:
+        values["quantizer.encoder_lr_factor"] = quantizer.get("encoder_lr_factor", 1.0)
+    if config.model.num_classes is None:
+        values["model.num_classes"] = BACKBONES[config.model.backbone].defaults["num_classes"]
+    return with_values(config, values)
 
 
-def _base_config(kind: str, path: Path | None, experiment: str | None) -> ExperimentConfig:
-    if path is None:
-        if experiment is not None:
-            raise UsageError(f"--experiment {experiment} needs the file: add --config FILE.")
-        return ExperimentConfig(kind=kind)
-    config = load_experiment(path, experiment)
-    commands = {"quantized": "train", "baseline": "baseline"}
-    if config.kind != kind and config.kind in commands:
-        raise UsageError(
-            f"This experiment is of kind {config.kind}: run it with "
-            f"`squeeze {commands[config.kind]}`."
+def validate(config: ExperimentConfig) -> None:
+    """Raise UsageError, naming the fix, for resolved values that do not go together.
+
+    This imports no torch, so that a usage error comes at once; sizes that only the backbone knows
+    are checked when it is built.
+    """
+    _validate_quantizer(config.quantizer)
+    _validate_model(config.model)
+    if config.logger.use_clearml:
+        _require(
+            not (config.logger.clearml_offline and config.logger.require_clearml),
+            "--clearml-offline needs no server, --require-clearml one: leave one of them out.",
         )
-    return config
 
 
-def _with_value(config: ExperimentConfig, target: str, value: Any) -> ExperimentConfig:
-    section, _, name = target.rpartition(".")
-    if not section:
-        return replace(config, **{name: value})
-    return replace(config, **{section: replace(getattr(config, section), **{name: value})})
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UsageError(message)
 
 
-def _value_at(config: ExperimentConfig, target: str) -> Any:
-    value: Any = config
-    for part in target.split("."):
-        value = getattr(value, part)
-    return value
+def _validate_quantizer(quantizer: QuantizerConfig) -> None:
+    size = quantizer.codebook_size or CODEBOOK_SIZE
+    _require(
+        quantizer.type != "lfq" or size & (size - 1) == 0,
+        f"--codebook-size {size} cannot be used with --quantizer lfq, which spends one bit per "
+        f"dimension: use a power of two, {2 ** (size.bit_length() - 1)} or "
+        f"{2 ** size.bit_length()}.",
+    )
+    codes = prod(quantizer.levels)
+    _require(codes <= 2**20, f"--levels gives {codes} codes: their product must not pass {2**20}.")
 
 
-def _spelling(flag: Flag) -> str:
-    return flag.spellings[0]
+def _validate_model(model: ModelConfig) -> None:
+    _require(
+        model.freeze_backbone,
+        "freeze_backbone: false is not supported, because squeeze works on frozen features; "
+        "unfreeze_last_layer: true trains the last layer.",
+    )
+    if model.class_weights is not None:
+        given = len(model.class_weights)
+        _require(
+            given in (TRIMAP_CLASSES, model.num_classes),
+            f"--class-weights gives {given} weights: give one for each of the {TRIMAP_CLASSES} "
+            f"trimap classes, e.g. 1,1,2, or for each of the {model.num_classes} outputs.",
+        )
+        _require(any(model.class_weights), "--class-weights must not be all 0, e.g. 1,1,2.")
 
 
-def _refuse_meaningless(config: ExperimentConfig, given: Mapping[str, Any]) -> None:
-    """A flag that the chosen parts would ignore is a mistake; say which parts would take it."""
-    entry = QUANTIZERS[config.quantizer.type]
-    for parameter in given:
-        flag = _FLAGS[parameter]
-        section, _, name = flag.target.partition(".")
-        if section == "quantizer" and name != "type" and name not in entry.options:
-            takers = [q for q in QUANTIZERS if name in QUANTIZERS[q].options]
+def check_resumed(stored: ExperimentConfig, values: Mapping[str, Any]) -> None:
+    """Raise UsageError where an option asks a resumed run for something else than it began with."""
+    asked = with_values(stored, values)
+    for key in values:
+        section, _, name = key.rpartition(".")
+        if not section:  # the run's name and place
+            continue
+        own, other = (getattr(getattr(c, section), name) for c in (stored, asked))
+        if own != other:
             raise UsageError(
-                f"{_spelling(flag)} means nothing with --quantizer {config.quantizer.type}: "
-                f"leave it out, or choose --quantizer {' or '.join(takers)}."
+                f"{option_of(key)} {other} differs from the run's own {own}: leave it out to "
+                "resume, or start another run."
             )
-    if config.data.dataset == "synthetic" and given.get("data__data_dir") is not None:
+
+
+def option_of(key: str) -> str:
+    """Return the option that sets the field `section.field`."""
+    section, _, name = key.rpartition(".")
+    config = ExperimentConfig()
+    part = getattr(config, section) if section else config
+    return spelling(name, type(part).model_fields[name])
+
+
+def _refuse_meaningless(config: ExperimentConfig, values: Mapping[str, Any]) -> None:
+    """Refuse options that the chosen parts would ignore, and name the parts that take them."""
+    chosen = config.quantizer.type
+    for key in values:
+        section, _, name = key.partition(".")
+        if section == "quantizer" and name not in {"type", *QUANTIZERS[chosen].options}:
+            takers = [each for each in QUANTIZERS if name in QUANTIZERS[each].options]
+            raise UsageError(
+                f"{option_of(key)} means nothing with --quantizer {chosen}: leave it out, or "
+                f"choose --quantizer {' or '.join(takers)}."
+            )
+        if section == "logger" and name in _CLEARML_ONLY and not config.logger.use_clearml:
+            raise UsageError(f"{option_of(key)} means nothing without ClearML: add --use-clearml.")
+    if config.data.dataset == "synthetic" and "data.data_dir" in values:
         raise UsageError(
-            "--data-dir means nothing with --dataset synthetic, whose images are made on the fly: "
+            "--data-dir means nothing with --dataset synthetic, whose images are drawn: "
             "leave one of them out."
         )
-    _refuse_untracked(config, given)
-    if not config.data.use_cache and given.get("data__cache_dir") is not None:
+    if not config.data.use_cache and "data.cache_dir" in values:
         raise UsageError("--cache-dir means nothing with --no-cache: leave one of them out.")
 
 
-def _refuse_untracked(config: ExperimentConfig, given: Mapping[str, Any]) -> None:
-    """Flags for ClearML without ClearML would be ignored in silence."""
-    only_clearml = ("project_name", "task_name", "clearml_tags", "clearml_offline",
-                    "require_clearml", "credentials_file")  # fmt: skip
-    for name in only_clearml:
-        if given.get(f"logger__{name}") and not config.logger.use_clearml:
-            flag = _spelling(_FLAGS[f"logger__{name}"])
-            raise UsageError(f"{flag} means nothing without ClearML: add --use-clearml.")
+def switched_on(*names: str, default: bool = False) -> bool:
+    """Return what the first environment variable that is set says, as ClearML's SDK reads it."""
+    for name in names:
+        if given := os.environ.get(name, "").strip().lower():
+            return given not in ("0", "false", "no", "off", "n", "f")
+    return default

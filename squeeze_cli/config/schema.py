@@ -1,246 +1,223 @@
-"""What an experiment is: frozen dataclasses, one section each, with the older configs' field names.
+"""What an experiment is: one immutable, validated model per section of the configuration.
 
-The order of precedence is defaults < file < flags; `config.resolve` applies it. A value of None
-means "decided by another choice" (the backbone's number of classes, the quantizer's codebook size)
-and is filled in by `resolve_defaults`, so that a run's `config.yaml` never holds such a None.
+Each field holds its default, its range, its description and, where its name does not say enough,
+its option. `options` makes the command line of these, `config.export` the JSON schema.
+None stands for "decided by another choice" (the number of classes by the backbone, the codebook
+size by the quantizer); `config.resolve` fills it in, so a run's `config.yaml` holds no such None.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from math import prod
+from typing import Annotated, Literal
 
+from pydantic import AfterValidator, AliasChoices, Field
+
+from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE
+from squeeze_cli.config.fields import (
+    NO_FLAG,
+    AsCount,
+    AsList,
+    AsSection,
+    AsText,
+    Flag,
+    Real,
+    Section,
+    Switch,
+    Whole,
+)
 from squeeze_cli.config.parts import BACKBONES, LOSSES, QUANTIZERS
-from squeeze_cli.errors import UsageError
 
-DATASETS = ("oxford-pet", "synthetic")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("32", "bf16")
-TRIMAP_CLASSES = 3
-DEFAULT_CODEBOOK_SIZE = 512
+Kind = Literal["quantized", "baseline"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["32", "bf16"]
+Dataset = Literal["oxford-pet", "synthetic"]
+Levels = Annotated[tuple[Annotated[Whole, Field(ge=3)], ...], AsList]
+ClassWeights = Annotated[tuple[Annotated[Real, Field(ge=0)], ...], AsList]
 
 
-@dataclass(frozen=True)
-class QuantizerConfig:
+class QuantizerConfig(Section):
     """How feature vectors become codes; which fields count depends on `type`."""
 
-    type: str = "vq"
-    codebook_size: int | None = None
-    bottleneck_dim: int = 64
-    num_quantizers: int = 4
-    levels: tuple[int, ...] = (8, 5, 5, 5)
-    decay: float = 0.99
-    commitment_weight: float = 0.25
-    entropy_loss_weight: float = 0.1
-    diversity_gamma: float = 0.1
-    spherical: bool = False
-    vq_loss_weight: float = 0.1
-    initialize_codebook: bool = True
-    encoder_lr_factor: float | None = None
+    type: Annotated[
+        str,
+        AfterValidator(QUANTIZERS.check),
+        Flag(("--quantizer", "--quantizer-type"), choices=QUANTIZERS.names),
+    ] = Field("vq", description=f"How features become codes: {', '.join(QUANTIZERS)}.")
+    codebook_size: Annotated[
+        Whole | None, Flag(default=f"{CODEBOOK_SIZE}; {RESIDUAL_CODEBOOK_SIZE} for rvq")
+    ] = Field(None, ge=2, le=2**20, description="Codes per codebook (vq, lfq, rvq).")
+    bottleneck_dim: Whole = Field(
+        BOTTLENECK_DIM, ge=1, description="Width that features are projected to."
+    )
+    num_quantizers: Whole = Field(4, ge=1, description="Number of codebooks in the stack (rvq).")
+    levels: Annotated[Levels, Flag(metavar="8,5,5,5")] = Field(
+        (8, 5, 5, 5), min_length=1, description="Number of levels of each dimension (fsq)."
+    )
+    decay: Real = Field(
+        0.99, ge=0, lt=1, description="Decay of the codebooks' moving averages (vq, rvq)."
+    )
+    commitment_weight: Real = Field(
+        0.25, ge=0, description="Weight of the commitment loss (vq, rvq, lfq)."
+    )
+    entropy_loss_weight: Real = Field(0.1, ge=0, description="Weight of the entropy loss (lfq).")
+    diversity_gamma: Real = Field(
+        0.1, ge=0, description="Weight of even code use within the entropy loss (lfq)."
+    )
+    spherical: Switch = Field(False, description="Project vectors to the unit sphere first (lfq).")
+    vq_loss_weight: Real = Field(
+        0.1, ge=0, description="Weight of the quantizer's loss in the total (vq, rvq, lfq)."
+    )
+    initialize_codebook: Switch = Field(
+        True, description="Initialize codebooks (vq, rvq) by k-means on training features."
+    )
+    encoder_lr_factor: Annotated[Real | None, Flag(default="1; 0.3 for vq")] = Field(
+        None,
+        ge=0,
+        description="Factor on the learning rate for the layers before the codes: a smaller one "
+        "gives fewer bits and a lower mean IoU.",
+    )
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """The backbone, what is trained on it, and the loss.
+class ModelConfig(Section):
+    """The backbone, what is trained on it, and the loss."""
 
-    `weights` is `default` (the published ones), `none` (random, for tests) or a path;
-    `vit_weights` and `deeplab_weights` name the published weights in torchvision's own terms.
-    """
-
-    backbone: str = "vit"
-    num_classes: int | None = None
-    freeze_backbone: bool = True
-    unfreeze_last_layer: bool = False
-    weights: str = "default"
-    vit_weights: str = "IMAGENET1K_V1"
-    deeplab_weights: str = "COCO_WITH_VOC_LABELS_V1"
-    add_adapter: bool = False
-    feature_dim: int | None = None
-    loss_type: str = "ce"
-    class_weights: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which images, at which size."""
-
-    dataset: str = "oxford-pet"
-    data_dir: str = "./data"
-    image_size: int = 224
-    subset_size: int | None = None
-    num_workers: int | None = None
-    cache_dir: str | None = None
-    use_cache: bool = True
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How long and how fast; `lr` is the peak of a one-cycle schedule (docs/results.md says why)."""
-
-    epochs: int = 10
-    batch_size: int = 4
-    lr: float = 1e-3
-    max_batches: int | None = None
-    seed: int = 42
-    device: str = "auto"
-    precision: str = "32"
+    backbone: Annotated[
+        str,
+        AfterValidator(BACKBONES.check),
+        Flag(("--model", "--backbone"), choices=BACKBONES.names),
+    ] = Field("vit", description=f"Frozen backbone: {', '.join(BACKBONES)}.")
+    num_classes: Annotated[Whole | None, Flag(default="21 for vit, else 3")] = Field(
+        None, ge=3, le=254, description="Number of outputs of the head."
+    )
+    freeze_backbone: Annotated[Switch, NO_FLAG] = Field(
+        True, description="Always true: squeeze works on frozen features; see unfreeze_last_layer."
+    )
+    unfreeze_last_layer: Switch = Field(
+        False, description="Train the last layer of the backbone too."
+    )
+    weights: Annotated[str, Flag(metavar="W")] = Field(
+        "default",
+        description="default (the published weights), none (random, for tests) or a file.",
+    )
+    vit_weights: Annotated[str, NO_FLAG] = Field(
+        "IMAGENET1K_V1", description="Name of the published weights of vit in torchvision."
+    )
+    deeplab_weights: Annotated[str, NO_FLAG] = Field(
+        "COCO_WITH_VOC_LABELS_V1",
+        description="Name of the published weights of deeplab in torchvision.",
+    )
+    add_adapter: Switch = Field(
+        False, description="Train a residual adapter on the frozen features."
+    )
+    feature_dim: Annotated[Whole | None, Flag(default="that of the backbone")] = Field(
+        None, ge=1, description="Project features to N channels before the quantizer."
+    )
+    loss_type: Annotated[
+        str, AfterValidator(LOSSES.check), Flag(("--loss", "--loss-type"), choices=LOSSES.names)
+    ] = Field("ce", description=f"Segmentation loss: {', '.join(LOSSES)}.")
+    class_weights: Annotated[ClassWeights | None, Flag(metavar="1,1,2", default="all 1")] = Field(
+        None, description="Weight of each class in the loss: pet, background, border."
+    )
 
 
-@dataclass(frozen=True)
-class LoggerConfig:
+class DataConfig(Section):
+    """Which images, at which size, and where their features are kept."""
+
+    dataset: Dataset = Field(
+        "oxford-pet", description="oxford-pet (downloaded if missing) or synthetic (drawn)."
+    )
+    data_dir: Annotated[str, Flag(("--data-dir", "--data-path"), "DIR")] = Field(
+        "./data", description="Folder that holds oxford-iiit-pet/."
+    )
+    image_size: Whole = Field(224, ge=32, description="Height and width of the images, in pixels.")
+    subset_size: Whole | None = Field(
+        None, ge=5, description="Use only N images of trainval, and at most N of test."
+    )
+    num_workers: Annotated[Whole | None, Flag(default="one per core, at most 8")] = Field(
+        None, ge=0, description="Number of processes that decode images."
+    )
+    cache_dir: Annotated[str | None, Flag(None, "DIR", "the platform's cache folder")] = Field(
+        None, description="Folder in which features are kept."
+    )
+    use_cache: Annotated[Switch, Flag(("--cache/--no-cache",))] = Field(
+        True, description="Keep features, so that each image passes the backbone once."
+    )
+
+
+class TrainingConfig(Section):
+    """How long, how fast and on which devices; `docs/results.md` says how `lr` was chosen."""
+
+    epochs: Whole = Field(10, ge=1, description="Passes over the training images.")
+    batch_size: Whole = Field(
+        4, ge=2, description="Images per step on each device; BatchNorm needs two."
+    )
+    lr: Real = Field(1e-3, gt=0, lt=10, description="Peak of the one-cycle learning rate.")
+    max_batches: Whole | None = Field(
+        None, ge=1, description="Stop each epoch after N batches, for a quick look."
+    )
+    seed: Whole = Field(42, ge=0, lt=2**32, description="Seed for all random numbers.")
+    device: DeviceName = Field("auto", description="Where to train: auto, cpu, cuda or mps.")
+    precision: Annotated[Precision, AsText, Flag(metavar="P")] = Field(
+        "32", description="32, or bf16 (mixed) on hardware that is fast at it."
+    )
+    devices: Annotated[int | Literal["auto"], AsCount, Flag(metavar="N")] = Field(
+        1, description="Number of devices to train on, or auto for all."
+    )
+    num_nodes: Whole = Field(1, ge=1, description="Number of machines to train on.")
+    strategy: str = Field(
+        "auto", min_length=1, description="Lightning's strategy for several devices, such as ddp."
+    )
+
+
+class LoggerConfig(Section):
     """Where metrics go besides the run record (docs/trackers.md)."""
 
-    use_tensorboard: bool = True
-    use_clearml: bool = False
-    project_name: str = "squeeze"
-    task_name: str | None = None
-    credentials_file: str | None = None
-    clearml_tags: tuple[str, ...] = ()
-    clearml_offline: bool = False
-    require_clearml: bool = False
-    auto_connect_frameworks: bool = True
-
-
-@dataclass(frozen=True)
-class ExperimentConfig:
-    """One experiment, whole; `kind` is `quantized` (squeeze train) or `baseline`."""
-
-    kind: str = "quantized"
-    name: str | None = None
-    output_dir: str = "runs"
-    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
-
-
-def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
-    """Fill in what other choices decide: codebook size, encoder's rate, number of classes."""
-    quantizer, model = config.quantizer, config.model
-    if config.kind == "baseline":
-        quantizer = replace(quantizer, type="none")
-    if quantizer.codebook_size is None:
-        size = QUANTIZERS[quantizer.type].defaults.get("codebook_size", DEFAULT_CODEBOOK_SIZE)
-        quantizer = replace(quantizer, codebook_size=size)
-    if quantizer.encoder_lr_factor is None:
-        factor = QUANTIZERS[quantizer.type].defaults.get("encoder_lr_factor", 1.0)
-        quantizer = replace(quantizer, encoder_lr_factor=factor)
-    if model.num_classes is None:
-        model = replace(model, num_classes=BACKBONES[model.backbone].defaults["num_classes"])
-    return replace(config, quantizer=quantizer, model=model)
-
-
-def validate(config: ExperimentConfig) -> None:
-    """Raise UsageError, naming the mend, for the first value that cannot work.
-
-    Takes a configuration whose defaults are resolved. Costs nothing: it imports no torch, so a
-    usage error comes at once; sizes that only the backbone knows are checked when it is built.
-    """
-    _validate_choices(config)
-    _validate_quantizer(config.quantizer)
-    _validate_model(config.model)
-    _validate_numbers(config)
-    _validate_logger(config.logger)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UsageError(message)
-
-
-def _validate_choices(config: ExperimentConfig) -> None:
-    for registry, name in (
-        (QUANTIZERS, config.quantizer.type),
-        (BACKBONES, config.model.backbone),
-        (LOSSES, config.model.loss_type),
-    ):
-        registry[name]  # raises, with the nearest name
-    for what, value, allowed in (
-        ("kind", config.kind, ("quantized", "baseline")),
-        ("dataset", config.data.dataset, DATASETS),
-        ("device", config.training.device, DEVICES),
-        ("precision", config.training.precision, PRECISIONS),
-    ):
-        _require(value in allowed, f"Unknown {what} {value!r}: choose one of {', '.join(allowed)}.")
-
-
-def _validate_quantizer(quantizer: QuantizerConfig) -> None:
-    size = quantizer.codebook_size or 0
-    options = QUANTIZERS[quantizer.type].options
-    _require(quantizer.bottleneck_dim >= 1, "--bottleneck-dim must be 1 or more, e.g. 64.")
-    _require(quantizer.num_quantizers >= 1, "--num-quantizers must be 1 or more, e.g. 4.")
-    if "codebook_size" in options:
-        _require(2 <= size <= 2**20, "--codebook-size must lie between 2 and 1048576, e.g. 512.")
-    if quantizer.type == "lfq":
-        _require(
-            size & (size - 1) == 0,
-            f"--codebook-size {size} cannot be used with --quantizer lfq, which spends one bit a "
-            f"dimension: take a power of two, {2 ** (size.bit_length() - 1)} or "
-            f"{2 ** size.bit_length()}.",
-        )
-    _require(
-        len(quantizer.levels) >= 1 and all(level >= 3 for level in quantizer.levels),
-        "--levels needs levels of 3 or more, separated by commas, e.g. 8,5,5,5.",
+    use_tensorboard: Annotated[Switch, Flag(("--tensorboard/--no-tensorboard",))] = Field(
+        True, description="Write TensorBoard events."
     )
-    _require(
-        prod(quantizer.levels) <= 2**20,
-        f"--levels gives {prod(quantizer.levels)} codes: their product must not pass 1048576.",
+    use_clearml: Annotated[Switch, Flag(("--use-clearml/--no-clearml",))] = Field(
+        False, description="Report to a ClearML server too (docs/trackers.md)."
     )
-    _require(0 <= quantizer.decay < 1, "--decay must be at least 0 and below 1, e.g. 0.99.")
-    for flag, value in (
-        ("--commitment-weight", quantizer.commitment_weight),
-        ("--entropy-loss-weight", quantizer.entropy_loss_weight),
-        ("--diversity-gamma", quantizer.diversity_gamma),
-        ("--vq-loss-weight", quantizer.vq_loss_weight),
-        ("--encoder-lr-factor", quantizer.encoder_lr_factor or 0.0),
-    ):
-        _require(0 <= value < float("inf"), f"{flag} must be 0 or more.")
-
-
-def _validate_model(model: ModelConfig) -> None:
-    classes = model.num_classes or 0
-    _require(
-        TRIMAP_CLASSES <= classes <= 254,
-        f"--num-classes {classes} cannot hold the {TRIMAP_CLASSES} classes of the trimaps "
-        "(pet, background, border): take 3 to 254.",
+    project_name: str = Field("squeeze", pattern=r"\S", description="Project in ClearML.")
+    task_name: Annotated[str | None, Flag(default="the run's name")] = Field(
+        None, description="Task in ClearML."
     )
-    _require(
-        model.freeze_backbone,
-        "freeze_backbone: false is not supported: squeeze works on frozen features; "
-        "unfreeze_last_layer: true trains the last block.",
+    credentials_file: Annotated[
+        str | None,
+        Flag(("--credentials", "--credentials-file"), "FILE", "see docs/trackers.md"),
+    ] = Field(None, description="File that `squeeze clearml-init` wrote.")
+    clearml_tags: Annotated[tuple[str, ...], AsList, Flag(("--clearml-tag",), "TAG")] = Field(
+        (), description="Tag of the task; may be repeated."
     )
-    if model.feature_dim is not None:
-        _require(model.feature_dim >= 1, "--feature-dim must be 1 or more, e.g. 256.")
-    weights = model.class_weights
-    if weights is not None:
-        _require(
-            len(weights) in (TRIMAP_CLASSES, classes),
-            f"--class-weights gives {len(weights)} weights: give one for each of the "
-            f"{TRIMAP_CLASSES} trimap classes, e.g. 1,1,2, or for each of the {classes} outputs.",
-        )
-        _require(
-            all(0 <= w < float("inf") for w in weights) and any(weights),
-            "--class-weights must be 0 or more, and not all 0.",
-        )
+    clearml_offline: Switch = Field(
+        False, description="Record the task in an archive to import later; needs no server."
+    )
+    require_clearml: Switch = Field(
+        False, description="Fail where ClearML cannot be used, instead of going on without it."
+    )
+    auto_connect_frameworks: Annotated[Switch, Flag(("--auto-connect/--no-auto-connect",))] = Field(
+        True, description="Let ClearML watch PyTorch and matplotlib by itself."
+    )
 
 
-def _validate_numbers(config: ExperimentConfig) -> None:
-    training, data = config.training, config.data
-    _require(training.epochs >= 1, "--epochs must be 1 or more.")
-    _require(training.batch_size >= 2, "--batch-size must be 2 or more (BatchNorm needs two).")
-    _require(0 < training.lr < 10, "--lr must be above 0 and below 10, e.g. 1e-3.")
-    _require(0 <= training.seed < 2**32, "--seed must lie between 0 and 4294967295.")
-    _require(training.max_batches is None or training.max_batches >= 1, "--max-batches must be 1+.")
-    _require(data.image_size >= 32, "--image-size must be 32 or more, e.g. 224.")
-    _require(data.subset_size is None or data.subset_size >= 5, "--subset-size must be 5 or more.")
-    _require(data.num_workers is None or data.num_workers >= 0, "--num-workers must be 0 or more.")
+class ExperimentConfig(Section):
+    """A whole experiment; `kind` is `quantized` (squeeze train) or `baseline`."""
 
-
-def _validate_logger(logger: LoggerConfig) -> None:
-    _require(bool(logger.project_name.strip()), "--project-name must not be empty, e.g. squeeze.")
-    if logger.use_clearml:
-        _require(
-            not (logger.clearml_offline and logger.require_clearml),
-            "--clearml-offline needs no server, --require-clearml one: leave one of them out.",
-        )
+    kind: Annotated[Kind, NO_FLAG] = Field(
+        "quantized", description="quantized for squeeze train, baseline for squeeze baseline."
+    )
+    name: Annotated[
+        str | None, Flag(("--name", "--experiment-name"), default="from quantizer and model")
+    ] = Field(
+        None,
+        validation_alias=AliasChoices("name", "experiment_name"),
+        description="Name of the run.",
+    )
+    output_dir: Annotated[str, Flag(metavar="DIR")] = Field(
+        "runs", description="Folder of all runs."
+    )
+    quantizer: Annotated[QuantizerConfig, AsSection] = Field(default_factory=QuantizerConfig)
+    model: Annotated[ModelConfig, AsSection] = Field(default_factory=ModelConfig)
+    data: Annotated[DataConfig, AsSection] = Field(default_factory=DataConfig)
+    training: Annotated[TrainingConfig, AsSection] = Field(default_factory=TrainingConfig)
+    logger: Annotated[LoggerConfig, AsSection] = Field(default_factory=LoggerConfig)

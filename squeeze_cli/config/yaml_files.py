@@ -1,56 +1,46 @@
-"""Configurations to and from plain mappings and YAML files.
+"""Configurations to and from YAML files.
 
-A missing key takes its default, an unknown one is an error that suggests the nearest. A file is
-either one experiment (its top level holds the sections) or names several under `experiments:`.
+A file is either one experiment, with the sections at its top level, or names several under
+`experiments:`. A missing key takes its default, an unknown one is an error.
 """
 
 from __future__ import annotations
 
 import difflib
-import types
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
+from squeeze_cli.config.fields import parse
 from squeeze_cli.config.parts import QUANTIZERS
-from squeeze_cli.config.schema import ExperimentConfig
+from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
 from squeeze_cli.errors import UsageError
+from squeeze_cli.files import write_text_atomically
 
-T = TypeVar("T")
-# Keys of older files, and what they are called now.
-_OLDER_NAMES = {"experiment_name": "name"}
-
-
-def to_mapping(config: Any) -> dict[str, Any]:
-    """The configuration as plain dicts, lists, strings and numbers (YAML, JSON, checkpoints)."""
-    return {
-        key: to_mapping(value)
-        if is_dataclass(value)
-        else list(value)
-        if isinstance(value, tuple)
-        else value
-        for key, value in ((f.name, getattr(config, f.name)) for f in fields(config))
-    }
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
-    """Build the dataclass `cls` from `mapping`; `where` names the place for error messages.
+def examples_file() -> Path:
+    """Return the experiments that come with squeeze: in the package, or at a checkout's top."""
+    shipped = _PACKAGE / "examples.yaml"
+    return shipped if shipped.exists() else _PACKAGE.parent / "examples.yaml"
 
-    Raises UsageError for an unknown key (with the nearest known one) or a value of a wrong type.
+
+def find_experiment(source: str, experiment: str | None) -> ExperimentConfig:
+    """Read an experiment from the file `source`, or the example of that name.
+
+    Raises UsageError where there is neither, and as `load_experiment`.
     """
-    if not isinstance(mapping, Mapping):
-        raise UsageError(f"{where} must be a mapping of keys to values, not {mapping!r}.")
-    hints = get_type_hints(cls)
-    values: dict[str, Any] = {}
-    for key, value in mapping.items():
-        name = _OLDER_NAMES.get(key, key)
-        if name not in hints:
-            close = difflib.get_close_matches(str(name), hints, n=1)
-            known = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(hints)}."
-            raise UsageError(f"Unknown key {key!r} in {where}: {known}")
-        values[name] = _coerce(value, hints[name], f"{where}.{name}")
-    return cls(**values)
+    if Path(source).exists() or Path(source).suffix or Path(source).name != source:
+        return load_experiment(Path(source), experiment)
+    named = _read_yaml(examples_file())["experiments"]
+    if source not in named:
+        raise UsageError(
+            f"--config {source} is neither a file nor an example: {_nearest(source, named)}"
+        )
+    if experiment is not None:
+        raise UsageError(f"--config {source} names an example: leave --experiment out.")
+    return _experiment_from(named[source], f"example {source}")
 
 
 def load_experiment(path: Path, experiment: str | None) -> ExperimentConfig:
@@ -58,16 +48,7 @@ def load_experiment(path: Path, experiment: str | None) -> ExperimentConfig:
 
     Raises UsageError for a file that cannot be read, an unknown name, or a name that is missing.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, Mapping):
-        raise UsageError(f"{path} must hold a mapping, such as the one in examples.yaml.")
+    content = _read_yaml(path)
     named = content.get("experiments")
     if named is None:
         if experiment is not None:
@@ -78,79 +59,72 @@ def load_experiment(path: Path, experiment: str | None) -> ExperimentConfig:
     if experiment is None:
         raise UsageError(f"{path} holds several: add --experiment with one of {', '.join(named)}.")
     if experiment not in named:
-        close = difflib.get_close_matches(experiment, named, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(named)}."
-        raise UsageError(f"No experiment {experiment!r} in {path}: {hint}")
+        raise UsageError(f"No experiment {experiment!r} in {path}: {_nearest(experiment, named)}")
     return _experiment_from(named[experiment] or {}, f"{path}: {experiment}")
+
+
+def to_mapping(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the configuration as plain dicts, lists, strings and numbers."""
+    return config.model_dump(mode="json")
 
 
 def write_config(path: Path, config: ExperimentConfig) -> None:
     """Write the configuration as YAML, atomically; `load_experiment` reads it back."""
+    write_text_atomically(path, to_yaml(config))
+
+
+def to_yaml(config: ExperimentConfig) -> str:
+    """Return the configuration as the text of a YAML file."""
     import yaml
 
-    from squeeze_cli.files import write_text_atomically
-
-    text = yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True)
-    write_text_atomically(path, text)
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _experiment_from(mapping: Mapping[str, Any], where: str) -> ExperimentConfig:
-    config = from_mapping(ExperimentConfig, mapping, where)
-    _refuse_ignored_values(config, mapping, where)
-    return config
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}."
 
 
-def _refuse_ignored_values(
-    config: ExperimentConfig, mapping: Mapping[str, Any], where: str
-) -> None:
-    """Older files list every quantizer field, so a default one is fine; a changed one must count."""
-    section = mapping.get("quantizer") or {}
-    options = (
-        QUANTIZERS[config.quantizer.type].options if config.kind == "quantized" else frozenset()
-    )
-    for spec in fields(config.quantizer):
-        if spec.name == "type" or spec.name in options or spec.name not in section:
-            continue
-        default = spec.default if spec.default is not MISSING else None
-        if default is not None and getattr(config.quantizer, spec.name) != default:
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    """Read a mapping from a YAML file in which no key stands twice."""
+    import yaml
+
+    class UniqueKeys(yaml.SafeLoader):
+        """PyYAML's safe loader, which alone would let the last of several equal keys win."""
+
+    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                line = key.start_mark.line + 1
+                raise UsageError(f"{path}, line {line}: {key.value!r} stands there twice.")
+            seen.add((key.tag, str(key.value)))
+        return loader.construct_mapping(node, deep=True)
+
+    UniqueKeys.add_constructor("tag:yaml.org,2002:map", mapping)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}
+    except OSError as error:
+        raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, Mapping):
+        raise UsageError(f"{path} must hold a mapping, such as the one in examples.yaml.")
+    return content
+
+
+def _experiment_from(mapping: object, where: str) -> ExperimentConfig:
+    """Validate an experiment, and refuse quantizer fields that would be ignored.
+
+    Older files list every quantizer field, so one that has its default is fine.
+    """
+    config = parse(ExperimentConfig, mapping, where)
+    chosen = config.quantizer.type if config.kind == "quantized" else "none"
+    for name in config.quantizer.model_fields_set - QUANTIZERS[chosen].options - {"type"}:
+        default = QuantizerConfig.model_fields[name].default
+        if default is not None and getattr(config.quantizer, name) != default:
             raise UsageError(
-                f"{where}: quantizer.{spec.name} means nothing for type "
-                f"{config.quantizer.type!r}: remove it, or choose another type."
+                f"{where}: quantizer.{name} means nothing for type {config.quantizer.type!r}: "
+                "remove it, or choose another type."
             )
-
-
-def _coerce(value: Any, hint: Any, where: str) -> Any:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        return _coerce(value, next(a for a in arguments if a is not type(None)), where)
-    if is_dataclass(hint):
-        section: Any = hint
-        return from_mapping(section, {} if value is None else value, where)
-    if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, (list, tuple)):
-            raise UsageError(f"{where} must be a list, not {value!r}.")
-        return tuple(_coerce(item, arguments[0], where) for item in items)
-    return _scalar(value, hint, where)
-
-
-def _scalar(value: Any, kind: type, where: str) -> Any:
-    """YAML reads 1e-4 as text and 1 as an int: numbers are taken from either, booleans never."""
-    if kind is bool and isinstance(value, bool):
-        return value
-    if kind is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        return str(value)
-    if (
-        kind in (int, float)
-        and isinstance(value, (str, int, float))
-        and not isinstance(value, bool)
-    ):
-        try:
-            number = float(value)
-            if kind is float or number == int(number):
-                return kind(number)
-        except (ValueError, OverflowError):
-            pass
-    raise UsageError(f"{where} must be {kind.__name__}, not {value!r}.")
+    return config

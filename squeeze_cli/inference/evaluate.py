@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.config.record import FinishedRecord, SplitMetrics
+from squeeze_cli.config.resolve import with_values
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.config.yaml_files import load_experiment
 from squeeze_cli.console import Reporter
@@ -91,9 +92,8 @@ def reconfigured(folder: RunFolder, flags: Mapping[str, Any]) -> ExperimentConfi
         section, _, field = name.partition("__")
         if field and value is not None:
             if name == "data__data_dir" and config.data.dataset == "synthetic":
-                config = replace(config, data=replace(config.data, dataset="oxford-pet"))
-            changed = replace(getattr(config, section), **{field: value})
-            config = replace(config, **{section: changed})
+                config = with_values(config, {"data.dataset": "oxford-pet"})
+            config = with_values(config, {f"{section}.{field}": value})
     return config
 
 

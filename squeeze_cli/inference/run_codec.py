@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.prior import CodePrior
 from squeeze_cli.codec.prior_file import read_prior
 from squeeze_cli.config.record import FinishedRecord
+from squeeze_cli.config.resolve import with_values
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.inference.evaluate import require_finished
@@ -150,7 +151,7 @@ def load_codec(path: Path, device: torch.device) -> RunCodec:
     if record.digest is None:
         raise SqueezeError(f"{path} is of an older version of squeeze: train it again.")
     # The shapes, and whether the head is a pretrained one, are all that is needed of the backbone.
-    without = replace(config, model=replace(config.model, weights="none"))
+    without = with_values(config, {"model.weights": "none"})
     with torch.random.fork_rng(devices=[]):
         backbone = create_backbone(without.model, config.data.image_size)
         module = make_module(without, build_network(without, backbone))

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from squeeze_cli.trackers.sdk_environment import is_on
+from squeeze_cli.config.resolve import switched_on
 
 if TYPE_CHECKING:
     import requests
@@ -68,7 +68,7 @@ def _answers(url: str, seconds: float) -> bool:
 
 def verify_certificates() -> bool:
     """What CLEARML_API_HOST_VERIFY_CERT says, as ClearML reads it; True where it is not set."""
-    return is_on("CLEARML_API_HOST_VERIFY_CERT", default=True)
+    return switched_on("CLEARML_API_HOST_VERIFY_CERT", default=True)
 
 
 def _log_in(credentials: Credentials, seconds: float) -> str | None:

@@ -16,8 +16,9 @@ import torch
 
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.config.defaults import TRIMAP_CLASSES
 from squeeze_cli.config.record import FinishedRecord, RunRecord, SplitMetrics, Status
-from squeeze_cli.config.schema import TRIMAP_CLASSES, ExperimentConfig
+from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.config.yaml_files import write_config
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.splits import SplitSamples, build_splits, require_data

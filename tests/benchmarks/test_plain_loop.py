@@ -8,11 +8,11 @@ import torch
 from benchmarks.plain_loop import QUANTIZERS, PlainModel, make_metrics, run_epoch
 from benchmarks.training import COMPARABLE
 from squeeze_cli.backbones import create_backbone
+from squeeze_cli.config.resolve import resolve_defaults
 from squeeze_cli.config.schema import (
     ExperimentConfig,
     ModelConfig,
     QuantizerConfig,
-    resolve_defaults,
 )
 from squeeze_cli.kernels.upsampling import upsample_bilinear
 from squeeze_cli.model.build import build_network

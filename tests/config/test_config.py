@@ -5,9 +5,17 @@ from typing import Any
 
 import pytest
 
-from squeeze_cli.config.resolve import check_resumed, resolve_config
-from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig, resolve_defaults, validate
-from squeeze_cli.config.yaml_files import from_mapping, load_experiment, to_mapping, write_config
+from squeeze_cli.config.fields import parse
+from squeeze_cli.config.resolve import (
+    check_resumed,
+    resolve_config,
+    resolve_defaults,
+    switched_on,
+    validate,
+    with_values,
+)
+from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
+from squeeze_cli.config.yaml_files import load_experiment, to_mapping, write_config
 from squeeze_cli.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,11 +28,11 @@ def write(path: Path, text: str) -> Path:
 
 def test_mapping_and_back() -> None:
     config = resolve_defaults(ExperimentConfig(quantizer=QuantizerConfig(levels=(4, 4))))
-    assert from_mapping(ExperimentConfig, to_mapping(config), "test") == config
+    assert parse(ExperimentConfig, to_mapping(config)) == config
 
 
 def test_file_and_back(tmp_path: Path) -> None:
-    config = resolve_defaults(ExperimentConfig(name="äpfel", quantizer=QuantizerConfig("rvq")))
+    config = resolve_defaults(ExperimentConfig(name="äpfel", quantizer=QuantizerConfig(type="rvq")))
     write_config(tmp_path / "config.yaml", config)
     assert load_experiment(tmp_path / "config.yaml", None) == config
     assert config.quantizer.codebook_size == 256
@@ -37,8 +45,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) 
         "experiments:\n  one:\n    quantizer: {type: lfq, codebook_size: 64}\n"
         "    training: {epochs: 3, lr: 1e-2}\n",
     )
-    flags = {"config": path, "experiment": "one", "training__epochs": 7}
-    config = resolve_config("quantized", flags)
+    config = resolve_config("quantized", {"training.epochs": 7}, str(path), "one")
     assert config.training.epochs == 7
     assert config.training.lr == 0.01  # YAML reads 1e-2 as text
     assert config.quantizer.codebook_size == 64
@@ -59,7 +66,7 @@ def test_an_older_file_without_the_newer_sections(tmp_path: Path) -> None:
         "  deeplab_weights: COCO_WITH_VOC_LABELS_V1\n  add_adapter: true\n  feature_dim: null\n"
         "  loss_type: combined\n  class_weights: null\n",
     )
-    config = resolve_config("quantized", {"config": path})
+    config = resolve_config("quantized", {}, str(path))
     assert config.model.backbone == "deeplab"
     assert config.model.add_adapter
     assert config.training == ExperimentConfig().training
@@ -70,13 +77,30 @@ def test_an_older_file_without_the_newer_sections(tmp_path: Path) -> None:
     [
         ("quantiser: {}", r"Unknown key 'quantiser' in .*did you mean 'quantizer'\?"),
         ("quantizer: {codebook: 4}", r"Unknown key 'codebook' .*did you mean 'codebook_size'\?"),
-        ("training: {epochs: many}", r"training.epochs must be int, not 'many'"),
-        ("training: {epochs: 2.5}", r"training.epochs must be int, not 2.5"),
-        ("training: {epochs: true}", r"training.epochs must be int, not True"),
-        ("model: {add_adapter: 1}", r"model.add_adapter must be bool, not 1"),
+        (
+            "training: {epochs: many}",
+            r"training.epochs must be a whole number .such as 10., not 'many'",
+        ),
+        (
+            "training: {epochs: 2.5}",
+            r"training.epochs must be a whole number .such as 10., not 2.5",
+        ),
+        (
+            "training: {epochs: true}",
+            r"training.epochs must be a whole number .such as 10., not True",
+        ),
+        ("model: {add_adapter: 1}", r"model.add_adapter must be true or false, not 1"),
         ("model: [1]", r"model must be a mapping"),
         ("quantizer: {levels: 3}", r"quantizer.levels must be a list"),
         ("quantizer: {type: vq, levels: [4, 4]}", r"quantizer.levels means nothing for type 'vq'"),
+        ("quantizer: {levels: [4, x]}", r"each of quantizer.levels must be a whole number"),
+        ("quantizer: {type: vqq}", r"Unknown quantizer 'vqq': .*Did you mean vq\?"),
+        ("data: {dataset: pets}", r"data.dataset must be 'oxford-pet' or 'synthetic', not 'pets'"),
+        ("training: {device: cuda:0}", r"training.device must be 'auto', 'cpu', 'cuda' or 'mps'"),
+        ("training: {devices: 0}", r"training.devices must be 1 or more, or auto"),
+        ("training: {epochs: 0}", r"c.yaml: training.epochs must be 1 or more"),
+        ("data: {image_size: 64}\ndata: {}", r"c.yaml, line 2: 'data' stands there twice"),
+        ("data: {image_size: 64,\n image_size: 96}", r"c.yaml, line 2: 'image_size' stands"),
         ("{", r"is no valid YAML"),
         ("- 1", r"must hold a mapping"),
         ("experiments: {a: {}}", r"add --experiment with one of a"),
@@ -94,35 +118,37 @@ def test_unknown_experiment_and_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Cannot read"):
         load_experiment(tmp_path / "none.yaml", None)
     with pytest.raises(UsageError, match="add --config FILE"):
-        resolve_config("quantized", {"experiment": "first"})
+        resolve_config("quantized", {}, None, "first")
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"quantizer__levels": (8, 5)}, "--levels means nothing with --quantizer vq.*fsq"),
-        ({"quantizer__type": "lfq", "quantizer__codebook_size": 500}, "256 or 512"),
-        ({"quantizer__type": "lfq", "quantizer__decay": 0.5}, "vq or rvq"),
-        ({"quantizer__type": "rvq", "quantizer__num_quantizers": 0}, "1 or more"),
-        ({"quantizer__type": "fsq", "quantizer__levels": (8, 1)}, "3 or more"),
-        ({"quantizer__type": "fsq", "quantizer__levels": (1024, 1024, 3)}, "1048576"),
-        ({"quantizer__type": "none", "quantizer__bottleneck_dim": 3}, "means nothing"),
-        ({"quantizer__codebook_size": 1}, "between 2 and"),
-        ({"quantizer__decay": 1.0}, "--decay"),
-        ({"quantizer__vq_loss_weight": -1.0}, "--vq-loss-weight"),
-        ({"quantizer__commitment_weight": float("nan")}, "--commitment-weight"),
-        ({"model__num_classes": 2}, "3 to 254"),
-        ({"model__class_weights": (1.0, 2.0)}, "gives 2 weights"),
-        ({"model__class_weights": (0.0, 0.0, 0.0)}, "not all 0"),
-        ({"model__feature_dim": 0}, "--feature-dim"),
-        ({"training__epochs": 0}, "--epochs"),
-        ({"training__batch_size": 1}, "--batch-size"),
-        ({"training__lr": float("nan")}, "--lr"),
-        ({"training__max_batches": 0}, "--max-batches"),
-        ({"data__image_size": 8}, "--image-size"),
-        ({"data__subset_size": 1}, "--subset-size"),
-        ({"data__dataset": "synthetic", "data__data_dir": "x"}, "--dataset synthetic"),
-        ({"data__use_cache": False, "data__cache_dir": "x"}, "--no-cache"),
+        ({"quantizer.levels": (8, 5)}, "--levels means nothing with --quantizer vq.*fsq"),
+        ({"quantizer.type": "lfq", "quantizer.codebook_size": 500}, "256 or 512"),
+        ({"quantizer.type": "lfq", "quantizer.decay": 0.5}, "vq or rvq"),
+        ({"quantizer.type": "rvq", "quantizer.num_quantizers": 0}, "1 or more"),
+        ({"quantizer.type": "fsq", "quantizer.levels": (8, 1)}, "3 or more"),
+        ({"quantizer.type": "fsq", "quantizer.levels": (1024, 1024, 3)}, "1048576"),
+        ({"quantizer.type": "none", "quantizer.bottleneck_dim": 3}, "means nothing"),
+        ({"quantizer.codebook_size": 1}, "--codebook-size must be 2 or more, not 1"),
+        ({"quantizer.codebook_size": 2**21}, "--codebook-size must be 1048576 or less"),
+        ({"quantizer.decay": 1.0}, r"--decay must be below 1.* .such as 0.99., not 1.0"),
+        ({"quantizer.vq_loss_weight": -1.0}, "--vq-loss-weight"),
+        ({"quantizer.commitment_weight": float("nan")}, "--commitment-weight"),
+        ({"model.num_classes": 2}, "--num-classes must be 3 or more, not 2"),
+        ({"model.num_classes": 255}, "--num-classes must be 254 or less"),
+        ({"model.class_weights": (1.0, 2.0)}, "gives 2 weights"),
+        ({"model.class_weights": (0.0, 0.0, 0.0)}, "--class-weights must not be all 0"),
+        ({"model.feature_dim": 0}, "--feature-dim"),
+        ({"training.epochs": 0}, "--epochs"),
+        ({"training.batch_size": 1}, "--batch-size"),
+        ({"training.lr": float("nan")}, "--lr"),
+        ({"training.max_batches": 0}, "--max-batches"),
+        ({"data.image_size": 8}, "--image-size"),
+        ({"data.subset_size": 1}, "--subset-size"),
+        ({"data.dataset": "synthetic", "data.data_dir": "x"}, "--dataset synthetic"),
+        ({"data.use_cache": False, "data.cache_dir": "x"}, "--no-cache"),
     ],
 )
 def test_flags_that_mean_nothing(flags: dict[str, Any], message: str) -> None:
@@ -131,12 +157,67 @@ def test_flags_that_mean_nothing(flags: dict[str, Any], message: str) -> None:
 
 
 def test_a_resumed_run_keeps_its_configuration() -> None:
-    stored = resolve_config("quantized", {"training__epochs": 5})
-    check_resumed(stored, {"training__epochs": 5, "name": "x", "resume": True})
+    stored = resolve_config("quantized", {"training.epochs": 5})
+    check_resumed(stored, {"training.epochs": 5, "name": "x"})
     with pytest.raises(UsageError, match="--epochs 6 differs from the run's own 5"):
-        check_resumed(stored, {"training__epochs": 6})
-    with pytest.raises(UsageError, match="--overwrite means nothing with --resume"):
-        check_resumed(stored, {"overwrite": True})
+        check_resumed(stored, {"training.epochs": 6})
+
+
+def test_texts_and_numbers_mean_the_same(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "c.yaml",
+        "quantizer: {levels: '8,6,5', decay: 9e-1}\n"
+        "training: {epochs: '3', seed: 7.0, precision: 32, devices: '2'}\n"
+        "name: 5\ndata:\n",
+    )
+    with pytest.raises(UsageError, match=r"quantizer\.levels means nothing"):
+        load_experiment(path, None)
+    write(path, path.read_text().replace("{levels", "{type: fsq, levels").replace("9e-1", "0.99"))
+    config = load_experiment(path, None)
+    assert config.quantizer.levels == (8, 6, 5)
+    assert (config.training.epochs, config.training.seed) == (3, 7)
+    assert (config.training.precision, config.training.devices, config.name) == ("32", 2, "5")
+    assert config.data == ExperimentConfig().data
+
+
+def test_a_configuration_cannot_be_changed_and_values_are_checked() -> None:
+    config = ExperimentConfig()
+    with pytest.raises(ValueError, match="frozen"):
+        config.training.epochs = 3  # type: ignore[misc]
+    changed = with_values(config, {"training.epochs": 3, "name": "it", "training.lr": 0.1})
+    assert (changed.training.epochs, changed.training.lr, changed.name) == (3, 0.1, "it")
+    assert changed.data == config.data
+    assert config == ExperimentConfig()
+    with pytest.raises(UsageError, match="--epochs must be 1 or more"):
+        with_values(config, {"training.epochs": 0})
+
+
+def test_an_example_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve_config("quantized", {}, "quickstart").data.dataset == "synthetic"
+    for name, experiment, message in (
+        ("quickstrat", None, "neither a file nor an example: did you mean quickstart"),
+        ("quickstart", "vq", "leave --experiment out"),
+        ("quickstart-baseline", None, "run it with `squeeze baseline`"),
+        ("quickstart.yaml", None, "Cannot read quickstart.yaml"),
+        ("here/quickstart", None, "Cannot read here/quickstart"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            resolve_config("quantized", {}, name, experiment)
+    write(tmp_path / "quickstart", "data: {image_size: 64}")
+    assert resolve_config("quantized", {}, "quickstart").data.image_size == 64
+
+
+def test_the_sdks_switch_for_offline_tasks_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracked = {"logger.use_clearml": True}
+    for value, offline in (("1", True), ("off", False), ("", False)):
+        monkeypatch.setenv("CLEARML_OFFLINE_MODE", value)
+        assert switched_on("CLEARML_OFFLINE_MODE") == offline
+        assert resolve_config("quantized", tracked).logger.clearml_offline == offline
+        assert not resolve_config("quantized", {}).logger.clearml_offline
+    monkeypatch.setenv("CLEARML_OFFLINE_MODE", "1")
+    online = resolve_config("quantized", {**tracked, "logger.clearml_offline": False})
+    assert not online.logger.clearml_offline
 
 
 def test_every_example_is_valid() -> None:

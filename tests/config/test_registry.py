@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from squeeze_cli.config.parts import BACKBONES, LOSSES, QUANTIZERS
-from squeeze_cli.config.registry import Entry, Registry
+from squeeze_cli.config.parts import BACKBONES, LOSSES, QUANTIZERS, Entry, Registry
 from squeeze_cli.errors import UsageError
 
 

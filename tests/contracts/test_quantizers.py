@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import log2
 
 import pytest
 import torch
 
 from squeeze_cli.config.parts import QUANTIZERS
-from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig, resolve_defaults
+from squeeze_cli.config.resolve import resolve_defaults
+from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
 from squeeze_cli.quantizers import create_quantizer
 from squeeze_cli.quantizers.base import Quantizer
 
@@ -21,7 +21,7 @@ def small(name: str, **changes: object) -> QuantizerConfig:
     config = QuantizerConfig(
         type=name, codebook_size=16, bottleneck_dim=D, levels=(5, 3, 4), num_quantizers=3
     )
-    return resolve_defaults(ExperimentConfig(quantizer=replace(config, **changes))).quantizer  # type: ignore[arg-type]
+    return resolve_defaults(ExperimentConfig(quantizer=config.model_copy(update=changes))).quantizer
 
 
 @pytest.fixture(params=list(QUANTIZERS))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from squeeze_cli.config.parts import QUANTIZERS
+from squeeze_cli.config.resolve import resolve_defaults, with_values
 from squeeze_cli.config.schema import (
     ExperimentConfig,
     ModelConfig,
     QuantizerConfig,
-    resolve_defaults,
 )
 from squeeze_cli.heads.convolutional import ConvolutionalHead
 from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
@@ -31,7 +30,7 @@ def make(name: str, factor: float | None = None, unfreeze: bool = False) -> tupl
         type=name, codebook_size=16, bottleneck_dim=8, encoder_lr_factor=factor
     )
     config = ExperimentConfig(quantizer=quantizer, model=ModelConfig(num_classes=3))
-    config = resolve_defaults(replace(config, training=replace(config.training, lr=LR)))
+    config = resolve_defaults(with_values(config, {"training.lr": LR}))
     torch.manual_seed(0)
     network = SegmentationNetwork(
         FeatureNormalizer(CHANNELS),

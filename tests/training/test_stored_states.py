@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from squeeze_cli.backbones.frozen import FrozenBackbone
-from squeeze_cli.config.schema import DataConfig, ExperimentConfig, ModelConfig, resolve_defaults
+from squeeze_cli.config.resolve import resolve_defaults, with_values
+from squeeze_cli.config.schema import DataConfig, ExperimentConfig, ModelConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import FileSample
 from squeeze_cli.features import prepare
@@ -76,7 +76,7 @@ def test_other_weights_or_sizes_meet_no_stored_state(
     monkeypatch.setattr(prepare, "extract_states", watched)
     set_up(config, QUIET)
     assert passed == []
-    set_up(replace(config, model=replace(config.model, weights="none")), QUIET)
+    set_up(with_values(config, {"model.weights": "none"}), QUIET)
     assert passed == [14]
-    set_up(replace(config, data=replace(config.data, image_size=96)), QUIET)
+    set_up(with_values(config, {"data.image_size": 96}), QUIET)
     assert passed == [14, 14]

@@ -1,0 +1,201 @@
+"""What the fields of the schema are made of: value types, flags, and errors of one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Strict, ValidationError
+from pydantic.fields import FieldInfo
+
+from squeeze_cli.errors import UsageError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A section of the configuration: immutable, without unknown keys.
+
+    Its schema is built when it is first used, so that `--help` does not pay for it.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False,
+        defer_build=True,
+    )  # fmt: skip
+
+
+def _number(value: object) -> float:
+    """Return the number that `value` is, or that its text says: YAML reads 1e-4 as text."""
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    raise ValueError("must be a number")
+
+
+def _whole_number(value: object) -> int:
+    try:
+        if (number := _number(value)).is_integer():
+            return value if isinstance(value, int) else int(number)
+    except ValueError:
+        pass
+    raise ValueError("must be a whole number")
+
+
+def _count(value: object) -> object:
+    if value == "auto":
+        return value
+    try:
+        if (number := _whole_number(value)) >= 1:
+            return number
+    except ValueError:
+        pass
+    raise ValueError("must be 1 or more, or auto")
+
+
+def _text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _items(value: object) -> list[object]:
+    if isinstance(value, str):
+        return list(value.split(","))
+    if not isinstance(value, (list, tuple)):
+        raise ValueError("must be a list")
+    return list(value)
+
+
+Whole = Annotated[int, BeforeValidator(_whole_number)]
+Real = Annotated[float, BeforeValidator(_number)]
+Switch = Annotated[bool, Strict()]
+# A list, or its items in one text with commas between them.
+AsList = BeforeValidator(_items)
+# The number of something, or "auto".
+AsCount = BeforeValidator(_count)
+# A choice that YAML reads as a number.
+AsText = BeforeValidator(_text)
+# A section without a key in a YAML file is None.
+AsSection = BeforeValidator(lambda value: {} if value is None else value)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """The option that sets a field.
+
+    Attributes:
+        spellings: The long names, the preferred one first; a switch has its opposite after a slash.
+            None stands for the field's name, no spellings for a field without an option.
+        metavar: What the value is called in `--help`; None decides by type.
+        default: Words for a default that other choices decide.
+        choices: The values that may be given.
+    """
+
+    spellings: tuple[str, ...] | None = None
+    metavar: str | None = None
+    default: str | None = None
+    choices: tuple[str, ...] = ()
+
+
+NO_FLAG = Flag(spellings=())
+FIELD_METAVARS = {int: "N", float: "X"}
+
+
+def option_type(field: FieldInfo) -> Any:
+    """Return the type that the command line gives a field's value in: the schema does the rest."""
+    kind = field.annotation
+    while get_origin(kind) in (Union, UnionType, Annotated):
+        inner = [each for each in get_args(kind) if each is not NoneType]
+        if get_origin(kind) is not Annotated and len(inner) > 1:
+            return str
+        kind = inner[0]
+    if get_origin(kind) is tuple:
+        return list[str] if get_args(kind)[0] is str else str
+    return kind
+
+
+def flag_of(name: str, field: FieldInfo) -> Flag:
+    """Return the flag of the field `name`, with spellings, metavar and choices filled in."""
+    flag = next((item for item in field.metadata if isinstance(item, Flag)), Flag())
+    kind = option_type(field)
+    if flag.spellings is None:
+        dashed = name.replace("_", "-")
+        own = f"--{dashed}/--no-{dashed}" if kind is bool else f"--{dashed}"
+        flag = replace(flag, spellings=(own,))
+    choices = get_args(kind) if get_origin(kind) is Literal else flag.choices
+    metavar = flag.metavar or FIELD_METAVARS.get(kind, "NAME")
+    return replace(flag, choices=choices, metavar=metavar)
+
+
+def spelling(name: str, field: FieldInfo) -> str:
+    """Return the option of a field as a message names it."""
+    spellings = flag_of(name, field).spellings
+    return spellings[0].partition("/")[0] if spellings else name
+
+
+def parse(model: type[M], values: object, where: str = "", as_flags: bool = False) -> M:
+    """Validate `values`, a mapping of fields, as a `model`.
+
+    Args:
+        model: The class to make.
+        values: The fields; nested models are mappings.
+        where: The file or place that the values come from, for messages.
+        as_flags: Whether messages name options (`--epochs`) or keys (`training.epochs`).
+
+    Raises:
+        UsageError: One line that names the first wrong value, or an unknown key and the nearest one.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_first_problem(model, error, where, as_flags)) from None
+
+
+_WORDS = {
+    "greater_than_equal": "must be {ge} or more",
+    "greater_than": "must be above {gt}",
+    "less_than_equal": "must be {le} or less",
+    "less_than": "must be below {lt}",
+    "bool_type": "must be true or false",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "must not be empty",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "model_type": "must be a mapping of keys to values",
+}
+
+
+def _first_problem(
+    model: type[BaseModel], error: ValidationError, where: str, as_flags: bool
+) -> str:
+    problem = error.errors(include_url=False)[0]
+    keys: list[str] = []
+    field: FieldInfo | None = None
+    for key in problem["loc"]:
+        inner = option_type(field) if field else model
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        model, field = inner, inner.model_fields.get(str(key))
+        keys.append(str(key))
+    if problem["type"] == "extra_forbidden":
+        place = ": ".join(filter(None, (where, ".".join(keys[:-1])))) or "the configuration"
+        return f"Unknown key {keys[-1]!r} in {place}: {_nearest(keys[-1], model.model_fields)}"
+    name = spelling(keys[-1], field) if as_flags and field else ".".join(keys)
+    if len(problem["loc"]) > len(keys):
+        name = f"each of {name}"
+    words = _WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+    words = words.format(**problem.get("ctx", {})).replace("Input should be", "must be")
+    if field and isinstance(field.default, (int, float, tuple)) and field.annotation is not bool:
+        items = field.default if isinstance(field.default, tuple) else (field.default,)
+        words += f" (such as {','.join(map(str, items))})" if items else ""
+    subject = ": ".join(filter(None, (where, name)))
+    return f"{subject} {words}, not {problem['input']!r}."
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}."

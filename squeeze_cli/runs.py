@@ -1,13 +1,15 @@
-"""A run's folder: what is in it, how it is made, written and read. Needs neither torch nor YAML.
+"""The folder of a run: its content, and how it is made, locked, found and replaced.
 
 runs/NAME/
   config.yaml         the resolved configuration
   run.json            the run record (docs/run-record.md); all that `squeeze compare` reads
   checkpoints/        best.ckpt (highest val/iou) and last.ckpt (to resume)
-  prior.safetensors   what codes files are coded by
+  prior.safetensors   the prior that codes files are coded with
   codes/              codes files of `val` and `test`; features and codes of val's first batch
   figures/            pictures of predictions, codebook usage and training
   tensorboard/        events
+
+This module imports neither torch nor YAML, so that `squeeze compare` starts quickly.
 """
 
 from __future__ import annotations
@@ -21,35 +23,31 @@ from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 
-from squeeze_cli.config.record import (
-    SCHEMA_VERSION,
-    FinishedRecord,
-    RunRecord,
-    as_finished,
-    parse_record,
-)
+from squeeze_cli.config.record import FinishedRecord, RunRecord, as_finished, read_record
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import write_text_atomically
 
 RECORD_NAME = "run.json"
+CONFIG_NAME = "config.yaml"
+LOCK_NAME = ".lock"
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths within one run's folder, and its record."""
+    """The paths within one run's folder, its record and its lock."""
 
     path: Path
 
     @property
     def name(self) -> str:
-        """The run's name: its folder's."""
+        """The run's name, which is that of its folder."""
         return self.path.name
 
     @property
     def config_file(self) -> Path:
         """The resolved configuration."""
-        return self.path / "config.yaml"
+        return self.path / CONFIG_NAME
 
     @property
     def record_file(self) -> Path:
@@ -63,34 +61,31 @@ class RunFolder:
 
     @property
     def last_checkpoint(self) -> Path:
-        """The checkpoint of the last whole epoch, or of one shortly before (`WRITING_SHARE`)."""
+        """The checkpoint from which the training is resumed."""
         return self.path / "checkpoints" / "last.ckpt"
 
     @property
     def prior_file(self) -> Path:
-        """The prior over codes; runs that quantize nothing, or with very large codes, have none."""
+        """The prior over codes; runs without a quantizer or with very large codes have none."""
         return self.path / "prior.safetensors"
 
     @property
     def codes_folder(self) -> Path:
-        """Codes files."""
+        """The folder of codes files."""
         return self.path / "codes"
 
     @property
     def figures_folder(self) -> Path:
-        """Pictures: those made after training, and those of `squeeze show`."""
+        """The folder of pictures: those made after training, and those of `squeeze show`."""
         return self.path / "figures"
 
     @property
     def replaced(self) -> Path:
-        """Where the run that this one replaces waits until it is sure that this one is trained."""
+        """The place where the run that this one replaces is kept until this one is trained."""
         return self.path.with_name(f".{self.name}.replaced")
 
     def discard(self) -> None:
-        """Remove the folder, and the one around it where nothing else is in it.
-
-        What it was to replace comes back.
-        """
+        """Remove the folder, and its parent if that is empty then; bring back the replaced run."""
         shutil.rmtree(self.path)
         if self.replaced.exists():
             self.replaced.rename(self.path)
@@ -103,51 +98,35 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Within the block no other process trains in this folder; SqueezeError where one does.
+        """Keep other processes from training in this folder while the block runs.
 
-        The lock goes with the process, however that ends. Where the system has no such locks
-        (Windows, some network file systems) nothing is held.
+        The operating system releases the lock when the process ends, however it ends. Raises
+        SqueezeError where another process holds the lock.
         """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / LOCK_NAME, timeout=0)
         try:
-            import fcntl
-        except ImportError:
+            lock.acquire()
+        except Timeout:
+            raise SqueezeError(
+                f"Another process is at work on {self.path}: wait for it, or choose another --name."
+            ) from None
+        try:
             yield
-            return
-        place = self.path / ".lock"
-        with place.open("w") as file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                raise SqueezeError(
-                    f"Another process is at work on {self.path}: wait for it, or choose another "
-                    "--name."
-                ) from None
-            except OSError:
-                pass
-            try:
-                yield
-            finally:
-                place.unlink(missing_ok=True)
+        finally:
+            with contextlib.suppress(OSError):  # Windows removes no open file
+                (self.path / LOCK_NAME).unlink(missing_ok=True)
+            lock.release()
 
     def write_record(self, record: RunRecord) -> None:
         """Write `run.json` atomically, stamped with the schema's version and the time."""
-        stamp = {
-            "schema_version": SCHEMA_VERSION,
-            "updated": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        write_text_atomically(self.record_file, record.model_copy(update=stamp).to_json())
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_text_atomically(self.record_file, record.to_json(updated=now))
 
     def read_record(self) -> RunRecord:
         """Read `run.json`; SqueezeError where it is missing, damaged or of a newer version."""
-        try:
-            text = self.record_file.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise SqueezeError(
-                f"{self.path} holds no {RECORD_NAME}: is it a run's folder?"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise SqueezeError(f"{self.record_file} cannot be read: {error}.") from None
-        return parse_record(text, self.record_file)
+        return read_record(self.record_file)
 
     def read_finished(self) -> FinishedRecord:
         """Read the record of a finished run; SqueezeError, which names the fix, for any other."""
@@ -162,57 +141,66 @@ class RunFolder:
         return as_finished(record, self.record_file)
 
 
-def automatic_name(config: ExperimentConfig) -> str:
-    """A name that says what the run is: `vq-efficientnet-lite0`, `baseline-vit`."""
-    kind = "baseline" if config.kind == "baseline" else config.quantizer.type
-    return f"{kind}-{config.model.backbone}"
-
-
 def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
-    """Make the folder of a new run, empty.
+    """Make the folder of a new run.
 
-    A given name that exists is refused unless `overwrite`; an automatic one gets a number.
-    Raises UsageError for a name that is taken or could leave the output folder.
+    A given name that exists is refused unless `overwrite`; an automatic one, such as
+    `vq-efficientnet-lite0`, gets a number. A folder that a run left before it wrote its record
+    counts as new.
+
+    Raises:
+        UsageError: the name is taken or could leave the output folder.
+        SqueezeError: the folder cannot be made, or another process trains in it.
     """
-    output_dir = Path(config.output_dir)
-    name = config.name or automatic_name(config)
+    kind = "baseline" if config.kind == "baseline" else config.quantizer.type
+    name = config.name or f"{kind}-{config.model.backbone}"
     if not re.fullmatch(r"[\w][\w .+=,@-]*", name):
         raise UsageError(
             f"--name {name!r} cannot be a folder's name: use letters, digits, '-', '_' and '.'."
         )
-    path = output_dir / name
-    if path.exists() and config.name is None and not overwrite:
+    run = RunFolder(Path(config.output_dir) / name)
+    if run.path.exists() and config.name is None and not overwrite:
         number = 2
-        while (output_dir / f"{name}-{number}").exists():
+        while (run := RunFolder(Path(config.output_dir) / f"{name}-{number}")).path.exists():
             number += 1
-        path = output_dir / f"{name}-{number}"
-    elif path.exists():
-        if not overwrite:
-            raise UsageError(
-                f"{path} exists: choose another --name, --resume it, or --overwrite it."
-            )
-        if not (path / RECORD_NAME).exists() and any(path.iterdir()):
-            raise UsageError(f"{path} is no run's folder: choose another --name.")
-        _put_aside(RunFolder(path))
+    elif run.path.exists():
+        _make_room(run, overwrite)
     try:
-        path.mkdir(parents=True)
+        run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SqueezeError(f"Cannot make {path}: {error.strerror}; check --output-dir.") from None
-    return RunFolder(path)
+        raise SqueezeError(
+            f"Cannot make {run.path}: {error.strerror}; check --output-dir."
+        ) from None
+    return run
 
 
-def _put_aside(run: RunFolder) -> None:
-    """Make room for a run that replaces `run`, which is lost only when that one is trained."""
+def _make_room(run: RunFolder, overwrite: bool) -> None:
+    """Put aside the run that a new one replaces, which is lost only when the new one is trained."""
+    if not overwrite and (run.record_file.exists() or run.replaced.exists()):
+        raise UsageError(
+            f"{run.path} exists: choose another --name, --resume it, or --overwrite it."
+        )
+    if not run.record_file.exists():
+        if not all(_is_left_over(path) for path in run.path.iterdir()):
+            raise UsageError(f"{run.path} is no run's folder: choose another --name.")
+        return
     with run.locked():
-        if run.replaced.exists():  # it is what was stopped before it came so far that is replaced
+        if run.replaced.exists():  # `run` replaces it and was stopped before it was trained
             shutil.rmtree(run.path)
         else:
             run.path.rename(run.replaced)
-            (run.replaced / ".lock").unlink(missing_ok=True)
+            (run.replaced / LOCK_NAME).unlink(missing_ok=True)
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether a run that was killed before it wrote its record can have left this file."""
+    return (
+        path.name in (CONFIG_NAME, LOCK_NAME) or re.fullmatch(r"\..+\.part", path.name) is not None
+    )
 
 
 def find_resumable(output_dir: Path, name: str | None) -> RunFolder:
-    """The run to resume: the named one, or the only unfinished one in `output_dir`.
+    """Return the run to resume: the named one, or the only unfinished one in `output_dir`.
 
     Raises UsageError where there is none, several, or the named one is finished.
     """
@@ -238,7 +226,7 @@ def find_resumable(output_dir: Path, name: str | None) -> RunFolder:
 
 
 def read_runs(folders: Iterable[Path]) -> list[tuple[RunFolder, RunRecord | SqueezeError]]:
-    """All runs at or below the folders given, each with its record or what is wrong with it.
+    """Read all runs at or below the folders, each with its record or the error of reading it.
 
     Sorted by path, each run once. Raises SqueezeError for a folder that does not exist.
     """

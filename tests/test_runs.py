@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -74,6 +76,62 @@ def test_a_folder_that_is_no_run_is_never_removed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is no run's folder"):
         create_run(config, overwrite=True)
     assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("left", [(), (".lock",), (".lock", "config.yaml", ".run.json.x7.part")])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_killed_before_its_record_leaves_its_name_free(
+    tmp_path: Path, left: tuple[str, ...], overwrite: bool
+) -> None:
+    (tmp_path / "it").mkdir()
+    for name in left:
+        (tmp_path / "it" / name).touch()
+    config = ExperimentConfig(name="it", output_dir=str(tmp_path))
+    run = create_run(config, overwrite)
+    assert run.path == tmp_path / "it"
+    with run.locked():
+        pass
+    assert create_run(ExperimentConfig(output_dir=str(tmp_path)), overwrite).name == "vq-vit"
+
+
+def test_a_name_is_not_free_while_a_replaced_run_waits_for_it(tmp_path: Path) -> None:
+    write(tmp_path, ".it.replaced", "finished")
+    (tmp_path / "it").mkdir()
+    config = ExperimentConfig(name="it", output_dir=str(tmp_path))
+    with pytest.raises(UsageError, match="--overwrite"):
+        create_run(config, overwrite=False)
+    create_run(config, overwrite=True).discard()
+    assert RunFolder(tmp_path / "it").read_record().status == "finished"
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from squeeze_cli.runs import RunFolder
+with RunFolder(Path(sys.argv[1])).locked():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
+    run = write(tmp_path, "it", "running")
+    config = ExperimentConfig(name="it", output_dir=str(tmp_path))
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run.path)], stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(SqueezeError, match="at work on"), run.locked():
+            pass
+        with pytest.raises(SqueezeError, match="at work on"):
+            create_run(config, overwrite=True)
+        holder.kill()
+    assert (run.path / ".lock").exists()
+    with run.locked(), pytest.raises(SqueezeError, match="at work on"), run.locked():
+        pass
+    assert not (run.path / ".lock").exists()
+    assert create_run(config, overwrite=True).path.exists()
 
 
 def test_a_place_that_cannot_be_written_names_the_flag(tmp_path: Path) -> None:

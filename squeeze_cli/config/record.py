@@ -195,9 +195,10 @@ class RunRecord(_Part):
     measured: Measured | None = None
     updated: str | None = None
 
-    def to_json(self) -> str:
-        """The content of `run.json`; fields that were never set are left out."""
-        return self.model_dump_json(indent=2, exclude_unset=True) + "\n"
+    def to_json(self, updated: str) -> str:
+        """Return the content of `run.json`; fields that were never set are left out."""
+        stamped = self.model_copy(update={"schema_version": SCHEMA_VERSION, "updated": updated})
+        return stamped.model_dump_json(indent=2, exclude_unset=True) + "\n"
 
 
 class FinishedRecord(RunRecord):
@@ -208,15 +209,17 @@ class FinishedRecord(RunRecord):
     quantizer: QuantizerDescription
 
 
-def parse_record(text: str, file: Path) -> RunRecord:
-    """Read the content of `file` as a run record.
+def read_record(file: Path) -> RunRecord:
+    """Read the record in `file`.
 
     Raises:
-        SqueezeError: `text` is no record, is damaged, or has a newer schema version.
+        SqueezeError: the file is missing, is no record, is damaged, or has a newer schema version.
     """
     try:
-        content = json.loads(text)
-    except ValueError as error:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SqueezeError(f"{file.parent} holds no {file.name}: is it a run's folder?") from None
+    except (OSError, ValueError) as error:
         raise SqueezeError(f"{file} cannot be read: {error}.") from None
     version = content.get("schema_version") if isinstance(content, dict) else None
     if not isinstance(version, int):

@@ -1,0 +1,96 @@
+"""The run record: typed, read from disk and written back without a change."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from squeeze_cli.config.record import RunRecord, SplitMetrics, as_finished, read_record
+from squeeze_cli.errors import SqueezeError
+from tests.records import measured, record
+
+OLDER = sorted((Path(__file__).parents[1] / "inference" / "older_runs").glob("*/run.json"))
+
+
+def read(folder: Path, content: dict[str, Any]) -> RunRecord:
+    file = folder / "run.json"
+    file.write_text(json.dumps({"schema_version": 1, **content}))
+    return read_record(file)
+
+
+@pytest.mark.parametrize("file", OLDER, ids=lambda file: file.parent.name)
+def test_an_older_record_comes_back_as_it_was(file: Path) -> None:
+    content = json.loads(file.read_text())
+    made = as_finished(read_record(file), file)
+    written = json.loads(made.to_json(content["updated"]))
+    assert written == content
+    assert list(written) == list(content)
+    assert made.model.backbone == content["model"]["backbone"]
+    assert made.measured is not None
+    assert made.measured.decoder.total == sum(content["measured"]["decoder"].values())
+
+
+def test_what_was_never_set_is_left_out_and_none_is_null(tmp_path: Path) -> None:
+    made = read(tmp_path, {**record(0.5), "digest": None})
+    written = json.loads(made.to_json("now"))
+    assert "measured" not in written
+    assert written["digest"] is None
+    assert written["updated"] == "now"
+
+
+def test_numbers_that_are_not_finite_are_null() -> None:
+    metrics = SplitMetrics(
+        loss=float("nan"), vq_loss=float("inf"), iou=0.5, accuracy=1, per_class_iou=[None, 0.5]
+    )
+    assert json.loads(metrics.model_dump_json(exclude_unset=True)) == {
+        "loss": None, "vq_loss": None, "iou": 0.5, "accuracy": 1, "per_class_iou": [None, 0.5],
+    }  # fmt: skip
+    with pytest.raises(ValidationError):
+        metrics.iou = float("nan")  # every confusion matrix has one
+
+
+def test_fields_of_later_versions_are_ignored(tmp_path: Path) -> None:
+    made = record(0.5)
+    made["model"]["colour"] = "red"
+    assert read(tmp_path, {**made, "weather": {"rain": True}}) == read(tmp_path, record(0.5))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("seed", "7", "seed should be a valid integer"),
+        ("epochs.done", 2.5, "epochs.done should be a valid integer"),
+        ("metrics.val.iou", "high", "metrics.val.iou should be a valid number"),
+        ("seconds.total", None, "seconds.total should be a valid number"),
+        ("measured.test.coding", "zip", "measured.test.coding should be 'prior' or 'packed'"),
+        ("data.skipped", {}, "data.skipped should be a valid list"),
+        ("kind", ..., "kind is missing"),
+    ],
+)
+def test_a_damaged_field_is_one_line_with_its_name(
+    tmp_path: Path, path: str, value: Any, told: str
+) -> None:
+    made = record(0.5, measured=measured(3.0))
+    *sections, name = path.split(".")
+    place = made
+    for section in sections:
+        place = place[section]
+    if value is ...:
+        del place[name]
+    else:
+        place[name] = value
+    with pytest.raises(SqueezeError) as caught:
+        read(tmp_path, made)
+    assert str(caught.value) == (
+        f"{tmp_path / 'run.json'} is damaged ({told}): train the run again."
+    )
+
+
+def test_a_finished_record_has_a_model(tmp_path: Path) -> None:
+    made = read(tmp_path, record(0.5, model=None))
+    with pytest.raises(SqueezeError, match=r"is damaged \(model should be"):
+        as_finished(made, tmp_path / "run.json")

@@ -16,7 +16,6 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +30,17 @@ from squeeze_cli.codec.prior import CodePrior
 from squeeze_cli.codec.prior_coding import slots_of_codes
 from squeeze_cli.codec.prior_file import read_prior
 from squeeze_cli.codec.rates import measure_codes
-from squeeze_cli.config.resolve import with_values
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.features.sources import open_sources
-from squeeze_cli.inference.evaluate import TrainedRun, load_run
+from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.tables import fixed
-from squeeze_cli.training.fit import load_splits
 
 FAISS_FACTORIES = ("OPQ16,PQ16x8", "RQ4x8")
 MEBIBYTE = 2**20
 Figures = dict[str, Any]
 
 
-class RunCodec:
+class TestCodes:
     """A run's test images as features, and its codes as files in a folder of the benchmark's own."""
 
     def __init__(
@@ -91,11 +87,9 @@ def split_features(
     run: TrainedRun, reporter: Reporter
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Features `[n, C, h, w]` of `train` and `test`, and the names of the test images."""
-    splits = load_splits(run.config, run.store, reporter)
+    splits = run.splits(reporter)
     samples = {"train": splits.train, "test": splits.test}
-    device = torch.device("cpu")
-    sources = open_sources(run.config, samples, run.backbone, run.store, device, reporter)
-    run.module.use_trunk(sources.trunk)
+    sources = run.sources(samples, reporter)
     network = run.module.network
     features = {
         split: torch.cat(
@@ -138,7 +132,7 @@ def distortion(features_nc: NDArray[np.float32], decoded_nc: NDArray[np.float32]
     }
 
 
-def measure_coding(codec: RunCodec, prior: CodePrior | None, repeat: int) -> Figures:
+def measure_coding(codec: TestCodes, prior: CodePrior | None, repeat: int) -> Figures:
     """Sizes, speeds between codes and bytes, and memory, of one coding."""
     content = codec.encode(codec.codes, prior)
     write_codes(codec.path, content)
@@ -161,7 +155,7 @@ def measure_coding(codec: RunCodec, prior: CodePrior | None, repeat: int) -> Fig
 
 
 def measure_methods(
-    codec: RunCodec, train_nc: NDArray[np.float32], options: argparse.Namespace, reporter: Reporter
+    codec: TestCodes, train_nc: NDArray[np.float32], options: argparse.Namespace, reporter: Reporter
 ) -> list[Figures]:
     """From features to bytes and back: this run's codings and FAISS's, in turns."""
     tokens = codec.features.permute(0, 2, 3, 1).flatten(0, 2).contiguous().numpy()
@@ -191,7 +185,7 @@ def measure_methods(
     return [{"method": method, **figures} for method, figures in results.items()]
 
 
-def codings(codec: RunCodec) -> dict[str, CodePrior | None]:
+def codings(codec: TestCodes) -> dict[str, CodePrior | None]:
     """The codings that the run can have."""
     return {"packed": None} | ({} if codec.prior is None else {"prior": codec.prior})
 
@@ -253,9 +247,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="a file for all figures")
     options = parser.parse_args()
     reporter = Reporter()
-    run = load_run(options.run, torch.device("cpu"))
-    if options.data_dir:
-        run = replace(run, config=with_values(run.config, {"data.data_dir": options.data_dir}))
+    run = TrainedRun(options.run, device="cpu", data_dir=options.data_dir)
     if not run.module.network.quantizer.code_sizes:
         raise SystemExit(f"{options.run} quantizes nothing: give a run of `squeeze train`.")
     features, names = split_features(run, reporter)
@@ -264,7 +256,7 @@ def main() -> None:
         chosen = np.linspace(0, len(train_nc) - 1, min(options.train_vectors, len(train_nc)))
         train_nc = train_nc[chosen.astype(np.int64)]
     with tempfile.TemporaryDirectory() as folder:
-        codec = RunCodec(run, features["test"], names, Path(folder))
+        codec = TestCodes(run, features["test"], names, Path(folder))
         coded = [measure_coding(codec, prior, options.repeat) for prior in codings(codec).values()]
         reporter.show(coding_table(coded))
         methods = measure_methods(codec, train_nc, options, reporter)

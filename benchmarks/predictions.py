@@ -13,7 +13,8 @@ from pathlib import Path
 
 from benchmarks.results import ROOT
 from squeeze_cli.console import Reporter
-from squeeze_cli.inference.show import Choice, show_run
+from squeeze_cli.inference.show import show_run
+from squeeze_cli.inference.trained_run import TrainedRun
 
 
 def main() -> None:
@@ -24,8 +25,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images" / "predictions.png")
     options = parser.parse_args()
     baseline, run = options.runs
-    choice = Choice(count=options.images)
-    show_run(run, "test", choice, Reporter(), baseline=baseline, out=options.output, flags={})
+    show_run(
+        TrainedRun(run), "test", Reporter(),
+        count=options.images, baseline=baseline, out=options.output,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

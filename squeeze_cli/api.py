@@ -1,4 +1,4 @@
-"""Codes in a program of your own, in a few lines.
+"""Squeeze in a program of your own, in a few lines.
 
 from squeeze_cli.api import extract, open_run
 
@@ -11,39 +11,108 @@ for names, codes in run.open("codes/codes-00000.safetensors").batches():
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from squeeze_cli.console import Reporter
-from squeeze_cli.inference.extract import Request, extract_embeddings
-from squeeze_cli.inference.run_codec import RunCodec, load_codec
-from squeeze_cli.training.devices import choose_device
+from squeeze_cli.errors import UsageError
+from squeeze_cli.reports.comparison import ComparisonRow, compare_runs
+from squeeze_cli.runs import read_runs
 
-__all__ = ["RunCodec", "extract", "open_run"]
+if TYPE_CHECKING:
+    from squeeze_cli.inference.trained_run import TrainedRun
+    from squeeze_cli.reports.inference_results import ExtractionSummary
+
+__all__ = ["compare", "extract", "open_run"]
 
 
-def open_run(path: str | Path, device: str = "auto") -> RunCodec:
-    """A finished run as a codec: `open`, `features`, `masks`, `encode`; see `RunCodec`."""
-    return load_codec(Path(path), choose_device(device))
+def open_run(path: str | Path, device: str | None = "auto") -> TrainedRun:
+    """Open a finished run; `TrainedRun` has `open`, `features`, `masks`, `encode` and more.
+
+    Args:
+        path: The run's folder.
+        device: `auto`, `cpu`, `cuda` or `mps`; None takes the device of the training.
+
+    Raises:
+        SqueezeError: The folder holds no finished run, or the device is not available.
+    """
+    from squeeze_cli.inference.trained_run import TrainedRun
+
+    return TrainedRun(path, device=device)
 
 
 def extract(
     run: str | Path,
     *,
     images: str | Path | None = None,
-    split: str | None = None,
-    content: str = "codes",
-    coding: str | None = None,
+    split: Literal["train", "val", "test", "all"] | None = None,
+    content: Literal["codes", "quantized", "features"] = "codes",
+    coding: Literal["prior", "packed"] | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
-    **flags: Any,
-) -> dict[str, Any]:
-    """`squeeze extract-embeddings` as a function; returns what its `--json` prints.
+    data_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    use_cache: bool | None = None,
+    num_workers: int | None = None,
+    device: str | None = "auto",
+    reporter: Reporter | None = None,
+) -> ExtractionSummary:
+    """Write codes or embeddings of images as files, as `squeeze extract-embeddings` does.
 
-    Further keywords are configuration fields, such as `data__data_dir`.
+    A stopped extraction continues after its last shard when it is asked for again.
+
+    Args:
+        run: Folder of a finished run.
+        images: Folder of images, in place of a split.
+        split: Split of the run's data; None takes `test`.
+        content: `codes`, `quantized` (embeddings made of codes) or `features` (what goes in).
+        coding: How codes become bytes; None takes the prior where the run has one.
+        out: Folder to write to; None takes one in the run's folder.
+        overwrite: Whether to start anew.
+        data_dir: Folder of the data set; None takes the training's, as below.
+        cache_dir: Folder of the feature store.
+        use_cache: Whether features are kept in the store.
+        num_workers: Processes that decode images.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        reporter: Reporter for messages and progress; None says nothing but warnings.
+
+    Raises:
+        SqueezeError: The run has no codes, or images, weights or shards are missing or damaged.
+        UsageError: Arguments contradict each other, or `out` holds something else.
     """
-    request = Request(
-        content, split or (None if images else "test"), Path(images) if images else None, coding,
-        Path(out) if out else None, overwrite,
+    if split is not None and images is not None:
+        raise UsageError("--split and --images contradict each other: take one.")
+    if coding is not None and content != "codes":
+        raise UsageError(f"--coding is for --format codes, not {content}: leave it out.")
+    from squeeze_cli.inference.extract import extract_embeddings
+    from squeeze_cli.inference.trained_run import TrainedRun
+
+    opened = TrainedRun(
+        run, device=device, data_dir=data_dir, cache_dir=cache_dir, use_cache=use_cache,
+        num_workers=num_workers,
     )  # fmt: skip
-    return extract_embeddings(Path(run), request, flags, Reporter(quiet=True))
+    return extract_embeddings(
+        opened,
+        reporter or Reporter(quiet=True),
+        images=Path(images) if images else None,
+        split=split,
+        content=content,
+        coding=coding,
+        out=Path(out) if out else None,
+        overwrite=overwrite,
+    )
+
+
+def compare(folders: Iterable[str | Path], sort: str | None = None) -> list[ComparisonRow]:
+    """Return a row for each run at or below `folders`, as `squeeze compare` shows them.
+
+    Args:
+        folders: Folders of runs, or runs.
+        sort: Column to sort by; None takes `test_iou`, best first.
+
+    Raises:
+        SqueezeError: A folder does not exist.
+        UsageError: `sort` is no column.
+    """
+    return compare_runs(read_runs(Path(folder) for folder in folders), sort)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,6 +60,6 @@ def decode(
         run=run, overwrite=overwrite, device=flags.get("training__device") or "auto",
     )  # fmt: skip
     if flags.get("json"):
-        print_json(result)
+        print_json(asdict(result))
     else:
-        reporter.show(f"{result['content']} of {result['images']} images in {result['out']}")
+        reporter.show(f"{result.content} of {result.images} images in {result.out}")

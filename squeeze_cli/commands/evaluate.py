@@ -45,11 +45,24 @@ def evaluate(
     """Measure a finished run: mean IoU, accuracy and codebook usage."""
     reporter = make_reporter(flags)
     from squeeze_cli.inference.evaluate import evaluate_run
+    from squeeze_cli.inference.trained_run import TrainedRun
 
-    result = evaluate_run(run, split, flags, reporter)
+    result = evaluate_run(TrainedRun(run, **run_options(flags)), split, reporter)
     if flags.get("json"):
-        print_json(result)
+        print_json(result.model_dump(exclude_unset=True))
         return
-    from squeeze_cli.reports.tables import evaluation_table
+    from squeeze_cli.reports.inference_results import evaluation_table
 
     reporter.show(evaluation_table(result))
+
+
+def run_options(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the keywords of `TrainedRun` for the flags that were given."""
+    return {
+        "device": flags.get("training__device"),
+        "data_dir": flags.get("data__data_dir"),
+        "cache_dir": flags.get("data__cache_dir"),
+        "use_cache": flags.get("data__use_cache"),
+        "num_workers": flags.get("data__num_workers"),
+        "batch_size": flags.get("training__batch_size"),
+    }

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from squeeze_cli.commands.evaluate import EVALUATION_FLAGS
+from squeeze_cli.commands.evaluate import EVALUATION_FLAGS, run_options
 from squeeze_cli.commands.output import make_reporter, print_json
-from squeeze_cli.errors import UsageError
 from squeeze_cli.options import takes
 
 EXAMPLES = (
@@ -66,20 +65,17 @@ def extract_embeddings(
 
     A stopped extraction goes on where it was when the same command is given again.
     """
-    if split is not None and images is not None:
-        raise UsageError("--split and --images contradict each other: take one.")
-    if coding is not None and content != "codes":
-        raise UsageError(f"--coding is for --format codes, not {content}: leave it out.")
-    reporter = make_reporter(flags)
-    from squeeze_cli.inference import extract
+    from squeeze_cli.api import extract
 
-    request = extract.Request(
-        content, split or (None if images else "test"), images, coding, out, overwrite
-    )
-    result = extract.extract_embeddings(run, request, flags, reporter)
+    reporter = make_reporter(flags)
+    options = {k: v for k, v in run_options(flags).items() if k != "batch_size"}
+    result = extract(
+        run, images=images, split=split, content=content, coding=coding, out=out,
+        overwrite=overwrite, reporter=reporter, **options,
+    )  # fmt: skip
     if flags.get("json"):
-        print_json(result)
+        print_json(result.model_dump(exclude_unset=True))
         return
-    from squeeze_cli.reports.extraction import extraction_table
+    from squeeze_cli.reports.inference_results import extraction_table
 
     reporter.show(extraction_table(result))

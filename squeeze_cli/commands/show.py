@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from squeeze_cli.commands.evaluate import EVALUATION_FLAGS
+from squeeze_cli.commands.evaluate import EVALUATION_FLAGS, run_options
 from squeeze_cli.commands.output import check_figure_name, make_reporter, print_json
 from squeeze_cli.errors import UsageError
 from squeeze_cli.options import takes
@@ -18,6 +19,9 @@ EXAMPLES = (
     "squeeze show runs/vq-efficientnet-lite0 --worst --images 8",
     "squeeze show runs/rvq-vit --baseline runs/baseline-vit --out rvq.png",
 )
+
+
+How = Literal["spread", "best", "worst", "random"]
 
 
 @takes(EVALUATION_FLAGS)
@@ -57,17 +61,23 @@ def show(
     Images are spread evenly over the split unless --best, --worst or --random is given.
     """
     reporter = make_reporter(flags)
-    choices = [name for name, on in (("best", best), ("worst", worst), ("random", random)) if on]
+    given: tuple[tuple[How, bool], ...] = (("best", best), ("worst", worst), ("random", random))
+    choices = [how for how, on in given if on]
     if len(choices) > 1:
         raise UsageError(f"--{choices[0]} and --{choices[1]} contradict each other: take one.")
     if seed is not None and not random:
         raise UsageError("--seed means nothing without --random: add it, or leave --seed out.")
     check_figure_name("--out", out)
-    from squeeze_cli.inference.show import Choice, show_run
+    from squeeze_cli.inference.show import show_run
+    from squeeze_cli.inference.trained_run import TrainedRun
 
-    choice = Choice(how=choices[0] if choices else "spread", count=images, seed=seed or 0)
-    result = show_run(run, split, choice, reporter, baseline=baseline, out=out, flags=flags)
+    options = run_options(flags)
+    result = show_run(
+        TrainedRun(run, **options), split, reporter,
+        how=choices[0] if choices else "spread", count=images, seed=seed or 0, out=out,
+        baseline=baseline, open_run=lambda path: TrainedRun(path, **options),
+    )  # fmt: skip
     if flags.get("json"):
-        print_json(result)
+        print_json(asdict(result))
     else:
-        sys.stdout.write(f"{result['file']}\n")
+        sys.stdout.write(f"{result.file}\n")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,57 +15,74 @@ from squeeze_cli.codec.container import CodesFile
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import replacing
-from squeeze_cli.inference.manifest import ShardedOutput, read_manifest
-from squeeze_cli.inference.run_codec import RunCodec, load_codec
-from squeeze_cli.inference.shard_buffer import ShardBuffer, save_embeddings
+from squeeze_cli.inference.output import Manifest, ShardedOutput, read_manifest, save_embeddings
+from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RECORD_NAME
-from squeeze_cli.training.devices import choose_device
 
-# Pet, background, border in colours that the colour-blind tell apart; further outputs in greys.
-PALETTE = (0, 114, 178, 240, 240, 240, 230, 159, 0)
+# Blue pet, light background, orange border: colour-blind people can tell them apart. Further
+# outputs of a head are greys.
+PALETTE = [0, 114, 178, 240, 240, 240, 230, 159, 0]
+PALETTE += [grey for index in range(3, 256) for grey in (index, index, index)]
 BATCH_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class DecodingResult:
+    """What was decoded.
+
+    Attributes:
+        run: Name of the run that made the codes.
+        content: `features` or `masks`.
+        images: Number of images.
+        out: The folder that was written to.
+    """
+
+    run: str
+    content: str
+    images: int
+    out: str
 
 
 def decode_codes(
     path: Path,
-    content: str,
+    content: Literal["features", "masks"],
     out: Path,
     reporter: Reporter,
     *,
     run: Path | None = None,
     overwrite: bool = False,
     device: str = "auto",
-) -> dict[str, Any]:
+) -> DecodingResult:
     """Decode a codes file, or a folder of them, into `out`.
 
     Args:
-        path: a codes file, or the folder that `squeeze extract-embeddings` wrote.
-        content: `features` (shards of embeddings) or `masks` (a PNG an image).
-        out: folder to write to.
-        reporter: for messages.
-        run: the run that made the codes; None looks for it around `path`.
-        overwrite: replace what is in `out`.
-        device: where to compute.
-
-    Returns:
-        What `--json` prints.
+        path: A codes file, or a folder that `squeeze extract-embeddings` wrote.
+        content: `features` (shards of embeddings) or `masks` (one PNG per image).
+        out: Folder to write to.
+        reporter: Reporter for progress.
+        run: Folder of the run that made the codes; None looks for it around `path`.
+        overwrite: Whether to replace what is in `out`.
+        device: Device to compute on.
 
     Raises:
-        SqueezeError: a file is damaged or another run's, or no run is found.
-        UsageError: `out` holds something else.
+        SqueezeError: A file is damaged or of another run, or no run is found.
+        UsageError: `out` holds the codes themselves, or something else.
     """
-    if out.resolve() == path.resolve():
-        raise UsageError(f"{out} holds the codes that are to be decoded: choose another --out.")
     paths = _code_files(path)
-    codec = load_codec(run or _find_run(path), choose_device(device))
-    codec.require_codes()
-    files = [codec.open(file) for file in paths]
+    folders = {path.resolve() if path.is_dir() else path.parent.resolve()}
+    folders |= {file.resolve().parent for file in paths}
+    # Features are shards, as codes may be: replacing what is in `out` would delete the codes.
+    if out.resolve() in folders and (content == "features" or path.is_dir()):
+        raise UsageError(f"{out} holds the codes that are to be decoded: choose another --out.")
+    opened = TrainedRun(run or _find_run(path), device=device)
+    opened.require_codes()
+    files = [opened.open(file) for file in paths]
     total = sum(len(file) for file in files)
-    if content == "masks":
-        _write_masks(codec, files, out, overwrite, reporter, total)
-    else:
-        _write_features(codec, files, out, overwrite, reporter, total)
-    return {"run": codec.folder.name, "content": content, "images": total, "out": str(out)}
+    with reporter.track("Decoding", total) as advance:
+        write = _write_masks if content == "masks" else _write_features
+        for images in write(opened, files, out, overwrite):
+            advance(images, "")
+    return DecodingResult(opened.folder.name, content, total, str(out))
 
 
 def _batches(files: list[CodesFile]) -> Iterator[tuple[tuple[str, ...], NDArray[np.int32]]]:
@@ -73,54 +91,43 @@ def _batches(files: list[CodesFile]) -> Iterator[tuple[tuple[str, ...], NDArray[
 
 
 def _write_features(
-    codec: RunCodec,
-    files: list[CodesFile],
-    out: Path,
-    overwrite: bool,
-    reporter: Reporter,
-    total: int,
-) -> None:
-    """Shards of the very embeddings that `extract-embeddings --format quantized` writes."""
-    identity = {
-        "content": "quantized", "run": codec.folder.name, "run_digest": codec.digest,
-        "source": "codes", "dtype": "float32", "space": codec.space,
-    }  # fmt: skip
-    output = ShardedOutput(out, identity, overwrite=overwrite)
-    if output.shards:
+    run: TrainedRun, files: list[CodesFile], out: Path, overwrite: bool
+) -> Iterator[int]:
+    """Write the embeddings that `extract-embeddings --format quantized` writes.
+
+    Yields the number of images of each batch.
+    """
+    manifest = Manifest(
+        content="quantized", run=run.folder.name, run_digest=run.digest, source="codes",
+        dtype="float32", space=run.space,
+    )  # fmt: skip
+    output = ShardedOutput(out, manifest, save_embeddings, overwrite=overwrite)
+    if output.manifest.shards:
         raise UsageError(f"{out} holds decoded features already: --overwrite replaces them.")
-    buffer = ShardBuffer(output, save_embeddings)
-    with reporter.track("Decoding", total) as advance:
-        for names, codes in _batches(files):
-            buffer.add(names, codec.to_output(codec.features(codes)).float().cpu().numpy())
-            advance(len(names), "")
-    buffer.flush()
+    for names, codes in _batches(files):
+        output.add(names, run.to_output(run.features(codes)).float().cpu().numpy())
+        yield len(names)
     output.finish()
 
 
 def _write_masks(
-    codec: RunCodec,
-    files: list[CodesFile],
-    out: Path,
-    overwrite: bool,
-    reporter: Reporter,
-    total: int,
-) -> None:
-    palette = list(PALETTE) + [grey for index in range(3, 256) for grey in (index, index, index)]
-    with reporter.track("Decoding", total) as advance:
-        for names, codes in _batches(files):
-            for name, mask in zip(names, codec.masks(codes), strict=True):
-                path = _mask_path(out, name)
-                if path.exists() and not overwrite:
-                    raise UsageError(f"{path} exists: choose another --out, or --overwrite.")
-                image = Image.fromarray(mask)
-                image.putpalette(palette)
-                with replacing(path) as temporary:
-                    image.save(temporary, format="PNG", optimize=True)
-            advance(len(names), "")
+    run: TrainedRun, files: list[CodesFile], out: Path, overwrite: bool
+) -> Iterator[int]:
+    """Write a PNG of classes per image; yields the number of images of each batch."""
+    for names, codes in _batches(files):
+        for name, mask in zip(names, run.masks(codes), strict=True):
+            path = _mask_path(out, name)
+            if path.exists() and not overwrite:
+                raise UsageError(f"{path} exists: choose another --out, or --overwrite.")
+            image = Image.fromarray(mask)
+            image.putpalette(PALETTE)
+            with replacing(path) as temporary:
+                image.save(temporary, format="PNG", optimize=True)
+        yield len(names)
 
 
 def _mask_path(out: Path, name: str) -> Path:
-    """Where the mask of an image goes; a name that would leave `out` is refused."""
+    """Return the file of an image's mask; raises SqueezeError for one outside of `out`."""
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts or "\\" in name:
         raise SqueezeError(f"The image name {name!r} would leave {out}: decode to features.")
@@ -128,18 +135,19 @@ def _mask_path(out: Path, name: str) -> Path:
 
 
 def _code_files(path: Path) -> list[Path]:
+    """Return the codes files at `path`, which is one, or a folder of them."""
     if path.is_file():
         return [path]
     if not path.exists():
         raise SqueezeError(f"There is no {path}: give a codes file or the folder of one.")
     manifest = read_manifest(path)
-    if manifest["content"] != "codes":
-        raise SqueezeError(f"{path} holds {manifest['content']}, no codes.")
-    return [path / shard["file"] for shard in manifest["shards"]]
+    if manifest.content != "codes":
+        raise SqueezeError(f"{path} holds {manifest.content}, no codes.")
+    return [path / shard.file for shard in manifest.shards]
 
 
 def _find_run(path: Path) -> Path:
-    """The run's folder in which `path` lies; SqueezeError where it lies in none."""
+    """Return the run's folder around `path`; raises SqueezeError where there is none."""
     for parent in path.resolve().parents:
         if (parent / RECORD_NAME).exists():
             return parent

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,132 +12,110 @@ from torch import Tensor
 
 from squeeze_cli.codec.rates import FLOAT32_BYTES, decoder_bytes
 from squeeze_cli.console import Reporter
-from squeeze_cli.inference.evaluate import load_run, reconfigured
-from squeeze_cli.inference.manifest import ShardedOutput
-from squeeze_cli.inference.run_codec import RunCodec
-from squeeze_cli.inference.shard_buffer import ShardBuffer, save_embeddings
-from squeeze_cli.inference.streams import ImageStream, folder_stream, split_stream
-from squeeze_cli.runs import RunFolder
-from squeeze_cli.training.devices import choose_device
+from squeeze_cli.inference.images import ImageSeries, folder_images, split_images
+from squeeze_cli.inference.output import Array, Content, Manifest, ShardedOutput, save_embeddings
+from squeeze_cli.inference.trained_run import TrainedRun
+from squeeze_cli.reports.inference_results import ExtractionSummary
 
-# Images in a shard of codes.
+# Images per shard of codes.
 CODES_PER_SHARD = 8192
 FLOAT16_BYTES = 2
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to extract.
-
-    Attributes:
-        content: `codes`, `quantized` or `features`.
-        split: `train`, `val`, `test` or `all`; None with `images`.
-        images: a folder of images, instead of a split.
-        coding: `prior` or `packed`; None takes the prior where the run has one.
-        out: folder to write to; None chooses one in the run's.
-        overwrite: start anew.
-    """
-
-    content: str = "codes"
-    split: str | None = "test"
-    images: Path | None = None
-    coding: str | None = None
-    out: Path | None = None
-    overwrite: bool = False
-
-
 def extract_embeddings(
-    path: Path, request: Request, flags: Mapping[str, Any], reporter: Reporter
-) -> dict[str, Any]:
-    """Write what `request` asks for, and measure it.
+    run: TrainedRun,
+    reporter: Reporter,
+    *,
+    images: Path | None = None,
+    split: Literal["train", "val", "test", "all"] | None = None,
+    content: Content = "codes",
+    coding: Literal["prior", "packed"] | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> ExtractionSummary:
+    """Write codes, quantized embeddings or features of images, and measure them.
+
+    A stopped extraction continues after its last shard when it is asked for again.
 
     Args:
-        path: a finished run's folder.
-        request: what, of which images, where to.
-        flags: what replaces the run's own configuration, by parameter name.
-        reporter: for messages.
+        run: The run that makes them.
+        reporter: Reporter for messages and progress.
+        images: Folder of images, in place of a split.
+        split: Split of the run's data; None takes `test`.
+        content: `codes`, `quantized` (embeddings made of codes) or `features` (what goes in).
+        coding: How codes become bytes; None takes the prior where the run has one.
+        out: Folder to write to; None takes one in the run's folder.
+        overwrite: Whether to start anew.
 
-    Returns:
-        What `--json` prints: `out`, sizes, rates and distortion.
-
-    Raises SqueezeError and UsageError as their messages say.
+    Raises:
+        SqueezeError: The run has no codes, or images, weights or shards are missing or damaged.
+        UsageError: `out` holds something else.
     """
-    config = reconfigured(RunFolder(path), flags)
-    device = choose_device(config.training.device)
-    run = load_run(path, device, config)
-    codec = RunCodec(run.folder, config, run.record, run.module.network.eval(), device)
-    if request.content == "codes":
-        codec.require_codes()
-    coding = request.coding or ("prior" if codec.has_prior else "packed")
-    if request.images is None:
-        stream = split_stream(run, request.split or "test", device, reporter)
-        default = f"{request.split}-{request.content}"
+    if content == "codes":
+        run.require_codes()
+    chosen = coding or ("prior" if run.has_prior else "packed")
+    if images is None:
+        name: str = split or "test"
+        series = split_images(run, name, reporter)
     else:
-        stream = folder_stream(run, request.images, device, reporter)
-        default = f"{request.images.resolve().name}-{request.content}"
-    folder = request.out or path / "embeddings" / default
-    output = ShardedOutput(
-        folder, _identity(codec, stream, request.content, coding), overwrite=request.overwrite
+        name = images.resolve().name
+        series = folder_images(images, reporter)
+    manifest = Manifest(
+        content=content,
+        run=run.folder.name,
+        run_digest=run.digest,
+        source=series.source,
+        images_digest=series.digest,
+        precision=run.config.training.precision,
+        coding=chosen if content == "codes" else None,
+        dtype="float32" if content != "codes" else None,
+        space=run.space,
     )
-    if not output.complete:
-        _write_all(codec, stream, request.content, coding, output, reporter)
-    return _summary(codec, output, request.content, coding, stream)
 
+    def write_codes(path: Path, codes: Array, names: Sequence[str]) -> None:
+        path.write_bytes(run.encode(codes.astype(np.int32, copy=False), names, chosen))
 
-def _identity(codec: RunCodec, stream: ImageStream, content: str, coding: str) -> dict[str, Any]:
-    return {
-        "content": content,
-        "run": codec.folder.name,
-        "run_digest": codec.digest,
-        "source": stream.source,
-        "images_digest": stream.digest,
-        "precision": codec.config.training.precision,
-        "coding": coding if content == "codes" else None,
-        "dtype": "float32" if content != "codes" else None,
-        "space": codec.space,
-    }
+    output = ShardedOutput(
+        out or run.folder.path / "embeddings" / f"{name}-{content}",
+        manifest,
+        write_codes if content == "codes" else save_embeddings,
+        overwrite=overwrite,
+        max_images=CODES_PER_SHARD if content == "codes" else None,
+    )
+    if not output.manifest.complete:
+        _write_all(run, series, output, reporter)
+    return _summary(run, output)
 
 
 def _write_all(
-    codec: RunCodec,
-    stream: ImageStream,
-    content: str,
-    coding: str,
-    output: ShardedOutput,
-    reporter: Reporter,
+    run: TrainedRun, series: ImageSeries, output: ShardedOutput, reporter: Reporter
 ) -> None:
-    if content == "codes":
-        buffer = ShardBuffer(
-            output,
-            lambda path, codes, names: path.write_bytes(codec.encode(codes, list(names), coding)),
-            max_images=CODES_PER_SHARD,
-        )
-    else:
-        buffer = ShardBuffer(output, save_embeddings)
-    with reporter.track("Extracting", len(stream.names)) as advance:
-        advance(output.images, "")
+    done = output.manifest.images
+    with reporter.track("Extracting", len(series.samples)) as advance:
+        advance(done, "")
         try:
-            for names, state in stream.states(output.images):
-                buffer.add(names, *_extract(codec, state, content))
+            for names, state in series.states(run, done, reporter):
+                output.add(names, *_extract(run, state, output.manifest.content))
                 advance(len(names), "")
         except KeyboardInterrupt:
-            buffer.flush()  # what is done is kept
+            output.flush()  # so that what is done is kept
             raise
-        buffer.flush()
     output.finish()
 
 
 @torch.no_grad()
-def _extract(codec: RunCodec, state: Tensor, content: str) -> tuple[np.ndarray, dict[str, float]]:
-    """What is written of a batch, and sums of its distortion: of normalized features, as the
-    quantizer sees them."""
+def _extract(run: TrainedRun, state: Tensor, content: Content) -> tuple[Array, dict[str, float]]:
+    """Return what is written of a batch, and sums for its distortion.
+
+    The distortion is that of normalized features, as the quantizer sees them.
+    """
     if content == "features":
-        return codec.raw_features(state).float().cpu().numpy(), {}
-    maps = codec.network.features(state)
-    if not codec.code_sizes:
-        return codec.to_output(maps).float().cpu().numpy(), {}
-    codes = codec.codes(maps)
-    decoded = codec.features(codes)
+        return run.raw_features(state).float().cpu().numpy(), {}
+    maps = run.network.features(state)
+    if not run.code_sizes:
+        return run.to_output(maps).float().cpu().numpy(), {}
+    codes = run.codes(maps)
+    decoded = run.features(codes)
     error = (decoded - maps).square().mean(dim=1)
     cosine = torch.nn.functional.cosine_similarity(decoded, maps, dim=1)
     sums = {
@@ -148,44 +125,39 @@ def _extract(codec: RunCodec, state: Tensor, content: str) -> tuple[np.ndarray, 
     }
     if content == "codes":
         return codes, sums
-    return codec.to_output(decoded).float().cpu().numpy(), sums
+    return run.to_output(decoded).float().cpu().numpy(), sums
 
 
-def _summary(
-    codec: RunCodec, output: ShardedOutput, content: str, coding: str, stream: ImageStream
-) -> dict[str, Any]:
-    rows, columns = codec.grid
-    images, size = output.images, output.shard_bytes
-    vectors = images * rows * columns
-    channels = codec.network.normalizer.mean.numel()
-    result: dict[str, Any] = {
-        "run": codec.folder.name,
-        "out": str(output.folder),
-        "content": content,
-        "coding": coding if content == "codes" else None,
-        "source": stream.source,
-        "images": images,
-        "vectors": vectors,
-        "shards": len(output.shards),
-        "file_bytes": size,
-        "bytes_per_image": size / images,
-        "compression_ratio_float32": FLOAT32_BYTES * channels * vectors / size,
-        "compression_ratio_float16": FLOAT16_BYTES * channels * vectors / size,
-    }
-    if codec.code_sizes and content != "features":
+def _summary(run: TrainedRun, output: ShardedOutput) -> ExtractionSummary:
+    manifest = output.manifest
+    rows, columns = run.grid
+    vectors = manifest.images * rows * columns
+    values = run.network.normalizer.mean.numel() * vectors
+    summary = ExtractionSummary(
+        run=manifest.run,
+        out=str(output.folder),
+        content=manifest.content,
+        coding=manifest.coding,
+        source=manifest.source,
+        images=manifest.images,
+        vectors=vectors,
+        shards=len(manifest.shards),
+        file_bytes=manifest.bytes,
+        bytes_per_image=manifest.bytes / manifest.images,
+        compression_ratio_float32=FLOAT32_BYTES * values / manifest.bytes,
+        compression_ratio_float16=FLOAT16_BYTES * values / manifest.bytes,
+    )
+    if run.code_sizes and manifest.content != "features":
         count = output.total("vectors")
-        result |= {
-            "mse": output.total("squared_error") / count,
-            "cosine": output.total("cosine") / count,
-        }
-    if content == "codes":
-        decoder = decoder_bytes(codec.network.quantizer, codec.prior if coding == "prior" else None)
-        needed = size + sum(decoder.values())
-        result |= {
-            "nominal_bits_per_vector": codec.network.quantizer.nominal_bits_per_vector,
-            "bits_per_vector": 8 * size / vectors,
-            "decoder_bytes": sum(decoder.values()),
-            "compression_ratio_float32_with_decoder": FLOAT32_BYTES * channels * vectors / needed,
-            "compression_ratio_float16_with_decoder": FLOAT16_BYTES * channels * vectors / needed,
-        }
-    return result
+        summary.mse = output.total("squared_error") / count
+        summary.cosine = output.total("cosine") / count
+    if manifest.content == "codes":
+        prior = run.prior if manifest.coding == "prior" else None
+        decoder = sum(decoder_bytes(run.network.quantizer, prior).values())
+        needed = manifest.bytes + decoder
+        summary.nominal_bits_per_vector = run.network.quantizer.nominal_bits_per_vector
+        summary.bits_per_vector = 8 * manifest.bytes / vectors
+        summary.decoder_bytes = decoder
+        summary.compression_ratio_float32_with_decoder = FLOAT32_BYTES * values / needed
+        summary.compression_ratio_float16_with_decoder = FLOAT16_BYTES * values / needed
+    return summary

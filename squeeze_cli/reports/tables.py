@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.table import Table
 
 from squeeze_cli.config.record import FinishedRecord, SplitMetrics
@@ -68,7 +66,7 @@ def result_table(record: FinishedRecord) -> Table:
     table.add_row("Epochs", f"{epochs.done}{best}")
     for title, metrics in (("Validation", record.metrics.val), ("Test", record.metrics.test)):
         if metrics:
-            _add_metrics(table, title, metrics)
+            add_metrics(table, title, metrics)
     if record.data.skipped_images:
         table.add_row("Skipped images", str(record.data.skipped_images))
     table.add_row(
@@ -86,17 +84,6 @@ def _rate(bits_per_vector: float, bytes_per_image: float, ratio: float) -> str:
     )
 
 
-def evaluation_table(result: dict[str, Any]) -> Table:
-    """The table of `squeeze evaluate`."""
-    table = facts(result["run"])
-    table.add_row("Data", f"{result['images']} images, {result['split']}, {result['data_dir']}")
-    if result["skipped_images"]:
-        table.add_row("Skipped images", str(result["skipped_images"]))
-    metrics = SplitMetrics.model_validate(result["metrics"])
-    _add_metrics(table, result["split"].capitalize(), metrics)
-    return table
-
-
 def facts(title: str) -> Table:
     """A table of facts, a name and what it is in each row."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
@@ -105,7 +92,8 @@ def facts(title: str) -> Table:
     return table
 
 
-def _add_metrics(table: Table, split: str, metrics: SplitMetrics) -> None:
+def add_metrics(table: Table, split: str, metrics: SplitMetrics) -> None:
+    """Add rows with the metrics of a split to a table of facts."""
     table.add_row(
         split, f"mean IoU {percent(metrics.iou)} %, accuracy {percent(metrics.accuracy)} %"
     )

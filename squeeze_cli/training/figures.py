@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.console import Reporter
-from squeeze_cli.inference.pictures import picture_column, row_title
-from squeeze_cli.inference.predictions import predict_batch
 from squeeze_cli.runs import RunFolder
+from squeeze_cli.training.predictions import picture_column, predict_batch, row_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -21,8 +21,8 @@ from squeeze_cli.cli import app
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.inference import extract as extraction
 from squeeze_cli.inference.evaluate import evaluate_run
-from squeeze_cli.inference.manifest import ShardedOutput, read_manifest
-from squeeze_cli.inference.run_codec import RunCodec
+from squeeze_cli.inference.output import Manifest, ShardedOutput, read_manifest
+from squeeze_cli.inference.trained_run import TrainedRun
 from tests.conftest import Squeeze
 
 
@@ -98,21 +98,18 @@ def test_masks_are_those_that_the_run_was_measured_with(
     squeeze("decode", str(run / "codes" / "test.safetensors"), "--to", "masks", "--out", "masks")
     from squeeze_cli.console import Reporter
     from squeeze_cli.data.transforms import Preprocessing
-    from squeeze_cli.inference.evaluate import require_finished
-    from squeeze_cli.training.fit import load_splits
     from squeeze_cli.training.metrics import SegmentationMetrics
 
-    codec = open_run(run)
-    _, config = require_finished(codec.folder)
+    opened = TrainedRun(run)
     metric = SegmentationMetrics(3)
-    for sample in load_splits(config, None, Reporter(quiet=True)).test:
+    for sample in opened.splits(Reporter(quiet=True)).test:
         with Image.open(tmp_path / "masks" / f"{sample.name}.png") as image:
             assert image.mode == "P"
             predicted = torch.from_numpy(np.asarray(image).astype(np.int64))
         truth = Preprocessing(64).mask(sample.load()[1])
         metric.update(predicted[None], truth[None].long())
-    measured = evaluate_run(run, "test", {}, Reporter(quiet=True))["metrics"]
-    assert metric.summary()["iou"] == pytest.approx(measured["iou"], abs=1e-6)
+    measured = evaluate_run(opened, "test", Reporter(quiet=True)).metrics
+    assert metric.summary()["iou"] == pytest.approx(measured.iou, abs=1e-6)
 
 
 def test_any_folder_of_images(
@@ -167,21 +164,21 @@ def test_a_stopped_extraction_goes_on_and_ends_the_same(
     monkeypatch.setattr(extraction, "CODES_PER_SHARD", 5)
     monkeypatch.setattr("squeeze_cli.backbones.base.Backbone.inference_batch", 3)
     extract(run, out=tmp_path / "whole")
-    original = RunCodec.encode
+    original = TrainedRun.encode
     calls: Iterator[int] = iter(range(9))
 
-    def encode(self: RunCodec, *arguments: Any) -> bytes:
+    def encode(self: TrainedRun, *arguments: Any) -> bytes:
         if next(calls) == 1:
             raise StopError
         return original(self, *arguments)
 
-    monkeypatch.setattr(RunCodec, "encode", encode)
+    monkeypatch.setattr(TrainedRun, "encode", encode)
     with pytest.raises(StopError):
         extract(run, out=tmp_path / "stopped")
     assert json.loads((tmp_path / "stopped" / "manifest.json").read_text())["images"] == 6
     with pytest.raises(SqueezeError, match="not complete"):
         read_manifest(tmp_path / "stopped")
-    assert extract(run, out=tmp_path / "stopped")["images"] == 12
+    assert extract(run, out=tmp_path / "stopped").images == 12
     codec = open_run(run)
     parts = [
         np.concatenate([codec.open(file).read() for file in sorted((tmp_path / f).glob("*.safe*"))])
@@ -195,15 +192,15 @@ def test_ctrl_c_keeps_what_is_done(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("squeeze_cli.backbones.base.Backbone.inference_batch", 4)
-    original = RunCodec.codes
+    original = TrainedRun.codes
     calls = iter(range(9))
 
-    def codes(self: RunCodec, maps: torch.Tensor) -> Any:
+    def codes(self: TrainedRun, maps: torch.Tensor) -> Any:
         if next(calls) == 2:
             raise KeyboardInterrupt
         return original(self, maps)
 
-    monkeypatch.setattr(RunCodec, "codes", codes)
+    monkeypatch.setattr(TrainedRun, "codes", codes)
     with pytest.raises(KeyboardInterrupt):
         extract(trained / "runs" / "q", out=tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
@@ -255,6 +252,10 @@ def test_damage_costs_nothing_else(squeeze: Squeeze, trained: Path, tmp_path: Pa
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     same = ("decode", "codes", "--run", run, "--to", "features", "--out", "codes", "--overwrite")
     assert "another --out" in squeeze(*same, code=2).stderr
+    file = ("decode", "codes/codes-00000.safetensors", *same[2:])
+    assert "another --out" in squeeze(*file, code=2).stderr
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "codes" / "codes-00000.safetensors")
+    assert "another --out" in squeeze("decode", "link.safetensors", *same[2:], code=2).stderr
     shard = tmp_path / "codes" / "codes-00000.safetensors"
     content = bytearray(shard.read_bytes())
     content[-3] ^= 16
@@ -306,7 +307,7 @@ def test_what_a_killed_process_left_holds_nothing_up(
     (tmp_path / "out" / "manifest.json").write_text("{")
     assert "--overwrite" in squeeze(*arguments, code=1).stderr
     squeeze(*arguments, "--overwrite")
-    assert read_manifest(tmp_path / "out")["images"] == 12
+    assert read_manifest(tmp_path / "out").images == 12
 
 
 def test_nothing_of_another_programs_is_replaced(
@@ -356,14 +357,44 @@ def test_names_cannot_leave_the_folder(trained: Path, tmp_path: Path) -> None:
             decode_codes(path, "masks", tmp_path / "m", Reporter(quiet=True), run=codec.folder.path)
 
 
+def make_output(folder: Path, content: Any = "codes", *, overwrite: bool = False) -> ShardedOutput:
+    manifest = Manifest(content=content, run="q", run_digest="d", source="images", space="backbone")
+    return ShardedOutput(
+        folder, manifest, lambda path, _, names: path.write_text(" ".join(names)),
+        overwrite=overwrite, max_images=1,
+    )  # fmt: skip
+
+
 def test_a_missing_shard_is_noticed(tmp_path: Path) -> None:
-    identity = {"content": "codes"}
-    output = ShardedOutput(tmp_path, identity, overwrite=False)
-    output.add(["a"], lambda path: path.write_bytes(b"abc"), {"vectors": 2.0})
-    assert ShardedOutput(tmp_path, identity, overwrite=False).total("vectors") == 2
+    make_output(tmp_path).add(["a"], np.zeros((1, 2)), {"vectors": 2.0})
+    assert make_output(tmp_path).total("vectors") == 2
     with pytest.raises(UsageError, match="content"):
-        ShardedOutput(tmp_path, {"content": "features"}, overwrite=False)
+        make_output(tmp_path, "features")
     (tmp_path / "codes-00000.safetensors").unlink()
     with pytest.raises(SqueezeError, match="missing"):
-        ShardedOutput(tmp_path, identity, overwrite=False)
-    assert ShardedOutput(tmp_path, identity, overwrite=True).images == 0
+        make_output(tmp_path)
+    assert make_output(tmp_path, overwrite=True).manifest.images == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "part"),
+    [
+        ("images", "two", "images: Input should be a valid integer"),
+        ("content", "pictures", "content: "),
+        ("run_digest", None, "run_digest: "),
+        ("colour", "red", "colour: Extra inputs"),
+        ("shards", [{"file": "../q.ckpt"}], "shards.0.file: "),
+        ("version", 2, "newer version"),
+    ],
+)
+def test_a_damaged_manifest_is_one_line_that_names_the_field(
+    tmp_path: Path, field: str, value: Any, part: str
+) -> None:
+    make_output(tmp_path).finish()
+    place = tmp_path / "manifest.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {field: value}))
+    with pytest.raises(SqueezeError) as raised:
+        read_manifest(tmp_path)
+    assert part in str(raised.value)
+    assert str(place) in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -15,7 +15,7 @@ from squeeze_cli.config.record import Measured, MeasuredSplit
 from squeeze_cli.config.yaml_files import load_experiment
 from squeeze_cli.console import Reporter
 from squeeze_cli.features.sources import open_sources
-from squeeze_cli.inference.evaluate import load_run
+from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.fit import load_splits
 from tests.conftest import Squeeze
@@ -30,7 +30,7 @@ FEATURE_DIM, VECTORS = 320, 16
 def network_codes(folder: RunFolder, split: str) -> tuple[list[str], np.ndarray]:
     """Names of a split's images, and the codes `[n, h, w, Q]` that the run's network gives them."""
     config = load_experiment(folder.config_file, None)
-    run = load_run(folder.path, torch.device("cpu"))
+    run = TrainedRun(folder.path, device="cpu")
     samples = getattr(load_splits(config, run.store, Reporter()), split)
     sources = open_sources(
         config, {split: samples}, run.backbone, run.store,

@@ -1,0 +1,256 @@
+"""A folder of shards with a manifest: what is in it, and how far the extraction has come.
+
+manifest.json is written after every shard, so that a stopped extraction continues after the last
+one. It says `complete` when all is there. docs/codes-format.md describes the fields.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from hashlib import blake2b, file_digest
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.numpy import save_file
+
+from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.files import replacing, write_text_atomically
+
+MANIFEST_NAME = "manifest.json"
+FORMAT = "squeeze-embeddings"
+VERSION = 1
+# A shard of embeddings holds about this many bytes: little is lost when an extraction is stopped.
+EMBEDDING_SHARD_BYTES = 256 * 2**20
+_SHARD = r"(codes|quantized|features)-\d{5,}\.safetensors"
+# The files written here, finished or not yet renamed by `replacing`.
+_OWN = re.compile(rf"{_SHARD}|\.({_SHARD}|manifest\.json)\..+\.part")
+_IN_WORDS = {
+    "run_digest": "training of the run", "images_digest": "images", "source": "source",
+}  # fmt: skip
+
+Content = Literal["codes", "quantized", "features"]
+Array = NDArray[np.generic]
+
+
+class _DamagedManifestError(SqueezeError):
+    """A manifest of squeeze that cannot be read."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class ShardEntry(_Model):
+    """One shard; `sums` are those that the distortion is computed from."""
+
+    file: Annotated[str, Field(pattern=rf"^{_SHARD}$")]
+    bytes: int
+    blake2b: str
+    names: list[str]
+    sums: dict[str, float]
+
+
+class Manifest(_Model):
+    """Content of manifest.json; all fields before `complete` say which output it is."""
+
+    format: Literal["squeeze-embeddings"] = "squeeze-embeddings"
+    version: int = VERSION
+    content: Content
+    run: str
+    run_digest: str
+    source: str
+    images_digest: str | None = None
+    precision: str | None = None
+    coding: Literal["prior", "packed"] | None = None
+    dtype: Literal["float32"] | None = None
+    space: Literal["backbone", "adapted"]
+    complete: bool = False
+    images: int = 0
+    bytes: int = 0
+    shards: list[ShardEntry] = Field(default_factory=list)
+
+    def differences(self, other: Manifest) -> list[str]:
+        """Return the names of the fields in which two outputs are not the same."""
+        progress = {"complete", "images", "bytes", "shards"}
+        mine, others = (each.model_dump(exclude=progress) for each in (self, other))
+        return [name for name, value in mine.items() if others[name] != value]
+
+
+class ShardedOutput:
+    """Collects parts of an output, writes them as shards into a folder, and keeps its manifest.
+
+    Args:
+        folder: The folder, which is made if need be.
+        manifest: The manifest of an output without shards.
+        write: Function that writes the stacked parts and their names to a path.
+        overwrite: Whether to start anew; what is there is removed when the first shard replaces it.
+        max_images: Number of images in a full shard; None goes by `EMBEDDING_SHARD_BYTES`.
+
+    Raises:
+        UsageError: The folder holds another output, or files that are not of squeeze.
+        SqueezeError: A shard is missing or damaged.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        write: Callable[[Path, Array, Sequence[str]], object],
+        *,
+        overwrite: bool,
+        max_images: int | None = None,
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._write_shard = write
+        self._overwrite = overwrite
+        self._max_images = max_images
+        self._names: list[str] = []
+        self._parts: list[Array] = []
+        self._sums: dict[str, float] = {}
+        if not (folder / MANIFEST_NAME).exists():
+            if any(not _OWN.fullmatch(path.name) for path in _listed(folder)):
+                raise UsageError(f"{folder} holds other files: choose another --out.")
+        elif not overwrite:
+            self.manifest = _continued(folder, manifest)
+        else:
+            with suppress(_DamagedManifestError):  # another program's manifest is not replaced
+                _read(folder)
+        for path in _listed(folder):  # parts that a killed process left
+            if path.suffix == ".part" and _OWN.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+    def add(
+        self, names: Sequence[str], part: Array, sums: Mapping[str, float] | None = None
+    ) -> None:
+        """Take a part `[n, ...]` of n named images; `sums` are added up and kept with the shard."""
+        self._names += names
+        self._parts.append(part)
+        for name, value in (sums or {}).items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        if self._max_images is not None:
+            full = len(self._names) >= self._max_images
+        else:
+            full = sum(each.nbytes for each in self._parts) >= EMBEDDING_SHARD_BYTES
+        if full:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the parts that wait, if there are any, as the next shard."""
+        if not self._names:
+            return
+        self._clear()
+        name = f"{self.manifest.content}-{len(self.manifest.shards):05d}.safetensors"
+        path = self.folder / name
+        with replacing(path) as temporary:
+            self._write_shard(temporary, np.concatenate(self._parts), self._names)
+        size = path.stat().st_size
+        self.manifest.shards.append(
+            ShardEntry(
+                file=name, bytes=size, blake2b=_digest(path), names=self._names, sums=self._sums
+            )
+        )
+        self.manifest.images += len(self._names)
+        self.manifest.bytes += size
+        self._names, self._parts, self._sums = [], [], {}
+        self._save()
+
+    def finish(self) -> None:
+        """Write what waits and mark the output as complete."""
+        self.flush()
+        self._clear()
+        self.manifest.complete = True
+        self._save()
+
+    def total(self, name: str) -> float:
+        """Return a sum over all shards."""
+        return float(sum(shard.sums.get(name, 0.0) for shard in self.manifest.shards))
+
+    def _clear(self) -> None:
+        """Remove what is replaced, once there is something to take its place."""
+        if self._overwrite:
+            (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
+            for path in _listed(self.folder):
+                if _OWN.fullmatch(path.name):
+                    path.unlink()
+        self._overwrite = False
+
+    def _save(self) -> None:
+        text = self.manifest.model_dump_json(indent=1)
+        write_text_atomically(self.folder / MANIFEST_NAME, text + "\n")
+
+
+def save_embeddings(path: Path, embeddings_nchw: Array, names: Sequence[str]) -> None:
+    """Write a shard: tensor `embeddings` `[n, C, h, w]` float32, with `names` as metadata."""
+    save_file(
+        {"embeddings": np.ascontiguousarray(embeddings_nchw, dtype=np.float32)}, path,
+        metadata={"names": json.dumps(list(names), ensure_ascii=False)},
+    )  # fmt: skip
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a complete output; raises SqueezeError where there is none."""
+    if not (folder / MANIFEST_NAME).exists():
+        raise SqueezeError(
+            f"{folder} holds no {MANIFEST_NAME}: give a codes file, or a folder that `squeeze "
+            "extract-embeddings` wrote."
+        )
+    found = _read(folder)
+    if not found.complete:
+        raise SqueezeError(f"{folder} is not complete: run the same extraction again to continue.")
+    return found
+
+
+def _continued(folder: Path, wanted: Manifest) -> Manifest:
+    """Read the manifest of a stopped output of the same content, and check its shards."""
+    found = _read(folder)
+    if names := wanted.differences(found):
+        what = " and ".join(_IN_WORDS.get(name, name) for name in names)
+        raise UsageError(
+            f"{folder} holds another output (with other {what}): choose another --out, or "
+            "--overwrite it."
+        )
+    for shard in found.shards:
+        path = folder / shard.file
+        if not path.exists() or _digest(path) != shard.blake2b:
+            raise SqueezeError(f"{path} is missing or damaged: --overwrite makes all anew.")
+    return found
+
+
+def _read(folder: Path) -> Manifest:
+    """Read the manifest in `folder`, of a complete output or not."""
+    path = folder / MANIFEST_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UsageError(f"{path} is another program's: choose another folder.")
+    version = content.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise SqueezeError(f"{path} is of a newer version: update squeeze.")
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise _damaged(path, f"{field}: {first['msg']}") from None
+
+
+def _damaged(path: Path, reason: str) -> _DamagedManifestError:
+    return _DamagedManifestError(f"{path} cannot be read ({reason}): --overwrite makes it anew.")
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:  # in pieces: a shard may be large
+        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()

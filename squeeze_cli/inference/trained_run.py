@@ -1,0 +1,274 @@
+"""A trained run: features to codes, codes to features or masks, and what images need besides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from squeeze_cli.backbones import create_backbone
+from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.codec.container import CodesFile, encode_codes
+from squeeze_cli.codec.prior import CodePrior
+from squeeze_cli.codec.prior_file import read_prior
+from squeeze_cli.config.record import FinishedRecord
+from squeeze_cli.config.resolve import with_values
+from squeeze_cli.config.schema import ExperimentConfig
+from squeeze_cli.config.yaml_files import load_experiment
+from squeeze_cli.console import Reporter
+from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.splits import SplitSamples
+from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.features.sources import Sources, open_sources, open_store
+from squeeze_cli.features.store import FeatureStore
+from squeeze_cli.kernels.upsampling import upsample_bilinear
+from squeeze_cli.model.build import build_network
+from squeeze_cli.model.network import SegmentationNetwork
+from squeeze_cli.runs import RunFolder
+from squeeze_cli.training.checkpoints import load_best
+from squeeze_cli.training.devices import choose_device
+from squeeze_cli.training.fit import load_splits, make_module
+from squeeze_cli.training.modules import BaselineSegmentationModule
+
+
+class TrainedRun:
+    """A finished run with the weights of its best epoch, in eval mode.
+
+    Codes need nothing but the run's folder. The backbone's weights and the feature store, which
+    images need, are opened when they are first used.
+
+    Args:
+        path: The run's folder.
+        device: `auto`, `cpu`, `cuda` or `mps`; None takes the device of the training.
+        data_dir: Folder of the data set, in place of the training's; a run on synthetic images
+            takes the photographs of Oxford-IIIT Pet from it.
+        cache_dir: Folder of the feature store, in place of the training's.
+        use_cache: Whether features are kept in the store; None does as the training did.
+        num_workers: Processes that decode images; None takes as many as the training.
+        batch_size: Images per step; None takes as many as the training.
+
+    Attributes:
+        folder: The run's folder.
+        record: The run's record.
+        config: The run's configuration, with the values given here in place of its own.
+        device: The device that everything is computed on.
+        module: The trained Lightning module.
+
+    Raises:
+        SqueezeError: The folder holds no finished run, a file in it is damaged, or the device is
+            not available.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        device: str | None = None,
+        data_dir: str | Path | None = None,
+        cache_dir: str | Path | None = None,
+        use_cache: bool | None = None,
+        num_workers: int | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        self.folder = RunFolder(Path(path))
+        self.record: FinishedRecord = self.folder.read_finished()
+        given = {
+            "training.device": device,
+            "training.batch_size": batch_size,
+            "data.data_dir": None if data_dir is None else str(data_dir),
+            "data.cache_dir": None if cache_dir is None else str(cache_dir),
+            "data.use_cache": use_cache,
+            "data.num_workers": num_workers,
+        }
+        self.config = _load_config(self.folder, given)
+        self.device = choose_device(self.config.training.device)
+        self.module = _load_module(self.config, self.record, self.folder).to(self.device)
+
+    # --- what the run is ---------------------------------------------------------------------
+
+    @property
+    def network(self) -> SegmentationNetwork:
+        """The trained network: everything behind the frozen part of the backbone."""
+        return self.module.network
+
+    @property
+    def digest(self) -> str:
+        """Digest of the weights, by which codes files name the run.
+
+        Raises SqueezeError for a run of an older version, whose record has none.
+        """
+        if self.record.digest is None:
+            raise SqueezeError(
+                f"{self.folder.path} is of an older version of squeeze, without a digest: train it "
+                "again."
+            )
+        return self.record.digest
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of an image's vectors."""
+        rows, columns = self.record.quantizer.grid
+        return rows, columns
+
+    @property
+    def code_sizes(self) -> tuple[int, ...]:
+        """Number of values of each of a vector's codes; empty without a quantizer."""
+        return self.network.quantizer.code_sizes
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether the run has a prior over its codes."""
+        return self.record.measured is not None and self.record.measured.val.coding == "prior"
+
+    @cached_property
+    def prior(self) -> CodePrior | None:
+        """The run's prior, or None where its codes are packed."""
+        return read_prior(self.folder.prior_file) if self.has_prior else None
+
+    @property
+    def space(self) -> Literal["backbone", "adapted"]:
+        """Kind of the written features: `backbone`, or `adapted` (after adapter or projection)."""
+        changed = self.network.adapter is not None or self.network.projection is not None
+        return "adapted" if changed else "backbone"
+
+    def require_codes(self) -> None:
+        """Raise SqueezeError where the run has no quantizer, so that there are no codes."""
+        if not self.code_sizes:
+            raise SqueezeError(
+                f"{self.folder.path} was trained without a quantizer: it has features, no codes."
+            )
+
+    # --- codes -------------------------------------------------------------------------------
+
+    def open(self, path: str | Path) -> CodesFile:
+        """Open a codes file; raises SqueezeError for a damaged one, or one of another run."""
+        return CodesFile(Path(path), self.prior).require_run(self.digest)
+
+    def encode(
+        self, codes_nhwq: NDArray[np.integer], names: Sequence[str], coding: str = "prior"
+    ) -> bytes:
+        """Return the bytes of a codes file with codes `[n, h, w, Q]` of n named images.
+
+        `coding` is `prior` or `packed`; raises SqueezeError where there is no prior.
+        """
+        if coding == "prior" and self.prior is None:
+            raise SqueezeError(f"{self.folder.path} has no prior: use --coding packed.")
+        return encode_codes(
+            codes_nhwq, names, quantizer=self.config.quantizer.type, code_sizes=self.code_sizes,
+            run=self.digest, prior=self.prior if coding == "prior" else None,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def codes(self, maps: Tensor) -> NDArray[np.int32]:
+        """Return the codes `[B, h, w, Q]` of features `[B, C, h, w]` as the quantizer sees them."""
+        codes: NDArray[np.int32] = self.network.codes(maps).int().cpu().numpy()
+        return codes
+
+    @torch.no_grad()
+    def features(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
+        """Return the quantized features `[B, C, h, w]` of codes, exactly those of the training.
+
+        They are normalized as the quantizer sees them; `to_output` undoes that.
+        """
+        decoded = self.network.quantizer.decode(self._tokens(codes_bhwq))
+        return decoded.view(*codes_bhwq.shape[:3], -1).permute(0, 3, 1, 2).contiguous()
+
+    @torch.no_grad()
+    def masks(self, codes_bhwq: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Return the predicted classes `[B, H, W]` of codes, at the size of the run's images."""
+        size = self.config.data.image_size
+        rows, columns = codes_bhwq.shape[1:3]
+        logits = self.network.logits_of_codes(self._tokens(codes_bhwq), (rows, columns))
+        classes = upsample_bilinear(logits.float(), (size, size)).argmax(dim=1)
+        masks: NDArray[np.uint8] = classes.byte().cpu().numpy()
+        return masks
+
+    def to_output(self, maps: Tensor) -> Tensor:
+        """Return features as they are written: those of `space`, with the normalization undone."""
+        if self.space != "backbone":
+            return maps
+        normalizer = self.network.normalizer
+        return maps * normalizer.std[:, None, None] + normalizer.mean[:, None, None]
+
+    def _tokens(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
+        return torch.from_numpy(codes_bhwq.astype(np.int64)).flatten(1, 2).to(self.device)
+
+    # --- images ------------------------------------------------------------------------------
+
+    @cached_property
+    def backbone(self) -> FrozenBackbone:
+        """The frozen backbone, which images pass.
+
+        Raises SqueezeError where its weights are not those that the run was trained on.
+        """
+        backbone = create_backbone(self.config.model, self.config.data.image_size)
+        if backbone.weights.digest != self.record.model.weights_digest:
+            fix = (
+                "bring back the versions of torch, torchvision and timm that run.json names"
+                if backbone.random_weights
+                else f"bring back the file behind --weights {self.config.model.weights}"
+            )
+            raise SqueezeError(
+                f"The weights of {backbone.name} are not those that {self.folder.path} was trained "
+                f"on: {fix}, or train it again."
+            )
+        return backbone
+
+    @cached_property
+    def store(self) -> FeatureStore | None:
+        """The feature store of the run's images; None with `--no-cache`."""
+        return open_store(self.config, self.backbone)
+
+    def splits(self, reporter: Reporter) -> SplitSamples:
+        """Return the images of each split; those that cannot be read are reported."""
+        return load_splits(self.config, self.store, reporter)
+
+    def sources(self, samples: Mapping[str, Sequence[Sample]], reporter: Reporter) -> Sources:
+        """Return loaders of the states of named lists of images, for this run's module."""
+        sources = open_sources(
+            self.config, samples, self.backbone, self.store, self.device, reporter
+        )
+        self.module.use_trunk(sources.trunk)
+        return sources
+
+    @torch.no_grad()
+    def raw_features(self, state: Tensor) -> Tensor:
+        """Return unquantized features `[B, C, h, w]` of `space` for the backbone's states."""
+        if self.space != "backbone":
+            return self.network.features(state)
+        last_layer = self.network.last_layer
+        features: Tensor = state if last_layer is None else last_layer(state)
+        return features
+
+
+def _load_config(folder: RunFolder, given: Mapping[str, object]) -> ExperimentConfig:
+    """Read the run's configuration, and put the given values, where not None, in it."""
+    try:
+        config = load_experiment(folder.config_file, None)
+    except UsageError as error:  # the run wrote this file: the user made no mistake
+        raise SqueezeError(f"{error} The run needs its own: train it again.") from None
+    if given["data.data_dir"] is not None and config.data.dataset == "synthetic":
+        config = with_values(config, {"data.dataset": "oxford-pet"})
+    return with_values(config, {key: value for key, value in given.items() if value is not None})
+
+
+def _load_module(
+    config: ExperimentConfig, record: FinishedRecord, folder: RunFolder
+) -> BaselineSegmentationModule:
+    """Build the module and load its best epoch, without reading the backbone's weights.
+
+    The shapes, and whether the head takes raw features, are all that is needed of the backbone.
+    """
+    config = with_values(config, {"model.weights": "none"})
+    with torch.random.fork_rng(devices=[]):
+        backbone = create_backbone(config.model, config.data.image_size)
+        module = make_module(config, build_network(config, backbone))
+    load_best(module, folder)
+    module.network.head.expects_raw_features = record.model.head_expects_raw_features
+    return module.eval()

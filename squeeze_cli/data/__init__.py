@@ -1,1 +1,1 @@
-"""Images and trimaps: where they come from, how they are split, and how they become tensors."""
+"""Images and trimaps: their sources, their splits, and their way to tensors."""

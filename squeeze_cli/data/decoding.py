@@ -1,4 +1,4 @@
-"""Image files of every kind to RGB, trimap files to their class values."""
+"""Decoding of image files to RGB, and of trimap files to their class values."""
 
 from __future__ import annotations
 
@@ -13,36 +13,27 @@ from PIL import Image
 
 from squeeze_cli.errors import SqueezeError
 
-# What Pillow's decoders raise on broken files, besides OSError (of which UnidentifiedImageError and
-# "image file is truncated" are kinds): PNG gives SyntaxError, TIFF nearly all of the others.
+# Exceptions that Pillow raises on broken files: OSError for files that are truncated or not
+# identified, SyntaxError for PNG, and nearly all of the others for TIFF.
 _DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
 _TRIMAP_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 
 
 class UnreadableImageError(SqueezeError):
-    """An image or trimap file that is missing, broken, or not what its partner needs."""
+    """An image or trimap file is missing or broken, or the two do not fit together."""
 
 
 def read_image(path: Path) -> Image.Image:
-    """Decode any image file to RGB, at its stored size and orientation.
+    """Decode any image file to RGB, at its stored size.
 
-    - Transparent pixels are laid on white: their own colour is arbitrary (often black), and white
-      is what a viewer shows.
-    - 16-bit grey keeps its upper 8 bits; Pillow's own conversion would clip at 255, which is nearly
-      always white.
-    - An EXIF orientation is not applied: trimaps are drawn over the stored pixels.
-    - Of an animation the first frame counts.
+    - Transparent pixels become white, as a viewer shows them: their stored colour is arbitrary.
+    - 16-bit grey keeps its upper 8 bits, whereas Pillow's own conversion would clip nearly all
+      values to white.
+    - An EXIF orientation is not applied, because trimaps are drawn over the stored pixels.
+    - An animation gives its first frame.
 
     Raises:
         UnreadableImageError: missing, truncated or broken file, or 32-bit floats of unknown range.
@@ -52,10 +43,9 @@ def read_image(path: Path) -> Image.Image:
 
 
 def read_trimap(path: Path) -> Image.Image:
-    """Decode a trimap to mode 'L', the class values as stored.
+    """Decode a trimap to mode 'L', with the class values as stored.
 
-    Of a palette image the indices are the classes, so they are kept; a conversion to grey would
-    give the brightness of the palette's colours.
+    The classes of a palette image are its indices, not the brightness of its colours.
 
     Raises:
         UnreadableImageError: missing or broken file, or one with several channels.
@@ -69,23 +59,22 @@ def read_trimap(path: Path) -> Image.Image:
 
 
 def check_image(path: Path) -> tuple[int, int]:
-    """Decode an image as cheaply as finds a truncation, and give its (width, height) in pixels.
+    """Return the (width, height) of an image in pixels after a quick check of the whole file.
 
-    A JPEG is decoded at an eighth of its size: all its bytes are still read, in less time.
+    A JPEG is decoded at an eighth of its size, which still reads all its bytes.
 
     Raises:
-        UnreadableImageError: as `read_image` would.
+        UnreadableImageError: `read_image` would raise it too.
     """
     with _opened(path, "image") as image:
         size_px: tuple[int, int] = image.size
-        _refuse_floats(image)
         image.draft(None, (1, 1))
         image.load()
         return size_px
 
 
 def require_same_size(image_path: Path, image: tuple[int, int], trimap: tuple[int, int]) -> None:
-    """Raise UnreadableImageError when an image and its trimap differ in (width, height)."""
+    """Raise UnreadableImageError if an image and its trimap differ in (width, height)."""
     if image != trimap:
         raise UnreadableImageError(
             f"The image {image_path} has {image[0]} x {image[1]} pixels, its trimap "
@@ -97,6 +86,8 @@ def require_same_size(image_path: Path, image: tuple[int, int], trimap: tuple[in
 def _opened(path: Path, kind: str) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
+            if image.mode == "F":
+                raise ValueError("32-bit floats of unknown range; store it with 8 or 16 bits")
             yield image
     except FileNotFoundError:
         raise UnreadableImageError(
@@ -109,13 +100,7 @@ def _opened(path: Path, kind: str) -> Iterator[Image.Image]:
         ) from error
 
 
-def _refuse_floats(image: Image.Image) -> None:
-    if image.mode == "F":
-        raise ValueError("32-bit floats, whose range is not known; store it with 8 or 16 bits")
-
-
 def _to_rgb(image: Image.Image) -> Image.Image:
-    _refuse_floats(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
         levels = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
         return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")

@@ -7,39 +7,38 @@ https://www.robots.ox.ac.uk/~vgg/data/pets/ (CC BY-SA 4.0).
 from __future__ import annotations
 
 import http.client
+import shutil
 import socket
 import tarfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from torchvision.datasets import OxfordIIITPet
 from torchvision.datasets.utils import download_url, extract_archive
 
 from squeeze_cli.data.samples import FileSample
 from squeeze_cli.errors import SqueezeError
 
 SITE = "https://www.robots.ox.ac.uk/~vgg/data/pets/"
+# The two archives with their MD5 sums.
+ARCHIVES = (
+    (f"{SITE}data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+    (f"{SITE}data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
+)
 SPLITS = ("trainval", "test")
-# Seconds without a single byte after which a connection counts as dead.
+# A connection that gives no byte for so many seconds counts as dead.
 STALL_SECONDS = 20.0
-# There while the archives are being unpacked: a process killed meanwhile leaves it behind.
+# Archives are unpacked in this folder. A process that is killed meanwhile leaves it behind.
 _UNPACKING = ".unpacking"
 # URLError, timeouts and a full disk are OSErrors; torchvision reports a wrong checksum and too many
 # redirects as RuntimeError.
 _DOWNLOAD_ERRORS = (
-    OSError,
-    RuntimeError,
-    EOFError,
-    http.client.HTTPException,
-    tarfile.TarError,
-    zlib.error,
-)
+    OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error,
+)  # fmt: skip
 
 
 class OxfordPetSource:
-    """The photographs below `<data_dir>/oxford-iiit-pet`, in torchvision's layout.
+    """The photographs below `<data_dir>/oxford-iiit-pet`, in the layout of the archives.
 
     Args:
         data_dir: the folder above `oxford-iiit-pet`.
@@ -47,7 +46,7 @@ class OxfordPetSource:
     """
 
     def __init__(self, data_dir: Path, download: bool = True) -> None:
-        self.data_dir = data_dir
+        self.folder = data_dir / "oxford-iiit-pet"
         self.download = download
 
     def samples(self, split: str) -> list[FileSample]:
@@ -56,86 +55,98 @@ class OxfordPetSource:
         A listed file may be missing or broken; `find_readable` finds out.
 
         Raises:
-            SqueezeError: the data are not there, or only in part, and cannot be downloaded; or the
-                list file holds something else.
+            SqueezeError: the data are missing or incomplete and cannot be downloaded, or a list
+                file cannot be read.
         """
-        folder = self.data_dir / "oxford-iiit-pet"
-        try:
-            with _stalls_end_after(STALL_SECONDS):
-                dataset = _CheckedOxfordPet(
-                    self.data_dir, split, target_types="segmentation", download=self.download
-                )
-        except _DOWNLOAD_ERRORS as error:
-            raise SqueezeError(
-                _missing_message(folder, error if self.download else None)
-            ) from error
-        except ValueError as error:
-            raise SqueezeError(
-                f"A line of {folder / 'annotations' / split}.txt is no 'name class species breed': "
-                "delete the file and run again to get it anew."
-            ) from error
-        return dataset.file_samples()
+        if self.download and not self._is_complete():
+            self._fetch()
+        if not self._is_complete():
+            raise SqueezeError(self._missing_message())
+        return self._listed(split)
 
+    def _listed(self, split: str) -> list[FileSample]:
+        images, annotations = self.folder / "images", self.folder / "annotations"
+        samples = []
+        for name in read_list(annotations / f"{split}.txt"):
+            upper = images / f"{name}.JPG"
+            image = upper if upper.exists() else images / f"{name}.jpg"
+            samples.append(FileSample(name, image, annotations / "trimaps" / f"{name}.png"))
+        return samples
 
-class _CheckedOxfordPet(OxfordIIITPet):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's data set, but a half-unpacked archive does not count as the whole.
-
-    torchvision itself is content with two folders of any content.
-    """
-
-    def file_samples(self) -> list[FileSample]:
-        return [
-            FileSample(image_path.stem, image_path, trimap_path)
-            for image_path, trimap_path in zip(self._images, self._segs, strict=True)
-        ]
-
-    def _check_exists(self) -> bool:
-        return not (self._base_folder / _UNPACKING).exists() and all(
-            self._has_files_of(self._anns_folder / f"{split}.txt") for split in SPLITS
-        )
-
-    def _has_files_of(self, list_path: Path) -> bool:
-        """Whether the list is there and at least one of its images and of its trimaps."""
-        if not list_path.is_file():
+    def _is_complete(self) -> bool:
+        """Whether both lists are there, each with at least one of its images and of its trimaps."""
+        lists = [self.folder / "annotations" / f"{split}.txt" for split in SPLITS]
+        if (self.folder / _UNPACKING).exists() or not all(path.is_file() for path in lists):
             return False
-        lines = list_path.read_text(encoding="utf-8", errors="replace").splitlines()
-        names = [line.split()[0] for line in lines if line.strip()]
-        return any((self._images_folder / f"{name}.jpg").is_file() for name in names) and any(
-            (self._segs_folder / f"{name}.png").is_file() for name in names
+        return all(
+            any(sample.image_path.is_file() for sample in samples)
+            and any(sample.mask_path.is_file() for sample in samples if sample.mask_path)
+            for samples in map(self._listed, SPLITS)
         )
 
-    def _download(self) -> None:
-        if self._check_exists():
-            return
-        # Both archives first, each checked against its MD5 sum: an interrupted download is fetched
-        # again, a finished one (or one that the user put there) is not.
-        for url, md5 in self._RESOURCES:
-            download_url(url, self._base_folder, md5=md5)
-        marker = self._base_folder / _UNPACKING
-        marker.touch()
-        for url, _ in self._RESOURCES:
-            extract_archive(self._base_folder / url.rsplit("/", 1)[1], self._base_folder)
-        marker.unlink()
+    def _fetch(self) -> None:
+        archives = [self.folder / url.rsplit("/", 1)[1] for url, _ in ARCHIVES]
+        previous = socket.getdefaulttimeout()
+        # torchvision opens its connections without a timeout, so the default is the only handle.
+        socket.setdefaulttimeout(STALL_SECONDS)
+        try:
+            for archive, (url, md5) in zip(archives, ARCHIVES, strict=True):
+                download_url(url, self.folder, archive.name, md5)  # unless it is there already
+            self._unpack(archives)
+        except _DOWNLOAD_ERRORS as error:
+            raise SqueezeError(self._missing_message(error)) from error
+        finally:
+            socket.setdefaulttimeout(previous)
+
+    def _unpack(self, archives: Sequence[Path]) -> None:
+        """Unpack into a folder of its own, then move the files; existing list files are kept."""
+        unpacked = self.folder / _UNPACKING
+        shutil.rmtree(unpacked, ignore_errors=True)
+        unpacked.unlink(missing_ok=True)  # earlier versions left a file of this name
+        for archive in archives:
+            extract_archive(archive, unpacked)
+        for source in [path for path in unpacked.rglob("*") if path.is_file()]:
+            target = self.folder / source.relative_to(unpacked)
+            if target.suffix != ".txt" or not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source.replace(target)
+        shutil.rmtree(unpacked)
+
+    def _missing_message(self, error: BaseException | None = None) -> str:
+        why = ""
+        if error is not None:
+            reason = " ".join(str(getattr(error, "reason", None) or error).split())
+            why = f" and could not be downloaded ({reason or type(error).__name__})"
+        return (
+            f"The Oxford-IIIT Pet data are not in {self.folder}{why}: put images.tar.gz and "
+            f"annotations.tar.gz from {SITE} there (the next run unpacks them), "
+            "or use --dataset synthetic, which needs no data."
+        )
 
 
-@contextmanager
-def _stalls_end_after(seconds: float) -> Iterator[None]:
-    # torchvision opens its connections without a timeout, so the default is the only handle.
-    previous = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+def read_list(path: Path) -> list[str]:
+    """Read the names in a list file: one per line, alone or as 'name class species breed'.
+
+    Blank lines, lines that begin with `#`, a byte-order mark and a suffix `.jpg` are ignored.
+
+    Raises:
+        SqueezeError: a malformed line, no name at all, or a file that is not UTF-8.
+    """
     try:
-        yield
-    finally:
-        socket.setdefaulttimeout(previous)
-
-
-def _missing_message(folder: Path, error: BaseException | None) -> str:
-    why = ""
-    if error is not None:
-        reason = " ".join(str(getattr(error, "reason", None) or error).split())
-        why = f" and could not be downloaded ({reason or type(error).__name__})"
-    return (
-        f"The Oxford-IIIT Pet data are not in {folder}{why}: put images.tar.gz and "
-        f"annotations.tar.gz from {SITE} there (torchvision unpacks them), "
-        "or use --dataset synthetic, which needs no data."
-    )
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SqueezeError(f"Cannot read {path} ({error}): save it as UTF-8 text.") from None
+    names = []
+    for number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if not fields or fields[0].startswith("#"):
+            continue
+        if len(fields) not in (1, 4) or not all(field.isdecimal() for field in fields[1:]):
+            raise SqueezeError(
+                f"{path}, line {number}: {line.strip()[:60]!r} is neither a name nor 'name class "
+                "species breed': correct or remove the line."
+            )
+        names.append(fields[0][:-4] if fields[0].lower().endswith(".jpg") else fields[0])
+    if not names:
+        raise SqueezeError(f"{path} names no image: add names of images, one per line.")
+    return names

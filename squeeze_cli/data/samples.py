@@ -1,4 +1,4 @@
-"""Samples: photographs with their trimaps, not yet read."""
+"""Samples: photographs and their trimaps, which are read when they are needed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,7 @@ from squeeze_cli.data.decoding import (
     read_trimap,
     require_same_size,
 )
-from squeeze_cli.data.synthetic.scene import RECIPE_VERSION, render_scene
 from squeeze_cli.errors import SqueezeError
-
-__all__ = [
-    "FileSample",
-    "Sample",
-    "SyntheticSample",
-    "UnreadableImageError",
-    "find_readable",
-    "list_images",
-]
 
 DIGEST_BYTES = 16
 IMAGE_SUFFIXES = frozenset(
@@ -39,7 +29,7 @@ IMAGE_SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class Sample(ABC):
-    """One photograph and its trimap, not yet read; picklable, so that worker processes get it.
+    """One photograph and its trimap; picklable, so that it can be sent to worker processes.
 
     Attributes:
         name: the photograph's name, unique in its data set, such as 'Abyssinian_100'.
@@ -49,14 +39,14 @@ class Sample(ABC):
 
     @abstractmethod
     def digest(self) -> str:
-        """Hex BLAKE2b-128 of the content (never of a path or a time), 32 characters."""
+        """Hex BLAKE2b-128 of the content, 32 characters; paths and times do not count."""
 
     @abstractmethod
     def load(self) -> tuple[Image.Image, Image.Image | None]:
-        """Give the RGB image and its trimap, mode 'L' with 1 pet, 2 background, 3 border, or None.
+        """Return the RGB image, and its trimap (mode 'L': 1 pet, 2 background, 3 border) or None.
 
         Raises:
-            UnreadableImageError: naming the file.
+            UnreadableImageError: the file that the message names is missing or broken.
         """
 
     @abstractmethod
@@ -66,13 +56,13 @@ class Sample(ABC):
 
 @dataclass(frozen=True)
 class FileSample(Sample):
-    """A photograph in a file, with or without a trimap in another; `load` says which kinds."""
+    """A photograph in a file, with or without a trimap in another file."""
 
     image_path: Path
     mask_path: Path | None = None
 
     def digest(self) -> str:
-        """Hex BLAKE2b-128 of both files' bytes; raises UnreadableImageError when one is gone."""
+        """Hex BLAKE2b-128 of both files' bytes; raises UnreadableImageError if one is missing."""
         content = blake2b(digest_size=DIGEST_BYTES)
         for path in (self.image_path, self.mask_path):
             if path is None:
@@ -83,13 +73,13 @@ class FileSample(Sample):
                 raise UnreadableImageError(
                     f"Cannot read {path} ({error.strerror}): replace it or take it off the list."
                 ) from error
-            # The length first, so that no byte can move from one file to the other unseen.
+            # The length tells apart what would be the same bytes split between files elsewhere.
             content.update(len(data).to_bytes(8, "little"))
             content.update(data)
         return content.hexdigest()
 
     def load(self) -> tuple[Image.Image, Image.Image | None]:
-        """Decode both files: see `decoding.read_image` and `decoding.read_trimap`.
+        """Decode both files with `decoding.read_image` and `decoding.read_trimap`.
 
         Raises:
             UnreadableImageError: a file is missing or broken, or the two differ in size.
@@ -108,32 +98,11 @@ class FileSample(Sample):
             require_same_size(self.image_path, size_px, read_trimap(self.mask_path).size)
 
 
-@dataclass(frozen=True)
-class SyntheticSample(Sample):
-    """An image that is drawn when it is loaded, from (seed, index, size) alone."""
-
-    seed: int
-    index: int
-    image_size_px: int
-
-    def digest(self) -> str:
-        """Hex BLAKE2b-128 of the recipe: the pixels follow from it on every machine."""
-        recipe = f"synthetic {RECIPE_VERSION} {self.seed} {self.index} {self.image_size_px}"
-        return blake2b(recipe.encode(), digest_size=DIGEST_BYTES).hexdigest()
-
-    def load(self) -> tuple[Image.Image, Image.Image]:
-        """Draw the square RGB image and its trimap; cannot fail."""
-        return render_scene(self.seed, self.index, self.image_size_px)
-
-    def check(self) -> None:
-        """Nothing to check: a drawn image is always readable."""
-
-
 def list_images(folder: Path) -> list[FileSample]:
-    """Give the images in a folder and all folders below it, sorted by path, without trimaps.
+    """List the images in a folder and in all folders below it, sorted by path, without trimaps.
 
-    A sample's name is its path below `folder` without the suffix ('cats/tom'); where two images
-    would share it, both keep the suffix. Hidden files and folders are left out.
+    A sample's name is its path below `folder` without the suffix ('cats/tom'); if two images would
+    share a name, both keep the suffix. Hidden files and folders are left out.
 
     Raises:
         SqueezeError: no such folder, or no image in it.
@@ -150,30 +119,27 @@ def list_images(folder: Path) -> list[FileSample]:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise SqueezeError(f"The folder {folder} holds no images: put some there ({suffixes}).")
     uses = Counter(path.with_suffix("") for path in below)
+    names = [path if uses[path.with_suffix("")] > 1 else path.with_suffix("") for path in below]
     return [
-        FileSample(
-            (path if uses[path.with_suffix("")] > 1 else path.with_suffix("")).as_posix(),
-            folder / path,
-        )
-        for path in below
+        FileSample(name.as_posix(), folder / path) for name, path in zip(names, below, strict=True)
     ]
 
 
 def find_readable(
     samples: Sequence[Sample], max_workers: int | None = None, known: Collection[str] = ()
 ) -> tuple[list[Sample], list[tuple[str, str]]]:
-    """Decode samples in a pool of threads and part the usable from the others.
+    """Decode samples in threads and separate those that can be used from the others.
 
     Args:
         samples: the samples to try.
-        max_workers: threads; None leaves it to `ThreadPoolExecutor`. Decoding releases the GIL.
-        known: digests of contents that were decoded before, and need not be again.
+        max_workers: number of threads; None leaves it to `ThreadPoolExecutor`.
+        known: digests of contents that were decoded before; they are not decoded again.
 
     Returns:
-        The usable samples, their order kept, and (name, reason) of each that was skipped: a file
-        missing or broken, or an image and a trimap of different sizes.
+        The usable samples in their order, and (name, reason) for each that was skipped: a file is
+        missing or broken, or an image and its trimap differ in size.
     """
-    with ThreadPoolExecutor(max_workers) as pool:
+    with ThreadPoolExecutor(max_workers) as pool:  # decoding releases the GIL
         reasons = list(pool.map(lambda sample: _why_unusable(sample, known), samples))
     usable = [sample for sample, why in zip(samples, reasons, strict=True) if why is None]
     skipped = [
@@ -190,15 +156,12 @@ def _why_unusable(sample: Sample, known: Collection[str]) -> str | None:
     except UnicodeEncodeError:
         return "its name is not UTF-8"
     try:
-        if not (known and _has_digest_in(sample, known)):
-            sample.check()
+        if known and sample.digest() in known:
+            return None
+    except UnreadableImageError:
+        pass  # `check` tells more precisely what is wrong
+    try:
+        sample.check()
     except UnreadableImageError as error:
         return str(error)
     return None
-
-
-def _has_digest_in(sample: Sample, known: Collection[str]) -> bool:
-    try:
-        return sample.digest() in known
-    except UnreadableImageError:
-        return False  # the check says best what is wrong

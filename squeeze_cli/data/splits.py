@@ -1,4 +1,4 @@
-"""Which samples are trained on, validated on and tested on."""
+"""Splits: the samples for training, validation and test."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from squeeze_cli.errors import SqueezeError, UsageError
 
 T = TypeVar("T")
 
-# Streams of the one seed: the choice of a subset must not be the shuffle that parts it again.
+# Streams of the one seed: a subset must not be chosen by the same shuffle that splits it later.
 _SPLIT_STREAM, _SUBSET_STREAM = 0, 1
 
 
 @dataclass(frozen=True)
 class SplitSamples:
-    """The usable samples of each split, and (name, reason) of those that had to be skipped."""
+    """The usable samples of each split, and (name, reason) for each sample that was skipped."""
 
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
@@ -32,15 +32,14 @@ class SplitSamples:
     skipped: tuple[tuple[str, str], ...] = ()
 
     def digest(self) -> str:
-        """Hex BLAKE2b-128 over each split's names and contents, in order; reads every file.
+        """Hex BLAKE2b-128 over each split's names and contents, in order; this reads every file.
 
         Raises:
-            UnreadableImageError: a file has gone since the splits were built.
+            UnreadableImageError: a file was removed after the splits were built.
         """
         total = blake2b(digest_size=DIGEST_BYTES)
         with ThreadPoolExecutor() as pool:
-            for split in ("train", "val", "test"):
-                samples: tuple[Sample, ...] = getattr(self, split)
+            for split, samples in (("train", self.train), ("val", self.val), ("test", self.test)):
                 digests = pool.map(lambda sample: sample.digest(), samples)
                 for sample, digest in zip(samples, digests, strict=True):
                     total.update(f"{split}\0{sample.name}\0{digest}\n".encode())
@@ -50,19 +49,19 @@ class SplitSamples:
 def split_train_val(
     samples: Sequence[T], seed: int, val_fraction: float = 0.2
 ) -> tuple[list[T], list[T]]:
-    """Shuffle by the seed and part: at least one sample each, the same on every machine.
+    """Shuffle by the seed and split into training and validation, the same on every machine.
 
     Args:
-        samples: two samples or more; equal input in equal order gives equal splits.
-        seed: of the shuffle, 0 or more.
-        val_fraction: the share of `val`, rounded to whole samples.
+        samples: two samples or more; each split gets at least one of them.
+        seed: seed for the shuffle, 0 or more.
+        val_fraction: the share of the validation split, rounded to whole samples.
 
     Raises:
         SqueezeError: fewer than two samples.
     """
     if len(samples) < 2:
         raise SqueezeError(
-            f"{len(samples)} usable training image(s) cannot be parted into training and "
+            f"{len(samples)} usable training image(s) cannot be split into training and "
             "validation: provide 2 or more (5 or more make sense)."
         )
     shuffled = _shuffled(samples, seed, _SPLIT_STREAM)
@@ -78,20 +77,20 @@ def build_splits(
     subset_size: int | None,
     known: Collection[str] = (),
 ) -> SplitSamples:
-    """List a data set's samples, leave out what cannot be read, and part the rest.
+    """List the samples of a data set, leave out those that cannot be read, and split the rest.
 
-    Train and val come from the official trainval list, 80 to 20; the official test list is only
-    ever tested on.
+    The official trainval list is split 80 to 20 into training and validation; the official test
+    list serves for tests only.
 
     Args:
         dataset: 'oxford-pet' or 'synthetic'.
-        data_dir: where the photographs are, or are downloaded to; unused by 'synthetic'.
-        image_size_px: the size at which 'synthetic' draws; photographs keep their own.
-        seed: of the choice of a subset and of the train/val split, never of the synthetic images,
-            which are the same for everyone.
-        subset_size: take this many usable samples of trainval, chosen by the seed, and at most as
-            many of test; None takes all.
-        known: digests of samples that were decoded before, and are not tried again.
+        data_dir: folder of the photographs, or to download them to; unused by 'synthetic'.
+        image_size_px: size of the images that 'synthetic' draws; photographs keep their own.
+        seed: seed for the choice of a subset and for the split. The synthetic images do not depend
+            on it.
+        subset_size: number of usable samples to take from trainval, chosen by the seed, and at most
+            to take from test; None takes all.
+        known: digests of samples that were decoded before; they are not decoded again.
 
     Raises:
         UsageError: an unknown data set.
@@ -112,7 +111,7 @@ def build_splits(
 
 
 def require_data(dataset: str, data_dir: Path, image_size_px: int) -> None:
-    """Raise what `build_splits` would where the data are missing, or download them; reads no image."""
+    """Download missing data, or raise the error that `build_splits` would; this reads no image."""
     source = _create_source(dataset, data_dir, image_size_px)
     for split in ("trainval", "test"):
         source.samples(split)
@@ -131,7 +130,7 @@ def _create_source(
 def _choose_usable(
     listed: Sequence[Sample], seed: int, count: int | None, known: Collection[str]
 ) -> tuple[list[Sample], list[tuple[str, str]]]:
-    """Give all usable samples, or `count` chosen by the seed; reads no more files than needed."""
+    """Return all usable samples, or `count` chosen by the seed; no other file is read."""
     if count is None:
         return find_readable(listed, known=known)
     shuffled = _shuffled(listed, seed, _SUBSET_STREAM)

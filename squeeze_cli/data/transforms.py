@@ -1,4 +1,4 @@
-"""From a photograph and its trimap to the tensors that a backbone and a loss take."""
+"""Preprocessing: photographs and trimaps to the tensors that a backbone and a loss take."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from torch import Tensor
 
 from squeeze_cli.config.defaults import IGNORE_INDEX
 
-# The channel statistics that all the pretrained backbones were trained with (RGB, range 0..1).
+# Channel statistics of ImageNet (RGB in 0..1), with which all pretrained backbones were trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Raise it with any change that changes a tensor: stored features are keyed on it.
+# Raise it with any change that changes a tensor: it is a part of the key of stored features.
 _VERSION = 1
 
 
-def _trimap_classes() -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    classes = np.clip(np.arange(256) - 1, 0, 2).astype(np.uint8)
-    classes[IGNORE_INDEX] = IGNORE_INDEX
-    return classes
+# The class of each value that a trimap may hold.
+_CLASSES = np.clip(np.arange(256) - 1, 0, 2).astype(np.uint8)
+_CLASSES[IGNORE_INDEX] = IGNORE_INDEX
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The deterministic way from stored pixels to tensors; what the feature store keys on.
+    """Deterministic conversion of images and trimaps to tensors.
 
-    Both image and trimap are squeezed to a square, so that every image gives the same number of
-    feature vectors. Nothing is drawn at random: each image goes through the backbone once.
+    Both are resized to a square, so that every image gives the same number of feature vectors.
+    There is no random augmentation: each image passes the backbone once.
 
     Attributes:
         image_size_px: S, the side of the square in pixels.
@@ -39,23 +38,20 @@ class Preprocessing:
     image_size_px: int = 224
 
     def image(self, image: Image.Image) -> Tensor:
-        """RGB image of any size to [3, S, S] float32, ImageNet-normalized."""
+        """Convert an RGB image of any size to [3, S, S] float32, ImageNet-normalized."""
         return self.normalize(self.pixels(image)[None])[0].contiguous()
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """RGB image of any size to [S, S, 3] uint8.
-
-        Bilinear with antialiasing: the filter widens with the reduction.
-        """
+        """Resize an RGB image of any size to [S, S, 3] uint8, bilinear with antialiasing."""
         side_px = self.image_size_px
         square = image.resize((side_px, side_px), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(square.convert("RGB")))
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """[B, S, S, 3] uint8 to [B, 3, S, S] float32 in channels-last memory, ImageNet-normalized."""
+        """Normalize [B, S, S, 3] uint8 to [B, 3, S, S] float32, channels last in memory."""
         batch, side_px = len(pixels), pixels.shape[1]
-        # One multiplication and one subtraction, rounded the same on every machine; by whole rows
-        # of pixels, since three numbers at a time are slow.
+        # One multiplication and one subtraction are rounded the same on every machine. They run
+        # over whole rows of pixels, which is faster than over three channels at a time.
         std = torch.tensor(IMAGENET_STD, dtype=torch.float64)
         mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float64)
         scale, shift = ((1 / (255 * std)).float(), (mean / std).float())
@@ -65,21 +61,22 @@ class Preprocessing:
         return rows.view(pixels.shape).permute(0, 3, 1, 2)
 
     def mask(self, mask: Image.Image) -> Tensor:
-        """Trimap of mode 'L' to [S, S] uint8: 0 pet, 1 background, 2 border.
+        """Convert a trimap of mode 'L' to [S, S] uint8: 0 pet, 1 background, 2 border.
 
-        Nearest neighbour, so that no class is invented. Stored 1, 2, 3 become 0, 1, 2; stray values
-        go to the nearest of them (0 to 0, above 3 to 2), and 255 stays IGNORE_INDEX.
+        The nearest pixel is taken, so that no class is invented. Values 1, 2, 3 become 0, 1, 2;
+        other values become the nearest of them (0 becomes 0, above 3 becomes 2), but 255 stays
+        IGNORE_INDEX.
         """
         side_px = self.image_size_px
         square = mask.resize((side_px, side_px), Image.Resampling.NEAREST)
-        return torch.from_numpy(_trimap_classes()[np.asarray(square)])
+        return torch.from_numpy(_CLASSES[np.asarray(square)])
 
     def mask_of(self, mask: Image.Image | None) -> Tensor:
-        """`mask`; of an image that has no trimap: IGNORE_INDEX everywhere."""
+        """Convert a trimap as `mask` does; None gives IGNORE_INDEX everywhere."""
         if mask is not None:
             return self.mask(mask)
         return torch.full((self.image_size_px, self.image_size_px), IGNORE_INDEX, dtype=torch.uint8)
 
     def key(self) -> str:
-        """Name all that decides the outcome, such as 'square224-bilinear-imagenet-v1'."""
+        """Return a text that names these settings, such as 'square224-bilinear-imagenet-v1'."""
         return f"square{self.image_size_px}-bilinear-imagenet-v{_VERSION}"

@@ -10,14 +10,13 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from torchvision.datasets import OxfordIIITPet
 
 from squeeze_cli.data import oxford_pet
 from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.samples import find_readable
 from squeeze_cli.errors import SqueezeError
 from tests.conftest import REAL_DATA
-from tests.pets import TINY_NAMES, write_layout
+from tests.pets import TINY_NAMES, cut, write_layout
 
 
 class _QuietHandler(SimpleHTTPRequestHandler):
@@ -27,7 +26,7 @@ class _QuietHandler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def archives(tmp_path_factory, monkeypatch):
-    """The two archives of a tiny data set behind a local server, in torchvision's list."""
+    """The two archives of a tiny data set behind a local server."""
     where = tmp_path_factory.mktemp("server")
     folder = write_layout(where / "made", TINY_NAMES)
     resources = []
@@ -41,7 +40,7 @@ def archives(tmp_path_factory, monkeypatch):
                 tar.add(folder / part, part)
             url = f"http://127.0.0.1:{server.server_port}/{archive.name}"
             resources.append((url, hashlib.md5(archive.read_bytes()).hexdigest()))
-        monkeypatch.setattr(OxfordIIITPet, "_RESOURCES", tuple(resources))
+        monkeypatch.setattr(oxford_pet, "ARCHIVES", tuple(resources))
         yield where
         server.shutdown()
         thread.join()
@@ -69,7 +68,7 @@ def test_lists_the_official_splits_in_order(tiny_pets):
 
 
 @pytest.mark.usefixtures("no_network")
-def test_missing_data_without_network_is_one_line_with_the_mend(tmp_path):
+def test_missing_data_without_network_is_one_line_with_the_fix(tmp_path):
     with pytest.raises(SqueezeError) as caught:
         OxfordPetSource(tmp_path).samples("trainval")
     message = str(caught.value)
@@ -102,22 +101,58 @@ def test_half_unpacked_data_are_missing_data(gone, tiny_pets):
     path = tiny_pets / "oxford-iiit-pet" / gone
     if path.is_dir():
         shutil.rmtree(path)
-        path.mkdir()  # two folders are all that torchvision asks for
+        path.mkdir()
     else:
         path.unlink()
     with pytest.raises(SqueezeError, match="are not in"):
         OxfordPetSource(tiny_pets, download=False).samples("trainval")
 
 
-def test_a_malformed_list_names_its_file(tiny_pets):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Bengal_1 1 1 1\nBengal_2 1\n", r"test\.txt, line 2: 'Bengal_2 1' .*: correct or remove"),
+        ("\nBengal_1 one 1 1\n", r"test\.txt, line 2: .*: correct or remove"),
+        ("# nothing else\n", r"test\.txt names no image: add names"),
+        ("Bengal_\udcff\n", r"test\.txt .*UTF-8"),
+    ],
+)
+@pytest.mark.usefixtures("no_network")
+def test_a_malformed_list_is_reported_and_kept(text, reason, tiny_pets):
     path = tiny_pets / "oxford-iiit-pet" / "annotations" / "test.txt"
-    path.write_text("Bengal_1 1\n")
-    with pytest.raises(SqueezeError, match=r"test\.txt"):
-        OxfordPetSource(tiny_pets, download=False).samples("test")
+    content = text.encode("utf-8", "surrogateescape")
+    path.write_bytes(content)
+    for source in (OxfordPetSource(tiny_pets, download=False), OxfordPetSource(tiny_pets)):
+        with pytest.raises(SqueezeError, match=reason) as caught:
+            source.samples("test")
+        assert "\n" not in str(caught.value)
+        assert "delete" not in str(caught.value)
+    assert path.read_bytes() == content
+
+
+def test_lists_made_by_hand_are_understood(tiny_pets):
+    folder = tiny_pets / "oxford-iiit-pet"
+    (folder / "images" / "Bengal_2.jpg").rename(folder / "images" / "Bengal_2.JPG")
+    text = "\ufeff#Image CLASS-ID SPECIES BREED\r\n\r\nBengal_3 6 1 4\r\n  Bengal_2\r\nBengal_1.JPG"
+    (folder / "annotations" / "test.txt").write_text(text, encoding="utf-8")
+    samples = OxfordPetSource(tiny_pets, download=False).samples("test")
+    assert names(samples) == ["Bengal_3", "Bengal_2", "Bengal_1"]
+    assert find_readable(samples)[1] == []
 
 
 @pytest.mark.usefixtures("archives")
-def test_download_through_torchvision(tmp_path):
+def test_unpacking_keeps_a_list_that_is_there(tmp_path):
+    annotations = tmp_path / "oxford-iiit-pet" / "annotations"
+    annotations.mkdir(parents=True)
+    (annotations / "trainval.txt").write_text("Abyssinian_7\nAbyssinian_2\n")
+    source = OxfordPetSource(tmp_path)
+    assert names(source.samples("trainval")) == ["Abyssinian_7", "Abyssinian_2"]
+    assert names(source.samples("test")) == TINY_NAMES["test"]
+    assert find_readable(source.samples("trainval"))[1] == []
+
+
+@pytest.mark.usefixtures("archives")
+def test_download_and_unpacking(tmp_path):
     source = OxfordPetSource(tmp_path)
     assert names(source.samples("trainval")) == TINY_NAMES["trainval"]
     assert find_readable(source.samples("test"))[1] == []
@@ -151,6 +186,17 @@ def test_killed_while_unpacking_is_not_complete_and_unpacks_again(tmp_path, monk
     with pytest.raises(SqueezeError, match="are not in"):
         OxfordPetSource(tmp_path, download=False).samples("test")
     assert len(OxfordPetSource(tmp_path).samples("test")) == 4
+    assert not (tmp_path / "oxford-iiit-pet" / ".unpacking").exists()
+
+
+@pytest.mark.usefixtures("archives")
+def test_what_an_earlier_version_left_half_unpacked_is_unpacked_again(tiny_pets):
+    folder = tiny_pets / "oxford-iiit-pet"
+    (folder / ".unpacking").touch()
+    cut(folder / "images" / "Bengal_1.jpg")
+    with pytest.raises(SqueezeError, match="are not in"):
+        OxfordPetSource(tiny_pets, download=False).samples("test")
+    assert find_readable(OxfordPetSource(tiny_pets).samples("test"))[1] == []
 
 
 @pytest.mark.usefixtures("no_network")
@@ -165,7 +211,7 @@ def test_archives_put_there_by_hand_need_no_network(archives, tmp_path):
 def test_a_server_that_stalls_does_not_hang(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/images.tar.gz"
-        monkeypatch.setattr(OxfordIIITPet, "_RESOURCES", ((url, "0" * 32),))
+        monkeypatch.setattr(oxford_pet, "ARCHIVES", ((url, "0" * 32),))
         monkeypatch.setattr(oxford_pet, "STALL_SECONDS", 0.1)
         with pytest.raises(SqueezeError, match="timed out"):
             OxfordPetSource(tmp_path).samples("test")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from squeeze_cli.data.drawn_pets import SyntheticSample
 from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.samples import (
     FileSample,
-    SyntheticSample,
     UnreadableImageError,
     find_readable,
     list_images,
@@ -49,7 +49,7 @@ def test_16_bit_grey_keeps_its_upper_bits_instead_of_clipping(file_sample):
     assert image.getpixel((0, 0)) == (0x80, 0x80, 0x80)
 
 
-def test_float_images_are_refused_with_the_mend(tmp_path):
+def test_float_images_are_refused_with_the_fix(tmp_path):
     Image.fromarray(np.ones((3, 7), dtype=np.float32)).save(tmp_path / "a.tiff")
     sample = FileSample("a", tmp_path / "a.tiff")
     for read in (sample.load, sample.check):
@@ -159,7 +159,7 @@ def test_list_images_is_sorted_recursive_and_gives_unique_names(tmp_path):
     assert samples[3].mask_path is None
 
 
-def test_list_images_without_images_or_folder_names_the_mend(tmp_path):
+def test_list_images_without_images_or_folder_names_the_fix(tmp_path):
     with pytest.raises(SqueezeError, match="put some there"):
         list_images(tmp_path)
     with pytest.raises(SqueezeError, match="give a folder"):

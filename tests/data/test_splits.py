@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from squeeze_cli.data.drawn_pets import SyntheticPetSource
-from squeeze_cli.data.samples import SyntheticSample
+from squeeze_cli.data.drawn_pets import SyntheticPetSource, SyntheticSample
 from squeeze_cli.data.splits import SplitSamples, build_splits, split_train_val
 from squeeze_cli.errors import SqueezeError, UsageError
 from tests.conftest import REAL_DATA
@@ -40,7 +39,7 @@ def test_each_side_keeps_at_least_one(fraction):
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_too_few_samples_name_the_mend(count):
+def test_too_few_samples_name_the_fix(count):
     with pytest.raises(SqueezeError, match="provide 2 or more"):
         split_train_val(range(count), seed=0)
 

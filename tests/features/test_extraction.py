@@ -9,7 +9,8 @@ import torch
 
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.config.schema import ModelConfig
-from squeeze_cli.data.samples import FileSample, Sample, SyntheticSample, UnreadableImageError
+from squeeze_cli.data.drawn_pets import SyntheticSample
+from squeeze_cli.data.samples import FileSample, Sample, UnreadableImageError
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features import extraction
 from squeeze_cli.features.extraction import extract_states

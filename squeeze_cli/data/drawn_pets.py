@@ -108,14 +108,12 @@ def _draw_surface(rng: Random, height: Field, fur: bool) -> Field:
     plain, patches, two_tone = bends * 0.3, _ramp(bends, 0.4, 0.6), _ramp(y + bends, 0.8, 1.1)
     stripes, dots = _ramp(np.abs(phase % 1 * 2 - 1), 0.35, 0.7), _ramp(spots, 0.58, 0.68)
     pattern = rng.choice((plain, patches, two_tone, stripes, dots)[: 5 if fur else 3])[..., None]
-    first, second = (
-        rng.choice(_COLOURS[: 8 if fur else 12]) + rng.uniform(-0.1, 0.1) for _ in (1, 2)
-    )
+    colours = _COLOURS[:8] if fur else _COLOURS
+    first, second = (rng.choice(colours) + rng.uniform(-0.1, 0.1) for _ in range(2))
     strands = _noise(rng, side_px, *rng.choice(((2, 2), (2, 8), (8, 2))))
     lit = light(height, rng.uniform(-0.7, 0.7), rng.uniform(-0.9, -0.1))
     lit *= strands * rng.uniform(0.25, 0.6) + 0.75
-    surface: Field = (first + (second - first) * pattern) * lit[..., None]
-    return surface
+    return np.asarray((first + (second - first) * pattern) * lit[..., None], np.float32)
 
 
 def _noise(rng: Random, side_px: int, width_px: int, height_px: int) -> Field:
@@ -128,8 +126,7 @@ def _noise(rng: Random, side_px: int, width_px: int, height_px: int) -> Field:
 
 def _ramp(field: Field, low: float, high: float) -> Field:
     """Map low..high to 0..1 and clip."""
-    clipped: Field = np.clip((field - low) / (high - low), 0, 1)
-    return clipped
+    return np.asarray(np.clip((field - low) / (high - low), 0, 1), np.float32)
 
 
 def _paint(picture: Field, paint: Field, distance: Field) -> Field:

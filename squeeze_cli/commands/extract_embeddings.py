@@ -3,77 +3,91 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from squeeze_cli.commands.evaluate import EVALUATION_FLAGS, run_options
 from squeeze_cli.commands.output import make_reporter, print_json
-from squeeze_cli.options import takes
+from squeeze_cli.options import (
+    CacheDir,
+    DataDir,
+    Device,
+    Json,
+    NoProgress,
+    NumWorkers,
+    Quiet,
+    RunArgument,
+    UseCache,
+    Verbose,
+)
 
 EXAMPLES = (
     "squeeze extract-embeddings runs/vq-efficientnet-lite0",
     "squeeze extract-embeddings runs/vq-efficientnet-lite0 --images holiday/",
     "squeeze extract-embeddings runs/fsq-vit --split all --format quantized",
 )
-_FLAGS = tuple(flag for flag in EVALUATION_FLAGS if flag.target != "training.batch_size")
+Split = Annotated[
+    Literal["train", "val", "test", "all"] | None,
+    typer.Option("--split", help=r"Images of the run's data. \[default: test]"),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        "--images", metavar="DIR", help="Images in this folder and below it, in place of a split."
+    ),
+]
+Content = Annotated[
+    Literal["codes", "quantized", "features"],
+    typer.Option(
+        "--format", help="Codes, embeddings made of the codes, or the features that went in."
+    ),
+]
+Coding = Annotated[
+    Literal["prior", "packed"] | None,
+    typer.Option(
+        "--coding", help=r"How codes become bytes. \[default: prior, where the run has one]"
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help=r"Folder to write to. \[default: in RUN/embeddings/]"
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the folder.")]
 
 
-@takes(_FLAGS)
 def extract_embeddings(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.", show_default=False)],
-    split: Annotated[
-        Literal["train", "val", "test", "all"] | None,
-        typer.Option(
-            "--split", help=r"Which images of the run's data. \[default: test]", show_default=False
-        ),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            "--images", metavar="DIR", show_default=False,
-            help="Images in this folder and below it, instead of a split.",
-        ),
-    ] = None,
-    content: Annotated[
-        Literal["codes", "quantized", "features"],
-        typer.Option(
-            "--format",
-            help="codes, embeddings made of the codes, or the features that went in.",
-        ),
-    ] = "codes",
-    coding: Annotated[
-        Literal["prior", "packed"] | None,
-        typer.Option(
-            "--coding", show_default=False,
-            help=r"How codes become bytes. \[default: prior, where the run has one]",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", metavar="DIR", show_default=False,
-            help=r"Folder to write to. \[default: in RUN/embeddings/]",
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew where there is something.")
-    ] = False,
-    **flags: Any,
-) -> None:  # fmt: skip
+    run: RunArgument,
+    split: Split = None,
+    images: Images = None,
+    content: Content = "codes",
+    coding: Coding = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    data_dir: DataDir = None,
+    cache_dir: CacheDir = None,
+    use_cache: UseCache = None,
+    num_workers: NumWorkers = None,
+    device: Device = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
+) -> None:
     """Write codes, quantized embeddings or features of images, and say what they cost.
 
-    A stopped extraction goes on where it was when the same command is given again.
+    A stopped extraction continues where it was when the same command is given again.
     """
+    reporter = make_reporter({"quiet": quiet, "verbose": verbose, "no_progress": no_progress})
     from squeeze_cli.api import extract
 
-    reporter = make_reporter(flags)
-    options = {k: v for k, v in run_options(flags).items() if k != "batch_size"}
     result = extract(
         run, images=images, split=split, content=content, coding=coding, out=out,
-        overwrite=overwrite, reporter=reporter, **options,
+        overwrite=overwrite, data_dir=data_dir, cache_dir=cache_dir, use_cache=use_cache,
+        num_workers=num_workers, device=device, reporter=reporter,
     )  # fmt: skip
-    if flags.get("json"):
+    if json:
         print_json(result.model_dump(exclude_unset=True))
         return
     from squeeze_cli.reports.inference_results import extraction_table

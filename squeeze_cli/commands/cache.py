@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from squeeze_cli.commands.output import make_reporter, print_json
 from squeeze_cli.errors import UsageError
 from squeeze_cli.options import DATA_FLAGS, OUTPUT_FLAGS, takes
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from squeeze_cli.features.inventory import Space
 
 EXAMPLES = (
     "squeeze cache ls",
@@ -44,7 +50,7 @@ def cache(
         raise UsageError("--yes means nothing with ls: leave it out.")
     from squeeze_cli.features.inventory import choose_spaces, remove_space
     from squeeze_cli.features.store import default_cache_dir
-    from squeeze_cli.reports.spaces import amount, spaces_table
+    from squeeze_cli.reports.tables import amount
 
     cache_dir = Path(flags.get("data__cache_dir") or default_cache_dir())
     spaces = choose_spaces(cache_dir, key)
@@ -61,7 +67,29 @@ def cache(
     elif not spaces:
         reporter.say(f"No features are kept in {cache_dir}.")
     elif action == "ls":
-        reporter.show(spaces_table(spaces))
+        reporter.show(_spaces_table(spaces))
+
+
+def _spaces_table(spaces: Sequence[Space]) -> Table:
+    """Return a table with one row per space and the total size, within 80 columns."""
+    from squeeze_cli.reports.tables import MISSING, amount, columns_table
+
+    table = columns_table(footer=len(spaces) > 1)
+    for title in ("key", "backbone", "layer", "precision"):
+        table.add_column(title, overflow="fold")
+    total = amount(sum(space.bytes for space in spaces))
+    for title, footer in (("px", ""), ("images", ""), ("size", total), ("last used", "")):
+        table.add_column(title, footer, justify="right", no_wrap=True)
+    for space in spaces:
+        names = (space.backbone, space.layer, space.precision, space.image_size_px)
+        table.add_row(
+            space.key[:12],
+            *(str(name or MISSING) for name in names),
+            f"{space.images:,}",
+            amount(space.bytes),
+            space.last_used.astimezone().strftime("%Y-%m-%d"),
+        )
+    return table
 
 
 def _ask(question: str, yes: bool) -> None:

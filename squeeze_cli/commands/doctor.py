@@ -29,7 +29,7 @@ def doctor(**flags: Any) -> None:
     Exits with 1 where something keeps squeeze from working. Nothing is downloaded or written.
     """
     from squeeze_cli.commands.checks import ERROR, run_checks
-    from squeeze_cli.reports.checks import check_line
+    from squeeze_cli.reports.tables import check_line
 
     cache_dir, credentials = flags["data__cache_dir"], flags["logger__credentials_file"]
     reporter, checks = Reporter(), []
@@ -40,7 +40,7 @@ def doctor(**flags: Any) -> None:
     ):
         checks.append(check)
         if not flags["json"]:
-            reporter.show(check_line(check))
+            reporter.show(check_line(check.status, check.name, check.found, check.mend))
     if flags["json"]:
         print_json({"checks": [asdict(check) for check in checks]})
     if any(check.status == ERROR for check in checks):

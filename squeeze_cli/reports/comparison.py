@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import mean
 from typing import NamedTuple
@@ -28,14 +28,18 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """A run in figures; None where a run has none (yet). Documented in docs/run-record.md.
+    """The figures of one run, None where it has none (yet); see docs/run-record.md.
 
-    `nominal_*` are computed from the codes' sizes, `measured_*` from the size of the file that
-    holds the test split's codes, metadata and all. mIoU and accuracy are shares (0 to 1). The
-    difference is this run's test mIoU less that of the baseline with the same backbone, weights
-    and data (the mean over several such baselines), the retention its share of it. A run is on
-    the Pareto front where no other on the same features and images has at most its measured bits
-    and at least its test mIoU.
+    Attributes:
+        nominal_bits_per_vector, nominal_compression_ratio: computed from the codes' sizes.
+        measured_bits_per_vector, measured_bytes_per_image, measured_compression_ratio: computed
+            from the size of the whole file that holds the test split's codes.
+        val_iou, test_iou, test_accuracy: shares (0 to 1).
+        difference_to_baseline: test mIoU minus the mean of the baselines in the same setting.
+        retention: test mIoU as a share of that mean.
+        pareto_front: whether no other run in the same setting has at most the same measured bits
+            and at least the same test mIoU.
+        codebook_usage: share of codes in use on test images, of the least used codebook.
     """
 
     name: str
@@ -101,13 +105,8 @@ def setting(record: RunRecord) -> Setting | None:
     model, data = record.model, record.data
     if model is None or data is None:
         return None
-    return Setting(
-        model.weights_digest,
-        data.dataset,
-        data.image_size_px,
-        data.subset_size,
-        data.test_images,
-    )
+    size, subset = data.image_size_px, data.subset_size
+    return Setting(model.weights_digest, data.dataset, size, subset, data.test_images)
 
 
 def baseline_scores(records: Sequence[RunRecord]) -> dict[Setting, list[float]]:
@@ -120,16 +119,14 @@ def baseline_scores(records: Sequence[RunRecord]) -> dict[Setting, list[float]]:
     return scores
 
 
-def on_front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """For each (rate, quality), whether no other has at most its rate and at least its quality.
+def on_front(point: tuple[float, float], points: Iterable[tuple[float, float]]) -> bool:
+    """Whether none of `points` has at most the rate of `point` and at least its quality.
 
-    Lower rates and higher qualities are better; of equal points all are on the front.
+    A point is (rate, quality); lower rates and higher qualities are better, equals do not count.
     """
-
-    def beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
-        return one != other and one[0] <= other[0] and one[1] >= other[1]
-
-    return [not any(beats(other, point) for other in points) for point in points]
+    return not any(
+        other != point and other[0] <= point[0] and other[1] >= point[1] for other in points
+    )
 
 
 def _placed_row(
@@ -178,20 +175,14 @@ def _row(run: RunFolder, record: RunRecord, reference: float | None) -> Comparis
     )
 
 
-def _mark_front(
-    placed: Sequence[tuple[ComparisonRow, Setting | None]],
-) -> list[ComparisonRow]:
-    """The rows, those with measured bits marked as on their setting's Pareto front or not."""
-    groups: dict[Setting | None, list[tuple[float, float]]] = {}
+def _mark_front(placed: Sequence[tuple[ComparisonRow, Setting | None]]) -> list[ComparisonRow]:
+    """Return the rows, those with measured bits marked as on their setting's front or not."""
+    points: dict[Setting | None, list[tuple[float, float]]] = {}
     for row, where in placed:
-        if (point := _point(row)) is not None:
-            groups.setdefault(where, []).append(point)
-    fronts = {
-        where: {point for point, best in zip(points, on_front(points), strict=True) if best}
-        for where, points in groups.items()
-    }
+        if point := _point(row):
+            points.setdefault(where, []).append(point)
     return [
-        row if (point := _point(row)) is None else replace(row, pareto_front=point in fronts[where])
+        replace(row, pareto_front=on_front(point, points[where])) if (point := _point(row)) else row
         for row, where in placed
     ]
 

@@ -9,11 +9,18 @@ from dataclasses import asdict, dataclass, fields
 
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from squeeze_cli.reports.comparison import ComparisonRow
-from squeeze_cli.reports.tables import MISSING, duration, fixed, number, percent, points
+from squeeze_cli.reports.tables import (
+    MISSING,
+    columns_table,
+    duration,
+    fixed,
+    number,
+    percent,
+    points,
+)
 
 FRONT_MARK = "●"
 LEAST_TEXT_WIDTH = 10
@@ -29,12 +36,13 @@ class Column:
     """A column of the comparison.
 
     Attributes:
-        title: a short heading, which the caption explains; a rate's says whether it is nominal or
-            measured. The table breaks it into lines, Markdown does not.
-        cell: what it shows of a row.
-        meaning: the caption's words.
-        rank: where the table is too wide, columns of the highest rank go first, those of 0 never.
-        text: left-aligned, and folded where it is long.
+        title: a short heading, which says of a rate whether it is nominal or measured; the table
+            breaks it into lines.
+        cell: a function from a row to the column's text.
+        meaning: the explanation of the title in the caption.
+        rank: where the table is too wide, the columns of the highest rank are left out first, those
+            of rank 0 never.
+        text: whether the column is left-aligned and folded where it is long.
     """
 
     title: str
@@ -49,38 +57,39 @@ COLUMNS: tuple[Column, ...] = (
     Column("model", _model, text=True),
     Column("quant.", lambda r: r.quantizer or MISSING, text=True),
     Column("nominal bits", lambda r: number(r.nominal_bits_per_vector),
-           "a feature vector, from the codes' sizes", rank=3),
+           "bits per vector, from the codes' sizes", rank=3),
     Column("nominal ratio", lambda r: number(r.nominal_compression_ratio),
            "to float32 features", rank=8),
     Column("measured bits", lambda r: fixed(r.measured_bits_per_vector, 2),
-           "a feature vector, from the whole file of the test images' codes"),
-    Column("measured bytes", lambda r: fixed(r.measured_bytes_per_image), "an image", rank=2),
+           "bits per vector, from the whole file of the test images' codes"),
+    Column("measured bytes", lambda r: fixed(r.measured_bytes_per_image), "bytes per image", rank=2),
     Column("measured ratio", lambda r: number(r.measured_compression_ratio),
            "to float32 features", rank=7),
     Column("val", lambda r: percent(r.val_iou), "mean IoU in %", rank=4),
     Column("test", lambda r: percent(r.test_iou), "mean IoU in %"),
     Column("Δ", lambda r: points(r.difference_to_baseline),
-           "points of test mean IoU to the baseline on the same features", rank=5),
+           "difference of test mean IoU to the baseline on the same features", rank=5),
     Column("kept", lambda r: percent(r.retention),
            "% of the test mean IoU of the baseline on the same features", rank=1),
     Column("front", lambda r: FRONT_MARK if r.pareto_front else "",
-           "no run has as few measured bits and a higher test mean IoU (Pareto)"),
+           "no other run has as few measured bits and as high a test mean IoU (Pareto)"),
     Column("acc.", lambda r: percent(r.test_accuracy), "test pixel accuracy in %", rank=9),
     Column("used", lambda r: percent(r.codebook_usage),
            "codes in use on test images in % (the least used codebook)", rank=6),
     Column("ep.", lambda r: number(r.epochs), "epochs", rank=10),
-    Column("time", lambda r: duration(r.seconds), "of the whole run", rank=11),
+    Column("time", lambda r: duration(r.seconds), "the whole run", rank=11),
 )  # fmt: skip
 
 
 def comparison_table(rows: Sequence[ComparisonRow], width: int = 80) -> RenderableType:
-    """The table of `squeeze compare` for `width` characters; broken and unfinished runs below it.
+    """Return the table of `squeeze compare`, with broken and unfinished runs below it.
 
-    Columns in which no run has a value are left out, then by their rank those that do not fit.
+    Columns in which no run has a value are left out, then by rank those that do not fit into
+    `width` characters.
     """
     finished = [row for row in rows if row.status == "finished"]
     shown, left_out = _fitting_columns(finished, width)
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table = columns_table()
     for column in shown:
         table.add_column(
             column.title.replace(" ", "\n"),
@@ -103,20 +112,20 @@ def comparison_table(rows: Sequence[ComparisonRow], width: int = 80) -> Renderab
 def _fitting_columns(
     rows: Sequence[ComparisonRow], width: int
 ) -> tuple[list[Column], list[Column]]:
-    """The columns to show, and those that have values but no room."""
+    """Return the columns to show, and those that have values but no room."""
     shown = [c for c in COLUMNS if c.text or any(c.cell(row) not in ("", MISSING) for row in rows)]
     left_out: list[Column] = []
     while sum(_least_width(column, rows) + 1 for column in shown) - 1 > width:
-        widest = max(shown, key=lambda column: column.rank)
-        if widest.rank == 0:
+        least = max(shown, key=lambda column: column.rank)
+        if least.rank == 0:
             break
-        shown.remove(widest)
-        left_out.append(widest)
+        shown.remove(least)
+        left_out.append(least)
     return shown, sorted(left_out, key=COLUMNS.index)
 
 
 def _least_width(column: Column, rows: Sequence[ComparisonRow]) -> int:
-    """Characters that a column needs; long texts fold."""
+    """Return the characters that a column needs; long texts fold."""
     cells = max((cell_len(column.cell(row)) for row in rows), default=0)
     if column.text:
         cells = min(cells, LEAST_TEXT_WIDTH)
@@ -136,7 +145,7 @@ def _caption(shown: Sequence[Column], left_out: Sequence[Column] = ()) -> str:
 
 
 def comparison_csv(rows: Sequence[ComparisonRow]) -> str:
-    """All columns of all runs, full precision."""
+    """Return all columns of all runs as CSV, in full precision."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, [f.name for f in fields(ComparisonRow)], lineterminator="\n")
     writer.writeheader()
@@ -145,7 +154,7 @@ def comparison_csv(rows: Sequence[ComparisonRow]) -> str:
 
 
 def comparison_markdown(rows: Sequence[ComparisonRow]) -> str:
-    """The table of finished runs in Markdown."""
+    """Return the table of finished runs in Markdown."""
     lines = [
         f"| {' | '.join(column.title for column in COLUMNS)} |",
         f"|{'|'.join('---' if column.text else '---:' for column in COLUMNS)}|",

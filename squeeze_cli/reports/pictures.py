@@ -1,16 +1,18 @@
-"""Pictures of predictions: images, ground truth and masks in rows, an image a column."""
+"""Pictures of predictions: a grid with one column per image and one row per mask."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from squeeze_cli.reports.figures import COLOURS
-from squeeze_cli.reports.picture_column import PictureColumn
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PET, BORDER = 0, 2
 # Blue and orange stay apart for the colour-blind; background is left as it is.
@@ -20,17 +22,36 @@ CELL_INCHES = 1.5
 NAME_CHARACTERS = 20
 
 
+@dataclass(frozen=True)
+class PictureColumn:
+    """One image and its masks.
+
+    Attributes:
+        name: the image's name.
+        pixels: `[H, W, 3]` uint8.
+        masks: class indices `[H, W]`, one mask per further row.
+        notes: the text below each mask, such as its IoU; may be empty.
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+    masks: Sequence[NDArray[np.uint8]]
+    notes: Sequence[str]
+
+
 def picture_grid(titles: Sequence[str], columns: Sequence[PictureColumn]) -> Figure:
-    """A grid with an image a column: its pixels first, then a row for each of its masks.
+    """Draw one column per image: its pixels first, then a row for each of its masks.
 
     Args:
-        titles: of the rows, one more than an image has masks.
+        titles: the titles of the rows, one more than an image has masks.
         columns: the images.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
     rows = len(titles)
     size = (CELL_INCHES * len(columns) + 0.3, (CELL_INCHES + 0.15) * rows + 0.3)
     figure = Figure(figsize=size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr, call-arg]
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for number, column in enumerate(columns):
         shown = [column.pixels, *(overlay(column.pixels, mask) for mask in column.masks)]
@@ -49,7 +70,7 @@ def picture_grid(titles: Sequence[str], columns: Sequence[PictureColumn]) -> Fig
 
 
 def overlay(pixels: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image `[H, W, 3]` with the mask's classes laid over it."""
+    """Return the image `[H, W, 3]` with the mask's classes laid over it."""
     shown = pixels.astype(np.float32)
     for value, colour in CLASS_COLOURS.items():
         rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float32)

@@ -92,8 +92,8 @@ def _panel(records: Sequence[FinishedRecord], baseline: tuple[float, ...]) -> Pa
         for seeds, label in zip(groups, _labels(groups), strict=True)
     ]
     configurations.sort(key=lambda configuration: configuration.point)
-    marks = on_front([configuration.point for configuration in configurations])
-    front = tuple(c for c, best in zip(configurations, marks, strict=True) if best)
+    points = [configuration.point for configuration in configurations]
+    front = tuple(c for c in configurations if on_front(c.point, points))
     model, data = records[0].model, records[0].data
     weights = " (random features)" if model.random_features else ""
     title = (

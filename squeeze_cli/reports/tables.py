@@ -1,12 +1,14 @@
-"""Rich tables of one run's figures, and how figures are written; they come from elsewhere."""
+"""Rich tables of one run, and how numbers are written in all tables."""
 
 from __future__ import annotations
 
 from rich.table import Table
+from rich.text import Text
 
 from squeeze_cli.config.record import FinishedRecord, SplitMetrics
 
 MISSING = "–"
+CHECK_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
 def percent(value: float | None) -> str:
@@ -20,19 +22,27 @@ def points(value: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """A number with as few digits as say enough."""
+    """A number, rounded to whole numbers from 100 on, and to two decimals below."""
     if value is None:
         return MISSING
-    return (
-        f"{value:,.0f}"
-        if value >= 100 or value == int(value)
-        else f"{value:.2f}".rstrip("0").rstrip(".")
-    )
+    if value >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def fixed(value: float | None, digits: int = 0) -> str:
-    """A measured number with so many decimals, which line up in a column."""
+    """A number with a fixed count of decimals, so that a column lines up."""
     return MISSING if value is None else f"{value:,.{digits}f}"
+
+
+def amount(size_bytes: int) -> str:
+    """Bytes in the unit that suits them; decimal units, as disks are sold."""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB"):
+        if round(size) < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
 
 
 def duration(seconds: float | None) -> str:
@@ -43,7 +53,7 @@ def duration(seconds: float | None) -> str:
 
 
 def result_table(record: FinishedRecord) -> Table:
-    """The closing table of a training."""
+    """Return the closing table of a training."""
     table = facts(record.name)
     model, quantizer, epochs, seconds = (
         record.model, record.quantizer, record.epochs, record.seconds,
@@ -84,8 +94,31 @@ def _rate(bits_per_vector: float, bytes_per_image: float, ratio: float) -> str:
     )
 
 
+def columns_table(footer: bool = False) -> Table:
+    """Return an empty table without lines for one row per run or folder."""
+    return Table(
+        box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", footer_style="bold",
+        show_footer=footer,
+    )  # fmt: skip
+
+
+def check_line(status: str, name: str, found: str, fix: str | None) -> Table:
+    """Return a line of `squeeze doctor`: `ok      torch: 2.15.0`, with the fix below it.
+
+    Long text is folded and indented.
+    """
+    line = Table.grid(padding=(0, 1))
+    line.add_column(width=7)
+    line.add_column(overflow="fold")
+    text = Text(f"{name}: {found}")
+    if fix:
+        text.append(f"\n-> {fix}")
+    line.add_row(Text(status, style=CHECK_STYLES[status]), text)
+    return line
+
+
 def facts(title: str) -> Table:
-    """A table of facts, a name and what it is in each row."""
+    """Return an empty table for rows of a name and a value."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

@@ -51,7 +51,7 @@ def save_figures(
 
 
 def _figures(experiment: Experiment, record: RunRecord) -> Iterator[tuple[str, Figure]]:
-    from squeeze_cli.reports.training_figures import codebook_figure, curves_figure
+    from squeeze_cli.reports.figures import codebook_figure, curves_figure
 
     yield "training", curves_figure(record.history, record.epochs.best)
     if counts := experiment.module.code_counts("test"):

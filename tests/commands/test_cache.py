@@ -12,7 +12,7 @@ import pytest
 
 from squeeze_cli.commands import cache as command
 from squeeze_cli.features.store import FeatureStore, StoreKey
-from squeeze_cli.reports.spaces import amount
+from squeeze_cli.reports.tables import amount
 from tests.conftest import Squeeze
 
 VIT = StoreKey("vit", "w", "features", "square96-x", "32")

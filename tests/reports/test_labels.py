@@ -4,7 +4,7 @@ from itertools import combinations
 
 from matplotlib.figure import Figure
 
-from squeeze_cli.reports.labels import place_labels
+from squeeze_cli.reports.figures import place_labels
 
 
 def test_labels_of_close_points_do_not_overlap_and_stay_in_the_axes() -> None:

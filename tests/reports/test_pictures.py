@@ -6,10 +6,8 @@ import numpy as np
 from PIL import Image
 
 from squeeze_cli.config.record import EpochMetrics, SplitMetrics
-from squeeze_cli.reports.figures import save_figure
-from squeeze_cli.reports.picture_column import PictureColumn
-from squeeze_cli.reports.pictures import overlay, picture_grid
-from squeeze_cli.reports.training_figures import codebook_figure, curves_figure
+from squeeze_cli.reports.figures import codebook_figure, curves_figure, save_figure
+from squeeze_cli.reports.pictures import PictureColumn, overlay, picture_grid
 
 
 def test_pet_and_border_are_coloured_and_background_and_other_classes_are_not() -> None:

@@ -9,7 +9,7 @@ runs/NAME/
   figures/            pictures of predictions, codebook usage and training
   tensorboard/        events
 
-This module imports neither torch nor YAML, so that `squeeze compare` starts quickly.
+It needs neither torch nor YAML, so that `squeeze compare` starts quickly.
 """
 
 from __future__ import annotations
@@ -168,9 +168,8 @@ def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
     try:
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SqueezeError(
-            f"Cannot make {run.path}: {error.strerror}; check --output-dir."
-        ) from None
+        reason = f"{error.strerror}; check --output-dir."
+        raise SqueezeError(f"Cannot make {run.path}: {reason}") from None
     return run
 
 
@@ -211,16 +210,14 @@ def find_resumable(output_dir: Path, name: str | None) -> RunFolder:
         if run.read_record().status == "finished":
             raise UsageError(f"{run.path} is finished: nothing to resume; --overwrite starts anew.")
         return run
-    unfinished = [
-        run for run, record in read_runs([output_dir])
-        if isinstance(record, RunRecord) and record.status != "finished"
-    ]  # fmt: skip
+    found = read_runs([output_dir])
+    unfinished = [r for r, rec in found if isinstance(rec, RunRecord) and rec.status != "finished"]
     if not unfinished:
         raise UsageError(f"There is no unfinished run in {output_dir} to resume.")
     if len(unfinished) > 1:
         names = ", ".join(run.name for run in unfinished)
         raise UsageError(
-            f"Several runs in {output_dir} are unfinished: add --name, one of {names}."
+            f"Several runs in {output_dir} are unfinished: give --name, one of {names}."
         )
     return unfinished[0]
 

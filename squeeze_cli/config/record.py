@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from squeeze_cli.config.schema import Kind
 from squeeze_cli.errors import SqueezeError
 
 SCHEMA_VERSION = 1
 
-Kind = Literal["quantized", "baseline"]
 Status = Literal["running", "finished", "interrupted", "failed"]
 
 
@@ -29,7 +29,7 @@ class _Part(BaseModel):
     """Base of the record's parts: strictly typed; fields of other versions are ignored."""
 
     model_config = ConfigDict(
-        strict=True, extra="ignore", validate_assignment=True, allow_inf_nan=False
+        strict=True, extra="ignore", validate_assignment=True, allow_inf_nan=False, defer_build=True
     )
 
 
@@ -82,15 +82,11 @@ class Seconds(_Part):
     codes: float | None = None
 
 
-class SkippedImage(_Part):
-    """An image that could not be read."""
-
-    name: str
-    reason: str
-
-
 class DataDescription(_Part):
-    """The images: enough to say whether two runs saw the same ones."""
+    """The images: enough to say whether two runs saw the same ones.
+
+    `skipped` has the `name` and the `reason` of images that could not be read.
+    """
 
     dataset: str
     digest: str
@@ -100,7 +96,7 @@ class DataDescription(_Part):
     val_images: int
     test_images: int
     skipped_images: int
-    skipped: list[SkippedImage]
+    skipped: list[dict[str, str]]
 
 
 class ModelDescription(_Part):
@@ -170,11 +166,7 @@ class Measured(_Part):
 
 
 class RunRecord(_Part):
-    """Record of one run, written at the start, after every epoch and at the end.
-
-    `data`, `model` and `quantizer` are None until the run is set up, `digest` and `measured` until
-    it is finished; `measured` stays None where nothing is quantized.
-    """
+    """Record of one run; parts are None until they are known, and `measured` without codes."""
 
     schema_version: int = SCHEMA_VERSION
     name: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from statistics import mean
 from typing import NamedTuple
 
@@ -67,9 +67,7 @@ class ComparisonRow:
     seed: int | None = None
 
 
-SORTABLE = tuple(
-    name for name in ComparisonRow.__dataclass_fields__ if name not in ("path", "problem")
-)
+SORTABLE = tuple(f.name for f in fields(ComparisonRow) if f.name not in ("path", "problem"))
 BEST_IS_MOST = (
     "val_iou", "test_iou", "difference_to_baseline", "retention", "pareto_front", "test_accuracy",
     "codebook_usage", "nominal_compression_ratio", "measured_compression_ratio",
@@ -85,7 +83,13 @@ def compare_runs(runs: Sequence[FoundRun], sort: str | None = None) -> list[Comp
     if column not in SORTABLE:
         raise UsageError(f"--sort {sort}: choose one of {', '.join(SORTABLE)}.")
     baselines = baseline_scores([record for _, record in runs if isinstance(record, RunRecord)])
-    rows = _mark_front([_placed_row(run, record, baselines) for run, record in runs])
+    placed = [
+        (ComparisonRow(run.name, str(run.path), "broken", str(record)), None)
+        if isinstance(record, SqueezeError)
+        else (_row(run, record, baselines), setting(record))
+        for run, record in runs
+    ]
+    rows = _mark_front(placed)
     known = [row for row in rows if getattr(row, column) is not None]
     unknown = [row for row in rows if getattr(row, column) is None]
     reverse = column in BEST_IS_MOST
@@ -94,10 +98,7 @@ def compare_runs(runs: Sequence[FoundRun], sort: str | None = None) -> list[Comp
 
 def as_json(rows: Sequence[ComparisonRow]) -> dict[str, object]:
     """Return what `squeeze compare --json` prints."""
-    return {
-        "schema_version": COMPARE_SCHEMA_VERSION,
-        "runs": [asdict(row) for row in rows],
-    }
+    return {"schema_version": COMPARE_SCHEMA_VERSION, "runs": [asdict(row) for row in rows]}
 
 
 def setting(record: RunRecord) -> Setting | None:
@@ -109,13 +110,12 @@ def setting(record: RunRecord) -> Setting | None:
     return Setting(model.weights_digest, data.dataset, size, subset, data.test_images)
 
 
-def baseline_scores(records: Sequence[RunRecord]) -> dict[Setting, list[float]]:
+def baseline_scores(records: Sequence[RunRecord]) -> dict[Setting | None, list[float]]:
     """The test mIoU of the baselines in each setting."""
-    scores: dict[Setting, list[float]] = {}
+    scores: dict[Setting | None, list[float]] = {}
     for record in records:
-        where, test = setting(record), record.metrics.test
-        if record.kind == "baseline" and where is not None and test is not None:
-            scores.setdefault(where, []).append(test.iou)
+        if record.kind == "baseline" and (test := record.metrics.test):
+            scores.setdefault(setting(record), []).append(test.iou)
     return scores
 
 
@@ -129,26 +129,15 @@ def on_front(point: tuple[float, float], points: Iterable[tuple[float, float]]) 
     )
 
 
-def _placed_row(
-    run: RunFolder, record: RunRecord | SqueezeError, baselines: dict[Setting, list[float]]
-) -> tuple[ComparisonRow, Setting | None]:
-    """The row of a run without its mark, and its setting."""
-    if isinstance(record, SqueezeError):
-        return ComparisonRow(run.name, str(run.path), "broken", str(record)), None
-    where = setting(record)
-    scores = baselines.get(where, []) if where and record.kind != "baseline" else []
-    return _row(run, record, mean(scores) if scores else None), where
-
-
-def _row(run: RunFolder, record: RunRecord, reference: float | None) -> ComparisonRow:
+def _row(
+    run: RunFolder, record: RunRecord, baselines: dict[Setting | None, list[float]]
+) -> ComparisonRow:
     model, quantizer = record.model, record.quantizer
     val, test = record.metrics.val, record.metrics.test
     measured = record.measured.test if record.measured else None
-    difference = retention = None
-    if test and reference is not None:
-        difference = test.iou - reference
-        retention = test.iou / reference if reference else None
-    quantizer_name = quantizer.type if quantizer else None
+    scores = baselines.get(setting(record), [])
+    reference = mean(scores) if scores and test and record.kind != "baseline" else None
+    name = "baseline" if record.kind == "baseline" else quantizer.type if quantizer else None
     return ComparisonRow(
         name=run.name,
         path=str(run.path),
@@ -157,7 +146,7 @@ def _row(run: RunFolder, record: RunRecord, reference: float | None) -> Comparis
         kind=record.kind,
         model=model.backbone if model else None,
         random_features=model.random_features if model else None,
-        quantizer="baseline" if record.kind == "baseline" else quantizer_name,
+        quantizer=name,
         nominal_bits_per_vector=quantizer.nominal_bits_per_vector if quantizer else None,
         nominal_compression_ratio=quantizer.nominal_compression_ratio if quantizer else None,
         measured_bits_per_vector=measured.bits_per_vector if measured else None,
@@ -165,8 +154,8 @@ def _row(run: RunFolder, record: RunRecord, reference: float | None) -> Comparis
         measured_compression_ratio=measured.compression_ratio if measured else None,
         val_iou=val.iou if val else None,
         test_iou=test.iou if test else None,
-        difference_to_baseline=difference,
-        retention=retention,
+        difference_to_baseline=test.iou - reference if test and reference is not None else None,
+        retention=test.iou / reference if test and reference else None,
         test_accuracy=test.accuracy if test else None,
         codebook_usage=min(test.codebook_usage) if test and test.codebook_usage else None,
         epochs=record.epochs.done,

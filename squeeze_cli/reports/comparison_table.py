@@ -127,17 +127,17 @@ def _fitting_columns(
 def _least_width(column: Column, rows: Sequence[ComparisonRow]) -> int:
     """Return the characters that a column needs; long texts fold."""
     cells = max((cell_len(column.cell(row)) for row in rows), default=0)
-    if column.text:
-        cells = min(cells, LEAST_TEXT_WIDTH)
-    return max(cells, *(cell_len(line) for line in column.title.split(" ")))
+    heading = max(cell_len(line) for line in column.title.split())
+    return max(heading, min(cells, LEAST_TEXT_WIDTH) if column.text else cells)
 
 
 def _caption(shown: Sequence[Column], left_out: Sequence[Column] = ()) -> str:
-    words: dict[str, list[str]] = {}
+    titles: dict[str, list[str]] = {}
     for column in shown:
-        if column.meaning:
-            words.setdefault(column.meaning, []).append(column.title)
-    caption = "; ".join(f"{', '.join(titles)}: {meaning}" for meaning, titles in words.items())
+        titles.setdefault(column.meaning, []).append(column.title)
+    caption = "; ".join(
+        f"{', '.join(each)}: {meaning}" for meaning, each in titles.items() if meaning
+    )
     if left_out:
         names = ", ".join(column.title for column in left_out)
         return f"{caption}. No room for {names}: widen the terminal, or see --csv."

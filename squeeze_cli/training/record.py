@@ -18,7 +18,6 @@ from squeeze_cli.config.record import (
     QuantizerDescription,
     RunRecord,
     Seconds,
-    SkippedImage,
 )
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.data.splits import SplitSamples
@@ -33,7 +32,7 @@ def start_record(config: ExperimentConfig, name: str) -> RunRecord:
     """The record of a run that has just begun."""
     return RunRecord(
         name=name,
-        kind="baseline" if config.kind == "baseline" else "quantized",
+        kind=config.kind,
         status="running",
         error=None,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -62,7 +61,7 @@ def describe_data(config: ExperimentConfig, splits: SplitSamples) -> DataDescrip
         test_images=len(splits.test),
         skipped_images=len(splits.skipped),
         skipped=[
-            SkippedImage(name=name, reason=reason) for name, reason in splits.skipped[:MOST_SKIPPED]
+            {"name": name, "reason": reason} for name, reason in splits.skipped[:MOST_SKIPPED]
         ],
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from squeeze_cli.errors import UsageError
-from squeeze_cli.reports.comparison import ComparisonRow, compare_runs
+from squeeze_cli.reports.comparison import ComparisonRow, compare_runs, on_front
 from squeeze_cli.reports.comparison_table import COLUMNS, comparison_csv, comparison_markdown
 from squeeze_cli.runs import read_runs
 from tests.conftest import Squeeze
@@ -154,3 +154,16 @@ def test_runs_are_found_at_any_depth_and_once(tmp_path: Path) -> None:
     write(tmp_path / "runs", "b", record(0.4))
     found = read_runs([tmp_path, tmp_path / "runs", tmp_path / "runs" / "b"])
     assert [run.name for run, _ in found] == ["b", "a"]
+
+
+def test_what_is_beaten_in_both_is_not_on_the_front() -> None:
+    points = [(9.0, 0.5), (3.0, 0.5), (16.0, 0.6), (16.5, 0.55), (2.0, 0.3)]
+    marks = [on_front(point, points) for point in points]
+    assert marks == [False, True, True, False, True]
+
+
+def test_equal_points_do_not_beat_each_other_but_one_figure_better_does() -> None:
+    assert on_front((3.0, 0.5), [(3.0, 0.5), (3.0, 0.5)])
+    assert not on_front((3.0, 0.5), [(3.0, 0.5), (3.0, 0.6)])
+    assert on_front((3.0, 0.6), [(3.0, 0.5), (3.0, 0.6)])
+    assert on_front((3.0, 0.6), [])

@@ -5,13 +5,12 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
-import errno
-import functools
 import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -24,7 +23,7 @@ from squeeze_cli import __version__, process_end
 from squeeze_cli.console import print_error
 from squeeze_cli.errors import SqueezeError
 
-# Names and what the list of commands says of them: the first line of each one's help.
+# The commands, and the first line of the help of each.
 COMMANDS = {
     "train": "Train a quantizer and a segmentation head on the features of a frozen backbone.",
     "baseline": "Train a segmentation head on unquantized features: what quantizers are "
@@ -37,55 +36,100 @@ COMMANDS = {
     "decode": "Decode codes to embeddings or masks: no images, no backbone, only the run's folder.",
     "cache": "Show or delete the features kept for later runs; they can always be made again.",
     "clearml-init": "Ask for a ClearML server's address and credentials, test them, and write them.",
-    "doctor": "Check versions, devices, cache, disk, data, weights and ClearML; say what mends what.",
+    "doctor": "Check versions, devices, cache, disk, data, weights and ClearML; say what fixes what.",
 }
-# Busy rounds of a waiting OpenMP thread before it gives its core away (libgomp's GOMP_SPINCOUNT). With
-# libgomp's own 300,000, two trainings at once on two cores take ten times as long as one.
+# Busy rounds of a waiting OpenMP thread before it gives its core away (libgomp's GOMP_SPINCOUNT).
+# With libgomp's own 300,000, two trainings at once on two cores take ten times as long as one.
 OPENMP_SPIN_COUNT = "10000"
 LIST_FLAGS = ("--levels", "--class-weights")
 
 
-class OneLineErrors(TyperGroup):
-    """Typer's group, but a usage error is one plain line, as all other errors are.
+def _without_bool(params: list[Any]) -> list[Any]:
+    """Return the parameters, of which `--help` shows switches without `<bool>`."""
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
 
-    Typer draws a box, and imports most of rich for it: a usage error would take half as long again.
-    """
+
+class SqueezeCommand(TyperCommand):
+    """A command of squeeze."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all options and arguments of the command."""
+        return _without_bool(super().get_params(ctx))
+
+
+class PostponedCommand(SqueezeCommand):
+    """Stands for a command in the list of them; the command itself is imported when it is called."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        """Return the context of the command itself, which then runs it."""
+        assert self.name is not None
+        return load_command(self.name).make_context(info_name, args, parent, **extra)
+
+
+class SqueezeGroup(TyperGroup):
+    """The group of all commands; a usage error is one plain line, as all other errors are."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options of `squeeze` itself, which are off where they are left out."""
+        params = _without_bool(super().get_params(ctx))
+        for param in params:
+            param.default = param.default or False
+        return params
 
     def main(
         self,
         args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
+        *others: Any,
         standalone_mode: bool = True,
-        windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
         """Run a command line; standalone, end the process with its exit code."""
-        arguments = (args, prog_name, complete_var, False, windows_expand_args)
+        given = join_list_values(list(sys.argv[1:] if args is None else args))
         if not standalone_mode:
-            return super().main(*arguments, **extra)
+            return super().main(given, *others, standalone_mode=False, **extra)
         try:
-            code = super().main(*arguments, **extra)
-        except typer.Abort:
-            print_error("nothing was done.")
-            sys.exit(1)
+            code = super().main(given, *others, standalone_mode=False, **extra)
         except TyperException as error:
-            message = error.format_message()
-            if message:  # none where the help is shown in its place
+            code = error.exit_code
+            if message := error.format_message():  # none where the help is shown in its place
                 print_error(_with_hint(message, getattr(error, "ctx", None)))
-            sys.exit(error.exit_code)
+        except (SqueezeError, OSError) as error:
+            code = getattr(error, "exit_code", 1)
+            if "--verbose" in given:
+                traceback.print_exc()
+            print_error(_one_line(error))
+        except typer.Abort:
+            code = 1
+            print_error("nothing was done.")
+        if code == 130:  # Typer's for an interrupt
+            trains = {"train", "baseline"} & set(given[:1])
+            print_error("interrupted" + ("; --resume continues." if trains else "."))
         sys.exit(code or 0)
 
 
 def _with_hint(message: str, context: typer.Context | None) -> str:
-    # Values are checked by pydantic, which puts its own words first.
+    # Typer checks values with pydantic, which puts its own words first.
     line = " ".join(message.split()).rstrip(".").replace("Value error, ", "")
     return line if context is None else f"{line} (see `{context.command_path} --help`)"
 
 
+def _one_line(error: SqueezeError | OSError) -> str:
+    """Return what went wrong; for a full disk or a folder that cannot be written, also where."""
+    if isinstance(error, SqueezeError):
+        return str(error)
+    places = [str(place) for place in (error.filename2, error.filename) if place]
+    what = " ".join((error.strerror or str(error)).split())
+    return f"{places[0]}: {what}." if places else f"{what} (--verbose tells where)."
+
+
 app = typer.Typer(
     name="squeeze",
-    cls=OneLineErrors,
+    cls=SqueezeGroup,
     help="Compress the dense features of frozen vision backbones to a handful of bytes that "
     "still segment well.",
     no_args_is_help=True,
@@ -116,19 +160,8 @@ def _squeeze(
     del version
 
 
-class PostponedCommand(TyperCommand):
-    """Stands for a command in the list of them; the command itself is imported when it is called."""
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
-    ) -> Any:
-        """The context of the command itself, which then runs it."""
-        assert self.name is not None
-        return load_command(self.name).make_context(info_name, args, parent, **extra)
-
-
 def load_command(name: str) -> TyperCommand:
-    """The command of this name, from its module in `squeeze_cli.commands`."""
+    """Return the command of this name, from its module in `squeeze_cli.commands`."""
     from squeeze_cli.options import normalize_token
 
     module = command_module(name)
@@ -138,53 +171,18 @@ def load_command(name: str) -> TyperCommand:
     )
     single.command(
         name,
+        cls=SqueezeCommand,
         epilog=f"[bold]Examples[/bold]\n\n{examples}",
         context_settings={"token_normalize_func": normalize_token},
-    )(_with_exit_codes(getattr(module, module.__name__.rpartition(".")[2])))
+    )(getattr(module, name.replace("-", "_")))
     command = get_command(single)
     assert isinstance(command, TyperCommand)
     return command
 
 
 def command_module(name: str) -> ModuleType:
-    """The module of a command."""
+    """Import the module of a command."""
     return importlib.import_module(f"squeeze_cli.commands.{name.replace('-', '_')}")
-
-
-def _with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(function)
-    def command(*args: Any, **kwargs: Any) -> None:
-        try:
-            function(*args, **kwargs)
-        except SqueezeError as error:
-            if kwargs.get("verbose"):
-                import traceback
-
-                traceback.print_exc()
-            print_error(str(error))
-            raise typer.Exit(error.exit_code) from None
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # `squeeze compare | head`: typer ends it in silence
-                raise
-            _say_where(error, bool(kwargs.get("verbose")))
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            trains = function.__name__ in ("train", "baseline")
-            print_error("interrupted" + ("; --resume goes on." if trains else "."))
-            raise typer.Exit(130) from None
-
-    return command
-
-
-def _say_where(error: OSError, verbose: bool) -> None:
-    """A disk that is full, a folder that cannot be written: what, and where."""
-    if verbose:
-        import traceback
-
-        traceback.print_exc()
-    places = [str(place) for place in (error.filename2, error.filename) if place]
-    what = " ".join((error.strerror or str(error)).split())
-    print_error(f"{places[0]}: {what}." if places else f"{what} (--verbose tells where).")
 
 
 for _name, _summary in COMMANDS.items():
@@ -192,16 +190,11 @@ for _name, _summary in COMMANDS.items():
 
 
 def join_list_values(arguments: list[str]) -> list[str]:
-    """`--levels 8 5 5 5`, as argparse took it, becomes `--levels 8,5,5,5`."""
+    """Return `--levels 8 5 5 5`, as older command lines have it, as `--levels 8,5,5,5`."""
     joined: list[str] = []
     for argument in arguments:
-        number = re.fullmatch(r"\d+(\.\d*)?", argument)
-        open_list = (
-            len(joined) >= 2
-            and joined[-2].replace("_", "-") in LIST_FLAGS
-            and re.fullmatch(r"[\d.,]+", joined[-1])
-        )
-        if number and open_list:
+        in_list = len(joined) >= 2 and joined[-2].replace("_", "-") in LIST_FLAGS
+        if in_list and re.fullmatch(r"\d+(\.\d*)?", argument):
             joined[-1] += f",{argument}"
         else:
             joined.append(argument)
@@ -213,7 +206,7 @@ def main() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is imported
         os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPIN_COUNT)
     try:
-        app(args=join_list_values(sys.argv[1:]))
+        app()
     except SystemExit as end:
         process_end.end_process(end.code)
         raise

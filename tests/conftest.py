@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
-from squeeze_cli.cli import app, join_list_values
+from squeeze_cli.cli import app
 from tests.pets import TINY_NAMES, write_layout
 
 if TYPE_CHECKING:
@@ -63,9 +63,7 @@ def squeeze(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Squeeze:
         *arguments: str, code: int | None = 0, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         monkeypatch.chdir(tmp_path)
-        result = CliRunner().invoke(
-            app, join_list_values(list(arguments)), env={"COLUMNS": "80", **(env or {})}
-        )
+        result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "80", **(env or {})})
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return _checked(code, arguments, result.exit_code, result.stdout, result.stderr)

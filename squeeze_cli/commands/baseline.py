@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from squeeze_cli.commands.running import run_command
-from squeeze_cli.options import BASELINE_FLAGS, takes
+from squeeze_cli.options import RunOptions, experiment_options
 
 EXAMPLES = (
-    "squeeze baseline --model efficientnet-lite0 --dataset synthetic --epochs 5",
+    "squeeze baseline --config quickstart-baseline",
     "squeeze baseline --model efficientnet-lite0 --data-dir data --epochs 30",
 )
 
 
-@takes(BASELINE_FLAGS)
-def baseline(**flags: Any) -> None:
+@experiment_options("model", "training", "data", "logger", "")
+def baseline(values: Mapping[str, Any], options: RunOptions) -> None:
     """Train a segmentation head on unquantized features: what quantizers are measured against."""
-    run_command("baseline", flags)
+    from squeeze_cli.commands.running import run_experiment
+
+    run_experiment("baseline", values, options)

@@ -1,4 +1,4 @@
-"""What `train` and `baseline` share: from flags to a run and its closing table."""
+"""What `train` and `baseline` share: from options to a run and its closing table."""
 
 from __future__ import annotations
 
@@ -14,51 +14,40 @@ from squeeze_cli.config.schema import ExperimentConfig, Kind
 from squeeze_cli.config.yaml_files import load_experiment, to_mapping, to_yaml
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
-from squeeze_cli.options import TRAIN_FLAGS
+from squeeze_cli.options import RunOptions
 from squeeze_cli.runs import RunFolder, create_run, find_resumable
 
 
-def run_command(kind: Kind, flags: Mapping[str, Any]) -> None:
-    """Resolve the flags; then train, or with `--dry-run` say what would happen."""
-    reporter = make_reporter(flags)
-    values = {
-        flag.target: flags[flag.parameter]
-        for flag in TRAIN_FLAGS
-        if ("." in flag.target or flag.target in ("name", "output_dir"))
-        and flags.get(flag.parameter) is not None
-    }
-    if flags.get("resume"):
-        run = find_resumable(Path(flags.get("output_dir") or "runs"), flags.get("name"))
-        config = load_experiment(run.config_file, None)
-        for name in ("config", "experiment", "overwrite"):
-            if flags.get(name):
-                raise UsageError(
-                    f"--{name} means nothing with --resume: the run has its own configuration."
-                )
-        check_resumed(config, values)
-        if config.kind != kind:
-            raise UsageError(f"{run.path} is a {config.kind} run: resume it by its own command.")
+def run_experiment(kind: Kind, values: Mapping[str, Any], options: RunOptions) -> None:
+    """Train an experiment, or with `--dry-run` print what would happen.
+
+    Args:
+        kind: Which command this is.
+        values: What the command line sets of the configuration, by `section.field`.
+        options: All other options.
+    """
+    reporter = make_reporter(options.quiet, options.verbose, options.no_progress)
+    run = None
+    if options.resume:
+        run, config = _find_stopped(kind, values, options)
     else:
-        if flags.get("remote_queue"):  # an agent's task is a ClearML task
-            values["logger.use_clearml"] = True
-        source = flags.get("config")
-        config = resolve_config(kind, values, source and str(source), flags.get("experiment"))
-        run = None
-    if flags.get("dry_run"):
-        _print_plan(config, run, bool(flags.get("json")))
+        if options.remote_queue:  # an agent's task is a ClearML task
+            values = {**values, "logger.use_clearml": True}
+        config = resolve_config(kind, values, options.config, options.experiment)
+    if options.dry_run:
+        _print_plan(config, run, options.json)
         return
-    if flags.get("remote_queue"):
-        _send_away(config, flags, reporter)
+    if options.remote_queue:
+        _send_away(config, options, reporter)
         return
-    resume = run is not None
-    run = run or create_run(config, overwrite=bool(flags.get("overwrite")))
-    reporter.say(f"{'Resuming' if resume else 'Training'} {run.path}")
+    run = run or create_run(config, overwrite=options.overwrite)
+    reporter.say(f"{'Resuming' if options.resume else 'Training'} {run.path}")
 
     with run.locked():
         from squeeze_cli.training.fit import fit_experiment
 
-        record = fit_experiment(config, run, reporter, resume=resume)
-    if flags.get("json"):
+        record = fit_experiment(config, run, reporter, resume=options.resume)
+    if options.json:
         print_json(record.model_dump(exclude_unset=True))
         return
     from squeeze_cli.reports.tables import result_table
@@ -69,16 +58,33 @@ def run_command(kind: Kind, flags: Mapping[str, Any]) -> None:
     )
 
 
-def _send_away(config: ExperimentConfig, flags: Mapping[str, Any], reporter: Reporter) -> None:
-    """Let a ClearML agent run this very command; on the agent it runs as if without the flag."""
-    if flags.get("resume"):
-        raise UsageError("--resume works on a folder here: it means nothing with --remote-queue.")
+def _find_stopped(
+    kind: Kind, values: Mapping[str, Any], options: RunOptions
+) -> tuple[RunFolder, ExperimentConfig]:
+    """Return the run to resume and its own configuration, which no option may contradict."""
+    for name in ("config", "experiment", "overwrite", "remote_queue"):
+        if getattr(options, name):
+            raise UsageError(
+                f"--{name.replace('_', '-')} means nothing with --resume, which continues a run "
+                "of this machine with its own configuration: leave it out."
+            )
+    run = find_resumable(Path(values.get("output_dir", "runs")), values.get("name"))
+    config = load_experiment(run.config_file, None)
+    check_resumed(config, values)
+    if config.kind != kind:
+        raise UsageError(f"{run.path} is a {config.kind} run: resume it by its own command.")
+    return run, config
+
+
+def _send_away(config: ExperimentConfig, options: RunOptions, reporter: Reporter) -> None:
+    """Let a ClearML agent run this very command; the agent runs it as if without the option."""
     if config.logger.clearml_offline:
         raise UsageError("--remote-queue needs a server: leave --clearml-offline out.")
     from squeeze_cli.trackers.remote import send_to_queue
 
-    sent = send_to_queue(config, flags["remote_queue"], sys.argv[1:], reporter)
-    if flags.get("json"):
+    assert options.remote_queue is not None
+    sent = send_to_queue(config, options.remote_queue, sys.argv[1:], reporter)
+    if options.json:
         print_json(sent)
     else:
         reporter.show(f"Sent to {sent['queue']}: {sent['page']}")
@@ -89,11 +95,10 @@ def _print_plan(config: ExperimentConfig, run: RunFolder | None, as_json: bool) 
         print_json(to_mapping(config))
         return
     sys.stdout.write(to_yaml(config))
-    what = (
-        f"resume {run.path}"
-        if run
-        else "train " + ("a baseline" if config.kind == "baseline" else config.quantizer.type)
-    )
+    if run is not None:
+        what = f"resume {run.path}"
+    else:
+        what = f"train {'a baseline' if config.kind == 'baseline' else config.quantizer.type}"
     data = "synthetic images" if config.data.dataset == "synthetic" else config.data.data_dir
     sys.stdout.write(
         f"# Would {what} on {config.model.backbone} features of {data} for "

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from squeeze_cli.commands.running import run_command
-from squeeze_cli.options import TRAIN_FLAGS, takes
+from squeeze_cli.options import RunOptions, experiment_options
 
 EXAMPLES = (
-    "squeeze train --model efficientnet-lite0 --dataset synthetic --epochs 5",
+    "squeeze train --config quickstart",
     "squeeze train --quantizer lfq --model efficientnet-lite0 --data-dir data",
-    "squeeze train --config examples.yaml --experiment quickstart",
+    "squeeze train --config examples.yaml --experiment rvq --epochs 5",
 )
 
 
-@takes(TRAIN_FLAGS)
-def train(**flags: Any) -> None:
+@experiment_options("quantizer", "model", "training", "data", "logger", "")
+def train(values: Mapping[str, Any], options: RunOptions) -> None:
     """Train a quantizer and a segmentation head on the features of a frozen backbone.
 
-    The best epoch is tested on the official test split. Everything lands in runs/NAME/.
+    The best epoch is tested on the official test split. Everything is written to runs/NAME/.
     """
-    run_command("quantized", flags)
+    from squeeze_cli.commands.running import run_experiment
+
+    run_experiment("quantized", values, options)

@@ -6,8 +6,6 @@ None stands for "decided by another choice" (the number of classes by the backbo
 size by the quantizer); `config.resolve` fills it in, so a run's `config.yaml` holds no such None.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AliasChoices, Field
@@ -67,9 +65,10 @@ class QuantizerConfig(Section):
     vq_loss_weight: Real = Field(
         0.1, ge=0, description="Weight of the quantizer's loss in the total (vq, rvq, lfq)."
     )
-    initialize_codebook: Switch = Field(
-        True, description="Initialize codebooks (vq, rvq) by k-means on training features."
-    )
+    initialize_codebook: Annotated[
+        Switch,
+        Flag(("--initialize-codebook/--random-codebook", "/--no-initialize-codebook")),
+    ] = Field(True, description="Initialize codebooks (vq, rvq) by k-means on training features.")
     encoder_lr_factor: Annotated[Real | None, Flag(default="1; 0.3 for vq")] = Field(
         None,
         ge=0,
@@ -92,9 +91,10 @@ class ModelConfig(Section):
     freeze_backbone: Annotated[Switch, NO_FLAG] = Field(
         True, description="Always true: squeeze works on frozen features; see unfreeze_last_layer."
     )
-    unfreeze_last_layer: Switch = Field(
-        False, description="Train the last layer of the backbone too."
-    )
+    unfreeze_last_layer: Annotated[
+        Switch,
+        Flag(("--unfreeze-last-layer/--freeze-last-layer", "/--no-unfreeze-last-layer")),
+    ] = Field(False, description="Train the last layer of the backbone too.")
     weights: Annotated[str, Flag(metavar="W")] = Field(
         "default",
         description="default (the published weights), none (random, for tests) or a file.",

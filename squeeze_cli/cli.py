@@ -84,16 +84,19 @@ class SqueezeGroup(TyperGroup):
     def main(
         self,
         args: Sequence[str] | None = None,
-        *others: Any,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
         standalone_mode: bool = True,
+        *others: Any,
         **extra: Any,
     ) -> Any:
         """Run a command line; standalone, end the process with its exit code."""
         given = join_list_values(list(sys.argv[1:] if args is None else args))
+        arguments = (given, prog_name, complete_var, False, *others)
         if not standalone_mode:
-            return super().main(given, *others, standalone_mode=False, **extra)
+            return super().main(*arguments, **extra)
         try:
-            code = super().main(given, *others, standalone_mode=False, **extra)
+            code = super().main(*arguments, **extra)
         except TyperException as error:
             code = error.exit_code
             if message := error.format_message():  # none where the help is shown in its place
@@ -206,7 +209,7 @@ def main() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is imported
         os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPIN_COUNT)
     try:
-        app()
+        app(args=sys.argv[1:])
     except SystemExit as end:
         process_end.end_process(end.code)
         raise

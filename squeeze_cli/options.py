@@ -16,14 +16,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 import typer
 from pydantic.fields import FieldInfo
 
-from squeeze_cli.config.fields import Section, flag_of, option_type
-from squeeze_cli.config.schema import (
-    DataConfig,
-    DeviceName,
-    ExperimentConfig,
-    LoggerConfig,
-    TrainingConfig,
-)
+from squeeze_cli.config.fields import flag_of, option_type
+from squeeze_cli.config.schema import DeviceName, ExperimentConfig
 
 PANELS = {
     "quantizer": "Quantizer", "model": "Model", "training": "Training", "data": "Data",
@@ -40,45 +34,55 @@ def _option(*names: str, panel: str, metavar: str | None = None, text: str) -> A
     )
 
 
-def field_help(name: str, field: FieldInfo, default: str | None = None) -> str:
+def field_of(key: str) -> tuple[str, str, FieldInfo]:
+    """Return section, name and definition of the field `section.field` of an experiment."""
+    section, _, name = key.rpartition(".")
+    whole = ExperimentConfig.model_fields
+    known = option_type(whole[section]).model_fields if section else whole
+    return section, name, known[name]
+
+
+def field_help(key: str, default: str | None = None) -> str:
     """Return the help of a field's option: its description and its default.
 
     Args:
-        name: The field's name.
-        field: The field.
+        key: The field, as `section.field`.
         default: Words for the default where it is not the field's own.
     """
-    value = field.default
-    own = ",".join(map(str, value)) if isinstance(value, tuple) else value
+    _, name, field = field_of(key)
+    own = field.default
     if isinstance(own, bool):
         own = "on" if own else None
+    elif isinstance(own, tuple):
+        own = ",".join(map(str, own))
     words = default or flag_of(name, field).default or own
     return f"{field.description}{f' [default: {words}]' if words else ''}"
 
 
-def _field_option(section: type[Section], name: str, panel: str, default: str | None = None) -> Any:
-    field = section.model_fields[name]
+def field_option(key: str, default: str | None = None) -> Any:
+    """Return Typer's option for the field `section.field`; `default` as in `field_help`."""
+    section, name, field = field_of(key)
     flag = flag_of(name, field)
     metavar = None if field.annotation is bool else flag.metavar
-    text = field_help(name, field, default)
-    return _option((flag.spellings or ())[0], panel=panel, metavar=metavar, text=text)
+    spelling = (flag.spellings or ())[0]
+    return _option(spelling, panel=PANELS[section], metavar=metavar, text=field_help(key, default))
 
 
 # Options of several commands. Where a parameter is None, the run's own configuration decides.
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)]
-DataDir = Annotated[str | None, _field_option(DataConfig, "data_dir", "Data", _OF_THE_RUN)]
-NumWorkers = Annotated[int | None, _field_option(DataConfig, "num_workers", "Data", _OF_THE_RUN)]
-CacheDir = Annotated[str | None, _field_option(DataConfig, "cache_dir", "Data", _OF_THE_RUN)]
-UseCache = Annotated[bool | None, _field_option(DataConfig, "use_cache", "Data", _OF_THE_RUN)]
-BatchSize = Annotated[int | None, _field_option(TrainingConfig, "batch_size", "Data", _OF_THE_RUN)]
+DataDir = Annotated[str | None, field_option("data.data_dir", _OF_THE_RUN)]
+NumWorkers = Annotated[int | None, field_option("data.num_workers", _OF_THE_RUN)]
+CacheDir = Annotated[str | None, field_option("data.cache_dir", _OF_THE_RUN)]
+UseCache = Annotated[bool | None, field_option("data.use_cache", _OF_THE_RUN)]
+BatchSize = Annotated[int | None, field_option("training.batch_size", _OF_THE_RUN)]
 Device = Annotated[
     DeviceName | None,
     _option(
-        "--device", panel="Data", metavar="NAME",
+        "--device", panel="Training", metavar="NAME",
         text="Where to compute: auto, cpu, cuda or mps. [default: that of the run]",
     ),
 ]  # fmt: skip
-Credentials = Annotated[str | None, _field_option(LoggerConfig, "credentials_file", "Tracking")]
+Credentials = Annotated[str | None, field_option("logger.credentials_file")]
 Json = Annotated[bool, _option("--json", panel=_OUTPUT, text="Print the result as JSON on stdout.")]
 Quiet = Annotated[bool, _option("--quiet", panel=_OUTPUT, text="Print only warnings and errors.")]
 Verbose = Annotated[
@@ -122,7 +126,7 @@ class RunOptions:
     no_progress: NoProgress = False
 
 
-def experiment_fields(*sections: str) -> Iterator[tuple[str, FieldInfo]]:
+def experiment_keys(*sections: str) -> Iterator[str]:
     """Iterate over the fields of these sections that have an option, as `section.field`.
 
     The section "" stands for the fields of the experiment itself.
@@ -132,16 +136,21 @@ def experiment_fields(*sections: str) -> Iterator[tuple[str, FieldInfo]]:
         known = option_type(whole[section]).model_fields if section else whole
         for name, field in known.items():
             if name not in PANELS and flag_of(name, field).spellings:
-                yield (f"{section}.{name}" if section else name), field
+                yield f"{section}.{name}" if section else name
+
+
+def _older_spellings() -> Iterator[tuple[str, str]]:
+    for key in experiment_keys(*PANELS):
+        _, name, field = field_of(key)
+        preferred, *others = flag_of(name, field).spellings or ()
+        for spelling in others:
+            yield from zip(spelling.split("/"), preferred.split("/"), strict=False)
 
 
 ALIASES = {
-    alias.removeprefix("--"): name.removeprefix("--")
-    for key, field in experiment_fields(*PANELS)
-    for first, *older in [flag_of(key.rpartition(".")[2], field).spellings or ()]
-    for spelling in older
-    for alias, name in zip(spelling.split("/"), first.split("/"), strict=False)
-    if alias
+    older.removeprefix("--"): newer.removeprefix("--")
+    for older, newer in _older_spellings()
+    if older
 }
 
 
@@ -151,9 +160,10 @@ def normalize_token(token: str) -> str:
     return ALIASES.get(name, name)
 
 
-def experiment_options(
-    *sections: str,
-) -> Callable[[Callable[[Mapping[str, Any], RunOptions], None]], Callable[..., None]]:
+ExperimentCommand = Callable[[Mapping[str, Any], RunOptions], None]
+
+
+def experiment_options(*sections: str) -> Callable[[ExperimentCommand], Callable[..., None]]:
     """Give a command the options of an experiment.
 
     The command's function receives the values that are given, by `section.field`, and the
@@ -163,25 +173,18 @@ def experiment_options(
         sections: The sections of the configuration whose fields become options, in the order of
             the help; "" for the fields of the experiment itself.
     """
+    own = get_type_hints(RunOptions, include_extras=True)
+    keys = {key.replace(".", "__"): key for key in experiment_keys(*sections)}
+    parameters = [_parameter(name, _annotation(key), None) for name, key in keys.items()]
+    parameters += [
+        _parameter(each.name, own[each.name], each.default) for each in fields(RunOptions)
+    ]
 
-    def decorate(function: Callable[[Mapping[str, Any], RunOptions], None]) -> Callable[..., None]:
-        hints = get_type_hints(RunOptions, include_extras=True)
-        keys = {key.replace(".", "__"): (key, field) for key, field in experiment_fields(*sections)}
-        parameters = [_parameter(name, *keys[name]) for name in keys] + [
-            inspect.Parameter(
-                each.name, inspect.Parameter.KEYWORD_ONLY,
-                default=each.default, annotation=hints[each.name],
-            )
-            for each in fields(RunOptions)
-        ]  # fmt: skip
-
+    def decorate(function: ExperimentCommand) -> Callable[..., None]:
         @functools.wraps(function)
         def command(**given: Any) -> None:
-            own = {name: given.pop(name) for name in hints}
-            values = {
-                keys[name][0]: value for name, value in given.items() if value not in (None, [])
-            }
-            function(values, RunOptions(**own))
+            values = {keys[name]: given[name] for name in keys if given[name] not in (None, [])}
+            function(values, RunOptions(**{name: given[name] for name in own}))
 
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -190,14 +193,14 @@ def experiment_options(
     return decorate
 
 
-def _parameter(parameter: str, key: str, field: FieldInfo) -> inspect.Parameter:
-    section, _, name = key.rpartition(".")
-    flag = flag_of(name, field)
-    kind = Literal[flag.choices] if flag.choices else option_type(field)
-    whole = ExperimentConfig.model_fields
-    model = option_type(whole[section]) if section else ExperimentConfig
-    option = _field_option(model, name, PANELS[section])
+def _annotation(key: str) -> Any:
+    _, name, field = field_of(key)
+    choices = flag_of(name, field).choices
+    kind = Literal[choices] if choices else option_type(field)
+    return Annotated[kind | None, field_option(key)]
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(
-        parameter, inspect.Parameter.KEYWORD_ONLY,
-        default=None, annotation=Annotated[kind | None, option],
-    )  # fmt: skip
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )

@@ -1,4 +1,4 @@
-"""`squeeze cache`: what the feature store holds, and how to be rid of it."""
+"""`squeeze cache`: what the feature store holds, and its removal."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from squeeze_cli.commands.output import make_reporter, print_json
 from squeeze_cli.errors import UsageError
-from squeeze_cli.options import DATA_FLAGS, OUTPUT_FLAGS, takes
+from squeeze_cli.options import Json, Quiet, Verbose, field_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,13 +25,8 @@ EXAMPLES = (
     "squeeze cache clear",
     "squeeze cache clear 3f2a --yes",
 )
-_FLAGS = (
-    *(f for f in DATA_FLAGS if f.target == "data.cache_dir"),
-    *(f for f in OUTPUT_FLAGS if f.target != "no_progress"),
-)
 
 
-@takes(_FLAGS)
 def cache(
     action: Annotated[
         Literal["ls", "clear"],
@@ -42,17 +37,20 @@ def cache(
         typer.Argument(help="Only the features with this key, or its beginning."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
-    **flags: Any,
+    cache_dir: Annotated[Path | None, field_option("data.cache_dir")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Show or delete the features kept for later runs; they can always be made again."""
-    reporter = make_reporter(flags)
+    reporter = make_reporter(quiet, verbose)
     if yes and action == "ls":
         raise UsageError("--yes means nothing with ls: leave it out.")
     from squeeze_cli.features.inventory import choose_spaces, remove_space
     from squeeze_cli.features.store import default_cache_dir
     from squeeze_cli.reports.tables import amount
 
-    cache_dir = Path(flags.get("data__cache_dir") or default_cache_dir())
+    cache_dir = cache_dir or default_cache_dir()
     spaces = choose_spaces(cache_dir, key)
     if spaces and action == "clear":
         total = amount(sum(space.bytes for space in spaces))
@@ -60,7 +58,7 @@ def cache(
         for space in spaces:
             remove_space(cache_dir, space)
         reporter.say(f"Deleted {total} of features in {cache_dir}")
-    if flags.get("json"):
+    if json:
         print_json(
             [asdict(s) | {"last_used": s.last_used.isoformat("T", "seconds")} for s in spaces]
         )

@@ -52,7 +52,7 @@ def decode(
     no_progress: NoProgress = False,
 ) -> None:
     """Decode codes to embeddings or masks: no images, no backbone, only the run's folder."""
-    reporter = make_reporter({"quiet": quiet, "verbose": verbose, "no_progress": no_progress})
+    reporter = make_reporter(quiet, verbose, no_progress)
     from squeeze_cli.inference.decode import decode_codes
 
     result = decode_codes(file, content, out, reporter, run=run, overwrite=overwrite, device=device)

@@ -45,7 +45,7 @@ def evaluate(
     no_progress: NoProgress = False,
 ) -> None:
     """Measure a finished run: mean IoU, accuracy and codebook usage."""
-    reporter = make_reporter({"quiet": quiet, "verbose": verbose, "no_progress": no_progress})
+    reporter = make_reporter(quiet, verbose, no_progress)
     from squeeze_cli.inference.evaluate import evaluate_run
     from squeeze_cli.inference.trained_run import TrainedRun
 

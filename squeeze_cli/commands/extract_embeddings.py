@@ -79,7 +79,7 @@ def extract_embeddings(
 
     A stopped extraction continues where it was when the same command is given again.
     """
-    reporter = make_reporter({"quiet": quiet, "verbose": verbose, "no_progress": no_progress})
+    reporter = make_reporter(quiet, verbose, no_progress)
     from squeeze_cli.api import extract
 
     result = extract(

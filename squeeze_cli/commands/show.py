@@ -83,7 +83,7 @@ def show(
 
     Images are spread evenly over the split unless --best, --worst or --random is given.
     """
-    reporter = make_reporter({"quiet": quiet, "verbose": verbose, "no_progress": no_progress})
+    reporter = make_reporter(quiet, verbose, no_progress)
     given: tuple[tuple[How, bool], ...] = (("best", best), ("worst", worst), ("random", random))
     chosen = [how for how, on in given if on]
     if len(chosen) > 1:

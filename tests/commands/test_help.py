@@ -9,7 +9,8 @@ import pytest
 from typer.main import get_command
 
 from squeeze_cli.cli import COMMANDS, app, command_module, load_command
-from squeeze_cli.options import TRAIN_FLAGS
+from squeeze_cli.config.fields import flag_of
+from squeeze_cli.options import PANELS, experiment_keys, field_help, field_of
 from tests.conftest import ROOT, Squeeze
 
 
@@ -56,11 +57,26 @@ def test_examples_are_understood(example: str) -> None:
     command.make_context(name, list(arguments), parent=parent)
 
 
-def test_every_flag_of_training_is_in_the_help_with_its_default(squeeze: Squeeze) -> None:
+def test_every_field_of_the_schema_is_in_the_help_with_its_default(squeeze: Squeeze) -> None:
+    keys = list(experiment_keys(*PANELS))
+    assert len(keys) >= 47
     text = " ".join(squeeze("train", "--help", env={"COLUMNS": "300"}).stdout.split())
-    for flag in TRAIN_FLAGS:
-        assert flag.spellings[0] in text
-        assert flag.text in text
+    for key in keys:
+        _, name, field = field_of(key)
+        for spelling in (flag_of(name, field).spellings or ())[0].split("/"):
+            assert f"{spelling} " in text
+        assert field_help(key) in text
+        default = field.default
+        if isinstance(default, (int, float, str)) and not isinstance(default, bool):
+            assert field_help(key).endswith(f"[default: {default}]")
+    assert "--seed N Seed for all random numbers. [default: 42]" in text
+
+
+@pytest.mark.parametrize("arguments", [(), *((name,) for name in COMMANDS)], ids=" ".join)
+def test_help_names_no_types_of_python_for_switches(
+    squeeze: Squeeze, arguments: tuple[str, ...]
+) -> None:
+    assert "bool" not in squeeze(*arguments, "--help").stdout
 
 
 def test_no_arguments_show_the_help_and_count_as_wrong_usage(squeeze: Squeeze) -> None:

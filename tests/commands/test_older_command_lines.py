@@ -63,6 +63,20 @@ def test_older_spellings_set_the_same_fields(squeeze: Squeeze) -> None:
     assert config["name"] == "it"
 
 
+def test_switches_keep_their_older_opposites(squeeze: Squeeze) -> None:
+    older = (
+        "--no_initialize_codebook --no-unfreeze-last-layer --no-clearml --no_cache --no-tensorboard"
+    )
+    newer = "--random-codebook --freeze-last-layer --no-clearml --no-cache --no-tensorboard"
+    config = resolved(squeeze, "train", *older.split())
+    assert config == resolved(squeeze, "train", *newer.split())
+    assert not config["quantizer"]["initialize_codebook"]
+    assert not config["data"]["use_cache"]
+    assert not config["logger"]["use_tensorboard"]
+    assert resolved(squeeze, "train", "--initialize_codebook")["quantizer"]["initialize_codebook"]
+    assert resolved(squeeze, "train", "--unfreeze_last_layer")["model"]["unfreeze_last_layer"]
+
+
 @pytest.mark.parametrize("levels", ["--levels 8 6 5", "--levels 8,6,5", "--levels=8,6,5"])
 def test_lists_with_blanks_or_commas(squeeze: Squeeze, levels: str) -> None:
     arguments = ("train", "--quantizer_type", "fsq", *levels.split(), "--epochs", "2")

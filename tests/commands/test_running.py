@@ -67,6 +67,17 @@ def test_dry_run_prints_a_configuration_that_runs_and_does_nothing(
     assert yaml.safe_load(again.stdout) == config
 
 
+def test_of_a_switch_and_its_opposite_the_last_counts(squeeze: Squeeze) -> None:
+    def adapter(*switches: str) -> bool:
+        config = json.loads(squeeze("train", *switches, "--dry-run", "--json").stdout)
+        return bool(config["model"]["add_adapter"])
+
+    assert not adapter()
+    assert adapter("--add-adapter")
+    assert adapter("--no-add-adapter", "--add_adapter")
+    assert not adapter("--add-adapter", "--no-add-adapter")
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
@@ -77,9 +88,12 @@ def test_dry_run_prints_a_configuration_that_runs_and_does_nothing(
         (("train", "--quantizer", "vqq"), "'--quantizer': 'vqq' is not one of 'vq'"),
         (("train", "--rounds", "3"), "--rounds (see `squeeze train --help`)"),
         (("trani",), "Did you mean 'train'? (see `squeeze --help`)"),
-        (("train", "--resume", "--overwrite", "--name", "x"), "There is no run"),
         (("train", "--quiet", "--verbose"), "contradict"),
-        (("train", "--add-adapter", "--no-add-adapter"), "contradict"),
+        (("train", "--epochs", "0"), "--epochs must be 1 or more (such as 10), not 0."),
+        (("train", "--devices", "none"), "--devices must be 1 or more, or auto"),
+        (("train", "--config", "quickstrat"), "did you mean quickstart?"),
+        (("train", "--resume", "--config", "quickstart"), "--config means nothing with --resume"),
+        (("train", "--resume", "--overwrite"), "--overwrite means nothing with --resume"),
         (("train", "--resume", "--name", "nothing"), "There is no run"),
         (
             ("train", "--image-size", "100", "--dataset", "synthetic", "--weights", "none"),
@@ -91,7 +105,7 @@ def test_dry_run_prints_a_configuration_that_runs_and_does_nothing(
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
 )
-def test_mistakes_are_one_line_that_names_the_mend(
+def test_mistakes_are_one_line_that_names_the_fix(
     squeeze: Squeeze, arguments: tuple[str, ...], part: str
 ) -> None:
     done = squeeze(*arguments, code=1 if arguments[0] in ("compare", "evaluate") else 2)

@@ -89,14 +89,12 @@ def split_features(
     """Features `[n, C, h, w]` of `train` and `test`, and the names of the test images."""
     splits = run.splits(reporter)
     samples = {"train": splits.train, "test": splits.test}
-    sources = run.sources(samples, reporter)
+    data = run.data(samples, reporter)
     network = run.module.network
     features = {
-        split: torch.cat(
-            [network.features(run.module.states(inputs)) for inputs, _, _ in sources.loader(split, 64)]
-        )
+        split: torch.cat([network.features(states) for states, _, _ in data.batches(split, 64)])
         for split in samples
-    }  # fmt: skip
+    }
     return features, [sample.name for sample in splits.test]
 
 

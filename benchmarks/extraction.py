@@ -28,13 +28,13 @@ from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.console import Reporter
+from squeeze_cli.data.datamodule import ImageDataset, choose_workers
 from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
-from squeeze_cli.features.extraction import PixelDataset, for_inference, trunk_autocast
+from squeeze_cli.features.extraction import Trunk
 from squeeze_cli.features.prepare import prepare_states
 from squeeze_cli.features.store import FeatureStore, StoreKey
-from squeeze_cli.training.devices import choose_workers
 
 CPU = torch.device("cpu")
 SIZE_PX = 224
@@ -54,7 +54,7 @@ def bare_rate(
     """Images a second of the backbone alone."""
     batch = torch.randn(batch_size, 3, SIZE_PX, SIZE_PX).to(memory_format=memory_format)
     steps = max(1, images // batch_size)
-    with trunk_autocast(CPU, precision):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
         backbone.extract_features(batch)
         start = time.perf_counter()
         for _ in range(steps):
@@ -63,16 +63,13 @@ def bare_rate(
 
 
 @torch.inference_mode()
-def deviation(backbone: Backbone, samples: list[Sample], precision: str) -> float:
+def deviation(backbone: FrozenBackbone, samples: list[Sample], precision: str) -> float:
     """How far extracted features are from the bare backbone's: root mean square, of their spread."""
     preprocessing = Preprocessing(SIZE_PX)
-    dataset = PixelDataset(samples[:DEVIATION_IMAGES], preprocessing)
+    dataset = ImageDataset(samples[:DEVIATION_IMAGES], preprocessing)
     pixels = torch.stack([dataset[i][0] for i in range(len(dataset))])
-    images = preprocessing.normalize(pixels)
-    exact = backbone.extract_features(images)
-    quick = for_inference(backbone, CPU, precision)
-    with trunk_autocast(CPU, precision):
-        given = quick.extract_features(images).float()
+    exact = backbone.network.extract_features(preprocessing.normalize(pixels))
+    given = Trunk(backbone, "features", preprocessing, CPU, precision).states(pixels)
     spread = (exact - exact.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
     return float(((given - exact).square().mean() / spread).sqrt())
 
@@ -85,9 +82,10 @@ def store_rate(
         start = time.perf_counter()
         preprocessing = Preprocessing(SIZE_PX)
         prepare_states(
-            {"all": samples}, backbone, preprocessing,
+            {"all": samples},
+            Trunk(backbone, "features", preprocessing, CPU, precision, workers),
             FeatureStore(Path(place), StoreKey.of(backbone, preprocessing, "features", precision)),
-            device=CPU, num_workers=workers, reporter=Reporter(quiet=True),
+            Reporter(quiet=True),
         )  # fmt: skip
         return len(samples) / (time.perf_counter() - start)
 
@@ -137,7 +135,7 @@ def main() -> None:
         "images_a_second": rates,
         "share_of_bare": rates[STORE] / best,
         "precision": options.precision,
-        "deviation": deviation(backbone.network, samples, options.precision),
+        "deviation": deviation(backbone, samples, options.precision),
     }
     note = (
         f"Features in precision {options.precision}: {100 * figures['deviation']:.2g} % of their "

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassF1Score,
@@ -38,8 +38,7 @@ from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import Backbone
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.config.yaml_files import load_experiment
-from squeeze_cli.data.sampling import EpochBatches
-from squeeze_cli.training.devices import available_cores
+from squeeze_cli.data.datamodule import SEED_DISTANCE, available_cores
 
 QUANTIZERS = ("vq", "rvq", "none")
 IGNORED = 255
@@ -213,15 +212,19 @@ def train(folder: Path) -> dict[str, Any]:
     config = load_experiment(folder / "config.yaml", None)
     training, size = config.training, config.data.image_size
     paths = json.loads((folder / "splits.json").read_text(encoding="utf-8"))
-    batches = EpochBatches(len(paths["train"]), training.batch_size, training.seed, shuffle=True)
+    order: DistributedSampler[Any] = DistributedSampler(
+        paths["train"], num_replicas=1, rank=0, seed=training.seed * SEED_DISTANCE
+    )
+    single = len(order) % training.batch_size == 1
     workers: dict[str, Any] = {"num_workers": available_cores(), "persistent_workers": True}
     loaders: dict[str, Any] = {
         name: DataLoader(PetDataset(paths[name], size), batch_size=training.batch_size, **workers)
         for name in ("val", "test")
     }
     loaders["train"] = DataLoader(
-        PetDataset(paths["train"], size), batch_sampler=batches, **workers
-    )
+        PetDataset(paths["train"], size), batch_size=training.batch_size, sampler=order,
+        drop_last=single, **workers,
+    )  # fmt: skip
     backbone = create_backbone(config.model, size).network
     step_tokens = training.batch_size * (size // backbone.stride) ** 2
     model = PlainModel(config, backbone, step_tokens)
@@ -229,14 +232,14 @@ def train(folder: Path) -> dict[str, Any]:
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=training.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=training.lr, total_steps=training.epochs * len(batches)
+        optimizer, max_lr=training.lr, total_steps=training.epochs * len(loaders["train"])
     )
     metrics = make_metrics(config.model.num_classes or 3)
     history: list[dict[str, Any]] = []
     best: dict[str, Tensor] = {}
     for epoch in range(training.epochs):
         torch.manual_seed(training.seed + epoch)
-        batches.set_epoch(epoch)
+        order.set_epoch(epoch)
         trained_epoch = run_epoch(model, loaders["train"], metrics, optimizer, schedule)
         val = run_epoch(model, loaders["val"], metrics)
         if not history or val["iou"] > max(h["val"]["iou"] for h in history):

@@ -19,7 +19,7 @@ from squeeze_cli.config.resolve import with_values
 from squeeze_cli.config.yaml_files import load_experiment
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import FileSample
-from squeeze_cli.model.initialize import initialize_network
+from squeeze_cli.training.callbacks import initialize
 from squeeze_cli.training.fit import set_up
 
 
@@ -29,13 +29,9 @@ def main() -> None:
     config = load_experiment(folder / "config.yaml", None)
     config = with_values(config, {"data.use_cache": False})
     experiment = set_up(config, Reporter(quiet=True))
-    network, training = experiment.module.network, config.training
-    states = experiment.sources.states(
-        "train", training.batch_size, training.seed, experiment.device
-    )
-    images = len(experiment.splits.train)
-    initialize_network(network, states, images, training.batch_size, training.seed)
-    torch.save(network.state_dict(), folder / "initial.pt")
+    experiment.data.setup()
+    initialize(experiment.module, experiment.data)
+    torch.save(experiment.module.network.state_dict(), folder / "initial.pt")
     splits = {
         name: [_paths(sample) for sample in getattr(experiment.splits, name)]
         for name in ("train", "val", "test")

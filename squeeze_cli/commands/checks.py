@@ -83,7 +83,8 @@ def check_devices() -> Iterator[Check]:
     """What `--device auto` takes, and how many threads the processor gives."""
     import torch
 
-    from squeeze_cli.training.devices import available_cores, choose_device
+    from squeeze_cli.data.datamodule import available_cores
+    from squeeze_cli.training.devices import choose_device
 
     device = choose_device("auto")
     label = torch.cuda.get_device_name(0) if device.type == "cuda" else device.type

@@ -1,97 +1,99 @@
-"""What the trainer reads: states from the store, or images where the store is turned off."""
+"""Where training and evaluation read from: the feature store, or images where it is turned off."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
 
-from squeeze_cli.backbones.base import Backbone
 from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.datamodule import ImageDataset, collate_items, image_loader
+from squeeze_cli.data.datamodule import (
+    ImageDataset,
+    Ranks,
+    SegmentationDataModule,
+    choose_workers,
+)
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
-from squeeze_cli.features.extraction import run_trunk
+from squeeze_cli.features.extraction import Trunk, from_rows
 from squeeze_cli.features.prepare import prepare_states
 from squeeze_cli.features.store import FeatureStore, StoreKey, default_cache_dir
-from squeeze_cli.features.table import state_loader
-from squeeze_cli.training.devices import choose_workers
+from squeeze_cli.features.table import StateDataset
 
-# Of a batch that needs no gradients: with fewer vectors, most of its time is not arithmetic.
+# Vectors per batch that needs no gradients: with fewer, most of its time is not arithmetic.
 EVALUATION_VECTORS = 1024
 
 
 @dataclass(frozen=True)
-class Sources:
-    """Where batches come from.
+class StoredStates:
+    """Batches from the feature store, a `BatchSource`; opening it computes what is missing."""
 
-    Attributes:
-        datasets: for each split; items by lists of positions.
-        trunk: what turns a batch's inputs into states; None where they are states already.
-        num_workers: processes that read images; 0 for states.
-    """
+    trunk: Trunk
+    store: FeatureStore
+    reporter: Reporter
+    num_workers: int = 0  # a row is a copy: processes would only pass it on
 
-    datasets: dict[str, Any]
-    trunk: nn.Module | None
-    num_workers: int
+    @property
+    def device(self) -> torch.device:
+        """The trunk's."""
+        return self.trunk.device
 
-    def loader(
-        self, split: str, batch_size: int, *, seed: int = 0, shuffle: bool = False
-    ) -> DataLoader[Any]:
-        """Batches of (inputs, masks, positions) of a split."""
-        dataset = self.datasets[split]
-        if self.trunk is None:
-            return state_loader(dataset, batch_size, seed=seed, shuffle=shuffle)
-        return image_loader(
-            dataset, batch_size, seed=seed, shuffle=shuffle, num_workers=self.num_workers
-        )
+    def open(self, splits: Mapping[str, Sequence[Sample]], ranks: Ranks) -> dict[str, StateDataset]:
+        """Fill the store, each rank its share, and read the rows of all splits."""
+        return prepare_states(splits, self.trunk, self.store, self.reporter, ranks)
 
-    def batch(self, split: str, positions: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """One batch, as the loader gives them, of the images at these positions of the split."""
-        dataset = self.datasets[split]
-        if self.trunk is None:
-            states: tuple[Tensor, Tensor, Tensor] = dataset[positions]
-            return states
-        return collate_items([dataset[position] for position in positions])
-
-    @torch.no_grad()
-    def states(
-        self, split: str, batch_size: int, seed: int, device: torch.device
-    ) -> Iterator[Tensor]:
-        """States of a split in a random order of its own, on `device`: for the initialization."""
-        for inputs, _, _ in self.loader(split, batch_size, seed=seed, shuffle=True):
-            inputs = inputs.to(device)
-            yield inputs if self.trunk is None else self.trunk.to(device)(inputs)
+    def states(self, inputs: Tensor) -> Tensor:
+        """Stored rows as float32 states."""
+        return from_rows(inputs.float())
 
 
-def evaluation_batch_size(config: ExperimentConfig, backbone: FrozenBackbone) -> int:
-    """Images a batch where nothing is trained: the training's batch or more."""
-    vectors = (config.data.image_size // backbone.stride) ** 2
-    return max(config.training.batch_size, EVALUATION_VECTORS // max(1, vectors))
+@dataclass(frozen=True)
+class ImagesThroughTrunk:
+    """Batches of images, which pass the trunk whenever they are met; a `BatchSource`."""
+
+    trunk: Trunk
+
+    @property
+    def device(self) -> torch.device:
+        """The trunk's."""
+        return self.trunk.device
+
+    @property
+    def num_workers(self) -> int:
+        """The trunk's."""
+        return self.trunk.num_workers
+
+    def open(self, splits: Mapping[str, Sequence[Sample]], ranks: Ranks) -> dict[str, ImageDataset]:
+        """The images of all splits; there is nothing to prepare."""
+        del ranks
+        return {
+            name: ImageDataset(split, self.trunk.preprocessing) for name, split in splits.items()
+        }
+
+    def states(self, inputs: Tensor) -> Tensor:
+        """The states of pixels."""
+        return self.trunk.states(inputs)
 
 
-class Trunk(nn.Module):
-    """The frozen part of a backbone as a module: images to states of a layer."""
-
-    def __init__(self, backbone: Backbone, layer: str) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.layer = layer
-
-    def forward(self, images: Tensor) -> Tensor:
-        """`[B, 3, H, W]` to states."""
-        return run_trunk(self.backbone, images, self.layer)
+def make_trunk(config: ExperimentConfig, backbone: FrozenBackbone, device: torch.device) -> Trunk:
+    """The frozen part of `backbone` that `config` trains on."""
+    return Trunk(
+        backbone,
+        _layer(config),
+        Preprocessing(config.data.image_size),
+        device,
+        config.training.precision,
+        choose_workers(config.data.num_workers),
+    )
 
 
 def open_store(config: ExperimentConfig, backbone: FrozenBackbone) -> FeatureStore | None:
-    """Where the states that `config` asks for are kept; None with `--no-cache`."""
+    """The store of the states that `config` asks for; None with `--no-cache`."""
     if not config.data.use_cache:
         return None
     preprocessing = Preprocessing(config.data.image_size)
@@ -100,27 +102,30 @@ def open_store(config: ExperimentConfig, backbone: FrozenBackbone) -> FeatureSto
     return FeatureStore(cache_dir, key)
 
 
-def open_sources(
+def make_data(
     config: ExperimentConfig,
     splits: Mapping[str, Sequence[Sample]],
     backbone: FrozenBackbone,
     store: FeatureStore | None,
     device: torch.device,
     reporter: Reporter,
-) -> Sources:
-    """States of all splits from the feature store; without one the images themselves."""
-    preprocessing = Preprocessing(config.data.image_size)
-    workers = choose_workers(config.data.num_workers)
-    if store is None:
-        images = {name: ImageDataset(split, preprocessing) for name, split in splits.items()}
-        return Sources(images, Trunk(backbone.network, _layer(config)).to(device), workers)
-    datasets = prepare_states(
-        splits, backbone, preprocessing, store,
-        device=device, num_workers=workers, reporter=reporter,
-    )  # fmt: skip
-    return Sources(dict(datasets), None, 0)
+) -> SegmentationDataModule:
+    """The data module of `splits`: states from `store`, or images where that is None.
+
+    Nothing is computed before its `setup`.
+    """
+    trunk = make_trunk(config, backbone, device)
+    vectors = (config.data.image_size // backbone.stride) ** 2
+    batch_size = config.training.batch_size
+    return SegmentationDataModule(
+        splits,
+        ImagesThroughTrunk(trunk) if store is None else StoredStates(trunk, store, reporter),
+        batch_size=batch_size,
+        evaluation_batch_size=max(batch_size, EVALUATION_VECTORS // max(1, vectors)),
+        seed=config.training.seed,
+    )
 
 
 def _layer(config: ExperimentConfig) -> str:
-    """Which states are stored: those before what is trained."""
+    """The layer whose states are stored: the one before what is trained."""
     return "trunk" if config.model.unfreeze_last_layer else "features"

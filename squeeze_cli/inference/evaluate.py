@@ -6,9 +6,9 @@ from typing import Literal
 
 from squeeze_cli.config.record import SplitMetrics
 from squeeze_cli.console import Reporter
-from squeeze_cli.features.sources import evaluation_batch_size
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.inference_results import EvaluationResult
+from squeeze_cli.training.fit import evaluate
 
 
 def evaluate_run(
@@ -20,11 +20,10 @@ def evaluate_run(
     """
     splits = run.splits(reporter)
     samples = splits.val if split == "val" else splits.test
-    loader = run.sources({split: samples}, reporter).loader(
-        split, evaluation_batch_size(run.config, run.backbone)
-    )
-    with reporter.track("Evaluating", len(samples)) as advance:
-        metrics = run.module.measure(loader, run.device, split, advance)
+    metrics = evaluate(
+        run.config, run.module, run.data({split: samples}, reporter), split, run.device, reporter,
+        alone=True, label="Evaluating",
+    )  # fmt: skip
     data = run.config.data
     return EvaluationResult(
         run=run.folder.name,

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import Sample, find_readable, list_images
-from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.features.extraction import extract_states, from_rows
+from squeeze_cli.features.extraction import from_rows
+from squeeze_cli.features.sources import make_trunk
 from squeeze_cli.inference.trained_run import TrainedRun
-from squeeze_cli.training.devices import choose_workers
 
 ALL_SPLITS = ("train", "val", "test")
 # Skipped images that are named one by one.
@@ -81,24 +80,15 @@ def _stored_states(
     run: TrainedRun, samples: Sequence[Sample], reporter: Reporter
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield states from the feature store, which keeps them for later."""
-    loader = run.sources({"images": samples}, reporter).loader(
-        "images", run.backbone.inference_batch
-    )
-    for inputs, _, positions in loader:
-        yield positions.tolist(), run.module.states(inputs.to(run.device))
+    data = run.data({"images": samples}, reporter)
+    for states, _, positions in data.batches("images", run.backbone.inference_batch):
+        yield positions.tolist(), states
 
 
 def _computed_states(
     run: TrainedRun, samples: Sequence[Sample]
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield states straight from the backbone; nothing is kept."""
-    for positions, rows, _ in extract_states(
-        run.backbone.network,
-        samples,
-        Preprocessing(run.config.data.image_size),
-        layer="trunk" if run.config.model.unfreeze_last_layer else "features",
-        device=run.device,
-        precision=run.config.training.precision,
-        num_workers=choose_workers(run.config.data.num_workers),
-    ):
+    trunk = make_trunk(run.config, run.backbone, run.device)
+    for positions, rows, _ in trunk.extract(samples):
         yield positions, from_rows(torch.from_numpy(rows)).to(run.device)

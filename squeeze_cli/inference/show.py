@@ -172,10 +172,10 @@ def _predict(
     run: TrainedRun, samples: Sequence[Sample], reporter: Reporter
 ) -> Iterator[PredictedMask]:
     """Yield the run's prediction for each sample, in order."""
-    loader = run.sources({"shown": samples}, reporter).loader(
+    batches = run.data({"shown": samples}, reporter).batches(
         "shown", run.config.training.batch_size
     )
     with reporter.track(f"Predicting with {run.folder.name}", len(samples)) as advance:
-        for batch in loader:
-            yield from predict_batch(run.module, batch, run.device)
+        for batch in batches:
+            yield from predict_batch(run.module, batch)
             advance(len(batch[1]), "")

@@ -22,10 +22,11 @@ from squeeze_cli.config.resolve import with_values
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.config.yaml_files import load_experiment
 from squeeze_cli.console import Reporter
+from squeeze_cli.data.datamodule import SegmentationDataModule
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.splits import SplitSamples
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.features.sources import Sources, open_sources, open_store
+from squeeze_cli.features.sources import make_data, open_store
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.kernels.upsampling import upsample_bilinear
 from squeeze_cli.model.build import build_network
@@ -229,13 +230,13 @@ class TrainedRun:
         """Return the images of each split; those that cannot be read are reported."""
         return load_splits(self.config, self.store, reporter)
 
-    def sources(self, samples: Mapping[str, Sequence[Sample]], reporter: Reporter) -> Sources:
-        """Return loaders of the states of named lists of images, for this run's module."""
-        sources = open_sources(
-            self.config, samples, self.backbone, self.store, self.device, reporter
-        )
-        self.module.use_trunk(sources.trunk)
-        return sources
+    def data(
+        self, samples: Mapping[str, Sequence[Sample]], reporter: Reporter
+    ) -> SegmentationDataModule:
+        """Return the states of named lists of images as a data module, set up."""
+        data = make_data(self.config, samples, self.backbone, self.store, self.device, reporter)
+        data.setup()
+        return data
 
     @torch.no_grad()
     def raw_features(self, state: Tensor) -> Tensor:

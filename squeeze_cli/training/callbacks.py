@@ -1,4 +1,4 @@
-"""Lightning callbacks: progress for people, and the run record kept up to date."""
+"""Lightning callbacks: progress for people, the network's start, and the record kept up to date."""
 
 from __future__ import annotations
 
@@ -7,41 +7,76 @@ from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 
 from squeeze_cli.console import Advance, Reporter, no_advance
+from squeeze_cli.data.datamodule import SegmentationDataModule
+from squeeze_cli.model.initialize import initialize_network
+from squeeze_cli.training.modules import BaselineSegmentationModule
 
 
-class TrainingProgress(Callback):
-    """A bar (or lines) over all steps of all epochs, with the last epoch's metrics beside it."""
+class ReportedProgress(ProgressBar):
+    """A bar (or lines) over all steps of all epochs, with the last epoch's metrics beside it.
 
-    def __init__(self, reporter: Reporter) -> None:
+    A test has a bar of its own where `test_label` names it.
+    """
+
+    def __init__(self, reporter: Reporter, test_label: str = "") -> None:
+        super().__init__()
         self._reporter = reporter
+        self._test_label = test_label
+        self._enabled = True
         self._stack = ExitStack()
         self._advance: Advance = no_advance
+
+    def disable(self) -> None:
+        """Show nothing from now on."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show progress again."""
+        self._enabled = True
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print a message beside the bar."""
+        del kwargs
+        self._reporter.say(" ".join(str(arg) for arg in args))
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar; a resumed run starts where it stopped."""
         del pl_module
-        total = int(trainer.num_training_batches) * int(trainer.max_epochs or 1)
-        self._advance = self._stack.enter_context(self._reporter.track("Training", total))
+        self._open("Training", int(self.total_train_batches) * int(trainer.max_epochs or 1))
         if trainer.global_step:
             self._advance(trainer.global_step, "")
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """One step on."""
+        """Move on by a step."""
         self._advance(1, "")
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the epoch's validation."""
-        val = getattr(pl_module, "results", {}).get("val")
-        if val:
-            self._advance(
-                0,
-                f"epoch {trainer.current_epoch + 1}: val loss {val['loss']:.3f} iou {val['iou']:.3f}",
-            )
+        del pl_module
+        values = trainer.callback_metrics
+        self._advance(
+            0,
+            f"epoch {trainer.current_epoch + 1}: val loss {float(values['val/loss']):.3f} "
+            f"iou {float(values['val/iou']):.3f}",
+        )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self._stack.close()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar of a test."""
+        if self._test_label:
+            self._open(self._test_label, sum(int(count) for count in trainer.num_test_batches))
+
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Move on by a batch."""
+        self._advance(1, "")
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""
         self._stack.close()
 
@@ -51,13 +86,78 @@ class TrainingProgress(Callback):
         """Close the bar before anything is said about the exception."""
         self._stack.close()
 
+    def _open(self, label: str, total: int) -> None:
+        self._stack.callback(setattr, self, "_advance", no_advance)
+        if self._enabled:
+            self._advance = self._stack.enter_context(self._reporter.track(label, total))
 
-class RecordKeeper(Callback):
-    """Calls `update(module)` at the end of every epoch, so that a killed run's record is recent."""
 
-    def __init__(self, update: Callable[[Any], None]) -> None:
+class Initialization(Callback):
+    """Fits normalization, projections and codebooks to the training features before the first step.
+
+    Every rank computes the same from the same features; where the strategy synchronizes modules,
+    as DDP does, rank 0's go to all.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Initialize the network of a training, once the data module is set up."""
+        if stage != "fit":
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, SegmentationDataModule)
+        assert isinstance(pl_module, BaselineSegmentationModule)
+        initialize(pl_module, data)
+
+
+def initialize(module: BaselineSegmentationModule, data: SegmentationDataModule) -> None:
+    """Fit all that is fitted before the first step, on the device; `data` is set up."""
+    module.network.to(data.source.device)
+    states = (states for states, _, _ in data.batches("train", data.batch_size, shuffled=True))
+    images = len(data.splits["train"])
+    initialize_network(module.network, states, images, data.batch_size, data.seed)
+
+
+class RecordKeeper(Checkpoint):
+    """Keeps the run record recent: at the start of training and after every epoch.
+
+    It holds the epochs' metrics, which `last.ckpt` keeps with the weights: a resumed run's record
+    covers all epochs. As a `Checkpoint` it is called when the epoch's metrics are complete; it
+    stands before those that write the weights.
+
+    Args:
+        begin: called when training starts.
+        update: called with the history after every epoch.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[], None],
+        update: Callable[[list[dict[str, Any]]], None],
+    ) -> None:
+        self.history: list[dict[str, Any]] = []
+        self._begin = begin
         self._update = update
 
+    @property
+    def state_key(self) -> str:
+        """Name of the history in `last.ckpt`."""
+        return "RunRecord"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the history up again."""
+        self.history = list(state_dict["history"])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Describe the run: data, network and codebooks are there."""
+        self._begin()
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After the module's own hook, which adds the epoch to its history."""
-        self._update(pl_module)
+        """Add the epoch to the history."""
+        assert isinstance(pl_module, BaselineSegmentationModule)
+        metrics = {split: pl_module.results(split) for split in ("train", "val")}
+        self.history.append({"epoch": trainer.current_epoch, **metrics})
+        self._update(self.history)

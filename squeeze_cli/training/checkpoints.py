@@ -2,73 +2,64 @@
 
 from __future__ import annotations
 
-import time
+import io
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from zipfile import BadZipFile, ZipFile
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import replacing
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.modules import BaselineSegmentationModule
 
-# Writing may take this share of the time: AdamW's state of DeepLab's head is 130 MB.
-WRITING_SHARE = 0.02
+
+def checkpoint_callbacks(run: RunFolder) -> list[ModelCheckpoint]:
+    """`best.ckpt` (weights, by val/iou) and `last.ckpt` (all that resuming needs), every epoch.
+
+    The best comes first: a process that is killed between the two repeats the epoch and writes the
+    same weights again.
+    """
+    folder = run.last_checkpoint.parent
+    best = ModelCheckpoint(
+        folder, run.best_checkpoint.stem, monitor="val/iou", mode="max", save_weights_only=True,
+        save_on_train_epoch_end=True, enable_version_counter=False,
+    )  # fmt: skip
+    last = ModelCheckpoint(
+        folder, run.last_checkpoint.stem,
+        save_on_train_epoch_end=True, enable_version_counter=False,
+    )  # fmt: skip
+    return [best, last]
 
 
-class Checkpoints(Callback):
-    """Writes `best.ckpt` (weights, by val/iou) and `last.ckpt` (all that resuming needs).
+class WholeFiles(TorchCheckpointIO):
+    """Lightning's checkpoints as files that are whole or not there.
 
-    Both are written after the first epoch and the last, and between them after epochs, as often as
-    `WRITING_SHARE` allows: every time where an epoch is long against the writing. The best weights
-    wait in memory until then, so that the two files always tell of the same moment.
+    Lightning stages a file in the system's temporary folder and moves it, which is not atomic
+    across file systems; and it does not compare the checksums that torch writes.
     """
 
-    def __init__(self, run: RunFolder) -> None:
-        self._run = run
-        self._best: dict[str, Any] | None = None  # not yet written
-        self._next_at = 0.0
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write beside `path`, then rename."""
+        del storage_options
+        # Into memory first, as Lightning does: trackers that watch `torch.save` learn no path.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(content.getbuffer())
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the weights if they are the best; write if it is time."""
-        assert isinstance(pl_module, BaselineSegmentationModule)
-        scores = [epoch["val"]["iou"] for epoch in pl_module.history]
-        if all(scores[-1] > score for score in scores[:-1]):
-            self._best = {"epoch": trainer.current_epoch, "state_dict": _copy(pl_module)}
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        if last or time.monotonic() >= self._next_at:
-            self._write(trainer)
-
-    def _write(self, trainer: pl.Trainer) -> None:
-        start = time.monotonic()
-        if self._best is not None:
-            with replacing(self._run.best_checkpoint) as path, path.open("wb") as file:
-                torch.save(self._best, _Nameless(file))  # type: ignore[arg-type]
-            self._best = None
-        trainer.save_checkpoint(self._run.last_checkpoint, weights_only=False)  # atomic
-        end = time.monotonic()
-        self._next_at = end + (end - start) / WRITING_SHARE
-
-
-class _Nameless:
-    """A file to write to without its name: ClearML notes the path of whatever torch saves to, and
-    this one passes."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.write, self.flush = file.write, file.flush
-
-
-def _copy(module: pl.LightningModule) -> dict[str, Tensor]:
-    """The module's state on the CPU, in memory of its own."""
-    return {
-        name: tensor.detach().to("cpu", copy=True) for name, tensor in module.state_dict().items()
-    }
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a file that is whole; SqueezeError for any other."""
+        require_whole(Path(path))
+        return super().load_checkpoint(path, map_location, weights_only)
 
 
 def require_whole(path: Path) -> None:
@@ -83,8 +74,14 @@ def require_whole(path: Path) -> None:
         raise SqueezeError(f"{path} is damaged: train the run again, with --overwrite.")
 
 
-def load_best(module: BaselineSegmentationModule, run: RunFolder) -> None:
-    """Load the best epoch's weights into the module; SqueezeError where they are not there."""
+def load_best(module: BaselineSegmentationModule, run: RunFolder) -> int:
+    """Load the best epoch's weights into the module.
+
+    Returns:
+        The epoch's number, from 0.
+
+    Raises SqueezeError where the weights are not there or are not this run's.
+    """
     try:
         require_whole(run.best_checkpoint)
         checkpoint = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)
@@ -95,6 +92,7 @@ def load_best(module: BaselineSegmentationModule, run: RunFolder) -> None:
                 if name.startswith("network.")
             }
         )
+        return int(checkpoint["epoch"])
     except FileNotFoundError:
         raise SqueezeError(f"{run.path} holds no checkpoint: train it to the end first.") from None
     except SqueezeError:

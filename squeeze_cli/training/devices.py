@@ -1,20 +1,30 @@
-"""`--device` and `--num-workers` in torch's and Lightning's terms."""
+"""Devices and processes: `--device`, `--devices`, `--num-nodes`, `--strategy` and `--precision`.
+
+With several devices, Lightning starts this command again for every other one, or torchrun or SLURM
+has started them all. Rank 0 owns the run's folder; the others train in it and are silent.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 
+from squeeze_cli.config.schema import TrainingConfig
 from squeeze_cli.errors import SqueezeError
+from squeeze_cli.training.checkpoints import WholeFiles
 
 _AVAILABLE: dict[str, Callable[[], bool]] = {
     "cuda": torch.cuda.is_available,
     "mps": torch.backends.mps.is_available,
 }
-# More decoding workers than this only take time from a backbone that is not much faster.
-MOST_WORKERS = 8
 
 
 def choose_device(name: str) -> torch.device:
@@ -26,14 +36,67 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        return os.cpu_count() or 1
+def count_processes(training: TrainingConfig, device: torch.device) -> int:
+    """Number of processes that train together: devices per node times nodes."""
+    devices = training.devices
+    if devices == "auto":
+        devices = torch.cuda.device_count() if device.type == "cuda" else 1
+    return int(devices) * training.num_nodes
 
 
-def choose_workers(wanted: int | None) -> int:
-    """Worker processes for decoding images: as asked, or one a core up to `MOST_WORKERS`."""
-    return wanted if wanted is not None else min(MOST_WORKERS, available_cores())
+def create_trainer(
+    training: TrainingConfig,
+    device: torch.device,
+    *,
+    callbacks: Iterable[Callback] = (),
+    loggers: Iterable[Logger] = (),
+    alone: bool = False,
+    max_batches: int | None = None,
+) -> pl.Trainer:
+    """Make a trainer on the devices and in the precision of `training`.
+
+    Args:
+        training: section of the configuration.
+        device: the device as `choose_device` gives it.
+        callbacks: the trainer's callbacks.
+        loggers: the trainer's loggers.
+        alone: whether to use one device of this process, whatever `training` says.
+        max_batches: the most batches of every split in an epoch; None takes all.
+    """
+    several = not alone and count_processes(training, device) > 1
+    # A single process is one whatever a cluster's variables in the environment say.
+    environments = [] if several else [LightningEnvironment()]
+    limit: int | float = max_batches or 1.0
+    return pl.Trainer(
+        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        devices=training.devices if several else 1,
+        num_nodes=training.num_nodes if several else 1,
+        strategy=training.strategy if several else "auto",
+        precision="bf16-mixed" if training.precision == "bf16" else "32-true",
+        sync_batchnorm=several and device.type == "cuda",  # torch has it for GPUs only
+        max_epochs=training.epochs,
+        limit_train_batches=limit,
+        limit_val_batches=limit,
+        limit_test_batches=limit,
+        num_sanity_val_steps=0,
+        logger=list(loggers),
+        callbacks=list(callbacks),
+        plugins=[WholeFiles(), *environments],
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # the data module gives each rank its share
+    )
+
+
+@contextmanager
+def quiet_libraries(*, verbose: bool) -> Iterator[None]:
+    """Hide what Lightning prints about itself, unless `verbose`; put everything back after."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
+    with warnings.catch_warnings():
+        if not verbose:
+            warnings.simplefilter("ignore")
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.console import Reporter
@@ -21,7 +24,11 @@ DPI = 100
 
 
 def save_figures(
-    run: RunFolder, experiment: Experiment, record: RunRecord, reporter: Reporter
+    run: RunFolder,
+    experiment: Experiment,
+    record: RunRecord,
+    code_counts: Sequence[NDArray[np.int64]],
+    reporter: Reporter,
 ) -> None:
     """Draw `figures/predictions.png`, `codebook.png` and `training.png`; show them in TensorBoard.
 
@@ -32,13 +39,14 @@ def save_figures(
         run: the run's folder.
         experiment: the experiment with the best epoch's weights, tested.
         record: the record with history, quantizer and the best epoch.
+        code_counts: uses of each value of each code in the test images; empty without codes.
         reporter: prints the warning.
     """
     try:
         from squeeze_cli.reports.figures import save_figure
 
         files = []
-        for name, figure in _figures(experiment, record):
+        for name, figure in _figures(experiment, record, code_counts):
             files.append(run.figures_folder / f"{name}.png")
             save_figure(figure, files[-1], DPI)
         if experiment.config.logger.use_tensorboard:
@@ -50,12 +58,14 @@ def save_figures(
         reporter.warn(f"The figures could not be made ({type(error).__name__}: {reason}).")
 
 
-def _figures(experiment: Experiment, record: RunRecord) -> Iterator[tuple[str, Figure]]:
+def _figures(
+    experiment: Experiment, record: RunRecord, code_counts: Sequence[NDArray[np.int64]]
+) -> Iterator[tuple[str, Figure]]:
     from squeeze_cli.reports.figures import codebook_figure, curves_figure
 
     yield "training", curves_figure(record.history, record.epochs.best)
-    if counts := experiment.module.code_counts("test"):
-        yield "codebook", codebook_figure([level.cpu().numpy() for level in counts])
+    if code_counts:
+        yield "codebook", codebook_figure(code_counts)
     yield "predictions", _predictions(experiment, record)
 
 
@@ -65,12 +75,10 @@ def _predictions(experiment: Experiment, record: RunRecord) -> Figure:
     samples = experiment.splits.val
     count = min(SHOWN_IMAGES, len(samples))
     positions = [i * len(samples) // count for i in range(count)]
-    module = experiment.module.eval().to(experiment.device)
-    batch = experiment.sources.batch("val", positions)
+    batch = experiment.data.batch("val", positions)
+    masks = predict_batch(experiment.module, batch)
     columns = [
         picture_column(samples[position], [mask])
-        for position, mask in zip(
-            positions, predict_batch(module, batch, experiment.device), strict=True
-        )
+        for position, mask in zip(positions, masks, strict=True)
     ]
     return picture_grid(["image", "ground truth", row_title(record)], columns)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.frozen import FrozenBackbone
@@ -21,19 +21,19 @@ from squeeze_cli.config.record import FinishedRecord, RunRecord, SplitMetrics, S
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.config.yaml_files import write_config
 from squeeze_cli.console import Reporter
+from squeeze_cli.data.datamodule import SegmentationDataModule
 from squeeze_cli.data.splits import SplitSamples, build_splits, require_data
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.features.sources import Sources, evaluation_batch_size, open_sources, open_store
+from squeeze_cli.features.sources import make_data, open_store
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.losses import create_loss
 from squeeze_cli.model.build import build_network
-from squeeze_cli.model.initialize import initialize_network
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.trackers import Trackers, open_trackers
-from squeeze_cli.training.callbacks import RecordKeeper, TrainingProgress
-from squeeze_cli.training.checkpoints import Checkpoints, load_best, require_whole
-from squeeze_cli.training.devices import choose_device
+from squeeze_cli.trackers import open_trackers
+from squeeze_cli.training.callbacks import Initialization, RecordKeeper, ReportedProgress
+from squeeze_cli.training.checkpoints import checkpoint_callbacks, load_best, require_whole
+from squeeze_cli.training.devices import choose_device, create_trainer, quiet_libraries
 from squeeze_cli.training.figures import save_figures
 from squeeze_cli.training.modules import BaselineSegmentationModule, VQSqueezeModule
 from squeeze_cli.training.outputs import save_outputs
@@ -45,6 +45,9 @@ from squeeze_cli.training.record import (
     typed_history,
 )
 
+# As a shell tells of a process that ended by SIGTERM.
+TERMINATED = 143
+
 
 @dataclass
 class Experiment:
@@ -53,14 +56,68 @@ class Experiment:
     config: ExperimentConfig
     splits: SplitSamples
     backbone: FrozenBackbone
-    sources: Sources
+    data: SegmentationDataModule
     module: BaselineSegmentationModule
     device: torch.device
-    feature_seconds: float
+
+
+@dataclass
+class Outcome:
+    """What training gives: the epochs' metrics, the best epoch, and the metrics of its weights."""
+
+    history: list[dict[str, Any]]
+    best_epoch: int
+    train: dict[str, Any]
+    test: dict[str, Any]
+
+
+class Journal:
+    """The record of a run that is being trained, and the time that it takes."""
+
+    def __init__(self, run: RunFolder, record: RunRecord) -> None:
+        self.run = run
+        self.record = record
+        self._start = time.perf_counter()
+        self._earlier = record.seconds.total  # of the run before it was resumed
+        self._fit_start = self._start
+        self._earlier_fit = record.seconds.fit
+
+    def save(self, status: Status = "running", error: str | None = None) -> None:
+        """Write the record with a status and the time that has passed."""
+        self.record.status, self.record.error = status, error
+        self.record.seconds.total = self._earlier + time.perf_counter() - self._start
+        self.run.write_record(self.record)
+
+    def describe(self, experiment: Experiment) -> None:
+        """Write what is trained on what; now the run that this one replaces can go."""
+        record, config, network = self.record, experiment.config, experiment.module.network
+        record.seconds.features += experiment.data.setup_seconds
+        record.data = describe_data(config, experiment.splits)
+        record.model = describe_model(config, experiment.backbone, network)
+        record.quantizer = describe_quantizer(config, network, feature_grid(experiment))
+        self._fit_start = time.perf_counter()
+        self.save()
+        self.run.drop_replaced()
+
+    def update(self, history: list[dict[str, Any]]) -> None:
+        """Write the epochs' metrics."""
+        self.record.history = typed_history(history)
+        self.record.epochs.done = len(history)
+        self.record.seconds.fit = self._earlier_fit + time.perf_counter() - self._fit_start
+        self.save()
+
+    def conclude(self, outcome: Outcome) -> None:
+        """Write the metrics of the best epoch's weights."""
+        self.update(outcome.history)
+        self.record.epochs.best = outcome.best_epoch
+        metrics = self.record.metrics
+        metrics.train = SplitMetrics.model_validate(outcome.train)
+        metrics.val = SplitMetrics.model_validate(outcome.history[outcome.best_epoch]["val"])
+        metrics.test = SplitMetrics.model_validate(outcome.test)
 
 
 def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
-    """Data, backbone, states and the network (not yet initialized) for `config`."""
+    """Data, backbone and the network (not yet initialized) for `config`; no image passes yet."""
     device = choose_device(config.training.device)
     data = config.data
     # First: where data are missing, no weights are fetched.
@@ -75,19 +132,16 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         network = build_network(config, backbone)
-    start = time.perf_counter()
     named = {"train": splits.train, "val": splits.val, "test": splits.test}
-    sources = open_sources(config, named, backbone, store, device, reporter)
-    feature_seconds = time.perf_counter() - start
     module = make_module(config, network)
-    module.use_trunk(sources.trunk)
-    return Experiment(config, splits, backbone, sources, module, device, feature_seconds)
+    batches = make_data(config, named, backbone, store, device, reporter)
+    return Experiment(config, splits, backbone, batches, module, device)
 
 
 def make_module(
     config: ExperimentConfig, network: SegmentationNetwork
 ) -> BaselineSegmentationModule:
-    """The Lightning module for `config` around `network`."""
+    """Make the Lightning module for `config` around `network`."""
     kind = BaselineSegmentationModule if config.quantizer.type == "none" else VQSqueezeModule
     return kind(
         network,
@@ -120,170 +174,157 @@ def load_splits(
 
 
 def fit_experiment(
-    config: ExperimentConfig,
-    run: RunFolder,
-    reporter: Reporter,
-    *,
-    resume: bool = False,
+    config: ExperimentConfig, run: RunFolder, reporter: Reporter, *, resume: bool = False
 ) -> FinishedRecord:
     """Train, test and save `config` in `run`, and return the run's record.
 
     The record in the folder says `running` until it ends as `finished`, `interrupted` (Ctrl-C,
-    which raises KeyboardInterrupt) or `failed`. A mistake found before anything was made, such as
-    missing data, leaves no folder.
+    which raises KeyboardInterrupt, or SIGTERM, which raises SystemExit) or `failed`. A mistake
+    found before anything was made, such as missing data, leaves no folder.
     """
-    begin = time.perf_counter()
-    record = run.read_record() if resume else start_record(config, run.name)
-    earlier = record.seconds.total if resume else 0.0
-    record.status, record.error = "running", None
+    journal = Journal(run, run.read_record() if resume else start_record(config, run.name))
     if not resume:
         write_config(run.config_file, config)
-    run.write_record(record)
-
-    def save(status: Status, error: str | None = None) -> None:
-        record.status, record.error = status, error
-        record.seconds.total = earlier + time.perf_counter() - begin
-        run.write_record(record)
-
+    journal.save()
     with ExitStack() as stack:  # the trackers close after the record is whole
         try:
-            trackers = stack.enter_context(open_trackers(config, run, record, reporter))
-            experiment = _run_stages(config, run, reporter, record, save, resume, trackers)
-            save_figures(run, experiment, record, reporter)
-        except KeyboardInterrupt:
-            save("interrupted")
+            trackers = stack.enter_context(open_trackers(config, run, journal.record, reporter))
+            experiment = set_up(config, reporter)
+            outcome = train(
+                experiment, run, reporter, trackers.loggers, resume=resume,
+                begin=lambda: journal.describe(experiment), update=journal.update,
+            )  # fmt: skip
+            journal.conclude(outcome)
+            _save_results(run, experiment, journal.record, reporter)
+        except (KeyboardInterrupt, SystemExit):
+            journal.save("interrupted")
             raise
         except BaseException as error:
-            if isinstance(error, SqueezeError) and not resume and record.model is None:
-                record.status = "failed"  # for the trackers
+            if isinstance(error, SqueezeError) and not resume and journal.record.model is None:
+                journal.record.status = "failed"  # for the trackers
                 run.discard()
                 raise
-            save("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+            reason = " ".join(str(error).split())[:500]
+            journal.save("failed", f"{type(error).__name__}: {reason}")
             raise
-        save("finished")
+        journal.save("finished")
     return run.read_finished()
 
 
-def _run_stages(
-    config: ExperimentConfig,
+def follow_experiment(
+    config: ExperimentConfig, run: RunFolder, reporter: Reporter, *, resume: bool = False
+) -> None:
+    """Train `config` in `run` as a rank above 0: rank 0's `fit_experiment` writes all files."""
+    train(set_up(config, reporter), run, reporter, resume=resume)
+
+
+def train(
+    experiment: Experiment,
     run: RunFolder,
     reporter: Reporter,
-    record: RunRecord,
-    save: Any,
+    loggers: Sequence[Logger] = (),
+    *,
     resume: bool,
-    trackers: Trackers,
-) -> Experiment:
-    experiment = set_up(config, reporter)
-    module, sources, training = experiment.module, experiment.sources, config.training
-    network = module.network.to(experiment.device)
-    batch = training.batch_size
-    evaluated = evaluation_batch_size(config, experiment.backbone)
-    record.seconds.features += experiment.feature_seconds
-    record.data = describe_data(config, experiment.splits)
-    record.model = describe_model(config, experiment.backbone, network)
+    begin: Callable[[], None] = lambda: None,
+    update: Callable[[list[dict[str, Any]]], None] = lambda history: None,
+) -> Outcome:
+    """Train and measure, on all ranks alike; afterwards the module has the best epoch's weights.
+
+    Args:
+        experiment: an experiment, set up.
+        run: its folder.
+        reporter: shows progress.
+        loggers: trackers of metrics.
+        resume: whether to go on from `last.ckpt`, where it is there.
+        begin: called when the network is initialized or loaded.
+        update: called with the history after every epoch.
+    """
+    config, device, module = experiment.config.training, experiment.device, experiment.module
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
     if checkpoint is not None:
         require_whole(checkpoint)
-    else:
-        states = sources.states("train", batch, training.seed, experiment.device)
-        images = len(experiment.splits.train)
-        initialize_network(network, states, images, batch, training.seed)
-    grid = feature_grid(experiment)
-    record.quantizer = describe_quantizer(config, network, grid)
-    save("running")
-    run.drop_replaced()
-
-    def update(fitted: BaselineSegmentationModule) -> None:
-        record.history = typed_history(fitted.history)
-        record.epochs.done = len(fitted.history)
-        save("running")
-
-    start = time.perf_counter()
-    with _quiet_libraries(reporter):
-        trainer = _trainer(config, run, experiment.device, reporter, update, trackers)
-        _fit(
-            trainer, module,
-            sources.loader("train", batch, seed=training.seed, shuffle=True),
-            sources.loader("val", evaluated),
-            checkpoint,
+    keeper = RecordKeeper(begin, update)
+    callbacks = [ReportedProgress(reporter), keeper, *checkpoint_callbacks(run)]
+    if checkpoint is None:
+        callbacks.append(Initialization())
+    with quiet_libraries(verbose=reporter.verbose):
+        trainer = create_trainer(
+            config, device,
+            callbacks=callbacks, loggers=loggers, max_batches=config.max_batches,
         )  # fmt: skip
-        record.seconds.fit += time.perf_counter() - start
-        update(module)
-        best = max(module.history, key=lambda epoch: epoch["val"]["iou"])
-        record.epochs.best = best["epoch"]
-        load_best(module, run)
-        record.metrics.val = SplitMetrics.model_validate(best["val"])
-        trained = module.measure(sources.loader("train", evaluated), experiment.device, "train")
-        record.metrics.train = SplitMetrics.model_validate(trained)
-        trainer.test(module, sources.loader("test", evaluated), verbose=False)
-    record.metrics.test = SplitMetrics.model_validate(module.results["test"])
-    start = time.perf_counter()
-    record.digest, record.measured = save_outputs(run, experiment, reporter)
-    record.seconds.codes = time.perf_counter() - start
-    return experiment
+        _fit(trainer, experiment, checkpoint)
+        if not keeper.history:
+            raise SqueezeError(
+                "No epoch was trained: there are no training batches; check the data."
+            )
+        best = load_best(module, run)
+        trainer.test(module, datamodule=experiment.data, verbose=False)
+        tested = module.results("test")
+    trained = evaluate(experiment.config, module, experiment.data, "train", device, reporter)
+    return Outcome(keeper.history, best, trained, tested)
 
 
-def _trainer(
-    config: ExperimentConfig,
-    run: RunFolder,
-    device: torch.device,
-    reporter: Reporter,
-    update: Any,
-    trackers: Trackers,
-) -> pl.Trainer:
-    training = config.training
-    limit: int | float = training.max_batches or 1.0
-    return pl.Trainer(
-        accelerator={"cuda": "gpu"}.get(device.type, device.type),
-        devices=1,
-        precision="bf16-mixed" if training.precision == "bf16" else "32-true",
-        max_epochs=training.epochs,
-        limit_train_batches=limit,
-        limit_val_batches=limit,
-        limit_test_batches=limit,
-        num_sanity_val_steps=0,
-        logger=trackers.loggers,
-        callbacks=[Checkpoints(run), TrainingProgress(reporter), RecordKeeper(update)],
-        enable_checkpointing=False,  # Lightning's own: ours are callbacks like any
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=10**9,  # metrics are logged once an epoch
-        use_distributed_sampler=False,
-    )
-
-
-def _fit(trainer: pl.Trainer, module: Any, train: Any, val: Any, checkpoint: Path | None) -> None:
+def _fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: Path | None) -> None:
     """`trainer.fit`, where Ctrl-C is KeyboardInterrupt: Lightning turns it into SystemExit(1)."""
     try:
-        trainer.fit(module, train, val, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(
+            experiment.module, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True
+        )
+    except SIGTERMException:
+        raise SystemExit(TERMINATED) from None
     except SystemExit:
         raise KeyboardInterrupt from None
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    if not module.history:
-        raise SqueezeError("No epoch was trained: there are no training batches; check the data.")
+
+
+def evaluate(
+    config: ExperimentConfig,
+    module: BaselineSegmentationModule,
+    data: SegmentationDataModule,
+    split: str,
+    device: torch.device,
+    reporter: Reporter,
+    *,
+    alone: bool = False,
+    label: str = "",
+) -> dict[str, Any]:
+    """Losses and metrics of the module's weights on a whole split, for no tracker.
+
+    Args:
+        config: the experiment.
+        module: the module with trained weights.
+        data: a data module with `split`.
+        split: the split's name.
+        device: the device.
+        reporter: shows progress under `label`, where there is one.
+        alone: whether to use one device, whatever `config` says.
+        label: description of the progress bar; none is shown without.
+    """
+    trainer = create_trainer(
+        config.training, device, callbacks=[ReportedProgress(reporter, label)], alone=alone
+    )
+    data.test_split = split
+    with quiet_libraries(verbose=reporter.verbose):
+        trainer.test(module, datamodule=data, verbose=False)
+    return module.results("test")
+
+
+def _save_results(
+    run: RunFolder, experiment: Experiment, record: RunRecord, reporter: Reporter
+) -> None:
+    """Write codes, prior and figures of the best epoch's weights."""
+    start = time.perf_counter()
+    experiment.module.eval().to(experiment.device)
+    record.digest, record.measured, counts = save_outputs(run, experiment, reporter)
+    record.seconds.codes = time.perf_counter() - start
+    save_figures(run, experiment, record, counts, reporter)
 
 
 def feature_grid(experiment: Experiment) -> tuple[int, int]:
     """Rows and columns of the feature map."""
     network = experiment.module.network
-    sample = next(experiment.sources.states("val", 2, 0, experiment.device))
+    states, _, _ = next(experiment.data.batches("val", 1))
+    training = network.training
     with torch.no_grad():
-        maps = network.eval().backbone_features(sample)
-    network.train()
+        maps = network.eval().backbone_features(states)
+    network.train(training)
     return int(maps.shape[2]), int(maps.shape[3])
-
-
-@contextmanager
-def _quiet_libraries(reporter: Reporter) -> Iterator[None]:
-    """Hide what Lightning prints about itself, unless asked for; put everything back after."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = logger.level
-    with warnings.catch_warnings():
-        if not reporter.verbose:
-            warnings.simplefilter("ignore")
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)

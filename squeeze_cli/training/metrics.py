@@ -8,49 +8,41 @@ predictions nor in the targets do not count. It is not the mean of the images' o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from squeeze_cli.config.defaults import IGNORE_INDEX
 
+Values = dict[str, float | list[float | None]]
+
+# Metrics with a value per class or per code of a vector.
+LISTS = ("per_class_iou", "codebook_usage", "codebook_perplexity")
+
 
 class SegmentationMetrics(MulticlassConfusionMatrix):
-    """One confusion matrix, from which all segmentation metrics follow."""
+    """All segmentation metrics of one confusion matrix, which is all that is synchronized."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes=num_classes, ignore_index=IGNORE_INDEX, validate_args=False)
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        """Count (target, prediction) pairs of class indices, `[...]` each of the same shape.
-
-        torchmetrics' own update selects the valid pixels first, which costs more than all else in
-        a small head's step; here ignored pixels fall into bins past those of the classes.
-        """
-        classes = self.num_classes
-        bins = (target.int() * classes).add_(preds)
-        counts = torch.bincount(bins.flatten(), minlength=classes * classes)
-        self.confmat += counts[: classes * classes].view(classes, classes)
-
-    def summary(self) -> dict[str, Any]:
-        """`iou` (mean), `accuracy` (pixels) and `per_class_iou` (None for absent classes)."""
-        matrix = self.compute().cpu().double()  # not every device has float64
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+        """`iou` (mean), `accuracy` (pixels) and `per_class_iou` `[K]` (NaN for absent classes)."""
+        matrix = super().compute().cpu().double()  # not every device has float64
         hits = matrix.diag()
         union = matrix.sum(dim=0) + matrix.sum(dim=1) - hits
-        present = union > 0
-        iou = hits / union.clamp_min(1)
+        iou = hits / union  # 0/0 is NaN
         return {
-            "iou": float(iou[present].mean()) if present.any() else 0.0,
-            "accuracy": float(hits.sum() / matrix.sum().clamp_min(1)),
-            "per_class_iou": [float(v) if p else None for v, p in zip(iou, present, strict=True)],
+            "iou": iou.nanmean().nan_to_num(),
+            "accuracy": (hits.sum() / matrix.sum()).nan_to_num(),
+            "per_class_iou": iou,
         }
 
 
 class CodebookUsage(Metric):
-    """How often each code was used, for each of the Q codes of a vector."""
+    """Use of the codes of each codebook, for vectors of Q codes each."""
 
     full_state_update = False
 
@@ -58,24 +50,62 @@ class CodebookUsage(Metric):
         super().__init__()
         self.code_sizes = tuple(code_sizes)
         for level, size in enumerate(self.code_sizes):
-            self.add_state(f"counts_{level}", torch.zeros(size, dtype=torch.int64), "sum")
+            counts = torch.zeros(size, dtype=torch.int64)
+            self.add_state(f"counts_{level}", counts, dist_reduce_fx="sum")
 
-    def update(self, codes_bnq: Tensor) -> None:
+    def update(self, codes: Tensor) -> None:
         """Count codes `[B, N, Q]`."""
         for level, size in enumerate(self.code_sizes):
-            counts = torch.bincount(codes_bnq[..., level].flatten(), minlength=size)
+            counts = torch.bincount(codes[..., level].flatten(), minlength=size)
             setattr(self, f"counts_{level}", getattr(self, f"counts_{level}") + counts)
 
-    def counts(self) -> list[Tensor]:
-        """For each level, how often each code was used, `[K]` int64."""
-        return [getattr(self, f"counts_{level}") for level in range(len(self.code_sizes))]
-
-    def compute(self) -> dict[str, list[float]]:
-        """For each level: `usage`, the share of codes used at all, and `perplexity`, 2^entropy."""
+    def compute(self) -> dict[str, Tensor]:
+        """`codebook_usage` `[Q]`, the share of codes used at all, and `codebook_perplexity` `[Q]`,
+        2 to the entropy (in bits) of the codes' use."""
         usage, perplexity = [], []
-        for level_counts in self.counts():
-            counts = level_counts.cpu().double()
+        for level in range(len(self.code_sizes)):
+            counts = getattr(self, f"counts_{level}").cpu().double()
             shares = counts / counts.sum().clamp_min(1)
-            usage.append(float((counts > 0).double().mean()))
-            perplexity.append(float(torch.special.entr(shares).sum().exp()))
-        return {"usage": usage, "perplexity": perplexity}
+            usage.append((counts > 0).double().mean())
+            perplexity.append(torch.special.entr(shares).sum().exp())
+        return {
+            "codebook_usage": torch.stack(usage),
+            "codebook_perplexity": torch.stack(perplexity),
+        }
+
+
+def make_metrics(num_classes: int, code_sizes: Sequence[int]) -> MetricCollection:
+    """The metrics of one split; `update` takes `preds`, `target` and `codes` by name."""
+    metrics: dict[str, Metric] = {"segmentation": SegmentationMetrics(num_classes)}
+    if code_sizes:
+        metrics["codebooks"] = CodebookUsage(code_sizes)
+    return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]
+
+
+def as_values(computed: dict[str, Tensor]) -> Values:
+    """Computed metrics as plain numbers and lists; NaN (an absent class) becomes None."""
+    values: Values = {}
+    for name, value in computed.items():
+        if name in LISTS:  # torchmetrics makes scalars of lists of one
+            values[name] = [None if v != v else v for v in value.reshape(-1).tolist()]
+        else:
+            values[name] = value.item()
+    return values
+
+
+def flatten(values: Values) -> dict[str, float]:
+    """One entry per number: `per_class_iou_0`, `codebook_usage_level_1`, ...; no Nones.
+
+    A single code per vector keeps the plain name: `codebook_usage`.
+    """
+    flat: dict[str, float] = {}
+    for name, value in values.items():
+        if not isinstance(value, list):
+            flat[name] = value
+            continue
+        infix = "" if name.startswith("per_class") else "level_"
+        for i, entry in enumerate(value):
+            if entry is not None:
+                single = len(value) == 1 and infix
+                flat[name if single else f"{name}_{infix}{i}"] = entry
+    return flat

@@ -30,18 +30,19 @@ MEASURED_SPLITS = ("val", "test")
 
 def save_outputs(
     run: RunFolder, experiment: Experiment, reporter: Reporter
-) -> tuple[str, Measured | None]:
+) -> tuple[str, Measured | None, list[NDArray[np.int64]]]:
     """Fit the prior to the training codes and save it with the codes of `val` and `test`.
 
     Returns:
-        `digest` and `measured` of the run record; `measured` is None where nothing is quantized.
+        `digest` and `measured` of the run record (None where nothing is quantized), and for each of
+        a vector's codes how often each of its values is met in `test`.
     """
-    network = experiment.module.network.eval()
+    network = experiment.module.network
     digest = network.digest()
     _save_first_batch(run, experiment)
     sizes = network.quantizer.code_sizes
     if not sizes:
-        return digest, None
+        return digest, None, []
     codes = {split: _split_codes(experiment, split) for split in ("train", *MEASURED_SPLITS)}
     prior = _fit_prior(experiment, codes["train"], reporter)
     if prior is not None:
@@ -58,7 +59,11 @@ def save_outputs(
         sizes_of_file = measure_codes(content, codes[split], network.normalizer.mean.numel(), slots)
         measured[split] = MeasuredSplit(**sizes_of_file, file=f"codes/{split}.safetensors")
     decoder = DecoderBytes(**decoder_bytes(network.quantizer, prior))
-    return digest, Measured(**measured, decoder=decoder)
+    counts = [
+        np.bincount(codes["test"][..., level].ravel(), minlength=size)
+        for level, size in enumerate(sizes)
+    ]
+    return digest, Measured(**measured, decoder=decoder), counts
 
 
 @torch.no_grad()
@@ -71,10 +76,8 @@ def _split_codes(experiment: Experiment, split: str) -> NDArray[np.int32]:
 
 @torch.no_grad()
 def _feature_maps(experiment: Experiment, split: str) -> Iterator[Tensor]:
-    batch_size = experiment.config.training.batch_size
-    network = experiment.module.network.to(experiment.device)
-    for inputs, _, _ in experiment.sources.loader(split, batch_size):
-        yield network.features(experiment.module.states(inputs.to(experiment.device)))
+    for states, _, _ in experiment.data.batches(split, experiment.config.training.batch_size):
+        yield experiment.module.network.features(states)
 
 
 def _fit_prior(

@@ -12,11 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from squeeze_cli.config.record import RunRecord
+from squeeze_cli.data.datamodule import Batch
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.reports.pictures import PictureColumn
 from squeeze_cli.reports.tables import fixed, number, percent
 from squeeze_cli.training.metrics import SegmentationMetrics
-from squeeze_cli.training.modules import BaselineSegmentationModule, Batch
+from squeeze_cli.training.modules import BaselineSegmentationModule
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,11 @@ class PredictedMask:
 
 
 @torch.inference_mode()
-def predict_batch(
-    module: BaselineSegmentationModule, batch: Batch, device: torch.device
-) -> list[PredictedMask]:
-    """Predict the masks of a batch of the loader; the module is in eval mode on `device`."""
-    inputs, masks, _ = batch
+def predict_batch(module: BaselineSegmentationModule, batch: Batch) -> list[PredictedMask]:
+    """Predict the masks of a batch; the module is in eval mode on the batch's device."""
+    states, masks, _ = batch
     height, width = masks.shape[-2:]
-    logits, _ = module.predict_logits(module.states(inputs.to(device)), (height, width))
+    logits, _ = module.predict_logits(states, (height, width))
     predicted = logits.argmax(dim=1).cpu()
     classes = logits.shape[1]
     return [
@@ -64,7 +63,7 @@ def image_iou(predicted: Tensor, truth: Tensor, num_classes: int) -> float | Non
     metric.update(predicted, truth)
     if not int(metric.confmat.sum()):
         return None
-    return float(metric.summary()["iou"])
+    return float(metric.compute()["iou"])
 
 
 def picture_column(sample: Sample, predictions: Sequence[PredictedMask]) -> PictureColumn:

@@ -7,29 +7,71 @@ import torch
 from lightning import LightningModule, Trainer
 
 from squeeze_cli.config.defaults import IGNORE_INDEX
-from squeeze_cli.data.datamodule import ImageDataset, OxfordPetDataModule
+from squeeze_cli.data.datamodule import ImageDataset, SegmentationDataModule
+from squeeze_cli.data.drawn_pets import SyntheticSample
 from squeeze_cli.data.samples import FileSample, UnreadableImageError
 from squeeze_cli.data.splits import build_splits
 from squeeze_cli.data.transforms import Preprocessing
 from tests.pets import TINY_NAMES
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture
 def splits(tiny_pets):
-    return build_splits("oxford-pet", tiny_pets, 32, seed=42, subset_size=None)
+    found = build_splits("oxford-pet", tiny_pets, 32, seed=42, subset_size=None)
+    return {"train": found.train, "val": found.val, "test": found.test}
 
 
-def test_dataset_gives_image_mask_and_index(splits):
-    dataset = ImageDataset(splits.test, Preprocessing(40))
-    image, mask, index = dataset[2]
+class Images:
+    """A source whose states are the normalized images."""
+
+    device = CPU
+
+    def __init__(self, size, num_workers=0):
+        self.preprocessing = Preprocessing(size)
+        self.num_workers = num_workers
+
+    def open(self, splits, ranks):
+        return {name: ImageDataset(split, self.preprocessing) for name, split in splits.items()}
+
+    def states(self, inputs):
+        return self.preprocessing.normalize(inputs)
+
+
+def make(splits, size=16, batch_size=3, seed=1, num_workers=0):
+    module = SegmentationDataModule(
+        splits, Images(size, num_workers), batch_size=batch_size,
+        evaluation_batch_size=batch_size, seed=seed,
+    )  # fmt: skip
+    module.setup()
+    return module
+
+
+def drawn(count):
+    """A data module over `count` images that nobody looks at."""
+    samples = [SyntheticSample(str(i), 0, i, 32) for i in range(count)]
+    return {"train": samples, "val": samples}
+
+
+def orders(module, epoch):
+    """The positions of each batch of an epoch."""
+    loader = module.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return list(loader.batch_sampler)
+
+
+def test_dataset_gives_pixels_mask_and_index(splits):
+    dataset = ImageDataset(splits["test"], Preprocessing(40))
+    pixels, mask, index = dataset[2]
     assert (len(dataset), index) == (len(TINY_NAMES["test"]), 2)
-    assert (image.shape, image.dtype) == ((3, 40, 40), torch.float32)
+    assert (pixels.shape, pixels.dtype) == ((40, 40, 3), torch.uint8)
     assert (mask.shape, mask.dtype) == ((40, 40), torch.uint8)
     assert set(mask.unique().tolist()) == {0, 1, 2}
 
 
 def test_dataset_travels_to_workers_and_ignores_missing_trimaps(splits, tmp_path):
-    sample = FileSample("bare", splits.test[0].image_path)
+    sample = FileSample("bare", splits["test"][0].image_path)
     dataset = pickle.loads(pickle.dumps(ImageDataset([sample], Preprocessing(8))))
     assert dataset[0][1].unique().tolist() == [IGNORE_INDEX]
     gone = ImageDataset([FileSample("gone", tmp_path / "gone.jpg")], Preprocessing(8))
@@ -37,11 +79,12 @@ def test_dataset_travels_to_workers_and_ignores_missing_trimaps(splits, tmp_path
         gone[0]
 
 
-def test_loaders_give_the_agreed_shapes_and_types(splits):
-    module = OxfordPetDataModule(splits, Preprocessing(40), batch_size=3, num_workers=0, seed=1)
-    images, masks, indices = next(iter(module.train_dataloader()))
+def test_batches_have_the_agreed_shapes_and_types(splits):
+    module = make(splits, size=40)
+    batch = next(iter(module.train_dataloader()))
+    images, masks, indices = module.on_after_batch_transfer(batch, 0)
     assert (images.shape, images.dtype) == ((3, 3, 40, 40), torch.float32)
-    assert (masks.shape, masks.dtype) == ((3, 40, 40), torch.int64)
+    assert (masks.shape, masks.dtype) == ((3, 40, 40), torch.uint8)
     assert (indices.shape, indices.dtype) == ((3,), torch.int64)
     sizes = [len(batch[2]) for batch in module.test_dataloader()]
     assert sizes == [3, 1]
@@ -49,14 +92,46 @@ def test_loaders_give_the_agreed_shapes_and_types(splits):
     assert order.tolist() == [0, 1]
 
 
+def test_batches_outside_a_trainer_cover_the_split(splits):
+    module = make(splits)
+    images, masks, _ = next(module.batches("test"))
+    again = module.batch("test", [1, 0])
+    assert torch.equal(images[0], again[0][1])
+    assert torch.equal(masks[1], again[1][0])
+    shuffled = [int(i) for _, _, batch in module.batches("train", 3, shuffled=True) for i in batch]
+    assert sorted(shuffled) == list(range(8)) != shuffled
+
+
 def test_worker_processes_give_the_same_batches(splits):
-    alone, helped = (
-        OxfordPetDataModule(splits, Preprocessing(16), 3, num_workers=workers, seed=1)
-        for workers in (0, 1)
-    )
+    alone, helped = (make(splits, num_workers=workers) for workers in (0, 1))
     pairs = zip(alone.train_dataloader(), helped.train_dataloader(), strict=True)
     for one, other in pairs:
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 10, 16])
+def test_an_epoch_has_each_image_once(count):
+    batches = orders(make(drawn(count), batch_size=4), 3)
+    assert sorted(index for batch in batches for index in batch) == list(range(count))
+
+
+def test_no_training_batch_has_a_single_image():
+    module = make(drawn(9), batch_size=4)
+    left_out = set()
+    for epoch in range(12):
+        batches = orders(module, epoch)
+        assert [len(batch) for batch in batches] == [4, 4]
+        left_out |= set(range(9)) - {index for batch in batches for index in batch}
+    assert len(left_out) > 4  # another one in every epoch
+    assert [len(batch[2]) for batch in module.evaluation_dataloader("train")] == [4, 4, 1]
+    assert orders(make(drawn(1), batch_size=4), 0) == [[0]]
+
+
+def test_order_depends_on_seed_and_epoch_which_are_not_interchangeable():
+    one, other = make(drawn(50), seed=1), make(drawn(50), seed=2)
+    assert orders(one, 2) == orders(make(drawn(50), seed=1), 2)
+    assert orders(one, 2) != orders(one, 3)
+    assert orders(one, 2) != orders(other, 1)
 
 
 class _Recorder(LightningModule):
@@ -82,10 +157,10 @@ def _train(splits, folder, epochs, checkpoint=None):
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        use_distributed_sampler=False,
         default_root_dir=folder,
     )
-    module = OxfordPetDataModule(splits, Preprocessing(8), batch_size=3, num_workers=0, seed=1)
-    trainer.fit(recorder, module, ckpt_path=checkpoint)
+    trainer.fit(recorder, datamodule=make(splits, size=8), ckpt_path=checkpoint)
     trainer.save_checkpoint(folder / f"{epochs}.ckpt")
     return recorder.seen
 

@@ -2,23 +2,26 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.console import Reporter
+from squeeze_cli.data.datamodule import Ranks
 from squeeze_cli.data.drawn_pets import SyntheticPetSource
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features import prepare, table
-from squeeze_cli.features.extraction import extract_states
+from squeeze_cli.features.extraction import States, Trunk, from_rows
 from squeeze_cli.features.shards import DamagedShardError, open_shard, write_shard
 from squeeze_cli.features.store import FeatureStore, StoreKey, check_free_space
 
@@ -49,19 +52,27 @@ class Counting(Reporter):
 
 def prepared(
     backbone: FrozenBackbone, samples: list[Sample], cache: Path, reporter: Reporter | None = None,
+    ranks: Ranks = prepare.ALONE,
 ) -> table.StateDataset:  # fmt: skip
-    key = StoreKey.of(backbone, Preprocessing(SIZE), "features", "32")
-    return prepare.prepare_states(
-        {"all": samples}, backbone, Preprocessing(SIZE), FeatureStore(cache, key),
-        device=torch.device("cpu"), num_workers=0, reporter=reporter or Counting(),
-    )["all"]  # fmt: skip
+    preprocessing = Preprocessing(SIZE)
+    store = FeatureStore(cache, StoreKey.of(backbone, preprocessing, "features", "32"))
+    trunk = Trunk(backbone, "features", preprocessing, torch.device("cpu"))
+    return prepare.prepare_states({"all": samples}, trunk, store, reporter or Counting(), ranks)[
+        "all"
+    ]
+
+
+def batch(dataset: table.StateDataset, positions: list[int]) -> tuple[torch.Tensor, ...]:
+    """States, masks and positions, as the data module makes them of rows."""
+    rows, masks, index = default_collate([dataset[position] for position in positions])
+    return from_rows(rows.float()), masks, index
 
 
 def forbid_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("the backbone ran again")
 
-    monkeypatch.setattr(prepare, "extract_states", refuse)
+    monkeypatch.setattr(Trunk, "extract", refuse)
 
 
 def rows(count: int, seed: int = 0) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -75,7 +86,7 @@ def test_states_are_those_of_the_backbone_within_float16(
     backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path
 ) -> None:
     dataset = prepared(backbone, samples, tmp_path)
-    states, masks, index = dataset[[4, 1]]
+    states, masks, index = batch(dataset, [4, 1])
     preprocessing = Preprocessing(SIZE)
     for row, position in enumerate(index.tolist()):
         image, mask = samples[position].load()
@@ -94,7 +105,7 @@ def test_each_image_passes_the_backbone_once(
     first = prepared(backbone, samples, tmp_path)
     forbid_backbone(monkeypatch)
     again = prepared(backbone, samples[::-1], tmp_path)
-    assert torch.equal(first[[0, 5]][0], again[[5, 0]][0])
+    assert torch.equal(batch(first, [0, 5])[0], batch(again, [5, 0])[0])
 
 
 def test_only_what_is_missing_is_computed(
@@ -102,17 +113,43 @@ def test_only_what_is_missing_is_computed(
 ) -> None:
     prepared(backbone, samples[:4], tmp_path)
     seen: list[int] = []
-    original = extract_states
+    original = Trunk.extract
 
-    def watched(
-        backbone: FrozenBackbone, missing: list[Sample], *args: object, **kwargs: object
-    ) -> object:
+    def watched(trunk: Trunk, missing: list[Sample]) -> Iterator[States]:
         seen.append(len(missing))
-        return original(backbone, missing, *args, **kwargs)  # type: ignore[arg-type]
+        return original(trunk, missing)
 
-    monkeypatch.setattr(prepare, "extract_states", watched)
+    monkeypatch.setattr(Trunk, "extract", watched)
     prepared(backbone, samples, tmp_path)
     assert seen == [2]
+
+
+def test_ranks_share_what_is_missing_and_wait_for_one_another(
+    backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other rank works whenever this one waits: together they compute each image once."""
+    seen: list[tuple[int, int]] = []
+    original = Trunk.extract
+    rank = 0
+
+    def watched(trunk: Trunk, missing: list[Sample]) -> Iterator[States]:
+        seen.append((rank, len(missing)))
+        return original(trunk, missing)
+
+    def other_rank() -> None:
+        nonlocal rank, waits
+        waits += 1
+        if waits == 2:  # all have looked, and this one has computed its share
+            rank = 1
+            prepared(backbone, samples[1::2], tmp_path)
+
+    waits = 0
+    monkeypatch.setattr(Trunk, "extract", watched)
+    dataset = prepared(backbone, samples, tmp_path, ranks=Ranks(0, 2, other_rank))
+    assert (waits, seen) == (2, [(0, 3), (1, 3)])
+    monkeypatch.undo()
+    alone = prepared(backbone, samples, tmp_path / "alone")
+    assert torch.equal(batch(dataset, [0, 3, 5])[0], batch(alone, [0, 3, 5])[0])
 
 
 @pytest.mark.parametrize(
@@ -125,9 +162,9 @@ def test_whatever_decides_a_state_is_in_the_key(field: str) -> None:
 def test_mapped_states_are_the_same_as_those_in_memory(
     backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_memory = prepared(backbone, samples, tmp_path)[[0, 3, 5]]
+    in_memory = batch(prepared(backbone, samples, tmp_path), [0, 3, 5])
     monkeypatch.setattr(prepare, "fits_in_memory", lambda total: False)
-    mapped = prepared(backbone, samples, tmp_path)[[0, 3, 5]]
+    mapped = batch(prepared(backbone, samples, tmp_path), [0, 3, 5])
     for a, b in zip(in_memory, mapped, strict=True):
         assert torch.equal(a, b)
 
@@ -137,15 +174,14 @@ def test_states_that_fit_in_memory_are_read_from_disk_once(
 ) -> None:
     """Whatever happens to the files after the start, every epoch sees what was read then."""
     dataset = prepared(backbone, samples, tmp_path)
-    loader = table.state_loader(dataset, 4, seed=1, shuffle=True)
-    first = [states.clone() for states, _, _ in loader]
+    first = [state.clone() for state, _, _ in (dataset[i] for i in range(6))]
     for path in tmp_path.rglob("*.safetensors"):
         with path.open("r+b") as file:  # in place: a memory map would show it
             file.write(bytes(path.stat().st_size))
     assert all(states.abs().max() > 0 for states in first)
-    for a, (b, masks, _) in zip(first, loader, strict=True):
+    for a, (b, mask, _) in zip(first, (dataset[i] for i in range(6)), strict=True):
         assert torch.equal(a, b)
-        assert masks.max() > 0
+        assert mask.max() > 0
 
 
 def damage(cache: Path, position: int = -7) -> Path:
@@ -160,10 +196,10 @@ def damage(cache: Path, position: int = -7) -> Path:
 def test_a_changed_byte_is_noticed_and_the_part_made_again(
     backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path, position: int
 ) -> None:
-    expected = prepared(backbone, samples, tmp_path)[[0, 1, 2, 3, 4, 5]]
+    expected = batch(prepared(backbone, samples, tmp_path), [0, 1, 2, 3, 4, 5])
     damage(tmp_path, position)
     reporter = Counting()
-    again = prepared(backbone, samples, tmp_path, reporter)[[0, 1, 2, 3, 4, 5]]
+    again = batch(prepared(backbone, samples, tmp_path, reporter), [0, 1, 2, 3, 4, 5])
     assert all(torch.equal(a, b) for a, b in zip(expected, again, strict=True))
     assert any("damaged" in text for text in reporter.warnings)  # type: ignore[attr-defined]
 
@@ -198,7 +234,7 @@ def test_damage_met_in_a_mapped_store_ends_the_run_with_the_mend(
     shard = damage(tmp_path)
     dataset = prepared(backbone, samples, tmp_path)
     with pytest.raises(SqueezeError, match="run the same command again"):
-        dataset[[0, 1, 2, 3, 4, 5]]
+        batch(dataset, [0, 1, 2, 3, 4, 5])
     assert not shard.exists()
 
 

@@ -109,7 +109,7 @@ def test_masks_are_those_that_the_run_was_measured_with(
         truth = Preprocessing(64).mask(sample.load()[1])
         metric.update(predicted[None], truth[None].long())
     measured = evaluate_run(opened, "test", Reporter(quiet=True)).metrics
-    assert metric.summary()["iou"] == pytest.approx(measured.iou, abs=1e-6)
+    assert float(metric.compute()["iou"]) == pytest.approx(measured.iou, abs=1e-6)
 
 
 def test_any_folder_of_images(

@@ -1,83 +1,93 @@
-"""When checkpoints are written, and what is in them."""
+"""Which checkpoints are written, and what is in them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import Checkpoint
+from torch.utils.data import DataLoader, Dataset
 
+from squeeze_cli.errors import SqueezeError
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.training import checkpoints
-from squeeze_cli.training.checkpoints import Checkpoints, load_best
+from squeeze_cli.training.checkpoints import WholeFiles, checkpoint_callbacks, load_best
 from squeeze_cli.training.modules import BaselineSegmentationModule
 
 
-class Clock:
-    """Time that passes only where a test says so."""
+class Random(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
+    """States of 4 channels with masks that have nothing to do with them."""
 
-    now = 0.0
+    def __len__(self) -> int:
+        return 4
 
-    def monotonic(self) -> float:
-        return self.now
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        generator = torch.Generator().manual_seed(index)
+        mask = torch.randint(0, 3, (12, 12), generator=generator, dtype=torch.uint8)
+        return torch.randn(4, 3, 3, generator=generator), mask, index
 
 
-def run_epochs(
-    module: BaselineSegmentationModule,
-    scores: list[float],
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    epoch_s: float,
-    writing_s: float,
-) -> list[int]:
-    """Let epochs end with these scores; the epochs after which `last.ckpt` was written."""
-    clock, written = Clock(), []
-    monkeypatch.setattr(checkpoints, "time", clock)
+class Scores(Checkpoint):
+    """Lets the epochs have these scores, and notes what is on disk when each begins."""
 
-    def save(path: Path, weights_only: bool) -> None:
-        assert not weights_only  # resuming needs it all
-        clock.now += writing_s
-        written.append(trainer.current_epoch)
-        torch.save({"epoch": trainer.current_epoch}, path)
+    def __init__(self, scores: list[float], run: RunFolder) -> None:
+        self.scores = scores
+        self.run = run
+        self.seen: list[set[str]] = []
 
-    trainer: Any = SimpleNamespace(current_epoch=0, max_epochs=len(scores), save_checkpoint=save)
-    callback = Checkpoints(RunFolder(folder))
-    for epoch, score in enumerate(scores):
-        trainer.current_epoch = epoch
-        clock.now += epoch_s
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        folder = self.run.best_checkpoint.parent
+        self.seen.append({path.name for path in folder.iterdir()} if folder.is_dir() else set())
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, BaselineSegmentationModule)
         with torch.no_grad():
-            module.network.head.last.bias.fill_(epoch)
-        module.history.append({"epoch": epoch, "val": {"iou": score}})
-        callback.on_train_epoch_end(trainer, module)
-    return written
+            pl_module.network.head.last.bias.fill_(trainer.current_epoch)
+        trainer.callback_metrics["val/iou"].fill_(self.scores[trainer.current_epoch])
 
 
-def best_epoch(folder: Path) -> int:
-    stored = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
-    assert stored["state_dict"]["network.head.last.bias"][0] == stored["epoch"]
-    return int(stored["epoch"])
-
-
-def test_long_epochs_are_written_one_by_one(
+@pytest.mark.filterwarnings("ignore")
+def test_the_best_and_the_last_are_written_every_epoch(
     module: BaselineSegmentationModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = run_epochs(
-        module, [0.1, 0.3, 0.2, 0.3], tmp_path, monkeypatch, epoch_s=60, writing_s=1
-    )
-    assert written == [0, 1, 2, 3]
-    assert best_epoch(tmp_path) == 1  # the first of equals
     run = RunFolder(tmp_path)
-    load_best(module, run)
+    scores = Scores([0.1, 0.3, 0.2, 0.3], run)
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, max_epochs=4, logger=False, num_sanity_val_steps=0,
+        enable_progress_bar=False, enable_model_summary=False, plugins=[WholeFiles()],
+        callbacks=[scores, *checkpoint_callbacks(run)],
+    )  # fmt: skip
+    loader = DataLoader(Random(), batch_size=2)
+    trainer.fit(module, loader, loader)
+    assert scores.seen == [set(), *[{"best.ckpt", "last.ckpt"}] * 3]
+    assert load_best(module, run) == 1  # the first of equals
     assert module.network.head.last.bias[0] == 1
+    best = torch.load(run.best_checkpoint, weights_only=True)
+    assert "optimizer_states" not in best
+    assert all(name.startswith("network.") for name in best["state_dict"])
+    last = torch.load(run.last_checkpoint, weights_only=True)
+    assert last["epoch"] == 3
+    assert last["optimizer_states"]
 
 
-def test_short_epochs_are_written_when_their_time_pays_for_it(
-    module: BaselineSegmentationModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_is_replaced_whole_and_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = [0.1 + 0.01 * epoch for epoch in range(9)] + [0.05]
-    written = run_epochs(module, scores, tmp_path, monkeypatch, epoch_s=13, writing_s=1)
-    assert written == [0, 4, 8, 9]  # 50 s of training for each second; the last always
-    assert best_epoch(tmp_path) == 8
+    path, files = tmp_path / "x.ckpt", WholeFiles()
+    files.save_checkpoint({"value": torch.arange(1000)}, path)
+
+    def fail(*args: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", fail)
+        with pytest.raises(OSError, match="disk full"):
+            files.save_checkpoint({"value": torch.zeros(1)}, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["x.ckpt"]
+    assert torch.equal(files.load_checkpoint(path)["value"], torch.arange(1000))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(SqueezeError, match="damaged"):
+        files.load_checkpoint(path)

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from squeeze_cli.training.metrics import CodebookUsage, SegmentationMetrics
+from squeeze_cli.training.metrics import (
+    CodebookUsage,
+    SegmentationMetrics,
+    as_values,
+    flatten,
+    make_metrics,
+)
 
 
 def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -26,7 +32,7 @@ def test_mean_iou_and_accuracy_are_torchmetrics_own() -> None:
     for prediction, target in batches():
         for metric in (ours, iou, accuracy):
             metric.update(prediction, target)
-    summary = ours.summary()
+    summary = as_values(ours.compute())
     assert summary["iou"] == pytest.approx(float(iou.compute()))
     assert summary["accuracy"] == pytest.approx(float(accuracy.compute()))
     assert len(summary["per_class_iou"]) == 4
@@ -34,7 +40,7 @@ def test_mean_iou_and_accuracy_are_torchmetrics_own() -> None:
 
 
 def test_nothing_seen_gives_zeros_not_nans() -> None:
-    assert SegmentationMetrics(3).summary() == {
+    assert as_values(SegmentationMetrics(3).compute()) == {
         "iou": 0.0, "accuracy": 0.0, "per_class_iou": [None, None, None],
     }  # fmt: skip
 
@@ -43,9 +49,30 @@ def test_codebook_usage_by_level() -> None:
     metric = CodebookUsage((4, 2))
     metric.update(torch.tensor([[[0, 1], [1, 1], [2, 1]]]))
     metric.update(torch.tensor([[[3, 1]]]))
-    result = metric.compute()
-    assert result["usage"] == [1.0, 0.5]
-    assert result["perplexity"] == pytest.approx([4.0, 1.0])
+    result = as_values(metric.compute())
+    assert result["codebook_usage"] == [1.0, 0.5]
+    assert result["codebook_perplexity"] == pytest.approx([4.0, 1.0])
     metric.reset()
     metric.update(torch.zeros(1, 2, 2, dtype=torch.int64))
-    assert metric.compute()["usage"] == [0.25, 0.5]
+    assert as_values(metric.compute())["codebook_usage"] == [0.25, 0.5]
+
+
+def test_one_collection_measures_masks_and_codes_and_is_in_no_checkpoint() -> None:
+    metrics = make_metrics(3, (4,))
+    codes = torch.tensor([[[0], [1]]])
+    for prediction, target in batches():
+        metrics.update(preds=prediction, target=target, codes=codes)
+    values = as_values(metrics.compute())
+    assert set(values) == {
+        "iou", "accuracy", "per_class_iou", "codebook_usage", "codebook_perplexity",
+    }  # fmt: skip
+    assert values["codebook_usage"] == [0.5]  # a list also where there is one code per vector
+    assert metrics.state_dict() == {}
+
+
+def test_one_number_per_name_for_trackers() -> None:
+    values = {"iou": 0.5, "per_class_iou": [0.1, None], "codebook_usage": [0.2], "x": [0.3, 0.4]}
+    assert flatten(values) == {
+        "iou": 0.5, "per_class_iou_0": 0.1, "codebook_usage": 0.2, "x_level_0": 0.3,
+        "x_level_1": 0.4,
+    }  # fmt: skip

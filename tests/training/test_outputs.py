@@ -14,7 +14,7 @@ from squeeze_cli.codec.prior_file import read_prior
 from squeeze_cli.config.record import Measured, MeasuredSplit
 from squeeze_cli.config.yaml_files import load_experiment
 from squeeze_cli.console import Reporter
-from squeeze_cli.features.sources import open_sources
+from squeeze_cli.features.sources import make_data
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.fit import load_splits
@@ -32,13 +32,14 @@ def network_codes(folder: RunFolder, split: str) -> tuple[list[str], np.ndarray]
     config = load_experiment(folder.config_file, None)
     run = TrainedRun(folder.path, device="cpu")
     samples = getattr(load_splits(config, run.store, Reporter()), split)
-    sources = open_sources(
+    data = make_data(
         config, {split: samples}, run.backbone, run.store,
         torch.device("cpu"), Reporter(progress=False),
     )  # fmt: skip
+    data.setup()
     network = run.module.network
     with torch.no_grad():
-        codes = [network.codes(network.features(s)) for s, _, _ in sources.loader(split, 3)]
+        codes = [network.codes(network.features(s)) for s, _, _ in data.batches(split, 3)]
     assert network.digest() == run.record.digest
     return [sample.name for sample in samples], torch.cat(codes).numpy()
 

@@ -12,9 +12,8 @@ from squeeze_cli.config.resolve import resolve_defaults, with_values
 from squeeze_cli.config.schema import DataConfig, ExperimentConfig, ModelConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import FileSample
-from squeeze_cli.features import prepare
-from squeeze_cli.features.extraction import extract_states
-from squeeze_cli.training.fit import set_up
+from squeeze_cli.features.extraction import Trunk
+from squeeze_cli.training.fit import Experiment, set_up
 
 QUIET = Reporter(quiet=True)
 
@@ -33,8 +32,15 @@ def config(tiny_pets: Path, tmp_path: Path) -> ExperimentConfig:
             ),
         )
     )
-    set_up(config, QUIET)
+    filled(config)
     return config
+
+
+def filled(config: ExperimentConfig) -> Experiment:
+    """The experiment, with its data opened."""
+    experiment = set_up(config, QUIET)
+    experiment.data.setup()
+    return experiment
 
 
 def test_stored_images_are_not_decoded_and_the_backbone_is_not_built(
@@ -46,9 +52,9 @@ def test_stored_images_are_not_decoded_and_the_backbone_is_not_built(
     monkeypatch.setattr(FileSample, "check", refuse)
     monkeypatch.setattr(FileSample, "load", refuse)
     monkeypatch.setattr(FrozenBackbone, "network", property(refuse))
-    experiment = set_up(config, QUIET)
+    experiment = filled(config)
     assert len(experiment.splits.train) == 8
-    assert len(experiment.sources.batch("test", [0, 3])[0]) == 2
+    assert len(experiment.data.batch("test", [0, 3])[0]) == 2
 
 
 def test_a_photograph_that_broke_meanwhile_is_left_out(
@@ -69,14 +75,16 @@ def test_other_weights_or_sizes_meet_no_stored_state(
 ) -> None:
     passed: list[int] = []
 
-    def watched(backbone: Any, samples: list[Any], *rest: Any, **others: Any) -> Any:
-        passed.append(len(samples))
-        return extract_states(backbone, samples, *rest, **others)
+    original = Trunk.extract
 
-    monkeypatch.setattr(prepare, "extract_states", watched)
-    set_up(config, QUIET)
+    def watched(trunk: Trunk, samples: list[Any]) -> Any:
+        passed.append(len(samples))
+        return original(trunk, samples)
+
+    monkeypatch.setattr(Trunk, "extract", watched)
+    filled(config)
     assert passed == []
-    set_up(with_values(config, {"model.weights": "none"}), QUIET)
+    filled(with_values(config, {"model.weights": "none"}))
     assert passed == [14]
-    set_up(with_values(config, {"data.image_size": 96}), QUIET)
+    filled(with_values(config, {"data.image_size": 96}))
     assert passed == [14, 14]

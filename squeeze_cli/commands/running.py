@@ -31,8 +31,8 @@ def run_experiment(kind: Kind, values: Mapping[str, Any], options: RunOptions) -
     if options.resume:
         run, config = _find_stopped(kind, values, options)
     else:
-        if options.remote_queue:  # an agent's task is a ClearML task
-            values = {**values, "logger.use_clearml": True}
+        if options.remote_queue:  # the task of an agent needs ClearML and its server
+            values = {"logger.clearml_offline": False, **values, "logger.use_clearml": True}
         config = resolve_config(kind, values, options.config, options.experiment)
     if options.dry_run:
         _print_plan(config, run, options.json)

@@ -1,32 +1,32 @@
-"""Codes packed into as few whole bits as their sizes need, without a model of what they say.
+"""Packing of codes into whole bits, as few as their sizes allow.
 
-Codes that share a word share its rounding: a vector's codes, and as many vectors as pay, are the
-digits of one integer below 2^63 in mixed radix (the first code is the least significant), and the
-integer takes `ceil(log2)` bits, most significant first.
+Codes that share a word share its rounding: the codes of one or more vectors are the digits of an
+integer below 2^63 in mixed radix (the first code is the least significant digit). The integer takes
+`ceil(log2)` bits, most significant first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from squeeze_cli.codec.errors import DamagedCodesError
+from squeeze_cli.errors import DamagedCodesError
 
-# A word's value must fit a signed 64-bit integer.
+# The value of a word must fit a signed 64-bit integer.
 WORD_BITS = 63
 
 
 @dataclass(frozen=True)
 class WordLayout:
-    """How the codes `[N, Q]`, row by row, are cut into words.
+    """Layout of the words into which codes `[N, Q]` are cut, row by row.
 
     Attributes:
-        radices: the code sizes that one word holds; Q of them, several times Q, or fewer.
-        bits: what a word takes.
+        radices: sizes of the codes in one word.
+        bits: size of a word.
     """
 
     radices: tuple[int, ...]
@@ -37,12 +37,16 @@ class WordLayout:
         """Bits that each code takes on average."""
         return self.bits / len(self.radices)
 
+    def word_count(self, codes: int) -> int:
+        """Number of words for so many codes."""
+        return -(-codes // len(self.radices))
+
 
 def choose_layouts(code_sizes: Sequence[int]) -> tuple[WordLayout, ...]:
-    """The words of a vector's codes: one layout that is repeated, or one for each code.
+    """Return one layout for all codes of a vector, or one for each of its Q codes.
 
-    All codes of a vector, and those of as many vectors as save bits, go into one word; where a
-    single vector's codes pass 63 bits, each code is a word of its own.
+    All codes of a vector, and those of as many vectors as save bits, go into one word. If a single
+    vector's codes exceed 63 bits, each code is a word of its own.
     """
     sizes = tuple(code_sizes)
     if prod(sizes) >= 2**WORD_BITS:
@@ -54,39 +58,49 @@ def choose_layouts(code_sizes: Sequence[int]) -> tuple[WordLayout, ...]:
 
 
 def pack_codes(codes_nq: NDArray[np.integer], code_sizes: Sequence[int]) -> bytes:
-    """Codes `[N, Q]` as bytes; the last byte is filled up with zeros.
+    """Pack codes `[N, Q]` into bytes; the last byte is filled up with zeros.
 
-    Raises ValueError for a code that is not below its size.
+    Raises:
+        ValueError: a code is not below its size.
     """
     codes = np.ascontiguousarray(codes_nq, dtype=np.int64)
     if codes.size and ((codes < 0).any() or (codes >= np.asarray(code_sizes)).any()):
         raise ValueError(f"codes outside of their sizes {tuple(code_sizes)}")
-    words = [
-        (_digits_to_words(part, layout), layout.bits)
-        for part, layout in _parts(codes, choose_layouts(code_sizes))
-    ]
-    bits = [_word_bits(values, width).reshape(-1) for values, width in words]
-    return np.packbits(np.concatenate(bits) if bits else np.empty(0, np.uint8)).tobytes()
+    bits = []
+    for part, layout in _parts(codes, code_sizes):
+        digits = np.zeros((layout.word_count(part.size), len(layout.radices)), np.int64)
+        digits.reshape(-1)[: part.size] = part
+        words = np.zeros(len(digits), np.int64)
+        for radix, column in zip(layout.radices[::-1], digits.T[::-1], strict=True):
+            words = words * radix + column
+        shifts = np.arange(layout.bits - 1, -1, -1)
+        bits.append(((words[:, None] >> shifts) & 1).astype(np.uint8).reshape(-1))
+    return np.packbits(np.concatenate(bits)).tobytes()
 
 
-def unpack_codes(
-    payload: bytes | NDArray[np.uint8], vectors: int, code_sizes: Sequence[int]
-) -> NDArray[np.int32]:
-    """The inverse of `pack_codes` for N = `vectors`: codes `[N, Q]`.
+def unpack_codes(payload: bytes, vectors: int, code_sizes: Sequence[int]) -> NDArray[np.int32]:
+    """Unpack what `pack_codes` made of N = `vectors` vectors: codes `[N, Q]`.
 
-    Raises DamagedCodesError where the bytes are not what `pack_codes` makes of any codes.
+    Raises:
+        DamagedCodesError: `pack_codes` does not make these bytes of any codes.
     """
-    raw = np.frombuffer(payload, np.uint8) if isinstance(payload, bytes) else payload
-    if len(raw) != packed_bytes(vectors, code_sizes):
-        raise DamagedCodesError(f"{len(raw)} bytes are not what {vectors} vectors take")
-    bits = np.unpackbits(raw)
+    if len(payload) != packed_bytes(vectors, code_sizes):
+        raise DamagedCodesError(f"{len(payload)} bytes are not the size of {vectors} vectors")
+    bits = np.unpackbits(np.frombuffer(payload, np.uint8))
     codes = np.empty((vectors, len(code_sizes)), np.int64)
     begin = 0
-    for part, layout in _parts(codes, choose_layouts(code_sizes)):
-        count = _word_count(part.size, layout)
+    for part, layout in _parts(codes, code_sizes):
+        count = layout.word_count(part.size)
         end = begin + count * layout.bits
-        values = _bits_to_words(bits[begin:end].reshape(count, layout.bits))
-        _words_to_digits(values, layout, part)
+        words = np.zeros(count, np.int64)
+        for column in bits[begin:end].reshape(count, layout.bits).T:
+            words = (words << 1) | column
+        digits = np.empty((count, len(layout.radices)), np.int64)
+        for place, radix in enumerate(layout.radices):
+            words, digits[:, place] = np.divmod(words, radix)
+        if words.any() or digits.reshape(-1)[part.size :].any():
+            raise DamagedCodesError("a code lies beyond its size")
+        part[:] = digits.reshape(-1)[: part.size]
         begin = end
     if bits[begin:].any():
         raise DamagedCodesError("the bits behind the last code are not zero")
@@ -94,63 +108,21 @@ def unpack_codes(
 
 
 def packed_bytes(vectors: int, code_sizes: Sequence[int]) -> int:
-    """Bytes that `pack_codes` makes of `vectors` vectors."""
+    """Return the size in bytes of `vectors` vectors after `pack_codes`."""
     layouts = choose_layouts(code_sizes)
     codes = vectors * len(code_sizes) // len(layouts)
-    bits = sum(_word_count(codes, layout) * layout.bits for layout in layouts)
-    return -(-bits // 8)
+    return -(-sum(layout.word_count(codes) * layout.bits for layout in layouts) // 8)
 
 
 def _layout(radices: tuple[int, ...]) -> WordLayout:
     return WordLayout(radices, (prod(radices) - 1).bit_length())
 
 
-def _word_count(codes: int, layout: WordLayout) -> int:
-    return -(-codes // len(layout.radices))
-
-
 def _parts(
-    codes_nq: NDArray[np.int64], layouts: Sequence[WordLayout]
-) -> list[tuple[NDArray[np.int64], WordLayout]]:
-    """Views of the codes, flat, with the layout of each: all of them, or column by column."""
+    codes_nq: NDArray[np.int64], code_sizes: Sequence[int]
+) -> Iterator[tuple[NDArray[np.int64], WordLayout]]:
+    """Give flat views of the codes with their layouts: one for all codes, or one per column."""
+    layouts = choose_layouts(code_sizes)
     if len(layouts) == 1:
-        return [(codes_nq.reshape(-1), layouts[0])]
-    return [(codes_nq[:, q], layout) for q, layout in enumerate(layouts)]
-
-
-def _digits_to_words(codes: NDArray[np.int64], layout: WordLayout) -> NDArray[np.int64]:
-    count, length = _word_count(codes.size, layout), len(layout.radices)
-    digits = np.zeros(count * length, np.int64)
-    digits[: codes.size] = codes
-    values = np.zeros(count, np.int64)
-    for radix, column in zip(
-        reversed(layout.radices), digits.reshape(count, length).T[::-1], strict=True
-    ):
-        values = values * radix + column
-    return values
-
-
-def _words_to_digits(
-    values: NDArray[np.int64], layout: WordLayout, codes: NDArray[np.int64]
-) -> None:
-    """Fill `codes` in place; what lies beyond them in the last word must be zero."""
-    columns = []
-    for radix in layout.radices:
-        values, digit = np.divmod(values, radix)
-        columns.append(digit)
-    digits = np.stack(columns, axis=1).reshape(-1) if columns else np.empty(0, np.int64)
-    if values.any() or digits[codes.size :].any():
-        raise DamagedCodesError("a code lies beyond its size")
-    codes[:] = digits[: codes.size]
-
-
-def _word_bits(values: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
-    shifts = np.arange(width - 1, -1, -1, dtype=np.int64)
-    return ((values[:, None] >> shifts) & 1).astype(np.uint8)
-
-
-def _bits_to_words(bits: NDArray[np.uint8]) -> NDArray[np.int64]:
-    values = np.zeros(len(bits), np.int64)
-    for column in bits.T:
-        values = (values << 1) | column
-    return values
+        return iter([(codes_nq.reshape(-1), layouts[0])])
+    return zip(codes_nq.T, layouts, strict=True)

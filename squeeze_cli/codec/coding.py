@@ -1,7 +1,7 @@
-"""Codes of images to pieces of a payload and back, each piece for itself, each checked.
+"""Coding of each image's codes into a piece of the payload, which can be checked by itself.
 
 `packed`: the packed codes, then the CRC-32 of the codes (little-endian). `prior`: a range-coded
-stream, in whose state the CRC-32 is.
+stream, whose state carries the CRC-32.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeeze_cli.codec.bit_packing import pack_codes, unpack_codes
-from squeeze_cli.codec.errors import DamagedCodesError
 from squeeze_cli.codec.prior import CodePrior
 from squeeze_cli.codec.prior_coding import (
     Slots,
@@ -20,6 +19,7 @@ from squeeze_cli.codec.prior_coding import (
     decode_with_prior,
     encode_with_prior,
 )
+from squeeze_cli.errors import DamagedCodesError
 
 CODINGS = ("packed", "prior")
 _CRC_BYTES = 4
@@ -31,9 +31,10 @@ def encode_pieces(
     prior: CodePrior | None = None,
     slots: Slots | None = None,
 ) -> list[bytes]:
-    """A piece for each of B images, packed or by a prior, whose `slots` may be known.
+    """Encode each of B images into a piece, packed or by a prior (`slots`: see there).
 
-    Raises ValueError for a code that is not below its size, or a prior for other codes.
+    Raises:
+        ValueError: a code is not below its size, or the prior is for other codes.
     """
     if prior is None:
         return [
@@ -57,13 +58,13 @@ def decode_pieces(
     code_sizes: Sequence[int],
     prior: CodePrior | None = None,
 ) -> NDArray[np.int32]:
-    """The codes `[B, h, w, Q]` of B pieces; raises DamagedCodesError where one is damaged."""
+    """Decode B pieces into codes `[B, h, w, Q]`; raises DamagedCodesError if one is damaged."""
     if prior is not None:
         return decode_with_prior(pieces, grid, prior)
-    codes = np.empty((len(pieces), *grid, len(code_sizes)), np.int32)
-    for image, piece in zip(codes, pieces, strict=True):
-        unpacked = unpack_codes(piece[:-_CRC_BYTES], grid[0] * grid[1], code_sizes)
-        image[...] = unpacked.reshape(image.shape)
-        if crc32_of_codes(image) != int.from_bytes(piece[-_CRC_BYTES:], "little"):
+    images = []
+    for piece in pieces:
+        codes = unpack_codes(piece[:-_CRC_BYTES], grid[0] * grid[1], code_sizes)
+        if crc32_of_codes(codes) != int.from_bytes(piece[-_CRC_BYTES:], "little"):
             raise DamagedCodesError("the CRC-32 of an image's codes differs")
-    return codes
+        images.append(codes)
+    return np.asarray(images, np.int32).reshape(len(pieces), *grid, len(code_sizes))

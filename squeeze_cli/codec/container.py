@@ -1,53 +1,56 @@
-"""A codes file: the codes of many images, each readable by itself; docs/codes-format.md.
+"""A codes file: the codes of many images, each readable by itself; see docs/codes-format.md.
 
-A safetensors file with four tensors, in this order:
+It is a safetensors file with four tensors, in this order:
 
     crc32    U32 [1]         of every byte before `payload`, these four counted as zeros
-    lengths  U8/U16/U32 [n]  bytes of each image's piece of the payload
+    lengths  U8/U16/U32 [n]  size in bytes of each image's piece of the payload
     names    U8 [m]          the images' names, front-coded and deflated
     payload  U8 [p]          the images' pieces, each with a CRC-32 of its codes
 
-and metadata: format, version, quantizer, code_sizes, grid, coding, prior and run.
+and the metadata format, version, quantizer, code_sizes, grid, coding, prior and run. The safetensors
+library reads it; the header is written here, because the library's order of the metadata varies.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
 from squeeze_cli.codec.coding import CODINGS, decode_pieces, encode_pieces
-from squeeze_cli.codec.errors import DamagedCodesError
-from squeeze_cli.codec.layout import Layout, build_prefix, read_layout
-from squeeze_cli.codec.names import compress_names, decompress_names
 from squeeze_cli.codec.prior import CodePrior
 from squeeze_cli.codec.prior_coding import Slots
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from squeeze_cli.files import replacing
 
 FORMAT = "squeeze-codes"
 VERSION = 1
-# Images that `CodesFile.batches` gives at a time.
+# Number of images in a batch of `CodesFile.batches`.
 BATCH_IMAGES = 256
+# Names are deflated without a header and a checksum of their own.
+_RAW_DEFLATE = -15
+_LONGEST_PREFIX = 255
 
 
 @dataclass(frozen=True)
 class CodesHeader:
-    """What all images of a codes file share.
+    """Properties that all images of a codes file share.
 
     Attributes:
-        quantizer: the registry name of what made the codes.
-        code_sizes: for each of a vector's Q codes how many values it has.
+        quantizer: registry name of the quantizer that made the codes.
+        code_sizes: number of values of each of a vector's Q codes.
         grid: rows and columns of an image's vectors.
-        coding: how the payload is coded: `packed` or `prior`.
+        coding: coding of the payload, `packed` or `prior`.
         run: digest of the run that made the codes, so that no other decodes them; may be empty.
-        prior: digest of the prior behind the coding `prior`.
+        prior: digest of the prior for the coding `prior`.
     """
 
     quantizer: str
@@ -56,11 +59,6 @@ class CodesHeader:
     coding: str
     run: str = ""
     prior: str = ""
-
-    @property
-    def vectors_per_image(self) -> int:
-        """Rows times columns."""
-        return self.grid[0] * self.grid[1]
 
 
 def encode_codes(
@@ -73,47 +71,51 @@ def encode_codes(
     prior: CodePrior | None = None,
     slots: Slots | None = None,
 ) -> bytes:
-    """The codes of n images as the bytes of a codes file.
+    """Encode the codes of n images into the bytes of a codes file.
 
     Args:
         codes_nhwq: `[n, h, w, Q]`, each below its size.
-        names: one for each image.
-        quantizer: registry name of what made the codes.
+        names: n names.
+        quantizer: registry name of the quantizer that made the codes.
         code_sizes: Q sizes.
         run: digest of the run.
-        prior: codes them by it; without one they are packed.
-        slots: what the prior gives these codes, where it has been computed already.
+        prior: prior to code with; without one the codes are packed.
+        slots: the prior's `slots_of_codes` for these codes, if they are known already.
 
-    Raises ValueError where the arguments contradict each other.
+    Raises:
+        ValueError: the arguments contradict each other.
     """
     n, rows, columns, q = codes_nhwq.shape
     if len(names) != n or len(code_sizes) != q:
         raise ValueError(f"codes of shape {codes_nhwq.shape}, {len(names)} names, {code_sizes}")
-    header = CodesHeader(
-        quantizer, tuple(code_sizes), (rows, columns),
-        "packed" if prior is None else "prior", run, "" if prior is None else prior.digest,
-    )  # fmt: skip
-    return assemble(header, names, encode_pieces(codes_nhwq, code_sizes, prior, slots))
-
-
-def assemble(header: CodesHeader, names: Sequence[str], pieces: Sequence[bytes]) -> bytes:
-    """A codes file's bytes from the images' encoded pieces."""
-    longest = max((len(piece) for piece in pieces), default=0)
-    smallest = next(d for d in ("u1", "<u2", "<u4") if longest <= np.iinfo(np.dtype(d)).max)
-    tensors: dict[str, NDArray[Any]] = {
-        "crc32": np.zeros(1, "<u4"),
-        "lengths": np.asarray([len(piece) for piece in pieces], dtype=smallest),
-        "names": np.frombuffer(compress_names(names), np.uint8),
-        "payload": np.frombuffer(b"".join(pieces), np.uint8),
+    pieces = encode_pieces(codes_nhwq, code_sizes, prior, slots)
+    lengths = np.asarray([len(piece) for piece in pieces])
+    smallest = next(d for d in ("u1", "<u2", "<u4") if lengths.max(initial=0) <= np.iinfo(d).max)
+    tensors = {
+        "crc32": bytes(4),
+        "lengths": lengths.astype(smallest).tobytes(),
+        "names": compress_names(names),
+        "payload": b"".join(pieces),
     }
-    prefix = build_prefix(_to_metadata(header), tensors)
-    index = b"".join(tensors[name].tobytes() for name in ("lengths", "names"))
-    crc = zlib.crc32(prefix + bytes(4) + index)
-    return prefix + crc.to_bytes(4, "little") + index + tensors["payload"].tobytes()
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "quantizer": quantizer,
+        "code_sizes": json.dumps(list(code_sizes), separators=(",", ":")),
+        "grid": json.dumps([rows, columns], separators=(",", ":")),
+        "coding": "packed" if prior is None else "prior",
+        "run": run,
+        **({} if prior is None else {"prior": prior.digest}),
+    }
+    item_bytes = {"crc32": 4, "lengths": np.dtype(smallest).itemsize}
+    prefix = _build_prefix(metadata, tensors, item_bytes)
+    crc = zlib.crc32(prefix + bytes(4) + tensors["lengths"] + tensors["names"])
+    tensors["crc32"] = crc.to_bytes(4, "little")
+    return prefix + b"".join(tensors.values())
 
 
 def write_codes(path: Path, content: bytes) -> None:
-    """Write what `encode_codes` made, atomically."""
+    """Write the result of `encode_codes` atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
@@ -121,8 +123,9 @@ def write_codes(path: Path, content: bytes) -> None:
 class CodesFile:
     """An open codes file: its header and names; the payload is read image by image.
 
-    Opening checks everything but the payload, whose pieces are checked when they are decoded. A file
-    of the coding `prior` is decoded by the prior that made it, which is in the run's folder.
+    Opening the file checks everything but the payload, whose pieces are checked when they are
+    decoded. A file with the coding `prior` is decoded by the prior that made it, which is in the
+    run's folder.
 
     Raises:
         SqueezeError: there is no such file, it is of a newer version, or made by another prior.
@@ -133,39 +136,46 @@ class CodesFile:
         self.path = path
         self._prior = prior
         try:
-            with path.open("rb") as file:
-                layout = read_layout(file)
-                self.header = _from_metadata(layout, path)
-                index = _read_index(file, layout)
+            self._read_index()
         except DamagedCodesError as error:
             raise self._damaged(error) from None
+        except SafetensorError:
+            reason = DamagedCodesError("it is truncated, changed or longer than its header says")
+            raise self._damaged(reason) from None
         except OSError as error:
-            raise SqueezeError(f"{path} cannot be read: {error.strerror}.") from None
-        self._ends = np.cumsum(index["lengths"], dtype=np.int64)
-        self._begins = self._ends - index["lengths"]
-        _, _, self._payload_at, end = layout.tensors["payload"]
-        try:
-            self.names = decompress_names(index["names"].tobytes(), len(self._ends))
-            if int(self._ends[-1] if len(self._ends) else 0) != end - self._payload_at:
-                raise DamagedCodesError("the lengths do not add up to the payload")
-        except DamagedCodesError as error:
-            raise self._damaged(error) from None
-        self.file_bytes = end
-        if (
-            prior is not None
-            and self.header.coding == "prior"
-            and self.header.prior != prior.digest
-        ):
+            raise SqueezeError(f"{path} cannot be read: {error.strerror or error}.") from None
+        made_by = self.header.prior
+        if prior is not None and self.header.coding == "prior" and made_by != prior.digest:
             raise SqueezeError(
-                f"{path} was coded by another prior ({self.header.prior}, not {prior.digest}): give "
-                "the run that made it."
+                f"{path} was coded by another prior ({made_by}, not {prior.digest}): give the run "
+                "that made it."
             )
+
+    def _read_index(self) -> None:
+        """Read all but the payload, and compare it with its CRC-32."""
+        with self.path.open("rb") as raw, safe_open(self.path, framework="numpy") as file:
+            self.header = _read_header(file.metadata() or {}, self.path)
+            lengths, names = file.get_tensor("lengths"), file.get_tensor("names").tobytes()
+            (payload_bytes,) = file.get_slice("payload").get_shape()
+            stored = file.get_tensor("crc32").tobytes()
+            # The library has checked that the tensors fill the file to its end.
+            self.file_bytes = os.fstat(raw.fileno()).st_size
+            self._payload_at = self.file_bytes - payload_bytes
+            index = lengths.tobytes() + names
+            prefix = raw.read(self._payload_at)[: -len(stored + index)]
+        if zlib.crc32(prefix + bytes(4) + index).to_bytes(4, "little") != stored:
+            raise DamagedCodesError("its CRC-32 differs")
+        self.names = decompress_names(names, len(lengths))
+        self._ends = np.cumsum(lengths, dtype=np.int64)
+        self._begins = self._ends - lengths
+        if lengths.sum(dtype=np.int64) != payload_bytes:
+            raise DamagedCodesError("the lengths do not add up to the payload")
 
     def __len__(self) -> int:
         return len(self.names)
 
     def require_run(self, digest: str) -> Self:
-        """Raise SqueezeError unless the run with this digest made the file."""
+        """Return this file; raises SqueezeError unless the run with this digest made it."""
         if self.header.run != digest:
             raise SqueezeError(
                 f"{self.path} was made by another run ({self.header.run or 'unnamed'}, not "
@@ -174,18 +184,18 @@ class CodesFile:
         return self
 
     def read(self, positions: Sequence[int] | slice = slice(None)) -> NDArray[np.int32]:
-        """The codes `[n, h, w, Q]` of the images at these positions; only their bytes are read.
+        """Return the codes `[n, h, w, Q]` of the images at these positions, and read only them.
 
-        Raises DamagedCodesError where the bytes are not those that were written.
+        Raises:
+            DamagedCodesError: the bytes are not those that were written.
         """
         prior = self._prior if self.header.coding == "prior" else None
         if self.header.coding == "prior" and prior is None:
             raise SqueezeError(f"{self.path} is coded by a prior: give the run that made it.")
         chosen = np.arange(len(self))[positions]
-        begins, ends = self._begins[chosen], self._ends[chosen]
+        pieces = []
         with self.path.open("rb") as file:
-            pieces = []
-            for begin, end in zip(begins, ends, strict=True):
+            for begin, end in zip(self._begins[chosen], self._ends[chosen], strict=True):
                 file.seek(self._payload_at + int(begin))
                 pieces.append(file.read(int(end - begin)))
         try:
@@ -196,7 +206,7 @@ class CodesFile:
     def batches(
         self, images: int = BATCH_IMAGES
     ) -> Iterator[tuple[tuple[str, ...], NDArray[np.int32]]]:
-        """All images in order, some at a time: (names, codes `[b, h, w, Q]`); memory stays flat."""
+        """Give all images in order, in batches of (names, codes `[b, h, w, Q]`)."""
         for begin in range(0, len(self), images):
             part = slice(begin, begin + images)
             yield self.names[part], self.read(part)
@@ -207,33 +217,33 @@ class CodesFile:
         )
 
 
-def _to_metadata(header: CodesHeader) -> dict[str, str]:
-    return {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "quantizer": header.quantizer,
-        "code_sizes": _to_text(header.code_sizes),
-        "grid": _to_text(header.grid),
-        "coding": header.coding,
-        "run": header.run,
-        **({"prior": header.prior} if header.prior else {}),
-    }
+def _build_prefix(
+    metadata: dict[str, str], tensors: dict[str, bytes], item_bytes: dict[str, int]
+) -> bytes:
+    """Return the bytes before the tensors: the length of the header, and the header as JSON."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    begin = 0
+    for name, content in tensors.items():
+        item, end = item_bytes.get(name, 1), begin + len(content)
+        header[name] = {
+            "dtype": f"U{8 * item}",
+            "shape": [len(content) // item],
+            "data_offsets": [begin, end],
+        }
+        begin = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text
 
 
-def _to_text(numbers: Sequence[int]) -> str:
-    return json.dumps(list(numbers), separators=(",", ":"))
-
-
-def _from_metadata(layout: Layout, path: Path) -> CodesHeader:
-    metadata = layout.metadata
+def _read_header(metadata: dict[str, str], path: Path) -> CodesHeader:
     if metadata.get("format") != FORMAT:
         raise DamagedCodesError(f"its format is not {FORMAT}")
     try:
-        version = int(metadata["version"])
-        if version > VERSION:
+        if int(metadata["version"]) > VERSION:
             raise SqueezeError(
-                f"{path} is of format version {version}, this squeeze reads up to {VERSION}: "
-                "update squeeze."
+                f"{path} is of format version {metadata['version']}, this squeeze reads up to "
+                f"{VERSION}: update squeeze."
             )
         code_sizes = tuple(int(size) for size in json.loads(metadata["code_sizes"]))
         rows, columns = (int(side) for side in json.loads(metadata["grid"]))
@@ -243,31 +253,56 @@ def _from_metadata(layout: Layout, path: Path) -> CodesHeader:
         )  # fmt: skip
     except (KeyError, ValueError, TypeError):
         raise DamagedCodesError("its metadata are incomplete") from None
-    if (
-        header.coding not in CODINGS
-        or not code_sizes
-        or min(code_sizes) < 1
-        or min(rows, columns) < 0
-    ):
-        raise DamagedCodesError("its metadata mean nothing")
+    known = header.coding in CODINGS
+    if not known or not code_sizes or min(code_sizes) < 1 or min(rows, columns) < 0:
+        raise DamagedCodesError("its metadata are invalid")
     return header
 
 
-def _read_index(file: Any, layout: Layout) -> dict[str, NDArray[Any]]:
-    """The tensors before the payload, checked against the CRC-32."""
-    if list(layout.tensors) != ["crc32", "lengths", "names", "payload"]:
-        raise DamagedCodesError("its tensors are not those of a codes file")
-    at = len(layout.prefix)
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, (dtype, shape, begin, end) in layout.tensors.items():
-        if begin != at or len(shape) != 1:
-            raise DamagedCodesError("its tensors have gaps")
-        at = end
-        if name != "payload":
-            arrays[name] = np.frombuffer(file.read(end - begin), dtype)
-    index = arrays["lengths"].tobytes() + arrays["names"].tobytes()
-    if arrays["crc32"].tobytes() != zlib.crc32(layout.prefix + bytes(4) + index).to_bytes(
-        4, "little"
-    ):
-        raise DamagedCodesError("its CRC-32 differs")
-    return arrays
+def compress_names(names: Sequence[str]) -> bytes:
+    """Front-code and deflate names.
+
+    Each name becomes one byte with the number of first bytes (UTF-8) that it shares with the name
+    before it, then its other bytes, then a zero byte.
+
+    Raises:
+        ValueError: a name holds a zero byte.
+    """
+    coded = bytearray()
+    previous = b""
+    for name in names:
+        current = name.encode("utf-8", "surrogateescape")
+        if 0 in current:
+            raise ValueError(f"the name {name!r} holds a zero byte")
+        limit = min(len(previous), len(current), _LONGEST_PREFIX)
+        shared = next((i for i in range(limit) if previous[i] != current[i]), limit)
+        coded.append(shared)
+        coded += current[shared:] + b"\0"
+        previous = current
+    deflate = zlib.compressobj(9, zlib.DEFLATED, _RAW_DEFLATE)
+    return deflate.compress(bytes(coded)) + deflate.flush()
+
+
+def decompress_names(compressed: bytes, count: int) -> tuple[str, ...]:
+    """Return the names that `compress_names` got.
+
+    Raises:
+        DamagedCodesError: the bytes are damaged, or there are not `count` names.
+    """
+    inflate = zlib.decompressobj(_RAW_DEFLATE)
+    try:
+        coded = inflate.decompress(compressed) + inflate.flush()
+    except zlib.error as error:
+        raise DamagedCodesError(f"the names cannot be inflated ({error})") from None
+    names: list[str] = []
+    previous, begin = b"", 0
+    while begin < len(coded):
+        end = coded.find(b"\0", begin + 1)
+        if end < 0 or coded[begin] > len(previous):
+            raise DamagedCodesError("the names are cut off")
+        previous = previous[: coded[begin]] + coded[begin + 1 : end]
+        names.append(previous.decode("utf-8", "surrogateescape"))
+        begin = end + 1
+    if len(names) != count or not inflate.eof or inflate.unused_data:
+        raise DamagedCodesError(f"there are {len(names)} names for {count} images")
+    return tuple(names)

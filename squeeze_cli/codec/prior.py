@@ -1,6 +1,6 @@
-"""The prior: probabilities of a vector's codes, given those that are decoded before it.
+"""The prior: probabilities of the codes of a vector, given those that are decoded before it.
 
-An autoregressive model over the code grid, as VQ-VAE has one (van den Oord et al., 2017,
+It is an autoregressive model over the code grid, as VQ-VAE has one (van den Oord et al., 2017,
 arXiv:1711.00937), small enough to run position by position:
 
     embedded codes of ten causal neighbours, and of the vector's codes before this one
@@ -9,9 +9,9 @@ arXiv:1711.00937), small enough to run position by position:
 
 Encoder and decoder must see the same probabilities on any machine, in any batch, with any number of
 threads. So all numbers here are integers. Those in matrix products are float32, whose sums are
-exact in any order while they stay below 2^24: the bounds below see to that. Exponentials come from
-a table that decimal arithmetic makes, frequencies from float64 operations on single elements, which
-IEEE 754 rounds in one way only.
+exact in any order while they stay below 2^24, which the limits below ensure. Exponentials come from
+a table that decimal arithmetic computes, frequencies from float64 operations on single elements,
+which IEEE 754 rounds in one way only.
 """
 
 from __future__ import annotations
@@ -21,14 +21,22 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from hashlib import blake2b
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from squeeze_cli.codec.neighbours import OFFSETS
 from squeeze_cli.codec.range_coding import TOTAL
+from squeeze_cli.errors import DamagedCodesError, SqueezeError
+from squeeze_cli.files import replacing
 
+FORMAT = "squeeze-prior"
+VERSION = 1
+# Rows and columns from a vector to its causal neighbours: two to the left, and the two rows above.
+OFFSETS = (
+    (0, -1), (0, -2), (-1, -2), (-1, -1), (-1, 0), (-1, 1), (-1, 2), (-2, -1), (-2, 0), (-2, 1),
+)  # fmt: skip
 # Largest magnitudes. Products: 256 hidden units x 127 x 511 < 2^24, and 64 query entries x 127 x
 # 1023 stay below 2^24 also with a bias and a bonus of 2^22 each.
 WEIGHT_LIMIT = 127
@@ -39,10 +47,10 @@ BIAS_LIMIT = 1 << 22
 HIDDEN_UNITS = 256
 EMBEDDING_DIM = 64
 TABLE_LIMIT = (1 << 15) - 1
-# A code seen more often in an image than this counts as seen so often.
+# Counts of earlier uses of a code in an image are capped here.
 COUNT_LIMIT = 7
-# Logits are counted in these parts of a nat, and the table of exponentials ends at 16 nats: there a
-# code's share of the 2^20 slots is nothing anyway, and it keeps its one slot.
+# Logits are integers in these parts of a nat. The table of exponentials ends at 16 nats: a code of
+# lower probability keeps its one slot of 2^20 anyway.
 STEPS_PER_NAT = 256
 _EXP_ENTRIES = 16 * STEPS_PER_NAT
 _EXP_ONE = 1 << 24
@@ -52,7 +60,7 @@ Array = NDArray[np.integer]
 
 @dataclass(frozen=True)
 class SymbolModel:
-    """The model of code q of a vector, K values; all arrays hold integers.
+    """Model of code q of a vector, which has K values; all arrays hold integers.
 
     Attributes:
         weights: `[P + q, E, H]` int8, from the embedded neighbours and the vector's codes before
@@ -80,12 +88,12 @@ class SymbolModel:
 
 @dataclass(frozen=True)
 class CodePrior:
-    """Integer-valued prior over grids of codes.
+    """Prior over grids of codes, in integers.
 
     Attributes:
         code_sizes: Q sizes.
-        embeddings: for each code `[K + 1, E]` int8; the last row stands for outside of the image.
-        symbols: for each code its model.
+        embeddings: `[K + 1, E]` int8 for each code; the last row stands for outside of the image.
+        symbols: the model of each code.
     """
 
     code_sizes: tuple[int, ...]
@@ -94,18 +102,18 @@ class CodePrior:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns that the prior was fitted on; it codes no other grid."""
+        """Rows and columns of the grids that the prior codes."""
         first = self.symbols[0]
         return len(first.row_bias), len(first.column_bias)
 
     @cached_property
     def evaluators(self) -> tuple[SymbolEvaluator, ...]:
-        """One for each of a vector's codes, in order."""
+        """Evaluators of the Q codes of a vector, in order."""
         return tuple(SymbolEvaluator(self, q) for q in range(len(self.code_sizes)))
 
     @cached_property
     def digest(self) -> str:
-        """Eight hex digits of what the prior says: two that differ are two priors."""
+        """Eight hex digits that identify the prior's content."""
         content = blake2b(digest_size=4)
         for name, array in sorted(self.arrays().items()):
             content.update(f"{name} {array.dtype.str} {array.shape} ".encode())
@@ -113,7 +121,7 @@ class CodePrior:
         return content.hexdigest()
 
     def arrays(self) -> dict[str, Array]:
-        """All arrays by name, as they are stored."""
+        """Return all arrays by the names under which they are stored."""
         named: dict[str, Array] = {}
         for q, (embedding, symbol) in enumerate(zip(self.embeddings, self.symbols, strict=True)):
             named[f"{q}.embedding"] = embedding
@@ -123,7 +131,7 @@ class CodePrior:
 
     @classmethod
     def from_arrays(cls, named: Mapping[str, Array]) -> Self:
-        """The inverse of `arrays`; raises KeyError where one is missing."""
+        """Return the prior with these `arrays`; raises KeyError if one is missing."""
         count = sum(name.endswith(".embedding") for name in named)
         symbols = tuple(
             SymbolModel(**{f.name: named[f"{q}.{f.name}"] for f in fields(SymbolModel)})
@@ -134,27 +142,27 @@ class CodePrior:
 
 
 class SymbolEvaluator:
-    """Frequencies of code q from its context; made once for a prior, then only read.
+    """Computation of the frequencies of code q from its context.
 
-    The first layer is a sum over codes, so its products are looked up: a table of what each code
-    gives as each neighbour.
+    The first layer is a sum over codes. So its products are computed once, into a table with the
+    contribution of each code as each neighbour.
     """
 
     def __init__(self, prior: CodePrior, q: int) -> None:
         symbol = prior.symbols[q]
         self.size = prior.code_sizes[q]
-        shifts = [int(shift) for shift in symbol.shifts]
-        self._table_shift, self._hidden_shift, self._query_shift, self._gate_shift = shifts[:4]
-        self._logit_shift = shifts[4]
-        slots = [(p, level) for p in range(len(OFFSETS)) for level in range(len(prior.code_sizes))]
-        slots += [(len(OFFSETS) + level, level) for level in range(q)]
+        (self._table_shift, self._hidden_shift, self._query_shift, self._gate_shift,
+         self._logit_shift) = (int(shift) for shift in symbol.shifts)  # fmt: skip
+        contexts = [
+            (p, level) for p in range(len(OFFSETS)) for level in range(len(prior.code_sizes))
+        ]
+        contexts += [(len(OFFSETS) + level, level) for level in range(q)]
         parts = [
-            _products(prior.embeddings[level], symbol.weights[p], self._table_shift)
-            for p, level in slots
+            _products(prior.embeddings[level], symbol.weights[p]) >> self._table_shift
+            for p, level in contexts
         ]
         self._table = np.concatenate(parts).astype(np.int16)
-        sizes = [len(part) for part in parts]
-        self._begins = np.cumsum([0, *sizes[:-1]])
+        self._begins = np.cumsum([0, *(len(part) for part in parts[:-1])])
         bias = symbol.row_bias[:, None].astype(np.int32) + symbol.column_bias.astype(np.int32)
         self._bias = bias.reshape(-1, bias.shape[-1])
         # The gate is one more column of the product that gives the query.
@@ -173,29 +181,29 @@ class SymbolEvaluator:
         earlier_nq: NDArray[np.int64],
         counts_nk: NDArray[np.uint8],
     ) -> NDArray[np.int32]:
-        """Slots of 2^20 that each value of the code holds.
+        """Return how many of the 2^20 slots each value of the code holds.
 
         Args:
             positions: `[n]` or `[1]`, row times columns plus column.
             neighbours_npq: `[n, P, Q]`, the neighbours' codes.
             earlier_nq: `[n, q]`, the vector's own codes before this one.
-            counts_nk: `[n, K]`, how often each value was this code of an earlier vector of the
-                image, at most `COUNT_LIMIT`.
+            counts_nk: `[n, K]`, how many earlier vectors of the image have each value as this
+                code, at most `COUNT_LIMIT`.
 
         Returns:
             `[n, K]`, each at least 1, each row adding up to 2^20.
         """
         logits = self._logits(positions, neighbours_npq, earlier_nq, counts_nk)
-        # In float32 a difference could pass 2^24 and be rounded.
+        # A difference in float32 could exceed 2^24 and be rounded.
         steps = logits.astype(np.int32)
         np.subtract(steps.max(axis=1, keepdims=True), steps, out=steps)
         steps >>= self._logit_shift
-        # "clip" takes the table's last entry for all that lies beyond it.
+        # "clip" takes the last entry of the table for steps beyond it.
         weights = exponentials().take(steps, mode="clip")
         weights *= (TOTAL - self.size) / weights.sum(axis=1, keepdims=True)
         frequencies: NDArray[np.int32] = weights.astype(np.int32)
         frequencies += 1
-        # What rounding left goes to the most probable code.
+        # The slots that rounding has left go to the most probable code.
         best = steps.argmin(axis=1)
         left = TOTAL - frequencies.sum(axis=1, dtype=np.int32)
         frequencies[np.arange(len(best)), best] += left
@@ -226,7 +234,7 @@ class SymbolEvaluator:
 
 @lru_cache(maxsize=1)
 def exponentials() -> NDArray[np.float64]:
-    """2^24 exp(-i / 256) for i below 4096, rounded: whole numbers, the same on every machine."""
+    """Return 2^24 exp(-i / 256) for i below 4096, rounded to integers, equal on all machines."""
     entries = [
         int((Decimal(-i) / STEPS_PER_NAT).exp() * _EXP_ONE + Decimal("0.5"))
         for i in range(_EXP_ENTRIES)
@@ -234,7 +242,45 @@ def exponentials() -> NDArray[np.float64]:
     return np.asarray(entries, np.float64)
 
 
-def _products(embedding_ke: Array, weights_eh: Array, shift: int) -> NDArray[np.int32]:
-    """`embedding @ weights` in whole numbers, shifted to fit 16 bits: 64 x 127 x 127 < 2^24."""
+def _products(embedding_ke: Array, weights_eh: Array) -> NDArray[np.int32]:
+    """Return `embedding @ weights`, which float32 gives exactly: 64 x 127 x 127 < 2^24."""
     product = embedding_ke.astype(np.float32) @ weights_eh.astype(np.float32)
-    return product.astype(np.int32) >> shift
+    return product.astype(np.int32)
+
+
+def write_prior(path: Path, prior: CodePrior) -> None:
+    """Write the prior atomically, as a safetensors file."""
+    from safetensors.numpy import save_file
+
+    arrays = {name: np.ascontiguousarray(array) for name, array in prior.arrays().items()}
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, metadata=_metadata(prior))
+
+
+def read_prior(path: Path) -> CodePrior:
+    """Read a prior that `write_prior` wrote, and compare it with its digest.
+
+    Raises:
+        SqueezeError: there is no such file, or it is of a newer version.
+        DamagedCodesError: the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        raise SqueezeError(f"There is no prior {path}: take the whole folder of the run.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if int(metadata.get("version", 0)) > VERSION:
+                raise SqueezeError(f"{path} is of a newer version: update squeeze.")
+            names = file.keys()
+            prior = CodePrior.from_arrays({name: file.get_tensor(name) for name in names})
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise DamagedCodesError(f"{path} is damaged ({error}): train the run again.") from None
+    if metadata != _metadata(prior):
+        raise DamagedCodesError(f"{path} is damaged: train the run again.")
+    return prior
+
+
+def _metadata(prior: CodePrior) -> dict[str, str]:
+    return {"format": FORMAT, "version": str(VERSION), "digest": prior.digest}

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from squeeze_cli.codec.neighbours import OFFSETS, PaddedGrid
-from squeeze_cli.codec.prior import COUNT_LIMIT, EMBEDDING_DIM, HIDDEN_UNITS, CodePrior
+from squeeze_cli.codec.prior import COUNT_LIMIT, EMBEDDING_DIM, HIDDEN_UNITS, OFFSETS, CodePrior
+from squeeze_cli.codec.prior_coding import PaddedGrid
 from squeeze_cli.codec.prior_rounding import round_symbol, rounded_weights, weight_scale
 
 # Larger codes would make the prior larger than what it saves, and its softmax slow.

@@ -1,14 +1,13 @@
-"""Range coding of many streams side by side: asymmetric numeral systems (rANS) in NumPy.
+"""Range coding of many streams in parallel: asymmetric numeral systems (rANS) in NumPy.
 
-Duda, 2013, arXiv:1311.2540. A stream's state is one integer; coding a symbol that has `frequency`
-of the 2^20 slots multiplies it by about 2^20 / frequency, and whole bytes that the state cannot
-hold go out. Symbol t of all streams is coded in one step, so a step costs a few array operations
-however many streams there are.
+Duda, 2013, arXiv:1311.2540. The state of a stream is one integer. Coding a symbol that holds
+`frequency` of the 2^20 slots multiplies it by about 2^20 / frequency; whole bytes that no longer fit
+the state are written out. Symbol t of all streams is coded in one step, so that a step takes a few
+array operations for any number of streams.
 
-Why not a library: constriction's coders end in 32-bit words and want a call for each stream and
-position when the next probabilities depend on the last symbol. Here a stream ends on a byte, and
-the state that encoding starts from carries a 32-bit seed (the codes' CRC-32) that decoding gives
-back: the check costs its 32 bits and the usual flush of the state costs nothing on top.
+No library is used here: constriction's coders end in 32-bit words and need a call per stream and
+position if the next probabilities depend on the last symbol. Here a stream ends on a byte, and the
+initial state carries a 32-bit seed (the codes' CRC-32), which decoding returns.
 """
 
 from __future__ import annotations
@@ -18,46 +17,43 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from squeeze_cli.codec.errors import DamagedCodesError
+from squeeze_cli.errors import DamagedCodesError
 
 PRECISION_BITS = 20
 TOTAL = 1 << PRECISION_BITS
-# A state lies in [2^32, 2^40): bytes leave it before it would pass the upper bound.
-_LOWER = 1 << 32
+# A state lies in [2^32, 2^40): bytes are written out before it would exceed the upper bound.
+_LOWER = np.uint64(1 << 32)
 _STATE_BYTES = 5
 _SLOT_MASK = np.uint64(TOTAL - 1)
 _BYTE_MASK = np.uint64(255)
 _EIGHT = np.uint64(8)
 _PRECISION = np.uint64(PRECISION_BITS)
-# A symbol of frequency f may be added to states below f * 2^20 and then stays below 2^40.
-_RENORMALIZE = np.uint64(PRECISION_BITS)
 
 
 def encode_streams(
     starts_tb: NDArray[np.integer], frequencies_tb: NDArray[np.integer], seeds_b: Sequence[int]
 ) -> list[bytes]:
-    """Code T symbols of each of B streams; symbol t of stream b holds the slots
-    `[start, start + frequency)` of 2^20.
+    """Code T symbols of each of B streams.
 
     Args:
-        starts_tb: `[T, B]`.
+        starts_tb: `[T, B]`; symbol t of stream b holds the slots `[start, start + frequency)`.
         frequencies_tb: `[T, B]`, each 1 or more.
-        seeds_b: B integers of 32 bits, given back by `StreamDecoder.finish`.
+        seeds_b: B integers of 32 bits, which `StreamDecoder.finish` returns.
 
     Returns:
-        For each stream its bytes: what the symbols hold, 32 bits of the seed, and less than a byte
-        and a half for the end.
+        The bytes of each stream: the information of its symbols, 32 bits of the seed, and less than
+        12 bits for the end.
     """
     steps, streams = starts_tb.shape
     starts = starts_tb.astype(np.uint64)
     frequencies = frequencies_tb.astype(np.uint64)
-    state = np.asarray(seeds_b, dtype=np.uint64) + np.uint64(_LOWER)
-    # A symbol sends out at most three bytes: its 20 bits on top of what the state could not hold.
+    state = np.asarray(seeds_b, dtype=np.uint64) + _LOWER
+    # A symbol writes at most three bytes: 20 bits in addition to those that did not fit the state.
     emitted = np.zeros((streams, 3 * steps), np.uint8)
     used = np.zeros(streams, np.int64)
     for step in range(steps - 1, -1, -1):
         frequency = frequencies[step]
-        limit = frequency << _RENORMALIZE
+        limit = frequency << _PRECISION  # below it, the symbol keeps the state below 2^40
         full = np.flatnonzero(state >= limit)
         while full.size:
             emitted[full, used[full]] = state[full] & _BYTE_MASK
@@ -73,42 +69,38 @@ def encode_streams(
 
 
 class StreamDecoder:
-    """Decodes the streams of one batch in step: `slots`, then `advance`, for each symbol; `finish`.
+    """Decoder of the streams of a batch: `slots`, then `advance`, for each symbol; then `finish`.
 
     Args:
         payload: bytes of all streams.
-        begins_b: where each stream begins.
-        ends_b: where each ends.
+        begins_b: position of each stream's first byte.
+        ends_b: position behind each stream's last byte.
 
     Raises:
-        DamagedCodesError: here or in `finish`, where the bytes cannot be what the encoder wrote.
+        DamagedCodesError: the encoder does not write such bytes; `finish` raises it too.
     """
 
     def __init__(
-        self,
-        payload: NDArray[np.uint8],
-        begins_b: NDArray[np.int64],
-        ends_b: NDArray[np.int64],
+        self, payload: NDArray[np.uint8], begins_b: NDArray[np.int64], ends_b: NDArray[np.int64]
     ) -> None:
         if (ends_b - begins_b < _STATE_BYTES).any():
             raise DamagedCodesError("a stream is shorter than its state")
-        # One byte more than there are: a stream that reads past the end is found by `finish`.
+        # The additional byte lets a stream read past the end, which `finish` finds.
         self._payload = np.append(payload, np.uint8(0))
         self._next = begins_b + _STATE_BYTES
         self._ends = ends_b
-        state = np.zeros(len(begins_b), np.uint64)
+        self._state = np.zeros(len(begins_b), np.uint64)
         for offset in range(_STATE_BYTES):
-            state = (state << _EIGHT) | self._payload[begins_b + offset]
-        self._state = state
-        if (state < _LOWER).any():
+            self._state = (self._state << _EIGHT) | self._payload[begins_b + offset]
+        if (self._state < _LOWER).any():
             raise DamagedCodesError("a stream begins with an impossible state")
 
     def slots(self) -> NDArray[np.int64]:
-        """For each stream the slot `[0, 2^20)` that its next symbol holds."""
+        """Return for each stream the slot `[0, 2^20)` that its next symbol holds."""
         return (self._state & _SLOT_MASK).astype(np.int64)
 
     def advance(self, starts_b: NDArray[np.integer], frequencies_b: NDArray[np.integer]) -> None:
-        """Take the symbol whose slots begin at `starts_b` off each stream."""
+        """Remove the symbol with these slots from each stream."""
         slots = self._state & _SLOT_MASK
         frequencies = frequencies_b.astype(np.uint64)
         state = frequencies * (self._state >> _PRECISION) + slots - starts_b.astype(np.uint64)
@@ -117,15 +109,15 @@ class StreamDecoder:
             at = np.minimum(self._next[low], len(self._payload) - 1)
             state[low] = (state[low] << _EIGHT) | self._payload[at]
             self._next[low] += 1
-            # A damaged stream can run dry: it stops at the end, and `finish` finds the difference.
+            # A damaged stream stops at its end, and `finish` finds the difference.
             low = low[(state[low] < _LOWER) & (self._next[low] <= self._ends[low])]
         self._state = state
 
     def finish(self) -> NDArray[np.int64]:
-        """The seeds that the streams were encoded with."""
+        """Return the seeds that the streams were encoded with."""
         if (self._next != self._ends).any():
             raise DamagedCodesError("a stream is longer or shorter than its symbols")
-        seeds = self._state - np.uint64(_LOWER)
+        seeds = self._state - _LOWER
         if (self._state < _LOWER).any() or (seeds >= 2**32).any():
             raise DamagedCodesError("a stream ends in an impossible state")
         return seeds.astype(np.int64)

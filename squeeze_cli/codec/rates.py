@@ -1,39 +1,50 @@
-"""What codes cost, measured: the sizes of files, and of what a decoder needs besides them."""
+"""Measured sizes of codes files, and of the parts that a decoder needs besides them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from squeeze_cli.codec.layout import payload_bytes
 from squeeze_cli.codec.prior import CodePrior
 from squeeze_cli.codec.prior_coding import Slots
 
 if TYPE_CHECKING:
-    from squeeze_cli.quantizers.base import Quantizer
+    from torch import Tensor
 
 FLOAT32_BYTES = 4
 
 
+class Decodable(Protocol):
+    """The part of a quantizer that turns codes into features."""
+
+    has_codebook: bool
+
+    def code_vectors(self) -> Sequence[Tensor]:
+        """Return the vectors `[K, d]` of each code."""
+
+    def output_map(self) -> Any:
+        """Return the linear map from code vectors to features, with `weight` and `bias`."""
+
+
 def measure_codes(
-    content: bytes,
-    codes_nhwq: NDArray[np.integer],
-    feature_dim: int,
-    slots: Slots | None,
+    content: bytes, codes_nhwq: NDArray[np.integer], feature_dim: int, slots: Slots | None
 ) -> dict[str, Any]:
-    """Sizes of the codes file `content`, all its bytes counted; docs/run-record.md has the fields.
+    """Measure a codes file, all its bytes counted; docs/run-record.md explains the fields.
 
     Args:
         content: the file.
         codes_nhwq: the codes in it.
-        feature_dim: channels of the backbone's features, for the ratio.
-        slots: what the prior that coded them gives them, or None where they are packed.
+        feature_dim: channels of the backbone's features, for the compression ratio.
+        slots: the slots that the prior gives the codes, or None if they are packed.
     """
+    from safetensors.numpy import load
+
     images, rows, columns, _ = codes_nhwq.shape
     vectors = images * rows * columns
-    size, payload = len(content), payload_bytes(content)
+    size, payload = len(content), load(content)["payload"].nbytes
     return {
         "coding": "packed" if slots is None else "prior",
         "images": images,
@@ -48,9 +59,9 @@ def measure_codes(
     }
 
 
-def decoder_bytes(quantizer: Quantizer, prior: CodePrior | None) -> dict[str, int]:
-    """What turns codes into features, once for all images: learned codebooks and the linear maps
-    behind them as float32, the prior as stored."""
+def decoder_bytes(quantizer: Decodable, prior: CodePrior | None) -> dict[str, int]:
+    """Return the sizes of the learned codebooks and of the linear map behind them as float32, and
+    of the prior as stored; a decoder needs them once for all images."""
     output = quantizer.output_map()
     codebooks = sum(v.numel() for v in quantizer.code_vectors()) if quantizer.has_codebook else 0
     return {

@@ -1,4 +1,4 @@
-"""What the feature store holds, and its removal: `squeeze cache`. Reads headers only, no torch."""
+"""List and remove the contents of the feature store, for `squeeze cache`; reads headers only."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import contextlib
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.shards import DamagedShardError, open_shard
-from squeeze_cli.features.store import DESCRIPTION_NAME, SHARD_PATTERN, features_folder
+from squeeze_cli.features.store import DESCRIPTION_NAME, SHARD_PATTERN, StoreKey, features_folder
 
 _KEY = re.compile(r"[0-9a-f]{20}")
 
@@ -21,15 +21,9 @@ _KEY = re.compile(r"[0-9a-f]{20}")
 class Space:
     """The features of one backbone, layer, preprocessing and precision.
 
-    Attributes:
-        key: the folder's name, a digest of all that decides a state besides the image.
-        backbone: its registry name; None where the description cannot be read.
-        layer: `features`, or `trunk` for the state before the last layer.
-        precision: `32` or `bf16`.
-        image_size_px: side of the preprocessed images; None where there is no whole shard.
-        images: different images in whole shards.
-        bytes: all files together.
-        last_used: when a run last opened it, UTC.
+    `key` names the folder. `backbone`, `layer` and `precision` are None if the description cannot
+    be read, `image_size_px` if there is no whole shard. `images` counts different images in whole
+    shards, `bytes` all files, and `last_used` is the time (UTC) when a run last used them.
     """
 
     key: str
@@ -43,20 +37,20 @@ class Space:
 
 
 def list_spaces(cache_dir: Path) -> list[Space]:
-    """All spaces below `cache_dir`, the last used first; none where there is no such folder."""
-    folder = features_folder(cache_dir)
-    if not folder.is_dir():
-        return []
+    """List all spaces below `cache_dir`, the last used first."""
     found = [
-        _read(path) for path in folder.iterdir() if path.is_dir() and _KEY.fullmatch(path.name)
+        _read(folder)
+        for folder in features_folder(cache_dir).glob("*")
+        if folder.is_dir() and _KEY.fullmatch(folder.name)
     ]
     return sorted(found, key=lambda space: (space.last_used, space.key), reverse=True)
 
 
 def choose_spaces(cache_dir: Path, key: str | None) -> list[Space]:
-    """The space whose key begins with `key`, or all of them for None.
+    """Return the space whose key begins with `key`, or all spaces for None.
 
-    Raises UsageError where no key begins so, or several do.
+    Raises:
+        UsageError: no key begins like this, or several do.
     """
     spaces = list_spaces(cache_dir)
     if key is None:
@@ -71,14 +65,15 @@ def choose_spaces(cache_dir: Path, key: str | None) -> list[Space]:
 
 
 def remove_space(cache_dir: Path, space: Space) -> None:
-    """Delete a space's folder; a run that reads it keeps what it has opened (not on Windows).
+    """Delete a space's folder; a run that reads it keeps the files that it has open.
 
-    Raises SqueezeError where the folder cannot be removed.
+    Raises:
+        SqueezeError: the folder cannot be removed.
     """
     try:
         shutil.rmtree(features_folder(cache_dir) / space.key)
     except FileNotFoundError:
-        pass  # another process was quicker
+        pass  # another process has removed it
     except OSError as error:
         raise SqueezeError(
             f"Cannot remove {error.filename or space.key} ({error.strerror}): end the runs that "
@@ -87,33 +82,29 @@ def remove_space(cache_dir: Path, space: Space) -> None:
 
 
 def _read(folder: Path) -> Space:
-    try:
-        described = json.loads((folder / DESCRIPTION_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        described = None
-    description = described if isinstance(described, dict) else {}
+    described: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        text = (folder / DESCRIPTION_NAME).read_text(encoding="utf-8")
+        described = asdict(StoreKey(**json.loads(text)))
     digests: set[str] = set()
     size_px: int | None = None
     for path in folder.glob(SHARD_PATTERN):
-        try:
+        # The next run that uses a damaged shard reports it and computes it again.
+        with contextlib.suppress(DamagedShardError, OSError):
             shard = open_shard(path)
-        except (DamagedShardError, OSError):
-            continue  # the next run that uses it reports it and makes it again
-        digests.update(shard.digests)
-        size_px = shard.masks.shape[1]
-    files = []
+            digests.update(shard.digests)
+            size_px = shard.masks.shape[1]
+    files = [folder.stat()]
     for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a run is writing here
+        with contextlib.suppress(FileNotFoundError):  # a run renames its files meanwhile
             files.append(path.stat())
     return Space(
         key=folder.name,
-        backbone=description.get("backbone"),
-        layer=description.get("layer"),
-        precision=description.get("precision"),
+        backbone=described.get("backbone"),
+        layer=described.get("layer"),
+        precision=described.get("precision"),
         image_size_px=size_px,
         images=len(digests),
-        bytes=sum(file.st_size for file in files),
-        last_used=datetime.fromtimestamp(
-            max((file.st_mtime for file in files), default=folder.stat().st_mtime), UTC
-        ),
+        bytes=sum(file.st_size for file in files[1:]),
+        last_used=datetime.fromtimestamp(max(file.st_mtime for file in files[1:] or files), UTC),
     )

@@ -1,6 +1,6 @@
 """A shard: states and masks of some images in one safetensors file, with a CRC-32 for each image.
 
-states  [n, *state_shape]  float16 or float32, maps channels-last
+states  [n, *state_shape]  float16 or float32; maps are channels-last
 masks   [n, H, W]          uint8
 metadata: format, rows (JSON list of the samples' digests), crc32 (JSON list)
 """
@@ -11,8 +11,8 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,9 @@ from squeeze_cli.files import replacing
 
 FORMAT = "1"
 FLOAT16_LIMIT = 60000.0
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "F16": np.dtype("<f2"),
-    "F32": np.dtype("<f4"),
-    "U8": np.dtype("u1"),
-}
+_DTYPES: dict[str, np.dtype[np.float16 | np.float32]] = {
+    "F16": np.dtype("<f2"), "F32": np.dtype("<f4"),
+}  # fmt: skip
 
 
 class DamagedShardError(Exception):
@@ -34,12 +32,12 @@ class DamagedShardError(Exception):
 
 @dataclass(frozen=True)
 class Shard:
-    """An open shard; the arrays are memory maps, read only where they are touched."""
+    """An open shard, whose arrays are memory maps."""
 
     path: Path
     digests: tuple[str, ...]
     crc32: tuple[int, ...]
-    states: NDArray[Any]
+    states: NDArray[np.float16 | np.float32]
     masks: NDArray[np.uint8]
 
     def check_row(self, row: int) -> None:
@@ -51,18 +49,15 @@ class Shard:
 def write_shard(
     path: Path, digests: Sequence[str], states: NDArray[np.float32], masks: NDArray[np.uint8]
 ) -> None:
-    """Write a shard atomically; float16 where all values are finite and within its range.
+    """Write a shard atomically; float16 if all values are finite and within its range.
 
-    float16 keeps 11 significant bits: a relative error of at most 2^-11 (0.05 %) an entry.
+    float16 keeps 11 significant bits: the relative error of an entry is at most 2^-11 (0.05 %).
     """
-    import torch
     from safetensors.numpy import save_file
 
-    # torch takes a twentieth of NumPy's time to find the extremes and to round.
-    given = torch.from_numpy(np.ascontiguousarray(states, dtype=np.float32))
-    lowest, highest = (float(extreme) for extreme in given.aminmax())
-    fits = lowest > -FLOAT16_LIMIT and highest < FLOAT16_LIMIT  # not where there are NaNs
-    stored = (given.half() if fits else given).numpy()
+    # The comparison is false if there are NaNs.
+    dtype = np.float16 if np.abs(states).max(initial=0) < FLOAT16_LIMIT else np.float32
+    stored = np.ascontiguousarray(states, dtype=dtype)
     crcs = [_row_crc32(s, m) for s, m in zip(stored, masks, strict=True)]
     metadata = {"format": FORMAT, "rows": json.dumps(list(digests)), "crc32": json.dumps(crcs)}
     with replacing(path) as temporary:
@@ -71,41 +66,38 @@ def write_shard(
 
 
 def open_shard(path: Path) -> Shard:
-    """Map a shard; raises DamagedShardError for a file that is not whole, OSError for one that cannot
-    be read now."""
+    """Map a shard into memory; raises DamagedShardError if it is not whole, OSError if it cannot be
+    opened now."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        with path.open("rb") as file:
-            header_bytes = int.from_bytes(file.read(8), "little")
-            if header_bytes > path.stat().st_size:
-                raise DamagedShardError(f"{path.name}: truncated")
-            header = json.loads(file.read(header_bytes))
-        metadata = header["__metadata__"]
+        # One map for both arrays, because each map holds a file open.
+        content: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata()
+            states, masks = file.get_slice("states"), file.get_slice("masks")
+            shape, mask_shape = states.get_shape(), masks.get_shape()
+            dtype = _DTYPES[states.get_dtype()]
         if metadata["format"] != FORMAT:
             raise DamagedShardError(f"{path.name}: format {metadata['format']}")
-        # One map for both: each holds a file open.
-        whole: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
+        # The library has checked that the tensors fill the file to its end.
+        masks_at = len(content) - prod(mask_shape)
+        states_at = masks_at - prod(shape) * dtype.itemsize
         shard = Shard(
             path,
             tuple(json.loads(metadata["rows"])),
             tuple(json.loads(metadata["crc32"])),
-            _part(whole[8 + header_bytes :], header["states"]),
-            _part(whole[8 + header_bytes :], header["masks"]),
+            content[states_at:masks_at].view(dtype).reshape(shape),
+            content[masks_at:].reshape(mask_shape),
         )
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, FileNotFoundError) and path.exists():
+            raise OSError("too many open files") from None  # as the library reports it
         raise DamagedShardError(f"{path.name}: {error}") from None
     if not len(shard.digests) == len(shard.crc32) == len(shard.states) == len(shard.masks):
         raise DamagedShardError(f"{path.name}: lengths differ")
     return shard
 
 
-def _part(content: NDArray[np.uint8], entry: dict[str, Any]) -> NDArray[Any]:
-    begin, end = entry["data_offsets"]
-    return content[begin:end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-
-
-def _row_crc32(state: NDArray[Any], mask: NDArray[np.uint8]) -> int:
-    crc = 0
-    for array in (state, mask):
-        data: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        crc = zlib.crc32(data, crc)
-    return crc
+def _row_crc32(state: NDArray[np.float16 | np.float32], mask: NDArray[np.uint8]) -> int:
+    return zlib.crc32(np.ascontiguousarray(mask).data, zlib.crc32(np.ascontiguousarray(state).data))

@@ -1,14 +1,14 @@
-"""The store on disk: one folder for each way of making states, shards of images inside.
+"""The feature store on disk: a folder for each way of computing states, with shards of images.
 
     cache_dir/features/KEY/
-      space.json               what the key stands for
+      space.json               the fields of the key
       RANDOM.safetensors       shards; a reader takes the union of all that are whole
 
-KEY is a digest of all that decides a state besides the image: the backbone's weights, the layer,
-the preprocessing and the precision. A row is found by the digest of its image's and trimap's
-bytes. So nothing stale can be met: whatever changes, changes a digest. Shards are written whole or
-not at all and never changed, so that two processes can fill a store at once (at worst a row is
-there twice) and a killed one leaves what it had finished.
+KEY is a digest of everything that decides a state besides the image: the backbone's weights, the
+layer, the preprocessing and the precision; rows are found by a digest of the image's and its
+trimap's bytes. So no state can be stale. Shards are written whole or not at all and never changed,
+so that several processes can fill a store at once (at worst a row is there twice), and a process
+that is killed leaves the shards that it had finished.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 DESCRIPTION_NAME = "space.json"
 SHARD_PATTERN = "*.safetensors"
-# A part file this old was left by a killed process.
+# A part file of this age was left by a process that was killed.
 STALE_PART_S = 3600.0
 
 
 @dataclass(frozen=True)
 class StoreKey:
-    """All that decides a state besides the image's own bytes."""
+    """Everything that decides a state besides the image's own bytes."""
 
     backbone: str
     weights_digest: str
@@ -56,18 +56,18 @@ class StoreKey:
     def of(
         cls, backbone: FrozenBackbone, preprocessing: Preprocessing, layer: str, precision: str
     ) -> Self:
-        """The key of the states of `layer`, `features` or `trunk`; hashes the weights' file."""
+        """Return the key for the states of `layer`, which is `features` or `trunk`."""
         return cls(backbone.name, backbone.weights.digest, layer, preprocessing.key(), precision)
 
     def digest(self) -> str:
-        """Short hex digest: the folder's name."""
+        """Short hex digest, which names the folder."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 @dataclass(frozen=True)
 class Row:
-    """Where a sample's state is."""
+    """The place of a sample's state."""
 
     shard: Shard
     number: int
@@ -76,7 +76,7 @@ class Row:
 class FeatureStore:
     """The rows of one key.
 
-    `damage` collects what was found damaged and removed, for the caller to report.
+    `damage` collects the reasons why shards were removed, for the caller to report.
     """
 
     def __init__(self, cache_dir: Path, key: StoreKey) -> None:
@@ -84,47 +84,45 @@ class FeatureStore:
         self.key = key
         self.damage: list[str] = []
         self._rows: dict[str, Row] = {}
-        self._opened: set[Path] = set()
         self.refresh()
 
     def refresh(self) -> None:
-        """Look for shards that were not there before; damaged ones are removed and noted."""
-        if not self.folder.is_dir():
-            return
-        _remove_stale_parts(self.folder)
-        for path in sorted(self.folder.glob(SHARD_PATTERN)):
-            if path in self._opened:
-                continue
+        """Open shards that are new; damaged ones are removed and noted in `damage`."""
+        for part in self.folder.glob(".*.part"):
+            with contextlib.suppress(OSError):  # it was renamed meanwhile, or cannot be removed
+                if time.time() - part.stat().st_mtime > STALE_PART_S:
+                    part.unlink()
+        opened = {row.shard.path for row in self._rows.values()}
+        for path in sorted(set(self.folder.glob(SHARD_PATTERN)) - opened):
             try:
                 shard = open_shard(path)
             except DamagedShardError as error:
                 self._discard(path, str(error))
                 continue
-            except OSError as error:  # too many open files, say: the shard may be whole
+            except OSError as error:  # with too many open files, for example; it may be whole
                 raise SqueezeError(
-                    f"{path} cannot be read ({error.strerror}): mend that (`ulimit -n` for open "
-                    "files), take another --cache-dir, or --no-cache."
+                    f"{path} cannot be read ({error.strerror or error}): fix that (`ulimit -n` for "
+                    "open files), take another --cache-dir, or --no-cache."
                 ) from None
-            self._opened.add(path)
             for number, digest in enumerate(shard.digests):
                 self._rows.setdefault(digest, Row(shard, number))
 
     def mark_used(self) -> None:
-        """Let `squeeze cache ls` know that a run has just used these features."""
+        """Note the time for `squeeze cache ls`: a run has just used these features."""
         with contextlib.suppress(OSError):  # a read-only store serves as well
             os.utime(self.folder / DESCRIPTION_NAME)
 
     def missing(self, digests: Sequence[str]) -> list[int]:
-        """The positions in `digests` that have no row yet."""
+        """Return the positions in `digests` that have no row yet."""
         return [i for i, digest in enumerate(digests) if digest not in self._rows]
 
     @property
     def digests(self) -> KeysView[str]:
-        """Of all samples that have a row: each was decoded once, so that it can be again."""
+        """Digests of all samples that have a row, and so were decoded before."""
         return self._rows.keys()
 
     def row(self, digest: str) -> Row:
-        """Where the sample with this digest is; KeyError where it is missing."""
+        """Return the row of the sample with this digest; raises KeyError if there is none."""
         return self._rows[digest]
 
     def add(
@@ -137,9 +135,8 @@ class FeatureStore:
         write_shard(self.folder / f"{uuid.uuid4().hex}.safetensors", digests, states, masks)
 
     def discard(self, shard: Shard, reason: str) -> None:
-        """Remove a shard that turned out damaged; its rows are missing then."""
+        """Remove a damaged shard; its rows are missing from then on."""
         self._rows = {d: row for d, row in self._rows.items() if row.shard.path != shard.path}
-        self._opened.discard(shard.path)
         self._discard(shard.path, reason)
 
     def _discard(self, path: Path, reason: str) -> None:
@@ -149,12 +146,12 @@ class FeatureStore:
 
 
 def features_folder(cache_dir: Path) -> Path:
-    """Where stores are, below the cache folder."""
+    """Return the folder of all stores below the cache folder."""
     return cache_dir / "features"
 
 
 def default_cache_dir() -> Path:
-    """The platform's cache folder for squeeze."""
+    """Return the platform's cache folder for squeeze."""
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("squeeze", appauthor=False))
@@ -162,21 +159,10 @@ def default_cache_dir() -> Path:
 
 def check_free_space(cache_dir: Path, needed_bytes: int) -> None:
     """Raise SqueezeError unless the disk has room for `needed_bytes` and a tenth more."""
-    place = cache_dir
-    while not place.exists():
-        place = place.parent
+    place = next(folder for folder in (cache_dir, *cache_dir.parents) if folder.exists())
     free = shutil.disk_usage(place).free
     if free < needed_bytes * 1.1:
         raise SqueezeError(
             f"The feature store needs {needed_bytes / 1e9:.1f} GB, {place} has {free / 1e9:.1f} GB "
             "free: take another --cache-dir, `squeeze cache clear`, or --no-cache."
         )
-
-
-def _remove_stale_parts(folder: Path) -> None:
-    for part in folder.glob(".*.part"):
-        try:
-            if time.time() - part.stat().st_mtime > STALE_PART_S:
-                part.unlink()
-        except OSError:  # gone by itself, or in a read-only store
-            pass

@@ -15,8 +15,7 @@ from torch import Tensor
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.codec.container import CodesFile, encode_codes
-from squeeze_cli.codec.prior import CodePrior
-from squeeze_cli.codec.prior_file import read_prior
+from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.config.record import FinishedRecord
 from squeeze_cli.config.resolve import with_values
 from squeeze_cli.config.schema import ExperimentConfig

@@ -8,13 +8,13 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from squeeze_cli.codec.neighbours import OFFSETS
 from squeeze_cli.codec.prior import (
     BIAS_LIMIT,
     COUNT_LIMIT,
     EMBEDDING_DIM,
     GATE_LIMIT,
     HIDDEN_UNITS,
+    OFFSETS,
     WEIGHT_LIMIT,
     CodePrior,
     SymbolModel,

@@ -13,7 +13,7 @@ from squeeze_cli.codec.bit_packing import (
     packed_bytes,
     unpack_codes,
 )
-from squeeze_cli.codec.errors import DamagedCodesError
+from squeeze_cli.errors import DamagedCodesError
 
 SIZES = st.lists(st.integers(1, 2**20), min_size=1, max_size=5)
 

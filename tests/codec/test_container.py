@@ -8,10 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from squeeze_cli.codec.container import CodesFile, encode_codes, write_codes
-from squeeze_cli.codec.errors import DamagedCodesError
-from squeeze_cli.codec.names import compress_names, decompress_names
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.codec.container import (
+    CodesFile,
+    compress_names,
+    decompress_names,
+    encode_codes,
+    write_codes,
+)
+from squeeze_cli.errors import DamagedCodesError, SqueezeError
 
 NAMES = ("Abyssinian_1", "Abyssinian_12", "cats/tom", "ñandú", "Bengal_7")
 

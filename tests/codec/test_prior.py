@@ -9,8 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from squeeze_cli.codec.errors import DamagedCodesError
-from squeeze_cli.codec.neighbours import OFFSETS
 from squeeze_cli.codec.prior import (
     BIAS_LIMIT,
     COUNT_LIMIT,
@@ -18,17 +16,19 @@ from squeeze_cli.codec.prior import (
     GATE_LIMIT,
     HIDDEN_LIMIT,
     HIDDEN_UNITS,
+    OFFSETS,
     QUERY_LIMIT,
     TABLE_LIMIT,
     WEIGHT_LIMIT,
     CodePrior,
     exponentials,
+    read_prior,
+    write_prior,
 )
 from squeeze_cli.codec.prior_coding import slots_of_codes
-from squeeze_cli.codec.prior_file import read_prior, write_prior
 from squeeze_cli.codec.prior_fitting import PriorNetwork, can_have_prior, fit_prior
 from squeeze_cli.codec.range_coding import TOTAL
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from tests.codec.priors import (
     drawn_prior,
     fitted_prior,

@@ -14,18 +14,16 @@ from hypothesis import strategies as st
 
 from squeeze_cli.codec.coding import encode_pieces
 from squeeze_cli.codec.container import CodesFile, encode_codes, write_codes
-from squeeze_cli.codec.errors import DamagedCodesError
-from squeeze_cli.codec.prior import CodePrior
+from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.codec.prior_coding import (
     decode_with_prior,
     encode_with_prior,
     slots_of_codes,
 )
-from squeeze_cli.codec.prior_file import read_prior
 from squeeze_cli.codec.prior_fitting import fit_prior
 from squeeze_cli.codec.rates import measure_codes
 from squeeze_cli.config.parts import QUANTIZERS
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from squeeze_cli.quantizers import create_quantizer
 from tests.codec.make_example import DATA, SIZES
 from tests.codec.priors import drawn_prior, fitted_prior, smooth_codes
@@ -133,7 +131,7 @@ import numpy as np
 from pathlib import Path
 from squeeze_cli.codec.container import CodesFile
 from squeeze_cli.codec.prior_coding import decode_with_prior, encode_with_prior
-from squeeze_cli.codec.prior_file import read_prior
+from squeeze_cli.codec.prior import read_prior
 data = Path(sys.argv[1])
 prior = read_prior(data / "prior.safetensors")
 codes = np.tile(CodesFile(data / "codes.safetensors", prior).read(), (40, 1, 1, 1))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeeze_cli.codec.errors import DamagedCodesError
 from squeeze_cli.codec.range_coding import TOTAL, StreamDecoder, encode_streams
+from squeeze_cli.errors import DamagedCodesError
 
 
 def random_model(steps: int, streams: int, symbols: int, seed: int) -> tuple:

@@ -226,7 +226,7 @@ def test_a_shard_with_several_damaged_rows_is_told_of_once(
     assert len(reporter.warnings) == 1  # type: ignore[attr-defined]
 
 
-def test_damage_met_in_a_mapped_store_ends_the_run_with_the_mend(
+def test_damage_met_in_a_mapped_store_ends_the_run_with_the_fix(
     backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepare, "fits_in_memory", lambda total: False)

@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 
 from squeeze_cli.codec.container import CodesFile
-from squeeze_cli.codec.prior_file import read_prior
+from squeeze_cli.codec.prior import read_prior
 from squeeze_cli.config.parts import QUANTIZERS
 from tests.conftest import EXECUTABLE, Squeeze
 

@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 from typer.main import get_command
 
-from squeeze_cli import __version__, process_end
+from squeeze_cli import __version__
 from squeeze_cli.console import print_error
 from squeeze_cli.errors import SqueezeError
 
@@ -208,11 +208,4 @@ def main() -> None:
     """Run the executable `squeeze`."""
     if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is imported
         os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPIN_COUNT)
-    try:
-        app(args=sys.argv[1:])
-    except SystemExit as end:
-        process_end.end_process(end.code)
-        raise
-    except Exception:
-        process_end.end_process_after_error()
-        raise
+    app(args=sys.argv[1:])

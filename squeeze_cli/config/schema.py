@@ -196,7 +196,7 @@ class LoggerConfig(Section):
         False, description="Fail where ClearML cannot be used, instead of going on without it."
     )
     auto_connect_frameworks: Annotated[Switch, Flag(("--auto-connect/--no-auto-connect",))] = Field(
-        True, description="Let ClearML watch PyTorch and matplotlib by itself."
+        True, description="Record repository, packages, console and machine load in ClearML."
     )
 
 

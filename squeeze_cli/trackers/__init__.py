@@ -1,7 +1,7 @@
 """Experiment trackers: where metrics go besides the run record. TensorBoard is the default.
 
-A tracker never decides what becomes of a run: one that cannot start is left out with a word, one
-that fails is reported once, and one that hangs is left behind.
+A tracker never decides whether a run succeeds: one that cannot start is left out with a warning,
+one that fails is reported once, and one that hangs is left behind.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from squeeze_cli.errors import SqueezeError
 
 if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
     from squeeze_cli.config.record import RunRecord
     from squeeze_cli.config.schema import ExperimentConfig
     from squeeze_cli.console import Reporter
     from squeeze_cli.runs import RunFolder
-    from squeeze_cli.trackers.clearml_task import ClearMLSession
+    from squeeze_cli.trackers.clearml_task import ClearMLTask
 
 
 @dataclass
@@ -26,58 +28,54 @@ class Trackers:
     """The trackers of one run.
 
     Attributes:
-        loggers: for Lightning's trainer, each guarded.
+        loggers: for Lightning's trainer.
         clearml: the ClearML task behind one of them, if there is one.
     """
 
-    loggers: list[Any] = field(default_factory=list)
-    clearml: ClearMLSession | None = None
+    loggers: list[Logger] = field(default_factory=list)
+    clearml: ClearMLTask | None = None
 
 
 @contextmanager
 def open_trackers(
     config: ExperimentConfig, run: RunFolder, record: RunRecord, reporter: Reporter
 ) -> Iterator[Trackers]:
-    """The trackers that `config` asks for; at the end they get what is in the run's folder.
+    """Open the trackers that `config` asks for; at the end they get what is in the run's folder.
 
     `record.status` tells at the end how the run went. Raises SqueezeError where
     `require_clearml` is set and ClearML cannot be used.
     """
     trackers = Trackers()
     if config.logger.use_tensorboard:
-        from squeeze_cli.trackers.guarded import GuardedLogger
         from squeeze_cli.trackers.tensorboard import create_tensorboard
 
-        trackers.loggers.append(GuardedLogger(create_tensorboard(run), "TensorBoard", reporter))
+        trackers.loggers.append(create_tensorboard(run, reporter))
     if config.logger.use_clearml:
         _add_clearml(trackers, config, run, reporter)
     try:
         yield trackers
     finally:
         if trackers.clearml is not None:
-            from squeeze_cli.trackers.run_outputs import hand_over
+            from squeeze_cli.trackers.clearml import end_task
 
-            hand_over(trackers, config, run, record, reporter)
+            end_task(trackers.clearml, config, run, record, reporter)
 
 
 def _add_clearml(
     trackers: Trackers, config: ExperimentConfig, run: RunFolder, reporter: Reporter
 ) -> None:
     from squeeze_cli.config.yaml_files import to_mapping
-    from squeeze_cli.trackers.clearml import ClearMLLogger
-    from squeeze_cli.trackers.clearml_task import ClearMLUnavailableError, start_task
-    from squeeze_cli.trackers.guarded import GuardedLogger
+    from squeeze_cli.trackers.clearml import ClearMLLogger, start_task
+    from squeeze_cli.trackers.clearml_task import ClearMLUnavailableError
 
     try:
-        session = start_task(config, run, reporter)
+        trackers.clearml = start_task(config, run, reporter)
     except ClearMLUnavailableError as error:
         if config.logger.require_clearml:
             raise SqueezeError(f"{error}; --require-clearml asks for it.") from None
         rest = "TensorBoard" if config.logger.use_tensorboard else "the run record alone"
         reporter.warn(f"{error}. The run goes on with {rest}.")
         return
-    logger = ClearMLLogger(session.task, session.patience, session.files_host, reporter.warn)
-    guarded = GuardedLogger(logger, "ClearML", reporter)
-    guarded.log_hyperparams(to_mapping(config))
-    trackers.loggers.append(guarded)
-    trackers.clearml = session
+    logger = ClearMLLogger(trackers.clearml, with_text=config.logger.auto_connect_frameworks)
+    logger.log_hyperparams(to_mapping(config))
+    trackers.loggers.append(logger)

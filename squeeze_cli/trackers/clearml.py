@@ -1,135 +1,147 @@
-"""A Lightning logger for ClearML: scalars under TensorBoard's names, figures, tables, files, models."""
+"""ClearML as a tracker: its Lightning logger, and the begin and the end of a run's task."""
 
 from __future__ import annotations
 
+import json
+import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from squeeze_cli.trackers.clearml_session import Patience
+from squeeze_cli.config.record import Metrics, RunRecord
+from squeeze_cli.config.schema import ExperimentConfig
+from squeeze_cli.config.yaml_files import to_mapping
+from squeeze_cli.console import Reporter
+from squeeze_cli.files import write_text_atomically
+from squeeze_cli.runs import RunFolder
+from squeeze_cli.trackers.clearml_task import ClearMLTask, flat_parameters, usable_credentials
+from squeeze_cli.trackers.remote import describe_source
 
-# A server that has not answered for so long is worth a word.
-LOST_SECONDS = 10.0
+STATE_FILE = "clearml.json"
+OFFLINE_ARCHIVE = "clearml-offline.zip"
 
 
 class ClearMLLogger(Logger):
-    """Reports to one ClearML task.
+    """Lightning's logger for a ClearML task; no call waits for the server.
 
-    Nothing here waits for the server: the SDK queues reports and its threads send them.
-
-    Args:
-        task: a `clearml.Task`.
-        patience: what its session is bound by.
-        files_host: where models are uploaded to; None leaves it to the SDK.
-        warn: called once, with a sentence, when the server stops answering.
+    `val/loss` becomes series `loss` of the plot `val`, as from TensorBoard's files.
     """
 
-    def __init__(
-        self,
-        task: Any,
-        patience: Patience,
-        files_host: str | None,
-        warn: Callable[[str], None],
-    ) -> None:
+    def __init__(self, task: ClearMLTask, with_text: bool) -> None:
         super().__init__()
         self.task = task
-        self.patience = patience
-        self.files_host = files_host
-        self._warn = warn
-        self._said_lost = False
+        self._with_text = with_text
 
     @property
     def name(self) -> str:
-        """The task's name."""
-        return str(self.task.name)
+        """The tracker's name."""
+        return "ClearML"
 
     @property
     def version(self) -> str:
         """The task's id."""
-        return str(self.task.id)
+        return self.task.id
 
-    @property
-    def experiment(self) -> Any:
-        """The `clearml.Task`."""
-        return self.task
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Scalars; `val/loss` is series `loss` of the plot `val`, as from TensorBoard's files."""
-        for name, value in metrics.items():
-            title, series = split_name(name)
-            self._reports.report_scalar(title, series, value=float(value), iteration=step or 0)
-        self.say_if_lost()
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Report one point of each scalar, and a line of text for the task's console."""
+        values = {name: float(value) for name, value in metrics.items()}
+        self.task.send("scalars", values=values, step=step or 0)
+        if self._with_text:
+            listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            self.task.send("text", line=f"step {step or 0}: {listed}")
 
     def log_hyperparams(
-        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+        self, params: Mapping[str, Any] | Namespace, *args: Any, **kwargs: Any
     ) -> None:
-        """Nested values become names such as `quantizer/type`; lists are written as text."""
+        """Report hyperparameters; a nested one gets a name such as `quantizer/type`."""
         del args, kwargs
         values = vars(params) if isinstance(params, Namespace) else params
-        flat: dict[str, Any] = {}
-        for name, content in values.items():
-            if isinstance(content, Mapping):
-                flat.update({f"{name}/{key}": value for key, value in content.items()})
-            else:
-                flat[f"experiment/{name}"] = content
-        self.task.update_parameters(flat)
+        self.task.send("parameters", values=flat_parameters(values))
 
-    def log_value(self, name: str, value: float) -> None:
-        """One number of the whole run, which ClearML's own comparison shows in a table."""
-        self._reports.report_single_value(name, float(value))
 
-    def log_table(self, name: str, rows: Sequence[Sequence[Any]]) -> None:
-        """A table; its first row holds the headings."""
-        title, series = split_name(name)
-        self._reports.report_table(title, series, iteration=0, table_plot=[list(r) for r in rows])
+def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> ClearMLTask:
+    """Begin the task of a run, or go on with that of a resumed run.
 
-    def log_figure(self, name: str, image: Path) -> None:
-        """An image file."""
-        title, series = split_name(name)
-        self._reports.report_image(title, series, iteration=0, local_path=str(image))
+    Raises ClearMLUnavailableError where ClearML cannot be used.
+    """
+    options = config.logger
+    offline = options.clearml_offline
+    credentials = None if offline else usable_credentials(config, reporter)
+    task = ClearMLTask(reporter)
+    task.connect(credentials, offline)
+    task.start(
+        source=describe_source(sys.argv[1:]) if options.auto_connect_frameworks else None,
+        project_name=options.project_name,
+        task_name=options.task_name or run.name,
+        tags=list(options.clearml_tags) or None,
+        continue_last_task=False if offline else _earlier_task(run) or False,
+    )
+    state = {"task_id": task.id, "page": None if offline else task.page}
+    write_text_atomically(run.path / STATE_FILE, json.dumps(state, indent=2) + "\n")
+    where = "into an archive, offline" if offline else task.page
+    reporter.say(f"ClearML task {task.id}: {where}")
+    return task
 
-    def log_artifact(self, name: str, path: Path) -> None:
-        """A file, uploaded as it is."""
-        self.task.upload_artifact(name, artifact_object=str(path), auto_pickle=False)
 
-    def log_model(self, name: str, checkpoint: Path, config: Mapping[str, Any]) -> None:
-        """A checkpoint, uploaded and registered as a model of this task.
+def _earlier_task(run: RunFolder) -> str | None:
+    """The task of a resumed run, if it was on a server."""
+    try:
+        state = json.loads((run.path / STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return str(state["task_id"]) if isinstance(state, dict) and state.get("page") else None
 
-        Offline it is an artifact: the SDK records a model by its path on this machine alone.
-        """
-        if self.task.is_offline():
-            self.log_artifact(f"checkpoints/{checkpoint.name}", checkpoint)
-            return
-        from clearml import OutputModel
 
-        model = OutputModel(
-            task=self.task, name=name, framework="PyTorch", config_dict=dict(config)
+def end_task(
+    task: ClearMLTask,
+    config: ExperimentConfig,
+    run: RunFolder,
+    record: RunRecord,
+    reporter: Reporter,
+) -> None:
+    """Give ClearML the run's outputs and end its task; a warning tells what ClearML missed."""
+    publish_run(task, config, run, record)
+    archive = run.path / OFFLINE_ARCHIVE
+    answer = task.finish("close", "closed", status=record.status, archive=str(archive))
+    if isinstance(answer, str):
+        reporter.warn(f"ClearML did not get all of this run ({answer}): {run.path} has it whole.")
+    elif config.logger.clearml_offline:
+        reporter.say(
+            f'ClearML session: {archive}\nImport it:  python -c "from clearml import Task; '
+            f"Task.import_offline_session('{archive}')\""
         )
-        model.update_weights(
-            str(checkpoint),
-            upload_uri=self.files_host,
-            target_filename=checkpoint.name,
-            auto_delete_file=False,
-        )
 
-    def say_if_lost(self) -> None:
-        """Tell the person, once, that the server has stopped answering."""
-        if self.patience.lost_seconds > LOST_SECONDS and not self._said_lost:
-            self._said_lost = True
-            self._warn(
-                f"The ClearML server has stopped answering ({self.patience.reason}); training goes "
-                "on, and what it has not got is sent should it come back before the end."
+
+def publish_run(
+    task: ClearMLTask, config: ExperimentConfig, run: RunFolder, record: RunRecord
+) -> None:
+    """Report results, figures, codes and the best checkpoint, as far as the run has them."""
+    rows = metrics_table(record.metrics)
+    if len(rows) > 1:
+        task.send("table", name="results/metrics", rows=rows)
+    for name, value in record.metrics.test or ():
+        if isinstance(value, (int, float)):
+            task.send("value", name=f"test/{name}", value=float(value))
+    for image in sorted((run.path / "figures").glob("*.png")):
+        task.send("figure", name=f"figures/{image.stem}", path=str(image.resolve()))
+    files = [run.config_file, run.record_file, run.path / "prior.safetensors"]
+    files += sorted(run.codes_folder.glob("[!.]*"))
+    for file in files:
+        if file.is_file():
+            task.send(
+                "artifact", name=file.relative_to(run.path).as_posix(), path=str(file.resolve())
             )
+    if run.best_checkpoint.is_file():
+        best = str(run.best_checkpoint.resolve())
+        task.send("model", name=f"{run.name} best", path=best, design=to_mapping(config))
 
-    @property
-    def _reports(self) -> Any:
-        return self.task.get_logger()
 
-
-def split_name(name: str) -> tuple[str, str]:
-    """`val/loss` as ClearML's title and series; a name without a slash is both."""
-    title, _, series = name.partition("/")
-    return title, series or title
+def metrics_table(metrics: Metrics) -> list[list[str | float | None]]:
+    """Rows of split, mean IoU, accuracy and loss; the first row holds the headings."""
+    rows: list[list[str | float | None]] = [["split", "iou", "accuracy", "loss"]]
+    for split, measured in metrics:
+        if measured is not None:
+            rows.append([split, measured.iou, measured.accuracy, measured.loss])
+    return rows

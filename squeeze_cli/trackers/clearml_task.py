@@ -1,61 +1,47 @@
-"""The beginning of a ClearML task: credentials, probe, and the SDK made ready."""
+"""A ClearML task in a process of its own, which may hang without holding squeeze up.
+
+ClearML's SDK repeats each request to a silent server for minutes or without end, in threads that
+Python waits for. So the SDK runs in `clearml_worker`; squeeze sends it requests without waiting,
+hears every few seconds whether the servers answer, and kills the process when it has waited enough.
+"""
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import queue
+import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.files import write_text_atomically
-from squeeze_cli.runs import RunFolder
-from squeeze_cli.trackers.clearml_session import (
-    Patience,
-    configure_sdk,
-    detach_from_process,
-    install_session,
-)
-from squeeze_cli.trackers.credentials import FoundCredentials, find_credentials
-from squeeze_cli.trackers.probe import probe, responds
+from squeeze_cli.trackers.credentials import ENVIRONMENT, Credentials, find_credentials
+from squeeze_cli.trackers.probe import probe
 
-STATE_FILE = "clearml.json"
+SILENCE_SECONDS = 6.0  # without an answer until the server counts as gone, while squeeze waits
+START_SILENCE_SECONDS = 12.0  # the same while the process starts
+START_SECONDS = 60.0  # for starting a task, answers or not
+LOST_SECONDS = 10.0  # without an answer during a training until a warning
+FAREWELL_SECONDS = 2.0  # for the process to end by itself
+PATIENT_SECONDS = 5.0  # of waiting until a message explains it
+MAX_WAITING = 10_000  # requests not yet taken by the process
+# Settings of the SDK; those in a user's clearml.conf count more.
+_SETTINGS = {
+    "api.conf": "http { retries { backoff_max: 5.0 } }\n",
+    "sdk.conf": "development { report_use_subprocess: false, suppress_update_message: true }\n",
+}
 
 
 class ClearMLUnavailableError(SqueezeError):
-    """There is no ClearML for this run; the message says why and what mends it."""
-
-
-@dataclass
-class ClearMLSession:
-    """A started task, and what bounds it.
-
-    Attributes:
-        task: the `clearml.Task`.
-        patience: bounds every request.
-        hosts: addresses of the API server and of the file server; empty offline.
-    """
-
-    task: Any
-    patience: Patience
-    hosts: tuple[str, ...]
-
-    @property
-    def files_host(self) -> str | None:
-        """Where uploads go; None leaves it to the SDK."""
-        return self.hosts[1] if self.hosts else None
-
-    def is_answered(self, seconds: float) -> bool:
-        """Whether each server answers within `seconds`; offline there is none that could not."""
-        urls = [f"{self.hosts[0]}/debug.ping", self.hosts[1]] if self.hosts else []
-        return all(responds(url, seconds) for url in urls if url.startswith("http"))  # or s3://
+    """ClearML cannot be used for this run; the message says why."""
 
 
 def running_on_agent() -> bool:
@@ -63,8 +49,13 @@ def running_on_agent() -> bool:
     return bool(os.environ.get("CLEARML_TASK_ID"))
 
 
-def usable_credentials(config: ExperimentConfig, reporter: Reporter) -> FoundCredentials:
-    """Credentials that the server takes; ClearMLUnavailableError says why there are none."""
+def usable_credentials(config: ExperimentConfig, reporter: Reporter) -> Credentials | None:
+    """Return credentials that the server accepts; None on a ClearML agent, which has its own.
+
+    Raises ClearMLUnavailableError where there are none.
+    """
+    if running_on_agent():
+        return None
     given = config.logger.credentials_file
     try:
         found = find_credentials(Path(given).expanduser() if given else None)
@@ -78,98 +69,203 @@ def usable_credentials(config: ExperimentConfig, reporter: Reporter) -> FoundCre
             f"ClearML cannot be used: {reason} (credentials from {found.source}; "
             "`squeeze doctor` says more)"
         )
-    return found
+    return found.credentials
 
 
-def start_task(
-    config: ExperimentConfig, run: RunFolder | None, reporter: Reporter, *, detect: bool = True
-) -> ClearMLSession:
-    """Start the task of a run (or of none yet), or take up that of a resumed run.
+def flat_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Name nested values `section/name`, and the others `experiment/name`."""
+    flat: dict[str, Any] = {}
+    for name, content in values.items():
+        if isinstance(content, Mapping):
+            flat.update({f"{name}/{key}": value for key, value in content.items()})
+        else:
+            flat[f"experiment/{name}"] = content
+    return flat
 
-    Raises ClearMLUnavailableError where the server cannot be used.
+
+class ClearMLTask:
+    """One task of ClearML, reached through a child process.
+
+    Args:
+        reporter: for warnings; with its `verbose` the SDK's own messages go to stderr.
     """
-    patience = Patience()
-    found = None
-    if not config.logger.clearml_offline and not running_on_agent():
-        found = usable_credentials(config, reporter)
-    try:
-        with sdk_messages(reporter):
-            hosts = _prepare_sdk(config, found, patience)
-            task = _init(config, run, detect)
-            detach_from_process(task)
-    except Exception as error:  # noqa: BLE001 - the SDK raises what it likes; the run goes on
-        silent = patience.lost_seconds > 0
-        patience.end()
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        if silent:
-            reason = f"its server stopped answering ({patience.reason})"
-        raise ClearMLUnavailableError(f"ClearML cannot be used: {reason}") from None
-    session = ClearMLSession(task, patience, hosts)
-    if run is not None:
-        _write_state(run, session)
-    where = "into an archive, offline" if config.logger.clearml_offline else _page(task)
-    reporter.say(f"ClearML task {task.id}: {where}")
-    return session
+
+    id = ""
+    page = ""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._warned = False
+        self._answered = time.monotonic()
+        self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._requests: queue.Queue[dict[str, object]] = queue.Queue(MAX_WAITING)
+        self.error = ""
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="squeeze-clearml-", ignore_cleanup_errors=True
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "squeeze_cli.trackers.clearml_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if reporter.verbose else subprocess.DEVNULL,
+            env=_environment(Path(self._folder.name), reporter.verbose),
+            start_new_session=True,  # Ctrl-C is for squeeze alone
+            text=True,
+            encoding="utf-8",
+        )
+        self._threads = [
+            threading.Thread(target=target, daemon=True) for target in (self._write, self._read)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def process_id(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
+    def connect(self, credentials: Credentials | None, offline: bool) -> None:
+        """Give the SDK its credentials; None leaves them to its own configuration."""
+        values = {} if credentials is None else vars(credentials)
+        self.send(
+            "connect",
+            environment={ENVIRONMENT[name]: value for name, value in values.items()},
+            hosts=[values[name] for name in ("api_host", "files_host")] if values else [],
+            offline=offline,
+        )
+
+    def start(self, **options: object) -> None:
+        """Begin the task with these options of `Worker.start`, and wait for its id and page.
+
+        Raises ClearMLUnavailableError where the task does not begin.
+        """
+        try:
+            self.send("start", **options)
+            answer = self._await("started", START_SECONDS)
+        except BaseException:
+            self.stop()
+            raise
+        if isinstance(answer, str):
+            self.stop()
+            raise ClearMLUnavailableError(f"ClearML cannot be used: {answer}")
+        self.id, self.page = answer["task_id"], answer["page"]
+
+    def send(self, request: str, **arguments: object) -> None:
+        """Queue a request for the child, without waiting.
+
+        One warning tells that the server has stopped answering, or that the child has ended.
+        """
+        lost = time.monotonic() - self._answered > LOST_SECONDS
+        if self._process.poll() is not None:
+            self._warn_once("ClearML's process has ended; the run goes on without it.")
+            return
+        if lost and self.id:
+            self._warn_once(
+                "The ClearML server has stopped answering; the run goes on, and the server gets "
+                "the rest if it comes back before the end."
+            )
+        try:
+            self._requests.put_nowait({"do": request, **arguments})
+        except queue.Full:
+            self._warn_once("ClearML's process hangs; the run goes on without it.")
+
+    def finish(self, request: str, expected: str, **arguments: object) -> dict[str, Any] | str:
+        """Send the last request, wait for its answer, and end the child.
+
+        Waits while the servers answer, however long uploads take. A silence of `SILENCE_SECONDS`
+        or Ctrl-C ends the waiting.
+
+        Returns:
+            The answer, or the reason why there is none.
+        """
+        try:
+            self.send(request, **arguments)
+            answer = self._await(expected)
+            if not isinstance(answer, str):
+                self._end_requests()
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(FAREWELL_SECONDS)
+        except KeyboardInterrupt:
+            answer = "the waiting for its server was interrupted"
+        self.stop()
+        return self.error or answer
+
+    def stop(self) -> None:
+        """Kill the child, if it still runs, and free what belongs to it."""
+        self._process.kill()
+        self._process.wait()
+        self._end_requests()
+        for thread in self._threads:
+            thread.join(FAREWELL_SECONDS)
+        self._folder.cleanup()
+
+    def _await(self, expected: str, limit: float = float("inf")) -> dict[str, Any] | str:
+        """Return the answer `expected`, or the reason why it does not come."""
+        silence = SILENCE_SECONDS if self.id else START_SILENCE_SECONDS
+        begin = self._answered = time.monotonic()
+        said = False
+        while time.monotonic() - self._answered < silence:
+            with suppress(queue.Empty):
+                answer = self._answers.get(timeout=0.1)
+                if answer["event"] == expected:
+                    return answer
+                return str(answer["reason"])
+            waited = time.monotonic() - begin
+            if waited > limit:
+                return f"no task within {limit:.0f} seconds"
+            if self.id and not said and waited > PATIENT_SECONDS:
+                said = True
+                self._reporter.say(
+                    "Waiting for ClearML to receive the rest; Ctrl-C ends the waiting."
+                )
+        return "its server was gone"
+
+    def _warn_once(self, text: str) -> None:
+        if not self._warned:
+            self._warned = True
+            self._reporter.warn(text)
+
+    def _end_requests(self) -> None:
+        with suppress(queue.Full):  # a full queue's writer ends when the child is killed
+            self._requests.put_nowait({"do": "end"})
+
+    def _write(self) -> None:
+        """Hand requests to the child until one says `end`."""
+        assert self._process.stdin is not None
+        request: dict[str, object] = {}
+        with suppress(OSError), self._process.stdin as stdin:
+            while request.get("do") != "end":
+                request = self._requests.get()
+                stdin.write(json.dumps(request) + "\n")
+                stdin.flush()
+
+    def _read(self) -> None:
+        """Take the child's answers until it ends."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            answer = json.loads(line)
+            if answer["event"] == "alive":
+                if answer["answered"]:
+                    self._answered = time.monotonic()
+            elif answer["event"] == "error":
+                self.error = self.error or str(answer["reason"])
+            else:
+                self._answers.put(answer)
+        self._answers.put({"event": "failed", "reason": "its process has ended"})
 
 
-def _prepare_sdk(
-    config: ExperimentConfig, found: FoundCredentials | None, patience: Patience
-) -> tuple[str, ...]:
-    """The hosts of the session that is made; none offline."""
-    from clearml import Task
-
-    Task.set_offline(config.logger.clearml_offline)
-    if config.logger.clearml_offline:
-        configure_sdk()
-        return ()
-    return install_session(found.credentials if found else None, patience)
-
-
-def _init(config: ExperimentConfig, run: RunFolder | None, detect: bool) -> Any:
-    """`Task.init`, without what would change the run or what our logger does itself."""
-    from clearml import Task
-
-    options = config.logger
-    frameworks: Any = False
-    if options.auto_connect_frameworks or not detect:
-        # Our logger reports TensorBoard's scalars under the same names: not twice.
-        frameworks = {"tensorboard": False, "detect_repository": detect}
-    earlier = _read_state(run) if run is not None else None
-    task = Task.init(
-        project_name=options.project_name,
-        task_name=options.task_name or (run.name if run else config.name) or "squeeze",
-        tags=list(options.clearml_tags) or None,
-        reuse_last_task_id=False,
-        continue_last_task=earlier if earlier and not options.clearml_offline else False,
-        auto_connect_arg_parser=False,
-        auto_connect_frameworks=frameworks,
-        auto_connect_streams={"stdout": False, "stderr": True, "logging": False},
-    )
-    task.set_initial_iteration(0)
-    return task
-
-
-def _page(task: Any) -> str:
-    return str(task.get_output_log_web_page())
-
-
-def _write_state(run: RunFolder, session: ClearMLSession) -> None:
-    state = {"task_id": session.task.id, "page": _page(session.task) if session.hosts else None}
-    write_text_atomically(run.path / STATE_FILE, json.dumps(state, indent=2) + "\n")
-
-
-def _read_state(run: RunFolder) -> str | None:
-    """The task of a resumed run, if it was on a server."""
-    try:
-        state = json.loads((run.path / STATE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return str(state["task_id"]) if isinstance(state, dict) and state.get("page") else None
-
-
-@contextmanager
-def sdk_messages(reporter: Reporter) -> Iterator[None]:
-    """The SDK prints to stdout, which is for data: to stderr with --verbose, else nowhere."""
-    os.environ.setdefault("CLEARML_LOG_LEVEL", "INFO" if reporter.verbose else "CRITICAL")
-    with redirect_stdout(sys.stderr if reporter.verbose else io.StringIO()):
-        yield
+def _environment(folder: Path, verbose: bool) -> dict[str, str]:
+    """Write the SDK's settings to `folder` and return the child's environment variables."""
+    (folder / "default").mkdir()
+    for name, text in _SETTINGS.items():
+        (folder / "default" / name).write_text(text, encoding="utf-8")
+    defaults = {
+        "CLEARML_CONFIG_PATH": str(folder),
+        "CLEARML_LOG_LEVEL": "INFO" if verbose else "CRITICAL",
+    }
+    # The SDK leaves lock files in the temporary folder, and must not take itself for one of the
+    # processes that a launcher such as torchrun started.
+    forced = {"TMPDIR": str(folder), "CLEARML_FORCE_MASTER_NODE": "1"}
+    environment = {**defaults, **os.environ, **forced}
+    environment.pop("TORCHELASTIC_RUN_ID", None)
+    return environment

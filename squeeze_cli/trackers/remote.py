@@ -1,8 +1,8 @@
-"""`--remote-queue`: the same command on another machine, through a ClearML agent's queue.
+"""`--remote-queue`: run the same command on another machine, through a ClearML agent's queue.
 
-The agent clones the repository that squeeze runs from at its present commit, applies what is not
-committed yet, installs the recorded requirement, and runs `python -m squeeze_cli` with the same
-arguments. Squeeze installed from a package index is installed from there, in the same version.
+The agent clones the repository that squeeze runs from at its present commit, applies the changes
+that are not committed yet, installs the recorded requirement, and runs `python -m squeeze_cli` with
+the same arguments. It installs a squeeze from a package index in the same version from there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -20,10 +21,15 @@ from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.config.yaml_files import to_mapping
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.trackers.clearml_end import end_task
-from squeeze_cli.trackers.clearml_task import ClearMLUnavailableError, start_task
+from squeeze_cli.trackers.clearml_task import (
+    ClearMLTask,
+    ClearMLUnavailableError,
+    flat_parameters,
+    usable_credentials,
+)
 
-# These mean something on this machine alone.
+_PACKAGE = "squeeze-cli"
+# These flags make sense on this machine alone.
 _LOCAL_FLAGS = ("--remote-queue", "--credentials", "--credentials-file")
 
 
@@ -37,54 +43,49 @@ class Source:
     commit: str = ""
     diff: str = ""
 
+    def describe(self, command: str) -> dict[str, dict[str, str] | list[str]]:
+        """Return what a task records so that an agent can run `squeeze COMMAND`."""
+        script = {name: value for name, value in vars(self).items() if name != "requirement"}
+        script |= {"working_dir": ".", "entry_point": f"-m squeeze_cli {command}"}
+        return {"script": script, "packages": [self.requirement]}
+
 
 def send_to_queue(
     config: ExperimentConfig, queue: str, arguments: Sequence[str], reporter: Reporter
 ) -> dict[str, str]:
-    """Put this command on a ClearML queue; returns the task's id, page, queue and command.
+    """Put this command on a ClearML queue; return the task's id, page, queue and command.
 
     Raises SqueezeError where ClearML cannot be used, or has no such queue.
     """
     source = find_source(reporter)
     command = remote_command(arguments)
     try:
-        session = start_task(config, None, reporter, detect=False)
+        credentials = usable_credentials(config, reporter)
     except ClearMLUnavailableError as error:
         raise SqueezeError(f"{error}; --remote-queue needs it.") from None
-    task = session.task
-    sent: list[BaseException | None] = []
-
-    def enqueue() -> None:
-        from clearml import Task
-
-        try:
-            task.update_parameters(_parameters(config))
-            task.set_script(
-                repository=source.repository, branch=source.branch, commit=source.commit,
-                diff=source.diff, working_dir=".", entry_point=f"-m squeeze_cli {command}",
-            )  # fmt: skip
-            task.set_packages([source.requirement])
-            # `task.execute_remotely` does the following, and ends the process before we can speak.
-            task.close()
-            task.mark_stopped(force=True)
-            Task.enqueue(task, queue_name=queue)
-            sent.append(None)
-        except Exception as error:  # noqa: BLE001 - the SDK raises what it likes
-            sent.append(error)
-
-    page = str(task.get_output_log_web_page())
-    missed = end_task(session, reporter, "finished", enqueue)
-    if sent != [None]:
-        reason = f"{sent[0]}" if sent else f"{missed}"
+    task = ClearMLTask(reporter)
+    task.connect(credentials, offline=False)
+    answer = task.finish(
+        "enqueue",
+        "queued",
+        queue_name=queue,
+        project_name=config.logger.project_name,
+        task_name=config.logger.task_name or config.name or "squeeze",
+        tags=config.logger.clearml_tags,
+        parameters=flat_parameters(to_mapping(config)),
+        source=source.describe(command),
+    )
+    if isinstance(answer, str):
         raise SqueezeError(
-            f"ClearML did not take the task ({' '.join(reason.split())[:200]}): check that the "
-            f"queue {queue!r} exists and that an agent serves it."
+            f"ClearML did not take the task ({answer}): check that the queue {queue!r} exists and "
+            "that an agent serves it."
         )
-    return {"task_id": str(task.id), "page": page, "queue": queue, "command": command}
+    return {"task_id": answer["task_id"], "page": answer["page"], "queue": queue,
+            "command": command}  # fmt: skip
 
 
 def remote_command(arguments: Sequence[str]) -> str:
-    """The arguments for the agent: without what only this machine knows, always with ClearML."""
+    """Return the arguments for the agent: without local flags, always with `--use-clearml`."""
     kept: list[str] = []
     skip = False
     for argument in arguments:
@@ -101,35 +102,57 @@ def remote_command(arguments: Sequence[str]) -> str:
 
 
 def find_source(reporter: Reporter) -> Source:
-    """The checkout that squeeze runs from, or the package that it is."""
-    folder = Path(squeeze_cli.__file__).resolve().parent
-    root = _git(folder, "rev-parse", "--show-toplevel")
-    package = Source(f"squeeze-cli=={squeeze_cli.__version__}")
-    if root is None or Path(root) != folder.parent:
-        return package
-    repository = _without_login(_git(folder, "remote", "get-url", "origin") or "")
-    commit = _git(folder, "rev-parse", "HEAD")
-    if not repository or commit is None:
+    """Return the present source of squeeze for an agent, which must be able to clone it.
+
+    Raises SqueezeError where it cannot; a commit that is not pushed is a warning.
+    """
+    source = _present_source()
+    if source.commit and not source.repository:
         raise SqueezeError(
             "--remote-queue: this checkout has no remote 'origin' that an agent could clone: "
             "`git remote add origin URL` and push."
         )
-    if not _git(folder, "branch", "--remotes", "--contains", commit):
-        reporter.warn(f"The commit {commit[:12]} is on no remote branch: push it for the agent.")
+    if source.commit and not _git("branch", "--remotes", "--contains", source.commit):
+        commit = source.commit[:12]
+        reporter.warn(f"The commit {commit} is on no remote branch: push it for the agent.")
+    return source
+
+
+def describe_source(arguments: Sequence[str]) -> dict[str, dict[str, str] | list[str]]:
+    """Return what a task of this process records: repository, command and installed packages."""
+    described = _present_source().describe(shlex.join(arguments))
+    installed = sorted(f"{d.name}=={d.version}" for d in distributions() if d.name != _PACKAGE)
+    return described | {"packages": [*described["packages"], *installed]}
+
+
+def _present_source() -> Source:
+    """Return the checkout that squeeze runs from, or the package that it is."""
+    root = _git("rev-parse", "--show-toplevel")
+    package = Source(f"{_PACKAGE}=={squeeze_cli.__version__}")
+    if root is None or Path(root) != _folder().parent:
+        return package
+    repository = _without_login(_git("remote", "get-url", "origin") or "")
+    commit = _git("rev-parse", "HEAD") or ""
+    # pip wants `git@host:path` as a URL.
+    url = re.sub(r"^([\w.-]+@[\w.-]+):(?!/)", r"ssh://\1/", repository)
     return Source(
-        requirement=f"squeeze-cli @ git+{_as_url(repository)}@{commit}",
+        requirement=f"{_PACKAGE} @ git+{url}@{commit}" if url else package.requirement,
         repository=repository,
-        branch=_git(folder, "rev-parse", "--abbrev-ref", "HEAD") or "",
+        branch=_git("rev-parse", "--abbrev-ref", "HEAD") or "",
         commit=commit,
-        diff=_git(Path(root), "diff", "HEAD") or "",
+        diff=_git("diff", "HEAD", ":/") or "",
     )
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, None where it fails."""
+def _folder() -> Path:
+    return Path(squeeze_cli.__file__).resolve().parent
+
+
+def _git(*arguments: str) -> str | None:
+    """Return the output of git, None where it fails."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
+            ["git", "-C", str(_folder()), *arguments],
             capture_output=True, text=True, timeout=30, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
@@ -139,23 +162,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def _without_login(url: str) -> str:
-    """An http(s) URL without user name and token, which others would read in the task."""
+    """Remove user name and token from an http(s) URL: others could read them in the task."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
         return url
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def _as_url(repository: str) -> str:
-    """`git@host:path` as pip wants it."""
-    short = re.fullmatch(r"([\w.-]+@[\w.-]+):(?!/)(.+)", repository)
-    return f"ssh://{short[1]}/{short[2]}" if short else repository
-
-
-def _parameters(config: ExperimentConfig) -> dict[str, object]:
-    return {
-        f"{section}/{name}": value
-        for section, content in to_mapping(config).items()
-        if isinstance(content, dict)
-        for name, value in content.items()
-    }

@@ -2,33 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from argparse import Namespace
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from PIL import Image
 
+from squeeze_cli.console import Reporter
 from squeeze_cli.runs import RunFolder
 
 
-def create_tensorboard(run: RunFolder) -> TensorBoardLogger:
-    """Events go to `runs/NAME/tensorboard/`: `tensorboard --logdir runs` shows all runs."""
-    return TensorBoardLogger(save_dir=run.path, name="", version="tensorboard")
+class GuardedLogger(Logger):
+    """A logger that hands everything to `inner` until that raises an error.
+
+    A warning then tells the reason once, and the training goes on without this tracker.
+    """
+
+    def __init__(self, inner: Logger, label: str, reporter: Reporter) -> None:
+        super().__init__()
+        self.inner = inner
+        self.label = label
+        self.failed = False
+        self._reporter = reporter
+
+    @property
+    def name(self) -> str | None:
+        """The inner logger's name."""
+        return self.inner.name
+
+    @property
+    def version(self) -> int | str | None:
+        """The inner logger's version."""
+        return self.inner.version
+
+    @property
+    def save_dir(self) -> str | None:
+        """The inner logger's folder."""
+        return self.inner.save_dir
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Hand metrics on."""
+        self._attempt(self.inner.log_metrics, metrics, step)
+
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Hand hyperparameters on."""
+        self._attempt(self.inner.log_hyperparams, params, *args, **kwargs)
+
+    def save(self) -> None:
+        """Save the inner logger."""
+        self._attempt(self.inner.save)
+
+    def finalize(self, status: str) -> None:
+        """Finalize the inner logger."""
+        self._attempt(self.inner.finalize, status)
+
+    def _attempt(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        if self.failed:
+            return
+        try:
+            call(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - whatever a tracker raises, training goes on
+            self.failed = True
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            self._reporter.warn(f"{self.label} failed ({reason}); training goes on without it.")
+
+
+def create_tensorboard(run: RunFolder, reporter: Reporter) -> GuardedLogger:
+    """Return a logger of `runs/NAME/tensorboard/`: `tensorboard --logdir runs` shows all runs."""
+    inner = TensorBoardLogger(save_dir=run.path, name="", version="tensorboard")
+    return GuardedLogger(inner, "TensorBoard", reporter)
 
 
 def add_pictures(run: RunFolder, files: Iterable[Path], step: int) -> None:
     """Show PNG files in TensorBoard's tab of images, under `figures/` and their name."""
-    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+    import numpy as np
     from torch.utils.tensorboard import SummaryWriter
 
-    # A writer of its own: Lightning has closed its when the test was over.
+    # Lightning has closed its own writer at the end of the test.
     with SummaryWriter(str(run.path / "tensorboard")) as writer:
         for file in files:
             with Image.open(file) as picture:
-                width, height = picture.size
-            # As they are: `add_image` would decode and encode them again.
-            shown = Summary.Image(
-                encoded_image_string=file.read_bytes(), width=width, height=height, colorspace=3
-            )
-            value = Summary.Value(tag=f"figures/{file.stem}", image=shown)
-            writer._get_file_writer().add_summary(Summary(value=[value]), step)
+                pixels = np.asarray(picture.convert("RGB"))
+            writer.add_image(f"figures/{file.stem}", pixels, step, dataformats="HWC")

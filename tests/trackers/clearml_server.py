@@ -12,6 +12,7 @@ import email.policy
 import json
 import re
 import threading
+import time
 import uuid
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,6 +52,7 @@ class ClearMLServer:
         self.queued: list[tuple[str, str]] = []
         self.authorizations: set[str] = set()
         self.lock = threading.Lock()
+        self.upload_seconds = 0.0
         self.speaks = threading.Event()
         self.speaks.set()
         owner = self
@@ -254,6 +256,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding") == "chunked":
             body = self._chunks()
         self.server_state.speaks.wait()
+        if body and (self.headers.get("Content-Type") or "").startswith("multipart/"):
+            time.sleep(self.server_state.upload_seconds)
         match = re.fullmatch(r"/(?:v[\d.]+/)?(\w+)\.(\w+)(?:\?.*)?", self.path)
         state = self.server_state
         with state.lock:

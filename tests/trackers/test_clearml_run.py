@@ -135,9 +135,12 @@ def test_results_arrive_as_a_table_and_as_single_values(online: Done) -> None:
     assert single[0][1] == pytest.approx(record["metrics"]["test"]["iou"], rel=1e-6)
 
 
-def test_the_automatic_connection_is_on_by_default(online: Done) -> None:
-    names = {model["name"] for model in online.server.models.values()}
-    assert any(name.startswith("T") for name in names), names  # Lightning's own checkpoints
+def test_the_task_records_command_packages_and_console_by_default(online: Done) -> None:
+    script = online.server.task["script"]
+    assert script["entry_point"].startswith("-m squeeze_cli train --model efficientnet-lite0")
+    assert "clearml==" in json.dumps(script["requirements"])
+    lines = "".join(e["msg"] for e in online.server.events if e["type"] == "log")
+    assert "val/iou" in lines
 
 
 def test_stdout_is_data_alone(online: Done) -> None:

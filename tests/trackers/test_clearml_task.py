@@ -1,0 +1,201 @@
+"""The process that runs ClearML's SDK, against a real server: nothing holds squeeze up."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from squeeze_cli.console import Reporter
+from squeeze_cli.trackers import clearml_task
+from squeeze_cli.trackers.clearml_task import ClearMLTask, ClearMLUnavailableError
+from squeeze_cli.trackers.clearml_worker import split_name
+from squeeze_cli.trackers.credentials import Credentials
+from tests.trackers.clearml_server import KEY, SECRET, ClearMLServer
+from tests.trackers.dead_ends import refused, silent, trickling
+
+OPTIONS = {"source": None, "project_name": "P", "task_name": "T"}
+
+
+def connected(url: str) -> ClearMLTask:
+    task = ClearMLTask(Reporter())
+    task.connect(Credentials(url, url, url, KEY, SECRET), offline=False)
+    return task
+
+
+@pytest.fixture
+def task(server: ClearMLServer) -> Iterator[ClearMLTask]:
+    task = connected(server.url)
+    task.start(**OPTIONS)
+    yield task
+    task.stop()
+
+
+def close(task: ClearMLTask, status: str = "finished") -> dict[str, Any] | str:
+    """The answer to the last request; the process has ended when it comes."""
+    answer = task.finish("close", "closed", status=status, archive="")
+    assert not psutil.pid_exists(task.process_id)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [("finished", "completed"), ("interrupted", "stopped"), ("failed", "failed")],
+)
+def test_all_arrives_and_the_task_ends_as_the_run_did(
+    task: ClearMLTask, server: ClearMLServer, status: str, expected: str
+) -> None:
+    assert server.task["id"] == task.id
+    assert server.url in task.page
+    for step in range(30):
+        task.send("scalars", values={"val/loss": step / 10}, step=step)
+    assert isinstance(close(task, status), dict)
+    assert server.scalars()["val/loss"] == [(step, step / 10) for step in range(30)]
+    assert server.task["status"] == expected
+
+
+def test_a_process_that_is_killed_is_reported_once(
+    task: ClearMLTask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    psutil.Process(task.process_id).kill()
+    for step in range(50):
+        task.send("scalars", values={"a": 0.0}, step=step)
+        time.sleep(0.02)
+    start = time.monotonic()
+    assert close(task) == "its process has ended"
+    assert time.monotonic() - start < 3
+    assert capsys.readouterr().err.count("process has ended") == 1
+
+
+def test_a_process_that_hangs_blocks_no_request(
+    task: ClearMLTask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.kill(task.process_id, signal.SIGSTOP)
+    start = time.monotonic()
+    for step in range(clearml_task.MAX_WAITING + 1000):
+        task.send("text", line=f"{step} {'x' * 200}")
+    assert time.monotonic() - start < 3
+    assert close(task) == "its server was gone"
+    assert time.monotonic() - start < 14
+    assert capsys.readouterr().err.count("Warning") == 1
+
+
+@pytest.mark.parametrize("dead_end", [refused, silent, trickling])
+def test_a_task_that_cannot_start_is_given_up(
+    dead_end: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clearml_task, "START_SILENCE_SECONDS", 4.0)
+    with dead_end() as url:
+        task = connected(url)
+        start = time.monotonic()
+        with pytest.raises(ClearMLUnavailableError, match="its server was gone"):
+            task.start(**OPTIONS)
+        assert time.monotonic() - start < 8
+    assert not psutil.pid_exists(task.process_id)
+
+
+def test_a_start_that_never_ends_is_given_up_though_the_server_answers(
+    server: ClearMLServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clearml_task, "START_SECONDS", 5.0)
+    monkeypatch.setattr(ClearMLServer, "tasks_create", lambda *_: time.sleep(1) or 1 / 0)
+    with pytest.raises(ClearMLUnavailableError):
+        connected(server.url).start(**OPTIONS)
+
+
+@pytest.mark.parametrize("death", ["stop", "fall_silent"])
+def test_a_server_that_vanishes_is_reported_once_and_given_up_in_time(
+    task: ClearMLTask,
+    server: ClearMLServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    death: str,
+) -> None:
+    monkeypatch.setattr(clearml_task, "LOST_SECONDS", 3.5)
+    getattr(server, death)()
+    for step in range(50):
+        start = time.monotonic()
+        task.send("scalars", values={"val/loss": 1.0}, step=step)
+        assert time.monotonic() - start < 0.5
+        time.sleep(0.1)
+    start = time.monotonic()
+    assert close(task) == "its server was gone"
+    assert time.monotonic() - start < 12
+    assert capsys.readouterr().err.count("has stopped answering") == 1
+
+
+def test_reports_arrive_when_the_server_comes_back(
+    task: ClearMLTask, server: ClearMLServer
+) -> None:
+    server.fall_silent()
+    for step in range(20):
+        task.send("scalars", values={"val/loss": 1.0}, step=step)
+        time.sleep(0.2)
+    server.speaks.set()
+    assert isinstance(close(task), dict)
+    assert len(server.scalars()["val/loss"]) == 20
+
+
+def test_a_slow_server_that_answers_is_waited_for(
+    task: ClearMLTask,
+    server: ClearMLServer,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(clearml_task, "PATIENT_SECONDS", 1.5)
+    server.upload_seconds = 9.0  # more than the silence that ends the waiting
+    (tmp_path / "file.bin").write_bytes(b"content")
+    task.send("artifact", name="a", path=str(tmp_path / "file.bin"))
+    assert isinstance(close(task), dict)
+    assert b"content" in server.files.values()
+    assert capsys.readouterr().err.count("Waiting for ClearML") == 1
+
+
+def test_ctrl_c_ends_the_waiting_alone(task: ClearMLTask, server: ClearMLServer) -> None:
+    server.fall_silent()
+    threading.Timer(1.0, _thread.interrupt_main).start()
+    start = time.monotonic()
+    assert close(task) == "the waiting for its server was interrupted"
+    assert time.monotonic() - start < 4
+
+
+def test_a_refused_report_is_told_at_the_end(task: ClearMLTask, server: ClearMLServer) -> None:
+    task.send("value", name="a", value="no number")
+    task.send("scalars", values={"val/loss": 1.0}, step=0)
+    assert "Error" in str(close(task))
+    assert "val/loss" in server.scalars()
+    assert server.task["status"] == "completed"
+
+
+def test_the_task_of_a_killed_squeeze_ends(server: ClearMLServer) -> None:
+    code = (
+        "import os, signal\n"
+        "from tests.trackers.test_clearml_task import connected, OPTIONS\n"
+        f"task = connected({server.url!r})\n"
+        "task.start(**OPTIONS)\n"
+        "print(task.process_id, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    process_id = int(done.stdout)
+    deadline = time.monotonic() + 30
+    while psutil.pid_exists(process_id) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not psutil.pid_exists(process_id)
+    assert server.task["status"] == "failed"
+
+
+def test_names() -> None:
+    assert split_name("val/loss") == ("val", "loss")
+    assert split_name("a/b/c") == ("a", "b/c")
+    assert split_name("epoch") == ("epoch", "epoch")

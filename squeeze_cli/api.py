@@ -1,12 +1,14 @@
 """Squeeze in a program of your own, in a few lines.
 
-from squeeze_cli.api import extract, open_run
+from squeeze_cli.api import compare, extract, open_run, train
 
+record = train("vq", "efficientnet-lite0", data_dir="data", epochs=30, name="vq")
 extract("runs/vq", images="holiday", out="codes")      # images to a folder of codes files
 run = open_run("runs/vq")                              # needs no backbone
 for names, codes in run.open("codes/codes-00000.safetensors").batches():
     features = run.to_output(run.features(codes))      # [B, C, h, w]
     masks = run.masks(codes)                           # [B, H, W] uint8
+best = compare(["runs"])[0].name
 """
 
 from __future__ import annotations
@@ -15,27 +17,77 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from squeeze_cli.config.record import FinishedRecord
+from squeeze_cli.config.resolve import resolve_config
+from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
 from squeeze_cli.reports.comparison import ComparisonRow, compare_runs
-from squeeze_cli.runs import read_runs
+from squeeze_cli.runs import create_run, read_runs
 
 if TYPE_CHECKING:
     from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.inference_results import ExtractionSummary
 
-__all__ = ["compare", "extract", "open_run"]
+__all__ = ["compare", "extract", "open_run", "train"]
+
+
+def train(
+    quantizer: str | None = None,
+    model: str | None = None,
+    *,
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    name: str | None = None,
+    output_dir: str | Path | None = None,
+    config: ExperimentConfig | None = None,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> FinishedRecord:
+    """Train a quantizer and a segmentation head on frozen features, as `squeeze train` does.
+
+    Each argument up to `output_dir` is the option of that name; None leaves the value of `config`.
+
+    Args:
+        config: Any other settings; None takes the defaults. `kind="baseline"` trains a baseline.
+        overwrite: Whether to replace a run of the same name.
+        reporter: Reporter for messages and progress; None says nothing but warnings.
+
+    Returns:
+        The record of the run, whose folder is `output_dir` / `name`.
+
+    Raises:
+        UsageError: Values mean nothing, or the name is taken.
+        SqueezeError: Data, weights or the device are missing.
+    """
+    given = {
+        "quantizer.type": quantizer,
+        "model.backbone": model,
+        "data.dataset": dataset,
+        "data.data_dir": data_dir and str(data_dir),
+        "training.epochs": epochs,
+        "training.seed": seed,
+        "training.device": device,
+        "name": name,
+        "output_dir": output_dir and str(output_dir),
+    }
+    values = {key: value for key, value in given.items() if value is not None}
+    resolved = resolve_config(config.kind if config else "quantized", values, config)
+    run = create_run(resolved, overwrite)
+    with run.locked():
+        from squeeze_cli.training.fit import fit_experiment
+
+        return fit_experiment(resolved, run, reporter or Reporter(quiet=True))
 
 
 def open_run(path: str | Path, device: str | None = "auto") -> TrainedRun:
-    """Open a finished run; `TrainedRun` has `open`, `features`, `masks`, `encode` and more.
+    """Open a finished run: `TrainedRun` has `open`, `features`, `masks`, `encode` and more.
 
-    Args:
-        path: The run's folder.
-        device: `auto`, `cpu`, `cuda` or `mps`; None takes the device of the training.
-
-    Raises:
-        SqueezeError: The folder holds no finished run, or the device is not available.
+    `device` is `auto`, `cpu`, `cuda`, `mps`, or None for that of the training. Raises SqueezeError
+    where the folder holds no finished run, or the device is not available.
     """
     from squeeze_cli.inference.trained_run import TrainedRun
 
@@ -70,15 +122,11 @@ def extract(
         coding: How codes become bytes; None takes the prior where the run has one.
         out: Folder to write to; None takes one in the run's folder.
         overwrite: Whether to start anew.
-        data_dir: Folder of the data set; None takes the training's, as below.
-        cache_dir: Folder of the feature store.
-        use_cache: Whether features are kept in the store.
-        num_workers: Processes that decode images.
-        device: `auto`, `cpu`, `cuda` or `mps`.
+        data_dir, cache_dir, use_cache, num_workers, device: See `TrainedRun`.
         reporter: Reporter for messages and progress; None says nothing but warnings.
 
     Raises:
-        SqueezeError: The run has no codes, or images, weights or shards are missing or damaged.
+        SqueezeError: The run has no codes, or something is missing or damaged.
         UsageError: Arguments contradict each other, or `out` holds something else.
     """
     if split is not None and images is not None:
@@ -93,26 +141,16 @@ def extract(
         num_workers=num_workers,
     )  # fmt: skip
     return extract_embeddings(
-        opened,
-        reporter or Reporter(quiet=True),
-        images=Path(images) if images else None,
-        split=split,
-        content=content,
-        coding=coding,
-        out=Path(out) if out else None,
+        opened, reporter or Reporter(quiet=True), images=Path(images) if images else None,
+        split=split, content=content, coding=coding, out=Path(out) if out else None,
         overwrite=overwrite,
-    )
+    )  # fmt: skip
 
 
 def compare(folders: Iterable[str | Path], sort: str | None = None) -> list[ComparisonRow]:
     """Return a row for each run at or below `folders`, as `squeeze compare` shows them.
 
-    Args:
-        folders: Folders of runs, or runs.
-        sort: Column to sort by; None takes `test_iou`, best first.
-
-    Raises:
-        SqueezeError: A folder does not exist.
-        UsageError: `sort` is no column.
+    `sort` is the column to sort by, `test_iou` by default. Raises SqueezeError where a folder does
+    not exist, and UsageError for an unknown column.
     """
     return compare_runs(read_runs(Path(folder) for folder in folders), sort)

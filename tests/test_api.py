@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,21 +13,52 @@ from typer.testing import CliRunner
 
 from squeeze_cli import api
 from squeeze_cli.cli import app
+from squeeze_cli.config.record import FinishedRecord
+from squeeze_cli.config.schema import DataConfig, ExperimentConfig, QuantizerConfig
 from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.runs import RunFolder
+
+LFQ_OF_20 = ExperimentConfig(quantizer=QuantizerConfig(codebook_size=20))
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs: `q` (vq), on 20 + 20 drawn images at 64 px."""
     folder = tmp_path_factory.mktemp("api")
-    arguments = [
-        "train", "--name", "q", "--quantizer", "vq", "--codebook-size", "16", "--quiet",
-        "--model", "efficientnet-lite0", "--dataset", "synthetic", "--image-size", "64",
-        "--subset-size", "20", "--num-workers", "0", "--epochs", "1",
-        "--output-dir", str(folder / "runs"), "--cache-dir", str(folder / "cache"),
-    ]  # fmt: skip
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    data = DataConfig(image_size=64, subset_size=20, cache_dir=str(folder / "cache"))
+    config = ExperimentConfig(quantizer=QuantizerConfig(codebook_size=16), data=data)
+    record = api.train(
+        "vq", "efficientnet-lite0", dataset="synthetic", epochs=1, output_dir=folder / "runs",
+        name="q", config=config,
+    )  # fmt: skip
+    assert (record.name, record.status, record.quantizer.code_sizes) == ("q", "finished", [16])
+    assert record == RunFolder(folder / "runs" / "q").read_finished()
     return folder / "runs"
+
+
+def test_a_baseline_is_trained_by_its_kind_and_a_taken_name_is_refused(
+    runs: Path, tmp_path: Path
+) -> None:
+    data = DataConfig(image_size=64, subset_size=20, cache_dir=str(runs.parent / "cache"))
+    config = ExperimentConfig(kind="baseline", data=data)
+
+    def train(**settings: Any) -> FinishedRecord:
+        return api.train(
+            model="efficientnet-lite0", dataset="synthetic", epochs=1, output_dir=tmp_path,
+            name="b", config=config, **settings,
+        )  # fmt: skip
+
+    assert train().kind == "baseline"
+    with pytest.raises(UsageError, match="--overwrite"):
+        train()
+    assert train(overwrite=True, seed=3).seed == 3
+
+
+def test_settings_that_mean_nothing_are_refused(tmp_path: Path) -> None:
+    for settings in ({"quantizer": "vx"}, {"epochs": 0}, {"quantizer": "lfq", "config": LFQ_OF_20}):
+        with pytest.raises(UsageError):
+            api.train(output_dir=tmp_path / "runs", **settings)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_codes_of_a_folder_of_images_come_back_as_features_and_masks(

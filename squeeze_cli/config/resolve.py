@@ -35,7 +35,7 @@ def with_values(config: ExperimentConfig, values: Mapping[str, Any]) -> Experime
 def resolve_config(
     kind: Kind,
     values: Mapping[str, Any],
-    source: str | None = None,
+    source: str | ExperimentConfig | None = None,
     experiment: str | None = None,
 ) -> ExperimentConfig:
     """Return the configuration for `squeeze train` (`quantized`) or `squeeze baseline` (`baseline`).
@@ -43,13 +43,15 @@ def resolve_config(
     Args:
         kind: Which of the two.
         values: What the command line gives, by `section.field`.
-        source: A YAML file, or the name of an example that comes with squeeze.
+        source: A YAML file, the name of an example that comes with squeeze, or a configuration.
         experiment: Which experiment of the file.
 
     Raises:
         UsageError: For a value, or a combination of values, that means nothing.
     """
-    if source is not None:
+    if isinstance(source, ExperimentConfig):
+        config = source
+    elif source is not None:
         config = find_experiment(source, experiment)
         if config.kind != kind:
             raise UsageError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -11,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from squeeze_cli.codec.container import CodesFile
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import replacing
@@ -24,18 +24,12 @@ from squeeze_cli.runs import RECORD_NAME
 PALETTE = [0, 114, 178, 240, 240, 240, 230, 159, 0]
 PALETTE += [grey for index in range(3, 256) for grey in (index, index, index)]
 BATCH_IMAGES = 64
+Batches = Iterable[tuple[tuple[str, ...], NDArray[np.int32]]]
 
 
 @dataclass(frozen=True)
 class DecodingResult:
-    """What was decoded.
-
-    Attributes:
-        run: Name of the run that made the codes.
-        content: `features` or `masks`.
-        images: Number of images.
-        out: The folder that was written to.
-    """
+    """Name of the run, `features` or `masks`, number of images, and the folder written to."""
 
     run: str
     content: str
@@ -77,22 +71,16 @@ def decode_codes(
     opened = TrainedRun(run or _find_run(path), device=device)
     opened.require_codes()
     files = [opened.open(file) for file in paths]
+    batches = chain.from_iterable(file.batches(BATCH_IMAGES) for file in files)
     total = sum(len(file) for file in files)
+    write = _write_masks if content == "masks" else _write_features
     with reporter.track("Decoding", total) as advance:
-        write = _write_masks if content == "masks" else _write_features
-        for images in write(opened, files, out, overwrite):
+        for images in write(opened, batches, out, overwrite):
             advance(images, "")
     return DecodingResult(opened.folder.name, content, total, str(out))
 
 
-def _batches(files: list[CodesFile]) -> Iterator[tuple[tuple[str, ...], NDArray[np.int32]]]:
-    for file in files:
-        yield from file.batches(BATCH_IMAGES)
-
-
-def _write_features(
-    run: TrainedRun, files: list[CodesFile], out: Path, overwrite: bool
-) -> Iterator[int]:
+def _write_features(run: TrainedRun, batches: Batches, out: Path, overwrite: bool) -> Iterator[int]:
     """Write the embeddings that `extract-embeddings --format quantized` writes.
 
     Yields the number of images of each batch.
@@ -104,17 +92,15 @@ def _write_features(
     output = ShardedOutput(out, manifest, save_embeddings, overwrite=overwrite)
     if output.manifest.shards:
         raise UsageError(f"{out} holds decoded features already: --overwrite replaces them.")
-    for names, codes in _batches(files):
-        output.add(names, run.to_output(run.features(codes)).float().cpu().numpy())
+    for names, codes in batches:
+        output.add(names, run.to_output(run.features(codes)).float().cpu().numpy(), {})
         yield len(names)
     output.finish()
 
 
-def _write_masks(
-    run: TrainedRun, files: list[CodesFile], out: Path, overwrite: bool
-) -> Iterator[int]:
+def _write_masks(run: TrainedRun, batches: Batches, out: Path, overwrite: bool) -> Iterator[int]:
     """Write a PNG of classes per image; yields the number of images of each batch."""
-    for names, codes in _batches(files):
+    for names, codes in batches:
         for name, mask in zip(names, run.masks(codes), strict=True):
             path = _mask_path(out, name)
             if path.exists() and not overwrite:

@@ -20,15 +20,15 @@ def evaluate_run(
     """
     splits = run.splits(reporter)
     samples = splits.val if split == "val" else splits.test
+    data = run.data({split: samples}, reporter)
     metrics = evaluate(
-        run.config, run.module, run.data({split: samples}, reporter), split, run.device, reporter,
-        alone=True, label="Evaluating",
-    )  # fmt: skip
-    data = run.config.data
+        run.config, run.module, data, split, run.device, reporter, alone=True, label="Evaluating"
+    )
+    source = run.config.data
     return EvaluationResult(
         run=run.folder.name,
         split=split,
-        data_dir=data.data_dir if data.dataset == "oxford-pet" else "synthetic",
+        data_dir=source.data_dir if source.dataset == "oxford-pet" else "synthetic",
         images=len(samples),
         skipped_images=len(splits.skipped),
         metrics=SplitMetrics.model_validate(metrics),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from squeeze_cli.codec.rates import FLOAT32_BYTES, decoder_bytes
 from squeeze_cli.console import Reporter
-from squeeze_cli.inference.images import ImageSeries, folder_images, split_images
+from squeeze_cli.data.samples import Sample, find_readable, list_images
+from squeeze_cli.errors import SqueezeError
 from squeeze_cli.inference.output import Array, Content, Manifest, ShardedOutput, save_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.inference_results import ExtractionSummary
@@ -20,6 +22,8 @@ from squeeze_cli.reports.inference_results import ExtractionSummary
 # Images per shard of codes.
 CODES_PER_SHARD = 8192
 FLOAT16_BYTES = 2
+# Images that are named one by one when they are skipped.
+MOST_NAMED = 5
 
 
 def extract_embeddings(
@@ -35,45 +39,31 @@ def extract_embeddings(
 ) -> ExtractionSummary:
     """Write codes, quantized embeddings or features of images, and measure them.
 
-    A stopped extraction continues after its last shard when it is asked for again.
-
-    Args:
-        run: The run that makes them.
-        reporter: Reporter for messages and progress.
-        images: Folder of images, in place of a split.
-        split: Split of the run's data; None takes `test`.
-        content: `codes`, `quantized` (embeddings made of codes) or `features` (what goes in).
-        coding: How codes become bytes; None takes the prior where the run has one.
-        out: Folder to write to; None takes one in the run's folder.
-        overwrite: Whether to start anew.
-
-    Raises:
-        SqueezeError: The run has no codes, or images, weights or shards are missing or damaged.
-        UsageError: `out` holds something else.
+    `squeeze_cli.api.extract` describes the arguments, and the errors that are raised.
     """
     if content == "codes":
         run.require_codes()
-    chosen = coding or ("prior" if run.has_prior else "packed")
+        coding = coding or ("prior" if run.prior else "packed")
     if images is None:
         name: str = split or "test"
-        series = split_images(run, name, reporter)
+        source, samples = f"split {name}", _split_samples(run, name, reporter)
     else:
         name = images.resolve().name
-        series = folder_images(images, reporter)
+        source, samples = "images", _folder_samples(images, reporter)
     manifest = Manifest(
         content=content,
         run=run.folder.name,
         run_digest=run.digest,
-        source=series.source,
-        images_digest=series.digest,
+        source=source,
+        images_digest=_digest(samples),
         precision=run.config.training.precision,
-        coding=chosen if content == "codes" else None,
+        coding=coding,
         dtype="float32" if content != "codes" else None,
         space=run.space,
     )
 
     def write_codes(path: Path, codes: Array, names: Sequence[str]) -> None:
-        path.write_bytes(run.encode(codes.astype(np.int32, copy=False), names, chosen))
+        path.write_bytes(run.encode(codes.astype(np.int32, copy=False), names, coding or "packed"))
 
     output = ShardedOutput(
         out or run.folder.path / "embeddings" / f"{name}-{content}",
@@ -83,20 +73,55 @@ def extract_embeddings(
         max_images=CODES_PER_SHARD if content == "codes" else None,
     )
     if not output.manifest.complete:
-        _write_all(run, series, output, reporter)
+        _write_all(run, samples, images is None, output, reporter)
     return _summary(run, output)
 
 
+def _split_samples(run: TrainedRun, split: str, reporter: Reporter) -> list[Sample]:
+    splits = run.splits(reporter)
+    names = ("train", "val", "test") if split == "all" else (split,)
+    return [sample for name in names for sample in getattr(splits, name)]
+
+
+def _folder_samples(folder: Path, reporter: Reporter) -> list[Sample]:
+    """Return all readable images in a folder and below; raises SqueezeError where none is."""
+    samples, skipped = find_readable(list_images(folder))
+    for name, reason in skipped[:MOST_NAMED]:
+        reporter.warn(f"Skipped {name}: {reason}")
+    if len(skipped) > MOST_NAMED:
+        reporter.warn(f"Skipped {len(skipped)} images in all.")
+    if not samples:
+        raise SqueezeError(f"No image in {folder} can be read.")
+    return list(samples)
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    """Return sixteen hexadecimal digits of all names and contents, in order."""
+    content = blake2b(digest_size=8)
+    for sample in samples:
+        content.update(f"{sample.name}\0{sample.digest()}\0".encode())
+    return content.hexdigest()
+
+
 def _write_all(
-    run: TrainedRun, series: ImageSeries, output: ShardedOutput, reporter: Reporter
+    run: TrainedRun,
+    samples: Sequence[Sample],
+    use_store: bool,
+    output: ShardedOutput,
+    reporter: Reporter,
 ) -> None:
+    """Extract from the images that are not in `output` yet; states of a folder are not stored."""
     done = output.manifest.images
-    with reporter.track("Extracting", len(series.samples)) as advance:
+    rest = samples[done:]
+    with reporter.track("Extracting", len(samples)) as advance:
         advance(done, "")
         try:
-            for names, state in series.states(run, done, reporter):
-                output.add(names, *_extract(run, state, output.manifest.content))
-                advance(len(names), "")
+            if rest:
+                data = run.data({"images": rest}, reporter, use_store)
+                for states, _, positions in data.batches("images", run.backbone.inference_batch):
+                    names = [rest[position].name for position in positions.tolist()]
+                    output.add(names, *_extract(run, states, output.manifest.content))
+                    advance(len(names), "")
         except KeyboardInterrupt:
             output.flush()  # so that what is done is kept
             raise
@@ -148,9 +173,9 @@ def _summary(run: TrainedRun, output: ShardedOutput) -> ExtractionSummary:
         compression_ratio_float16=FLOAT16_BYTES * values / manifest.bytes,
     )
     if run.code_sizes and manifest.content != "features":
-        count = output.total("vectors")
-        summary.mse = output.total("squared_error") / count
-        summary.cosine = output.total("cosine") / count
+        count = manifest.total("vectors")
+        summary.mse = manifest.total("squared_error") / count
+        summary.cosine = manifest.total("cosine") / count
     if manifest.content == "codes":
         prior = run.prior if manifest.coding == "prior" else None
         decoder = sum(decoder_bytes(run.network.quantizer, prior).values())

@@ -23,19 +23,17 @@ from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import replacing, write_text_atomically
 
 MANIFEST_NAME = "manifest.json"
-FORMAT = "squeeze-embeddings"
 VERSION = 1
 # A shard of embeddings holds about this many bytes: little is lost when an extraction is stopped.
 EMBEDDING_SHARD_BYTES = 256 * 2**20
 _SHARD = r"(codes|quantized|features)-\d{5,}\.safetensors"
 # The files written here, finished or not yet renamed by `replacing`.
 _OWN = re.compile(rf"{_SHARD}|\.({_SHARD}|manifest\.json)\..+\.part")
-_IN_WORDS = {
-    "run_digest": "training of the run", "images_digest": "images", "source": "source",
-}  # fmt: skip
-
 Content = Literal["codes", "quantized", "features"]
 Array = NDArray[np.generic]
+
+
+_PROGRESS = {"complete", "images", "bytes", "shards"}
 
 
 class _DamagedManifestError(SqueezeError):
@@ -47,7 +45,7 @@ class _Model(BaseModel):
 
 
 class ShardEntry(_Model):
-    """One shard; `sums` are those that the distortion is computed from."""
+    """One shard; the distortion is computed from `sums`."""
 
     file: Annotated[str, Field(pattern=rf"^{_SHARD}$")]
     bytes: int
@@ -57,7 +55,7 @@ class ShardEntry(_Model):
 
 
 class Manifest(_Model):
-    """Content of manifest.json; all fields before `complete` say which output it is."""
+    """Content of manifest.json; the fields of `_PROGRESS` change while it is written."""
 
     format: Literal["squeeze-embeddings"] = "squeeze-embeddings"
     version: int = VERSION
@@ -75,11 +73,9 @@ class Manifest(_Model):
     bytes: int = 0
     shards: list[ShardEntry] = Field(default_factory=list)
 
-    def differences(self, other: Manifest) -> list[str]:
-        """Return the names of the fields in which two outputs are not the same."""
-        progress = {"complete", "images", "bytes", "shards"}
-        mine, others = (each.model_dump(exclude=progress) for each in (self, other))
-        return [name for name, value in mine.items() if others[name] != value]
+    def total(self, name: str) -> float:
+        """Return the sum of `sums[name]` over all shards."""
+        return sum(shard.sums.get(name, 0.0) for shard in self.shards)
 
 
 class ShardedOutput:
@@ -108,7 +104,7 @@ class ShardedOutput:
     ) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._write_shard = write
+        self._write = write
         self._overwrite = overwrite
         self._max_images = max_images
         self._names: list[str] = []
@@ -126,13 +122,11 @@ class ShardedOutput:
             if path.suffix == ".part" and _OWN.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
-    def add(
-        self, names: Sequence[str], part: Array, sums: Mapping[str, float] | None = None
-    ) -> None:
+    def add(self, names: Sequence[str], part: Array, sums: Mapping[str, float]) -> None:
         """Take a part `[n, ...]` of n named images; `sums` are added up and kept with the shard."""
         self._names += names
         self._parts.append(part)
-        for name, value in (sums or {}).items():
+        for name, value in sums.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         if self._max_images is not None:
             full = len(self._names) >= self._max_images
@@ -145,19 +139,16 @@ class ShardedOutput:
         """Write the parts that wait, if there are any, as the next shard."""
         if not self._names:
             return
+        manifest, names = self.manifest, self._names
         self._clear()
-        name = f"{self.manifest.content}-{len(self.manifest.shards):05d}.safetensors"
-        path = self.folder / name
+        path = self.folder / f"{manifest.content}-{len(manifest.shards):05d}.safetensors"
         with replacing(path) as temporary:
-            self._write_shard(temporary, np.concatenate(self._parts), self._names)
-        size = path.stat().st_size
-        self.manifest.shards.append(
-            ShardEntry(
-                file=name, bytes=size, blake2b=_digest(path), names=self._names, sums=self._sums
-            )
-        )
-        self.manifest.images += len(self._names)
-        self.manifest.bytes += size
+            self._write(temporary, np.concatenate(self._parts), names)
+        size, digest = path.stat().st_size, _digest(path)
+        entry = ShardEntry(file=path.name, bytes=size, blake2b=digest, names=names, sums=self._sums)
+        manifest.shards.append(entry)
+        manifest.images += len(names)
+        manifest.bytes += size
         self._names, self._parts, self._sums = [], [], {}
         self._save()
 
@@ -167,10 +158,6 @@ class ShardedOutput:
         self._clear()
         self.manifest.complete = True
         self._save()
-
-    def total(self, name: str) -> float:
-        """Return a sum over all shards."""
-        return float(sum(shard.sums.get(name, 0.0) for shard in self.manifest.shards))
 
     def _clear(self) -> None:
         """Remove what is replaced, once there is something to take its place."""
@@ -210,8 +197,9 @@ def read_manifest(folder: Path) -> Manifest:
 def _continued(folder: Path, wanted: Manifest) -> Manifest:
     """Read the manifest of a stopped output of the same content, and check its shards."""
     found = _read(folder)
-    if names := wanted.differences(found):
-        what = " and ".join(_IN_WORDS.get(name, name) for name in names)
+    mine, theirs = (each.model_dump(exclude=_PROGRESS) for each in (wanted, found))
+    if names := [name for name in mine if mine[name] != theirs[name]]:
+        what = " and ".join(name.removesuffix("_digest") for name in names)
         raise UsageError(
             f"{folder} holds another output (with other {what}): choose another --out, or "
             "--overwrite it."
@@ -228,23 +216,18 @@ def _read(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UsageError(f"{path} is another program's: choose another folder.")
-    version = content.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise SqueezeError(f"{path} is of a newer version: update squeeze.")
-    try:
+        if not isinstance(content, dict) or content.get("format") != "squeeze-embeddings":
+            raise UsageError(f"{path} is another program's: choose another folder.")
+        version = content.get("version")
+        if isinstance(version, int) and version > VERSION:
+            raise SqueezeError(f"{path} is of a newer version: update squeeze.")
         return Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        raise _damaged(path, f"{field}: {first['msg']}") from None
-
-
-def _damaged(path: Path, reason: str) -> _DamagedManifestError:
-    return _DamagedManifestError(f"{path} cannot be read ({reason}): --overwrite makes it anew.")
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    raise _DamagedManifestError(f"{path} cannot be read ({reason}): --overwrite makes it anew.")
 
 
 def _listed(folder: Path) -> list[Path]:

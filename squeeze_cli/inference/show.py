@@ -39,15 +39,7 @@ class ShownImage:
 
 @dataclass(frozen=True)
 class ShownPicture:
-    """A picture that was drawn.
-
-    Attributes:
-        run: Name of the run.
-        baseline: Name of the run beside it, or None.
-        split: `val` or `test`.
-        file: The picture.
-        images: The images in it, in order.
-    """
+    """A picture in `file` of a run and a baseline (names; None without one) on some `images`."""
 
     run: str
     baseline: str | None

@@ -45,18 +45,17 @@ class TrainedRun:
 
     Args:
         path: The run's folder.
-        device: `auto`, `cpu`, `cuda` or `mps`; None takes the device of the training.
-        data_dir: Folder of the data set, in place of the training's; a run on synthetic images
-            takes the photographs of Oxford-IIIT Pet from it.
-        cache_dir: Folder of the feature store, in place of the training's.
-        use_cache: Whether features are kept in the store; None does as the training did.
-        num_workers: Processes that decode images; None takes as many as the training.
-        batch_size: Images per step; None takes as many as the training.
+        device: `auto`, `cpu`, `cuda` or `mps`; here and below, None does as the training did.
+        data_dir: Folder of the data set; a run on synthetic images then takes photographs.
+        cache_dir: Folder of the feature store.
+        use_cache: Whether features are kept in the store.
+        num_workers: Processes that decode images.
+        batch_size: Images per step.
 
     Attributes:
-        folder: The run's folder.
+        folder: The run's folder, with its files.
         record: The run's record.
-        config: The run's configuration, with the values given here in place of its own.
+        config: The run's configuration, with the arguments in place of its own values.
         device: The device that everything is computed on.
         module: The trained Lightning module.
 
@@ -90,8 +89,6 @@ class TrainedRun:
         self.device = choose_device(self.config.training.device)
         self.module = _load_module(self.config, self.record, self.folder).to(self.device)
 
-    # --- what the run is ---------------------------------------------------------------------
-
     @property
     def network(self) -> SegmentationNetwork:
         """The trained network: everything behind the frozen part of the backbone."""
@@ -99,14 +96,10 @@ class TrainedRun:
 
     @property
     def digest(self) -> str:
-        """Digest of the weights, by which codes files name the run.
-
-        Raises SqueezeError for a run of an older version, whose record has none.
-        """
+        """Digest of the weights; raises SqueezeError for a run of an older version, without one."""
         if self.record.digest is None:
             raise SqueezeError(
-                f"{self.folder.path} is of an older version of squeeze, without a digest: train it "
-                "again."
+                f"{self.folder.path} is of an older version of squeeze: train it again."
             )
         return self.record.digest
 
@@ -121,15 +114,12 @@ class TrainedRun:
         """Number of values of each of a vector's codes; empty without a quantizer."""
         return self.network.quantizer.code_sizes
 
-    @property
-    def has_prior(self) -> bool:
-        """Whether the run has a prior over its codes."""
-        return self.record.measured is not None and self.record.measured.val.coding == "prior"
-
     @cached_property
     def prior(self) -> CodePrior | None:
         """The run's prior, or None where its codes are packed."""
-        return read_prior(self.folder.prior_file) if self.has_prior else None
+        measured = self.record.measured
+        coded = measured is not None and measured.val.coding == "prior"
+        return read_prior(self.folder.prior_file) if coded else None
 
     @property
     def space(self) -> Literal["backbone", "adapted"]:
@@ -143,8 +133,6 @@ class TrainedRun:
             raise SqueezeError(
                 f"{self.folder.path} was trained without a quantizer: it has features, no codes."
             )
-
-    # --- codes -------------------------------------------------------------------------------
 
     def open(self, path: str | Path) -> CodesFile:
         """Open a codes file; raises SqueezeError for a damaged one, or one of another run."""
@@ -177,7 +165,7 @@ class TrainedRun:
         They are normalized as the quantizer sees them; `to_output` undoes that.
         """
         decoded = self.network.quantizer.decode(self._tokens(codes_bhwq))
-        return decoded.view(*codes_bhwq.shape[:3], -1).permute(0, 3, 1, 2).contiguous()
+        return decoded.reshape(*codes_bhwq.shape[:3], -1).permute(0, 3, 1, 2).contiguous()
 
     @torch.no_grad()
     def masks(self, codes_bhwq: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -185,8 +173,8 @@ class TrainedRun:
         size = self.config.data.image_size
         rows, columns = codes_bhwq.shape[1:3]
         logits = self.network.logits_of_codes(self._tokens(codes_bhwq), (rows, columns))
-        classes = upsample_bilinear(logits.float(), (size, size)).argmax(dim=1)
-        masks: NDArray[np.uint8] = classes.byte().cpu().numpy()
+        logits = upsample_bilinear(logits.float(), (size, size))
+        masks: NDArray[np.uint8] = logits.argmax(dim=1).byte().cpu().numpy()
         return masks
 
     def to_output(self, maps: Tensor) -> Tensor:
@@ -199,8 +187,6 @@ class TrainedRun:
     def _tokens(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
         return torch.from_numpy(codes_bhwq.astype(np.int64)).flatten(1, 2).to(self.device)
 
-    # --- images ------------------------------------------------------------------------------
-
     @cached_property
     def backbone(self) -> FrozenBackbone:
         """The frozen backbone, which images pass.
@@ -209,11 +195,9 @@ class TrainedRun:
         """
         backbone = create_backbone(self.config.model, self.config.data.image_size)
         if backbone.weights.digest != self.record.model.weights_digest:
-            fix = (
-                "bring back the versions of torch, torchvision and timm that run.json names"
-                if backbone.random_weights
-                else f"bring back the file behind --weights {self.config.model.weights}"
-            )
+            fix = f"bring back the file behind --weights {self.config.model.weights}"
+            if backbone.random_weights:
+                fix = "bring back the versions of torch, torchvision and timm that run.json names"
             raise SqueezeError(
                 f"The weights of {backbone.name} are not those that {self.folder.path} was trained "
                 f"on: {fix}, or train it again."
@@ -226,14 +210,18 @@ class TrainedRun:
         return open_store(self.config, self.backbone)
 
     def splits(self, reporter: Reporter) -> SplitSamples:
-        """Return the images of each split; those that cannot be read are reported."""
+        """Return the images of each split, and report those that cannot be read."""
         return load_splits(self.config, self.store, reporter)
 
     def data(
-        self, samples: Mapping[str, Sequence[Sample]], reporter: Reporter
+        self, samples: Mapping[str, Sequence[Sample]], reporter: Reporter, use_store: bool = True
     ) -> SegmentationDataModule:
-        """Return the states of named lists of images as a data module, set up."""
-        data = make_data(self.config, samples, self.backbone, self.store, self.device, reporter)
+        """Return a data module with the states of named lists of images, set up.
+
+        Without `use_store` images pass the backbone and nothing is kept.
+        """
+        store = self.store if use_store else None
+        data = make_data(self.config, samples, self.backbone, store, self.device, reporter)
         data.setup()
         return data
 

@@ -367,7 +367,7 @@ def make_output(folder: Path, content: Any = "codes", *, overwrite: bool = False
 
 def test_a_missing_shard_is_noticed(tmp_path: Path) -> None:
     make_output(tmp_path).add(["a"], np.zeros((1, 2)), {"vectors": 2.0})
-    assert make_output(tmp_path).total("vectors") == 2
+    assert make_output(tmp_path).manifest.total("vectors") == 2
     with pytest.raises(UsageError, match="content"):
         make_output(tmp_path, "features")
     (tmp_path / "codes-00000.safetensors").unlink()

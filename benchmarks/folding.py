@@ -32,7 +32,7 @@ from benchmarks.plain_loop import make_head
 from squeeze_cli.heads.base import SegmentationHead
 from squeeze_cli.heads.convolutional import ConvolutionalHead
 from squeeze_cli.heads.deeplab_head import DeepLabSegmentationHead
-from squeeze_cli.quantizers.base import AffineMap
+from squeeze_cli.kernels.folding import AffineMap
 
 WARM_UP = 2
 HEADS: dict[str, tuple[type[SegmentationHead], int, int, int]] = {

@@ -109,7 +109,7 @@ QUANTIZERS.register("lfq", Entry(
     {"codebook_size": CODEBOOK_SIZE},
 ))  # fmt: skip
 QUANTIZERS.register("rvq", Entry(
-    "squeeze_cli.quantizers.residual_vq:ResidualVQWithProjection",
+    "squeeze_cli.quantizers.vq:ResidualVQWithProjection",
     "residual VQ, a stack of learned codebooks",
     _LEARNED_CODES | {"num_quantizers"},
     {"codebook_size": RESIDUAL_CODEBOOK_SIZE},
@@ -120,9 +120,9 @@ QUANTIZERS.register("none", Entry(
 
 LOSSES = Registry("loss")
 for _name, _target, _summary in (
-    ("ce", "cross_entropy:CrossEntropyLoss", "cross-entropy"),
+    ("ce", "pixelwise:CrossEntropyLoss", "cross-entropy"),
     ("dice", "dice:DiceLoss", "multi-class soft Dice"),
-    ("focal", "focal:FocalLoss", "focal, gamma 2"),
+    ("focal", "pixelwise:FocalLoss", "focal, gamma 2"),
     ("combined", "combined:CombinedLoss", "1.0 CE + 1.0 Dice + 0.5 focal"),
 ):
     LOSSES.register(_name, Entry(f"squeeze_cli.losses.{_target}", _summary))

@@ -109,6 +109,9 @@ class ModelConfig(Section):
     add_adapter: Switch = Field(
         False, description="Train a residual adapter on the frozen features."
     )
+    use_kernels: Annotated[Switch, Flag(("--kernels/--no-kernels",))] = Field(
+        True, description="Use squeeze's own kernels; without, the plain torch calls they equal."
+    )
     feature_dim: Annotated[Whole | None, Flag(default="that of the backbone")] = Field(
         None, ge=1, description="Project features to N channels before the quantizer."
     )

@@ -1,24 +1,36 @@
-"""Segmentation heads: feature maps to class logits; see `create_head`."""
+"""Segmentation heads: feature maps to class logits."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from squeeze_cli.backbones.frozen import FrozenBackbone
-    from squeeze_cli.heads.base import SegmentationHead
+from squeeze_cli.heads.base import SegmentationHead
+
+__all__ = ["SegmentationHead", "create_head"]
 
 
-def create_head(backbone: FrozenBackbone, feature_dim: int, num_classes: int) -> SegmentationHead:
-    """The head that suits `backbone`, for maps of `feature_dim` channels.
+def create_head(
+    backbone: str,
+    feature_dim: int,
+    num_classes: int,
+    pretrained: dict[str, Tensor],
+    use_kernels: bool = True,
+) -> SegmentationHead:
+    """Build the head that suits a backbone, for maps of `feature_dim` channels.
 
-    DeepLab keeps its own kind of head and takes the pretrained weights that came with the
-    backbone, where their shapes fit; the others get a small convolutional head.
+    Args:
+        backbone: the backbone's registered name. DeepLab keeps its own kind of head; the others
+            get a small convolutional one.
+        feature_dim: channels of the feature maps.
+        num_classes: outputs.
+        pretrained: weights of a head that came with the backbone's, by the head's names; they are
+            taken where their shapes fit.
+        use_kernels: whether dilated convolutions may skip the padding (`kernels/dilated.py`).
     """
-    if backbone.name == "deeplab":
+    if backbone == "deeplab":
         from squeeze_cli.heads.deeplab_head import DeepLabSegmentationHead
 
-        return DeepLabSegmentationHead(feature_dim, num_classes, backbone.head_state())
+        return DeepLabSegmentationHead(feature_dim, num_classes, pretrained, use_kernels)
     from squeeze_cli.heads.convolutional import ConvolutionalHead
 
     return ConvolutionalHead(feature_dim, num_classes)

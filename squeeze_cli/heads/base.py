@@ -1,4 +1,4 @@
-"""What every head is: feature maps to logits at the same grid, from features or from code vectors."""
+"""The contract of all heads: feature maps, or code vectors, to logits on the same grid."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from squeeze_cli.quantizers.base import AffineMap
+from squeeze_cli.kernels.folding import AffineMap
 
 
 class SegmentationHead(nn.Module):
     """Base of all heads.
 
-    `expects_raw_features` is True for a head whose pretrained first layer knows the backbone's
-    features as they come, not normalized.
+    Attributes:
+        expects_raw_features: whether the head's pretrained first layer knows the backbone's
+            features as they are, not normalized.
     """
 
     expects_raw_features: bool = False
 
     @abstractmethod
     def forward(self, features: Tensor) -> Tensor:
-        """Logits `[B, K, h, w]` of features `[B, C, h, w]`."""
+        """Compute logits `[B, K, h, w]` of features `[B, C, h, w]`."""
 
     @abstractmethod
     def forward_folded(self, vectors: Tensor, output_map: AffineMap) -> Tensor:
-        """The same logits from code vectors `[B, d, h, w]`, whose features are `output_map` of them.
+        """Compute `forward(output_map.map_channels(vectors))` of code vectors `[B, d, h, w]`.
 
-        The map is folded into the first convolution (`heads/folding.py`): the features `[B, C, h, w]`
-        never come to be.
+        The map is folded into the first convolution (`kernels/folding.py`), so the features
+        `[B, C, h, w]` are never computed.
         """

@@ -1,43 +1,42 @@
-"""torchvision's DeepLabHead: atrous spatial pyramid pooling, then a 3×3 and a 1×1 convolution."""
+"""torchvision's DeepLabHead (Chen et al., 2017, arXiv:1706.05587) on features or code vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabHead
 
 from squeeze_cli.heads.base import SegmentationHead
-from squeeze_cli.kernels.dilated import DilatedConv2d
-from squeeze_cli.kernels.folding import FoldableConv2d, append_ones, fold
-from squeeze_cli.quantizers.base import AffineMap
+from squeeze_cli.kernels.dilated import dilated_convolution
+from squeeze_cli.kernels.folding import AffineMap, append_ones, fold
 
 _FIRST_LAYER = "0.convs.0.0.weight"
 
 
 class DeepLabSegmentationHead(SegmentationHead):
-    """torchvision's DeepLabHead, its weights under the same names, computed with less work.
+    """torchvision's DeepLabHead: atrous spatial pyramid pooling, a 3×3 and a 1×1 convolution.
 
-    Same layers, same results up to rounding: dilated taps that reach only padding are skipped, the
-    pooling branch, which is constant over the map, is projected once an image instead of at each
-    position, and project_out folds into the pyramid's convolutions.
+    The layers and their names are torchvision's. The forward pass differs in the first convolutions
+    of the pyramid alone: `project_out` can be folded into them, and on a CPU the dilated ones skip
+    the taps that meet only padding.
+
+    Args:
+        feature_dim: channels of the features.
+        num_classes: outputs.
+        pretrained: weights by torchvision's names; those whose shapes fit are taken.
+        use_kernels: whether to skip the padding on a CPU.
     """
 
     def __init__(
-        self, feature_dim: int, num_classes: int, pretrained: dict[str, Tensor] | None = None
+        self,
+        feature_dim: int,
+        num_classes: int,
+        pretrained: dict[str, Tensor] | None = None,
+        use_kernels: bool = True,
     ) -> None:
         super().__init__()
+        self.use_kernels = use_kernels
         self.layers: nn.Sequential = DeepLabHead(feature_dim, num_classes)
-        pyramid: Any = self.layers[0]
-        for branch in pyramid.convs[:-1]:
-            kind = FoldableConv2d if branch[0].kernel_size == (1, 1) else DilatedConv2d
-            branch[0] = kind(branch[0])
-        for module in self.layers.modules():
-            if isinstance(module, nn.ReLU):
-                module.inplace = True  # nothing else needs what the norms before them give
         own = self.layers.state_dict()
         fitting = {
             k: v for k, v in (pretrained or {}).items() if k in own and own[k].shape == v.shape
@@ -47,45 +46,33 @@ class DeepLabSegmentationHead(SegmentationHead):
         self.expects_raw_features = _FIRST_LAYER in fitting
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits `[B, K, h, w]` of features `[B, C, h, w]`."""
+        """Compute logits `[B, K, h, w]` of features `[B, C, h, w]`."""
         return self._pyramid(features, None)
 
     def forward_folded(self, vectors: Tensor, output_map: AffineMap) -> Tensor:
-        """See `SegmentationHead.forward_folded`."""
+        """Compute logits of code vectors; see `SegmentationHead.forward_folded`."""
         return self._pyramid(append_ones(vectors), output_map)
 
     def _pyramid(self, maps: Tensor, output_map: AffineMap | None) -> Tensor:
-        pyramid: Any = self.layers[0]
-        branches = [
-            _apply(list(branch)[1:], branch[0](maps, output_map)) for branch in pyramid.convs[:-1]
-        ]
-        pooled = _pool(maps, pyramid.convs[-1], output_map)
-        return self._rest(pyramid.project, branches, pooled)
+        pyramid = self.layers[0]
+        assert isinstance(pyramid, ASPP)
+        *convolutions, pooling = pyramid.convs
+        branches = []
+        for conv, norm, relu in convolutions:
+            branches.append(relu(norm(self._convolve(conv, maps, output_map))))
+        pool, conv, norm, relu = pooling
+        pooled = relu(norm(self._convolve(conv, pool(maps), output_map)))
+        branches.append(pooled.expand(-1, -1, *maps.shape[-2:]))  # bilinear from one position
+        hidden: Tensor = pyramid.project(torch.cat(branches, dim=1))
+        for layer in list(self.layers)[1:]:
+            hidden = layer(hidden)
+        return hidden
 
-    def _rest(self, project: Any, branches: list[Tensor], pooled: Tensor) -> Tensor:
-        conv, *rest = project
-        *weights, pooled_weight = conv.weight.flatten(1).split(branches[0].shape[1], dim=1)
-        b, _, h, w = branches[0].shape
-        # Branch by branch: joined they would be copied, and their gradients too.
-        total = (
-            F.linear(pooled.flatten(1), pooled_weight)[:, None].expand(b, h * w, -1).flatten(0, 1)
+    def _convolve(self, conv: nn.Conv2d, maps: Tensor, output_map: AffineMap | None) -> Tensor:
+        """Convolve features, or with `output_map` the channels that `append_ones` gives."""
+        weight = conv.weight if output_map is None else fold(conv.weight, output_map)
+        if self.use_kernels and conv.dilation != (1, 1) and maps.device.type == "cpu":
+            return dilated_convolution(maps, weight, conv.dilation[0])
+        return nn.functional.conv2d(
+            maps, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups
         )
-        for branch, weight in zip(branches, weights, strict=True):
-            total = torch.addmm(total, branch.permute(0, 2, 3, 1).reshape(b * h * w, -1), weight.T)
-        mixed = _apply(rest, total.view(b, h, w, -1).permute(0, 3, 1, 2))
-        return _apply(list(self.layers)[1:], mixed)
-
-
-def _pool(maps: Tensor, branch: Any, output_map: AffineMap | None) -> Tensor:
-    """The pooling branch before its upsampling, `[B, O, 1, 1]`; pooling commutes with project_out."""
-    pooled = maps.mean(dim=(2, 3), keepdim=True)
-    weight = branch[1].weight[:, :, 0, 0]
-    if output_map is not None:
-        weight = fold(weight, output_map)
-    return _apply(list(branch)[2:], F.conv2d(pooled, weight[:, :, None, None]))
-
-
-def _apply(layers: Sequence[nn.Module], maps: Tensor) -> Tensor:
-    for layer in layers:
-        maps = layer(maps)
-    return maps

@@ -27,7 +27,6 @@ from squeeze_cli.data.splits import SplitSamples
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.sources import make_data, open_store
 from squeeze_cli.features.store import FeatureStore
-from squeeze_cli.kernels.upsampling import upsample_bilinear
 from squeeze_cli.model.build import build_network
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.runs import RunFolder
@@ -173,8 +172,11 @@ class TrainedRun:
         size = self.config.data.image_size
         rows, columns = codes_bhwq.shape[1:3]
         logits = self.network.logits_of_codes(self._tokens(codes_bhwq), (rows, columns))
-        logits = upsample_bilinear(logits.float(), (size, size))
-        masks: NDArray[np.uint8] = logits.argmax(dim=1).byte().cpu().numpy()
+        upsampled = torch.nn.functional.interpolate(
+            logits.float(), (size, size), mode="bilinear", align_corners=False
+        )
+        classes = upsampled.argmax(dim=1)
+        masks: NDArray[np.uint8] = classes.byte().cpu().numpy()
         return masks
 
     def to_output(self, maps: Tensor) -> Tensor:

@@ -1,38 +1,38 @@
-"""Cross-entropy of upsampled logits in one pass: loss, predictions and gradient, few images at once.
+"""Cross-entropy of bilinearly upsampled logits: loss, predictions and gradient in one pass.
 
-At full resolution most of a small head's step is memory traffic: log-probabilities, their
-gradients and the index of the largest logit are each as large as the logits, 21 planes of
-224 × 224 an image. Here one or two images' planes are made once, turned into probabilities where
-they are, and from those into the gradient, before the next ones': the same sums, in the processor's
-cache.
+At full resolution, most of a small head's step is memory traffic: log-probabilities, their gradients
+and the index of the largest logit are each as large as the logits, 21 planes of 224 × 224 per image.
+The kernel makes the planes of one or two images at a time, turns them into probabilities in place,
+and those into the gradient with respect to the small map, while they are in the processor's cache.
+The plain reference is `SegmentationLoss.parts_of_maps` (losses/base.py).
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
-from squeeze_cli.kernels.upsampling import interpolation_matrices
-
-# Times the least difference between two float32 logits that are not nearly 0, it is past any rank.
+# A product of this with the smallest difference between two float32 logits exceeds any rank.
 _STEEP = 1e30
-# Powers of two from 2^-100 to 1 can be summed in float32 as they are.
+# float32 can sum powers of two from 2^-100 to 1 without subtracting the largest exponent first.
 _SAFE_BITS = 100.0
-# Numbers of some images' planes, 10 MB: what more the caches cannot hold takes longer, and with
-# less the calls take longer than what they do.
+# Number of elements of the planes at a time (10 MB): larger buffers leave the cache, smaller ones
+# spend more time on calls than on arithmetic.
 _ELEMENTS_AT_ONCE = 2_500_000
-# Of the largest logit: far more than upsampling rounds by.
+# Upsampling rounds by far less than this share of the largest logit.
 _ROUNDING = 1e-5
 
 
 def upsampled_cross_entropy(
     maps: Tensor, target: Tensor, pixel_weights: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Weighted mean of -log p over the pixels, and the class that each pixel is given.
+    """Compute the weighted mean of -log p over the pixels, and the predicted classes.
 
     Args:
         maps: logits `[B, K, h, w]`, float32, before bilinear upsampling; K up to 255.
@@ -40,19 +40,18 @@ def upsampled_cross_entropy(
         pixel_weights: `[B, H, W]`, 0 for pixels that do not count.
 
     Returns:
-        The loss (scalar, differentiable once, in `maps` alone), and the index of the largest
-        upsampled logit `[B, H, W]` uint8, the first of equals.
+        The loss (a scalar, differentiable once with respect to `maps`), and the index of the
+        largest upsampled logit `[B, H, W]` uint8, the first of equal ones.
     """
     loss, predictions = _UpsampledCrossEntropy.apply(maps, target, pixel_weights)
     return loss, predictions
 
 
 class _UpsampledCrossEntropy(torch.autograd.Function):
-    """Makes the gradient in the forward pass: it needs the probabilities that are there then.
+    """The kernel; it computes the gradient in the forward pass, where the probabilities are at hand.
 
-    Logits are taken to base 2 while they are small: 2^x takes a third of the time of e^x. The
-    planes are worked on in one buffer: fresh ones would cost more than the arithmetic. What is one
-    plane an image is left for the whole batch.
+    Logits are converted to base 2 while they are small, because 2^x takes a third of the time of e^x.
+    One buffer serves all planes, because new memory would cost more than the arithmetic.
     """
 
     @staticmethod
@@ -60,9 +59,10 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         ctx: Any, maps: Tensor, target: Tensor, pixel_weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         size = (target.shape[1], target.shape[2])
-        rows, columns = interpolation_matrices(maps, size)
+        rows = _interpolation_matrix(maps.shape[2], size[0], maps.dtype)
+        columns = _interpolation_matrix(maps.shape[3], size[1], maps.dtype)
         weights = pixel_weights / pixel_weights.sum().clamp_min(torch.finfo(maps.dtype).tiny)
-        # Each position's highest is 0: so upsampled logits are at most 0.
+        # The largest logit of each position becomes 0, so upsampled logits are at most 0.
         bits = (maps - maps.amax(dim=1, keepdim=True)) / math.log(2)
         contenders, safe = _contenders(bits)
         wide = bits @ columns.T  # [B, K, h, W]
@@ -77,8 +77,8 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
             logits = torch.matmul(rows, wide[some], out=planes[: len(weight)])
             leading = logits[:, :contenders]
             torch.amax(leading, dim=1, out=highest[some])
-            # Of the ranks the highest where the logit is: all others fall far short. Comparing and
-            # masking take several times as long, `max` with its indices twenty times.
+            # The largest logit keeps its rank, all others become very negative. Comparing and masking
+            # takes several times as long, `max` with indices twenty times.
             short = ranks[:, None, None].add(leading - highest[some, None], alpha=_STEEP)
             torch.amax(short, dim=1, out=best_ranks[some])
             if not safe:
@@ -94,7 +94,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(wide_gradients @ columns)
         loss = ((totals.log2() - at_target) * weights).sum() * math.log(2)
-        # Where logits are NaN no rank is the highest.
+        # NaN logits have no largest one; class 0 stands for it.
         predictions = (contenders - best_ranks).nan_to_num_(nan=0.0).to(torch.uint8)
         ctx.mark_non_differentiable(predictions)
         return loss, predictions
@@ -107,20 +107,33 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
 
 
 def _contenders(bits: Tensor) -> tuple[int, bool]:
-    """How many of the first classes can have the highest logit at some pixel, and whether 2^x can
-    be summed without taking the highest off first.
+    """Count the leading classes that can have the largest logit at some pixel.
 
-    A class that is below another one at every position of an image is below it at every pixel, as
-    the weights of an interpolation are positive. Heads have outputs for classes that masks do not,
-    and these are soon below all others. Other devices than the CPU would have to wait for this.
+    A class that is below another one at every position of an image is below it at every pixel,
+    because interpolation weights are positive. Heads may have outputs for classes that masks do not
+    have, and these soon fall below all others.
+
+    Returns:
+        The number of leading classes, and whether 2^x can be summed without an offset.
     """
     count = bits.shape[1]
-    if bits.device.type != "cpu":
-        return count, False
     lowest = bits.amin(dim=(2, 3))
-    steady = lowest.argmax(dim=1)  # of an image: the class that falls least
+    steady = lowest.argmax(dim=1)  # for each image, the class whose minimum is largest
     ahead = bits - bits[torch.arange(len(bits)), steady][:, None]
     margin = _ROUNDING * float(lowest.amin().neg())
     behind = (ahead.amax(dim=(2, 3)) < -margin).all(dim=0)
     contenders = [k for k, never in enumerate(behind.tolist()) if not never]
     return contenders[-1] + 1 if contenders else count, float(lowest.amin()) > -_SAFE_BITS
+
+
+@lru_cache(maxsize=32)
+def _interpolation_matrix(given: int, wanted: int, dtype: torch.dtype) -> Tensor:
+    """Return the matrix `[wanted, given]` of bilinear interpolation along one axis.
+
+    Interpolation is linear and separable: an upsampled map is `R x Cᵀ`. The weights are torch's own,
+    read off by interpolating the unit vectors.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        units = torch.eye(given, dtype=torch.float64)[None]
+        matrix = F.interpolate(units, size=wanted, mode="linear", align_corners=False)[0].T
+        return matrix.to(dtype).contiguous()

@@ -1,69 +1,67 @@
-"""project_out and a convolution after it as one convolution.
+"""The exact fold: `project_out` and the convolution after it as one convolution.
 
-A convolution W over features `P z + b` is a convolution `[W P, W b]` over `[z; 1]`: exact in real
-numbers, differentiable in W, P and b, and cheaper by about C / d, since it never makes the C
-channels. The channel of ones is zero-padded like z, so that the border is exact too: outside the
-map the features are zero, not b.
+A convolution with weight W over features `P z + b` equals a convolution with weight `[W P, W b]`
+over `[z; 1]`. Both give the same numbers up to rounding, both are differentiable in W, P and b, and
+the folded one is cheaper by about C / d because the C feature channels are never computed. The channel
+of ones is zero-padded like z, so the border is exact too: outside the map, features are zero and not b.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from squeeze_cli.quantizers.base import AffineMap
 
+@dataclass(frozen=True)
+class AffineMap:
+    """The map `features = weight @ code_vector + bias`, with weight `[C, d]` and bias `[C]`."""
 
-class FoldableConv2d(nn.Module):
-    """A convolution without bias, of features or folded, of code vectors.
+    weight: Tensor
+    bias: Tensor
 
-    torch's fused AdamW copies whatever is not contiguous in every step, so the parameter has the
-    shape `[O, i, j, C]`, as folding multiplies it; in state dicts it is `[O, C, i, j]` under the
-    usual name.
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """Map vectors `[..., d]` to features `[..., C]`."""
+        return F.linear(vectors, self.weight, self.bias)
 
-    Args:
-        conv: gives the initial weight and the padding.
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(conv.weight.detach().permute(0, 2, 3, 1).contiguous())
-        self.padding = conv.padding
-
-    def forward(self, maps: Tensor, output_map: AffineMap | None = None) -> Tensor:
-        """Convolve features `[B, C, h, w]`, or with `output_map` what `append_ones` gives."""
-        weight = self.weight if output_map is None else fold(self.weight, output_map)
-        return F.conv2d(maps, weight.permute(0, 3, 1, 2), padding=self.padding)
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[f"{prefix}weight"] = destination[f"{prefix}weight"].permute(0, 3, 1, 2)
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        name = f"{prefix}weight"
-        given = state_dict.get(name)
-        if given is not None:
-            state_dict[name] = given.permute(0, 2, 3, 1)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if given is not None:
-            state_dict[name] = given
+    def map_channels(self, vectors: Tensor) -> Tensor:
+        """Map `[B, d, h, w]` to `[B, C, h, w]`."""
+        return self(vectors.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def append_ones(vectors: Tensor) -> Tensor:
-    """`[B, d, h, w]` to `[B, d + 1, h, w]`, the last channel 1, in channels-last memory."""
-    b, _, h, w = vectors.shape
-    nhwc = vectors.permute(0, 2, 3, 1)
-    return torch.cat([nhwc, nhwc.new_ones(b, h, w, 1)], dim=3).permute(0, 3, 1, 2)
+    """Append a channel of ones: `[B, d, h, w]` to `[B, d + 1, h, w]`."""
+    return torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=1)
 
 
-def fold(taps: Tensor, output_map: AffineMap) -> Tensor:
-    """Weights `[..., C]` over features as weights over the channels that `append_ones` gives."""
-    # Laid out for the gradient's products, the larger part: theirs read the weights row by row.
-    extended = torch.cat([output_map.weight.T, output_map.bias[None]])
-    # A CPU's autocast would copy the weights, and their gradients back, for longer than the product
-    # takes; other devices' is left as it is.
+def fold(weight: Tensor, output_map: AffineMap) -> Tensor:
+    """Fold the map into a convolution's weight.
+
+    Args:
+        weight: `[O, C, i, j]`, the weight over features.
+        output_map: the map from code vectors to features.
+
+    Returns:
+        `[O, d + 1, i, j]`, the weight over the channels that `append_ones` gives.
+    """
+    extended = torch.cat([output_map.weight, output_map.bias[:, None]], dim=1)  # [C, d + 1]
+    # A CPU's autocast would copy the weight to bfloat16 for longer than this product takes.
     with torch.autocast("cpu", enabled=False):
-        return (taps.flatten(0, -2) @ extended.T).view(*taps.shape[:-1], -1)
+        return (weight.permute(0, 2, 3, 1) @ extended).permute(0, 3, 1, 2)
+
+
+def convolve_folded(conv: nn.Conv2d, extended: Tensor, output_map: AffineMap) -> Tensor:
+    """Convolve code vectors as `conv` convolves their features.
+
+    Args:
+        conv: a convolution without bias over C channels.
+        extended: what `append_ones` gives for the code vectors, `[B, d + 1, h, w]`.
+        output_map: the map from code vectors to features.
+
+    Returns:
+        `conv(output_map.map_channels(vectors))`, which is the plain reference, up to rounding.
+    """
+    weight = fold(conv.weight, output_map)
+    return F.conv2d(extended, weight, None, conv.stride, conv.padding, conv.dilation)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from squeeze_cli.config.parts import LOSSES
-
-if TYPE_CHECKING:
-    from squeeze_cli.config.schema import ModelConfig
-    from squeeze_cli.losses.base import SegmentationLoss
+from squeeze_cli.config.schema import ModelConfig
+from squeeze_cli.losses.base import SegmentationLoss
 
 
 def create_loss(config: ModelConfig) -> SegmentationLoss:
     """Build the loss that `config.loss_type` names, with the class weights of `config`."""
-    loss: SegmentationLoss = LOSSES.load(config.loss_type)(class_weights=config.class_weights)
+    loss: SegmentationLoss = LOSSES.load(config.loss_type)(config.class_weights)
+    loss.use_kernels = config.use_kernels
     return loss

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from squeeze_cli.losses.base import SegmentationLoss
-from squeeze_cli.losses.cross_entropy import CrossEntropyLoss
 from squeeze_cli.losses.dice import DiceLoss
-from squeeze_cli.losses.focal import FocalLoss
+from squeeze_cli.losses.pixelwise import CrossEntropyLoss, FocalLoss
 
 
 class CombinedLoss(SegmentationLoss):
@@ -32,7 +31,7 @@ class CombinedLoss(SegmentationLoss):
             self.add_module(type(loss).__name__, loss)
 
     def parts(self, log_probs: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """See `SegmentationLoss.parts`."""
+        """Compute all parts; see `SegmentationLoss.parts`."""
         return {
             name: weight * value
             for weight, loss in self.terms

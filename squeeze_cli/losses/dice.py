@@ -15,17 +15,17 @@ SMOOTHING = 1.0
 class DiceLoss(SegmentationLoss):
     """1 - 2|P∩T| / (|P| + |T|), over the whole batch, averaged over the classes in the target.
 
-    Classes that no target pixel of the batch has are left out, as mean IoU leaves them out: their
-    Dice would be 0 whatever the prediction. Class weights weigh the classes' terms.
+    Classes without a target pixel in the batch are left out, because their Dice would be 0 whatever
+    the prediction is. Class weights weigh the terms of the classes.
     """
 
     def parts(self, log_probs: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """See `SegmentationLoss.parts`."""
+        """Compute the part `dice`; see `SegmentationLoss.parts`."""
         classes = log_probs.shape[1]
         valid = target != IGNORE_INDEX
         probs = log_probs.exp() * valid[:, None]
         log_pt = -F.nll_loss(log_probs, target, reduction="none", ignore_index=IGNORE_INDEX)
-        # Ignored pixels go to an entry of their own: no one-hot masks, no boolean indexing.
+        # Ignored pixels go to a bin of their own, which is cut off.
         bins = target.masked_fill(~valid, classes).flatten()
         overlap = log_probs.new_zeros(classes + 1).index_add(0, bins, log_pt.exp().flatten())
         overlap = overlap[:classes]

@@ -1,1 +1,1 @@
-"""The network behind the frozen backbone: plain torch, no Lightning."""
+"""The network behind the frozen backbone: plain torch without Lightning."""

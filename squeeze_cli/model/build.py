@@ -1,4 +1,4 @@
-"""From a configuration to the parts that it names."""
+"""From a configuration to the network that it describes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import UsageError
 from squeeze_cli.heads import create_head
-from squeeze_cli.heads.adapters import ResidualAdapter
-from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
-from squeeze_cli.quantizers import create_quantizer
+from squeeze_cli.model.network import FeatureNormalizer, ResidualAdapter, SegmentationNetwork
+from squeeze_cli.quantizers import StepSize, create_quantizer
 
 
-def build_network(config: ExperimentConfig, backbone: FrozenBackbone) -> SegmentationNetwork:
-    """The trainable network for `config` on the frozen `backbone`, not yet initialized.
+def build_network(
+    config: ExperimentConfig, backbone: FrozenBackbone, processes: int = 1
+) -> SegmentationNetwork:
+    """Build the trainable network for `config` on a frozen backbone, not yet initialized.
 
-    Raises UsageError where a size cannot work with this backbone.
+    Args:
+        config: the experiment.
+        backbone: what the features come from; only its last layer is built, where it is trained.
+        processes: processes that train together; their codebooks are synchronized.
+
+    Raises:
+        UsageError: a size cannot work with this backbone.
     """
     model = config.model
     channels = backbone.feature_dim
@@ -24,23 +31,27 @@ def build_network(config: ExperimentConfig, backbone: FrozenBackbone) -> Segment
     bottleneck = config.quantizer.bottleneck_dim
     if config.quantizer.type != "none" and bottleneck > feature_dim:
         raise UsageError(
-            f"--bottleneck-dim {bottleneck} is wider than the {feature_dim} channels it should "
-            f"squeeze: take {feature_dim} or less."
+            f"--bottleneck-dim {bottleneck} is wider than the {feature_dim} channels to be "
+            f"quantized: use {feature_dim} or less."
         )
     last_layer = None
     if model.unfreeze_last_layer:
         last_layer = backbone.network.last_layer
         last_layer.requires_grad_(True)
-    projected = model.feature_dim is not None and model.feature_dim != channels
+    projected = feature_dim != channels
+    vectors_per_image = (config.data.image_size // backbone.stride) ** 2
+    step = StepSize(config.training.batch_size * vectors_per_image * processes, processes)
+    classes = model.num_classes or backbone.default_num_classes
     network = SegmentationNetwork(
         FeatureNormalizer(channels),
-        create_quantizer(config.quantizer, feature_dim),
-        create_head(backbone, feature_dim, model.num_classes or backbone.default_num_classes),
+        create_quantizer(config.quantizer, feature_dim, step),
+        create_head(backbone.name, feature_dim, classes, backbone.head_state(), model.use_kernels),
         last_layer=last_layer,
         adapter=ResidualAdapter(channels) if model.add_adapter else None,
         projection=nn.Conv2d(channels, feature_dim, kernel_size=1) if projected else None,
+        use_kernels=model.use_kernels,
     )
     if projected:
-        # Its first layer learned other channels than the projection's.
+        # The pretrained first layer knows the backbone's channels, not the projection's.
         network.head.expects_raw_features = False
     return network

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from squeeze_cli.model.network import SegmentationNetwork
-from squeeze_cli.quantizers.base import principal_axes
+from squeeze_cli.quantizers.projection import principal_axes
 
 POOL_VECTORS = 65536
 
@@ -18,24 +18,25 @@ def initialize_network(
     network: SegmentationNetwork,
     states: Iterable[Tensor],
     images: int,
-    batch_size: int,
     seed: int,
 ) -> None:
-    """Fit everything that is fitted before the first step, on the device where the network is.
+    """Fit the normalizer, the projections and the codebooks, on the network's device.
 
     Args:
         network: as built; its normalizer, projection and quantizer are set in place.
-        states: batches of trunk states of training images, in random order; read until
+        states: batches of trunk states of training images in random order; read until
             `POOL_VECTORS` vectors are pooled.
-        images: how many images there are states of, at least one.
-        batch_size: images a training step, which sets the scale of the codes' use.
-        seed: for the pool's order and k-means' first choice.
+        images: number of images that `states` holds, at least one.
+        seed: for the pool's order and the first choice of k-means.
+
+    Raises:
+        ValueError: `states` holds fewer images.
     """
     was_training = network.training
     network.eval()
     device = network.normalizer.mean.device
     generator = torch.Generator().manual_seed(seed)
-    pool, tokens_per_image = _pool_features(network, states, images, device, generator)
+    pool = _pool_features(network, states, images, device, generator)
     network.normalizer.fit_and_normalize_(pool)
     if network.projection is not None:
         axes, variances = principal_axes(pool, network.projection.out_channels)
@@ -45,7 +46,7 @@ def initialize_network(
         pool = torch.nn.functional.linear(pool, network.projection.weight[:, :, 0, 0])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network.quantizer.initialize(pool, tokens_per_image * batch_size)
+        network.quantizer.initialize(pool)
     network.train(was_training)
 
 
@@ -55,24 +56,16 @@ def _pool_features(
     images: int,
     device: torch.device,
     generator: torch.Generator,
-) -> tuple[Tensor, int]:
-    """Features of the backbone (not normalized) as shuffled rows `[n, C]`, and vectors an image.
-
-    Each batch goes straight to its rows' places: the pool can be half a gigabyte, and to clear and
-    map that much memory takes longer than all that is computed from it.
-    """
-    pool = places = None
-    filled = tokens_per_image = 0
+) -> Tensor:
+    """Return the backbone's features (not normalized) as shuffled rows `[n, C]`."""
+    rows: list[Tensor] = []
+    missing, wanted = images, 0
     for state in states:
-        maps = network.backbone_features(state.to(device))  # the normalizer is the identity yet
-        rows = maps.permute(0, 2, 3, 1).flatten(0, 2)
-        if pool is None or places is None:
-            tokens_per_image = maps.shape[2] * maps.shape[3]
-            pool = rows.new_empty(min(POOL_VECTORS, images * tokens_per_image), rows.shape[1])
-            places = torch.randperm(len(pool), generator=generator).to(device)
-        rows = rows[: len(pool) - filled]
-        pool[places[filled : filled + len(rows)]] = rows
-        filled += len(rows)
-        if filled == len(pool):
-            return pool, tokens_per_image
+        maps = network.backbone_features(state.to(device))  # the normalizer is still the identity
+        rows.append(maps.permute(0, 2, 3, 1).flatten(0, 2))
+        missing -= len(maps)
+        wanted += len(rows[-1])
+        if missing <= 0 or wanted >= POOL_VECTORS:
+            order = torch.randperm(min(wanted, POOL_VECTORS), generator=generator)
+            return torch.cat(rows)[order.to(device)]
     raise ValueError(f"The states of {images} images were promised, but fewer came.")

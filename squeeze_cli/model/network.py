@@ -1,10 +1,10 @@
-"""Everything behind the frozen trunk as one plain torch module.
+"""The part behind the frozen trunk as one plain torch module.
 
     state --last_layer?--> --normalize--> --adapter?--> --projection?--> features [B, C, h, w]
-          --quantizer--> code vectors, codes --fold into--> head --> logits [B, K, h, w]
+          --quantizer--> code vectors, codes --head (project_out folded in)--> logits [B, K, h, w]
 
-The state is what the frozen trunk gives, from the feature store or on the fly: the features
-themselves, or with `--unfreeze-last-layer` what comes before the last layer.
+The state is the frozen trunk's output, from the feature store or computed on the fly: the features
+themselves, or with `--unfreeze-last-layer` the input of the last layer.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from hashlib import blake2b
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from squeeze_cli.heads.base import SegmentationHead
-from squeeze_cli.quantizers.base import AffineMap, Quantizer
+from squeeze_cli.heads import SegmentationHead
+from squeeze_cli.kernels.folding import AffineMap
+from squeeze_cli.quantizers.base import Quantizer
 from squeeze_cli.quantizers.identity import IdentityQuantizer
+
+ADAPTER_REDUCTION = 4
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class NetworkOutput:
 
 
 class FeatureNormalizer(nn.Module):
-    """Each channel to zero mean and unit variance over the training features; fixed, invertible."""
+    """A fixed map of each channel to zero mean and unit variance over the training features."""
 
     mean: Tensor
     std: Tensor
@@ -42,29 +46,48 @@ class FeatureNormalizer(nn.Module):
 
     @torch.no_grad()
     def fit_and_normalize_(self, tokens_nc: Tensor) -> None:
-        """Take mean and deviation from tokens `[n, C]`, and normalize them in place.
+        """Set mean and standard deviation from tokens `[n, C]`, and normalize the tokens in place.
 
-        A channel that never moves keeps scale 1.
+        A constant channel keeps scale 1.
         """
         self.mean.copy_(tokens_nc.mean(dim=0))
         tokens_nc.sub_(self.mean)
-        squares = torch.stack([part.square().sum(dim=0) for part in torch.split(tokens_nc, 4096)])
-        std = (squares.sum(dim=0) / max(1, len(tokens_nc) - 1)).sqrt()
+        std = tokens_nc.norm(dim=0) / max(1, len(tokens_nc) - 1) ** 0.5
         self.std.copy_(torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std)))
         tokens_nc.div_(self.std)
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalize `[B, C, h, w]`."""
-        # Two passes over the largest maps there are: the second in place.
-        return (features - self.mean[:, None, None]).div_(self.std[:, None, None])
+        return (features - self.mean[:, None, None]) / self.std[:, None, None]
 
     def inverse(self) -> AffineMap:
-        """From normalized features back to those of the backbone, as a map by channel."""
+        """Return the map from normalized features back to the backbone's."""
         return AffineMap(torch.diag(self.std), self.mean)
 
 
+class ResidualAdapter(nn.Module):
+    """A trainable bottleneck x + up(relu(down(x))) of 1×1 convolutions on frozen features.
+
+    `up` starts at zero, so the adapter starts as the identity (Houlsby et al., 2019,
+    arXiv:1902.00751).
+    """
+
+    def __init__(self, feature_dim: int) -> None:
+        super().__init__()
+        hidden = max(1, feature_dim // ADAPTER_REDUCTION)
+        self.down = nn.Conv2d(feature_dim, hidden, kernel_size=1)
+        self.up = nn.Conv2d(hidden, feature_dim, kernel_size=1)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.get_parameter("bias"))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Adapt features `[B, C, h, w]`."""
+        adapted: Tensor = features + self.up(F.relu(self.down(features)))
+        return adapted
+
+
 class SegmentationNetwork(nn.Module):
-    """Quantized features to logits; `quantizer` may be the identity (baseline, `none`).
+    """Features to quantized features to logits; `quantizer` may be the identity (baseline, `none`).
 
     Args:
         normalizer: for the backbone's channels.
@@ -73,7 +96,7 @@ class SegmentationNetwork(nn.Module):
         last_layer: the backbone's last layer where it is trained, else None.
         adapter: residual adapter, or None.
         projection: 1×1 convolution to `--feature-dim` channels, or None.
-        fold: whether to fold project_out into the head; off only to compare.
+        use_kernels: whether to fold `project_out` into the head (`kernels/folding.py`).
     """
 
     def __init__(
@@ -85,7 +108,7 @@ class SegmentationNetwork(nn.Module):
         last_layer: nn.Module | None = None,
         adapter: nn.Module | None = None,
         projection: nn.Conv2d | None = None,
-        fold: bool = True,
+        use_kernels: bool = True,
     ) -> None:
         super().__init__()
         self.last_layer = last_layer
@@ -94,17 +117,17 @@ class SegmentationNetwork(nn.Module):
         self.projection = projection
         self.quantizer = quantizer
         self.head = head
-        self.fold = fold
+        self.use_kernels = use_kernels
 
     def backbone_features(self, state: Tensor) -> Tensor:
-        """The backbone's features `[B, C, h, w]`, normalized, before adapter and projection."""
+        """Return the backbone's normalized features `[B, C, h, w]`, before adapter and projection."""
         if self.last_layer is not None:
             state = self.last_layer(state)
         normalized: Tensor = self.normalizer(state)
         return normalized
 
     def features(self, state: Tensor) -> Tensor:
-        """What the quantizer sees, as a map `[B, C, h, w]`."""
+        """Return the quantizer's input as a map `[B, C, h, w]`."""
         maps = self.backbone_features(state)
         if self.adapter is not None:
             maps = self.adapter(maps)
@@ -113,22 +136,22 @@ class SegmentationNetwork(nn.Module):
         return maps
 
     def forward(self, state: Tensor) -> NetworkOutput:
-        """Logits and codes of a trunk's state."""
+        """Compute logits and codes of a trunk's state."""
         maps = self.features(state)
         tokens = maps.permute(0, 2, 3, 1).flatten(1, 2)
-        # The nearest code must not depend on the precision that the head computes in.
+        # The choice of codes must not depend on the precision of the head.
         with torch.autocast(tokens.device.type, enabled=False):
             vectors, codes, loss = self.quantizer.quantize(tokens.float())
         return NetworkOutput(self._logits(vectors, maps.shape[-2:]), codes, loss)
 
     def codes(self, maps: Tensor) -> Tensor:
-        """Codes `[B, h, w, Q]` int64 of the features `[B, C, h, w]` that the quantizer sees."""
+        """Return codes `[B, h, w, Q]` int64 of the quantizer's input `[B, C, h, w]`."""
         b, _, rows, columns = maps.shape
         tokens = maps.permute(0, 2, 3, 1).flatten(1, 2)
         return self.quantizer.quantize(tokens.float())[1].view(b, rows, columns, -1)
 
     def digest(self) -> str:
-        """Sixteen hex digits of all weights: codes belong to the network with the same ones."""
+        """Return sixteen hex digits of all weights, by which a codes file names its network."""
         content = blake2b(digest_size=8)
         for name, tensor in sorted(self.state_dict().items()):
             content.update(name.encode())
@@ -136,7 +159,7 @@ class SegmentationNetwork(nn.Module):
         return content.hexdigest()
 
     def logits_of_codes(self, codes_bnq: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Logits `[B, K, h, w]` from codes alone: no image, no backbone."""
+        """Compute logits `[B, K, h, w]` from codes alone, without image and backbone."""
         return self._logits(self.quantizer.lookup(codes_bnq), grid)
 
     def _logits(self, vectors_bnd: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
@@ -149,10 +172,9 @@ class SegmentationNetwork(nn.Module):
         if self.head.expects_raw_features:
             std, mean = self.normalizer.std, self.normalizer.mean
             output_map = AffineMap(output_map.weight * std[:, None], output_map.bias * std + mean)
-        if self.fold:
+        if self.use_kernels:
             return self.head.forward_folded(vectors, output_map)
-        features = output_map(vectors.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return self.head(features)  # type: ignore[no-any-return]
+        return self.head(output_map.map_channels(vectors))  # type: ignore[no-any-return]
 
     def _as_head_expects(self, normalized: Tensor) -> Tensor:
         if not self.head.expects_raw_features:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from squeeze_cli.config.parts import QUANTIZERS
+from squeeze_cli.config.schema import QuantizerConfig
+from squeeze_cli.quantizers.base import Quantizer, StepSize
 
-if TYPE_CHECKING:
-    from squeeze_cli.config.schema import QuantizerConfig
-    from squeeze_cli.quantizers.base import Quantizer
+__all__ = ["Quantizer", "StepSize", "create_quantizer"]
 
 
-def create_quantizer(config: QuantizerConfig, feature_dim: int) -> Quantizer:
+def create_quantizer(config: QuantizerConfig, feature_dim: int, step: StepSize) -> Quantizer:
     """Build the quantizer that `config.type` names, for vectors of `feature_dim` channels.
 
-    Raises UsageError for an unknown name.
+    Raises:
+        UsageError: `config.type` is unknown.
     """
-    quantizer: Quantizer = QUANTIZERS.load(config.type).from_config(config, feature_dim)
+    quantizer: Quantizer = QUANTIZERS.load(config.type).from_config(config, feature_dim, step)
     return quantizer

@@ -9,34 +9,41 @@ import torch
 from torch import Tensor
 from vector_quantize_pytorch import FSQ
 
+from squeeze_cli.config.defaults import BOTTLENECK_DIM
 from squeeze_cli.config.schema import QuantizerConfig
-from squeeze_cli.quantizers.base import NormalizedCodeQuantizer
+from squeeze_cli.quantizers.base import StepSize
+from squeeze_cli.quantizers.projection import WhitenedQuantizer
 
-# tanh of a normal variable of this deviation is nearly uniform on (-1, 1): a logistic variable
-# through tanh would be exactly so, and sqrt(pi^2 / 12) is its deviation.
+# tanh of a normal variable with this standard deviation is nearly uniform on (-1, 1). It would be
+# exactly uniform for a logistic variable, whose standard deviation is sqrt(pi^2 / 12).
 UNIFORM_DEVIATION = 0.907
 
 
-class FSQWithProjection(NormalizedCodeQuantizer):
+class FSQWithProjection(WhitenedQuantizer):
     """project_in → `len(levels)` bounded dimensions, rounded → project_out; one code of prod(levels).
 
-    The codebook is implicit: nothing to learn, nothing to collapse, no loss of its own.
+    The codebook is implicit: it is not learned, cannot collapse and has no loss.
     """
 
     def __init__(
-        self, feature_dim: int, *, levels: tuple[int, ...] = (8, 5, 5, 5), bottleneck_dim: int = 64
+        self,
+        feature_dim: int,
+        *,
+        levels: tuple[int, ...] = (8, 5, 5, 5),
+        bottleneck_dim: int = BOTTLENECK_DIM,
     ) -> None:
         super().__init__(feature_dim, bottleneck_dim, code_dim=len(levels))
         self.code_sizes = (prod(levels),)
         self.fsq = FSQ(levels=list(levels))
 
     @classmethod
-    def from_config(cls, config: QuantizerConfig, feature_dim: int) -> Self:
-        """Build from the configuration's fields."""
+    def from_config(cls, config: QuantizerConfig, feature_dim: int, step: StepSize) -> Self:
+        """Build the quantizer from the configuration's fields."""
+        del step  # nothing is learned from how often a code is used
         return cls(feature_dim, levels=config.levels, bottleneck_dim=config.bottleneck_dim)
 
     def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Quantizer.quantize`; the loss is 0."""
+        """Quantize tokens; see `Quantizer.quantize`. The loss is 0."""
         vectors, indices = self.fsq(self.code_input(tokens_bnc) * UNIFORM_DEVIATION)
         codes = indices.long().unsqueeze(-1)
         if not self.training:
@@ -44,11 +51,11 @@ class FSQWithProjection(NormalizedCodeQuantizer):
         return vectors, codes, vectors.new_zeros(())
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:
-        """Grid points `[B, N, d]`, each entry within [-1, 1]."""
+        """Return grid points `[B, N, d]` with entries in [-1, 1]."""
         vectors: Tensor = self.fsq.indices_to_codes(codes_bnq[..., 0])
         return vectors
 
     def code_vectors(self) -> list[Tensor]:
-        """The whole grid `[prod(levels), d]`."""
+        """Return the whole grid `[prod(levels), d]`."""
         indices = torch.arange(self.code_sizes[0], device=self.to_code.weight.device)
         return [self.fsq.indices_to_codes(indices[None])[0]]

@@ -1,4 +1,4 @@
-"""No quantization: what the others are measured against."""
+"""No quantization: the reference for all quantizers."""
 
 from __future__ import annotations
 
@@ -9,42 +9,43 @@ from torch import Tensor
 
 from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.quantizers.base import AffineMap, Quantized, Quantizer
+from squeeze_cli.kernels.folding import AffineMap
+from squeeze_cli.quantizers.base import Quantized, Quantizer, StepSize
 
 
 class IdentityQuantizer(Quantizer):
-    """Features pass as they are: 32 bits a channel, no codes."""
+    """A quantizer that passes features as they are: 32 bits per channel, no codes."""
 
     @classmethod
-    def from_config(cls, config: QuantizerConfig, feature_dim: int) -> Self:
-        """Nothing to configure."""
+    def from_config(cls, config: QuantizerConfig, feature_dim: int, step: StepSize) -> Self:
+        """Build the quantizer, which has no options."""
+        del config, step
         return cls(feature_dim)
 
     @property
     def nominal_bits_per_vector(self) -> float:
-        """32 bits a channel: float32 features."""
+        """32 bits per channel: float32 features."""
         return 32.0 * self.feature_dim
 
-    def forward(self, tokens_bnc: Tensor) -> Quantized:
-        """The tokens themselves, codes `[B, N, 0]`, loss 0."""
-        codes = torch.empty(*tokens_bnc.shape[:2], 0, dtype=torch.int64, device=tokens_bnc.device)
-        return Quantized(tokens_bnc, codes, tokens_bnc.new_zeros(()))
-
     def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The tokens themselves are the code vectors."""
-        quantized = self(tokens_bnc)
-        return tokens_bnc, quantized.codes, quantized.loss
+        """Return the tokens as code vectors, codes `[B, N, 0]` and loss 0."""
+        codes = torch.empty(*tokens_bnc.shape[:2], 0, dtype=torch.int64, device=tokens_bnc.device)
+        return tokens_bnc, codes, tokens_bnc.new_zeros(())
+
+    def forward(self, tokens_bnc: Tensor) -> Quantized:
+        """Return the tokens as they are, without a product with the identity."""
+        return Quantized(*self.quantize(tokens_bnc))
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:
-        """There are no codes to look up; raises SqueezeError."""
+        """Raise SqueezeError: there are no codes to look up."""
         raise SqueezeError(
             "The quantizer 'none' makes no codes: choose vq, fsq, lfq or rvq to decode from codes."
         )
 
     def output_map(self) -> AffineMap:
-        """The identity `[C, C]`."""
+        """Return the identity `[C, C]`."""
         return AffineMap(torch.eye(self.feature_dim), torch.zeros(self.feature_dim))
 
     def code_vectors(self) -> list[Tensor]:
-        """None."""
+        """Return an empty list: there are no codes."""
         return []

@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 from vector_quantize_pytorch import LFQ
 
+from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE
 from squeeze_cli.config.schema import QuantizerConfig
-from squeeze_cli.quantizers.base import NormalizedCodeQuantizer
+from squeeze_cli.quantizers.base import StepSize
+from squeeze_cli.quantizers.projection import WhitenedQuantizer
 
 
-class LFQWithProjection(NormalizedCodeQuantizer):
-    """project_in → log2(codebook_size) normalized dimensions → their signs → project_out.
+class LFQWithProjection(WhitenedQuantizer):
+    """project_in → log2(codebook_size) whitened dimensions → their signs → project_out.
 
-    The entropy loss asks for confident codes in each vector and for even use over the batch
-    (`diversity_gamma`). `spherical` puts the vectors on the unit sphere first (BSQ,
+    The entropy loss rewards confident codes in each vector and an even use of the codes over the
+    batch (`diversity_gamma`). `spherical` projects the vectors to the unit sphere first (BSQ,
     Zhao et al., 2024, arXiv:2406.07548).
     """
 
@@ -25,8 +27,8 @@ class LFQWithProjection(NormalizedCodeQuantizer):
         self,
         feature_dim: int,
         *,
-        codebook_size: int = 512,
-        bottleneck_dim: int = 64,
+        codebook_size: int = CODEBOOK_SIZE,
+        bottleneck_dim: int = BOTTLENECK_DIM,
         entropy_loss_weight: float = 0.1,
         diversity_gamma: float = 0.1,
         commitment_weight: float = 0.25,
@@ -47,11 +49,12 @@ class LFQWithProjection(NormalizedCodeQuantizer):
         )
 
     @classmethod
-    def from_config(cls, config: QuantizerConfig, feature_dim: int) -> Self:
-        """Build from the configuration's fields."""
+    def from_config(cls, config: QuantizerConfig, feature_dim: int, step: StepSize) -> Self:
+        """Build the quantizer from the configuration's fields."""
+        del step  # nothing is learned from how often a code is used
         return cls(
             feature_dim,
-            codebook_size=config.codebook_size or 512,
+            codebook_size=config.codebook_size or CODEBOOK_SIZE,
             bottleneck_dim=config.bottleneck_dim,
             entropy_loss_weight=config.entropy_loss_weight,
             diversity_gamma=config.diversity_gamma,
@@ -61,7 +64,10 @@ class LFQWithProjection(NormalizedCodeQuantizer):
         )
 
     def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Quantizer.quantize`; the loss is entropy plus commitment, and may be negative."""
+        """Quantize tokens; see `Quantizer.quantize`.
+
+        The loss is the sum of entropy and commitment loss, and may be negative.
+        """
         vectors, indices, loss = self.lfq(self.code_input(tokens_bnc))
         codes = indices.unsqueeze(-1)
         if not self.training:
@@ -69,11 +75,11 @@ class LFQWithProjection(NormalizedCodeQuantizer):
         return vectors, codes, loss.sum() * self.loss_weight
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:
-        """Corners of the cube `[B, N, d]`, entries ±1 (on the unit sphere when spherical)."""
+        """Return corners of the cube `[B, N, d]` with entries ±1 (scaled to the sphere if spherical)."""
         vectors: Tensor = self.lfq.indices_to_codes(codes_bnq[..., 0])
         return vectors
 
     def code_vectors(self) -> list[Tensor]:
-        """All corners `[codebook_size, d]`."""
+        """Return all corners `[codebook_size, d]`."""
         indices = torch.arange(self.code_sizes[0], device=self.to_code.weight.device)
         return [self.lfq.indices_to_codes(indices[None])[0]]

@@ -114,7 +114,7 @@ def initialize(module: BaselineSegmentationModule, data: SegmentationDataModule)
     module.network.to(data.source.device)
     states = (states for states, _, _ in data.batches("train", data.batch_size, shuffled=True))
     images = len(data.splits["train"])
-    initialize_network(module.network, states, images, data.batch_size, data.seed)
+    initialize_network(module.network, states, images, data.seed)
 
 
 class RecordKeeper(Checkpoint):

@@ -8,10 +8,10 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
 from squeeze_cli.data.datamodule import Batch
-from squeeze_cli.kernels.upsampling import upsample_bilinear
 from squeeze_cli.losses.base import SegmentationLoss, sum_parts
 from squeeze_cli.model.network import NetworkOutput, SegmentationNetwork
 from squeeze_cli.training.metrics import Values, as_values, flatten, make_metrics
@@ -61,7 +61,8 @@ class BaselineSegmentationModule(pl.LightningModule):
     def predict_logits(self, state: Tensor, size: tuple[int, int]) -> tuple[Tensor, NetworkOutput]:
         """Logits upsampled to `size` (bilinear), and the network's output."""
         output = self.network(state)
-        return upsample_bilinear(output.logits.float(), size), output
+        logits = F.interpolate(output.logits.float(), size, mode="bilinear", align_corners=False)
+        return logits, output
 
     def results(self, split: str) -> dict[str, Any]:
         """Losses and metrics of the last whole epoch of `split`, as a run record holds them."""

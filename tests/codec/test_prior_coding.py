@@ -24,7 +24,7 @@ from squeeze_cli.codec.prior_fitting import fit_prior
 from squeeze_cli.codec.rates import measure_codes
 from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
-from squeeze_cli.quantizers import create_quantizer
+from squeeze_cli.quantizers import StepSize, create_quantizer
 from tests.codec.make_example import DATA, SIZES
 from tests.codec.priors import drawn_prior, fitted_prior, smooth_codes
 from tests.contracts.test_quantizers import small
@@ -74,7 +74,7 @@ def test_any_codes_come_back_by_any_prior(
 @pytest.mark.parametrize("name", CODED)
 def test_every_quantizers_codes_come_back(name: str) -> None:
     torch.manual_seed(0)
-    quantizer = create_quantizer(small(name), 24)
+    quantizer = create_quantizer(small(name), 24, StepSize(64))
     sizes = quantizer.code_sizes
     codes = smooth_codes(12, (2, 5), sizes)
     prior = fit_prior(codes[:10], quantizer.code_vectors())

@@ -11,7 +11,7 @@ from squeeze_cli.backbones.frozen import FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.heads import create_head
-from squeeze_cli.quantizers.base import AffineMap
+from squeeze_cli.kernels.folding import AffineMap
 
 SIZE = 64
 
@@ -66,7 +66,9 @@ def folded_and_unfolded(backbone: FrozenBackbone, dtype: torch.dtype) -> list[li
     """Logits and all gradients, unfolded first."""
     torch.manual_seed(0)
     d, side = 6, SIZE // backbone.stride + 3
-    head = create_head(backbone, backbone.feature_dim, 5).to(dtype).train()
+    head = (
+        create_head(backbone.name, backbone.feature_dim, 5, backbone.head_state()).to(dtype).train()
+    )
     weight = (torch.randn(backbone.feature_dim, d, dtype=dtype) / d).requires_grad_()
     bias = torch.randn(backbone.feature_dim, dtype=dtype).requires_grad_()
     vectors = torch.randn(3, d, side, side + 2, dtype=dtype).requires_grad_()
@@ -95,7 +97,7 @@ def test_its_head_folds_within_1e_5_in_float32(frozen: FrozenBackbone) -> None:
     """In eval mode; in training BatchNorm divides the pooled branch, three values, by their spread."""
     torch.manual_seed(0)
     channels, d = frozen.feature_dim, 16
-    head = create_head(frozen, channels, 5).eval()
+    head = create_head(frozen.name, channels, 5, frozen.head_state()).eval()
     output_map = AffineMap(torch.randn(channels, d) / d**0.5, torch.randn(channels))
     vectors = torch.randn(2, d, 7, 9)
     with torch.no_grad():

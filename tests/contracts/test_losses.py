@@ -103,7 +103,7 @@ def test_cross_entropy_is_torchs() -> None:
 
 
 def test_focal_with_gamma_zero_is_cross_entropy() -> None:
-    from squeeze_cli.losses.focal import FocalLoss
+    from squeeze_cli.losses.pixelwise import FocalLoss
 
     logits, target = example()
     assert torch.allclose(FocalLoss(gamma=0.0)(logits, target), F.cross_entropy(logits, target))

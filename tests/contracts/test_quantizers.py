@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from math import log2
 
 import pytest
@@ -10,10 +11,10 @@ import torch
 from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.resolve import resolve_defaults
 from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
-from squeeze_cli.quantizers import create_quantizer
-from squeeze_cli.quantizers.base import Quantizer
+from squeeze_cli.quantizers import Quantizer, StepSize, create_quantizer
 
 B, N, C, D = 3, 35, 24, 8
+STEP = StepSize(vectors=B * N)
 OPTIONS_OF_TRAINING = {"encoder_lr_factor"}
 
 
@@ -32,8 +33,8 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def quantizer(name: str) -> Quantizer:
     torch.manual_seed(0)
-    quantizer = create_quantizer(small(name), C)
-    quantizer.initialize(correlated_tokens(512), tokens_per_batch=B * N)
+    quantizer = create_quantizer(small(name), C, STEP)
+    quantizer.initialize(correlated_tokens(512))
     return quantizer
 
 
@@ -129,10 +130,10 @@ def test_initialization_reconstructs_better_than_the_mean_and_uses_the_codes(
 
 
 def test_state_dict_restores_the_same_codes(quantizer: Quantizer, name: str) -> None:
-    copy = create_quantizer(small(name), C)
-    copy.load_state_dict(quantizer.state_dict())
+    loaded = create_quantizer(small(name), C, STEP)
+    loaded.load_state_dict(quantizer.state_dict())
     tokens = correlated_tokens(B * N).view(B, N, C)
-    assert torch.equal(copy.eval()(tokens).codes, quantizer.eval()(tokens).codes)
+    assert torch.equal(loaded.eval()(tokens).codes, quantizer.eval()(tokens).codes)
 
 
 def test_every_declared_option_changes_something(name: str) -> None:
@@ -149,8 +150,8 @@ def test_every_declared_option_changes_something(name: str) -> None:
 
     def fingerprint(**change: object) -> list[float]:
         torch.manual_seed(3)
-        quantizer = create_quantizer(small(name, **change), C)
-        quantizer.initialize(correlated_tokens(512), tokens_per_batch=B * N)
+        quantizer = create_quantizer(small(name, **change), C, STEP)
+        quantizer.initialize(correlated_tokens(512))
         tokens = correlated_tokens(B * N).view(B, N, C)
         losses = [quantizer(tokens * (1 + 0.3 * step)).loss.item() for step in range(3)]
         return [*losses, quantizer.eval()(tokens).features.sum().item()]
@@ -170,16 +171,47 @@ def test_an_encoder_has_parameters_where_its_rate_can_be_set(
 
 @pytest.mark.parametrize("kind", ["vq", "rvq"])
 def test_dead_codes_come_back_to_life(kind: str) -> None:
+    """Vectors move away from most codes, which the library then replaces by vectors in use."""
     torch.manual_seed(0)
-    quantizer = create_quantizer(small(kind, decay=0.8), C)
-    quantizer.initialize(correlated_tokens(512), tokens_per_batch=B * N)
-    for layer in [quantizer.vq] if kind == "vq" else quantizer.rvq.layers:
-        layer._codebook.embed[:, :12] = 1e3  # far from all vectors
-        layer._codebook.embed_avg[:, :12] = 1e3
-        layer._codebook.cluster_size[:, :12] = 1.0
+    quantizer = create_quantizer(small(kind, decay=0.8), C, STEP)
+    narrow = correlated_tokens(1)  # all codes start around one vector
+    quantizer.initialize(correlated_tokens(512))
     quantizer.train()
+    for step in range(10):
+        quantizer((narrow + 0.01 * correlated_tokens(B * N, seed=step)).view(B, N, C))
     for step in range(60):
         quantizer(correlated_tokens(B * N, seed=step).view(B, N, C))
     codes = quantizer.eval()(correlated_tokens(2048)[None]).codes
     for level in range(codes.shape[-1]):
         assert len(codes[..., level].unique()) > 12
+
+
+@pytest.mark.parametrize("kind", ["vq", "rvq"])
+def test_codebooks_start_from_the_librarys_kmeans(kind: str) -> None:
+    """After `initialize`, no batch starts k-means again: not in eval mode, not when loaded."""
+    torch.manual_seed(0)
+    quantizer = create_quantizer(small(kind), C, STEP)
+    quantizer.initialize(correlated_tokens(512))
+    started = [book.clone() for book in quantizer.code_vectors()]
+    assert all(len(book.unique(dim=0)) == len(book) for book in started)
+    loaded = create_quantizer(small(kind), C, STEP)
+    loaded.load_state_dict(quantizer.state_dict())
+    loaded.eval()(correlated_tokens(B * N, seed=9).view(B, N, C))
+    for before, after in zip(started, loaded.code_vectors(), strict=True):
+        assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("kind", ["vq", "rvq"])
+def test_a_training_step_is_the_librarys(kind: str) -> None:
+    quantizer = create_quantizer(small(kind), C, STEP)
+    quantizer.initialize(correlated_tokens(512))
+    library = copy.deepcopy(quantizer)
+    tokens = correlated_tokens(B * N, seed=5).view(B, N, C)
+    vectors, codes, loss = quantizer.train().quantize(tokens)
+    module = library.train().vq if kind == "vq" else library.rvq
+    expected, indices, losses = module(library.project_in(tokens))
+    assert torch.equal(vectors, expected)
+    assert torch.equal(codes.view_as(indices), indices)
+    torch.testing.assert_close(loss, losses.sum() * quantizer.loss_weight)
+    for ours, theirs in zip(quantizer.buffers(), library.buffers(), strict=True):
+        assert torch.equal(ours, theirs)

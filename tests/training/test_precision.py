@@ -9,7 +9,7 @@ from squeeze_cli.data.datamodule import Batch
 from squeeze_cli.heads.convolutional import ConvolutionalHead
 from squeeze_cli.losses import create_loss
 from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
-from squeeze_cli.quantizers import create_quantizer
+from squeeze_cli.quantizers import StepSize, create_quantizer
 from squeeze_cli.training.modules import BaselineSegmentationModule
 
 
@@ -45,7 +45,7 @@ def test_a_step_in_bf16_is_nearly_the_same_with_every_loss(
 def test_codes_do_not_depend_on_the_precision() -> None:
     torch.manual_seed(0)
     config = QuantizerConfig(type="vq", bottleneck_dim=64, codebook_size=512)
-    quantizer = create_quantizer(config, 128)  # large enough for the products that may be rounded
+    quantizer = create_quantizer(config, 128, StepSize(512))
     network = SegmentationNetwork(FeatureNormalizer(128), quantizer, ConvolutionalHead(128, 3))
     network.eval()
     state = torch.randn(2, 128, 16, 16)

@@ -1,0 +1,180 @@
+"""Linear bottlenecks that start from principal axes, and batch whitening."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from squeeze_cli.kernels.folding import AffineMap
+from squeeze_cli.quantizers.base import Quantizer
+
+# The covariance of `principal_axes` takes at most this many multiplications: 17,000 vectors of 2,048
+# channels, or all pooled vectors of narrower backbones.
+PCA_MULTIPLICATIONS = 7e10
+WHITENING_MOMENTUM = 0.05
+# Share of the mean variance that is added to each variance, so that small batches stay regular.
+WHITENING_SHRINKAGE = 1e-3
+
+
+class ProjectedQuantizer(Quantizer):
+    """A quantizer behind a linear bottleneck: `project_in` C → D and `project_out` D → C."""
+
+    def __init__(self, feature_dim: int, bottleneck_dim: int) -> None:
+        super().__init__(feature_dim)
+        self.bottleneck_dim = bottleneck_dim
+        self.project_in = nn.Linear(feature_dim, bottleneck_dim)
+        self.project_out = nn.Linear(bottleneck_dim, feature_dim)
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of `project_in`."""
+        return list(self.project_in.parameters())
+
+    def output_map(self) -> AffineMap:
+        """Return `project_out`: the code vectors lie in the bottleneck."""
+        return AffineMap(self.project_out.weight, self.project_out.bias)
+
+    @torch.no_grad()
+    def initialize_projections(self, tokens_nc: Tensor) -> None:
+        """Set `project_in` to the principal axes of tokens `[n, C]`, and `project_out` to their inverse.
+
+        The bottleneck then keeps the most variance that a linear one can keep (PCA). One factor
+        scales it so that a component has unit variance on average: the codebook's initial scale and
+        the commitment loss mean the same for every backbone. Where C is below D, the axes past C
+        keep their random values.
+        """
+        mean = tokens_nc.mean(dim=0)
+        axes_dc, variances_d = principal_axes(tokens_nc, self.bottleneck_dim)
+        kept = len(axes_dc)
+        scale = variances_d.mean().clamp_min(1e-12).sqrt()
+        self.project_in.weight[:kept] = axes_dc / scale
+        self.project_in.bias[:kept] = -(axes_dc @ mean) / scale
+        self.project_out.weight.zero_()
+        self.project_out.weight[:, :kept] = axes_dc.T * scale
+        self.project_out.bias.copy_(mean)
+
+
+class Whitening(nn.Module):
+    """Batch whitening: zero mean, unit variance and no correlation (Huang et al., arXiv:1804.08450).
+
+    In training it takes the statistics of the batch, in eval mode running ones, as BatchNorm does. The
+    map is `L⁻¹ (x - mean)` with the Cholesky factor L of the covariance, which is continuous in x.
+    """
+
+    running_mean: Tensor
+    running_covariance: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(dim))
+        self.register_buffer("running_covariance", torch.eye(dim))
+
+    @torch.no_grad()
+    def fit(self, vectors_nd: Tensor) -> None:
+        """Set the running statistics to those of vectors `[n, d]`."""
+        mean, covariance = _statistics(vectors_nd)
+        self.running_mean.copy_(mean)
+        self.running_covariance.copy_(covariance)
+
+    def forward(self, vectors_nd: Tensor) -> Tensor:
+        """Whiten vectors `[n, d]`."""
+        mean, covariance = self.running_mean, self.running_covariance
+        if self.training:
+            mean, covariance = _statistics(vectors_nd)
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, WHITENING_MOMENTUM)
+                self.running_covariance.lerp_(covariance, WHITENING_MOMENTUM)
+        shrinkage = WHITENING_SHRINKAGE * covariance.diagonal().mean().clamp_min(1e-12)
+        identity = torch.eye(len(mean), device=mean.device, dtype=mean.dtype)
+        factor = torch.linalg.cholesky(covariance + shrinkage * identity)
+        inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
+        whitened: Tensor = (vectors_nd - mean) @ inverse.T
+        return whitened
+
+
+class WhitenedQuantizer(ProjectedQuantizer):
+    """A bottleneck and then d whitened code dimensions, for implicit codebooks.
+
+    FSQ and LFQ cut fixed intervals, so they use their codes evenly only if their input is centred,
+    scaled and uncorrelated. `Whitening` keeps it so while `project_in` moves.
+    """
+
+    def __init__(self, feature_dim: int, bottleneck_dim: int, code_dim: int) -> None:
+        super().__init__(feature_dim, bottleneck_dim)
+        self.code_dim = code_dim
+        self.to_code = nn.Linear(bottleneck_dim, code_dim)
+        self.normalize = Whitening(code_dim)
+        self.from_code = nn.Linear(code_dim, bottleneck_dim)
+
+    def code_input(self, tokens_bnc: Tensor) -> Tensor:
+        """Return the whitened code dimensions `[B, N, d]` of tokens `[B, N, C]`."""
+        raw: Tensor = self.to_code(self.project_in(tokens_bnc))
+        whitened: Tensor = self.normalize(raw.flatten(0, 1))
+        return whitened.view_as(raw)
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of `project_in` and `to_code`."""
+        return [*super().encoder_parameters(), *self.to_code.parameters()]
+
+    def output_map(self) -> AffineMap:
+        """Return `project_out ∘ from_code` as one map."""
+        weight = self.project_out.weight @ self.from_code.weight
+        bias = self.project_out.weight @ self.from_code.bias + self.project_out.bias
+        return AffineMap(weight, bias)
+
+    @torch.no_grad()
+    def initialize(self, tokens_nc: Tensor) -> None:
+        """Set the code dimensions to rotated, whitened leading axes, and the output by least squares.
+
+        The rotation gives each code dimension an equal share of the variance. Without it, the first
+        axis would hold most of the information and the last ones would spend bits on noise.
+        """
+        self.initialize_projections(tokens_nc)
+        bottleneck = self.project_in(tokens_nc)
+        axes, variances = principal_axes(bottleneck, self.code_dim)
+        kept = len(axes)
+        whitening = axes / variances.clamp_min(1e-12).sqrt()[:, None]
+        rotation = torch.linalg.qr(torch.randn(kept, kept)).Q.to(whitening)
+        self.to_code.weight[:kept] = rotation @ whitening
+        self.to_code.bias[:kept] = -(self.to_code.weight[:kept] @ bottleneck.mean(dim=0))
+        self.normalize.fit(self.to_code(bottleneck))
+        training = self.training
+        self.eval()
+        vectors = self.lookup(self.quantize(tokens_nc[None])[1])[0]
+        self.train(training)
+        self._fit_output(vectors, bottleneck)
+
+    def _fit_output(self, vectors_nd: Tensor, bottleneck_nd: Tensor) -> None:
+        """Set `from_code` to the least-squares map from code vectors to the bottleneck."""
+        # On the CPU, because not every device has float64.
+        design = torch.cat([vectors_nd, torch.ones_like(vectors_nd[:, :1])], dim=1).cpu().double()
+        ridge = 1e-6 * len(design) * torch.eye(design.shape[1]).double()
+        target = design.T @ bottleneck_nd.cpu().double()
+        solution = torch.linalg.solve(design.T @ design + ridge, target)
+        self.from_code.weight.copy_(solution[:-1].T)
+        self.from_code.bias.copy_(solution[-1])
+
+
+def principal_axes(rows_nc: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Compute the leading principal axes `[k, C]` of rows `[n, C]` and their variances `[k]`.
+
+    k is the least of `count`, C and n - 1 (at least 1). Of many wide rows, which come shuffled, only
+    as many as `PCA_MULTIPLICATIONS` allows are used. Each axis points where its largest entry is
+    positive, so that the result does not depend on the solver's choice of sign.
+    """
+    used = rows_nc[: max(2, int(PCA_MULTIPLICATIONS / rows_nc.shape[1] ** 2))]
+    centred_nc = used - used.mean(dim=0)
+    kept = max(1, min(count, centred_nc.shape[1], len(centred_nc) - 1))
+    covariance = (centred_nc.T @ centred_nc / max(1, len(centred_nc) - 1)).cpu()
+    if kept > len(covariance) // 8:  # small axes need more than float32
+        covariance = covariance.double()
+    values, vectors = torch.linalg.eigh(covariance)
+    axes = vectors[:, -kept:].flip(1).T
+    leading = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
+    axes = axes * torch.where(leading < 0, -1.0, 1.0)
+    return axes.to(centred_nc), values[-kept:].flip(0).clamp_min(0).to(centred_nc)
+
+
+def _statistics(vectors_nd: Tensor) -> tuple[Tensor, Tensor]:
+    mean = vectors_nd.mean(dim=0)
+    centred = vectors_nd - mean
+    return mean, centred.T @ centred / len(vectors_nd)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from squeeze_cli.config.parts import BACKBONES
+from squeeze_cli.config.schema import ModelConfig
 
 if TYPE_CHECKING:
     from squeeze_cli.backbones.frozen import FrozenBackbone
-    from squeeze_cli.config.schema import ModelConfig
 
 
 def create_backbone(config: ModelConfig, image_size_px: int) -> FrozenBackbone:
-    """The backbone that `config.backbone` names, frozen; its weights are there, but not yet read.
+    """Return the frozen backbone that `config.backbone` names, with its weights not yet read.
 
-    Raises UsageError for an unknown name or an image size that the backbone cannot take, and
-    SqueezeError where weights are missing.
+    Raises:
+        UsageError: the name is unknown, or the backbone cannot take this image size.
+        SqueezeError: weights are missing.
     """
     from squeeze_cli.backbones.frozen import FrozenBackbone
 

@@ -1,9 +1,9 @@
-"""What every backbone is: a frozen network from images to a dense feature map.
+"""The contract of all backbones: a frozen network from images to a dense feature map.
 
     images [B, 3, H, W] --trunk--> state --last_layer--> features [B, C, h, w]
 
-The cut before the last layer serves `--unfreeze-last-layer`: the trunk stays frozen, so that its
-output can be stored like features, and only the last layer is trained.
+The cut before the last layer serves `--unfreeze-last-layer`: the trunk stays frozen, so its output
+can be stored like features, and only the last layer is trained.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Backbone(nn.Module):
     feature_dim: int
     stride: int
     default_num_classes: int
-    # Images that pass through it at once: more keep a GPU busy, fewer the processor's cache warm.
+    # Images per forward pass: many keep a GPU busy, few stay in a CPU's cache.
     inference_batch: int = 8
 
     last_layer: nn.Module
@@ -39,16 +39,16 @@ class Backbone(nn.Module):
 
     @classmethod
     def check_image_size(cls, image_size_px: int) -> None:
-        """Raise UsageError for images that it cannot take; most take any of 32 px or more."""
+        """Raise UsageError for an image size that the backbone cannot take."""
 
     @classmethod
     @abstractmethod
     def default_weights(cls, config: ModelConfig) -> Path:
-        """The file behind `--weights default`, fetched where it is not there yet."""
+        """Return the file behind `--weights default`, downloading it if needed."""
 
     @classmethod
     def find_weights(cls, config: ModelConfig) -> Weights:
-        """The weights that `config` names; SqueezeError where they are missing."""
+        """Return the weights that `config` names; raise SqueezeError if they are missing."""
         if config.weights == "none":
             return Weights("none")
         if config.weights == "default":
@@ -57,39 +57,39 @@ class Backbone(nn.Module):
 
     @classmethod
     def head_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What of a whole model's weights belongs to its segmentation head, by the head's names."""
+        """Select the weights of a whole model's segmentation head, by the head's names."""
         del state
         return {}
 
     @abstractmethod
     def trunk(self, images: Tensor) -> Tensor:
-        """All but the last layer: images `[B, 3, H, W]` to the state that `last_layer` takes."""
+        """Run all but the last layer: images `[B, 3, H, W]` to the input of `last_layer`."""
 
     def extract_features(self, images: Tensor) -> Tensor:
-        """Features `[B, C, H/stride, W/stride]` of ImageNet-normalized float32 `[B, 3, H, W]`."""
+        """Compute features `[B, C, H/stride, W/stride]` of ImageNet-normalized images."""
         features: Tensor = self.last_layer(self.trunk(images))
         return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """The same as `extract_features`."""
+        """Compute `extract_features(images)`."""
         return self.extract_features(images)
 
     def freeze(self) -> Self:
-        """Stop all gradients and go to eval mode, for good."""
+        """Stop all gradients and switch to eval mode."""
         self.requires_grad_(False)
         return self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode: batch statistics and dropout of a frozen network never move."""
+        """Stay in eval mode, because a frozen network uses no batch statistics and no dropout."""
         del mode
         return super().train(False)
 
 
 @contextmanager
 def initial_weights(*, random: bool) -> Iterator[None]:
-    """Modules made within the block get random weights by a fixed seed, or no memory for any yet.
+    """Build modules with random weights of a fixed seed, or without memory for weights.
 
-    torch's random numbers are as before afterwards.
+    The state of torch's random numbers is restored afterwards.
     """
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if random else "meta"):
         torch.manual_seed(RANDOM_WEIGHTS_SEED)

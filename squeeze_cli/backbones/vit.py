@@ -42,11 +42,11 @@ class ViTBackbone(Backbone):
         encoder = model.encoder
         self.first_layers = encoder.layers[:-1]
         self.last_layer = ViTLastLayer(encoder.layers[-1], encoder.ln, self.grid)
-        encoder.layers, encoder.ln = nn.Sequential(), nn.Identity()  # registered once, above
+        encoder.layers, encoder.ln = nn.Sequential(), nn.Identity()  # they are registered above
 
     @classmethod
     def check_image_size(cls, image_size_px: int) -> None:
-        """Raise UsageError for images that cannot be cut into patches."""
+        """Raise UsageError for a size that is no multiple of the patch size."""
         if image_size_px % PATCH_PX:
             lower = max(1, image_size_px // PATCH_PX) * PATCH_PX
             raise UsageError(
@@ -56,12 +56,12 @@ class ViTBackbone(Backbone):
 
     @classmethod
     def default_weights(cls, config: ModelConfig) -> Path:
-        """torchvision's `config.vit_weights`; a file in their place holds a whole ViT-B/32 too."""
+        """Return the file of torchvision's `config.vit_weights`, a whole ViT-B/32."""
         return published_weights(ViT_B_32_Weights, config.vit_weights)
 
     def trunk(self, images: Tensor) -> Tensor:
-        """Tokens `[B, 1 + h·w, 768]`, class token first, before the last encoder block."""
-        patches = self.model._process_input(images)
+        """Compute tokens `[B, 1 + h·w, 768]`, class token first, before the last encoder block."""
+        patches = self.model.conv_proj(images).flatten(2).transpose(1, 2)
         class_token = self.model.class_token.expand(len(images), -1, -1)
         tokens = torch.cat([class_token, patches], dim=1) + self.model.encoder.pos_embedding
         state: Tensor = self.first_layers(self.model.encoder.dropout(tokens))
@@ -69,7 +69,7 @@ class ViTBackbone(Backbone):
 
 
 class ViTLastLayer(nn.Module):
-    """The last encoder block and the final norm; drops the class token and restores the grid."""
+    """The last encoder block and the final norm, without the class token, as a map."""
 
     def __init__(self, block: nn.Module, norm: nn.Module, grid: int) -> None:
         super().__init__()
@@ -78,6 +78,6 @@ class ViTLastLayer(nn.Module):
         self.grid = grid
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """`[B, 1 + h·w, 768]` to `[B, 768, h, w]`."""
+        """Map tokens `[B, 1 + h·w, 768]` to features `[B, 768, h, w]`."""
         patches: Tensor = self.norm(self.block(tokens))[:, 1:]
         return patches.transpose(1, 2).reshape(len(tokens), -1, self.grid, self.grid)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from squeeze_cli.errors import SqueezeError, UsageError
 
-_MEND = (
+_FIX = (
     "give a file with --weights PATH, or take --model efficientnet-lite0, whose weights come "
     "with squeeze"
 )
@@ -24,7 +24,7 @@ RANDOM_WEIGHTS_SEED = 0
 
 
 class Weights:
-    """Where a backbone's weights come from: told apart without reading them into a network.
+    """The place of a backbone's weights, identified without reading them into a network.
 
     Attributes:
         source: as `--weights` says: `default`, `none` or a path.
@@ -38,9 +38,9 @@ class Weights:
 
     @cached_property
     def digest(self) -> str:
-        """Hex SHA-256 of the file; of random weights, of all that decides them.
+        """Hex SHA-256 of the file, or of the seed and versions that decide random weights.
 
-        Raises SqueezeError where the file cannot be read, or was changed since it was chosen.
+        Raises SqueezeError if the file cannot be read, or was changed since it was chosen.
         """
         if self.file is not None:
             try:
@@ -48,7 +48,7 @@ class Weights:
                     digest = hashlib.file_digest(opened, "sha256").hexdigest()
             except OSError as error:
                 raise SqueezeError(
-                    f"{self.file} is no readable weights file ({error.strerror}): {_MEND}."
+                    f"{self.file} is no readable weights file ({error.strerror}): {_FIX}."
                 ) from None
             self._require_unchanged(self.file)
             return digest
@@ -56,10 +56,10 @@ class Weights:
         return hashlib.sha256(f"random {RANDOM_WEIGHTS_SEED} {makers}".encode()).hexdigest()
 
     def read(self) -> dict[str, Tensor] | None:
-        """The state dict, None where weights are random; see `weights_from_file` for errors.
+        """Read the state dict; None for random weights. See `weights_from_file` for errors.
 
-        Raises SqueezeError where the file was changed since it was chosen, for its digest would
-        then stand for others.
+        Raises SqueezeError if the file was changed since it was chosen, because its digest would
+        then stand for other weights.
         """
         if self.file is None:
             return None
@@ -78,7 +78,7 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 
 def published_weights(enumeration: Any, name: str) -> Path:
-    """The file that torchvision publishes as `enumeration[name]`; downloaded if it is not there.
+    """Return the file that torchvision publishes as `enumeration[name]`, downloading it if needed.
 
     Raises UsageError for a name that torchvision does not know, SqueezeError without a network.
     """
@@ -96,28 +96,28 @@ def published_weights(enumeration: Any, name: str) -> Path:
         reason = " ".join(str(getattr(error, "reason", error)).split())
         raise SqueezeError(
             f"Cannot download the weights {enumeration.__name__}.{name} ({reason}): put "
-            f"{url} at {place}, {_MEND}."
+            f"{url} at {place}, {_FIX}."
         ) from None
     return place
 
 
 def published_place(weights: Any) -> Path:
-    """Where torchvision keeps these published weights, an entry of one of its enumerations."""
+    """Return the path at which torchvision keeps published weights (an entry of its enumerations)."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
 
 
 def existing_file(path: Path) -> Path:
-    """`path`; raises SqueezeError where there is no such file."""
+    """Return `path`; raise SqueezeError if there is no such file."""
     if not path.is_file():
-        raise SqueezeError(f"There is no weights file {path}: check --weights, or {_MEND}.")
+        raise SqueezeError(f"There is no weights file {path}: check --weights, or {_FIX}.")
     return path
 
 
 def weights_from_file(path: Path) -> dict[str, Tensor]:
-    """The state dict in a `.safetensors` file, or in a `.pth`/`.pt` file read with weights_only.
+    """Read the state dict in a `.safetensors` file, or in a `.pth`/`.pt` file with weights_only.
 
-    A training checkpoint's own nesting (`state_dict`, `model`) is unwrapped. Raises SqueezeError
-    where it holds something else.
+    The nesting of training checkpoints (`state_dict`, `model`) is unwrapped. Raises SqueezeError
+    if the file holds something else.
     """
     try:
         if path.suffix == ".safetensors":
@@ -128,17 +128,17 @@ def weights_from_file(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise anything
         reason = " ".join(str(error).split())[:200]
-        raise SqueezeError(f"{path} is no readable weights file ({reason}): {_MEND}.") from None
+        raise SqueezeError(f"{path} is no readable weights file ({reason}): {_FIX}.") from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise SqueezeError(f"{path} holds no state dict (names to tensors): {_MEND}.")
+        raise SqueezeError(f"{path} holds no state dict (names to tensors): {_FIX}.")
     return state
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load `state`, every name and shape of which must fit; raises SqueezeError saying what does not.
+    """Load `state`, whose names and shapes must all fit; raise SqueezeError naming what does not.
 
     The module may be on torch's `meta` device: its parameters are replaced, as float32.
     """
@@ -153,5 +153,5 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> N
         if names:
             raise SqueezeError(
                 f"The weights {source} do not fit this backbone: {what} {names[0]}"
-                f"{f' and {len(names) - 1} more' if len(names) > 1 else ''}; {_MEND}."
+                f"{f' and {len(names) - 1} more' if len(names) > 1 else ''}; {_FIX}."
             )

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks.machine import show
+from squeeze_cli.codec.coding import slots_of_codes
 from squeeze_cli.codec.container import BATCH_IMAGES, CodesFile, encode_codes, write_codes
 from squeeze_cli.codec.prior import CodePrior, read_prior
-from squeeze_cli.codec.prior_coding import slots_of_codes
 from squeeze_cli.codec.rates import measure_codes
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError

@@ -25,9 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from squeeze_cli.codec.coding import CODINGS, decode_pieces, encode_pieces
+from squeeze_cli.codec.coding import CODINGS, Slots, decode_pieces, encode_pieces
 from squeeze_cli.codec.prior import CodePrior
-from squeeze_cli.codec.prior_coding import Slots
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from squeeze_cli.files import replacing
 
@@ -138,10 +137,9 @@ class CodesFile:
         try:
             self._read_index()
         except DamagedCodesError as error:
-            raise self._damaged(error) from None
+            raise self._damaged(str(error)) from None
         except SafetensorError:
-            reason = DamagedCodesError("it is truncated, changed or longer than its header says")
-            raise self._damaged(reason) from None
+            raise self._damaged("it is truncated, changed or longer than it says") from None
         except OSError as error:
             raise SqueezeError(f"{path} cannot be read: {error.strerror or error}.") from None
         made_by = self.header.prior
@@ -201,7 +199,7 @@ class CodesFile:
         try:
             return decode_pieces(pieces, self.header.grid, self.header.code_sizes, prior)
         except DamagedCodesError as error:
-            raise self._damaged(error) from None
+            raise self._damaged(str(error)) from None
 
     def batches(
         self, images: int = BATCH_IMAGES
@@ -211,9 +209,9 @@ class CodesFile:
             part = slice(begin, begin + images)
             yield self.names[part], self.read(part)
 
-    def _damaged(self, error: DamagedCodesError) -> DamagedCodesError:
+    def _damaged(self, why: str) -> DamagedCodesError:
         return DamagedCodesError(
-            f"{self.path} is damaged, or no codes file ({error}): make it again."
+            f"{self.path} is damaged, or no codes file ({why}): make it again."
         )
 
 

@@ -157,8 +157,11 @@ class SymbolEvaluator:
             (p, level) for p in range(len(OFFSETS)) for level in range(len(prior.code_sizes))
         ]
         contexts += [(len(OFFSETS) + level, level) for level in range(q)]
+        # Products in float32 are exact here: 64 x 127 x 127 < 2^24.
+        tables = [table.astype(np.float32) for table in prior.embeddings]
+        weights = symbol.weights.astype(np.float32)
         parts = [
-            _products(prior.embeddings[level], symbol.weights[p]) >> self._table_shift
+            (tables[level] @ weights[p]).astype(np.int32) >> self._table_shift
             for p, level in contexts
         ]
         self._table = np.concatenate(parts).astype(np.int16)
@@ -193,7 +196,19 @@ class SymbolEvaluator:
         Returns:
             `[n, K]`, each at least 1, each row adding up to 2^20.
         """
-        logits = self._logits(positions, neighbours_npq, earlier_nq, counts_nk)
+        n = len(neighbours_npq)
+        codes = np.concatenate([neighbours_npq.reshape(n, -1), earlier_nq], axis=1)
+        entries = self._table.take(codes + self._begins, axis=0)
+        total = self._bias[positions] + entries.sum(axis=1, dtype=np.int32)
+        hidden = np.clip(total >> self._hidden_shift, 0, HIDDEN_LIMIT).astype(np.float32)
+        query = (hidden @ self._query_weights).astype(np.int32) + self._query_bias
+        gate = np.clip(query[:, -1:] >> self._gate_shift, -GATE_LIMIT, GATE_LIMIT)
+        query = np.clip(query[:, :-1] >> self._query_shift, -QUERY_LIMIT, QUERY_LIMIT)
+        logits: NDArray[np.float32] = query.astype(np.float32) @ self._outputs
+        logits += self._output_bias
+        bonus = self._bonus.take(counts_nk, mode="clip")
+        bonus *= gate.astype(np.float32)
+        logits += bonus
         # A difference in float32 could exceed 2^24 and be rounded.
         steps = logits.astype(np.int32)
         np.subtract(steps.max(axis=1, keepdims=True), steps, out=steps)
@@ -209,28 +224,6 @@ class SymbolEvaluator:
         frequencies[np.arange(len(best)), best] += left
         return frequencies
 
-    def _logits(
-        self,
-        positions: NDArray[np.int64],
-        neighbours_npq: NDArray[np.int64],
-        earlier_nq: NDArray[np.int64],
-        counts_nk: NDArray[np.uint8],
-    ) -> NDArray[np.float32]:
-        n = len(neighbours_npq)
-        codes = np.concatenate([neighbours_npq.reshape(n, -1), earlier_nq], axis=1)
-        entries = self._table.take(codes + self._begins, axis=0)
-        total = self._bias[positions] + entries.sum(axis=1, dtype=np.int32)
-        hidden = np.clip(total >> self._hidden_shift, 0, HIDDEN_LIMIT).astype(np.float32)
-        query = (hidden @ self._query_weights).astype(np.int32) + self._query_bias
-        gate = np.clip(query[:, -1:] >> self._gate_shift, -GATE_LIMIT, GATE_LIMIT)
-        query = np.clip(query[:, :-1] >> self._query_shift, -QUERY_LIMIT, QUERY_LIMIT)
-        logits: NDArray[np.float32] = query.astype(np.float32) @ self._outputs
-        logits += self._output_bias
-        bonus = self._bonus.take(counts_nk, mode="clip")
-        bonus *= gate.astype(np.float32)
-        logits += bonus
-        return logits
-
 
 @lru_cache(maxsize=1)
 def exponentials() -> NDArray[np.float64]:
@@ -240,12 +233,6 @@ def exponentials() -> NDArray[np.float64]:
         for i in range(_EXP_ENTRIES)
     ]
     return np.asarray(entries, np.float64)
-
-
-def _products(embedding_ke: Array, weights_eh: Array) -> NDArray[np.int32]:
-    """Return `embedding @ weights`, which float32 gives exactly: 64 x 127 x 127 < 2^24."""
-    product = embedding_ke.astype(np.float32) @ weights_eh.astype(np.float32)
-    return product.astype(np.int32)
 
 
 def write_prior(path: Path, prior: CodePrior) -> None:

@@ -1,7 +1,7 @@
-"""Fit a prior to training codes: a small float network in torch, then whole numbers.
+"""Fitting of a prior to training codes: a float network, which is then rounded to integers.
 
-The network is that of `prior.py`; what differs is dropout, which it needs: a few hundred images
-have fewer codes than it has weights.
+Each layer's integers are its float values times a scale: 8-bit weights, and activations within the
+limits of `prior.py`.
 """
 
 from __future__ import annotations
@@ -12,28 +12,34 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
+from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
 
-from squeeze_cli.codec.prior import COUNT_LIMIT, EMBEDDING_DIM, HIDDEN_UNITS, OFFSETS, CodePrior
-from squeeze_cli.codec.prior_coding import PaddedGrid
-from squeeze_cli.codec.prior_rounding import round_symbol, rounded_weights, weight_scale
+from squeeze_cli.codec.prior import (
+    BIAS_LIMIT,
+    COUNT_LIMIT,
+    GATE_LIMIT,
+    HIDDEN_LIMIT,
+    HIDDEN_UNITS,
+    QUERY_LIMIT,
+    STEPS_PER_NAT,
+    TABLE_LIMIT,
+    WEIGHT_LIMIT,
+    Array,
+    CodePrior,
+    SymbolModel,
+)
+from squeeze_cli.codec.prior_network import PriorNetwork, SymbolNetwork
 
-# Larger codes would make the prior larger than what it saves, and its softmax slow.
+# With larger codes the prior would exceed what it saves, and its softmax would be slow.
 LARGEST_CODE = 4096
 VECTORS_PER_STEP = 1200
 PASSES = 12
 LARGEST_STEPS = 400
-# Whose activations set the scales of the whole numbers.
+# Number of vectors whose activations decide the scales of the integers.
 SAMPLE_VECTORS = 2048
 _LR = 3e-3
 _WEIGHT_DECAY = 0.02
-_HIDDEN_DROPOUT = 0.5
-_INPUT_DROPOUT = 0.1
-# Spread of the embeddings' entries beyond the dimension of the code vectors, which have 1.
-_EXTRA_SPREAD = 0.3
-_FEW_LEVELS = 16
 
 
 def can_have_prior(code_sizes: Sequence[int]) -> bool:
@@ -50,19 +56,18 @@ def fit_prior(
 ) -> CodePrior:
     """Fit a prior to the codes of training images.
 
+    This takes about 5 seconds on two cores for one code of 512 values per vector, and four times as
+    long for four codes of 256 values.
+
     Args:
         codes_nhwq: `[n, h, w, Q]`, n at least 1.
-        code_vectors: for each code `[K_q, d]`, what its values stand for; nearness there is where
-            the network starts from.
-        seed: of initial weights, order and dropout.
-        advance: told of each step, `fitting_steps` in all.
-
-    Takes at most some 5 seconds on two cores for one code a vector of 512 values, four times that
-    for four of 256.
+        code_vectors: vectors `[K_q, d]` of the values of each code, from which the network starts.
+        seed: seed for initial weights, order and dropout.
+        advance: function that is called after each of the `fitting_steps`.
     """
     rows, columns = codes_nhwq.shape[1:3]
     codes = torch.from_numpy(codes_nhwq.astype(np.int64))
-    both = torch.cat([codes, codes.flip(2)])  # a mirrored image is an image as likely
+    both = torch.cat([codes, codes.flip(2)])  # a mirrored image is as likely
     images = max(1, min(len(both), VECTORS_PER_STEP // max(1, rows * columns)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -85,156 +90,94 @@ def fit_prior(
             schedule.step()
             advance(1, "")
     sample = math.ceil(SAMPLE_VECTORS / (rows * columns))
-    return network.eval().rounded(both[:sample])
+    return round_prior(network.eval(), both[:sample])
 
 
 def fitting_steps(shape: Sequence[int]) -> int:
-    """Optimizer steps for codes of `[n, h, w, Q]`: `PASSES` over them, at most `LARGEST_STEPS`."""
+    """Return the number of optimizer steps for codes of the shape `[n, h, w, Q]`."""
     vectors = shape[0] * shape[1] * shape[2]
     return min(LARGEST_STEPS, max(1, math.ceil(PASSES * vectors / VECTORS_PER_STEP)))
 
 
-class PriorNetwork(nn.Module):
-    """Float twin of `CodePrior`, initialized from the codes' frequencies and vectors."""
-
-    def __init__(self, codes_nhwq: Tensor, code_vectors: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.code_sizes = tuple(len(vectors) for vectors in code_vectors)
-        self.grid = (codes_nhwq.shape[1], codes_nhwq.shape[2])
-        starts = _starting_embeddings(code_vectors)
-        self.embeddings = nn.ParameterList(
-            torch.cat([start, torch.zeros(1, EMBEDDING_DIM)]) for start in starts
-        )
-        self.symbols = nn.ModuleList(
-            SymbolNetwork(q, self.grid, start, codes_nhwq[..., q]) for q, start in enumerate(starts)
-        )
-
-    def loss(self, codes_bhwq: Tensor) -> Tensor:
-        """Mean cross entropy in nats a code."""
-        logits = self.logits(codes_bhwq)
-        codes = codes_bhwq.flatten(0, 2)
-        losses = [F.cross_entropy(x, codes[:, q]) for q, x in enumerate(logits)]
-        return torch.stack(losses).mean()
-
-    def logits(self, codes_bhwq: Tensor) -> list[Tensor]:
-        """For each code `[B * h * w, K_q]`."""
-        inputs, own = self.context(codes_bhwq)
-        return [
-            symbol(q, inputs, own, codes_bhwq[..., q].flatten(1))
-            for q, symbol in enumerate(self.symbols)
-        ]
-
-    def context(self, codes_bhwq: Tensor) -> tuple[Tensor, Tensor]:
-        """The embedded neighbours `[B, N, P, E]` and a vector's own codes `[B, N, Q, E]`."""
-        flat = codes_bhwq.flatten(1, 2)
-        padded = PaddedGrid(len(flat), self.grid, self.code_sizes)
-        padded.fill(flat.numpy())
-        neighbours = torch.from_numpy(padded.all_neighbours())
-        tables = list(self.embeddings)
-        around = F.embedding(neighbours[..., 0], tables[0])
-        for q, table in enumerate(tables[1:], start=1):
-            around = around + F.embedding(neighbours[..., q], table)
-        # The last code is nobody's context.
-        own = [F.embedding(flat[..., q], table) for q, table in enumerate(tables[:-1])]
-        own_bnqe = torch.stack(own, dim=2) if own else around[:, :, :0]
-        dropped = F.dropout(around, _INPUT_DROPOUT, self.training)
-        return dropped, F.dropout(own_bnqe, _INPUT_DROPOUT, self.training)
-
-    @torch.no_grad()
-    def rounded(self, sample_bhwq: Tensor) -> CodePrior:
-        """The same in whole numbers; `sample` shows how large the activations get."""
-        scale = min(weight_scale(table) for table in self.embeddings)
-        inputs, own = self.context(sample_bhwq)
-        symbols = [
-            round_symbol(cast(SymbolNetwork, symbol), q, inputs, own, scale)
-            for q, symbol in enumerate(self.symbols)
-        ]
-        tables = [rounded_weights(table, scale) for table in self.embeddings]
-        return CodePrior(self.code_sizes, tuple(tables), tuple(symbols))
-
-
-class SymbolNetwork(nn.Module):
-    """Float twin of `SymbolModel` for code `q`."""
-
-    def __init__(self, q: int, grid: tuple[int, int], start_ke: Tensor, codes_nhw: Tensor) -> None:
-        super().__init__()
-        inputs = len(OFFSETS) + q
-        self.first = nn.Linear(inputs * EMBEDDING_DIM, HIDDEN_UNITS)
-        self.row = nn.Parameter(torch.zeros(grid[0], HIDDEN_UNITS))
-        self.column = nn.Parameter(torch.zeros(grid[1], HIDDEN_UNITS))
-        self.query = nn.Linear(HIDDEN_UNITS, EMBEDDING_DIM)
-        self.outputs = nn.Parameter(start_ke / start_ke.std(correction=0).clamp_min(1e-6))
-        counts = torch.bincount(codes_nhw.flatten(), minlength=len(start_ke)).float() + 0.5
-        self.output_bias = nn.Parameter((counts / counts.sum()).log())
-        self.gate = nn.Linear(HIDDEN_UNITS, 1)
-        # What a code gains for being in the image already, and for each doubling of its count + 1.
-        self.seen_bonus = nn.Parameter(torch.zeros(()))
-        self.count_bonus = nn.Parameter(torch.zeros(()))
-
-    def hidden(self, q: int, inputs_bnpe: Tensor, own_bnqe: Tensor) -> Tensor:
-        """Hidden units `[B, N, H]` before ReLU."""
-        x = inputs_bnpe if q == 0 else torch.cat([inputs_bnpe, own_bnqe[:, :, :q]], dim=2)
-        places = (self.row[:, None] + self.column).flatten(0, 1)
-        hidden: Tensor = self.first(x.flatten(2)) + places
-        return hidden
-
-    def forward(self, q: int, inputs_bnpe: Tensor, own_bnqe: Tensor, codes_bn: Tensor) -> Tensor:
-        """Logits `[B * N, K]`."""
-        hidden = F.relu(self.hidden(q, inputs_bnpe, own_bnqe))
-        hidden = F.dropout(hidden, _HIDDEN_DROPOUT, self.training).flatten(0, 1)
-        logits = torch.addmm(self.output_bias, self.query(hidden), self.outputs.T)
-        values, counts = _counts_before(codes_bn, len(self.outputs))
-        bonus = self.bonus(counts).flatten(0, 1) * (1 + self.gate(hidden))
-        columns = values[:, None].expand_as(counts).flatten(0, 1)
-        return logits.scatter_add_(1, columns, bonus)
-
-    def bonus(self, counts: Tensor) -> Tensor:
-        """Logits that codes gain by how often they came before, where the gate is 1."""
-        seen: Tensor = self.seen_bonus * counts.clamp(max=1)
-        bonus: Tensor = seen + self.count_bonus * (counts + 1).log2()
-        return bonus
-
-
-def _counts_before(codes_bn: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """How often a value came earlier in its image, at most `COUNT_LIMIT`, for those that come at all.
-
-    Returns the values `[B, D]` that an image uses, of `size`, and counts `[B, N, D]`. An image of
-    fewer than D values has zeros in the place of the others, counted 0 times.
-    """
-    used = torch.zeros(len(codes_bn), size, dtype=torch.int64).scatter_(1, codes_bn, 1)
-    place = used.cumsum(dim=1) - 1
-    places_bn = place.gather(1, codes_bn)
-    count = int(place[:, -1].max()) + 1
-    values = codes_bn.new_zeros(len(codes_bn), count).scatter_(1, places_bn, codes_bn)
-    seen = torch.zeros(*codes_bn.shape, count).scatter_(2, places_bn[..., None], 1.0)
-    return values, (seen.cumsum(dim=1) - seen).clamp_(max=COUNT_LIMIT)
-
-
-def _starting_embeddings(code_vectors: Sequence[Tensor]) -> list[Tensor]:
-    """For each code `[K, E]`: its vectors along the principal axes of the first code's.
-
-    The axes and the scale (unit spread of the first code's entries) are common, so that for a
-    residual quantizer the sum over codes is the quantized vector. `_further_entries` follow.
-    """
-    vectors = [v.detach().float().cpu() for v in code_vectors]
-    centred = [v - v.mean(dim=0) for v in vectors]
-    kept = min(EMBEDDING_DIM, vectors[0].shape[1])
-    axes = torch.linalg.svd(centred[0], full_matrices=True).Vh[:kept]
-    leading = [c @ axes.T for c in centred]
-    scale = leading[0].std(correction=0).clamp_min(1e-6)
-    return [
-        torch.cat([x / scale, _further_entries(v, EMBEDDING_DIM - kept)], dim=1)
-        for x, v in zip(leading, vectors, strict=True)
+@torch.no_grad()
+def round_prior(network: PriorNetwork, sample_bhwq: Tensor) -> CodePrior:
+    """Round a network to integers; the codes of the sample show how large activations become."""
+    scale = min(_weight_scale(table) for table in network.embeddings)
+    inputs, own = network.context(sample_bhwq)
+    symbols = [
+        _round_symbol(cast(SymbolNetwork, symbol), inputs, own, scale) for symbol in network.symbols
     ]
+    tables = [_round(table * scale, WEIGHT_LIMIT, np.int8) for table in network.embeddings]
+    return CodePrior(network.code_sizes, tuple(tables), tuple(symbols))
 
 
-def _further_entries(vectors_kd: Tensor, count: int) -> Tensor:
-    """Entries `[K, count]` past the dimension of the code vectors: which of its levels a code has in
-    each dimension, for grids of few levels (fsq, lfq); then noise."""
-    levels = [column.unique(return_inverse=True) for column in vectors_kd.T]
-    known = [
-        F.one_hot(where, len(values)) for values, where in levels if len(values) <= _FEW_LEVELS
-    ]
-    which = torch.cat(known, dim=1)[:, :count].float() if known else torch.zeros(len(vectors_kd), 0)
-    noise = torch.randn(len(vectors_kd), count - which.shape[1])
-    return torch.cat([which - which.mean(dim=0), _EXTRA_SPREAD * noise], dim=1)
+def _round_symbol(
+    network: SymbolNetwork, inputs_bnpe: Tensor, own_bnqe: Tensor, embedding_scale: float
+) -> SymbolModel:
+    hidden = network.hidden(inputs_bnpe, own_bnqe).relu().flatten(0, 1)
+    query = network.query(hidden)
+    gate = 1 + network.gate(hidden)
+
+    first = network.first.weight.view(HIDDEN_UNITS, -1, inputs_bnpe.shape[-1]).permute(1, 2, 0)
+    first_scale = _weight_scale(first)
+    weights = _round(first * first_scale, WEIGHT_LIMIT, np.int8)
+    # No product of an embedding with these weights exceeds this bound.
+    bound = float(np.abs(weights.astype(np.int32)).sum(axis=1).max()) * WEIGHT_LIMIT
+    table_shift = _shift(bound, TABLE_LIMIT)
+    scale = first_scale * embedding_scale / 2**table_shift
+    # A shift rounds down: half a unit per entry of the table is added to the sum of the entries.
+    lost = 0.5 * len(weights) if table_shift else 0.0
+    hidden_shift = _shift(_high(hidden) * scale, HIDDEN_LIMIT)
+    hidden_scale = scale / 2**hidden_shift
+
+    # The scale of the logits, query scale times output scale, must be 256 steps per nat times a
+    # power of two. The query's weights are scaled to meet it, at a cost of less than a bit.
+    output_scale = _weight_scale(network.outputs)
+    largest = _weight_scale(network.query.weight) * hidden_scale
+    query_shift = _shift(_high(query.abs()) * largest, QUERY_LIMIT)
+    fitting = largest / 2**query_shift * output_scale / STEPS_PER_NAT
+    logit_shift = max(0, math.floor(math.log2(fitting))) if fitting > 0 else 0
+    logit_scale = STEPS_PER_NAT * 2**logit_shift
+    query_scale = logit_scale / output_scale * 2**query_shift / hidden_scale
+    # The gate is multiplied by the bonus, whose scale makes up for that of the gate.
+    gate_weight_scale = _weight_scale(network.gate.weight)
+    gate_raw = gate_weight_scale * hidden_scale
+    gate_shift = _shift(_high(gate.abs()) * gate_raw, GATE_LIMIT)
+    bonus = network.bonus(torch.arange(COUNT_LIMIT + 1.0)) * logit_scale
+    output_bias = network.output_bias - network.output_bias.max()
+    shifts = (table_shift, hidden_shift, query_shift, gate_shift, logit_shift)
+    return SymbolModel(
+        weights=weights,
+        row_bias=_round((network.row + network.first.bias) * scale + lost, BIAS_LIMIT),
+        column_bias=_round(network.column * scale, BIAS_LIMIT),
+        query_weights=_round(network.query.weight.T * query_scale, WEIGHT_LIMIT, np.int8),
+        query_bias=_round(network.query.bias * query_scale * hidden_scale, BIAS_LIMIT),
+        gate_weights=_round(network.gate.weight[0] * gate_weight_scale, WEIGHT_LIMIT, np.int8),
+        gate_bias=_round((1 + network.gate.bias) * gate_raw, BIAS_LIMIT),
+        outputs=_round(network.outputs * output_scale, WEIGHT_LIMIT, np.int8),
+        output_bias=_round(output_bias * logit_scale, BIAS_LIMIT),
+        bonus=_round(bonus / (gate_raw / 2**gate_shift), BIAS_LIMIT // GATE_LIMIT),
+        shifts=np.asarray(shifts, np.int32),
+    )
+
+
+def _weight_scale(values: Tensor) -> float:
+    """Return the scale that brings the largest entry to the limit of weights."""
+    return WEIGHT_LIMIT / max(float(values.abs().max()), 1e-6)
+
+
+def _high(values: Tensor) -> float:
+    """Return a bound of nearly all activations; larger ones are clipped."""
+    flat = values.flatten()
+    rank = max(1, math.ceil(0.9999 * len(flat)))
+    return float(flat.kthvalue(rank).values) + 1e-6
+
+
+def _shift(largest: float, limit: int) -> int:
+    """Return the right shift that brings `largest` below `limit`."""
+    return max(0, math.ceil(math.log2(max(largest, 1e-9) / limit)))
+
+
+def _round(values: Tensor, limit: int, dtype: DTypeLike = np.int32) -> Array:
+    whole = values.detach().double().round().clamp(-limit, limit)
+    return np.ascontiguousarray(whole.numpy().astype(dtype))

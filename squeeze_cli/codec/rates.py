@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from squeeze_cli.codec.coding import Slots
 from squeeze_cli.codec.prior import CodePrior
-from squeeze_cli.codec.prior_coding import Slots
 
 if TYPE_CHECKING:
     from torch import Tensor

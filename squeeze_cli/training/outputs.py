@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from squeeze_cli.codec.coding import slots_of_codes
 from squeeze_cli.codec.container import encode_codes, write_codes
 from squeeze_cli.codec.prior import CodePrior, write_prior
-from squeeze_cli.codec.prior_coding import slots_of_codes
 from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_steps
 from squeeze_cli.codec.rates import decoder_bytes, measure_codes
 from squeeze_cli.config.record import DecoderBytes, Measured, MeasuredSplit

@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 from safetensors import safe_open
 
+from squeeze_cli.codec.coding import encode_with_prior
 from squeeze_cli.codec.prior import CodePrior, read_prior
-from squeeze_cli.codec.prior_coding import encode_with_prior
 from tests.codec.make_example import DATA
 from tests.codec.priors import fitted_prior, reference_frequencies, smooth_codes
 

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from squeeze_cli.codec.coding import slots_of_codes
 from squeeze_cli.codec.prior import (
     BIAS_LIMIT,
     COUNT_LIMIT,
@@ -25,8 +26,8 @@ from squeeze_cli.codec.prior import (
     read_prior,
     write_prior,
 )
-from squeeze_cli.codec.prior_coding import slots_of_codes
-from squeeze_cli.codec.prior_fitting import PriorNetwork, can_have_prior, fit_prior
+from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, round_prior
+from squeeze_cli.codec.prior_network import PriorNetwork
 from squeeze_cli.codec.range_coding import TOTAL
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from tests.codec.priors import (
@@ -136,7 +137,7 @@ def test_rounding_costs_less_than_a_hundredth(sizes: tuple[int, ...]) -> None:
     unseen = codes[40:]
     with torch.no_grad():
         bits = float(network.loss(unseen)) * unseen.numel() / math.log(2)
-    rounded = slots_of_codes(unseen.numpy(), network.rounded(codes[:40])).bits
+    rounded = slots_of_codes(unseen.numpy(), round_prior(network, codes[:40])).bits
     even = 20 * 24 * sum(math.log2(size) for size in sizes)
     assert bits < 0.8 * even  # it has learned something that rounding could lose
     # It can gain too: a code keeps its one slot where the float network is all too sure.

@@ -12,14 +12,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from squeeze_cli.codec.coding import encode_pieces
-from squeeze_cli.codec.container import CodesFile, encode_codes, write_codes
-from squeeze_cli.codec.prior import CodePrior, read_prior
-from squeeze_cli.codec.prior_coding import (
+from squeeze_cli.codec.coding import (
     decode_with_prior,
+    encode_pieces,
     encode_with_prior,
     slots_of_codes,
 )
+from squeeze_cli.codec.container import CodesFile, encode_codes, write_codes
+from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.codec.prior_fitting import fit_prior
 from squeeze_cli.codec.rates import measure_codes
 from squeeze_cli.config.parts import QUANTIZERS
@@ -117,8 +117,8 @@ def test_large_batches_are_encoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
     prior, _, codes = example()
     together = encode_with_prior(codes, prior)
     slots = slots_of_codes(codes, prior)
-    monkeypatch.setattr("squeeze_cli.codec.prior_coding._BLOCK_ELEMENTS", 2 * 15 * 37)
-    monkeypatch.setattr("squeeze_cli.codec.prior_coding._STREAMS", 5)
+    monkeypatch.setattr("squeeze_cli.codec.coding._BLOCK_ELEMENTS", 2 * 15 * 37)
+    monkeypatch.setattr("squeeze_cli.codec.coding._STREAMS", 5)
     assert encode_with_prior(codes, prior) == together
     assert encode_with_prior(codes, prior, slots) == together
     for whole, parts in zip(slots, slots_of_codes(codes, prior), strict=True):
@@ -130,7 +130,7 @@ import hashlib, sys
 import numpy as np
 from pathlib import Path
 from squeeze_cli.codec.container import CodesFile
-from squeeze_cli.codec.prior_coding import decode_with_prior, encode_with_prior
+from squeeze_cli.codec.coding import decode_with_prior, encode_with_prior
 from squeeze_cli.codec.prior import read_prior
 data = Path(sys.argv[1])
 prior = read_prior(data / "prior.safetensors")

@@ -155,6 +155,8 @@ def decode_with_prior(
     Raises:
         DamagedCodesError: a stream is not one that the encoder wrote.
     """
+    if grid != prior.grid:
+        raise DamagedCodesError(f"codes on {grid}, but a prior for {prior.grid}")
     b, n, sizes = len(streams), grid[0] * grid[1], prior.code_sizes
     codes = np.empty((b, n, len(sizes)), np.int64)
     if not b:

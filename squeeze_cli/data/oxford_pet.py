@@ -58,20 +58,25 @@ class OxfordPetSource:
             SqueezeError: the data are missing or incomplete and cannot be downloaded, or a list
                 file cannot be read.
         """
-        if self.download and not self._is_complete():
+        complete = self._is_complete()
+        if not complete and self.download:
             self._fetch()
-        if not self._is_complete():
+            complete = self._is_complete()
+        if not complete:
             raise SqueezeError(self._missing_message())
         return self._listed(split)
 
     def _listed(self, split: str) -> list[FileSample]:
         images, annotations = self.folder / "images", self.folder / "annotations"
-        samples = []
-        for name in read_list(annotations / f"{split}.txt"):
-            upper = images / f"{name}.JPG"
-            image = upper if upper.exists() else images / f"{name}.jpg"
-            samples.append(FileSample(name, image, annotations / "trimaps" / f"{name}.png"))
-        return samples
+        upper = {path.stem for path in images.glob("*.JPG")}
+        return [
+            FileSample(
+                name,
+                images / (f"{name}.JPG" if name in upper else f"{name}.jpg"),
+                annotations / "trimaps" / f"{name}.png",
+            )
+            for name in read_list(annotations / f"{split}.txt")
+        ]
 
     def _is_complete(self) -> bool:
         """Whether both lists are there, each with at least one of its images and of its trimaps."""
@@ -134,7 +139,9 @@ def read_list(path: Path) -> list[str]:
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SqueezeError(f"Cannot read {path} ({error.strerror}): make it readable.") from None
+    except UnicodeDecodeError as error:
         raise SqueezeError(f"Cannot read {path} ({error}): save it as UTF-8 text.") from None
     names = []
     for number, line in enumerate(lines, start=1):

@@ -126,20 +126,19 @@ def list_images(folder: Path) -> list[FileSample]:
 
 
 def find_readable(
-    samples: Sequence[Sample], max_workers: int | None = None, known: Collection[str] = ()
+    samples: Sequence[Sample], known: Collection[str] = ()
 ) -> tuple[list[Sample], list[tuple[str, str]]]:
     """Decode samples in threads and separate those that can be used from the others.
 
     Args:
         samples: the samples to try.
-        max_workers: number of threads; None leaves it to `ThreadPoolExecutor`.
         known: digests of contents that were decoded before; they are not decoded again.
 
     Returns:
         The usable samples in their order, and (name, reason) for each that was skipped: a file is
         missing or broken, or an image and its trimap differ in size.
     """
-    with ThreadPoolExecutor(max_workers) as pool:  # decoding releases the GIL
+    with ThreadPoolExecutor() as pool:  # decoding releases the GIL
         reasons = list(pool.map(lambda sample: _why_unusable(sample, known), samples))
     usable = [sample for sample, why in zip(samples, reasons, strict=True) if why is None]
     skipped = [

@@ -31,11 +31,11 @@ def test_round_trip(sizes: list[int], vectors: int, seed: int) -> None:
 @pytest.mark.parametrize(
     ("sizes", "vectors", "expected_bytes"),
     [
-        ((512,), 196, 221),  # 9 bits a vector
+        ((512,), 196, 221),  # 9 bits per vector
         ((1000,), 196, 245),  # 10
         ((256,) * 4, 196, 784),  # 32
         ((300,) * 4, 196, 809),  # 33 together, 36 apart
-        ((2**20,) * 5, 3, 38),  # 100 bits a vector: no word holds them, each code is one
+        ((2**20,) * 5, 3, 38),  # 100 bits per vector: no word holds them, each code is one
         ((1,), 7, 0),
     ],
 )

@@ -91,7 +91,7 @@ def test_truncated_file_names_itself_in_one_line(suffix, tmp_path):
 
 def test_broken_samples_are_skipped_with_a_reason(broken_pets):
     samples = OxfordPetSource(broken_pets, download=False).samples("trainval")
-    usable, skipped = find_readable(samples, max_workers=3)
+    usable, skipped = find_readable(samples)
     assert [sample.name for sample in usable] == [f"Abyssinian_{n}" for n in (1, 2, 3, 9, 10)]
     reasons = dict(skipped)
     assert list(reasons) == [f"Abyssinian_{n}" for n in (4, 5, 6, 7, 8)]

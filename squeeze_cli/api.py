@@ -76,6 +76,8 @@ def train(
     }
     values = {key: value for key, value in given.items() if value is not None}
     resolved = resolve_config(config.kind if config else "quantized", values, config)
+    if resolved.training.devices != 1 or resolved.training.num_nodes != 1:
+        raise UsageError("Train on several devices by the command: squeeze train --devices N.")
     run = create_run(resolved, overwrite)
     with run.locked():
         from squeeze_cli.training.fit import fit_experiment

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from squeeze_cli import api
 from squeeze_cli.cli import app
 from squeeze_cli.config.record import FinishedRecord
-from squeeze_cli.config.schema import DataConfig, ExperimentConfig, QuantizerConfig
+from squeeze_cli.config.schema import DataConfig, ExperimentConfig, QuantizerConfig, TrainingConfig
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.runs import RunFolder
 
@@ -55,7 +55,12 @@ def test_a_baseline_is_trained_by_its_kind_and_a_taken_name_is_refused(
 
 
 def test_settings_that_mean_nothing_are_refused(tmp_path: Path) -> None:
-    for settings in ({"quantizer": "vx"}, {"epochs": 0}, {"quantizer": "lfq", "config": LFQ_OF_20}):
+    for settings in (
+        {"quantizer": "vx"},
+        {"epochs": 0},
+        {"quantizer": "lfq", "config": LFQ_OF_20},
+        {"config": ExperimentConfig(training=TrainingConfig(devices=2))},
+    ):
         with pytest.raises(UsageError):
             api.train(output_dir=tmp_path / "runs", **settings)
     assert not (tmp_path / "runs").exists()

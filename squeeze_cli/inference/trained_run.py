@@ -78,7 +78,8 @@ class TrainedRun:
         self.record: FinishedRecord = self.folder.read_finished()
         given = {
             "training.device": device,
-            "training.batch_size": batch_size,
+            # Only training with BatchNorm needs two images: a single one is as good here.
+            "training.batch_size": 2 if batch_size == 1 else batch_size,
             "data.data_dir": None if data_dir is None else str(data_dir),
             "data.cache_dir": None if cache_dir is None else str(cache_dir),
             "data.use_cache": use_cache,

@@ -51,7 +51,7 @@ def test_best_and_worst_are_the_two_ends(squeeze: Squeeze, trained: Path) -> Non
     everything = show(squeeze, trained, "--images", "24")["images"]
     assert len(everything) == 12
     ious = sorted(image["iou"] for image in everything)
-    worst = show(squeeze, trained, "--worst", "--images", "3")
+    worst = show(squeeze, trained, "--worst", "--images", "3", "--batch-size", "1")
     best = show(squeeze, trained, "--best", "--images", "2")
     assert [image["iou"] for image in worst["images"]] == pytest.approx(ious[:3])
     assert [image["iou"] for image in best["images"]] == pytest.approx(ious[:-3:-1])

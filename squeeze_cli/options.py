@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from pydantic.fields import FieldInfo
@@ -194,10 +194,7 @@ def experiment_options(*sections: str) -> Callable[[ExperimentCommand], Callable
 
 
 def _annotation(key: str) -> Any:
-    _, name, field = field_of(key)
-    choices = flag_of(name, field).choices
-    kind = Literal[choices] if choices else option_type(field)
-    return Annotated[kind | None, field_option(key)]
+    return Annotated[option_type(field_of(key)[2]) | None, field_option(key)]
 
 
 def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:

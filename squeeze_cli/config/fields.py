@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -28,57 +29,46 @@ class Section(BaseModel):
     )  # fmt: skip
 
 
-def _number(value: object) -> float:
-    """Return the number that `value` is, or that its text says: YAML reads 1e-4 as text."""
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (ValueError, OverflowError):
-            pass
-    raise ValueError("must be a number")
+def _number_of(kind: type[int] | type[float], words: str) -> BeforeValidator:
+    """Take numbers and their texts, because YAML reads 1e-4 as text, but never booleans."""
+
+    def convert(value: object) -> object:
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            with contextlib.suppress(ValueError, OverflowError):
+                if kind is float or float(value).is_integer():
+                    return kind(float(value))
+        if value is None:  # the field's type says whether it may be
+            return None
+        raise ValueError(f"must be {words}")
+
+    return BeforeValidator(convert)
 
 
-def _whole_number(value: object) -> int:
-    try:
-        if (number := _number(value)).is_integer():
-            return value if isinstance(value, int) else int(number)
-    except ValueError:
-        pass
-    raise ValueError("must be a whole number")
+def _items(value: object) -> object:
+    if isinstance(value, str):
+        return value.split(",")
+    if not isinstance(value, (list, tuple)):
+        raise ValueError("must be a list")
+    return value
 
 
 def _count(value: object) -> object:
-    if value == "auto":
+    if value == "auto" or (isinstance(value, int) and value >= 1 and value is not True):
         return value
-    try:
-        if (number := _whole_number(value)) >= 1:
-            return number
-    except ValueError:
-        pass
+    if isinstance(value, str) and value.isdecimal() and int(value) >= 1:
+        return int(value)
     raise ValueError("must be 1 or more, or auto")
 
 
-def _text(value: object) -> object:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _items(value: object) -> list[object]:
-    if isinstance(value, str):
-        return list(value.split(","))
-    if not isinstance(value, (list, tuple)):
-        raise ValueError("must be a list")
-    return list(value)
-
-
-Whole = Annotated[int, BeforeValidator(_whole_number)]
-Real = Annotated[float, BeforeValidator(_number)]
+AsWhole, AsReal = _number_of(int, "a whole number"), _number_of(float, "a number")
+Whole = Annotated[int, AsWhole]
+WholeOrNone = Annotated[int | None, AsWhole]
+Real = Annotated[float, AsReal]
+RealOrNone = Annotated[float | None, AsReal]
 Switch = Annotated[bool, Strict()]
+Count = Annotated[int | Literal["auto"], BeforeValidator(_count)]
 # A list, or its items in one text with commas between them.
 AsList = BeforeValidator(_items)
-# The number of something, or "auto".
-AsCount = BeforeValidator(_count)
-# A choice that YAML reads as a number.
-AsText = BeforeValidator(_text)
 # A section without a key in a YAML file is None.
 AsSection = BeforeValidator(lambda value: {} if value is None else value)
 
@@ -92,13 +82,11 @@ class Flag:
             None stands for the field's name, no spellings for a field without an option.
         metavar: What the value is called in `--help`; None decides by type.
         default: Words for a default that other choices decide.
-        choices: The values that may be given.
     """
 
     spellings: tuple[str, ...] | None = None
     metavar: str | None = None
     default: str | None = None
-    choices: tuple[str, ...] = ()
 
 
 NO_FLAG = Flag(spellings=())
@@ -106,29 +94,30 @@ FIELD_METAVARS = {int: "N", float: "X"}
 
 
 def option_type(field: FieldInfo) -> Any:
-    """Return the type that the command line gives a field's value in: the schema does the rest."""
+    """Return the type in which the command line gives a field's value; the schema does the rest."""
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and isinstance(names := extra.get("enum"), list):
+        return Literal[tuple(names)]
     kind = field.annotation
-    while get_origin(kind) in (Union, UnionType, Annotated):
+    while get_origin(kind) in (Union, UnionType):
         inner = [each for each in get_args(kind) if each is not NoneType]
-        if get_origin(kind) is not Annotated and len(inner) > 1:
-            return str
-        kind = inner[0]
+        kind = inner[0] if len(inner) == 1 else str
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
     if get_origin(kind) is tuple:
         return list[str] if get_args(kind)[0] is str else str
     return kind
 
 
 def flag_of(name: str, field: FieldInfo) -> Flag:
-    """Return the flag of the field `name`, with spellings, metavar and choices filled in."""
+    """Return the flag of the field `name`, with spellings and metavar filled in."""
     flag = next((item for item in field.metadata if isinstance(item, Flag)), Flag())
     kind = option_type(field)
     if flag.spellings is None:
         dashed = name.replace("_", "-")
         own = f"--{dashed}/--no-{dashed}" if kind is bool else f"--{dashed}"
         flag = replace(flag, spellings=(own,))
-    choices = get_args(kind) if get_origin(kind) is Literal else flag.choices
-    metavar = flag.metavar or FIELD_METAVARS.get(kind, "NAME")
-    return replace(flag, choices=choices, metavar=metavar)
+    return replace(flag, metavar=flag.metavar or FIELD_METAVARS.get(kind, "NAME"))
 
 
 def spelling(name: str, field: FieldInfo) -> str:

@@ -8,29 +8,34 @@ size by the quantizer); `config.resolve` fills it in, so a run's `config.yaml` h
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, Field
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
 
 from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE
 from squeeze_cli.config.fields import (
     NO_FLAG,
-    AsCount,
     AsList,
+    AsReal,
     AsSection,
-    AsText,
+    AsWhole,
+    Count,
     Flag,
     Real,
+    RealOrNone,
     Section,
     Switch,
     Whole,
+    WholeOrNone,
 )
 from squeeze_cli.config.parts import BACKBONES, LOSSES, QUANTIZERS
 
 Kind = Literal["quantized", "baseline"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["32", "bf16"]
+Precision = Annotated[  # YAML reads 32 as a number
+    Literal["32", "bf16"], BeforeValidator(lambda value: "32" if value == 32 else value)
+]
 Dataset = Literal["oxford-pet", "synthetic"]
-Levels = Annotated[tuple[Annotated[Whole, Field(ge=3)], ...], AsList]
-ClassWeights = Annotated[tuple[Annotated[Real, Field(ge=0)], ...], AsList]
+Levels = Annotated[tuple[Annotated[int, Field(ge=3), AsWhole], ...], AsList]
+ClassWeights = Annotated[tuple[Annotated[float, Field(ge=0), AsReal], ...], AsList]
 
 
 class QuantizerConfig(Section):
@@ -39,10 +44,14 @@ class QuantizerConfig(Section):
     type: Annotated[
         str,
         AfterValidator(QUANTIZERS.check),
-        Flag(("--quantizer", "--quantizer-type"), choices=QUANTIZERS.names),
-    ] = Field("vq", description=f"How features become codes: {', '.join(QUANTIZERS)}.")
+        Flag(("--quantizer", "--quantizer-type")),
+    ] = Field(
+        "vq",
+        json_schema_extra={"enum": [*QUANTIZERS]},
+        description=f"How features become codes: {', '.join(QUANTIZERS)}.",
+    )
     codebook_size: Annotated[
-        Whole | None, Flag(default=f"{CODEBOOK_SIZE}; {RESIDUAL_CODEBOOK_SIZE} for rvq")
+        WholeOrNone, Flag(default=f"{CODEBOOK_SIZE}; {RESIDUAL_CODEBOOK_SIZE} for rvq")
     ] = Field(None, ge=2, le=2**20, description="Codes per codebook (vq, lfq, rvq).")
     bottleneck_dim: Whole = Field(
         BOTTLENECK_DIM, ge=1, description="Width that features are projected to."
@@ -69,7 +78,7 @@ class QuantizerConfig(Section):
         Switch,
         Flag(("--initialize-codebook/--random-codebook", "/--no-initialize-codebook")),
     ] = Field(True, description="Initialize codebooks (vq, rvq) by k-means on training features.")
-    encoder_lr_factor: Annotated[Real | None, Flag(default="1; 0.3 for vq")] = Field(
+    encoder_lr_factor: Annotated[RealOrNone, Flag(default="1; 0.3 for vq")] = Field(
         None,
         ge=0,
         description="Factor on the learning rate for the layers before the codes: a smaller one "
@@ -83,9 +92,13 @@ class ModelConfig(Section):
     backbone: Annotated[
         str,
         AfterValidator(BACKBONES.check),
-        Flag(("--model", "--backbone"), choices=BACKBONES.names),
-    ] = Field("vit", description=f"Frozen backbone: {', '.join(BACKBONES)}.")
-    num_classes: Annotated[Whole | None, Flag(default="21 for vit, else 3")] = Field(
+        Flag(("--model", "--backbone")),
+    ] = Field(
+        "vit",
+        json_schema_extra={"enum": [*BACKBONES]},
+        description=f"Frozen backbone: {', '.join(BACKBONES)}.",
+    )
+    num_classes: Annotated[WholeOrNone, Flag(default="21 for vit, else 3")] = Field(
         None, ge=3, le=254, description="Number of outputs of the head."
     )
     freeze_backbone: Annotated[Switch, NO_FLAG] = Field(
@@ -110,14 +123,20 @@ class ModelConfig(Section):
         False, description="Train a residual adapter on the frozen features."
     )
     use_kernels: Annotated[Switch, Flag(("--kernels/--no-kernels",))] = Field(
-        True, description="Use squeeze's own kernels; without, the plain torch calls they equal."
+        True, description="Use squeeze's kernels in place of the plain torch calls that they equal."
     )
-    feature_dim: Annotated[Whole | None, Flag(default="that of the backbone")] = Field(
+    feature_dim: Annotated[WholeOrNone, Flag(default="that of the backbone")] = Field(
         None, ge=1, description="Project features to N channels before the quantizer."
     )
     loss_type: Annotated[
-        str, AfterValidator(LOSSES.check), Flag(("--loss", "--loss-type"), choices=LOSSES.names)
-    ] = Field("ce", description=f"Segmentation loss: {', '.join(LOSSES)}.")
+        str,
+        AfterValidator(LOSSES.check),
+        Flag(("--loss", "--loss-type")),
+    ] = Field(
+        "ce",
+        json_schema_extra={"enum": [*LOSSES]},
+        description=f"Segmentation loss: {', '.join(LOSSES)}.",
+    )
     class_weights: Annotated[ClassWeights | None, Flag(metavar="1,1,2", default="all 1")] = Field(
         None, description="Weight of each class in the loss: pet, background, border."
     )
@@ -133,10 +152,10 @@ class DataConfig(Section):
         "./data", description="Folder that holds oxford-iiit-pet/."
     )
     image_size: Whole = Field(224, ge=32, description="Height and width of the images, in pixels.")
-    subset_size: Whole | None = Field(
+    subset_size: WholeOrNone = Field(
         None, ge=5, description="Use only N images of trainval, and at most N of test."
     )
-    num_workers: Annotated[Whole | None, Flag(default="one per core, at most 8")] = Field(
+    num_workers: Annotated[WholeOrNone, Flag(default="one per core, at most 8")] = Field(
         None, ge=0, description="Number of processes that decode images."
     )
     cache_dir: Annotated[str | None, Flag(None, "DIR", "the platform's cache folder")] = Field(
@@ -155,15 +174,15 @@ class TrainingConfig(Section):
         4, ge=2, description="Images per step on each device; BatchNorm needs two."
     )
     lr: Real = Field(1e-3, gt=0, lt=10, description="Peak of the one-cycle learning rate.")
-    max_batches: Whole | None = Field(
+    max_batches: WholeOrNone = Field(
         None, ge=1, description="Stop each epoch after N batches, for a quick look."
     )
     seed: Whole = Field(42, ge=0, lt=2**32, description="Seed for all random numbers.")
     device: DeviceName = Field("auto", description="Where to train: auto, cpu, cuda or mps.")
-    precision: Annotated[Precision, AsText, Flag(metavar="P")] = Field(
+    precision: Annotated[Precision, Flag(metavar="P")] = Field(
         "32", description="32, or bf16 (mixed) on hardware that is fast at it."
     )
-    devices: Annotated[int | Literal["auto"], AsCount, Flag(metavar="N")] = Field(
+    devices: Annotated[Count, Flag(metavar="N")] = Field(
         1, description="Number of devices to train on, or auto for all."
     )
     num_nodes: Whole = Field(1, ge=1, description="Number of machines to train on.")

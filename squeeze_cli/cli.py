@@ -208,4 +208,4 @@ def main() -> None:
     """Run the executable `squeeze`."""
     if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is imported
         os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPIN_COUNT)
-    app(args=sys.argv[1:])
+    app()

@@ -1,7 +1,7 @@
-"""What a person sees: data on stdout; messages and progress on stderr.
+"""Output for people: data on stdout, messages and progress on stderr.
 
-On a terminal there are colours and moving bars; elsewhere, and under NO_COLOR, plain text and a
-line now and then.
+A terminal gets colours and progress bars; files, pipes and NO_COLOR get plain text and a line of
+progress at intervals.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Advance = Callable[[int, str], None]
 
 
 def no_advance(steps: int, note: str = "") -> None:
-    """Show nothing."""
+    """Show nothing; the stand-in where no progress is shown."""
 
 
 @dataclass(frozen=True)
 class Reporter:
-    """Says things to a person, as loudly as asked.
+    """Prints data, messages and progress, as loudly as asked.
 
     Attributes:
-        quiet: nothing but errors (and the data asked for).
-        verbose: details too.
-        progress: whether bars or progress lines are shown at all.
+        quiet: Print only warnings and errors.
+        verbose: Print details too.
+        progress: Show progress bars, or lines where there is no terminal.
     """
 
     quiet: bool = False
@@ -43,22 +43,22 @@ class Reporter:
     err: Console = field(default_factory=lambda: _console(stderr=True))
 
     def show(self, renderable: RenderableType) -> None:
-        """Data: a table or a text to stdout, unless quiet."""
+        """Print data, a table or a text, to stdout, unless quiet."""
         if not self.quiet:
             self.out.print(renderable)
 
     def say(self, text: str) -> None:
-        """A message to stderr."""
+        """Print a message to stderr, unless quiet."""
         if not self.quiet:
             self._write(text)
 
     def detail(self, text: str) -> None:
-        """A message for those who asked for more."""
+        """Print a message to stderr where details are asked for."""
         if self.verbose and not self.quiet:
             self._write(text)
 
     def warn(self, text: str) -> None:
-        """Something that the person should know, however quiet: it changes the result."""
+        """Print a warning to stderr, also where quiet: it concerns the result."""
         self._write(f"Warning: {text}")
 
     def _write(self, text: str) -> None:
@@ -66,7 +66,10 @@ class Reporter:
 
     @contextmanager
     def track(self, description: str, total: int) -> Iterator[Advance]:
-        """Progress over `total` steps; call the value given with the steps done and a note."""
+        """Show progress over `total` steps.
+
+        The block gets a function to call with the number of steps done and a note.
+        """
         if self.quiet or not self.progress:
             yield no_advance
         elif self.err.is_terminal:
@@ -124,5 +127,5 @@ def _console(**settings: Any) -> Console:
 
 
 def print_error(message: str) -> None:
-    """One line to stderr, in plain text."""
+    """Print an error as one line of plain text to stderr."""
     print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the one place for errors

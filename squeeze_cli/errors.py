@@ -1,5 +1,10 @@
 """Errors that a user can see: each message is one line that names the fix."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class SqueezeError(Exception):
     """A problem that the user can fix; it ends the command with exit status 1."""
@@ -15,3 +20,10 @@ class UsageError(SqueezeError):
 
 class DamagedCodesError(SqueezeError):
     """Codes that no encoder wrote: the file or stream is damaged or truncated."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message on an unknown name: the nearest known one, or all of them."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(names)}."

@@ -1,4 +1,4 @@
-"""`squeeze compare`: runs side by side, from their records alone."""
+"""`squeeze compare`: a table of runs, from their records alone."""
 
 from __future__ import annotations
 

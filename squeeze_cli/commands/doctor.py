@@ -36,7 +36,7 @@ def doctor(
     for check in run_checks(data_dir, cache_dir, file):
         checks.append(check)
         if not json:
-            reporter.show(check_line(check.status, check.name, check.found, check.mend))
+            reporter.show(check_line(check.status, check.name, check.found, check.fix))
     if json:
         print_json({"checks": [asdict(check) for check in checks]})
     if any(check.status == ERROR for check in checks):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -12,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Strict, ValidationError
 from pydantic.fields import FieldInfo
 
-from squeeze_cli.errors import UsageError
+from squeeze_cli.errors import UsageError, nearest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -29,19 +27,15 @@ class Section(BaseModel):
     )  # fmt: skip
 
 
-def _number_of(kind: type[int] | type[float], words: str) -> BeforeValidator:
-    """Take numbers and their texts, because YAML reads 1e-4 as text, but never booleans."""
-
-    def convert(value: object) -> object:
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            with contextlib.suppress(ValueError, OverflowError):
-                if kind is float or float(value).is_integer():
-                    return kind(float(value))
-        if value is None:  # the field's type says whether it may be
-            return None
-        raise ValueError(f"must be {words}")
-
-    return BeforeValidator(convert)
+def _number(value: object, kind: type[int] | type[float], words: str) -> int | float | None:
+    """Return the number that `value` is or says: YAML reads 1e-4 as text. Refuse booleans."""
+    if value is None:  # the field's type says whether it may be
+        return None
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            if kind is float or float(value).is_integer():
+                return kind(float(value))
+    raise ValueError(f"must be {words}")
 
 
 def _items(value: object) -> object:
@@ -53,14 +47,14 @@ def _items(value: object) -> object:
 
 
 def _count(value: object) -> object:
-    if value == "auto" or (isinstance(value, int) and value >= 1 and value is not True):
+    words = "1 or more, or auto"
+    if value == "auto" or (_number(value, int, words) or 0) >= 1:
         return value
-    if isinstance(value, str) and value.isdecimal() and int(value) >= 1:
-        return int(value)
-    raise ValueError("must be 1 or more, or auto")
+    raise ValueError(f"must be {words}")
 
 
-AsWhole, AsReal = _number_of(int, "a whole number"), _number_of(float, "a number")
+AsWhole = BeforeValidator(lambda value: _number(value, int, "a whole number"))
+AsReal = BeforeValidator(lambda value: _number(value, float, "a number"))
 Whole = Annotated[int, AsWhole]
 WholeOrNone = Annotated[int | None, AsWhole]
 Real = Annotated[float, AsReal]
@@ -172,7 +166,7 @@ def _first_problem(
         keys.append(str(key))
     if problem["type"] == "extra_forbidden":
         place = ": ".join(filter(None, (where, ".".join(keys[:-1])))) or "the configuration"
-        return f"Unknown key {keys[-1]!r} in {place}: {_nearest(keys[-1], model.model_fields)}"
+        return f"Unknown key {keys[-1]!r} in {place}: {nearest(keys[-1], model.model_fields)}"
     name = spelling(keys[-1], field) if as_flags and field else ".".join(keys)
     if len(problem["loc"]) > len(keys):
         name = f"each of {name}"
@@ -183,8 +177,3 @@ def _first_problem(
         words += f" (such as {','.join(map(str, items))})" if items else ""
     subject = ": ".join(filter(None, (where, name)))
     return f"{subject} {words}, not {problem['input']!r}."
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}."

@@ -6,14 +6,13 @@ A new part is one file and one registration here.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from squeeze_cli.config.defaults import CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE, TRIMAP_CLASSES
-from squeeze_cli.errors import UsageError
+from squeeze_cli.errors import UsageError, nearest
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,7 @@ class Registry:
 
     def __getitem__(self, name: str) -> Entry:
         if name not in self._entries:
-            close = difflib.get_close_matches(str(name), self._entries, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
-            names = ", ".join(self._entries)
-            raise UsageError(f"Unknown {self.kind} {name!r}: choose one of {names}.{hint}")
+            raise UsageError(f"Unknown {self.kind} {name!r}: {nearest(name, self._entries)}")
         return self._entries[name]
 
     def check(self, name: str) -> str:

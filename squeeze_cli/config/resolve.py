@@ -15,8 +15,10 @@ from squeeze_cli.config.yaml_files import find_experiment
 from squeeze_cli.errors import UsageError
 
 COMMANDS = {"quantized": "train", "baseline": "baseline"}
-_CLEARML_ONLY = ("project_name", "task_name", "clearml_tags", "clearml_offline",
-                 "require_clearml", "credentials_file")  # fmt: skip
+_CLEARML_ONLY = (
+    "logger.project_name", "logger.task_name", "logger.clearml_tags", "logger.clearml_offline",
+    "logger.require_clearml", "logger.credentials_file",
+)  # fmt: skip
 
 
 def with_values(config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
@@ -161,7 +163,7 @@ def option_of(key: str) -> str:
 def _refuse_meaningless(config: ExperimentConfig, values: Mapping[str, Any]) -> None:
     """Refuse options that the chosen parts would ignore, and name the parts that take them."""
     chosen = config.quantizer.type
-    for key in values:
+    for key, value in values.items():
         section, _, name = key.partition(".")
         if section == "quantizer" and name not in {"type", *QUANTIZERS[chosen].options}:
             takers = [each for each in QUANTIZERS if name in QUANTIZERS[each].options]
@@ -169,7 +171,7 @@ def _refuse_meaningless(config: ExperimentConfig, values: Mapping[str, Any]) -> 
                 f"{option_of(key)} means nothing with --quantizer {chosen}: leave it out, or "
                 f"choose --quantizer {' or '.join(takers)}."
             )
-        if section == "logger" and name in _CLEARML_ONLY and not config.logger.use_clearml:
+        if value and key in _CLEARML_ONLY and not config.logger.use_clearml:
             raise UsageError(f"{option_of(key)} means nothing without ClearML: add --use-clearml.")
     if config.data.dataset == "synthetic" and "data.data_dir" in values:
         raise UsageError(

@@ -6,7 +6,6 @@ A file is either one experiment, with the sections at its top level, or names se
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from squeeze_cli.config.fields import parse
 from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
-from squeeze_cli.errors import UsageError
+from squeeze_cli.errors import UsageError, nearest
 from squeeze_cli.files import write_text_atomically
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -36,7 +35,7 @@ def find_experiment(source: str, experiment: str | None) -> ExperimentConfig:
     named = _read_yaml(examples_file())["experiments"]
     if source not in named:
         raise UsageError(
-            f"--config {source} is neither a file nor an example: {_nearest(source, named)}"
+            f"--config {source} is neither a file nor an example: {nearest(source, named)}"
         )
     if experiment is not None:
         raise UsageError(f"--config {source} names an example: leave --experiment out.")
@@ -59,7 +58,7 @@ def load_experiment(path: Path, experiment: str | None) -> ExperimentConfig:
     if experiment is None:
         raise UsageError(f"{path} holds several: add --experiment with one of {', '.join(named)}.")
     if experiment not in named:
-        raise UsageError(f"No experiment {experiment!r} in {path}: {_nearest(experiment, named)}")
+        raise UsageError(f"No experiment {experiment!r} in {path}: {nearest(experiment, named)}")
     return _experiment_from(named[experiment] or {}, f"{path}: {experiment}")
 
 
@@ -78,11 +77,6 @@ def to_yaml(config: ExperimentConfig) -> str:
     import yaml
 
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}."
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

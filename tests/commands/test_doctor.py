@@ -30,14 +30,14 @@ def test_a_machine_with_nothing_but_squeeze(squeeze: Squeeze) -> None:
     for name in ("python", "squeeze", "torch", "clearml", "device", "cache",
                  "weights efficientnet-lite0"):  # fmt: skip
         assert found[name]["status"] == OK, found[name]
-    for name, mend in {
+    for name, fix in {
         "data": "--dataset synthetic",
         "weights vit": "https://",
         "weights deeplab": "https://",
         "clearml credentials": "squeeze clearml-init",
     }.items():
         assert found[name]["status"] == WARNING
-        assert mend in found[name]["mend"]
+        assert fix in found[name]["fix"]
     assert "clearml server" not in found
 
 
@@ -53,7 +53,7 @@ def test_packages_that_are_compiled_at_every_start(
     monkeypatch.setattr("sys.dont_write_bytecode", not kept)
     (check,) = doctor.check_bytecode()
     assert check.status == status
-    assert (check.mend is not None) == (status == WARNING)
+    assert (check.fix is not None) == (status == WARNING)
 
 
 def test_a_line_a_check_for_people(squeeze: Squeeze) -> None:
@@ -73,7 +73,7 @@ def test_the_server_is_tried_and_the_secret_never_shown(squeeze: Squeeze, tmp_pa
         found = {c["name"]: c for c in json.loads(done.stdout)["checks"]}
         assert found["clearml server"]["status"] == OK
         assert found["clearml credentials"]["status"] == WARNING
-        assert "chmod 600" in found["clearml credentials"]["mend"]
+        assert "chmod 600" in found["clearml credentials"]["fix"]
         assert SECRET not in done.stdout + done.stderr
         assert KEY not in done.stdout + done.stderr
     found = checks(squeeze, "--credentials", str(path))
@@ -89,7 +89,7 @@ def test_placeholders_are_named_with_the_command_that_replaces_them(
     found = checks(squeeze)["clearml credentials"]
     assert found["status"] == WARNING
     assert "api_key is still the placeholder" in found["found"]
-    assert found["mend"] == "run: squeeze clearml-init --overwrite"
+    assert found["fix"] == "run: squeeze clearml-init --overwrite"
 
 
 def test_real_photographs_are_counted(squeeze: Squeeze, real_data: Path) -> None:
@@ -104,7 +104,7 @@ def test_what_keeps_squeeze_from_working_is_an_error(
     monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)  # root may write anywhere
     found = checks(squeeze, "--cache-dir", str(tmp_path / "cache"), code=1)
     assert found["cache"]["status"] == ERROR
-    assert "--cache-dir" in found["cache"]["mend"]
+    assert "--cache-dir" in found["cache"]["fix"]
 
 
 def test_a_check_that_breaks_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def test_of_a_switch_and_its_opposite_the_last_counts(squeeze: Squeeze) -> None:
         (("train", "--quiet", "--verbose"), "contradict"),
         (("train", "--epochs", "0"), "--epochs must be 1 or more (such as 10), not 0."),
         (("train", "--devices", "none"), "--devices must be 1 or more, or auto"),
-        (("train", "--config", "quickstrat"), "did you mean quickstart?"),
+        (("train", "--config", "quickstrat"), "did you mean 'quickstart'?"),
         (("train", "--resume", "--config", "quickstart"), "--config means nothing with --resume"),
         (("train", "--resume", "--overwrite"), "--overwrite means nothing with --resume"),
         (("train", "--resume", "--name", "nothing"), "There is no run"),

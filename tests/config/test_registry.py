@@ -14,7 +14,7 @@ def test_every_name_loads_and_is_described(registry: Registry) -> None:
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"Unknown loss 'dise'.*Did you mean dice\?"):
+    with pytest.raises(UsageError, match=r"Unknown loss 'dise'.*did you mean 'dice'\?"):
         LOSSES["dise"]
 
 

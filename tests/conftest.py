@@ -111,13 +111,14 @@ def module() -> BaselineSegmentationModule:
     )
     from squeeze_cli.heads.convolutional import ConvolutionalHead
     from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
-    from squeeze_cli.quantizers.identity import IdentityQuantizer
+    from squeeze_cli.quantizers import StepSize, create_quantizer
     from squeeze_cli.training.fit import make_module
 
     config = resolve_defaults(
         ExperimentConfig(quantizer=QuantizerConfig(type="none"), model=ModelConfig(num_classes=3))
     )
+    quantizer = create_quantizer(config.quantizer, 4, StepSize(1))
     network = SegmentationNetwork(
-        FeatureNormalizer(4), IdentityQuantizer(4), ConvolutionalHead(4, 3, hidden=2)
+        FeatureNormalizer(4), quantizer, ConvolutionalHead(4, 3, hidden=2)
     )
     return make_module(config, network)

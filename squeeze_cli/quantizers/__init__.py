@@ -15,5 +15,5 @@ def create_quantizer(config: QuantizerConfig, feature_dim: int, step: StepSize) 
     Raises:
         UsageError: `config.type` is unknown.
     """
-    quantizer: Quantizer = QUANTIZERS.load(config.type).from_config(config, feature_dim, step)
+    quantizer: Quantizer = QUANTIZERS.load(config.type)(config, feature_dim, step)
     return quantizer

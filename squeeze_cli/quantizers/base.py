@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Self
 
 from torch import Tensor, nn
 
@@ -51,7 +50,12 @@ class StepSize:
 
 
 class Quantizer(nn.Module):
-    """Base of all quantizers; a subclass turns tokens into code vectors `[B, N, d]` and codes.
+    """Base of all quantizers; a subclass runs a module of the library.
+
+    Args:
+        config: the options, with defaults resolved.
+        feature_dim: C, channels of the tokens.
+        step: size of a training step.
 
     Attributes:
         code_sizes: the number of values of each of the Q codes of a vector.
@@ -61,14 +65,11 @@ class Quantizer(nn.Module):
     code_sizes: tuple[int, ...] = ()
     has_codebook = False
 
-    def __init__(self, feature_dim: int) -> None:
+    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
         super().__init__()
+        del step
         self.feature_dim = feature_dim
-
-    @classmethod
-    @abstractmethod
-    def from_config(cls, config: QuantizerConfig, feature_dim: int, step: StepSize) -> Self:
-        """Build the quantizer from the configuration's fields."""
+        self.loss_weight = config.vq_loss_weight
 
     @property
     def nominal_bits_per_vector(self) -> float:
@@ -76,13 +77,23 @@ class Quantizer(nn.Module):
         return sum(math.log2(size) for size in self.code_sizes)
 
     @abstractmethod
-    def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantize tokens `[B, N, C]`.
+    def run_library(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the library's module on tokens `[B, N, C]`.
 
         Returns:
-            Code vectors `[B, N, d]`, through which gradients pass; codes `[B, N, Q]` int64; the loss.
-            In eval mode the code vectors are `lookup(codes)` and the loss is 0.
+            Code vectors `[B, N, d]`, through which gradients pass; codes `[B, N, Q]` int64; the
+            library's loss, a scalar, not weighted.
         """
+
+    def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return code vectors `[B, N, d]`, codes `[B, N, Q]` and the weighted loss of tokens.
+
+        In eval mode the code vectors are `lookup(codes)` to the last bit, and the loss is 0.
+        """
+        vectors, codes, loss = self.run_library(tokens_bnc)
+        if not self.training:
+            return self.lookup(codes), codes, loss.new_zeros(())
+        return vectors, codes, loss * self.loss_weight
 
     @abstractmethod
     def lookup(self, codes_bnq: Tensor) -> Tensor:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Self
 
 import torch
 from torch import Tensor
 from vector_quantize_pytorch import FSQ
 
-from squeeze_cli.config.defaults import BOTTLENECK_DIM
 from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.quantizers.base import StepSize
 from squeeze_cli.quantizers.projection import WhitenedQuantizer
@@ -25,30 +23,15 @@ class FSQWithProjection(WhitenedQuantizer):
     The codebook is implicit: it is not learned, cannot collapse and has no loss.
     """
 
-    def __init__(
-        self,
-        feature_dim: int,
-        *,
-        levels: tuple[int, ...] = (8, 5, 5, 5),
-        bottleneck_dim: int = BOTTLENECK_DIM,
-    ) -> None:
-        super().__init__(feature_dim, bottleneck_dim, code_dim=len(levels))
-        self.code_sizes = (prod(levels),)
-        self.fsq = FSQ(levels=list(levels))
+    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
+        super().__init__(config, feature_dim, step, code_dim=len(config.levels))
+        self.code_sizes = (prod(config.levels),)
+        self.fsq = FSQ(levels=list(config.levels))
 
-    @classmethod
-    def from_config(cls, config: QuantizerConfig, feature_dim: int, step: StepSize) -> Self:
-        """Build the quantizer from the configuration's fields."""
-        del step  # nothing is learned from how often a code is used
-        return cls(feature_dim, levels=config.levels, bottleneck_dim=config.bottleneck_dim)
-
-    def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantize tokens; see `Quantizer.quantize`. The loss is 0."""
+    def run_library(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run FSQ, which has no loss."""
         vectors, indices = self.fsq(self.code_input(tokens_bnc) * UNIFORM_DEVIATION)
-        codes = indices.long().unsqueeze(-1)
-        if not self.training:
-            vectors = self.lookup(codes)
-        return vectors, codes, vectors.new_zeros(())
+        return vectors, indices.long().unsqueeze(-1), vectors.new_zeros(())
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:
         """Return grid points `[B, N, d]` with entries in [-1, 1]."""

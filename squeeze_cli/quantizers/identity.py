@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 from torch import Tensor
 
-from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.kernels.folding import AffineMap
-from squeeze_cli.quantizers.base import Quantized, Quantizer, StepSize
+from squeeze_cli.quantizers.base import Quantized, Quantizer
 
 
 class IdentityQuantizer(Quantizer):
     """A quantizer that passes features as they are: 32 bits per channel, no codes."""
-
-    @classmethod
-    def from_config(cls, config: QuantizerConfig, feature_dim: int, step: StepSize) -> Self:
-        """Build the quantizer, which has no options."""
-        del config, step
-        return cls(feature_dim)
 
     @property
     def nominal_bits_per_vector(self) -> float:
         """32 bits per channel: float32 features."""
         return 32.0 * self.feature_dim
 
-    def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def run_library(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the tokens as code vectors, codes `[B, N, 0]` and loss 0."""
         codes = torch.empty(*tokens_bnc.shape[:2], 0, dtype=torch.int64, device=tokens_bnc.device)
         return tokens_bnc, codes, tokens_bnc.new_zeros(())
+
+    def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `run_library` returns, in eval mode too."""
+        return self.run_library(tokens_bnc)
 
     def forward(self, tokens_bnc: Tensor) -> Quantized:
         """Return the tokens as they are, without a product with the identity."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.kernels.folding import AffineMap
-from squeeze_cli.quantizers.base import Quantizer
+from squeeze_cli.quantizers.base import Quantizer, StepSize
 
 # The covariance of `principal_axes` takes at most this many multiplications: 17,000 vectors of 2,048
 # channels, or all pooled vectors of narrower backbones.
@@ -19,11 +20,11 @@ WHITENING_SHRINKAGE = 1e-3
 class ProjectedQuantizer(Quantizer):
     """A quantizer behind a linear bottleneck: `project_in` C → D and `project_out` D → C."""
 
-    def __init__(self, feature_dim: int, bottleneck_dim: int) -> None:
-        super().__init__(feature_dim)
-        self.bottleneck_dim = bottleneck_dim
-        self.project_in = nn.Linear(feature_dim, bottleneck_dim)
-        self.project_out = nn.Linear(bottleneck_dim, feature_dim)
+    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
+        super().__init__(config, feature_dim, step)
+        self.bottleneck_dim = config.bottleneck_dim
+        self.project_in = nn.Linear(feature_dim, self.bottleneck_dim)
+        self.project_out = nn.Linear(self.bottleneck_dim, feature_dim)
 
     def encoder_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of `project_in`."""
@@ -98,12 +99,14 @@ class WhitenedQuantizer(ProjectedQuantizer):
     scaled and uncorrelated. `Whitening` keeps it so while `project_in` moves.
     """
 
-    def __init__(self, feature_dim: int, bottleneck_dim: int, code_dim: int) -> None:
-        super().__init__(feature_dim, bottleneck_dim)
+    def __init__(
+        self, config: QuantizerConfig, feature_dim: int, step: StepSize, code_dim: int
+    ) -> None:
+        super().__init__(config, feature_dim, step)
         self.code_dim = code_dim
-        self.to_code = nn.Linear(bottleneck_dim, code_dim)
+        self.to_code = nn.Linear(self.bottleneck_dim, code_dim)
         self.normalize = Whitening(code_dim)
-        self.from_code = nn.Linear(code_dim, bottleneck_dim)
+        self.from_code = nn.Linear(code_dim, self.bottleneck_dim)
 
     def code_input(self, tokens_bnc: Tensor) -> Tensor:
         """Return the whitened code dimensions `[B, N, d]` of tokens `[B, N, C]`."""

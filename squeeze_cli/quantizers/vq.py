@@ -5,13 +5,13 @@ van den Oord et al., 2017, arXiv:1711.00937; Zeghidour et al., SoundStream, 2021
 
 from __future__ import annotations
 
-from typing import Self, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ, VectorQuantize
 
-from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE
+from squeeze_cli.config.defaults import CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE
 from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.quantizers.base import StepSize
 from squeeze_cli.quantizers.projection import ProjectedQuantizer
@@ -27,6 +27,8 @@ DEAD_SHARE = 0.05
 class _CodebookOptions(TypedDict):
     """The library's options that both quantizers set alike."""
 
+    dim: int
+    codebook_size: int
     decay: float
     commitment_weight: float
     kmeans_init: bool
@@ -36,33 +38,29 @@ class _CodebookOptions(TypedDict):
     sync_codebook: bool
 
 
-def _codebook_options(
-    step: StepSize, codebook_size: int, decay: float, commitment_weight: float, kmeans: bool
-) -> _CodebookOptions:
+def _codebook_options(config: QuantizerConfig, size: int, step: StepSize) -> _CodebookOptions:
     return {
-        "decay": decay,
-        "commitment_weight": commitment_weight,
-        "kmeans_init": kmeans,
+        "dim": config.bottleneck_dim,
+        "codebook_size": size,
+        "decay": config.decay,
+        "commitment_weight": config.commitment_weight,
+        "kmeans_init": config.initialize_codebook,
         "kmeans_iters": KMEANS_ITERATIONS,
-        "threshold_ema_dead_code": DEAD_SHARE * step.vectors / codebook_size,
+        "threshold_ema_dead_code": DEAD_SHARE * step.vectors / size,
         "rotation_trick": True,
         # The library's own None asks for a process group before Lightning has made one.
         "sync_codebook": step.processes > 1,
     }
 
 
-class _CodebookQuantizer(ProjectedQuantizer):
-    """The parts that vq and rvq share: `library` is the module of vector-quantize-pytorch."""
+class CodebookQuantizer(ProjectedQuantizer):
+    """Base of the quantizers with learned codebooks."""
 
     has_codebook = True
-    library: VectorQuantize | ResidualVQ
 
-    def __init__(
-        self, feature_dim: int, bottleneck_dim: int, loss_weight: float, initialize_codebook: bool
-    ) -> None:
-        super().__init__(feature_dim, bottleneck_dim)
-        self.loss_weight = loss_weight
-        self.initialize_codebook = initialize_codebook
+    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
+        super().__init__(config, feature_dim, step)
+        self.initialize_codebook = config.initialize_codebook
 
     @torch.no_grad()
     def initialize(self, tokens_nc: Tensor) -> None:
@@ -74,14 +72,13 @@ class _CodebookQuantizer(ProjectedQuantizer):
         """
         self.initialize_projections(tokens_nc)
         if self.initialize_codebook:
-            pool = tokens_nc[: KMEANS_VECTORS_PER_CODE * self.code_sizes[0]]
             training = self.training
             self.train()
-            self.library(self.project_in(pool)[None])
+            self.run_library(tokens_nc[None, : KMEANS_VECTORS_PER_CODE * self.code_sizes[0]])
             self.train(training)
 
 
-class VQWithProjection(_CodebookQuantizer):
+class VQWithProjection(CodebookQuantizer):
     """project_in → nearest of `codebook_size` learned vectors → project_out.
 
     The codebook follows its vectors by moving averages (`decay`); the commitment loss
@@ -89,52 +86,16 @@ class VQWithProjection(_CodebookQuantizer):
     (Fifty et al., 2024, arXiv:2410.06424).
     """
 
-    def __init__(
-        self,
-        feature_dim: int,
-        step: StepSize,
-        *,
-        codebook_size: int = CODEBOOK_SIZE,
-        bottleneck_dim: int = BOTTLENECK_DIM,
-        decay: float = 0.99,
-        commitment_weight: float = 0.25,
-        loss_weight: float = 0.1,
-        initialize_codebook: bool = True,
-    ) -> None:
-        super().__init__(feature_dim, bottleneck_dim, loss_weight, initialize_codebook)
-        self.code_sizes = (codebook_size,)
-        self.vq = VectorQuantize(
-            dim=bottleneck_dim,
-            codebook_size=codebook_size,
-            **_codebook_options(step, codebook_size, decay, commitment_weight, initialize_codebook),
-        )
+    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
+        super().__init__(config, feature_dim, step)
+        size = config.codebook_size or CODEBOOK_SIZE
+        self.code_sizes = (size,)
+        self.vq = VectorQuantize(**_codebook_options(config, size, step))
 
-    @classmethod
-    def from_config(cls, config: QuantizerConfig, feature_dim: int, step: StepSize) -> Self:
-        """Build the quantizer from the configuration's fields."""
-        return cls(
-            feature_dim,
-            step,
-            codebook_size=config.codebook_size or CODEBOOK_SIZE,
-            bottleneck_dim=config.bottleneck_dim,
-            decay=config.decay,
-            commitment_weight=config.commitment_weight,
-            loss_weight=config.vq_loss_weight,
-            initialize_codebook=config.initialize_codebook,
-        )
-
-    @property
-    def library(self) -> VectorQuantize:
-        """The library's module."""
-        return self.vq
-
-    def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantize tokens; see `Quantizer.quantize`. The loss is the weighted commitment loss."""
+    def run_library(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run VectorQuantize. Its loss is the commitment loss."""
         vectors, indices, loss = self.vq(self.project_in(tokens_bnc))
-        codes = indices.unsqueeze(-1)
-        if not self.training:
-            vectors = self.lookup(codes)
-        return vectors, codes, loss.sum() * self.loss_weight
+        return vectors, indices.unsqueeze(-1), loss.sum()
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:
         """Return the codebook's vectors `[B, N, D]`."""
@@ -146,60 +107,24 @@ class VQWithProjection(_CodebookQuantizer):
         return [self.vq.codebook]
 
 
-class ResidualVQWithProjection(_CodebookQuantizer):
+class ResidualVQWithProjection(CodebookQuantizer):
     """project_in → `num_quantizers` codebooks, each on what the previous ones left → project_out.
 
     Code q = 0 is the coarsest. The commitment losses of the levels are summed.
     """
 
-    def __init__(
-        self,
-        feature_dim: int,
-        step: StepSize,
-        *,
-        num_quantizers: int = 4,
-        codebook_size: int = RESIDUAL_CODEBOOK_SIZE,
-        bottleneck_dim: int = BOTTLENECK_DIM,
-        decay: float = 0.99,
-        commitment_weight: float = 0.25,
-        loss_weight: float = 0.1,
-        initialize_codebook: bool = True,
-    ) -> None:
-        super().__init__(feature_dim, bottleneck_dim, loss_weight, initialize_codebook)
-        self.code_sizes = (codebook_size,) * num_quantizers
+    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
+        super().__init__(config, feature_dim, step)
+        size = config.codebook_size or RESIDUAL_CODEBOOK_SIZE
+        self.code_sizes = (size,) * config.num_quantizers
         self.rvq = ResidualVQ(
-            dim=bottleneck_dim,
-            num_quantizers=num_quantizers,
-            codebook_size=codebook_size,
-            **_codebook_options(step, codebook_size, decay, commitment_weight, initialize_codebook),
+            num_quantizers=config.num_quantizers, **_codebook_options(config, size, step)
         )
 
-    @classmethod
-    def from_config(cls, config: QuantizerConfig, feature_dim: int, step: StepSize) -> Self:
-        """Build the quantizer from the configuration's fields."""
-        return cls(
-            feature_dim,
-            step,
-            num_quantizers=config.num_quantizers,
-            codebook_size=config.codebook_size or RESIDUAL_CODEBOOK_SIZE,
-            bottleneck_dim=config.bottleneck_dim,
-            decay=config.decay,
-            commitment_weight=config.commitment_weight,
-            loss_weight=config.vq_loss_weight,
-            initialize_codebook=config.initialize_codebook,
-        )
-
-    @property
-    def library(self) -> ResidualVQ:
-        """The library's module."""
-        return self.rvq
-
-    def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantize tokens; see `Quantizer.quantize`. The loss is summed over the levels."""
+    def run_library(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run ResidualVQ. Its losses are the commitment losses of the levels."""
         vectors, codes, losses = self.rvq(self.project_in(tokens_bnc))
-        if not self.training:
-            vectors = self.lookup(codes)
-        return vectors, codes, losses.sum() * self.loss_weight
+        return vectors, codes, losses.sum()
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:
         """Return the sum `[B, N, D]` of the levels' vectors."""

@@ -1,15 +1,15 @@
-"""ClearML credentials: where they are looked for, how they are checked and written.
+"""ClearML credentials: where squeeze looks for them, and how it checks and writes them.
 
-Looked for in this order; the first place that has any decides, and values of two places are never
-mixed (a key must not reach another server than its own):
+The first of these places that has any decides. Values of two places are never mixed, because a key
+must not reach another server than its own:
 
     --credentials FILE
     CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY (with CLEARML_API_HOST, ..., if set)
     ./clearml_credentials.yaml
-    clearml_credentials.yaml in squeeze's configuration folder of the user
+    clearml_credentials.yaml in the user's configuration folder of squeeze
     clearml.conf (CLEARML_CONFIG_FILE, else ~/clearml.conf)
 
-No message of this file ever holds a value: a secret pasted into a wrong field stays unseen.
+No message holds a value: a secret pasted into a wrong field stays unseen.
 """
 
 from __future__ import annotations
@@ -21,16 +21,12 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import write_text_atomically
-from squeeze_cli.trackers.clearml_conf import parse_api_block
 
 FILE_NAME = "clearml_credentials.yaml"
-FIELDS = ("api_host", "web_host", "files_host", "api_key", "api_secret")
-HOST_FIELDS = FIELDS[:3]
 PUBLIC_HOSTS = {
     "api_host": "https://api.clear.ml",
     "web_host": "https://app.clear.ml",
@@ -43,14 +39,21 @@ ENVIRONMENT = {
     "api_key": "CLEARML_API_ACCESS_KEY",
     "api_secret": "CLEARML_API_SECRET_KEY",
 }
-_MEND = "run: squeeze clearml-init"
+FIELDS = tuple(ENVIRONMENT)
+# Names in ClearML's own block, in the order of FIELDS.
+_CLEARML_NAMES = ("api_server", "web_server", "files_server", "access_key", "secret_key")
+_CLEARML_VALUE = re.compile(
+    r"[\"']?\b(" + "|".join(_CLEARML_NAMES) + r")\b[\"']?\s*[:=]?\s*"
+    r"(\"[^\"\n]*\"|'[^'\n]*'|\$\{[^}\n]*\}|[^\s,}]+)"
+)
+_INIT = "run: squeeze clearml-init"
 _PLACEHOLDER = re.compile(
-    r"^$|<.*>|\$\{.*\}|^(https?://)?your[-_ ]|^change[-_]?me|^x{3,}$|^\.{3}$", re.IGNORECASE
+    r"<.*>|\$\{.*\}|^(https?://)?your[-_ ]|^change[-_]?me|^x{3,}$|^\.{3}$", re.IGNORECASE
 )
 
 
 class CredentialsError(SqueezeError):
-    """Credentials that are there but cannot be used: every problem, and what mends them."""
+    """Credentials that cannot be used: every problem, and the command that fixes them."""
 
     def __init__(self, problem: str, mend: str) -> None:
         super().__init__(f"{problem}: {mend}")
@@ -59,12 +62,12 @@ class CredentialsError(SqueezeError):
 
 
 class CredentialsNotFoundError(SqueezeError):
-    """No credentials anywhere; the message says where they were looked for."""
+    """No place has credentials; the message names the places."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What it takes to talk to a ClearML server; key and secret stay out of the repr."""
+    """Address of a ClearML server, and a key for it; key and secret stay out of the repr."""
 
     api_host: str
     web_host: str
@@ -75,7 +78,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class FoundCredentials:
-    """Credentials, the place that they come from, and what is wrong with that place."""
+    """Credentials, the place that they come from, and warnings about that place."""
 
     credentials: Credentials
     source: str
@@ -83,7 +86,7 @@ class FoundCredentials:
 
 
 def default_file() -> Path:
-    """`clearml_credentials.yaml` in squeeze's configuration folder of the user."""
+    """Return the path of the credentials in the user's configuration folder."""
     import platformdirs
 
     return Path(platformdirs.user_config_dir("squeeze", appauthor=False)) / FILE_NAME
@@ -92,70 +95,68 @@ def default_file() -> Path:
 def find_credentials(
     explicit: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> FoundCredentials:
-    """The credentials of the first place that has some; see the top of this file.
+    """Return the credentials of the first place that has some; see the top of this file.
 
     Raises CredentialsNotFoundError where no place has any, CredentialsError where the first one
     cannot be used.
     """
     environment = os.environ if environment is None else environment
-    if explicit is not None:
-        if not explicit.is_file():
-            raise CredentialsNotFoundError(_not_found([str(explicit)]))
-        return read_credentials(explicit)
-    from_environment = _from_environment(environment)
-    if from_environment is not None:
-        return from_environment
-    candidates = [Path(FILE_NAME), default_file()]
-    for path in candidates:
+    if explicit is None and (found := _from_environment(environment)):
+        return found
+    files = [explicit] if explicit is not None else [Path(FILE_NAME), default_file()]
+    for path in files:
         if path.is_file():
             return read_credentials(path)
-    conf = Path(environment.get("CLEARML_CONFIG_FILE") or "~/clearml.conf").expanduser()
-    if conf.is_file():
-        found = _from_conf(conf, environment)
-        if found is not None:
+    if explicit is None:
+        conf = Path(environment.get("CLEARML_CONFIG_FILE") or "~/clearml.conf").expanduser()
+        files.append(conf)
+        if conf.is_file() and (found := _from_conf(conf, environment)):
             return found
-    raise CredentialsNotFoundError(_not_found([*(f"./{FILE_NAME}", str(candidates[1])), str(conf)]))
+    places = ", ".join(f"./{path}" if path == Path(FILE_NAME) else str(path) for path in files)
+    raise CredentialsNotFoundError(
+        f"ClearML credentials file not found (looked at {places}): {_INIT}"
+    )
 
 
 def read_credentials(path: Path) -> FoundCredentials:
-    """Credentials of a YAML file; CredentialsError names what is wrong with it."""
+    """Read credentials from a YAML file; CredentialsError names the file's problems."""
     import yaml
 
+    elsewhere = "" if path == Path(FILE_NAME) else f" --file {path}"
+    rewrite = f"{_INIT} --overwrite{elsewhere}"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise CredentialsError(f"{path} cannot be read ({reason})", _write_anew(path)) from None
-    except yaml.YAMLError as error:
-        # The error's own text quotes the file.
+        raise CredentialsError(f"{path} cannot be read ({reason})", rewrite) from None
+    except yaml.YAMLError as error:  # its text quotes the file
         mark = getattr(error, "problem_mark", None)
         where = f" near line {mark.line + 1}" if mark is not None else ""
-        raise CredentialsError(f"{path} is no valid YAML{where}", _write_anew(path)) from None
+        raise CredentialsError(f"{path} is no valid YAML{where}", rewrite) from None
     if not isinstance(content, Mapping):
-        problem = f"{path} does not map {', '.join(FIELDS)} to values"
-        raise CredentialsError(problem, _write_anew(path))
-    credentials = checked_credentials(content, str(path), _write_anew(path))
+        raise CredentialsError(f"{path} does not map {', '.join(FIELDS)} to values", rewrite)
+    credentials = checked_credentials(content, str(path), rewrite)
     return FoundCredentials(credentials, str(path), _loose_mode(path))
 
 
-def checked_credentials(values: Mapping[Any, Any], source: str, mend: str) -> Credentials:
-    """Credentials from a mapping; CredentialsError names every missing or unusable value."""
+def checked_credentials(values: Mapping[str, object], source: str, mend: str) -> Credentials:
+    """Make credentials of a mapping; CredentialsError names every missing or unusable value."""
     problems = find_problems(values)
     if problems:
         raise CredentialsError(f"{source}: {'; '.join(problems)}", mend)
-    return Credentials(**{name: _clean(name, values[name]) for name in FIELDS})
+    texts = {name: str(values[name]).strip() for name in FIELDS}
+    texts |= {name: texts[name].rstrip("/") for name in PUBLIC_HOSTS}
+    return Credentials(**texts)
 
 
-def find_problems(values: Mapping[Any, Any]) -> list[str]:
-    """What is wrong with these values, one sentence each; none of them quotes a value."""
+def find_problems(values: Mapping[str, object]) -> list[str]:
+    """Describe each unusable value and key in one sentence that quotes neither."""
     problems = []
     for name in values:
-        if name not in FIELDS:
+        if name not in FIELDS:  # perhaps a secret in the wrong place
             close = difflib.get_close_matches(str(name), FIELDS, n=1, cutoff=0.7)
-            if close:  # anything else might be a secret in the wrong place: do not repeat it
-                problems.append(f"an unknown key is close to {close[0]}: rename it")
-            else:
-                problems.append(f"an unknown key: the keys are {', '.join(FIELDS)}")
+            hint = f" is close to {close[0]}: rename it" if close else f": use {', '.join(FIELDS)}"
+            problems.append(f"an unknown key{hint}")
     for name in FIELDS:
         problem = find_problem(name, values[name]) if name in values else "is missing"
         if problem:
@@ -163,23 +164,25 @@ def find_problems(values: Mapping[Any, Any]) -> list[str]:
     return problems
 
 
-def find_problem(name: str, value: Any) -> str | None:
-    """What is wrong with one value, or None."""
+def find_problem(name: str, value: object) -> str | None:
+    """Return what is wrong with one value, or None."""
     if not isinstance(value, str):
         return "must be text" if value is not None else "is empty"
     text = value.strip()
+    if not text:
+        return "is empty"
     if _PLACEHOLDER.search(text):
-        return "is empty" if not text else "is still the placeholder of the template"
+        return "is still the placeholder of the template"
     if not re.fullmatch(r"[!-~]+", text):
         return "must be ASCII, without blanks"
-    if name not in HOST_FIELDS:
+    if name not in PUBLIC_HOSTS:
         return None
     try:
         parts = urlsplit(text)
-        _ = parts.port
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
-        return f"is no URL such as {PUBLIC_HOSTS[name]}"
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+        valid = False
+    if not valid:
         return f"is no http:// or https:// URL such as {PUBLIC_HOSTS[name]}"
     if parts.username is not None or parts.query or parts.fragment:
         return "must be a plain URL, without user name, '?' or '#'"
@@ -187,7 +190,7 @@ def find_problem(name: str, value: Any) -> str | None:
 
 
 def with_public_hosts(values: Mapping[str, str]) -> dict[str, str]:
-    """Complete absent hosts by those of ClearML's public server, unless another server is meant."""
+    """Complete absent hosts by those of ClearML's public server, unless another one is meant."""
     public = values.get("api_host", PUBLIC_HOSTS["api_host"]).rstrip("/")
     return {**PUBLIC_HOSTS, **values} if public == PUBLIC_HOSTS["api_host"] else dict(values)
 
@@ -196,25 +199,27 @@ def write_credentials(path: Path, credentials: Credentials) -> None:
     """Write the file whole or not at all, readable by its owner alone (mode 0600)."""
     import yaml
 
-    values = {name: getattr(credentials, name) for name in FIELDS}
     text = "# ClearML credentials, by `squeeze clearml-init`. A secret: never commit it.\n"
-    text += yaml.safe_dump(values, sort_keys=False)
+    text += yaml.safe_dump(vars(credentials), sort_keys=False)
     write_text_atomically(path, text, mode=0o600)
 
 
-def _clean(name: str, value: str) -> str:
-    value = value.strip()
-    return value.rstrip("/") if name in HOST_FIELDS else value
+def parse_api_block(text: str, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Read ClearML's own `api { ... }` block (or a `clearml.conf`); absent values stay out.
 
-
-def _not_found(places: list[str]) -> str:
-    return f"ClearML credentials file not found (looked at {', '.join(places)}): {_MEND}"
-
-
-def _write_anew(path: Path) -> str:
-    """The command that replaces a file that is there but no good."""
-    elsewhere = "" if path == Path(FILE_NAME) else f" --file {path}"
-    return f"{_MEND} --overwrite{elsewhere}"
+    Understands `key: value`, `key = value` and `key value`, quoted or not, `#` and `//` comments,
+    and `${NAME}` for environment variables.
+    """
+    start = re.search(r"(?m)^\s*[\"']?api[\"']?\s*[:=]?\s*\{", text)
+    block = re.sub(r"(?m)(^|\s)(#|//).*$", r"\1", text[start.end() :] if start else text)
+    values: dict[str, str] = {}
+    for name, quoted in _CLEARML_VALUE.findall(block):
+        value = quoted.strip("\"'")
+        if variable := re.fullmatch(r"\$\{\??(\w+)\}", value):
+            value = (environment or {}).get(variable[1], "")
+        if value:  # the first counts: other sections have keys of the same names
+            values.setdefault(FIELDS[_CLEARML_NAMES.index(name)], value)
+    return values
 
 
 def _loose_mode(path: Path) -> tuple[str, ...]:
@@ -224,25 +229,26 @@ def _loose_mode(path: Path) -> tuple[str, ...]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> FoundCredentials | None:
-    given = {name: environment.get(variable) or "" for name, variable in ENVIRONMENT.items()}
-    missing = [ENVIRONMENT[name] for name in ("api_key", "api_secret") if not given[name]]
+    given = {name: value for name, key in ENVIRONMENT.items() if (value := environment.get(key))}
+    missing = [ENVIRONMENT[name] for name in ("api_key", "api_secret") if name not in given]
     if len(missing) == 2:
         return None
     if missing:
         problem = f"{missing[0]} is not set though its counterpart is"
         raise CredentialsError(problem, "set both, or neither")
-    values = with_public_hosts({name: value for name, value in given.items() if value})
     source = "the environment variables CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY"
-    return FoundCredentials(checked_credentials(values, source, "set them anew"), source)
+    return FoundCredentials(
+        checked_credentials(with_public_hosts(given), source, "set them anew"), source
+    )
 
 
 def _from_conf(path: Path, environment: Mapping[str, str]) -> FoundCredentials | None:
-    """Credentials in a `clearml.conf`; None where it holds only other settings."""
+    """Read credentials from a `clearml.conf`; None where it holds only other settings."""
     try:
         values = parse_api_block(path.read_text(encoding="utf-8", errors="replace"), environment)
     except OSError as error:
-        raise CredentialsError(f"{path} cannot be read ({error.strerror})", _MEND) from None
+        raise CredentialsError(f"{path} cannot be read ({error.strerror})", _INIT) from None
     if "api_key" not in values and "api_secret" not in values:
         return None
-    credentials = checked_credentials(with_public_hosts(values), str(path), _MEND)
+    credentials = checked_credentials(with_public_hosts(values), str(path), _INIT)
     return FoundCredentials(credentials, str(path), _loose_mode(path))

@@ -1,4 +1,4 @@
-"""How `squeeze clearml-init` comes to five values: from flags, a pasted block, or questions."""
+"""`squeeze clearml-init` gets five values from options, a pasted block, or questions."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ from pathlib import Path
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import write_text_atomically
-from squeeze_cli.trackers.clearml_conf import parse_api_block
 from squeeze_cli.trackers.credentials import (
     FIELDS,
-    HOST_FIELDS,
+    PUBLIC_HOSTS,
     Credentials,
     checked_credentials,
     find_problem,
     find_problems,
+    parse_api_block,
     with_public_hosts,
     write_credentials,
 )
 from squeeze_cli.trackers.probe import probe
 
-_QUESTIONS = {
-    "api_host": "API server",
-    "web_host": "Web application",
-    "files_host": "File server",
-    "api_key": "Access key",
-    "api_secret": "Secret key (stays hidden)",
-}
-_SPELLINGS = {name: f"--{name.replace('_', '-')}" for name in FIELDS}
+_QUESTIONS = dict(
+    zip(
+        FIELDS,
+        ("API server", "Web application", "File server", "Access key", "Secret key (stays hidden)"),
+        strict=True,
+    )
+)
 
 
 def gather_credentials(
     given: Mapping[str, str | None], interactive: bool, reporter: Reporter
 ) -> Credentials:
-    """Five valid values: those given, the rest asked for.
+    """Return five valid values: those given, and the rest from questions.
 
     Raises UsageError where something is missing and nobody can be asked.
     """
@@ -50,7 +49,7 @@ def gather_credentials(
             if name not in values:
                 values[name] = _ask(name, values, reporter)
     values = with_public_hosts(values)
-    missing = [_SPELLINGS[name] for name in FIELDS if name not in values]
+    missing = [f"--{name.replace('_', '-')}" for name in FIELDS if name not in values]
     if missing:
         raise UsageError(f"Without a terminal to ask on, give {', '.join(missing)}.")
     problems = find_problems(values)
@@ -64,7 +63,7 @@ def save_credentials(
 ) -> None:
     """Try the credentials on their server, then write them and keep them out of git.
 
-    Raises SqueezeError where the server does not take them; nothing is written then.
+    Raises SqueezeError, and writes nothing, where the server does not accept them.
     """
     if check:
         reporter.say(f"Logging in to {credentials.api_host} ...")
@@ -79,37 +78,34 @@ def save_credentials(
         ) from None
     tried = "tested" if check else "not tested"
     reporter.say(f"Wrote {path} ({tried}). Now: squeeze train --use-clearml ...")
-    ignored_in = ignore_in_git(path)
-    if ignored_in is not None:
+    if ignored_in := ignore_in_git(path):
         reporter.say(f"Added {path.name} to {ignored_in}, so that it is never committed.")
 
 
 def ignore_in_git(path: Path) -> Path | None:
-    """Name `path` in its checkout's `.gitignore` unless git ignores it already.
+    """Name `path` in its checkout's `.gitignore`, unless git ignores it already.
 
-    Returns the `.gitignore` that was changed, None where there was nothing to do.
+    Returns the changed `.gitignore`, None where there was nothing to do.
     """
-    folder = path.resolve().parent
-    checkout = next((f for f in (folder, *folder.parents) if (f / ".git").exists()), None)
+    path = path.resolve()
+    checkout = next((f for f in path.parents if (f / ".git").exists()), None)
     if checkout is None:
         return None
     try:
-        ignored = subprocess.run(
-            ["git", "-C", str(folder), "check-ignore", "-q", path.name],
-            capture_output=True, timeout=10, check=False,
-        ).returncode == 0  # fmt: skip
+        command = ["git", "-C", str(path.parent), "check-ignore", "-q", path.name]
+        ignored = subprocess.run(command, capture_output=True, timeout=10).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         ignored = False
     ignore_file = checkout / ".gitignore"
     lines = ignore_file.read_text(encoding="utf-8").splitlines() if ignore_file.exists() else []
-    if ignored or path.name in (line.strip() for line in lines):
+    if ignored or path.name in map(str.strip, lines):
         return None
     write_text_atomically(ignore_file, "\n".join([*lines, path.name]) + "\n")
     return ignore_file
 
 
 def _ask_for_block(reporter: Reporter) -> dict[str, str]:
-    """Values of a pasted `api { ... }` block; empty where the person only presses Enter."""
+    """Read a pasted `api { ... }` block; return nothing where the person only presses Enter."""
     while True:
         reporter.say(
             "Paste ClearML's `api { ... }` block (it stays hidden),\n"
@@ -130,28 +126,25 @@ def _ask_for_block(reporter: Reporter) -> dict[str, str]:
 
 
 def _read_block() -> str:
-    """Lines up to the brace that closes the first one, or to an empty line."""
-    lines: list[str] = []
-    depth = 0
-    while True:
-        line = sys.stdin.readline()
+    """Read lines up to the brace that closes the first one, or to an empty line."""
+    text, depth = "", 0
+    while line := sys.stdin.readline():
+        text += line
         depth += line.count("{") - line.count("}")
-        if not line.strip() and depth <= 0:
-            return "".join(lines)
-        lines.append(line)
-        if not line or (depth <= 0 and "}" in line):
-            return "".join(lines)
+        if depth <= 0 and (not line.strip() or "}" in line):
+            break
+    return text
 
 
 def _ask(name: str, known: Mapping[str, str], reporter: Reporter) -> str:
-    """One value, asked for until it can be used."""
-    default = with_public_hosts(known).get(name) if name in HOST_FIELDS else None
+    """Ask for one value until it can be used."""
+    default = with_public_hosts(known).get(name) if name in PUBLIC_HOSTS else None
+    question = f"{_QUESTIONS[name]}{f' [{default}]' if default else ''}: "
     while True:
         if name == "api_secret":
-            answer = getpass.getpass(f"{_QUESTIONS[name]}: ", stream=sys.stderr)
+            answer = getpass.getpass(question, stream=sys.stderr)
         else:
-            sys.stderr.write(f"{_QUESTIONS[name]}{f' [{default}]' if default else ''}: ")
-            sys.stderr.flush()
+            print(question, end="", file=sys.stderr, flush=True)  # noqa: T201 - no line end
             answer = sys.stdin.readline()
             if not answer:
                 raise SqueezeError("The input ended before all values were given: start again.")
@@ -164,19 +157,18 @@ def _ask(name: str, known: Mapping[str, str], reporter: Reporter) -> str:
 
 @contextmanager
 def _hidden_input() -> Iterator[None]:
-    """The terminal shows nothing of what is typed or pasted; what is waiting is kept."""
+    """Show nothing of what is typed or pasted; unlike getpass, keep what is already there."""
     if os.name != "posix" or not sys.stdin.isatty():
         yield
         return
     import termios
 
-    descriptor = sys.stdin.fileno()
-    before = termios.tcgetattr(descriptor)
-    hidden = termios.tcgetattr(descriptor)
+    before = termios.tcgetattr(sys.stdin)
+    hidden = termios.tcgetattr(sys.stdin)
     hidden[3] &= ~termios.ECHO
-    termios.tcsetattr(descriptor, termios.TCSADRAIN, hidden)
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, hidden)
     try:
         yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-        sys.stderr.write("\n")
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        print(file=sys.stderr)  # noqa: T201

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import yaml
 
-from squeeze_cli.trackers.clearml_conf import parse_api_block
 from squeeze_cli.trackers.credentials import (
     FIELDS,
     Credentials,
@@ -18,6 +17,7 @@ from squeeze_cli.trackers.credentials import (
     default_file,
     find_credentials,
     find_problems,
+    parse_api_block,
     read_credentials,
     write_credentials,
 )

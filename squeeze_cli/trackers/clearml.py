@@ -46,11 +46,14 @@ class ClearMLLogger(Logger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Report one point of each scalar, and a line of text for the task's console."""
-        values = {name: float(value) for name, value in metrics.items()}
-        self.task.send("scalars", values=values, step=step or 0)
+        for name, value in metrics.items():
+            title, series = split_name(name)
+            self.task.log(
+                "report_scalar", title=title, series=series, value=float(value), iteration=step or 0
+            )
         if self._with_text:
-            listed = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            self.task.send("text", line=f"step {step or 0}: {listed}")
+            listed = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            self.task.log("report_text", msg=f"step {step or 0}: {listed}", print_console=False)
 
     def log_hyperparams(
         self, params: Mapping[str, Any] | Namespace, *args: Any, **kwargs: Any
@@ -120,22 +123,28 @@ def publish_run(
     """Report results, figures, codes and the best checkpoint, as far as the run has them."""
     rows = metrics_table(record.metrics)
     if len(rows) > 1:
-        task.send("table", name="results/metrics", rows=rows)
+        task.log("report_table", title="results", series="metrics", iteration=0, table_plot=rows)
     for name, value in record.metrics.test or ():
         if isinstance(value, (int, float)):
-            task.send("value", name=f"test/{name}", value=float(value))
+            task.log("report_single_value", name=f"test/{name}", value=float(value))
     for image in sorted((run.path / "figures").glob("*.png")):
-        task.send("figure", name=f"figures/{image.stem}", path=str(image.resolve()))
-    files = [run.config_file, run.record_file, run.path / "prior.safetensors"]
+        path = str(image.resolve())
+        task.log("report_image", title="figures", series=image.stem, iteration=0, local_path=path)
+    files = [run.config_file, run.record_file, run.prior_file]
     files += sorted(run.codes_folder.glob("[!.]*"))
     for file in files:
         if file.is_file():
-            task.send(
-                "artifact", name=file.relative_to(run.path).as_posix(), path=str(file.resolve())
-            )
+            name, path = file.relative_to(run.path).as_posix(), str(file.resolve())
+            task.call("upload_artifact", name=name, artifact_object=path, auto_pickle=False)
     if run.best_checkpoint.is_file():
         best = str(run.best_checkpoint.resolve())
         task.send("model", name=f"{run.name} best", path=best, design=to_mapping(config))
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Split `val/loss` into ClearML's title and series; a name without a slash is both."""
+    title, _, series = name.partition("/")
+    return title, series or title
 
 
 def metrics_table(metrics: Metrics) -> list[list[str | float | None]]:

@@ -169,6 +169,14 @@ class ClearMLTask:
         except queue.Full:
             self._warn_once("ClearML's process hangs; the run goes on without it.")
 
+    def call(self, method: str, **arguments: object) -> None:
+        """Call a method of `clearml.Task` in the child, without waiting."""
+        self.send("task", method=method, arguments=arguments)
+
+    def log(self, method: str, **arguments: object) -> None:
+        """Call a method of `clearml.Logger` in the child, without waiting."""
+        self.send("logger", method=method, arguments=arguments)
+
     def finish(self, request: str, expected: str, **arguments: object) -> dict[str, Any] | str:
         """Send the last request, wait for its answer, and end the child.
 

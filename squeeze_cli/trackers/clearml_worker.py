@@ -105,33 +105,13 @@ class Worker:
         """Set hyperparameters, named `section/name`."""
         self._task.update_parameters(values)
 
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Report one point of each scalar."""
-        for name, value in values.items():
-            title, series = split_name(name)
-            self._reports.report_scalar(title, series, value=value, iteration=step)
+    def task(self, method: str, arguments: Mapping[str, Any]) -> None:
+        """Call a method of `clearml.Task`."""
+        getattr(self._task, method)(**arguments)
 
-    def text(self, line: str) -> None:
-        """Add a line to the task's console."""
-        self._reports.report_text(line, print_console=False)
-
-    def value(self, name: str, value: float) -> None:
-        """Report one number of the whole run, which ClearML's comparison shows in a table."""
-        self._reports.report_single_value(name, value)
-
-    def table(self, name: str, rows: Sequence[Sequence[object]]) -> None:
-        """Report a table; its first row holds the headings."""
-        title, series = split_name(name)
-        self._reports.report_table(title, series, iteration=0, table_plot=rows)
-
-    def figure(self, name: str, path: str) -> None:
-        """Report an image file."""
-        title, series = split_name(name)
-        self._reports.report_image(title, series, iteration=0, local_path=path)
-
-    def artifact(self, name: str, path: str) -> None:
-        """Upload a file unchanged."""
-        self._task.upload_artifact(name, artifact_object=path, auto_pickle=False)
+    def logger(self, method: str, arguments: Mapping[str, Any]) -> None:
+        """Call a method of `clearml.Logger`."""
+        getattr(self._task.get_logger(), method)(**arguments)
 
     def model(self, name: str, path: str, design: Mapping[str, object]) -> None:
         """Upload a checkpoint and register it as a model of the task.
@@ -142,7 +122,7 @@ class Worker:
 
         file = Path(path).name
         if self._task.is_offline():
-            self.artifact(f"checkpoints/{file}", path)
+            self._task.upload_artifact(f"checkpoints/{file}", path, auto_pickle=False)
             return
         model = OutputModel(
             task=self._task, name=name, framework="PyTorch", config_dict=dict(design)
@@ -186,10 +166,6 @@ class Worker:
         task.set_script(**source["script"])
         task.set_packages(source["packages"])
 
-    @property
-    def _reports(self) -> Any:
-        return self._task.get_logger()
-
     def _find_hosts(self) -> None:
         """Learn the addresses that the SDK uses, which an agent's configuration decides."""
         from clearml.backend_api import Session
@@ -203,12 +179,6 @@ class Worker:
             end.daemon = True
             end.start()
             self.close("failed", archive="")
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Split `val/loss` into ClearML's title and series; a name without a slash is both."""
-    title, _, series = name.partition("/")
-    return title, series or title
 
 
 def servers_answer(hosts: Sequence[str]) -> bool:

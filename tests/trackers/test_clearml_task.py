@@ -17,8 +17,8 @@ import pytest
 
 from squeeze_cli.console import Reporter
 from squeeze_cli.trackers import clearml_task
+from squeeze_cli.trackers.clearml import split_name
 from squeeze_cli.trackers.clearml_task import ClearMLTask, ClearMLUnavailableError
-from squeeze_cli.trackers.clearml_worker import split_name
 from squeeze_cli.trackers.credentials import Credentials
 from tests.trackers.clearml_server import KEY, SECRET, ClearMLServer
 from tests.trackers.dead_ends import refused, silent, trickling
@@ -40,6 +40,10 @@ def task(server: ClearMLServer) -> Iterator[ClearMLTask]:
     task.stop()
 
 
+def scalar(task: ClearMLTask, value: float, step: int) -> None:
+    task.log("report_scalar", title="val", series="loss", value=value, iteration=step)
+
+
 def close(task: ClearMLTask, status: str = "finished") -> dict[str, Any] | str:
     """The answer to the last request; the process has ended when it comes."""
     answer = task.finish("close", "closed", status=status, archive="")
@@ -57,7 +61,7 @@ def test_all_arrives_and_the_task_ends_as_the_run_did(
     assert server.task["id"] == task.id
     assert server.url in task.page
     for step in range(30):
-        task.send("scalars", values={"val/loss": step / 10}, step=step)
+        scalar(task, step / 10, step)
     assert isinstance(close(task, status), dict)
     assert server.scalars()["val/loss"] == [(step, step / 10) for step in range(30)]
     assert server.task["status"] == expected
@@ -68,7 +72,7 @@ def test_a_process_that_is_killed_is_reported_once(
 ) -> None:
     psutil.Process(task.process_id).kill()
     for step in range(50):
-        task.send("scalars", values={"a": 0.0}, step=step)
+        scalar(task, 0.0, step)
         time.sleep(0.02)
     start = time.monotonic()
     assert close(task) == "its process has ended"
@@ -82,7 +86,7 @@ def test_a_process_that_hangs_blocks_no_request(
     os.kill(task.process_id, signal.SIGSTOP)
     start = time.monotonic()
     for step in range(clearml_task.MAX_WAITING + 1000):
-        task.send("text", line=f"{step} {'x' * 200}")
+        task.log("report_text", msg=f"{step} {'x' * 200}")
     assert time.monotonic() - start < 3
     assert close(task) == "its server was gone"
     assert time.monotonic() - start < 14
@@ -124,7 +128,7 @@ def test_a_server_that_vanishes_is_reported_once_and_given_up_in_time(
     getattr(server, death)()
     for step in range(50):
         start = time.monotonic()
-        task.send("scalars", values={"val/loss": 1.0}, step=step)
+        scalar(task, 1.0, step)
         assert time.monotonic() - start < 0.5
         time.sleep(0.1)
     start = time.monotonic()
@@ -138,7 +142,7 @@ def test_reports_arrive_when_the_server_comes_back(
 ) -> None:
     server.fall_silent()
     for step in range(20):
-        task.send("scalars", values={"val/loss": 1.0}, step=step)
+        scalar(task, 1.0, step)
         time.sleep(0.2)
     server.speaks.set()
     assert isinstance(close(task), dict)
@@ -155,7 +159,7 @@ def test_a_slow_server_that_answers_is_waited_for(
     monkeypatch.setattr(clearml_task, "PATIENT_SECONDS", 1.5)
     server.upload_seconds = 9.0  # more than the silence that ends the waiting
     (tmp_path / "file.bin").write_bytes(b"content")
-    task.send("artifact", name="a", path=str(tmp_path / "file.bin"))
+    task.call("upload_artifact", name="a", artifact_object=str(tmp_path / "file.bin"))
     assert isinstance(close(task), dict)
     assert b"content" in server.files.values()
     assert capsys.readouterr().err.count("Waiting for ClearML") == 1
@@ -170,8 +174,8 @@ def test_ctrl_c_ends_the_waiting_alone(task: ClearMLTask, server: ClearMLServer)
 
 
 def test_a_refused_report_is_told_at_the_end(task: ClearMLTask, server: ClearMLServer) -> None:
-    task.send("value", name="a", value="no number")
-    task.send("scalars", values={"val/loss": 1.0}, step=0)
+    task.log("report_single_value", name="a", value="no number")
+    scalar(task, 1.0, 0)
     assert "Error" in str(close(task))
     assert "val/loss" in server.scalars()
     assert server.task["status"] == "completed"

@@ -90,7 +90,7 @@ def curves_figure(history: Sequence[EpochMetrics], best: int | None) -> Figure:
             axis.axvline(best + 1, color=GREY, linestyle=":", label="chosen epoch")
         axis.set_title(name, fontsize="medium")
         axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         _plain(axis)
     figure.axes[0].legend(frameon=False, fontsize="small")
     return figure

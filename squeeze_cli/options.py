@@ -160,7 +160,7 @@ def normalize_token(token: str) -> str:
     return ALIASES.get(name, name)
 
 
-ExperimentCommand = Callable[[Mapping[str, Any], RunOptions], None]
+ExperimentCommand = Callable[[Mapping[str, object], RunOptions], None]
 
 
 def experiment_options(*sections: str) -> Callable[[ExperimentCommand], Callable[..., None]]:

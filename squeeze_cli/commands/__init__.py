@@ -1,1 +1,1 @@
-"""One file a subcommand: parse, make a configuration, make one call, print."""
+"""One file per subcommand: parse, make a configuration, make one call, print."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from squeeze_cli.options import RunOptions, experiment_options
 
@@ -14,7 +13,7 @@ EXAMPLES = (
 
 
 @experiment_options("model", "training", "data", "logger", "")
-def baseline(values: Mapping[str, Any], options: RunOptions) -> None:
+def baseline(values: Mapping[str, object], options: RunOptions) -> None:
     """Train a segmentation head on unquantized features: what quantizers are measured against."""
     from squeeze_cli.commands.running import run_experiment
 

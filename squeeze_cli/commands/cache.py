@@ -91,7 +91,7 @@ def _spaces_table(spaces: Sequence[Space]) -> Table:
 
 
 def _ask(question: str, yes: bool) -> None:
-    """Go on after a yes; a no ends the command with exit code 1."""
+    """Return after a yes; a no ends the command with exit code 1."""
     if yes:
         return
     if not sys.stdin.isatty():

@@ -54,7 +54,7 @@ def run_checks(
 
 
 def check_versions() -> Iterator[Check]:
-    """Versions of Python, squeeze and the packages that it needs."""
+    """Show the versions of Python, squeeze and the packages that it needs."""
     yield Check("python", OK, f"{platform.python_version()} on {platform.system()}")
     yield Check("squeeze", OK, __version__)
     for package in _PACKAGES:
@@ -65,7 +65,7 @@ def check_versions() -> Iterator[Check]:
 
 
 def check_bytecode() -> Iterator[Check]:
-    """Whether Python may keep the bytecode of what it imports; compiling torch takes seconds."""
+    """Check that Python may keep bytecode, without which every start compiles torch for seconds."""
     spec = find_spec("torch")
     compiled = spec and spec.origin and Path(cache_from_source(spec.origin)).exists()
     if sys.dont_write_bytecode and not compiled:
@@ -76,7 +76,7 @@ def check_bytecode() -> Iterator[Check]:
 
 
 def check_devices() -> Iterator[Check]:
-    """The device that `--device auto` takes, and the number of threads on the processor."""
+    """Show the device that `--device auto` takes, and the number of threads on the processor."""
     import torch
 
     from squeeze_cli.data.datamodule import available_cores
@@ -94,7 +94,7 @@ def check_devices() -> Iterator[Check]:
 
 
 def check_cache(cache_dir: Path | None) -> Iterator[Check]:
-    """Whether the feature store's folder can be written, its size, and the room that is left."""
+    """Check that the feature store can be written; show its size and the room that is left."""
     from squeeze_cli.features.store import default_cache_dir, features_folder
 
     folder = cache_dir or default_cache_dir()
@@ -112,7 +112,7 @@ def check_cache(cache_dir: Path | None) -> Iterator[Check]:
 
 
 def check_data(data_dir: Path) -> Iterator[Check]:
-    """The Oxford-IIIT Pet photographs below `data_dir`."""
+    """Count the Oxford-IIIT Pet photographs below `data_dir`."""
     from squeeze_cli.data.oxford_pet import SPLITS, OxfordPetSource
 
     source = OxfordPetSource(data_dir, download=False)
@@ -125,7 +125,7 @@ def check_data(data_dir: Path) -> Iterator[Check]:
 
 
 def check_weights() -> Iterator[Check]:
-    """The backbones' published weights: in a package, or in torch's cache."""
+    """Look for the backbones' published weights in a package and in torch's cache."""
     from torchvision.models import ViT_B_32_Weights
     from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 
@@ -151,7 +151,7 @@ def check_weights() -> Iterator[Check]:
 
 
 def check_clearml(credentials_file: Path | None) -> Iterator[Check]:
-    """Whether `--use-clearml` would work; key and secret are never shown."""
+    """Check that `--use-clearml` would work; key and secret are never shown."""
     from squeeze_cli.trackers import credentials
     from squeeze_cli.trackers.probe import probe
 

@@ -10,6 +10,7 @@ import typer
 from squeeze_cli.commands.output import check_figure_name, print_json
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import write_text_atomically
+from squeeze_cli.options import Json
 from squeeze_cli.reports.comparison import as_json, compare_runs
 from squeeze_cli.reports.comparison_table import (
     comparison_csv,
@@ -35,7 +36,7 @@ def compare(
         str | None,
         typer.Option("--sort", metavar="COL", help=r"Order by this column. \[default: test-iou]"),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+    json: Json = False,
     csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV file too.")
     ] = None,

@@ -1,11 +1,10 @@
-"""What commands share to print results and messages."""
+"""Printing of results and messages, shared by all commands."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
@@ -28,7 +27,7 @@ def check_figure_name(flag: str, path: Path | None) -> None:
         raise UsageError(f"{flag} {path}: name a file that ends in .png or .svg.")
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Print JSON to stdout, also where the reporter is quiet."""
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
     sys.stdout.write("\n")

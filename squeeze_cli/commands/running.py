@@ -1,4 +1,4 @@
-"""What `train` and `baseline` share: from options to a run and its closing table."""
+"""Training for `train` and `baseline`: from options to a run and its closing table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from squeeze_cli.commands.output import make_reporter, print_json
 from squeeze_cli.config.resolve import check_resumed, resolve_config
@@ -18,7 +17,7 @@ from squeeze_cli.options import RunOptions
 from squeeze_cli.runs import RunFolder, create_run, find_resumable
 
 
-def run_experiment(kind: Kind, values: Mapping[str, Any], options: RunOptions) -> None:
+def run_experiment(kind: Kind, values: Mapping[str, object], options: RunOptions) -> None:
     """Train an experiment, or with `--dry-run` print what would happen.
 
     Args:
@@ -59,16 +58,17 @@ def run_experiment(kind: Kind, values: Mapping[str, Any], options: RunOptions) -
 
 
 def _find_stopped(
-    kind: Kind, values: Mapping[str, Any], options: RunOptions
+    kind: Kind, values: Mapping[str, object], options: RunOptions
 ) -> tuple[RunFolder, ExperimentConfig]:
     """Return the run to resume and its own configuration, which no option may contradict."""
-    for name in ("config", "experiment", "overwrite", "remote_queue"):
-        if getattr(options, name):
+    for option in ("config", "experiment", "overwrite", "remote_queue"):
+        if getattr(options, option):
             raise UsageError(
-                f"--{name.replace('_', '-')} means nothing with --resume, which continues a run "
+                f"--{option.replace('_', '-')} means nothing with --resume, which continues a run "
                 "of this machine with its own configuration: leave it out."
             )
-    run = find_resumable(Path(values.get("output_dir", "runs")), values.get("name"))
+    name = str(values["name"]) if "name" in values else None
+    run = find_resumable(Path(str(values.get("output_dir", "runs"))), name)
     config = load_experiment(run.config_file, None)
     check_resumed(config, values)
     if config.kind != kind:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from squeeze_cli.options import RunOptions, experiment_options
 
@@ -15,7 +14,7 @@ EXAMPLES = (
 
 
 @experiment_options("quantizer", "model", "training", "data", "logger", "")
-def train(values: Mapping[str, Any], options: RunOptions) -> None:
+def train(values: Mapping[str, object], options: RunOptions) -> None:
     """Train a quantizer and a segmentation head on the features of a frozen backbone.
 
     The best epoch is tested on the official test split. Everything is written to runs/NAME/.

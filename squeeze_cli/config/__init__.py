@@ -1,1 +1,1 @@
-"""What an experiment is: the typed schema, the names of parts, and every default."""
+"""Definition of an experiment: the typed schema, the names of parts, and every default."""

@@ -1,4 +1,4 @@
-"""What the fields of the schema are made of: value types, flags, and errors of one line."""
+"""Building blocks of the schema: types of values, flags, and errors of one line."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Flag:
     Attributes:
         spellings: The long names, the preferred one first; a switch has its opposite after a slash.
             None stands for the field's name, no spellings for a field without an option.
-        metavar: What the value is called in `--help`; None decides by type.
+        metavar: The name of the value in `--help`; None decides by type.
         default: Words for a default that other choices decide.
     """
 

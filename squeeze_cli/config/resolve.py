@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from math import prod
-from typing import Any
 
 from squeeze_cli.config.defaults import CODEBOOK_SIZE, TRIMAP_CLASSES
 from squeeze_cli.config.fields import parse, spelling
@@ -21,7 +20,7 @@ _CLEARML_ONLY = (
 )  # fmt: skip
 
 
-def with_values(config: ExperimentConfig, values: Mapping[str, Any]) -> ExperimentConfig:
+def with_values(config: ExperimentConfig, values: Mapping[str, object]) -> ExperimentConfig:
     """Return the configuration with other values, by `section.field` or `field`, validated.
 
     Raises UsageError, naming the option, for a value that cannot be.
@@ -36,7 +35,7 @@ def with_values(config: ExperimentConfig, values: Mapping[str, Any]) -> Experime
 
 def resolve_config(
     kind: Kind,
-    values: Mapping[str, Any],
+    values: Mapping[str, object],
     source: str | ExperimentConfig | None = None,
     experiment: str | None = None,
 ) -> ExperimentConfig:
@@ -76,10 +75,9 @@ def resolve_config(
 
 def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
     """Return the configuration with what other choices decide: codebook size, classes and rate."""
-    values: dict[str, Any] = {}
-    if config.kind == "baseline":
-        values["quantizer.type"] = "none"
-    quantizer = QUANTIZERS[values.get("quantizer.type", config.quantizer.type)].defaults
+    chosen = "none" if config.kind == "baseline" else config.quantizer.type
+    values: dict[str, object] = {"quantizer.type": chosen}
+    quantizer = QUANTIZERS[chosen].defaults
     if config.quantizer.codebook_size is None:
         values["quantizer.codebook_size"] = quantizer.get("codebook_size", CODEBOOK_SIZE)
     if config.quantizer.encoder_lr_factor is None:
@@ -137,7 +135,7 @@ def _validate_model(model: ModelConfig) -> None:
         _require(any(model.class_weights), "--class-weights must not be all 0, e.g. 1,1,2.")
 
 
-def check_resumed(stored: ExperimentConfig, values: Mapping[str, Any]) -> None:
+def check_resumed(stored: ExperimentConfig, values: Mapping[str, object]) -> None:
     """Raise UsageError where an option asks a resumed run for something else than it began with."""
     asked = with_values(stored, values)
     for key in values:
@@ -160,7 +158,7 @@ def option_of(key: str) -> str:
     return spelling(name, type(part).model_fields[name])
 
 
-def _refuse_meaningless(config: ExperimentConfig, values: Mapping[str, Any]) -> None:
+def _refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -> None:
     """Refuse options that the chosen parts would ignore, and name the parts that take them."""
     chosen = config.quantizer.type
     for key, value in values.items():

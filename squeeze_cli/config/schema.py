@@ -1,4 +1,4 @@
-"""What an experiment is: one immutable, validated model per section of the configuration.
+"""Schema of an experiment: one immutable, validated model per section of the configuration.
 
 Each field holds its default, its range, its description and, where its name does not say enough,
 its option. `options` makes the command line of these, `config.export` the JSON schema.

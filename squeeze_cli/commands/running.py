@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from squeeze_cli.commands.output import make_reporter, print_json
+from squeeze_cli.commands.ranks import follow, hand_down, is_first
 from squeeze_cli.config.resolve import check_resumed, resolve_config
 from squeeze_cli.config.schema import ExperimentConfig, Kind
 from squeeze_cli.config.yaml_files import load_experiment, to_mapping, to_yaml
@@ -39,7 +40,11 @@ def run_experiment(kind: Kind, values: Mapping[str, object], options: RunOptions
     if options.remote_queue:
         _send_away(config, options, reporter)
         return
+    if not is_first(config):
+        follow(config, resume=options.resume)
+        return
     run = run or create_run(config, overwrite=options.overwrite)
+    hand_down(config, run)
     reporter.say(f"{'Resuming' if options.resume else 'Training'} {run.path}")
 
     with run.locked():

@@ -13,12 +13,13 @@ from contextlib import contextmanager
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 
 from squeeze_cli.config.schema import TrainingConfig
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.training.checkpoints import WholeFiles
 
 _AVAILABLE: dict[str, Callable[[], bool]] = {
@@ -67,36 +68,42 @@ def create_trainer(
     # A single process is one whatever a cluster's variables in the environment say.
     environments = [] if several else [LightningEnvironment()]
     limit: int | float = max_batches or 1.0
-    return pl.Trainer(
-        accelerator={"cuda": "gpu"}.get(device.type, device.type),
-        devices=training.devices if several else 1,
-        num_nodes=training.num_nodes if several else 1,
-        strategy=training.strategy if several else "auto",
-        precision="bf16-mixed" if training.precision == "bf16" else "32-true",
-        sync_batchnorm=several and device.type == "cuda",  # torch has it for GPUs only
-        max_epochs=training.epochs,
-        limit_train_batches=limit,
-        limit_val_batches=limit,
-        limit_test_batches=limit,
-        num_sanity_val_steps=0,
-        logger=list(loggers),
-        callbacks=list(callbacks),
-        plugins=[WholeFiles(), *environments],
-        enable_model_summary=False,
-        use_distributed_sampler=False,  # the data module gives each rank its share
-    )
+    try:
+        return pl.Trainer(
+            accelerator={"cuda": "gpu"}.get(device.type, device.type),
+            devices=training.devices if several else 1,
+            num_nodes=training.num_nodes if several else 1,
+            strategy=training.strategy if several else "auto",
+            precision="bf16-mixed" if training.precision == "bf16" else "32-true",
+            sync_batchnorm=several and device.type == "cuda",  # torch has it for GPUs only
+            max_epochs=training.epochs,
+            limit_train_batches=limit,
+            limit_val_batches=limit,
+            limit_test_batches=limit,
+            num_sanity_val_steps=0,
+            logger=list(loggers),
+            callbacks=list(callbacks),
+            plugins=[WholeFiles(), *environments],
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # the data module gives each rank its share
+        )
+    except (MisconfigurationException, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"--devices, --num-nodes or --strategy do not fit: {reason}") from None
 
 
 @contextmanager
 def quiet_libraries(*, verbose: bool) -> Iterator[None]:
     """Hide what Lightning prints about itself, unless `verbose`; put everything back after."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = logger.level
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         if not verbose:
             warnings.simplefilter("ignore")
-            logger.setLevel(logging.ERROR)
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -299,11 +299,11 @@ def evaluate(
         alone: whether to use one device, whatever `config` says.
         label: description of the progress bar; none is shown without.
     """
-    trainer = create_trainer(
-        config.training, device, callbacks=[ReportedProgress(reporter, label)], alone=alone
-    )
     data.test_split = split
     with quiet_libraries(verbose=reporter.verbose):
+        trainer = create_trainer(
+            config.training, device, callbacks=[ReportedProgress(reporter, label)], alone=alone
+        )
         trainer.test(module, datamodule=data, verbose=False)
     return module.results("test")
 

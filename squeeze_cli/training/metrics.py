@@ -25,8 +25,11 @@ LISTS = ("per_class_iou", "codebook_usage", "codebook_perplexity")
 class SegmentationMetrics(MulticlassConfusionMatrix):
     """All segmentation metrics of one confusion matrix, which is all that is synchronized."""
 
-    def __init__(self, num_classes: int) -> None:
-        super().__init__(num_classes=num_classes, ignore_index=IGNORE_INDEX, validate_args=False)
+    def __init__(self, num_classes: int, *, sync_on_compute: bool = True) -> None:
+        super().__init__(
+            num_classes=num_classes, ignore_index=IGNORE_INDEX, validate_args=False,
+            sync_on_compute=sync_on_compute,
+        )  # fmt: skip
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """`iou` (mean), `accuracy` (pixels) and `per_class_iou` `[K]` (NaN for absent classes)."""

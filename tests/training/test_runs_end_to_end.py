@@ -137,6 +137,27 @@ def test_ctrl_c_leaves_a_folder_that_resumes(squeeze: Squeeze, tmp_path: Path) -
     assert "long is interrupted" in shown
 
 
+def test_sigterm_leaves_a_folder_that_resumes(squeeze: Squeeze, tmp_path: Path) -> None:
+    """A scheduler's way to end a job: 143, as a shell tells of it."""
+    process = subprocess.Popen(
+        [str(EXECUTABLE), "train", *TINY, "--epochs", "60", "--name", "long"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    last = tmp_path / "runs" / "long" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert "Traceback" not in errors
+    run = record(tmp_path / "runs" / "long")
+    assert run["status"] == "interrupted"
+    assert 1 <= run["epochs"]["done"] < 60
+    squeeze("train", "--resume", "--no-progress")
+    assert record(tmp_path / "runs" / "long")["epochs"]["done"] == 60
+
+
 def test_the_same_seed_gives_the_same_run_and_another_another(
     squeeze: Squeeze, tmp_path: Path
 ) -> None:

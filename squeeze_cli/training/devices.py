@@ -65,8 +65,10 @@ def create_trainer(
         max_batches: the most batches of every split in an epoch; None takes all.
     """
     several = not alone and count_processes(training, device) > 1
-    # A single process is one whatever a cluster's variables in the environment say.
-    environments = [] if several else [LightningEnvironment()]
+    environments = []
+    if not several:  # whatever a cluster's variables in the environment say
+        environments = [LightningEnvironment()]
+        environments[0].set_global_rank(0)
     limit: int | float = max_batches or 1.0
     try:
         return pl.Trainer(

@@ -33,7 +33,12 @@ from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers import open_trackers
 from squeeze_cli.training.callbacks import Initialization, RecordKeeper, ReportedProgress
 from squeeze_cli.training.checkpoints import checkpoint_callbacks, load_best, require_whole
-from squeeze_cli.training.devices import choose_device, create_trainer, quiet_libraries
+from squeeze_cli.training.devices import (
+    choose_device,
+    count_processes,
+    create_trainer,
+    quiet_libraries,
+)
 from squeeze_cli.training.figures import save_figures
 from squeeze_cli.training.modules import BaselineSegmentationModule, VQSqueezeModule
 from squeeze_cli.training.outputs import save_outputs
@@ -131,7 +136,7 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
         reporter.warn("--weights none: the features are random; results say nothing about them.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        network = build_network(config, backbone)
+        network = build_network(config, backbone, count_processes(config.training, device))
     named = {"train": splits.train, "val": splits.val, "test": splits.test}
     module = make_module(config, network)
     batches = make_data(config, named, backbone, store, device, reporter)

@@ -20,7 +20,7 @@ from squeeze_cli.config.yaml_files import load_experiment
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import FileSample
 from squeeze_cli.training.callbacks import initialize
-from squeeze_cli.training.fit import set_up
+from squeeze_cli.training.experiment import set_up
 
 
 def main() -> None:

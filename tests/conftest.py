@@ -112,7 +112,7 @@ def module() -> BaselineSegmentationModule:
     from squeeze_cli.heads.convolutional import ConvolutionalHead
     from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
     from squeeze_cli.quantizers import StepSize, create_quantizer
-    from squeeze_cli.training.fit import make_module
+    from squeeze_cli.training.experiment import make_module
 
     config = resolve_defaults(
         ExperimentConfig(quantizer=QuantizerConfig(type="none"), model=ModelConfig(num_classes=3))

@@ -32,7 +32,7 @@ from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.devices import choose_device
-from squeeze_cli.training.fit import load_splits, make_module
+from squeeze_cli.training.experiment import load_splits, make_module
 from squeeze_cli.training.modules import BaselineSegmentationModule
 
 

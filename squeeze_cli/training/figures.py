@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.console import Reporter
 from squeeze_cli.runs import RunFolder
+from squeeze_cli.training.experiment import Experiment
 from squeeze_cli.training.predictions import picture_column, predict_batch, row_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from squeeze_cli.training.fit import Experiment
 
 SHOWN_IMAGES = 4
 # Small, so that drawing takes no notable part of a short training.

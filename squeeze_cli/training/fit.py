@@ -14,33 +14,20 @@ import torch
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.frozen import FrozenBackbone
-from squeeze_cli.config.defaults import TRIMAP_CLASSES
 from squeeze_cli.config.record import FinishedRecord, RunRecord, SplitMetrics, Status
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.config.yaml_files import write_config
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.datamodule import SegmentationDataModule
-from squeeze_cli.data.splits import SplitSamples, build_splits, require_data
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.features.sources import make_data, open_store
-from squeeze_cli.features.store import FeatureStore
-from squeeze_cli.losses import create_loss
-from squeeze_cli.model.build import build_network
-from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers import open_trackers
 from squeeze_cli.training.callbacks import Initialization, RecordKeeper, ReportedProgress
 from squeeze_cli.training.checkpoints import checkpoint_callbacks, load_best, require_whole
-from squeeze_cli.training.devices import (
-    choose_device,
-    count_processes,
-    create_trainer,
-    quiet_libraries,
-)
+from squeeze_cli.training.devices import create_trainer, quiet_libraries
+from squeeze_cli.training.experiment import Experiment, feature_grid, set_up
 from squeeze_cli.training.figures import save_figures
-from squeeze_cli.training.modules import BaselineSegmentationModule, VQSqueezeModule
+from squeeze_cli.training.modules import BaselineSegmentationModule
 from squeeze_cli.training.outputs import save_outputs
 from squeeze_cli.training.record import (
     describe_data,
@@ -52,18 +39,6 @@ from squeeze_cli.training.record import (
 
 # As a shell tells of a process that ended by SIGTERM.
 TERMINATED = 143
-
-
-@dataclass
-class Experiment:
-    """An experiment, set up: everything between the configuration and the trainer."""
-
-    config: ExperimentConfig
-    splits: SplitSamples
-    backbone: FrozenBackbone
-    data: SegmentationDataModule
-    module: BaselineSegmentationModule
-    device: torch.device
 
 
 @dataclass
@@ -113,69 +88,13 @@ class Journal:
 
     def conclude(self, outcome: Outcome) -> None:
         """Write the metrics of the best epoch's weights."""
-        self.update(outcome.history)
+        self.record.history = typed_history(outcome.history)
+        self.record.epochs.done = len(outcome.history)
         self.record.epochs.best = outcome.best_epoch
         metrics = self.record.metrics
         metrics.train = SplitMetrics.model_validate(outcome.train)
         metrics.val = SplitMetrics.model_validate(outcome.history[outcome.best_epoch]["val"])
         metrics.test = SplitMetrics.model_validate(outcome.test)
-
-
-def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
-    """Data, backbone and the network (not yet initialized) for `config`; no image passes yet."""
-    device = choose_device(config.training.device)
-    data = config.data
-    # First: where data are missing, no weights are fetched.
-    require_data(data.dataset, Path(data.data_dir), data.image_size)
-    backbone = create_backbone(config.model, data.image_size)
-    store = open_store(config, backbone)
-    if store is None or not store.digests:
-        _ = backbone.network  # weights that do not fit are found before images are read
-    splits = load_splits(config, store, reporter)
-    if backbone.random_weights:
-        reporter.warn("--weights none: the features are random; results say nothing about them.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.training.seed)
-        network = build_network(config, backbone, count_processes(config.training, device))
-    named = {"train": splits.train, "val": splits.val, "test": splits.test}
-    module = make_module(config, network)
-    batches = make_data(config, named, backbone, store, device, reporter)
-    return Experiment(config, splits, backbone, batches, module, device)
-
-
-def make_module(
-    config: ExperimentConfig, network: SegmentationNetwork
-) -> BaselineSegmentationModule:
-    """Make the Lightning module for `config` around `network`."""
-    kind = BaselineSegmentationModule if config.quantizer.type == "none" else VQSqueezeModule
-    return kind(
-        network,
-        create_loss(config.model),
-        num_classes=config.model.num_classes or TRIMAP_CLASSES,
-        lr=config.training.lr,
-        encoder_lr_factor=1.0 if (f := config.quantizer.encoder_lr_factor) is None else f,
-        seed=config.training.seed,
-    )
-
-
-def load_splits(
-    config: ExperimentConfig, store: FeatureStore | None, reporter: Reporter
-) -> SplitSamples:
-    """The splits that `config` describes; images that cannot be read are reported, not used."""
-    data = config.data
-    splits = build_splits(
-        data.dataset,
-        Path(data.data_dir),
-        image_size_px=data.image_size,
-        seed=config.training.seed,
-        subset_size=data.subset_size,
-        known=() if store is None else store.digests,
-    )
-    for name, reason in splits.skipped[:5]:
-        reporter.warn(f"Skipped {name}: {reason}")
-    if len(splits.skipped) > 5:
-        reporter.warn(f"Skipped {len(splits.skipped)} images in all; the run record lists them.")
-    return splits
 
 
 def fit_experiment(
@@ -221,6 +140,17 @@ def follow_experiment(
 ) -> None:
     """Train `config` in `run` as a rank above 0: rank 0's `fit_experiment` writes all files."""
     train(set_up(config, reporter), run, reporter, resume=resume)
+
+
+def _save_results(
+    run: RunFolder, experiment: Experiment, record: RunRecord, reporter: Reporter
+) -> None:
+    """Write codes, prior and figures of the best epoch's weights."""
+    start = time.perf_counter()
+    experiment.module.eval().to(experiment.device)
+    record.digest, record.measured, counts = save_outputs(run, experiment, reporter)
+    record.seconds.codes = time.perf_counter() - start
+    save_figures(run, experiment, record, counts, reporter)
 
 
 def train(
@@ -311,25 +241,3 @@ def evaluate(
         )
         trainer.test(module, datamodule=data, verbose=False)
     return module.results("test")
-
-
-def _save_results(
-    run: RunFolder, experiment: Experiment, record: RunRecord, reporter: Reporter
-) -> None:
-    """Write codes, prior and figures of the best epoch's weights."""
-    start = time.perf_counter()
-    experiment.module.eval().to(experiment.device)
-    record.digest, record.measured, counts = save_outputs(run, experiment, reporter)
-    record.seconds.codes = time.perf_counter() - start
-    save_figures(run, experiment, record, counts, reporter)
-
-
-def feature_grid(experiment: Experiment) -> tuple[int, int]:
-    """Rows and columns of the feature map."""
-    network = experiment.module.network
-    states, _, _ = next(experiment.data.batches("val", 1))
-    training = network.training
-    with torch.no_grad():
-        maps = network.eval().backbone_features(states)
-    network.train(training)
-    return int(maps.shape[2]), int(maps.shape[3])

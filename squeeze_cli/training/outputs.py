@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,9 +19,7 @@ from squeeze_cli.config.record import DecoderBytes, Measured, MeasuredSplit
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import replacing
 from squeeze_cli.runs import RunFolder
-
-if TYPE_CHECKING:
-    from squeeze_cli.training.fit import Experiment
+from squeeze_cli.training.experiment import Experiment
 
 MEASURED_SPLITS = ("val", "test")
 

@@ -17,7 +17,7 @@ from squeeze_cli.config.schema import (
 from squeeze_cli.heads.convolutional import ConvolutionalHead
 from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
-from squeeze_cli.training.fit import make_module
+from squeeze_cli.training.experiment import make_module
 from squeeze_cli.training.modules import UNFROZEN_LR_FACTOR, BaselineSegmentationModule
 
 CHANNELS, LR = 24, 2e-3

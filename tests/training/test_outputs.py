@@ -17,7 +17,7 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.features.sources import make_data
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.training.fit import load_splits
+from squeeze_cli.training.experiment import load_splits
 from tests.conftest import Squeeze
 
 TINY = (

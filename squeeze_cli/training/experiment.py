@@ -1,0 +1,103 @@
+"""An experiment from its configuration to everything that a trainer needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from squeeze_cli.backbones import create_backbone
+from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.config.defaults import TRIMAP_CLASSES
+from squeeze_cli.config.schema import ExperimentConfig
+from squeeze_cli.console import Reporter
+from squeeze_cli.data.datamodule import SegmentationDataModule
+from squeeze_cli.data.splits import SplitSamples, build_splits, require_data
+from squeeze_cli.features.sources import make_data, open_store
+from squeeze_cli.features.store import FeatureStore
+from squeeze_cli.losses import create_loss
+from squeeze_cli.model.build import build_network
+from squeeze_cli.model.network import SegmentationNetwork
+from squeeze_cli.training.devices import choose_device, count_processes
+from squeeze_cli.training.modules import BaselineSegmentationModule, VQSqueezeModule
+
+
+@dataclass
+class Experiment:
+    """An experiment, set up: everything between the configuration and the trainer."""
+
+    config: ExperimentConfig
+    splits: SplitSamples
+    backbone: FrozenBackbone
+    data: SegmentationDataModule
+    module: BaselineSegmentationModule
+    device: torch.device
+
+
+def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
+    """Data, backbone and the network (not yet initialized) for `config`; no image passes yet."""
+    device = choose_device(config.training.device)
+    data = config.data
+    # First: where data are missing, no weights are fetched.
+    require_data(data.dataset, Path(data.data_dir), data.image_size)
+    backbone = create_backbone(config.model, data.image_size)
+    store = open_store(config, backbone)
+    if store is None or not store.digests:
+        _ = backbone.network  # weights that do not fit are found before images are read
+    splits = load_splits(config, store, reporter)
+    if backbone.random_weights:
+        reporter.warn("--weights none: the features are random; results say nothing about them.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.training.seed)
+        network = build_network(config, backbone, count_processes(config.training, device))
+    named = {"train": splits.train, "val": splits.val, "test": splits.test}
+    module = make_module(config, network)
+    batches = make_data(config, named, backbone, store, device, reporter)
+    return Experiment(config, splits, backbone, batches, module, device)
+
+
+def make_module(
+    config: ExperimentConfig, network: SegmentationNetwork
+) -> BaselineSegmentationModule:
+    """Make the Lightning module for `config` around `network`."""
+    kind = BaselineSegmentationModule if config.quantizer.type == "none" else VQSqueezeModule
+    return kind(
+        network,
+        create_loss(config.model),
+        num_classes=config.model.num_classes or TRIMAP_CLASSES,
+        lr=config.training.lr,
+        encoder_lr_factor=1.0 if (f := config.quantizer.encoder_lr_factor) is None else f,
+        seed=config.training.seed,
+    )
+
+
+def load_splits(
+    config: ExperimentConfig, store: FeatureStore | None, reporter: Reporter
+) -> SplitSamples:
+    """The splits that `config` describes; images that cannot be read are reported, not used."""
+    data = config.data
+    splits = build_splits(
+        data.dataset,
+        Path(data.data_dir),
+        image_size_px=data.image_size,
+        seed=config.training.seed,
+        subset_size=data.subset_size,
+        known=() if store is None else store.digests,
+    )
+    for name, reason in splits.skipped[:5]:
+        reporter.warn(f"Skipped {name}: {reason}")
+    if len(splits.skipped) > 5:
+        reporter.warn(f"Skipped {len(splits.skipped)} images in all; the run record lists them.")
+    return splits
+
+
+def feature_grid(experiment: Experiment) -> tuple[int, int]:
+    """Return rows and columns of the feature map."""
+    network = experiment.module.network
+    states, _, _ = next(experiment.data.batches("val", 1))
+    training = network.training
+    with torch.no_grad():
+        maps = network.eval().backbone_features(states)
+    network.train(training)
+    return int(maps.shape[2]), int(maps.shape[3])

@@ -44,7 +44,7 @@ HEADS: dict[str, tuple[type[SegmentationHead], int, int, int]] = {
 
 @dataclass(frozen=True)
 class Way:
-    """One way's least time an image, and how far its outcome is from the plain one's."""
+    """One way's least time per image, and how far its outcome is from the plain one's."""
 
     ms_an_image: float
     logit_difference: float
@@ -151,7 +151,7 @@ def main() -> None:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("head")
     table.add_column("way")
-    for heading in ("ms an image", "ratio", "logits differ by", "gradients by"):
+    for heading in ("ms per image", "ratio", "logits differ by", "gradients by"):
         table.add_column(heading, justify="right")
     figures: dict[str, Any] = {"batch_size": options.batch_size}
     for name in HEADS:

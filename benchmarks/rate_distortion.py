@@ -1,10 +1,11 @@
-"""The README's rate-distortion picture and table, from the records of finished runs.
+"""Write the rate-distortion picture and tables of the documentation from records of finished runs.
 
     python -m benchmarks.rate_distortion runs/results
 
 The rate is measured: the size of the whole file that holds the test split's codes. The picture is
-that of `squeeze compare --plot`; the table goes between the rate-distortion marks of the pages that
-have them. Nothing is trained here: `python -m benchmarks.results` does that.
+that of `squeeze compare --plot`. The complete table goes between the rate-distortion marks of a page,
+a table of its main columns between the marks of the summary. Nothing is trained here:
+`python -m benchmarks.results` does that.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,32 +26,37 @@ from squeeze_cli.reports.tables import MISSING, fixed, number, percent
 from squeeze_cli.runs import read_runs
 
 MARKS = ("<!-- rate-distortion:begin -->", "<!-- rate-distortion:end -->")
+SUMMARY_MARKS = (
+    "<!-- rate-distortion-summary:begin -->",
+    "<!-- rate-distortion-summary:end -->",
+)
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 IMAGE = ROOT / "docs" / "images" / "rate-distortion.png"
 HEADINGS = (
-    "codes", "nominal bits a vector", "measured bits a vector", "of them payload",
-    "prior's cross-entropy", "measured bytes an image", "measured ratio to float32",
-    "decoder, kB once", "test mean IoU %", "% of the baseline's",
+    "codes", "nominal bits per vector", "measured bits per vector", "of them payload",
+    "prior's cross-entropy", "measured bytes per image", "measured ratio to float32",
+    "decoder, kB once", "test mean IoU %", "% of baseline",
 )  # fmt: skip
+SUMMARY = (0, 2, 5, 8, 9)
 WORDS = (
     "Measured: the whole file of the test split's codes, with its names, lengths, checksums and "
-    "metadata; payload: the coded images alone. What the decoder needs once is not in it: its "
-    "codebooks, projection and prior have their own column, in 1000 bytes. Cross-entropy: what the "
-    "prior would need, in bits a vector, with an ideal coder. Nominal bits are computed from the "
-    "codes' sizes."
+    "metadata; payload: the coded images alone. The decoder's codebooks, projection and prior, which "
+    "are needed once, are not in it and have their own column, in units of 1000 bytes. Cross-entropy: "
+    "bits per vector that the prior would need with an ideal coder. Nominal bits are computed from "
+    "the codes' sizes."
 )
 
 
-def table(panel: Panel) -> list[str]:
+def table(panel: Panel, columns: Sequence[int] = range(len(HEADINGS))) -> list[str]:
     """Lines of Markdown: a row for each configuration, best first, below the baseline's."""
-    lines = [f"| {' | '.join(HEADINGS)} |", "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
+    rows: list[Sequence[str]] = [HEADINGS]
     if panel.baseline:
         unknown = [MISSING] * (len(HEADINGS) - 3)
-        cells = ("`squeeze baseline`", *unknown, over_seeds(panel.baseline, 100), "100")
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append(("`squeeze baseline`", *unknown, over_seeds(panel.baseline, 100), "100"))
     ordered = sorted(panel.configurations, key=lambda configuration: -configuration.point[1])
-    lines += [f"| {' | '.join(row(each, panel.baseline))} |" for each in ordered]
-    return lines
+    rows += [list(row(each, panel.baseline)) for each in ordered]
+    lines = [f"| {' | '.join(cells[i] for i in columns)} |" for cells in rows]
+    return [lines[0], "|---" + "|---:" * (len(columns) - 1) + "|", *lines[1:]]
 
 
 def row(configuration: Configuration, baseline: Sequence[float]) -> Iterator[str]:
@@ -83,19 +90,28 @@ def mean_of(tests: Sequence[MeasuredSplit], name: str, digits: int = 0) -> str:
     return fixed(statistics.mean(known), digits) if len(known) == len(values) else MISSING
 
 
+def seeds_of(panel: Panel) -> str:
+    """The title of a panel, and the seeds of its runs."""
+    seeds = sorted({record.seed for each in panel.configurations for record in each.records})
+    named = ", ".join(map(str, seeds))
+    if len(seeds) > 1:
+        return f"{panel.title}; seeds {named}: mean ± standard deviation over the seeds."
+    return f"{panel.title}; seed {named}."
+
+
 def markdown(panels: Sequence[Panel]) -> str:
-    """A table for each panel, and the words for what is counted."""
-    lines: list[str] = []
-    for panel in panels:
-        seeds = sorted({record.seed for each in panel.configurations for record in each.records})
-        named = ", ".join(map(str, seeds))
-        how = (
-            f"seeds {named}: mean ± standard deviation over the seeds"
-            if len(seeds) > 1
-            else f"seed {named}"
-        )
-        lines += [*table(panel), "", f"{panel.title}; {how}. {WORDS}", ""]
-    return "\n".join(lines[:-1]) + "\n"
+    """A table for each panel, and how its figures are counted."""
+    parts = ["\n".join([*table(panel), "", f"{seeds_of(panel)} {WORDS}"]) for panel in panels]
+    return "\n\n".join(parts) + "\n"
+
+
+def summary(panels: Sequence[Panel]) -> str:
+    """The main columns of each panel's table, in lines of at most 100 characters."""
+    parts = [
+        "\n".join([*table(panel, SUMMARY), "", textwrap.fill(seeds_of(panel), 100)])
+        for panel in panels
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def main() -> None:
@@ -108,15 +124,18 @@ def main() -> None:
     panels = rate_distortion(read_runs(options.runs))
     save_figure(rate_distortion_figure(panels), options.image)
     print(f"Wrote {options.image}", file=sys.stderr)
-    content = markdown(panels)
+    contents = {MARKS: markdown(panels), SUMMARY_MARKS: summary(panels)}
     for page in options.pages:
         text = page.read_text(encoding="utf-8")
-        if all(mark in text for mark in MARKS):
-            write_text_atomically(page, between_marks(text, content, MARKS))
-            print(f"Wrote {page}", file=sys.stderr)
-        else:
+        found = [marks for marks in contents if all(mark in text for mark in marks)]
+        if not found:
             print(f"{page} has no {MARKS[0]} and {MARKS[1]}: left as it is", file=sys.stderr)
-    print(content)
+            continue
+        for marks in found:
+            text = between_marks(text, contents[marks], marks)
+        write_text_atomically(page, text)
+        print(f"Wrote {page}", file=sys.stderr)
+    print(contents[MARKS])
 
 
 if __name__ == "__main__":

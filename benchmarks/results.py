@@ -3,8 +3,8 @@
     python -m benchmarks.results --data-dir ../shared/data --output-dir runs/results
 
 Trains what is not finished yet in the output folder (by `squeeze train` and `squeeze baseline`, in
-this process), then writes docs/results.md and the table between the README's results marks from
-the run records. Checkpoints are chosen on validation; the test split is only measured.
+this process), then writes the table between the results marks of docs/results.md from the run
+records. Checkpoints are chosen on validation; the test split is only measured.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MARKS = ("<!-- results:begin -->", "<!-- results:end -->")
 KINDS = ("baseline", "none", "rvq", "fsq", "vq", "lfq")
 HEADINGS = (
-    "quantizer", "nominal bits a vector", "nominal bytes an image", "test mean IoU %",
+    "quantizer", "nominal bits per vector", "nominal bytes per image", "test mean IoU %",
     "val mean IoU %", "test accuracy %", "perplexity", "codes used in training %",
 )  # fmt: skip
 
@@ -127,9 +127,8 @@ def main() -> None:
     options = parser.parse_args()
     train_missing(options)
     content = markdown(options)
-    for page in (ROOT / "docs" / "results.md", ROOT / "README.md"):
-        text = page.read_text(encoding="utf-8")
-        write_text_atomically(page, between_marks(text, content))
+    page = ROOT / "docs" / "results.md"
+    write_text_atomically(page, between_marks(page.read_text(encoding="utf-8"), content))
     print(content)
 
 

@@ -23,7 +23,7 @@ OK, WARNING, ERROR = "ok", "warning", "error"
 # The features of the whole data set take about this much of the cache's disk.
 LOW_DISK_BYTES = 5e9
 _PACKAGES = (
-    "torch", "torchvision", "lightning", "torchmetrics", "vector-quantize-pytorch", "timm", "clearml",
+    "torch", "torchvision", "lightning", "torchmetrics", "vector-quantize-pytorch", "timm",
 )  # fmt: skip
 
 
@@ -62,6 +62,11 @@ def check_versions() -> Iterator[Check]:
             yield Check(package, OK, version(package))
         except PackageNotFoundError:
             yield Check(package, ERROR, "not installed", "install squeeze again, with its packages")
+    try:
+        yield Check("clearml", OK, version("clearml"))
+    except PackageNotFoundError:
+        mend = "only --use-clearml needs it: pip install 'squeeze-cli[clearml]'"
+        yield Check("clearml", WARNING, "not installed", mend)
 
 
 def check_bytecode() -> Iterator[Check]:

@@ -16,7 +16,12 @@ from squeeze_cli.config.yaml_files import to_mapping
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.trackers.clearml_task import ClearMLTask, flat_parameters, usable_credentials
+from squeeze_cli.trackers.clearml_task import (
+    ClearMLTask,
+    flat_parameters,
+    require_sdk,
+    usable_credentials,
+)
 from squeeze_cli.trackers.remote import describe_source
 
 STATE_FILE = "clearml.json"
@@ -67,8 +72,10 @@ class ClearMLLogger(Logger):
 def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> ClearMLTask:
     """Begin the task of a run, or go on with that of a resumed run.
 
-    Raises ClearMLUnavailableError where ClearML cannot be used.
+    Raises ClearMLUnavailableError where ClearML cannot be used, and SqueezeError where its SDK is not
+    installed.
     """
+    require_sdk()
     options = config.logger
     offline = options.clearml_offline
     credentials = None if offline else usable_credentials(config, reporter)

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ _SETTINGS = {
 
 class ClearMLUnavailableError(SqueezeError):
     """ClearML cannot be used for this run; the message says why."""
+
+
+def require_sdk() -> None:
+    """Raise SqueezeError where ClearML's SDK is not installed: it comes with an extra of squeeze."""
+    if find_spec("clearml") is None:
+        raise SqueezeError(
+            "ClearML is not installed: pip install 'squeeze-cli[clearml]', or leave --use-clearml out."
+        )
 
 
 def running_on_agent() -> bool:

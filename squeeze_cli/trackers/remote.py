@@ -25,10 +25,12 @@ from squeeze_cli.trackers.clearml_task import (
     ClearMLTask,
     ClearMLUnavailableError,
     flat_parameters,
+    require_sdk,
     usable_credentials,
 )
 
 _PACKAGE = "squeeze-cli"
+_REQUIREMENT = f"{_PACKAGE}[clearml]"
 # These flags make sense on this machine alone.
 _LOCAL_FLAGS = ("--remote-queue", "--credentials", "--credentials-file")
 
@@ -57,6 +59,7 @@ def send_to_queue(
 
     Raises SqueezeError where ClearML cannot be used, or has no such queue.
     """
+    require_sdk()
     source = find_source(reporter)
     command = remote_command(arguments)
     try:
@@ -128,7 +131,7 @@ def describe_source(arguments: Sequence[str]) -> dict[str, dict[str, str] | list
 def _present_source() -> Source:
     """Return the checkout that squeeze runs from, or the package that it is."""
     root = _git("rev-parse", "--show-toplevel")
-    package = Source(f"{_PACKAGE}=={squeeze_cli.__version__}")
+    package = Source(f"{_REQUIREMENT}=={squeeze_cli.__version__}")
     if root is None or Path(root) != _folder().parent:
         return package
     repository = _without_login(_git("remote", "get-url", "origin") or "")
@@ -136,7 +139,7 @@ def _present_source() -> Source:
     # pip wants `git@host:path` as a URL.
     url = re.sub(r"^([\w.-]+@[\w.-]+):(?!/)", r"ssh://\1/", repository)
     return Source(
-        requirement=f"{_PACKAGE} @ git+{url}@{commit}" if url else package.requirement,
+        requirement=f"{_REQUIREMENT} @ git+{url}@{commit}" if url else package.requirement,
         repository=repository,
         branch=_git("rev-parse", "--abbrev-ref", "HEAD") or "",
         commit=commit,

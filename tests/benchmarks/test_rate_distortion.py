@@ -55,6 +55,18 @@ def test_the_table_takes_the_place_of_what_is_between_the_marks(
     assert shown.out.strip() in text
 
 
+def test_a_page_with_the_marks_of_the_summary_gets_the_main_columns(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = runs / "page.md"
+    page.write_text("\n".join(rate_distortion.SUMMARY_MARKS))
+    run(monkeypatch, runs, page)
+    lines = page.read_text().splitlines()
+    assert lines[1].split(" | ")[1:3] == ["measured bits per vector", "measured bytes per image"]
+    assert "| vq 512 | 3.00 ± 0.71 | 8 | 45.0 ± 1.4 | 90.0 |" in lines
+    assert max(map(len, lines)) <= 100
+
+
 def test_means_over_seeds_and_a_single_run_without_a_deviation(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,6 +89,17 @@ def test_require_clearml_turns_the_fallback_into_an_error(squeeze: Squeeze, tmp_
     assert not (tmp_path / "runs" / "it").exists()
 
 
+@pytest.mark.parametrize("flags", [(), ("--clearml-offline",), ("--remote-queue", "gpus")], ids=str)
+def test_without_the_extra_one_line_names_it(
+    squeeze: Squeeze, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(clearml_task, "find_spec", lambda name: None)
+    done = squeeze(*RUN, *flags, code=1)
+    (line,) = [line for line in done.stderr.splitlines() if "Error" in line]
+    assert "pip install 'squeeze-cli[clearml]'" in line
+    assert not (tmp_path / "runs" / "it").exists()
+
+
 def test_flags_for_clearml_need_clearml(squeeze: Squeeze) -> None:
     without = [a for a in RUN if a != "--use-clearml"]
     assert "add --use-clearml" in squeeze(*without, "--clearml-tag", "a", code=2).stderr

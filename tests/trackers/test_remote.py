@@ -120,7 +120,7 @@ def test_a_checkout_is_its_remote_commit_and_changes(
     module.write_text("new\n")
     source = find_source(Reporter())
     assert source.repository == "https://example.org/squeeze.git"
-    assert source.requirement == f"squeeze-cli @ git+{source.repository}@{source.commit}"
+    assert source.requirement == f"squeeze-cli[clearml] @ git+{source.repository}@{source.commit}"
     assert source.branch == "side"
     assert "+new" in source.diff
     assert "push it for the agent" in capsys.readouterr().err
@@ -132,4 +132,4 @@ def test_an_installed_package_is_its_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(squeeze_cli, "__file__", str(tmp_path / "squeeze_cli" / "__init__.py"))
-    assert find_source(Reporter()).requirement == f"squeeze-cli=={squeeze_cli.__version__}"
+    assert find_source(Reporter()).requirement == f"squeeze-cli[clearml]=={squeeze_cli.__version__}"

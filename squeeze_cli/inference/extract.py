@@ -19,8 +19,6 @@ from squeeze_cli.inference.output import Array, Content, Manifest, ShardedOutput
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.inference_results import ExtractionSummary
 
-# Images per shard of codes.
-CODES_PER_SHARD = 8192
 FLOAT16_BYTES = 2
 # Images that are named one by one when they are skipped.
 MOST_NAMED = 5
@@ -70,7 +68,6 @@ def extract_embeddings(
         manifest,
         write_codes if content == "codes" else save_embeddings,
         overwrite=overwrite,
-        max_images=CODES_PER_SHARD if content == "codes" else None,
     )
     if not output.manifest.complete:
         _write_all(run, samples, images is None, output, reporter)

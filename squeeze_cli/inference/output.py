@@ -24,7 +24,8 @@ from squeeze_cli.files import replacing, write_text_atomically
 
 MANIFEST_NAME = "manifest.json"
 VERSION = 1
-# A shard of embeddings holds about this many bytes: little is lost when an extraction is stopped.
+# Sizes of shards, of codes in images: small enough to lose little when an extraction is stopped.
+CODES_PER_SHARD = 8192
 EMBEDDING_SHARD_BYTES = 256 * 2**20
 _SHARD = r"(codes|quantized|features)-\d{5,}\.safetensors"
 # The files written here, finished or not yet renamed by `replacing`.
@@ -86,7 +87,6 @@ class ShardedOutput:
         manifest: The manifest of an output without shards.
         write: Function that writes the stacked parts and their names to a path.
         overwrite: Whether to start anew; what is there is removed when the first shard replaces it.
-        max_images: Number of images in a full shard; None goes by `EMBEDDING_SHARD_BYTES`.
 
     Raises:
         UsageError: The folder holds another output, or files that are not of squeeze.
@@ -100,13 +100,11 @@ class ShardedOutput:
         write: Callable[[Path, Array, Sequence[str]], object],
         *,
         overwrite: bool,
-        max_images: int | None = None,
     ) -> None:
         self.folder = folder
         self.manifest = manifest
         self._write = write
         self._overwrite = overwrite
-        self._max_images = max_images
         self._names: list[str] = []
         self._parts: list[Array] = []
         self._sums: dict[str, float] = {}
@@ -128,8 +126,8 @@ class ShardedOutput:
         self._parts.append(part)
         for name, value in sums.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        if self._max_images is not None:
-            full = len(self._names) >= self._max_images
+        if self.manifest.content == "codes":
+            full = len(self._names) >= CODES_PER_SHARD
         else:
             full = sum(each.nbytes for each in self._parts) >= EMBEDDING_SHARD_BYTES
         if full:

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from squeeze_cli.api import extract, open_run
 from squeeze_cli.cli import app
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.inference import extract as extraction
 from squeeze_cli.inference.evaluate import evaluate_run
 from squeeze_cli.inference.output import Manifest, ShardedOutput, read_manifest
 from squeeze_cli.inference.trained_run import TrainedRun
@@ -161,7 +160,7 @@ def test_a_stopped_extraction_goes_on_and_ends_the_same(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = trained / "runs" / "q"
-    monkeypatch.setattr(extraction, "CODES_PER_SHARD", 5)
+    monkeypatch.setattr("squeeze_cli.inference.output.CODES_PER_SHARD", 5)
     monkeypatch.setattr("squeeze_cli.backbones.base.Backbone.inference_batch", 3)
     extract(run, out=tmp_path / "whole")
     original = TrainedRun.encode
@@ -361,12 +360,14 @@ def make_output(folder: Path, content: Any = "codes", *, overwrite: bool = False
     manifest = Manifest(content=content, run="q", run_digest="d", source="images", space="backbone")
     return ShardedOutput(
         folder, manifest, lambda path, _, names: path.write_text(" ".join(names)),
-        overwrite=overwrite, max_images=1,
+        overwrite=overwrite,
     )  # fmt: skip
 
 
 def test_a_missing_shard_is_noticed(tmp_path: Path) -> None:
-    make_output(tmp_path).add(["a"], np.zeros((1, 2)), {"vectors": 2.0})
+    output = make_output(tmp_path)
+    output.add(["a"], np.zeros((1, 2)), {"vectors": 2.0})
+    output.flush()
     assert make_output(tmp_path).manifest.total("vectors") == 2
     with pytest.raises(UsageError, match="content"):
         make_output(tmp_path, "features")

@@ -203,7 +203,7 @@ def trained_index(factory: str, train_nc: NDArray[np.float32], reporter: Reporte
 def coding_table(results: list[Figures]) -> Table:
     """Speeds are of codes to bytes and back alone."""
     table = Table(title="Codes to bytes, test split", title_justify="left", box=None)
-    for heading in ("coding", "bits a vector,\nwhole file", "vectors/s\nencode", "vectors/s\ndecode",
+    for heading in ("coding", "bits per vector,\nwhole file", "vectors/s\nencode", "vectors/s\ndecode",
                     "peak MiB encode\n1x / 4x", "peak MiB decode\n1x / 4x"):  # fmt: skip
         table.add_column(heading, justify="left" if heading == "coding" else "right")
     for row in results:

@@ -1,4 +1,4 @@
-"""The one pass that fills the feature store against the bare backbone, in images a second.
+"""The one pass that fills the feature store against the bare backbone, in images per second.
 
     python -m benchmarks.extraction --backbone vit --images 200 --data-dir ../shared/data
 

@@ -72,7 +72,7 @@ def by_level(records: Sequence[FinishedRecord], split: str, name: str, scale: fl
 
 
 def table_rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
-    """One row a quantizer."""
+    """Make one row per quantizer."""
     for kind in KINDS:
         records = read_records(options, kind)
         quantizer = records[0].quantizer

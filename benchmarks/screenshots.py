@@ -33,7 +33,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output-dir", type=Path, default=Path("runs"))
-    parser.add_argument("--columns", type=int, default=100, help="width of the terminal")
+    parser.add_argument("--columns", type=int, default=110, help="width of the terminal")
     options = parser.parse_args()
     folder = options.output_dir.resolve()
     folder.mkdir(parents=True, exist_ok=True)

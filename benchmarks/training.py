@@ -165,7 +165,7 @@ def compare(options: argparse.Namespace, place: Path) -> tuple[dict[str, Outcome
 
 
 def make_table(outcomes: dict[str, Outcome], title: str) -> Table:
-    """A row a contender; ratios are against the plain loop's time of the same run."""
+    """Make one row per contender; ratios are against the plain loop's time of the same run."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
     for heading in (

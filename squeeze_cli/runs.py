@@ -4,9 +4,9 @@ runs/NAME/
   config.yaml         the resolved configuration
   run.json            the run record (docs/run-record.md); all that `squeeze compare` reads
   checkpoints/        best.ckpt (highest val/iou) and last.ckpt (to resume)
-  prior.safetensors   the prior that codes files are coded with
+  prior.safetensors   the prior that codes files are coded with; not every run has one
   codes/              codes files of `val` and `test`; features and codes of val's first batch
-  figures/            pictures of predictions, codebook usage and training
+  figures/            pictures made after training, and those of `squeeze show`
   tensorboard/        events
 
 It needs neither torch nor YAML, so that `squeeze compare` starts quickly.
@@ -18,12 +18,11 @@ import contextlib
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 
-from squeeze_cli.config.record import FinishedRecord, RunRecord, as_finished, read_record
+from squeeze_cli.config.record import FinishedRecord, RunRecord
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import write_text_atomically
@@ -33,51 +32,19 @@ CONFIG_NAME = "config.yaml"
 LOCK_NAME = ".lock"
 
 
-@dataclass(frozen=True)
 class RunFolder:
-    """The paths within one run's folder, its record and its lock."""
+    """One run's folder: the paths within it (see above), its record and its lock."""
 
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The run's name, which is that of its folder."""
-        return self.path.name
-
-    @property
-    def config_file(self) -> Path:
-        """The resolved configuration."""
-        return self.path / CONFIG_NAME
-
-    @property
-    def record_file(self) -> Path:
-        """The run record."""
-        return self.path / RECORD_NAME
-
-    @property
-    def best_checkpoint(self) -> Path:
-        """The checkpoint of the epoch with the highest val/iou."""
-        return self.path / "checkpoints" / "best.ckpt"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """The checkpoint from which the training is resumed."""
-        return self.path / "checkpoints" / "last.ckpt"
-
-    @property
-    def prior_file(self) -> Path:
-        """The prior over codes; runs without a quantizer or with very large codes have none."""
-        return self.path / "prior.safetensors"
-
-    @property
-    def codes_folder(self) -> Path:
-        """The folder of codes files."""
-        return self.path / "codes"
-
-    @property
-    def figures_folder(self) -> Path:
-        """The folder of pictures: those made after training, and those of `squeeze show`."""
-        return self.path / "figures"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        self.config_file = path / CONFIG_NAME
+        self.record_file = path / RECORD_NAME
+        self.best_checkpoint = path / "checkpoints" / "best.ckpt"
+        self.last_checkpoint = path / "checkpoints" / "last.ckpt"
+        self.prior_file = path / "prior.safetensors"
+        self.codes_folder = path / "codes"
+        self.figures_folder = path / "figures"
 
     @property
     def replaced(self) -> Path:
@@ -126,7 +93,7 @@ class RunFolder:
 
     def read_record(self) -> RunRecord:
         """Read `run.json`; SqueezeError where it is missing, damaged or of a newer version."""
-        return read_record(self.record_file)
+        return RunRecord.read(self.record_file)
 
     def read_finished(self) -> FinishedRecord:
         """Read the record of a finished run; SqueezeError, which names the fix, for any other."""
@@ -135,10 +102,10 @@ class RunFolder:
             command = "baseline" if record.kind == "baseline" else "train"
             raise SqueezeError(
                 f"{self.path} is {record.status}, not finished: `squeeze {command} --resume "
-                f"--output-dir {quote(str(self.path.parent))} --name {quote(self.name)}` goes on "
-                "with it."
+                f"--output-dir {quote(str(self.path.parent))} --name {quote(self.name)}` "
+                "continues it."
             )
-        return as_finished(record, self.record_file)
+        return FinishedRecord.read(self.record_file)
 
 
 def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
@@ -174,13 +141,15 @@ def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
 
 
 def _make_room(run: RunFolder, overwrite: bool) -> None:
-    """Put aside the run that a new one replaces, which is lost only when the new one is trained."""
+    """Put aside the run that a new one replaces; it is lost only when the new one is trained."""
     if not overwrite and (run.record_file.exists() or run.replaced.exists()):
         raise UsageError(
             f"{run.path} exists: choose another --name, --resume it, or --overwrite it."
         )
     if not run.record_file.exists():
-        if not all(_is_left_over(path) for path in run.path.iterdir()):
+        # A run that was killed before it wrote its record leaves these files at most.
+        left_over = rf"{re.escape(CONFIG_NAME)}|{re.escape(LOCK_NAME)}|\..+\.part"
+        if not all(re.fullmatch(left_over, path.name) for path in run.path.iterdir()):
             raise UsageError(f"{run.path} is no run's folder: choose another --name.")
         return
     with run.locked():
@@ -189,13 +158,6 @@ def _make_room(run: RunFolder, overwrite: bool) -> None:
         else:
             run.path.rename(run.replaced)
             (run.replaced / LOCK_NAME).unlink(missing_ok=True)
-
-
-def _is_left_over(path: Path) -> bool:
-    """Whether a run that was killed before it wrote its record can have left this file."""
-    return (
-        path.name in (CONFIG_NAME, LOCK_NAME) or re.fullmatch(r"\..+\.part", path.name) is not None
-    )
 
 
 def find_resumable(output_dir: Path, name: str | None) -> RunFolder:
@@ -216,9 +178,7 @@ def find_resumable(output_dir: Path, name: str | None) -> RunFolder:
         raise UsageError(f"There is no unfinished run in {output_dir} to resume.")
     if len(unfinished) > 1:
         names = ", ".join(run.name for run in unfinished)
-        raise UsageError(
-            f"Several runs in {output_dir} are unfinished: give --name, one of {names}."
-        )
+        raise UsageError(f"{output_dir} has several unfinished runs: give --name, one of {names}.")
     return unfinished[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -29,7 +29,7 @@ class _Part(BaseModel):
     """Base of the record's parts: strictly typed; fields of other versions are ignored."""
 
     model_config = ConfigDict(
-        strict=True, extra="ignore", validate_assignment=True, allow_inf_nan=False, defer_build=True
+        strict=True, validate_assignment=True, allow_inf_nan=False, defer_build=True
     )
 
 
@@ -83,10 +83,7 @@ class Seconds(_Part):
 
 
 class DataDescription(_Part):
-    """The images: enough to say whether two runs saw the same ones.
-
-    `skipped` has the `name` and the `reason` of images that could not be read.
-    """
+    """The images; `skipped` has `name` and `reason` of the first ones that could not be read."""
 
     dataset: str
     digest: str
@@ -187,6 +184,34 @@ class RunRecord(_Part):
     measured: Measured | None = None
     updated: str | None = None
 
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Read the record in `file`.
+
+        Raises:
+            SqueezeError: the file is missing, is no record, is damaged or of a newer version.
+        """
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise SqueezeError(
+                f"{file.parent} holds no {file.name}: is it a run's folder?"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise SqueezeError(f"{file} cannot be read: {error}.") from None
+        if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+            raise SqueezeError(
+                f"{file} is no run record of schema version {SCHEMA_VERSION}: update squeeze if it "
+                "is newer."
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        reason = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Input ")
+        raise SqueezeError(f"{file} is damaged ({field} {reason}): train the run again.")
+
     def to_json(self, updated: str) -> str:
         """Return the content of `run.json`; fields that were never set are left out."""
         stamped = self.model_copy(update={"schema_version": SCHEMA_VERSION, "updated": updated})
@@ -199,44 +224,3 @@ class FinishedRecord(RunRecord):
     data: DataDescription
     model: ModelDescription
     quantizer: QuantizerDescription
-
-
-def read_record(file: Path) -> RunRecord:
-    """Read the record in `file`.
-
-    Raises:
-        SqueezeError: the file is missing, is no record, is damaged, or has a newer schema version.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SqueezeError(f"{file.parent} holds no {file.name}: is it a run's folder?") from None
-    except (OSError, ValueError) as error:
-        raise SqueezeError(f"{file} cannot be read: {error}.") from None
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if not isinstance(version, int):
-        raise SqueezeError(f"{file} is no run record of squeeze.")
-    if version > SCHEMA_VERSION:
-        raise SqueezeError(
-            f"{file} has schema version {version}, this squeeze reads up to {SCHEMA_VERSION}: "
-            "update squeeze."
-        )
-    try:
-        return RunRecord.model_validate(content)
-    except ValidationError as error:
-        raise _damaged(file, error) from None
-
-
-def as_finished(record: RunRecord, file: Path) -> FinishedRecord:
-    """The record of a finished run with its description; SqueezeError where a part is missing."""
-    try:
-        return FinishedRecord.model_validate(record.model_dump(exclude_unset=True))
-    except ValidationError as error:
-        raise _damaged(file, error) from None
-
-
-def _damaged(file: Path, error: ValidationError) -> SqueezeError:
-    first = error.errors(include_url=False)[0]
-    field = ".".join(map(str, first["loc"]))
-    reason = "is missing" if first["type"] == "missing" else first["msg"].replace("Input ", "", 1)
-    return SqueezeError(f"{file} is damaged ({field} {reason}): train the run again.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from statistics import mean
-from typing import NamedTuple
+from typing import TypeVar
 
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.errors import SqueezeError, UsageError
@@ -14,32 +15,17 @@ from squeeze_cli.runs import RunFolder
 COMPARE_SCHEMA_VERSION = 1
 
 FoundRun = tuple[RunFolder, RunRecord | SqueezeError]
-
-
-class Setting(NamedTuple):
-    """The features and test images that runs must share to be compared; their seeds may differ."""
-
-    weights_digest: str
-    dataset: str
-    image_size_px: int
-    subset_size: int | None
-    test_images: int
+Setting = tuple[object, ...]
+Point = tuple[float, float]  # measured bits per vector and mean IoU of the test images
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """The figures of one run, None where it has none (yet); see docs/run-record.md.
+    """The figures of one run, None where it has none (yet); docs/run-record.md describes them.
 
-    Attributes:
-        nominal_bits_per_vector, nominal_compression_ratio: computed from the codes' sizes.
-        measured_bits_per_vector, measured_bytes_per_image, measured_compression_ratio: computed
-            from the size of the whole file that holds the test split's codes.
-        val_iou, test_iou, test_accuracy: shares (0 to 1).
-        difference_to_baseline: test mIoU minus the mean of the baselines in the same setting.
-        retention: test mIoU as a share of that mean.
-        pareto_front: whether no other run in the same setting has at most the same measured bits
-            and at least the same test mIoU.
-        codebook_usage: share of codes in use on test images, of the least used codebook.
+    Rates that are called measured count the whole file of the test split's codes, nominal ones are
+    computed from the codes' sizes. Shares, and differences of them, are 0 to 1.
     """
 
     name: str
@@ -82,14 +68,13 @@ def compare_runs(runs: Sequence[FoundRun], sort: str | None = None) -> list[Comp
     column = (sort or "test_iou").replace("-", "_")
     if column not in SORTABLE:
         raise UsageError(f"--sort {sort}: choose one of {', '.join(SORTABLE)}.")
-    baselines = baseline_scores([record for _, record in runs if isinstance(record, RunRecord)])
-    placed = [
-        (ComparisonRow(run.name, str(run.path), "broken", str(record)), None)
+    baselines, points = by_setting(runs, baseline_iou), by_setting(runs, measured_point)
+    rows = [
+        ComparisonRow(run.name, str(run.path), "broken", str(record))
         if isinstance(record, SqueezeError)
-        else (_row(run, record, baselines), setting(record))
+        else _row(run, record, baselines.get(setting(record)), points.get(setting(record), ()))
         for run, record in runs
     ]
-    rows = _mark_front(placed)
     known = [row for row in rows if getattr(row, column) is not None]
     unknown = [row for row in rows if getattr(row, column) is None]
     reverse = column in BEST_IS_MOST
@@ -102,42 +87,58 @@ def as_json(rows: Sequence[ComparisonRow]) -> dict[str, object]:
 
 
 def setting(record: RunRecord) -> Setting | None:
-    """The features and test images of a run; None before it is set up."""
+    """Return what runs must share to be compared: features and test images, but not the seed.
+
+    None for a run that was not set up.
+    """
     model, data = record.model, record.data
     if model is None or data is None:
         return None
-    size, subset = data.image_size_px, data.subset_size
-    return Setting(model.weights_digest, data.dataset, size, subset, data.test_images)
+    images = (data.dataset, data.image_size_px, data.subset_size, data.test_images)
+    return (model.weights_digest, *images)
 
 
-def baseline_scores(records: Sequence[RunRecord]) -> dict[Setting | None, list[float]]:
-    """The test mIoU of the baselines in each setting."""
-    scores: dict[Setting | None, list[float]] = {}
-    for record in records:
-        if record.kind == "baseline" and (test := record.metrics.test):
-            scores.setdefault(setting(record), []).append(test.iou)
-    return scores
+def by_setting(
+    runs: Iterable[FoundRun], value: Callable[[RunRecord], Value | None]
+) -> Mapping[Setting | None, list[Value]]:
+    """Return the values of the runs in each setting, without None; broken runs have none."""
+    groups: dict[Setting | None, list[Value]] = defaultdict(list)
+    for _, record in runs:
+        if isinstance(record, RunRecord) and (found := value(record)) is not None:
+            groups[setting(record)].append(found)
+    return groups
 
 
-def on_front(point: tuple[float, float], points: Iterable[tuple[float, float]]) -> bool:
-    """Whether none of `points` has at most the rate of `point` and at least its quality.
+def baseline_iou(record: RunRecord) -> float | None:
+    """Return the test mIoU of a baseline; None for other runs and before it is tested."""
+    test = record.metrics.test
+    return test.iou if test and record.kind == "baseline" else None
 
-    A point is (rate, quality); lower rates and higher qualities are better, equals do not count.
-    """
+
+def measured_point(record: RunRecord) -> Point | None:
+    """Return rate and quality of a finished run; None for a run without codes."""
+    measured, test = record.measured, record.metrics.test
+    if record.status != "finished" or measured is None or test is None:
+        return None
+    return measured.test.bits_per_vector, test.iou
+
+
+def on_front(point: Point, points: Iterable[Point]) -> bool:
+    """Return whether no different point has at most the bits and at least the mean IoU of `point`."""
     return not any(
         other != point and other[0] <= point[0] and other[1] >= point[1] for other in points
     )
 
 
 def _row(
-    run: RunFolder, record: RunRecord, baselines: dict[Setting | None, list[float]]
+    run: RunFolder, record: RunRecord, baselines: Sequence[float] | None, points: Sequence[Point]
 ) -> ComparisonRow:
     model, quantizer = record.model, record.quantizer
     val, test = record.metrics.val, record.metrics.test
     measured = record.measured.test if record.measured else None
-    scores = baselines.get(setting(record), [])
-    reference = mean(scores) if scores and test and record.kind != "baseline" else None
-    name = "baseline" if record.kind == "baseline" else quantizer.type if quantizer else None
+    is_baseline = record.kind == "baseline"
+    reference = mean(baselines) if baselines and test and not is_baseline else None
+    point = measured_point(record)
     return ComparisonRow(
         name=run.name,
         path=str(run.path),
@@ -146,7 +147,7 @@ def _row(
         kind=record.kind,
         model=model.backbone if model else None,
         random_features=model.random_features if model else None,
-        quantizer=name,
+        quantizer="baseline" if is_baseline else quantizer.type if quantizer else None,
         nominal_bits_per_vector=quantizer.nominal_bits_per_vector if quantizer else None,
         nominal_compression_ratio=quantizer.nominal_compression_ratio if quantizer else None,
         measured_bits_per_vector=measured.bits_per_vector if measured else None,
@@ -156,26 +157,10 @@ def _row(
         test_iou=test.iou if test else None,
         difference_to_baseline=test.iou - reference if test and reference is not None else None,
         retention=test.iou / reference if test and reference else None,
+        pareto_front=on_front(point, points) if point else None,
         test_accuracy=test.accuracy if test else None,
         codebook_usage=min(test.codebook_usage) if test and test.codebook_usage else None,
         epochs=record.epochs.done,
         seconds=record.seconds.total,
         seed=record.seed,
     )
-
-
-def _mark_front(placed: Sequence[tuple[ComparisonRow, Setting | None]]) -> list[ComparisonRow]:
-    """Return the rows, those with measured bits marked as on their setting's front or not."""
-    points: dict[Setting | None, list[tuple[float, float]]] = {}
-    for row, where in placed:
-        if point := _point(row):
-            points.setdefault(where, []).append(point)
-    return [
-        replace(row, pareto_front=on_front(point, points[where])) if (point := _point(row)) else row
-        for row, where in placed
-    ]
-
-
-def _point(row: ComparisonRow) -> tuple[float, float] | None:
-    bits, iou = row.measured_bits_per_vector, row.test_iou
-    return None if row.status != "finished" or bits is None or iou is None else (bits, iou)

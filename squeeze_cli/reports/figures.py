@@ -19,35 +19,27 @@ from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.record import EpochMetrics
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import replacing
-from squeeze_cli.reports.rate_distortion import Configuration, Panel
+from squeeze_cli.reports.rate_distortion import Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.transforms import Bbox
+    from matplotlib.text import Annotation
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "#666666"
+# Colour and marker of each quantizer, the same in every figure.
+STYLES = dict(zip(QUANTIZERS, zip(COLOURS, "os^DvP", strict=True), strict=False))
 DPI = 150
 # A figure of codebooks has this many panels at most, and a panel this many steps.
 MOST_LEVELS, MOST_STEPS = 16, 4096
 PANEL_INCHES = (6.4, 4.2)
 SEED_SIZE, SEED_ALPHA = 3.5, 0.45
-# Places of a label beside its point, the best first: offset in points, alignments.
-LABEL_PLACES = (
-    (8, 0, "left", "center"),
-    (0, 8, "center", "bottom"),
-    (0, -8, "center", "top"),
-    (-8, 0, "right", "center"),
-    (7, 7, "left", "bottom"),
-    (7, -7, "left", "top"),
-    (-7, 7, "right", "bottom"),
-    (-7, -7, "right", "top"),
-)
-LABEL_MARGIN_PX = 4.0
-# Cost of a label that covers another one or is cut off, in points of a line that it covers.
-UNREADABLE = 1000
+MARKER_RADIUS_PX = 6
+# Places of a label beside its point, the best first: offset in points.
+LABEL_PLACES = ((7, -7), (8, 0), (0, -8), (-8, 0), (-7, 7), (0, 8), (7, 7), (-7, -7))
+HORIZONTAL = {-1: "right", 0: "center", 1: "left"}
+VERTICAL = {-1: "top", 0: "center", 1: "bottom"}
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = DPI) -> None:
@@ -68,12 +60,7 @@ def save_figure(figure: Figure, path: Path, dpi: int = DPI) -> None:
 
 
 def curves_figure(history: Sequence[EpochMetrics], best: int | None) -> Figure:
-    """Draw loss and mean IoU of both splits by epoch, and mark the epoch that was chosen.
-
-    Args:
-        history: the metrics of each epoch.
-        best: the index of the chosen epoch.
-    """
+    """Draw loss and mean IoU of both splits by epoch, and mark `best`, the chosen epoch's index."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -97,13 +84,11 @@ def curves_figure(history: Sequence[EpochMetrics], best: int | None) -> Figure:
 
 
 def codebook_figure(counts: Sequence[NDArray[np.int64]]) -> Figure:
-    """Draw the shares of the codes, most frequent first, one panel for each code of a vector.
+    """Draw the shares of values, most frequent first, one panel for each code of a vector.
 
     The dashed line is even use. Perplexity is 2 to the entropy of the shares (Jelinek et al., 1977):
-    the number of codes that would carry as much information if they were used evenly.
-
-    Args:
-        counts: for each code of a vector, how often each of its values was used.
+    the number of values that would carry as much information if they were used evenly. `counts` has
+    for each code of a vector how often each of its values was used.
     """
     shown = counts[:MOST_LEVELS]
     figure, axes = _panels(len(shown), 4, (3.2, 2.5))
@@ -149,13 +134,14 @@ def rate_distortion_figure(panels: Sequence[Panel]) -> Figure:
 
 def _draw_panel(axis: Axes, panel: Panel) -> None:
     _set_axes(axis, panel)
-    _draw_baseline(axis, [100 * iou for iou in panel.baseline])
+    if panel.baseline:
+        _draw_baseline(axis, [100 * iou for iou in panel.baseline])
     if len(panel.front) > 1:
         bits, ious = zip(*(configuration.point for configuration in panel.front), strict=True)
         axis.plot(bits, [100 * iou for iou in ious], color=GREY, linestyle=":", zorder=1,
                   label="Pareto front")  # fmt: skip
     for configuration in panel.configurations:
-        colour, marker = _style(configuration)
+        colour, marker = STYLES.get(configuration.records[0].quantizer.type, (GREY, "X"))
         if len(configuration.ious) > 1:
             percents = [100 * iou for iou in configuration.ious]
             axis.plot(configuration.bits, percents, marker, color=colour, alpha=SEED_ALPHA,
@@ -171,21 +157,11 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
 
 
 def _set_axes(axis: Axes, panel: Panel) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, ScalarFormatter
-
-    axis.set_title(panel.title, fontsize="medium")
-    axis.set_xscale("log", base=2)
     bits = [value for configuration in panel.configurations for value in configuration.bits]
-    # Room for labels, and at least two powers of two, so that the axis shows its scale.
-    low, high = min(bits) / 1.5, max(bits) * 1.5
-    if high / low < 4:
-        middle = (low * high) ** 0.5
-        low, high = middle / 2.2, middle * 2.2
-    axis.set_xlim(low, high)
-    axis.xaxis.set_major_locator(LogLocator(base=2))
-    axis.xaxis.set_major_formatter(ScalarFormatter())
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_title(panel.title, fontsize="medium")
+    axis.set_xscale("log", base=2, subs=[])
+    axis.set_xlim(min(bits) / 2, max(bits) * 2)  # room for labels, and at least two ticks
+    axis.xaxis.set_major_formatter("{x:g}")
     axis.margins(y=0.12)
     axis.set_xlabel("measured bits per vector (whole file of codes)")
     axis.set_ylabel("test mean IoU in %")
@@ -193,8 +169,6 @@ def _set_axes(axis: Axes, panel: Panel) -> None:
 
 
 def _draw_baseline(axis: Axes, percents: Sequence[float]) -> None:
-    if not percents:
-        return
     level, label = mean(percents), "unquantized baseline"
     if len(percents) > 1:
         deviation = stdev(percents)
@@ -203,55 +177,39 @@ def _draw_baseline(axis: Axes, percents: Sequence[float]) -> None:
     axis.axhline(level, color="black", linewidth=1.2, label=label)
 
 
-def _style(configuration: Configuration) -> tuple[str, str]:
-    """Return colour and marker of a quantizer, the same in every figure."""
-    names = list(QUANTIZERS)
-    index = names.index(configuration.quantizer) if configuration.quantizer in names else len(names)
-    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-
-
 def place_labels(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """Write each point's text beside it: (x, y, text) in data coordinates.
 
-    A label takes the place where it covers the least of lines, markers, legend and earlier labels
-    and stays inside the axes.
+    A label takes the place where it covers the fewest markers and earlier labels, and not the
+    legend, inside the axes; its white outline keeps it readable on a line.
     """
+    from matplotlib.patheffects import withStroke
+    from matplotlib.transforms import Bbox
+
     figure = axis.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()  # pixels depend on the layout
-    drawn = _drawn_pixels(axis)
-    legend = axis.get_legend()
-    taken = [legend.get_window_extent()] if legend else []
     frame = axis.get_window_extent()
+    taken = [
+        Bbox([pixel - MARKER_RADIUS_PX, pixel + MARKER_RADIUS_PX])
+        for line in axis.lines
+        for pixel in line.get_transform().transform(line.get_xydata())
+    ]
+    if legend := axis.get_legend():
+        taken.append(legend.get_window_extent())
 
-    def cost(box: Bbox) -> int:
-        inside = (
-            frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 <= box.y1 <= frame.y1
-        )
-        unreadable = box.count_overlaps(taken) + (not inside)
-        return int(box.padded(LABEL_MARGIN_PX).count_contains(drawn) + UNREADABLE * unreadable)
+    def covered(label: Annotation, place: tuple[int, int]) -> int:
+        label.xyann = place
+        label.set(ha=HORIZONTAL[np.sign(place[0])], va=VERTICAL[np.sign(place[1])])
+        box = label.get_window_extent()
+        return box.count_overlaps(taken) + 10 * (4 - frame.count_contains(box.corners()))
 
     for x, y, text in points:
-        labels = [
-            axis.annotate(text, (x, y), (right, up), textcoords="offset points", ha=horizontal,
-                          va=vertical, fontsize="small")
-            for right, up, horizontal, vertical in LABEL_PLACES
-        ]  # fmt: skip
-        chosen = min(labels, key=lambda label: cost(label.get_window_extent()))
-        taken.append(chosen.get_window_extent())
-        for label in labels:
-            label.set_in_layout(False)  # the layout is settled already
-            if label is not chosen:
-                label.remove()
-
-
-def _drawn_pixels(axis: Axes) -> NDArray[np.float64]:
-    """Return points `[n, 2]` in pixels on all lines and markers."""
-    paths = []
-    for line in axis.lines:
-        path = line.get_transform().transform_path(line.get_path())
-        paths.append((path if line.get_linestyle() == "None" else path.interpolated(50)).vertices)
-    return np.concatenate(paths)
+        label = axis.annotate(text, (x, y), (0, 0), textcoords="offset points", fontsize="small",
+                              path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
+        label.set_in_layout(False)  # the layout is settled already
+        covered(label, min(LABEL_PLACES, key=lambda place: covered(label, place)))
+        taken.append(label.get_window_extent())
 
 
 def _panels(

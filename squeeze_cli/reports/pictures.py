@@ -14,9 +14,8 @@ from squeeze_cli.reports.figures import COLOURS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PET, BORDER = 0, 2
 # Blue and orange stay apart for the colour-blind; background is left as it is.
-CLASS_COLOURS = {PET: COLOURS[0], BORDER: COLOURS[4]}
+COLOURED_CLASSES = ((0, "pet", COLOURS[0]), (2, "border", COLOURS[4]))
 OPACITY = 0.6
 CELL_INCHES = 1.5
 NAME_CHARACTERS = 20
@@ -40,12 +39,7 @@ class PictureColumn:
 
 
 def picture_grid(titles: Sequence[str], columns: Sequence[PictureColumn]) -> Figure:
-    """Draw one column per image: its pixels first, then a row for each of its masks.
-
-    Args:
-        titles: the titles of the rows, one more than an image has masks.
-        columns: the images.
-    """
+    """Draw one column per image: its pixels first, then a row for each mask; `titles` are of rows."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -60,11 +54,12 @@ def picture_grid(titles: Sequence[str], columns: Sequence[PictureColumn]) -> Fig
             axis.set_xticks([])
             axis.set_yticks([])
             axis.set_xlabel(note, fontsize=7, labelpad=2)
-        axes[0, number].set_title(_shortened(column.name), fontsize=7, pad=3)
+        end = column.name[1 - NAME_CHARACTERS :]
+        name = column.name if len(column.name) <= NAME_CHARACTERS else f"…{end}"
+        axes[0, number].set_title(name, fontsize=7, pad=3)
     for axis, title in zip(axes[:, 0], titles, strict=True):
         axis.set_ylabel(title, fontsize=8)
-    names = {PET: "pet", BORDER: "border"}
-    patches = [Patch(color=colour, label=names[c]) for c, colour in CLASS_COLOURS.items()]
+    patches = [Patch(color=colour, label=name) for _, name, colour in COLOURED_CLASSES]
     figure.legend(handles=patches, loc="outside lower center", ncols=2, frameon=False, fontsize=7)
     return figure
 
@@ -72,12 +67,8 @@ def picture_grid(titles: Sequence[str], columns: Sequence[PictureColumn]) -> Fig
 def overlay(pixels: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the image `[H, W, 3]` with the mask's classes laid over it."""
     shown = pixels.astype(np.float32)
-    for value, colour in CLASS_COLOURS.items():
+    for value, _, colour in COLOURED_CLASSES:
         rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float32)
         where = mask == value
         shown[where] = (1 - OPACITY) * shown[where] + OPACITY * rgb
     return shown.round().astype(np.uint8)
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= NAME_CHARACTERS else f"…{name[1 - NAME_CHARACTERS :]}"

@@ -7,15 +7,23 @@ features and images.
 
 from __future__ import annotations
 
-import statistics
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
-from squeeze_cli.config.record import FinishedRecord, RunRecord, as_finished
+from squeeze_cli.config.record import FinishedRecord
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.reports.comparison import FoundRun, Setting, baseline_scores, on_front, setting
-
-Traits = dict[str, object]
+from squeeze_cli.reports.comparison import (
+    FoundRun,
+    Point,
+    Setting,
+    baseline_iou,
+    by_setting,
+    measured_point,
+    on_front,
+    setting,
+)
 
 
 @dataclass(frozen=True)
@@ -23,12 +31,10 @@ class Configuration:
     """Runs that differ by their seed only.
 
     Attributes:
-        quantizer: registry name.
         label: what distinguishes it from the others of the panel, such as `vq 512`.
         records: one record per seed, each with a test mIoU and measured bits.
     """
 
-    quantizer: str
     label: str
     records: tuple[FinishedRecord, ...]
 
@@ -43,9 +49,9 @@ class Configuration:
         return tuple(r.metrics.test.iou for r in self.records if r.metrics.test)
 
     @property
-    def point(self) -> tuple[float, float]:
+    def point(self) -> Point:
         """Mean bits and mean mIoU over the seeds."""
-        return statistics.mean(self.bits), statistics.mean(self.ious)
+        return mean(self.bits), mean(self.ious)
 
 
 @dataclass(frozen=True)
@@ -70,30 +76,25 @@ def rate_distortion(runs: Sequence[FoundRun]) -> list[Panel]:
 
     Raises SqueezeError where there is none.
     """
-    baselines = baseline_scores([record for _, record in runs if isinstance(record, RunRecord)])
-    groups: dict[Setting, list[FinishedRecord]] = {}
+    groups: dict[Setting, list[FinishedRecord]] = defaultdict(list)
     for run, record in runs:
-        if isinstance(record, RunRecord) and record.status == "finished":
-            where = setting(record)
-            if where and record.quantizer and record.measured and record.metrics.test:
-                groups.setdefault(where, []).append(as_finished(record, run.record_file))
+        if isinstance(record, SqueezeError) or not (record.quantizer and measured_point(record)):
+            continue
+        if where := setting(record):
+            groups[where].append(run.read_finished())
     if not groups:
         raise SqueezeError(
             "Nothing to plot: none of these runs is finished and has measured bits; train one with "
             "`squeeze train`."
         )
+    baselines = by_setting(runs, baseline_iou)
     return [_panel(group, tuple(baselines.get(where, ()))) for where, group in groups.items()]
 
 
 def _panel(records: Sequence[FinishedRecord], baseline: tuple[float, ...]) -> Panel:
-    groups = _by_configuration(records)
-    configurations = [
-        Configuration(seeds[0].quantizer.type, label, tuple(seeds))
-        for seeds, label in zip(groups, _labels(groups), strict=True)
-    ]
-    configurations.sort(key=lambda configuration: configuration.point)
+    configurations = sorted(_configurations(records), key=lambda each: each.point)
     points = [configuration.point for configuration in configurations]
-    front = tuple(c for c in configurations if on_front(c.point, points))
+    front = tuple(each for each in configurations if on_front(each.point, points))
     model, data = records[0].model, records[0].data
     weights = " (random features)" if model.random_features else ""
     title = (
@@ -103,28 +104,40 @@ def _panel(records: Sequence[FinishedRecord], baseline: tuple[float, ...]) -> Pa
     return Panel(title, tuple(configurations), front, baseline)
 
 
-def _by_configuration(records: Sequence[FinishedRecord]) -> list[list[FinishedRecord]]:
-    """Group the seeds of one configuration.
+def _configurations(records: Sequence[FinishedRecord]) -> list[Configuration]:
+    """Group the seeds of one configuration, and label the groups.
 
-    The record does not hold every hyperparameter: where a seed comes twice, something else differs,
-    and each run stands for itself.
+    A label has the quantizer, the code sizes, and the traits in which configurations of that name
+    differ. The record does not hold every hyperparameter: where a seed comes twice, something else
+    differs, and each run stands for itself, labelled with its own name.
     """
-    alike: dict[tuple[object, ...], list[FinishedRecord]] = {}
+    alike: dict[tuple[object, ...], list[FinishedRecord]] = defaultdict(list)
     for record in records:
-        alike.setdefault(tuple(_traits(record).values()), []).append(record)
-    groups: list[list[FinishedRecord]] = []
+        alike[tuple(_traits(record).values())].append(record)
+    configurations = []
     for group in alike.values():
-        seeds = {record.seed for record in group}
-        groups += [group] if len(seeds) == len(group) else [[record] for record in group]
-    return groups
+        own = _traits(group[0])
+        same = [t for t in map(_traits, records) if t["name"] == own["name"]]
+        differing = [f"{key} {own[key]}" for key in own if len({t[key] for t in same}) > 1]
+        averaged = len({record.seed for record in group}) == len(group)
+        for seeds in [group] if averaged else [[record] for record in group]:
+            name = own["name"] if averaged else seeds[0].name
+            label = ", ".join([str(name), *differing])
+            configurations.append(Configuration(label, tuple(seeds)))
+    return configurations
 
 
-def _traits(record: FinishedRecord) -> Traits:
-    """What makes a configuration, as far as the record knows, by the names that labels show."""
+def _traits(record: FinishedRecord) -> dict[str, object]:
+    """Return what makes a configuration, as far as the record knows, by the words of labels."""
     quantizer, model = record.quantizer, record.model
+    sizes = quantizer.code_sizes
+    if len(set(sizes)) == 1 and len(sizes) > 1:
+        shown = f"{len(sizes)} × {sizes[0]}"
+    else:
+        shown = " × ".join(map(str, sizes))
     return {
-        "quantizer": quantizer.type,
-        "codes": tuple(quantizer.code_sizes),
+        "name": f"{quantizer.type} {shown}".strip(),
+        "codes": tuple(sizes),
         "bottleneck": quantizer.bottleneck_dim,
         "loss": model.loss,
         "adapter": model.add_adapter,
@@ -134,29 +147,3 @@ def _traits(record: FinishedRecord) -> Traits:
         "coding": record.measured.test.coding if record.measured else None,
         "train images": record.data.train_images,
     }
-
-
-def _labels(groups: Sequence[Sequence[FinishedRecord]]) -> list[str]:
-    """Label each group by quantizer and code sizes, then the traits in which equal names differ.
-
-    The run's own name is the label where no trait tells two groups apart.
-    """
-    traits = [_traits(seeds[0]) for seeds in groups]
-    labels = []
-    for own, seeds in zip(traits, groups, strict=True):
-        name = f"{own['quantizer']} {_sizes(seeds[0].quantizer.code_sizes)}".strip()
-        same = [
-            t for t in traits if (t["quantizer"], t["codes"]) == (own["quantizer"], own["codes"])
-        ]
-        differing = [key for key in own if len({t[key] for t in same}) > 1]
-        if traits.count(own) > 1:
-            name = seeds[0].name
-        labels.append(", ".join([name, *(f"{key} {own[key]}" for key in differing)]))
-    return labels
-
-
-def _sizes(codes: Sequence[int]) -> str:
-    """`512` for one code per vector, `4 × 256` for four of the same size, else `8 × 5 × 5`."""
-    if len(set(codes)) == 1 and len(codes) > 1:
-        return f"{len(codes)} × {codes[0]}"
-    return " × ".join(map(str, codes))

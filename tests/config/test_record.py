@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from squeeze_cli.config.record import RunRecord, SplitMetrics, as_finished, read_record
+from squeeze_cli.config.record import FinishedRecord, RunRecord, SplitMetrics
 from squeeze_cli.errors import SqueezeError
 from tests.records import measured, record
 
@@ -19,13 +19,13 @@ OLDER = sorted((Path(__file__).parents[1] / "inference" / "older_runs").glob("*/
 def read(folder: Path, content: dict[str, Any]) -> RunRecord:
     file = folder / "run.json"
     file.write_text(json.dumps({"schema_version": 1, **content}))
-    return read_record(file)
+    return RunRecord.read(file)
 
 
 @pytest.mark.parametrize("file", OLDER, ids=lambda file: file.parent.name)
 def test_an_older_record_comes_back_as_it_was(file: Path) -> None:
     content = json.loads(file.read_text())
-    made = as_finished(read_record(file), file)
+    made = FinishedRecord.read(file)
     written = json.loads(made.to_json(content["updated"]))
     assert written == content
     assert list(written) == list(content)
@@ -91,6 +91,6 @@ def test_a_damaged_field_is_one_line_with_its_name(
 
 
 def test_a_finished_record_has_a_model(tmp_path: Path) -> None:
-    made = read(tmp_path, record(0.5, model=None))
+    read(tmp_path, record(0.5, model=None))
     with pytest.raises(SqueezeError, match=r"is damaged \(model should be"):
-        as_finished(made, tmp_path / "run.json")
+        FinishedRecord.read(tmp_path / "run.json")

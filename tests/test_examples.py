@@ -17,6 +17,7 @@ ONE_STEP = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_trains_one_step(squeeze: Squeeze, tiny_pets: Path, name: str) -> None:
     example = EXAMPLES[name]

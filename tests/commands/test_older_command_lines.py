@@ -23,6 +23,7 @@ VERIFICATION_LINES = (
 SMALL = "--weights none --image-size 64 --max-batches 1 --num-workers 0 --no-progress --name it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", VERIFICATION_LINES)
 def test_verification_lines_run(squeeze: Squeeze, tiny_pets: Path, line: str) -> None:
     arguments = shlex.split(line) + shlex.split(SMALL) + ["--data-dir", str(tiny_pets)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torchvision.models.segmentation import deeplabv3_resnet50
 
@@ -13,6 +14,7 @@ from squeeze_cli.model.build import build_network
 from tests.conftest import Squeeze
 
 
+@pytest.mark.slow
 def test_masks_from_codes_are_the_networks_own(squeeze: Squeeze, tmp_path: Path) -> None:
     torch.manual_seed(0)
     whole = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21)

@@ -42,6 +42,7 @@ def assert_ran_without(folder: Path) -> None:
     assert list((folder / "runs/it/tensorboard").glob("events*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dead_end", "reason"), DEAD_ENDS.items(), ids=[end.__name__ for end in DEAD_ENDS]
 )

@@ -92,3 +92,12 @@ def test_the_unfrozen_layer_and_the_encoder_are_slowed_apart() -> None:
 def test_without_a_quantizer_there_is_one_group() -> None:
     _, optimizer = make("none")
     assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("name", list(QUANTIZERS))
+def test_every_parameter_gets_a_gradient_in_every_step(name: str) -> None:
+    """Otherwise processes that train together would wait for those of the others."""
+    module, _ = make(name, unfreeze=True)
+    output = module.network.train()(torch.randn(2, CHANNELS, 3, 4))
+    (output.logits.square().mean() + output.quantizer_loss).backward()
+    assert [n for n, p in module.network.named_parameters() if p.grad is None] == []

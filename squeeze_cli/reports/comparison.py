@@ -68,7 +68,7 @@ def compare_runs(runs: Sequence[FoundRun], sort: str | None = None) -> list[Comp
     column = (sort or "test_iou").replace("-", "_")
     if column not in SORTABLE:
         raise UsageError(f"--sort {sort}: choose one of {', '.join(SORTABLE)}.")
-    baselines, points = by_setting(runs, baseline_iou), by_setting(runs, measured_point)
+    baselines, points = by_setting(runs, baseline_iou), by_setting(runs, rate_and_iou)
     rows = [
         ComparisonRow(run.name, str(run.path), "broken", str(record))
         if isinstance(record, SqueezeError)
@@ -115,8 +115,8 @@ def baseline_iou(record: RunRecord) -> float | None:
     return test.iou if test and record.kind == "baseline" else None
 
 
-def measured_point(record: RunRecord) -> Point | None:
-    """Return rate and quality of a finished run; None for a run without codes."""
+def rate_and_iou(record: RunRecord) -> Point | None:
+    """Return the point of a finished run; None for a run without codes."""
     measured, test = record.measured, record.metrics.test
     if record.status != "finished" or measured is None or test is None:
         return None
@@ -138,7 +138,7 @@ def _row(
     measured = record.measured.test if record.measured else None
     is_baseline = record.kind == "baseline"
     reference = mean(baselines) if baselines and test and not is_baseline else None
-    point = measured_point(record)
+    point = rate_and_iou(record)
     return ComparisonRow(
         name=run.name,
         path=str(run.path),

@@ -12,15 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from squeeze_cli.reports.comparison import ComparisonRow
-from squeeze_cli.reports.tables import (
-    MISSING,
-    columns_table,
-    duration,
-    fixed,
-    number,
-    percent,
-    points,
-)
+from squeeze_cli.reports.tables import MISSING, columns_table, duration, fixed, number, percent
 
 FRONT_MARK = "●"
 LEAST_TEXT_WIDTH = 10
@@ -36,12 +28,10 @@ class Column:
     """A column of the comparison.
 
     Attributes:
-        title: a short heading, which says of a rate whether it is nominal or measured; the table
-            breaks it into lines.
+        title: a short heading, which says of a rate whether it is nominal or measured.
         cell: a function from a row to the column's text.
         meaning: the explanation of the title in the caption.
-        rank: where the table is too wide, the columns of the highest rank are left out first, those
-            of rank 0 never.
+        rank: where the table is too wide, the highest rank is left out first, rank 0 never.
         text: whether the column is left-aligned and folded where it is long.
     """
 
@@ -67,7 +57,7 @@ COLUMNS: tuple[Column, ...] = (
            "to float32 features", rank=7),
     Column("val", lambda r: percent(r.val_iou), "mean IoU in %", rank=4),
     Column("test", lambda r: percent(r.test_iou), "mean IoU in %"),
-    Column("Δ", lambda r: points(r.difference_to_baseline),
+    Column("Δ", lambda r: percent(r.difference_to_baseline, "+"),
            "difference of test mean IoU to the baseline on the same features", rank=5),
     Column("kept", lambda r: percent(r.retention),
            "% of the test mean IoU of the baseline on the same features", rank=1),
@@ -91,12 +81,11 @@ def comparison_table(rows: Sequence[ComparisonRow], width: int = 80) -> Renderab
     shown, left_out = _fitting_columns(finished, width)
     table = columns_table()
     for column in shown:
-        table.add_column(
-            column.title.replace(" ", "\n"),
-            justify="left" if column.text else "right",
-            no_wrap=not column.text,
-            overflow="fold",
-        )
+        heading = column.title.replace(" ", "\n")
+        if column.text:
+            table.add_column(heading, overflow="fold")
+        else:
+            table.add_column(heading, justify="right", no_wrap=True)
     for row in finished:
         table.add_row(*(column.cell(row) for column in shown))
     parts: list[RenderableType] = []

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from squeeze_cli.config.record import SplitMetrics
-from squeeze_cli.reports.tables import add_metrics, facts, number
+from squeeze_cli.reports.tables import facts, metrics_text, number
 
 
 class EvaluationResult(BaseModel):
@@ -24,18 +24,13 @@ class ExtractionSummary(BaseModel):
     """Sizes of extracted files, and what was lost.
 
     Attributes:
-        run: Name of the run.
-        out: Folder of the files.
         content: `codes`, `quantized` or `features`.
         coding: `prior` or `packed`; None without codes.
-        source: Description of the images.
-        images, vectors, shards: How many of each there are.
-        file_bytes: Bytes of all shards, which everything else is computed from.
+        file_bytes: Bytes of all shards; rates and ratios are computed from them.
         compression_ratio_float32, compression_ratio_float16: Bytes of the backbone's features in
             that type, over those of the shards; `_with_decoder` adds `decoder_bytes` to the latter.
         mse, cosine: Distortion of normalized features, as the quantizer sees them.
         nominal_bits_per_vector: Bits computed from the sizes of the codes, not measured.
-        bits_per_vector: Bits measured over all bytes of the shards.
         decoder_bytes: Bytes of codebook, projection and prior, needed once for all images.
     """
 
@@ -62,41 +57,41 @@ class ExtractionSummary(BaseModel):
 
 def evaluation_table(result: EvaluationResult) -> Table:
     """Return the table of `squeeze evaluate`."""
-    table = facts(result.run)
-    table.add_row("Data", f"{result.images} images, {result.split}, {result.data_dir}")
-    if result.skipped_images:
-        table.add_row("Skipped images", str(result.skipped_images))
-    add_metrics(table, result.split.capitalize(), result.metrics)
-    return table
+    rows = [
+        ("Data", f"{result.images} images, {result.split}, {result.data_dir}"),
+        ("Skipped images", result.skipped_images),
+        (result.split.capitalize(), metrics_text(result.metrics)),
+    ]
+    return facts(result.run, rows)
 
 
 def extraction_table(result: ExtractionSummary) -> Table:
     """Return the table of `squeeze extract-embeddings`, within 80 columns."""
-    table = facts(f"{result.content} of {result.source}")
-    table.add_row("Vectors", f"{result.vectors:,} in {result.images:,} images")
-    size = f"{result.file_bytes:,} bytes, {number(result.bytes_per_image)} per image"
-    if result.content != "codes":
-        table.add_row("Size", size)
-    else:
+    nominal = measured = ratio = with_decoder = distortion = None
+    if result.content == "codes":
+        nominal = f"{number(result.nominal_bits_per_vector)} bits per vector"
         coding = f"coding {result.coding}; all bytes of the files"
-        table.add_row("Nominal", f"{number(result.nominal_bits_per_vector)} bits per vector")
-        table.add_row("Measured", f"{number(result.bits_per_vector)} bits per vector ({coding})")
-        table.add_row("Size", size)
-        ratios = _ratios(result.compression_ratio_float32, result.compression_ratio_float16)
-        table.add_row("Ratio", ratios)
-        ratios = _ratios(
+        measured = f"{number(result.bits_per_vector)} bits per vector ({coding})"
+        ratio = _ratios(result.compression_ratio_float32, result.compression_ratio_float16)
+        full = _ratios(
             result.compression_ratio_float32_with_decoder,
             result.compression_ratio_float16_with_decoder,
         )
         parts = "codebook, projection" + (", prior" if result.coding == "prior" else "")
-        table.add_row("With decoder", f"{ratios}, {result.decoder_bytes:,} bytes once: {parts}")
+        with_decoder = f"{full}, {result.decoder_bytes:,} bytes once: {parts}"
     if result.mse is not None:
-        table.add_row(
-            "Distortion",
-            f"MSE {result.mse:.3f}, cosine {result.cosine:.3f} (normalized features)",
-        )
-    table.add_row("Folder", result.out)
-    return table
+        distortion = f"MSE {result.mse:.3f}, cosine {result.cosine:.3f} (normalized features)"
+    rows = [
+        ("Vectors", f"{result.vectors:,} in {result.images:,} images"),
+        ("Nominal", nominal),
+        ("Measured", measured),
+        ("Size", f"{result.file_bytes:,} bytes, {number(result.bytes_per_image)} per image"),
+        ("Ratio", ratio),
+        ("With decoder", with_decoder),
+        ("Distortion", distortion),
+        ("Folder", result.out),
+    ]
+    return facts(f"{result.content} of {result.source}", rows)
 
 
 def _ratios(float32: float | None, float16: float | None) -> str:

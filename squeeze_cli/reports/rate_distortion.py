@@ -12,17 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from squeeze_cli.config.record import FinishedRecord
+from squeeze_cli.config.record import FinishedRecord, RunRecord
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.reports.comparison import (
     FoundRun,
-    Point,
-    Setting,
     baseline_iou,
     by_setting,
-    measured_point,
     on_front,
-    setting,
+    rate_and_iou,
 )
 
 
@@ -49,7 +46,7 @@ class Configuration:
         return tuple(r.metrics.test.iou for r in self.records if r.metrics.test)
 
     @property
-    def point(self) -> Point:
+    def point(self) -> tuple[float, float]:
         """Mean bits and mean mIoU over the seeds."""
         return mean(self.bits), mean(self.ious)
 
@@ -76,12 +73,7 @@ def rate_distortion(runs: Sequence[FoundRun]) -> list[Panel]:
 
     Raises SqueezeError where there is none.
     """
-    groups: dict[Setting, list[FinishedRecord]] = defaultdict(list)
-    for run, record in runs:
-        if isinstance(record, SqueezeError) or not (record.quantizer and measured_point(record)):
-            continue
-        if where := setting(record):
-            groups[where].append(run.read_finished())
+    groups = by_setting(runs, _complete)
     if not groups:
         raise SqueezeError(
             "Nothing to plot: none of these runs is finished and has measured bits; train one with "
@@ -89,6 +81,13 @@ def rate_distortion(runs: Sequence[FoundRun]) -> list[Panel]:
         )
     baselines = by_setting(runs, baseline_iou)
     return [_panel(group, tuple(baselines.get(where, ()))) for where, group in groups.items()]
+
+
+def _complete(record: RunRecord) -> FinishedRecord | None:
+    """Return the record of a run that can be plotted, None for others."""
+    if not (rate_and_iou(record) and record.model and record.data and record.quantizer):
+        return None
+    return FinishedRecord.model_validate(record.model_dump(exclude_unset=True))
 
 
 def _panel(records: Sequence[FinishedRecord], baseline: tuple[float, ...]) -> Panel:

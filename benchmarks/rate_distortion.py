@@ -20,8 +20,13 @@ from pathlib import Path
 from benchmarks.results import ROOT, between_marks, spread
 from squeeze_cli.config.record import MeasuredSplit
 from squeeze_cli.files import write_text_atomically
-from squeeze_cli.reports.figures import rate_distortion_figure, save_figure
-from squeeze_cli.reports.rate_distortion import Configuration, Panel, rate_distortion
+from squeeze_cli.reports.figures import save_figure
+from squeeze_cli.reports.rate_distortion import (
+    Configuration,
+    Panel,
+    rate_distortion,
+    rate_distortion_figure,
+)
 from squeeze_cli.reports.tables import MISSING, fixed, number, percent
 from squeeze_cli.runs import read_runs
 

@@ -27,7 +27,7 @@ from squeeze_cli.runs import create_run, read_runs
 
 if TYPE_CHECKING:
     from squeeze_cli.inference.trained_run import TrainedRun
-    from squeeze_cli.reports.inference_results import ExtractionSummary
+    from squeeze_cli.reports.tables import ExtractionSummary
 
 __all__ = ["compare", "extract", "open_run", "train"]
 

@@ -17,7 +17,6 @@ from squeeze_cli.reports.comparison_table import (
     comparison_markdown,
     comparison_table,
 )
-from squeeze_cli.reports.rate_distortion import rate_distortion
 from squeeze_cli.runs import read_runs
 
 EXAMPLES = (
@@ -66,8 +65,8 @@ def compare(
     else:
         reporter.say("No runs there yet: `squeeze train --help` shows how to make one.")
     if plot is not None:
-        panels = rate_distortion(found)
-        from squeeze_cli.reports.figures import rate_distortion_figure, save_figure
+        from squeeze_cli.reports.figures import save_figure
+        from squeeze_cli.reports.rate_distortion import rate_distortion, rate_distortion_figure
 
-        save_figure(rate_distortion_figure(panels), plot)
+        save_figure(rate_distortion_figure(rate_distortion(found)), plot)
         reporter.say(f"Wrote {plot}")

@@ -57,6 +57,6 @@ def evaluate(
     if json:
         print_json(result.model_dump(exclude_unset=True))
         return
-    from squeeze_cli.reports.inference_results import evaluation_table
+    from squeeze_cli.reports.tables import evaluation_table
 
     reporter.show(evaluation_table(result))

@@ -90,6 +90,6 @@ def extract_embeddings(
     if json:
         print_json(result.model_dump(exclude_unset=True))
         return
-    from squeeze_cli.reports.inference_results import extraction_table
+    from squeeze_cli.reports.tables import extraction_table
 
     reporter.show(extraction_table(result))

@@ -7,7 +7,7 @@ from typing import Literal
 from squeeze_cli.config.record import SplitMetrics
 from squeeze_cli.console import Reporter
 from squeeze_cli.inference.trained_run import TrainedRun
-from squeeze_cli.reports.inference_results import EvaluationResult
+from squeeze_cli.reports.tables import EvaluationResult
 from squeeze_cli.training.fit import evaluate
 
 

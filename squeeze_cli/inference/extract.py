@@ -17,7 +17,7 @@ from squeeze_cli.data.samples import Sample, find_readable, list_images
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.inference.output import Array, Content, Manifest, ShardedOutput, save_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
-from squeeze_cli.reports.inference_results import ExtractionSummary
+from squeeze_cli.reports.tables import ExtractionSummary
 
 FLOAT16_BYTES = 2
 # Images that are named one by one when they are skipped.

@@ -14,8 +14,7 @@ from squeeze_cli.data.samples import Sample
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.comparison import setting
-from squeeze_cli.reports.figures import save_figure
-from squeeze_cli.reports.pictures import picture_grid
+from squeeze_cli.reports.figures import picture_grid, save_figure
 from squeeze_cli.runs import RECORD_NAME, RunFolder, read_runs
 from squeeze_cli.training.predictions import (
     PredictedMask,

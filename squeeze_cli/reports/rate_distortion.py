@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean
+from statistics import mean, stdev
+from typing import TYPE_CHECKING
 
+from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.record import FinishedRecord, RunRecord
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.reports.comparison import (
@@ -21,6 +23,21 @@ from squeeze_cli.reports.comparison import (
     on_front,
     rate_and_iou,
 )
+from squeeze_cli.reports.figures import COLOURS, GREY, grid_of_axes, style_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
+
+# Colour and marker of each quantizer, the same in every figure.
+STYLES = dict(zip(QUANTIZERS, zip(COLOURS, "os^DvP", strict=True), strict=False))
+PANEL_INCHES = (6.4, 4.2)
+SEED_SIZE, SEED_ALPHA = 3.5, 0.45
+MARKER_RADIUS_PX = 6
+# Places of a label beside its point, the best first: steps to the right and up.
+LABEL_PLACES = ((1, -1), (1, 0), (0, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (-1, -1))
+LABEL_OFFSET_POINTS = 8
 
 
 @dataclass(frozen=True)
@@ -146,3 +163,98 @@ def _traits(record: FinishedRecord) -> dict[str, object]:
         "coding": record.measured.test.coding if record.measured else None,
         "train images": record.data.train_images,
     }
+
+
+def rate_distortion_figure(panels: Sequence[Panel]) -> Figure:
+    """Draw measured bits per vector (log axis) against test mIoU, one panel for each setting.
+
+    A large marker is the mean over the seeds, the small ones are the seeds; the line along the
+    large ones is the Pareto front.
+    """
+    figure, axes = grid_of_axes(len(panels), 2, PANEL_INCHES)
+    for axis, panel in zip(axes, panels, strict=True):
+        _draw_panel(axis, panel)
+    for axis, panel in zip(axes, panels, strict=True):  # when the layout of all is settled
+        place_labels(axis, [(c.point[0], 100 * c.point[1], c.label) for c in panel.configurations])
+    return figure
+
+
+def _draw_panel(axis: Axes, panel: Panel) -> None:
+    _set_axes(axis, panel)
+    if panel.baseline:
+        _draw_baseline(axis, [100 * iou for iou in panel.baseline])
+    if len(panel.front) > 1:
+        bits, ious = zip(*(configuration.point for configuration in panel.front), strict=True)
+        axis.plot(bits, [100 * iou for iou in ious], color=GREY, linestyle=":", zorder=1,
+                  label="Pareto front")  # fmt: skip
+    for configuration in panel.configurations:
+        colour, marker = STYLES.get(configuration.records[0].quantizer.type, (GREY, "X"))
+        if len(configuration.ious) > 1:
+            percents = [100 * iou for iou in configuration.ious]
+            axis.plot(configuration.bits, percents, marker, color=colour, alpha=SEED_ALPHA,
+                      markersize=SEED_SIZE, markeredgewidth=0, zorder=2)  # fmt: skip
+        rate, iou = configuration.point
+        axis.plot([rate], [100 * iou], marker, color=colour, markersize=8, zorder=3,
+                  markeredgecolor="white")  # fmt: skip
+    if any(len(configuration.ious) > 1 for configuration in panel.configurations):
+        axis.plot([], [], "o", color=GREY, alpha=SEED_ALPHA, markersize=SEED_SIZE,
+                  markeredgewidth=0, label="one seed each; large: their mean")  # fmt: skip
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(loc="best", frameon=False, fontsize="small")
+
+
+def _set_axes(axis: Axes, panel: Panel) -> None:
+    bits = [value for configuration in panel.configurations for value in configuration.bits]
+    axis.set_title(panel.title, fontsize="medium")
+    axis.set_xscale("log", base=2, subs=[])
+    axis.set_xlim(min(bits) / 2, max(bits) * 2)  # room for labels, and at least two ticks
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.margins(y=0.12)
+    axis.set_xlabel("measured bits per vector (whole file of codes)")
+    axis.set_ylabel("test mean IoU in %")
+    style_axes(axis)
+
+
+def _draw_baseline(axis: Axes, percents: Sequence[float]) -> None:
+    level, label = mean(percents), "unquantized baseline"
+    if len(percents) > 1:
+        deviation = stdev(percents)
+        label += f" ± deviation of {len(percents)} runs"
+        axis.axhspan(level - deviation, level + deviation, color="black", alpha=0.12, linewidth=0)
+    axis.axhline(level, color="black", linewidth=1.2, label=label)
+
+
+def place_labels(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Write each point's text beside it: (x, y, text) in data coordinates.
+
+    A label takes the place where it covers the fewest markers and earlier labels, and not the
+    legend, inside the axes; its white outline keeps it readable on a line.
+    """
+    from matplotlib.patheffects import withStroke
+    from matplotlib.transforms import Bbox
+
+    figure = axis.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # pixels depend on the layout
+    frame = axis.get_window_extent()
+    taken = [
+        Bbox([pixel - MARKER_RADIUS_PX, pixel + MARKER_RADIUS_PX])
+        for line in axis.lines
+        for pixel in line.get_transform().transform(line.get_xydata())
+    ]
+    if legend := axis.get_legend():
+        taken.append(legend.get_window_extent())
+
+    def covered(label: Annotation, place: tuple[int, int]) -> int:
+        right, up = place
+        label.xyann = (LABEL_OFFSET_POINTS * right, LABEL_OFFSET_POINTS * up)
+        label.set(ha=("center", "left", "right")[right], va=("center", "bottom", "top")[up])
+        box = label.get_window_extent()
+        return box.count_overlaps(taken) + 10 * (4 - frame.count_contains(box.corners()))
+
+    for x, y, text in points:
+        label = axis.annotate(text, (x, y), (0, 0), textcoords="offset points", fontsize="small",
+                              path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
+        label.set_in_layout(False)  # the layout is settled already
+        covered(label, min(LABEL_PLACES, key=lambda place: covered(label, place)))
+        taken.append(label.get_window_extent())

@@ -69,7 +69,7 @@ def _figures(
 
 
 def _predictions(experiment: Experiment, record: RunRecord) -> Figure:
-    from squeeze_cli.reports.pictures import picture_grid
+    from squeeze_cli.reports.figures import picture_grid
 
     samples = experiment.splits.val
     count = min(SHOWN_IMAGES, len(samples))

@@ -14,7 +14,7 @@ from torch import Tensor
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.data.datamodule import Batch
 from squeeze_cli.data.samples import Sample
-from squeeze_cli.reports.pictures import PictureColumn
+from squeeze_cli.reports.figures import PictureColumn
 from squeeze_cli.reports.tables import fixed, number, percent
 from squeeze_cli.training.metrics import SegmentationMetrics
 from squeeze_cli.training.modules import BaselineSegmentationModule

@@ -1,14 +1,21 @@
-"""Figures: codebook usage, curves and where labels stand."""
+"""Figures: codebook usage, curves, and pictures of predictions."""
 
 from __future__ import annotations
 
-from itertools import combinations
+from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
+from PIL import Image
 
 from squeeze_cli.config.record import EpochMetrics, SplitMetrics
-from squeeze_cli.reports.figures import codebook_figure, curves_figure, place_labels
+from squeeze_cli.reports.figures import (
+    PictureColumn,
+    codebook_figure,
+    curves_figure,
+    overlay,
+    picture_grid,
+    save_figure,
+)
 
 
 def test_codebook_usage_says_how_many_values_are_used_and_how_evenly() -> None:
@@ -45,17 +52,26 @@ def test_curves_leave_a_gap_where_a_training_diverged() -> None:
     assert loss.lines[2].get_xdata() == [2, 2]  # the chosen epoch, counted from 1
 
 
-def test_labels_of_close_points_do_not_overlap_and_stay_in_the_axes() -> None:
-    figure = Figure(figsize=(5, 3), layout="constrained")
-    axis = figure.subplots()
-    points = [(1.0, 1.0), (1.02, 1.01), (1.01, 0.97), (9.9, 5.0), (0.1, 5.0)]
-    axis.plot([0, 10], [0, 10], "-")
-    for x, y in points:
-        axis.plot([x], [y], "o")
-    axis.set_xlim(0, 10)
-    place_labels(axis, [(x, y, f"label {n}") for n, (x, y) in enumerate(points)])
-    assert [text.get_text() for text in axis.texts] == [f"label {n}" for n in range(5)]
-    boxes = [text.get_window_extent() for text in axis.texts]
-    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
-    frame = axis.get_window_extent()
-    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
+def test_pet_and_border_are_coloured_and_background_and_other_classes_are_not() -> None:
+    pixels = np.full((1, 4, 3), 100, np.uint8)
+    shown = overlay(pixels, np.array([[0, 1, 2, 7]], np.uint8))
+    # 40 % of the pixel and 60 % of blue (0, 114, 178) or of orange (230, 159, 0).
+    assert shown[0].tolist() == [[40, 108, 147], [100] * 3, [178, 135, 40], [100] * 3]
+    assert pixels.max() == 100  # the image itself is left as it was
+
+
+def test_an_image_a_column_and_its_masks_below_it(tmp_path: Path) -> None:
+    masks = [np.zeros((6, 4), np.uint8), np.full((6, 4), 2, np.uint8)]
+    columns = [
+        PictureColumn(name, np.zeros((6, 4, 3), np.uint8), masks, ["", f"IoU {name}"])
+        for name in ("a", "b", "a-name-that-is-longer-than-its-picture")
+    ]
+    figure = picture_grid(["image", "ground truth", "vq"], columns)
+    assert len(figure.axes) == 9
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["a", "b"]
+    assert len(figure.axes[2].get_title()) == 20
+    assert [axis.get_ylabel() for axis in figure.axes[::3]] == ["image", "ground truth", "vq"]
+    assert figure.axes[7].get_xlabel() == "IoU b"
+    save_figure(figure, tmp_path / "p.png", 50)
+    with Image.open(tmp_path / "p.png") as image:
+        assert image.getextrema()[0] == (0, 255)

@@ -52,7 +52,7 @@ def train(
     Each argument up to `output_dir` is the option of that name; None leaves the value of `config`.
 
     Args:
-        config: Any other settings; None takes the defaults. `kind="baseline"` trains a baseline.
+        config: Further settings; None takes the defaults. `kind="baseline"` trains a baseline.
         overwrite: Whether to replace a run of the same name.
         reporter: Reporter for messages and progress; None says nothing but warnings.
 

@@ -192,7 +192,7 @@ class TrainingConfig(Section):
 
 
 class LoggerConfig(Section):
-    """Where metrics go besides the run record (docs/trackers.md)."""
+    """Trackers, which get the metrics besides the run record (docs/trackers.md)."""
 
     use_tensorboard: Annotated[Switch, Flag(("--tensorboard/--no-tensorboard",))] = Field(
         True, description="Write TensorBoard events."

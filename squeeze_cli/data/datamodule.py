@@ -74,7 +74,7 @@ class BatchSource(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where batches are used."""
+        """The device on which batches are used."""
 
     @property
     def num_workers(self) -> int:

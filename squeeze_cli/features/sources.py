@@ -1,4 +1,4 @@
-"""Where training and evaluation read from: the feature store, or images where it is turned off."""
+"""The input of training and evaluation: the feature store, or images where it is turned off."""
 
 from __future__ import annotations
 

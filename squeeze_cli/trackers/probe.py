@@ -39,7 +39,7 @@ def responds(url: str, seconds: float = 2.0) -> bool:
 
 
 def _within(seconds: float, call: Callable[[], T], late: T) -> T:
-    """What `call` returns, or `late` if it takes longer.
+    """Return the result of `call`, or `late` if it takes longer.
 
     The look-up of a name, and an answer that trickles in, have no time limit of their own: so all
     of it happens in a thread that may be left behind.
@@ -67,7 +67,7 @@ def _answers(url: str, seconds: float) -> bool:
 
 
 def verify_certificates() -> bool:
-    """What CLEARML_API_HOST_VERIFY_CERT says, as ClearML reads it; True where it is not set."""
+    """Return CLEARML_API_HOST_VERIFY_CERT as ClearML reads it; True where it is not set."""
     return switched_on("CLEARML_API_HOST_VERIFY_CERT", default=True)
 
 

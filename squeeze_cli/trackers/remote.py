@@ -37,7 +37,7 @@ _LOCAL_FLAGS = ("--remote-queue", "--credentials", "--credentials-file")
 
 @dataclass(frozen=True)
 class Source:
-    """Where the agent gets squeeze from; `repository` is empty for an installed package."""
+    """Origin of squeeze for an agent; `repository` is empty for an installed package."""
 
     requirement: str
     repository: str = ""

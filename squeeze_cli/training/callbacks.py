@@ -14,6 +14,9 @@ from squeeze_cli.data.datamodule import SegmentationDataModule
 from squeeze_cli.model.initialize import initialize_network
 from squeeze_cli.training.modules import BaselineSegmentationModule
 
+# The number of an epoch, and its metrics on `train` and `val`.
+Epoch = dict[str, Any]
+
 
 class ReportedProgress(ProgressBar):
     """A bar (or lines) over all steps of all epochs, with the last epoch's metrics beside it.
@@ -132,9 +135,9 @@ class RecordKeeper(Checkpoint):
     def __init__(
         self,
         begin: Callable[[], None],
-        update: Callable[[list[dict[str, Any]]], None],
+        update: Callable[[list[Epoch]], None],
     ) -> None:
-        self.history: list[dict[str, Any]] = []
+        self.history: list[Epoch] = []
         self._begin = begin
         self._update = update
 

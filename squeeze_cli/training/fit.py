@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -22,11 +21,17 @@ from squeeze_cli.data.datamodule import SegmentationDataModule
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers import open_trackers
-from squeeze_cli.training.callbacks import Initialization, RecordKeeper, ReportedProgress
+from squeeze_cli.training.callbacks import (
+    Epoch,
+    Initialization,
+    RecordKeeper,
+    ReportedProgress,
+)
 from squeeze_cli.training.checkpoints import checkpoint_callbacks, load_best, require_whole
 from squeeze_cli.training.devices import create_trainer, quiet_libraries
 from squeeze_cli.training.experiment import Experiment, feature_grid, set_up
 from squeeze_cli.training.figures import save_figures
+from squeeze_cli.training.metrics import Values
 from squeeze_cli.training.modules import BaselineSegmentationModule
 from squeeze_cli.training.outputs import save_outputs
 from squeeze_cli.training.record import (
@@ -43,12 +48,12 @@ TERMINATED = 143
 
 @dataclass
 class Outcome:
-    """What training gives: the epochs' metrics, the best epoch, and the metrics of its weights."""
+    """Result of a training: the epochs' metrics, the best epoch, and the metrics of its weights."""
 
-    history: list[dict[str, Any]]
+    history: list[Epoch]
     best_epoch: int
-    train: dict[str, Any]
-    test: dict[str, Any]
+    train: Values
+    test: Values
 
 
 class Journal:
@@ -79,7 +84,7 @@ class Journal:
         self.save()
         self.run.drop_replaced()
 
-    def update(self, history: list[dict[str, Any]]) -> None:
+    def update(self, history: list[Epoch]) -> None:
         """Write the epochs' metrics."""
         self.record.history = typed_history(history)
         self.record.epochs.done = len(history)
@@ -161,7 +166,7 @@ def train(
     *,
     resume: bool,
     begin: Callable[[], None] = lambda: None,
-    update: Callable[[list[dict[str, Any]]], None] = lambda history: None,
+    update: Callable[[list[Epoch]], None] = lambda history: None,
 ) -> Outcome:
     """Train and measure, on all ranks alike; afterwards the module has the best epoch's weights.
 
@@ -221,7 +226,7 @@ def evaluate(
     *,
     alone: bool = False,
     label: str = "",
-) -> dict[str, Any]:
+) -> Values:
     """Losses and metrics of the module's weights on a whole split, for no tracker.
 
     Args:

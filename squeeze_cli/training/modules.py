@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -64,7 +62,7 @@ class BaselineSegmentationModule(pl.LightningModule):
         logits = F.interpolate(output.logits.float(), size, mode="bilinear", align_corners=False)
         return logits, output
 
-    def results(self, split: str) -> dict[str, Any]:
+    def results(self, split: str) -> Values:
         """Losses and metrics of the last whole epoch of `split`, as a run record holds them."""
         losses = {
             name.removeprefix(f"{split}/"): float(value)

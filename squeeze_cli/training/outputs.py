@@ -1,4 +1,4 @@
-"""What a finished run leaves besides weights: the prior, and the codes of its images as files."""
+"""Results of a finished run besides its weights: the prior, and the codes of its images as files."""
 
 from __future__ import annotations
 

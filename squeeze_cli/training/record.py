@@ -1,4 +1,4 @@
-"""What a training writes into its run record; docs/run-record.md describes the fields."""
+"""Parts of a run record that a training writes; docs/run-record.md describes the fields."""
 
 from __future__ import annotations
 

@@ -69,9 +69,7 @@ def number(value: float | None) -> str:
     """Return a number with no decimals from 100 on, and with at most two below."""
     if value is None:
         return MISSING
-    if value >= 100 or value == int(value):
-        return f"{value:,.0f}"
-    return f"{value:.2f}".rstrip("0").rstrip(".")
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def fixed(value: float | None, digits: int = 0) -> str:

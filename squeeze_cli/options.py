@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from pydantic.fields import FieldInfo
 
 from squeeze_cli.config.fields import flag_of, option_type
-from squeeze_cli.config.schema import DeviceName, ExperimentConfig
+from squeeze_cli.config.schema import DeviceName, ExperimentConfig, field_of
 
 PANELS = {
     "quantizer": "Quantizer", "model": "Model", "training": "Training", "data": "Data",
@@ -32,14 +31,6 @@ def _option(*names: str, panel: str, metavar: str | None = None, text: str) -> A
     return typer.Option(
         *names, help=text, metavar=metavar, rich_help_panel=panel, show_default=False
     )
-
-
-def field_of(key: str) -> tuple[str, str, FieldInfo]:
-    """Return section, name and definition of the field `section.field` of an experiment."""
-    section, _, name = key.rpartition(".")
-    whole = ExperimentConfig.model_fields
-    known = option_type(whole[section]).model_fields if section else whole
-    return section, name, known[name]
 
 
 def field_help(key: str, default: str | None = None) -> str:

@@ -11,7 +11,7 @@ from squeeze_cli.commands.output import make_reporter, print_json
 from squeeze_cli.commands.ranks import follow, hand_down, is_first
 from squeeze_cli.config.resolve import check_resumed, resolve_config
 from squeeze_cli.config.schema import ExperimentConfig, Kind
-from squeeze_cli.config.yaml_files import load_experiment, to_mapping, to_yaml
+from squeeze_cli.config.yaml_files import load_experiment, to_yaml
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
 from squeeze_cli.options import RunOptions
@@ -97,7 +97,7 @@ def _send_away(config: ExperimentConfig, options: RunOptions, reporter: Reporter
 
 def _print_plan(config: ExperimentConfig, run: RunFolder | None, as_json: bool) -> None:
     if as_json:
-        print_json(to_mapping(config))
+        print_json(config.model_dump(mode="json"))
         return
     sys.stdout.write(to_yaml(config))
     if run is not None:

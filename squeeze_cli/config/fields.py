@@ -38,19 +38,11 @@ def _number(value: object, kind: type[int] | type[float], words: str) -> int | f
     raise ValueError(f"must be {words}")
 
 
-def _items(value: object) -> object:
-    if isinstance(value, str):
-        return value.split(",")
-    if not isinstance(value, (list, tuple)):
-        raise ValueError("must be a list")
-    return value
-
-
 def _count(value: object) -> object:
     words = "1 or more, or auto"
-    if value == "auto" or (_number(value, int, words) or 0) >= 1:
-        return value
-    raise ValueError(f"must be {words}")
+    if value != "auto" and (_number(value, int, words) or 0) < 1:
+        raise ValueError(f"must be {words}")
+    return value
 
 
 AsWhole = BeforeValidator(lambda value: _number(value, int, "a whole number"))
@@ -62,7 +54,7 @@ RealOrNone = Annotated[float | None, AsReal]
 Switch = Annotated[bool, Strict()]
 Count = Annotated[int | Literal["auto"], BeforeValidator(_count)]
 # A list, or its items in one text with commas between them.
-AsList = BeforeValidator(_items)
+AsList = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
 # A section without a key in a YAML file is None.
 AsSection = BeforeValidator(lambda value: {} if value is None else value)
 
@@ -92,26 +84,24 @@ def option_type(field: FieldInfo) -> Any:
     extra = field.json_schema_extra
     if isinstance(extra, dict) and isinstance(names := extra.get("enum"), list):
         return Literal[tuple(names)]
-    kind = field.annotation
-    while get_origin(kind) in (Union, UnionType):
-        inner = [each for each in get_args(kind) if each is not NoneType]
-        kind = inner[0] if len(inner) == 1 else str
-    if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
-    if get_origin(kind) is tuple:
-        return list[str] if get_args(kind)[0] is str else str
-    return kind
+    kinds = [field.annotation]
+    if get_origin(field.annotation) in (Union, UnionType):
+        kinds = [each for each in get_args(field.annotation) if each is not NoneType]
+    if get_origin(kinds[0]) is tuple:
+        return list[str] if get_args(kinds[0])[0] is str else str
+    return kinds[0] if len(kinds) == 1 else str
 
 
 def flag_of(name: str, field: FieldInfo) -> Flag:
     """Return the flag of the field `name`, with spellings and metavar filled in."""
     flag = next((item for item in field.metadata if isinstance(item, Flag)), Flag())
-    kind = option_type(field)
-    if flag.spellings is None:
-        dashed = name.replace("_", "-")
-        own = f"--{dashed}/--no-{dashed}" if kind is bool else f"--{dashed}"
-        flag = replace(flag, spellings=(own,))
-    return replace(flag, metavar=flag.metavar or FIELD_METAVARS.get(kind, "NAME"))
+    kind, dashed = option_type(field), name.replace("_", "-")
+    own = f"--{dashed}/--no-{dashed}" if kind is bool else f"--{dashed}"
+    return replace(
+        flag,
+        spellings=(own,) if flag.spellings is None else flag.spellings,
+        metavar=flag.metavar or FIELD_METAVARS.get(kind, "NAME"),
+    )
 
 
 def spelling(name: str, field: FieldInfo) -> str:
@@ -144,6 +134,7 @@ _WORDS = {
     "less_than_equal": "must be {le} or less",
     "less_than": "must be below {lt}",
     "bool_type": "must be true or false",
+    "tuple_type": "must be a list",
     "literal_error": "must be {expected}",
     "string_pattern_mismatch": "must not be empty",
     "string_too_short": "must not be empty",
@@ -156,24 +147,20 @@ def _first_problem(
     model: type[BaseModel], error: ValidationError, where: str, as_flags: bool
 ) -> str:
     problem = error.errors(include_url=False)[0]
-    keys: list[str] = []
-    field: FieldInfo | None = None
-    for key in problem["loc"]:
-        inner = option_type(field) if field else model
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            break
-        model, field = inner, inner.model_fields.get(str(key))
-        keys.append(str(key))
+    keys = [key for key in problem["loc"] if isinstance(key, str)]
+    *sections, name = keys or [""]
+    for section in sections:
+        model = option_type(model.model_fields[section])
+    field = model.model_fields.get(name)
     if problem["type"] == "extra_forbidden":
-        place = ": ".join(filter(None, (where, ".".join(keys[:-1])))) or "the configuration"
-        return f"Unknown key {keys[-1]!r} in {place}: {nearest(keys[-1], model.model_fields)}"
-    name = spelling(keys[-1], field) if as_flags and field else ".".join(keys)
+        place = ": ".join(filter(None, (where, *sections))) or "the configuration"
+        return f"Unknown key {name!r} in {place}: {nearest(name, model.model_fields)}"
+    subject = spelling(name, field) if as_flags and field else ".".join(keys)
     if len(problem["loc"]) > len(keys):
-        name = f"each of {name}"
+        subject = f"each of {subject}"
     words = _WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     words = words.format(**problem.get("ctx", {})).replace("Input should be", "must be")
     if field and isinstance(field.default, (int, float, tuple)) and field.annotation is not bool:
         items = field.default if isinstance(field.default, tuple) else (field.default,)
         words += f" (such as {','.join(map(str, items))})" if items else ""
-    subject = ": ".join(filter(None, (where, name)))
-    return f"{subject} {words}, not {problem['input']!r}."
+    return f"{': '.join(filter(None, (where, subject)))} {words}, not {problem['input']!r}."

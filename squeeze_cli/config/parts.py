@@ -7,7 +7,7 @@ A new part is one file and one registration here.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ class Entry:
 
     Attributes:
         target: `"package.module:Class"`, which `Registry.load` imports.
-        summary: One line for help texts and tables.
+        summary: One line that describes the part.
         options: The configuration fields that mean something for this part.
         defaults: Values for the fields whose default depends on this part.
     """
@@ -32,39 +32,32 @@ class Entry:
     defaults: Mapping[str, float] = field(default_factory=dict)
 
 
-class Registry:
-    """The names of one kind of part, in the order of registration."""
+class Registry(dict[str, Entry]):
+    """The parts of one kind by name, in the order of registration.
+
+    An unknown name raises UsageError, with the nearest name.
+    """
 
     def __init__(self, kind: str) -> None:
+        super().__init__()
         self.kind = kind
-        self._entries: dict[str, Entry] = {}
+
+    def __missing__(self, name: str) -> Entry:
+        raise UsageError(f"Unknown {self.kind} {name!r}: {nearest(name, self)}")
 
     def register(self, name: str, entry: Entry) -> None:
         """Add `name`. Raises ValueError if the name is taken."""
-        if name in self._entries:
+        if name in self:
             raise ValueError(f"the {self.kind} name {name!r} is registered already")
-        self._entries[name] = entry
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __getitem__(self, name: str) -> Entry:
-        if name not in self._entries:
-            raise UsageError(f"Unknown {self.kind} {name!r}: {nearest(name, self._entries)}")
-        return self._entries[name]
+        self[name] = entry
 
     def check(self, name: str) -> str:
-        """Return `name`. Raises UsageError, with the nearest name, where it is not registered."""
+        """Return `name`, if it is registered."""
         self[name]
         return name
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All names, in the order of registration."""
-        return tuple(self._entries)
-
     def load(self, name: str) -> Any:
-        """Import and return the class behind `name`. Raises UsageError for an unknown name."""
+        """Import and return the class behind `name`."""
         module, _, attribute = self[name].target.partition(":")
         return getattr(importlib.import_module(module), attribute)
 

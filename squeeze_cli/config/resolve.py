@@ -9,11 +9,10 @@ from math import prod
 from squeeze_cli.config.defaults import CODEBOOK_SIZE, TRIMAP_CLASSES
 from squeeze_cli.config.fields import parse, spelling
 from squeeze_cli.config.parts import BACKBONES, QUANTIZERS
-from squeeze_cli.config.schema import ExperimentConfig, Kind, ModelConfig, QuantizerConfig
+from squeeze_cli.config.schema import ExperimentConfig, Kind, field_of
 from squeeze_cli.config.yaml_files import find_experiment
 from squeeze_cli.errors import UsageError
 
-COMMANDS = {"quantized": "train", "baseline": "baseline"}
 _CLEARML_ONLY = (
     "logger.project_name", "logger.task_name", "logger.clearml_tags", "logger.clearml_offline",
     "logger.require_clearml", "logger.credentials_file",
@@ -25,12 +24,11 @@ def with_values(config: ExperimentConfig, values: Mapping[str, object]) -> Exper
 
     Raises UsageError, naming the option, for a value that cannot be.
     """
+    mapping = config.model_dump()
     for key, value in values.items():
         section, _, name = key.rpartition(".")
-        part = getattr(config, section) if section else config
-        changed = parse(type(part), {**dict(part), name: value}, as_flags=True)
-        config = config.model_copy(update={section: changed}) if section else changed
-    return config
+        (mapping[section] if section else mapping)[name] = value
+    return parse(ExperimentConfig, mapping, as_flags=True)
 
 
 def resolve_config(
@@ -55,16 +53,16 @@ def resolve_config(
     elif source is not None:
         config = find_experiment(source, experiment)
         if config.kind != kind:
+            command = "train" if config.kind == "quantized" else "baseline"
             raise UsageError(
-                f"This experiment is of kind {config.kind}: run it with "
-                f"`squeeze {COMMANDS[config.kind]}`."
+                f"This experiment is of kind {config.kind}: run it with `squeeze {command}`."
             )
     elif experiment is not None:
         raise UsageError(f"--experiment {experiment} needs the file: add --config FILE.")
     else:
         config = ExperimentConfig(kind=kind)
     config = with_values(config, values)
-    if "logger.clearml_offline" not in values and config.logger.use_clearml:
+    if config.logger.use_clearml and "logger.clearml_offline" not in values:
         offline = switched_on("CLEARML_OFFLINE_MODE", "TRAINS_OFFLINE_MODE")
         config = with_values(config, {"logger.clearml_offline": True}) if offline else config
     config = resolve_defaults(config)
@@ -75,64 +73,51 @@ def resolve_config(
 
 def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
     """Return the configuration with what other choices decide: codebook size, classes and rate."""
-    chosen = "none" if config.kind == "baseline" else config.quantizer.type
+    quantizer, model = config.quantizer, config.model
+    chosen = "none" if config.kind == "baseline" else quantizer.type
     values: dict[str, object] = {"quantizer.type": chosen}
-    quantizer = QUANTIZERS[chosen].defaults
-    if config.quantizer.codebook_size is None:
-        values["quantizer.codebook_size"] = quantizer.get("codebook_size", CODEBOOK_SIZE)
-    if config.quantizer.encoder_lr_factor is None:
-        values["quantizer.encoder_lr_factor"] = quantizer.get("encoder_lr_factor", 1.0)
-    if config.model.num_classes is None:
-        values["model.num_classes"] = BACKBONES[config.model.backbone].defaults["num_classes"]
+    defaults = {"codebook_size": CODEBOOK_SIZE, "encoder_lr_factor": 1.0}
+    for name, value in {**defaults, **QUANTIZERS[chosen].defaults}.items():
+        if getattr(quantizer, name) is None:
+            values[f"quantizer.{name}"] = value
+    if model.num_classes is None:
+        values["model.num_classes"] = BACKBONES[model.backbone].defaults["num_classes"]
     return with_values(config, values)
 
 
 def validate(config: ExperimentConfig) -> None:
     """Raise UsageError, naming the fix, for resolved values that do not go together.
 
-    This imports no torch, so that a usage error comes at once; sizes that only the backbone knows
-    are checked when it is built.
+    Sizes that only the backbone knows are checked when it is built.
     """
-    _validate_quantizer(config.quantizer)
-    _validate_model(config.model)
-    if config.logger.use_clearml:
-        _require(
-            not (config.logger.clearml_offline and config.logger.require_clearml),
-            "--clearml-offline needs no server, --require-clearml one: leave one of them out.",
-        )
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UsageError(message)
-
-
-def _validate_quantizer(quantizer: QuantizerConfig) -> None:
+    quantizer, model, logger = config.quantizer, config.model, config.logger
     size = quantizer.codebook_size or CODEBOOK_SIZE
-    _require(
-        quantizer.type != "lfq" or size & (size - 1) == 0,
-        f"--codebook-size {size} cannot be used with --quantizer lfq, which spends one bit per "
-        f"dimension: use a power of two, {2 ** (size.bit_length() - 1)} or "
-        f"{2 ** size.bit_length()}.",
-    )
-    codes = prod(quantizer.levels)
-    _require(codes <= 2**20, f"--levels gives {codes} codes: their product must not pass {2**20}.")
-
-
-def _validate_model(model: ModelConfig) -> None:
-    _require(
-        model.freeze_backbone,
-        "freeze_backbone: false is not supported, because squeeze works on frozen features; "
-        "unfreeze_last_layer: true trains the last layer.",
-    )
-    if model.class_weights is not None:
-        given = len(model.class_weights)
-        _require(
-            given in (TRIMAP_CLASSES, model.num_classes),
-            f"--class-weights gives {given} weights: give one for each of the {TRIMAP_CLASSES} "
-            f"trimap classes, e.g. 1,1,2, or for each of the {model.num_classes} outputs.",
+    if quantizer.type == "lfq" and size & (size - 1):
+        below = 2 ** (size.bit_length() - 1)
+        raise UsageError(
+            f"--codebook-size {size} cannot be used with --quantizer lfq, which spends one bit per "
+            f"dimension: use a power of two, {below} or {2 * below}."
         )
-        _require(any(model.class_weights), "--class-weights must not be all 0, e.g. 1,1,2.")
+    if (codes := prod(quantizer.levels)) > 2**20:
+        raise UsageError(f"--levels gives {codes} codes: their product must not pass {2**20}.")
+    if not model.freeze_backbone:
+        raise UsageError(
+            "freeze_backbone: false is not supported, because squeeze works on frozen features; "
+            "unfreeze_last_layer: true trains the last layer."
+        )
+    weights = model.class_weights
+    if weights and len(weights) not in (TRIMAP_CLASSES, model.num_classes):
+        raise UsageError(
+            f"--class-weights gives {len(weights)} weights: give one for each of the "
+            f"{TRIMAP_CLASSES} trimap classes, e.g. 1,1,2, or for each of the "
+            f"{model.num_classes} outputs."
+        )
+    if weights and not any(weights):
+        raise UsageError("--class-weights must not be all 0, e.g. 1,1,2.")
+    if logger.use_clearml and logger.clearml_offline and logger.require_clearml:
+        raise UsageError(
+            "--clearml-offline needs no server, --require-clearml one: leave one of them out."
+        )
 
 
 def check_resumed(stored: ExperimentConfig, values: Mapping[str, object]) -> None:
@@ -152,10 +137,8 @@ def check_resumed(stored: ExperimentConfig, values: Mapping[str, object]) -> Non
 
 def option_of(key: str) -> str:
     """Return the option that sets the field `section.field`."""
-    section, _, name = key.rpartition(".")
-    config = ExperimentConfig()
-    part = getattr(config, section) if section else config
-    return spelling(name, type(part).model_fields[name])
+    _, name, field = field_of(key)
+    return spelling(name, field)
 
 
 def _refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -> None:

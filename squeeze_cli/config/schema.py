@@ -1,7 +1,7 @@
 """Schema of an experiment: one immutable, validated model per section of the configuration.
 
 Each field holds its default, its range, its description and, where its name does not say enough,
-its option. `options` makes the command line of these, `config.export` the JSON schema.
+its option. `options` makes the command line of these, and docs/config.schema.json is their JSON schema.
 None stands for "decided by another choice" (the number of classes by the backbone, the codebook
 size by the quantizer); `config.resolve` fills it in, so a run's `config.yaml` holds no such None.
 """
@@ -9,6 +9,7 @@ size by the quantizer); `config.resolve` fills it in, so a run's `config.yaml` h
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
+from pydantic.fields import FieldInfo
 
 from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE
 from squeeze_cli.config.fields import (
@@ -25,9 +26,19 @@ from squeeze_cli.config.fields import (
     Switch,
     Whole,
     WholeOrNone,
+    option_type,
 )
 from squeeze_cli.config.parts import BACKBONES, LOSSES, QUANTIZERS
 
+QuantizerName = Annotated[
+    str, AfterValidator(QUANTIZERS.check), Field(json_schema_extra={"enum": [*QUANTIZERS]})
+]
+BackboneName = Annotated[
+    str, AfterValidator(BACKBONES.check), Field(json_schema_extra={"enum": [*BACKBONES]})
+]
+LossName = Annotated[
+    str, AfterValidator(LOSSES.check), Field(json_schema_extra={"enum": [*LOSSES]})
+]
 Kind = Literal["quantized", "baseline"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Annotated[  # YAML reads 32 as a number
@@ -35,20 +46,14 @@ Precision = Annotated[  # YAML reads 32 as a number
 ]
 Dataset = Literal["oxford-pet", "synthetic"]
 Levels = Annotated[tuple[Annotated[int, Field(ge=3), AsWhole], ...], AsList]
-ClassWeights = Annotated[tuple[Annotated[float, Field(ge=0), AsReal], ...], AsList]
+ClassWeights = Annotated[tuple[Annotated[float, Field(ge=0), AsReal], ...] | None, AsList]
 
 
 class QuantizerConfig(Section):
     """How feature vectors become codes; which fields count depends on `type`."""
 
-    type: Annotated[
-        str,
-        AfterValidator(QUANTIZERS.check),
-        Flag(("--quantizer", "--quantizer-type")),
-    ] = Field(
-        "vq",
-        json_schema_extra={"enum": [*QUANTIZERS]},
-        description=f"How features become codes: {', '.join(QUANTIZERS)}.",
+    type: Annotated[QuantizerName, Flag(("--quantizer", "--quantizer-type"))] = Field(
+        "vq", description=f"How features become codes: {', '.join(QUANTIZERS)}."
     )
     codebook_size: Annotated[
         WholeOrNone, Flag(default=f"{CODEBOOK_SIZE}; {RESIDUAL_CODEBOOK_SIZE} for rvq")
@@ -75,8 +80,7 @@ class QuantizerConfig(Section):
         0.1, ge=0, description="Weight of the quantizer's loss in the total (vq, rvq, lfq)."
     )
     initialize_codebook: Annotated[
-        Switch,
-        Flag(("--initialize-codebook/--random-codebook", "/--no-initialize-codebook")),
+        Switch, Flag(("--initialize-codebook/--random-codebook", "/--no-initialize-codebook"))
     ] = Field(True, description="Initialize codebooks (vq, rvq) by k-means on training features.")
     encoder_lr_factor: Annotated[RealOrNone, Flag(default="1; 0.3 for vq")] = Field(
         None,
@@ -89,14 +93,8 @@ class QuantizerConfig(Section):
 class ModelConfig(Section):
     """The backbone, what is trained on it, and the loss."""
 
-    backbone: Annotated[
-        str,
-        AfterValidator(BACKBONES.check),
-        Flag(("--model", "--backbone")),
-    ] = Field(
-        "vit",
-        json_schema_extra={"enum": [*BACKBONES]},
-        description=f"Frozen backbone: {', '.join(BACKBONES)}.",
+    backbone: Annotated[BackboneName, Flag(("--model", "--backbone"))] = Field(
+        "vit", description=f"Frozen backbone: {', '.join(BACKBONES)}."
     )
     num_classes: Annotated[WholeOrNone, Flag(default="21 for vit, else 3")] = Field(
         None, ge=3, le=254, description="Number of outputs of the head."
@@ -105,8 +103,7 @@ class ModelConfig(Section):
         True, description="Always true: squeeze works on frozen features; see unfreeze_last_layer."
     )
     unfreeze_last_layer: Annotated[
-        Switch,
-        Flag(("--unfreeze-last-layer/--freeze-last-layer", "/--no-unfreeze-last-layer")),
+        Switch, Flag(("--unfreeze-last-layer/--freeze-last-layer", "/--no-unfreeze-last-layer"))
     ] = Field(False, description="Train the last layer of the backbone too.")
     weights: Annotated[str, Flag(metavar="W")] = Field(
         "default",
@@ -128,16 +125,10 @@ class ModelConfig(Section):
     feature_dim: Annotated[WholeOrNone, Flag(default="that of the backbone")] = Field(
         None, ge=1, description="Project features to N channels before the quantizer."
     )
-    loss_type: Annotated[
-        str,
-        AfterValidator(LOSSES.check),
-        Flag(("--loss", "--loss-type")),
-    ] = Field(
-        "ce",
-        json_schema_extra={"enum": [*LOSSES]},
-        description=f"Segmentation loss: {', '.join(LOSSES)}.",
+    loss_type: Annotated[LossName, Flag(("--loss", "--loss-type"))] = Field(
+        "ce", description=f"Segmentation loss: {', '.join(LOSSES)}."
     )
-    class_weights: Annotated[ClassWeights | None, Flag(metavar="1,1,2", default="all 1")] = Field(
+    class_weights: Annotated[ClassWeights, Flag(metavar="1,1,2", default="all 1")] = Field(
         None, description="Weight of each class in the loss: pet, background, border."
     )
 
@@ -205,8 +196,7 @@ class LoggerConfig(Section):
         None, description="Task in ClearML."
     )
     credentials_file: Annotated[
-        str | None,
-        Flag(("--credentials", "--credentials-file"), "FILE", "see docs/trackers.md"),
+        str | None, Flag(("--credentials", "--credentials-file"), "FILE", "see docs/trackers.md")
     ] = Field(None, description="File that `squeeze clearml-init` wrote.")
     clearml_tags: Annotated[tuple[str, ...], AsList, Flag(("--clearml-tag",), "TAG")] = Field(
         (), description="Tag of the task; may be repeated."
@@ -243,3 +233,11 @@ class ExperimentConfig(Section):
     data: Annotated[DataConfig, AsSection] = Field(default_factory=DataConfig)
     training: Annotated[TrainingConfig, AsSection] = Field(default_factory=TrainingConfig)
     logger: Annotated[LoggerConfig, AsSection] = Field(default_factory=LoggerConfig)
+
+
+def field_of(key: str) -> tuple[str, str, FieldInfo]:
+    """Return section, name and definition of the field `section.field` of an experiment."""
+    section, _, name = key.rpartition(".")
+    whole = ExperimentConfig.model_fields
+    known = option_type(whole[section]).model_fields if section else whole
+    return section, name, known[name]

@@ -16,23 +16,19 @@ from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
 from squeeze_cli.errors import UsageError, nearest
 from squeeze_cli.files import write_text_atomically
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-
-
-def examples_file() -> Path:
-    """Return the experiments that come with squeeze: in the package, or at a checkout's top."""
-    shipped = _PACKAGE / "examples.yaml"
-    return shipped if shipped.exists() else _PACKAGE.parent / "examples.yaml"
-
 
 def find_experiment(source: str, experiment: str | None) -> ExperimentConfig:
     """Read an experiment from the file `source`, or the example of that name.
 
-    Raises UsageError where there is neither, and as `load_experiment`.
+    Raises UsageError where there is neither, or as `load_experiment` does.
     """
     if Path(source).exists() or Path(source).suffix or Path(source).name != source:
         return load_experiment(Path(source), experiment)
-    named = _read_yaml(examples_file())["experiments"]
+    package = Path(__file__).resolve().parents[1]
+    shipped = package / "examples.yaml"  # in a checkout it stands beside the package
+    named = _read_yaml(shipped if shipped.exists() else package.parent / shipped.name)[
+        "experiments"
+    ]
     if source not in named:
         raise UsageError(
             f"--config {source} is neither a file nor an example: {nearest(source, named)}"
@@ -45,7 +41,7 @@ def find_experiment(source: str, experiment: str | None) -> ExperimentConfig:
 def load_experiment(path: Path, experiment: str | None) -> ExperimentConfig:
     """Read one experiment from a YAML file: `experiment` names it where the file holds several.
 
-    Raises UsageError for a file that cannot be read, an unknown name, or a name that is missing.
+    Raises UsageError for a file that cannot be read, and for a name that is unknown or missing.
     """
     content = _read_yaml(path)
     named = content.get("experiments")
@@ -62,21 +58,16 @@ def load_experiment(path: Path, experiment: str | None) -> ExperimentConfig:
     return _experiment_from(named[experiment] or {}, f"{path}: {experiment}")
 
 
-def to_mapping(config: ExperimentConfig) -> dict[str, Any]:
-    """Return the configuration as plain dicts, lists, strings and numbers."""
-    return config.model_dump(mode="json")
-
-
-def write_config(path: Path, config: ExperimentConfig) -> None:
-    """Write the configuration as YAML, atomically; `load_experiment` reads it back."""
-    write_text_atomically(path, to_yaml(config))
-
-
 def to_yaml(config: ExperimentConfig) -> str:
-    """Return the configuration as the text of a YAML file."""
+    """Return the configuration as the text of a YAML file, which `load_experiment` reads back."""
     import yaml
 
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def write_config(path: Path, config: ExperimentConfig) -> None:
+    """Write the configuration as YAML, atomically."""
+    write_text_atomically(path, to_yaml(config))
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
@@ -86,16 +77,15 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     class UniqueKeys(yaml.SafeLoader):
         """PyYAML's safe loader, which alone would let the last of several equal keys win."""
 
-    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
-                line = key.start_mark.line + 1
-                raise UsageError(f"{path}, line {line}: {key.value!r} stands there twice.")
-            seen.add((key.tag, str(key.value)))
-        return loader.construct_mapping(node, deep=True)
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            names = set()
+            for key, _ in node.value:
+                name, line = str(key.value), key.start_mark.line + 1
+                if name in names:
+                    raise UsageError(f"{path}, line {line}: {name!r} stands there twice.")
+                names.add(name)
+            return super().construct_mapping(node, deep)
 
-    UniqueKeys.add_constructor("tag:yaml.org,2002:map", mapping)
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}
     except OSError as error:

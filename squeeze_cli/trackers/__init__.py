@@ -64,7 +64,6 @@ def open_trackers(
 def _add_clearml(
     trackers: Trackers, config: ExperimentConfig, run: RunFolder, reporter: Reporter
 ) -> None:
-    from squeeze_cli.config.yaml_files import to_mapping
     from squeeze_cli.trackers.clearml import ClearMLLogger, start_task
     from squeeze_cli.trackers.clearml_task import ClearMLUnavailableError
 
@@ -77,5 +76,5 @@ def _add_clearml(
         reporter.warn(f"{error}. The run goes on with {rest}.")
         return
     logger = ClearMLLogger(trackers.clearml, with_text=config.logger.auto_connect_frameworks)
-    logger.log_hyperparams(to_mapping(config))
+    logger.log_hyperparams(config.model_dump(mode="json"))
     trackers.loggers.append(logger)

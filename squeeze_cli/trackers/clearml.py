@@ -12,7 +12,6 @@ from lightning.pytorch.loggers import Logger
 
 from squeeze_cli.config.record import Metrics, RunRecord
 from squeeze_cli.config.schema import ExperimentConfig
-from squeeze_cli.config.yaml_files import to_mapping
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.runs import RunFolder
@@ -145,7 +144,9 @@ def publish_run(
             task.call("upload_artifact", name=name, artifact_object=path, auto_pickle=False)
     if run.best_checkpoint.is_file():
         best = str(run.best_checkpoint.resolve())
-        task.send("model", name=f"{run.name} best", path=best, design=to_mapping(config))
+        task.send(
+            "model", name=f"{run.name} best", path=best, design=config.model_dump(mode="json")
+        )
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 import squeeze_cli
 from squeeze_cli.config.schema import ExperimentConfig
-from squeeze_cli.config.yaml_files import to_mapping
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.trackers.clearml_task import (
@@ -75,7 +74,7 @@ def send_to_queue(
         project_name=config.logger.project_name,
         task_name=config.logger.task_name or config.name or "squeeze",
         tags=config.logger.clearml_tags,
-        parameters=flat_parameters(to_mapping(config)),
+        parameters=flat_parameters(config.model_dump(mode="json")),
         source=source.describe(command),
     )
     if isinstance(answer, str):

@@ -10,7 +10,8 @@ from typer.main import get_command
 
 from squeeze_cli.cli import COMMANDS, app, command_module, load_command
 from squeeze_cli.config.fields import flag_of
-from squeeze_cli.options import PANELS, experiment_keys, field_help, field_of
+from squeeze_cli.config.schema import field_of
+from squeeze_cli.options import PANELS, experiment_keys, field_help
 from tests.conftest import ROOT, Squeeze
 
 

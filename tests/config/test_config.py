@@ -15,7 +15,7 @@ from squeeze_cli.config.resolve import (
     with_values,
 )
 from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
-from squeeze_cli.config.yaml_files import load_experiment, to_mapping, write_config
+from squeeze_cli.config.yaml_files import load_experiment, write_config
 from squeeze_cli.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ def write(path: Path, text: str) -> Path:
 
 def test_mapping_and_back() -> None:
     config = resolve_defaults(ExperimentConfig(quantizer=QuantizerConfig(levels=(4, 4))))
-    assert parse(ExperimentConfig, to_mapping(config)) == config
+    assert parse(ExperimentConfig, config.model_dump(mode="json")) == config
 
 
 def test_file_and_back(tmp_path: Path) -> None:

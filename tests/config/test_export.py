@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from squeeze_cli.config.export import SCHEMAS, schema_text
 from squeeze_cli.config.parts import QUANTIZERS
+from tests.config.schemas import SCHEMAS, schema_text
 from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_schemas_in_docs_are_up_to_date(name: str) -> None:
-    """Where this fails: `python -m squeeze_cli.config.export`."""
+    """Where this fails: `python -m tests.config.schemas`."""
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == schema_text(name)
 
 

@@ -1,4 +1,4 @@
-"""JSON schemas of the configuration and of the run record: `python -m squeeze_cli.config.export`."""
+"""JSON schemas of the configuration and of the run record: `python -m tests.config.schemas`."""
 
 from __future__ import annotations
 

@@ -75,28 +75,18 @@ class SqueezeGroup(TyperGroup):
     """The group of all commands; a usage error is one plain line, as all other errors are."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return the options of `squeeze` itself, which are off where they are left out."""
-        params = _without_bool(super().get_params(ctx))
-        for param in params:
-            param.default = param.default or False
-        return params
+        """Return the options of `squeeze` itself."""
+        return _without_bool(super().get_params(ctx))
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        *others: Any,
-        **extra: Any,
-    ) -> Any:
+    def main(self, args: Sequence[str] | None = None, *others: Any, **settings: Any) -> Any:
         """Run a command line; standalone, end the process with its exit code."""
         given = join_list_values(list(sys.argv[1:] if args is None else args))
-        arguments = (given, prog_name, complete_var, False, *others)
-        if not standalone_mode:
-            return super().main(*arguments, **extra)
+        standalone = settings.pop("standalone_mode", True)
+        settings["standalone_mode"] = False  # errors come as exceptions
+        if not standalone:
+            return super().main(given, *others, **settings)
         try:
-            code = super().main(*arguments, **extra)
+            code = super().main(given, *others, **settings)
         except TyperException as error:
             code = error.exit_code
             if message := error.format_message():  # none where the help is shown in its place
@@ -163,6 +153,11 @@ def _squeeze(
     del version
 
 
+def command_module(name: str) -> ModuleType:
+    """Import the module of a command."""
+    return importlib.import_module(f"squeeze_cli.commands.{name.replace('-', '_')}")
+
+
 def load_command(name: str) -> TyperCommand:
     """Return the command of this name, from its module in `squeeze_cli.commands`."""
     from squeeze_cli.options import normalize_token
@@ -181,11 +176,6 @@ def load_command(name: str) -> TyperCommand:
     command = get_command(single)
     assert isinstance(command, TyperCommand)
     return command
-
-
-def command_module(name: str) -> ModuleType:
-    """Import the module of a command."""
-    return importlib.import_module(f"squeeze_cli.commands.{name.replace('-', '_')}")
 
 
 for _name, _summary in COMMANDS.items():

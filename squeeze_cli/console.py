@@ -6,12 +6,15 @@ progress at intervals.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from squeeze_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -32,7 +35,7 @@ class Reporter:
 
     Attributes:
         quiet: Print only warnings and errors.
-        verbose: Print details too.
+        verbose: Print details too. UsageError where it is quiet as well.
         progress: Show progress bars, or lines where there is no terminal.
     """
 
@@ -41,6 +44,10 @@ class Reporter:
     progress: bool = True
     out: Console = field(default_factory=lambda: _console())
     err: Console = field(default_factory=lambda: _console(stderr=True))
+
+    def __post_init__(self) -> None:
+        if self.quiet and self.verbose:
+            raise UsageError("--quiet and --verbose contradict each other: leave one out.")
 
     def show(self, renderable: RenderableType) -> None:
         """Print data, a table or a text, to stdout, unless quiet."""
@@ -72,42 +79,28 @@ class Reporter:
         """
         if self.quiet or not self.progress:
             yield no_advance
-        elif self.err.is_terminal:
-            with self._bar(description, total) as advance:
-                yield advance
-        else:
+        elif not self.err.is_terminal:
             yield self._lines(description, total)
+        else:
+            from rich import progress as rich
 
-    @contextmanager
-    def _bar(self, description: str, total: int) -> Iterator[Advance]:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+            columns = (
+                rich.TextColumn("{task.description}"),
+                rich.BarColumn(bar_width=20),
+                rich.MofNCompleteColumn(),
+                rich.TimeRemainingColumn(compact=True),
+                rich.TextColumn("{task.fields[note]}", style="dim"),
+            )
+            with rich.Progress(*columns, console=self.err) as bar:
+                task = bar.add_task(description, total=total, note="")
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}", style="dim"),
-        )
-        with Progress(*columns, console=self.err) as progress:
-            task = progress.add_task(description, total=total, note="")
+                def advance(steps: int, note: str = "") -> None:
+                    bar.update(task, advance=steps, note=note or bar.tasks[0].fields["note"])
 
-            def advance(steps: int, note: str = "") -> None:
-                progress.update(task, advance=steps)
-                if note:
-                    progress.update(task, note=note)
-
-            yield advance
+                yield advance
 
     def _lines(self, description: str, total: int) -> Advance:
-        done = 0
-        last = time.monotonic()
+        done, last = 0, time.monotonic()
 
         def advance(steps: int, note: str = "") -> None:
             nonlocal done, last
@@ -129,3 +122,9 @@ def _console(**settings: Any) -> Console:
 def print_error(message: str) -> None:
     """Print an error as one line of plain text to stderr."""
     print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the one place for errors
+
+
+def print_json(value: object) -> None:
+    """Print JSON to stdout, also where a reporter is quiet."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")

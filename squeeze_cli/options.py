@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -17,6 +17,7 @@ import typer
 
 from squeeze_cli.config.fields import flag_of, option_type
 from squeeze_cli.config.schema import DeviceName, ExperimentConfig, field_of
+from squeeze_cli.errors import UsageError
 
 PANELS = {
     "quantizer": "Quantizer", "model": "Model", "training": "Training", "data": "Data",
@@ -57,6 +58,17 @@ def field_option(key: str, default: str | None = None) -> Any:
     metavar = None if field.annotation is bool else flag.metavar
     spelling = (flag.spellings or ())[0]
     return _option(spelling, panel=PANELS[section], metavar=metavar, text=field_help(key, default))
+
+
+def figure_option(flag: str, text: str) -> Any:
+    """Return Typer's option for the file of a figure, whose name says its format."""
+
+    def check(path: Path | None) -> Path | None:
+        if path is not None and path.suffix.lower() not in (".png", ".svg"):
+            raise UsageError(f"{flag} {path}: name a file that ends in .png or .svg.")
+        return path
+
+    return typer.Option(flag, metavar="FILE", help=text, callback=check)
 
 
 # Options of several commands. Where a parameter is None, the run's own configuration decides.
@@ -130,19 +142,19 @@ def experiment_keys(*sections: str) -> Iterator[str]:
                 yield f"{section}.{name}" if section else name
 
 
-def _older_spellings() -> Iterator[tuple[str, str]]:
+def _aliases() -> dict[str, str]:
+    """Map the older names of options to the preferred ones, without their dashes."""
+    aliases = {}
     for key in experiment_keys(*PANELS):
         _, name, field = field_of(key)
         preferred, *others = flag_of(name, field).spellings or ()
         for spelling in others:
-            yield from zip(spelling.split("/"), preferred.split("/"), strict=False)
+            for older, newer in zip(spelling.split("/"), preferred.split("/"), strict=False):
+                aliases[older.removeprefix("--")] = newer.removeprefix("--")
+    return aliases
 
 
-ALIASES = {
-    older.removeprefix("--"): newer.removeprefix("--")
-    for older, newer in _older_spellings()
-    if older
-}
+ALIASES = _aliases()
 
 
 def normalize_token(token: str) -> str:
@@ -164,12 +176,13 @@ def experiment_options(*sections: str) -> Callable[[ExperimentCommand], Callable
         sections: The sections of the configuration whose fields become options, in the order of
             the help; "" for the fields of the experiment itself.
     """
-    own = get_type_hints(RunOptions, include_extras=True)
     keys = {key.replace(".", "__"): key for key in experiment_keys(*sections)}
-    parameters = [_parameter(name, _annotation(key), None) for name, key in keys.items()]
-    parameters += [
-        _parameter(each.name, own[each.name], each.default) for each in fields(RunOptions)
-    ]
+    annotations: dict[str, Any] = {
+        name: Annotated[option_type(field_of(key)[2]) | None, field_option(key)]
+        for name, key in keys.items()
+    }
+    own = get_type_hints(RunOptions, include_extras=True)
+    annotations |= own
 
     def decorate(function: ExperimentCommand) -> Callable[..., None]:
         @functools.wraps(function)
@@ -177,18 +190,15 @@ def experiment_options(*sections: str) -> Callable[[ExperimentCommand], Callable
             values = {keys[name]: given[name] for name in keys if given[name] not in (None, [])}
             function(values, RunOptions(**{name: given[name] for name in own}))
 
+        parameters = [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation,
+                default=getattr(RunOptions, name, None),
+            )
+            for name, annotation in annotations.items()
+        ]  # fmt: skip
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        command.__annotations__ = annotations
         return command
 
     return decorate
-
-
-def _annotation(key: str) -> Any:
-    return Annotated[option_type(field_of(key)[2]) | None, field_option(key)]
-
-
-def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from squeeze_cli.commands.output import make_reporter, print_json
+from squeeze_cli.console import Reporter, print_json
 from squeeze_cli.errors import UsageError
 from squeeze_cli.options import Json, Quiet, Verbose, field_option
 
@@ -43,7 +43,7 @@ def cache(
     verbose: Verbose = False,
 ) -> None:
     """Show or delete the features kept for later runs; they can always be made again."""
-    reporter = make_reporter(quiet, verbose)
+    reporter = Reporter(quiet, verbose)
     if yes and action == "ls":
         raise UsageError("--yes means nothing with ls: leave it out.")
     from squeeze_cli.features.inventory import choose_spaces, remove_space

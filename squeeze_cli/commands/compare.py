@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from squeeze_cli.commands.output import check_figure_name, print_json
-from squeeze_cli.console import Reporter
+from squeeze_cli.console import Reporter, print_json
 from squeeze_cli.files import write_text_atomically
-from squeeze_cli.options import Json
+from squeeze_cli.options import Json, figure_option
 from squeeze_cli.reports.comparison import as_json, compare_runs
 from squeeze_cli.reports.comparison_table import (
     comparison_csv,
@@ -43,15 +42,11 @@ def compare(
         Path | None, typer.Option("--markdown", metavar="FILE", help="Write Markdown too.")
     ] = None,
     plot: Annotated[
-        Path | None,
-        typer.Option(
-            "--plot", metavar="FILE", help="Draw measured bits against mean IoU: .png or .svg."
-        ),
+        Path | None, figure_option("--plot", "Draw measured bits against mean IoU: .png or .svg.")
     ] = None,
 ) -> None:
     """Compare all runs below the folders given: rate, mean IoU, difference to the baseline."""
     reporter = Reporter()
-    check_figure_name("--plot", plot)
     found = read_runs(runs)
     rows = compare_runs(found, sort)
     for path, render in ((csv, comparison_csv), (markdown, comparison_markdown)):

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from squeeze_cli.commands.output import make_reporter, print_json
 from squeeze_cli.config.schema import DeviceName
+from squeeze_cli.console import Reporter, print_json
 from squeeze_cli.options import Json, NoProgress, Quiet, Verbose
 
 EXAMPLES = (
@@ -52,7 +52,7 @@ def decode(
     no_progress: NoProgress = False,
 ) -> None:
     """Decode codes to embeddings or masks: no images, no backbone, only the run's folder."""
-    reporter = make_reporter(quiet, verbose, no_progress)
+    reporter = Reporter(quiet, verbose, not no_progress)
     from squeeze_cli.inference.decode import decode_codes
 
     result = decode_codes(file, content, out, reporter, run=run, overwrite=overwrite, device=device)

@@ -6,20 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from squeeze_cli.commands.output import make_reporter, print_json
-from squeeze_cli.options import (
-    BatchSize,
-    CacheDir,
-    DataDir,
-    Device,
-    Json,
-    NoProgress,
-    NumWorkers,
-    Quiet,
-    RunArgument,
-    UseCache,
-    Verbose,
-)
+from squeeze_cli import options
+from squeeze_cli.console import Reporter, print_json
 
 EXAMPLES = (
     "squeeze evaluate runs/vq-efficientnet-lite0",
@@ -31,21 +19,21 @@ EvaluationSplit = Annotated[
 
 
 def evaluate(
-    run: RunArgument,
+    run: options.RunArgument,
     split: EvaluationSplit = "test",
-    data_dir: DataDir = None,
-    cache_dir: CacheDir = None,
-    use_cache: UseCache = None,
-    num_workers: NumWorkers = None,
-    batch_size: BatchSize = None,
-    device: Device = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    no_progress: NoProgress = False,
+    data_dir: options.DataDir = None,
+    cache_dir: options.CacheDir = None,
+    use_cache: options.UseCache = None,
+    num_workers: options.NumWorkers = None,
+    batch_size: options.BatchSize = None,
+    device: options.Device = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    no_progress: options.NoProgress = False,
 ) -> None:
     """Measure a finished run: mean IoU, accuracy and codebook usage."""
-    reporter = make_reporter(quiet, verbose, no_progress)
+    reporter = Reporter(quiet, verbose, not no_progress)
     from squeeze_cli.inference.evaluate import evaluate_run
     from squeeze_cli.inference.trained_run import TrainedRun
 

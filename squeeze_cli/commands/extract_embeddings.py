@@ -7,19 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from squeeze_cli.commands.output import make_reporter, print_json
-from squeeze_cli.options import (
-    CacheDir,
-    DataDir,
-    Device,
-    Json,
-    NoProgress,
-    NumWorkers,
-    Quiet,
-    RunArgument,
-    UseCache,
-    Verbose,
-)
+from squeeze_cli import options
+from squeeze_cli.console import Reporter, print_json
 
 EXAMPLES = (
     "squeeze extract-embeddings runs/vq-efficientnet-lite0",
@@ -58,28 +47,28 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in
 
 
 def extract_embeddings(
-    run: RunArgument,
+    run: options.RunArgument,
     split: Split = None,
     images: Images = None,
     content: Content = "codes",
     coding: Coding = None,
     out: Out = None,
     overwrite: Overwrite = False,
-    data_dir: DataDir = None,
-    cache_dir: CacheDir = None,
-    use_cache: UseCache = None,
-    num_workers: NumWorkers = None,
-    device: Device = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    no_progress: NoProgress = False,
+    data_dir: options.DataDir = None,
+    cache_dir: options.CacheDir = None,
+    use_cache: options.UseCache = None,
+    num_workers: options.NumWorkers = None,
+    device: options.Device = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    no_progress: options.NoProgress = False,
 ) -> None:
     """Write codes, quantized embeddings or features of images, and say what they cost.
 
     A stopped extraction continues where it was when the same command is given again.
     """
-    reporter = make_reporter(quiet, verbose, no_progress)
+    reporter = Reporter(quiet, verbose, not no_progress)
     from squeeze_cli.api import extract
 
     result = extract(

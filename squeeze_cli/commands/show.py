@@ -10,22 +10,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from squeeze_cli import options
 from squeeze_cli.commands.evaluate import EvaluationSplit
-from squeeze_cli.commands.output import check_figure_name, make_reporter, print_json
+from squeeze_cli.console import Reporter, print_json
 from squeeze_cli.errors import UsageError
-from squeeze_cli.options import (
-    BatchSize,
-    CacheDir,
-    DataDir,
-    Device,
-    Json,
-    NoProgress,
-    NumWorkers,
-    Quiet,
-    RunArgument,
-    UseCache,
-    Verbose,
-)
 
 EXAMPLES = (
     "squeeze show runs/vq-efficientnet-lite0",
@@ -52,14 +40,12 @@ Baseline = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option(
-        "--out", metavar="FILE", help=r"Picture, .png or .svg. \[default: in RUN/figures/]"
-    ),
+    options.figure_option("--out", r"Picture, .png or .svg. \[default: in RUN/figures/]"),
 ]
 
 
 def show(
-    run: RunArgument,
+    run: options.RunArgument,
     images: Images = 5,
     best: Best = False,
     worst: Worst = False,
@@ -68,29 +54,28 @@ def show(
     split: EvaluationSplit = "test",
     baseline: Baseline = None,
     out: Out = None,
-    data_dir: DataDir = None,
-    cache_dir: CacheDir = None,
-    use_cache: UseCache = None,
-    num_workers: NumWorkers = None,
-    batch_size: BatchSize = None,
-    device: Device = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    no_progress: NoProgress = False,
+    data_dir: options.DataDir = None,
+    cache_dir: options.CacheDir = None,
+    use_cache: options.UseCache = None,
+    num_workers: options.NumWorkers = None,
+    batch_size: options.BatchSize = None,
+    device: options.Device = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    no_progress: options.NoProgress = False,
 ) -> None:
     """Draw images, ground truth, the baseline's predictions and the run's own, with their IoU.
 
     Images are spread evenly over the split unless --best, --worst or --random is given.
     """
-    reporter = make_reporter(quiet, verbose, no_progress)
+    reporter = Reporter(quiet, verbose, not no_progress)
     given: tuple[tuple[How, bool], ...] = (("best", best), ("worst", worst), ("random", random))
     chosen = [how for how, on in given if on]
     if len(chosen) > 1:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other: take one.")
     if seed is not None and not random:
         raise UsageError("--seed means nothing without --random: add it, or leave --seed out.")
-    check_figure_name("--out", out)
     from squeeze_cli.inference.show import show_run
     from squeeze_cli.inference.trained_run import TrainedRun
 

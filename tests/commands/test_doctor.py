@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from squeeze_cli.commands import checks as doctor
-from squeeze_cli.commands.checks import ERROR, OK, WARNING, run_checks
+from squeeze_cli.commands import doctor
+from squeeze_cli.commands.doctor import ERROR, OK, WARNING, run_checks
 from squeeze_cli.trackers.credentials import ENVIRONMENT
 from tests.conftest import Squeeze
 from tests.trackers.clearml_server import KEY, SECRET, ClearMLServer

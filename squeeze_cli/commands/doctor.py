@@ -98,8 +98,8 @@ def check_versions() -> Iterator[Check]:
     try:
         yield Check("clearml", OK, version("clearml"))
     except PackageNotFoundError:
-        mend = "only --use-clearml needs it: pip install 'squeeze-cli[clearml]'"
-        yield Check("clearml", WARNING, "not installed", mend)
+        fix = "only --use-clearml needs it: pip install 'squeeze-cli[clearml]'"
+        yield Check("clearml", WARNING, "not installed", fix)
 
 
 def check_bytecode() -> Iterator[Check]:
@@ -190,25 +190,22 @@ def check_weights() -> Iterator[Check]:
 
 def check_clearml(credentials_file: Path | None) -> Iterator[Check]:
     """Check that `--use-clearml` would work; key and secret are never shown."""
-    from squeeze_cli.trackers import credentials
+    from squeeze_cli.trackers.credentials import CredentialsError, find_credentials
     from squeeze_cli.trackers.probe import probe
 
-    name, init = "clearml credentials", "squeeze clearml-init"
+    name = "clearml credentials"
     try:
-        found = credentials.find_credentials(credentials_file)
-    except credentials.CredentialsNotFoundError:
-        yield Check(name, WARNING, "none", f"only --use-clearml needs them: {init}")
+        found = find_credentials(credentials_file)
+    except CredentialsError as error:
+        yield Check(name, WARNING, error.problem, error.fix)
         return
-    except credentials.CredentialsError as error:
-        yield Check(name, WARNING, error.problem, error.mend)
-        return
-    if found.warnings:
-        yield Check(name, WARNING, found.source, "; ".join(found.warnings))
+    if found.warning:
+        yield Check(name, WARNING, found.source, found.warning)
     else:
         yield Check(name, OK, f"from {found.source}")
-    reason = probe(found.credentials)
+    reason = probe(found)
     if reason is None:
-        yield Check("clearml server", OK, f"{found.credentials.api_host} takes the credentials")
+        yield Check("clearml server", OK, f"{found.api_host} takes the credentials")
     else:
-        fix = f"only --use-clearml needs it: check host and network, or {init}"
+        fix = "only --use-clearml needs it: check host and network, or squeeze clearml-init"
         yield Check("clearml server", WARNING, reason, fix)

@@ -1,7 +1,7 @@
-"""Experiment trackers: where metrics go besides the run record. TensorBoard is the default.
+"""Experiment trackers, which get metrics besides the run record. TensorBoard is the default.
 
-A tracker never decides whether a run succeeds: one that cannot start is left out with a warning,
-one that fails is reported once, and one that hangs is left behind.
+A tracker never decides whether a run succeeds: squeeze leaves out one that cannot start, with a
+warning, reports a failure once, and does not wait for one that hangs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Trackers:
-    """The trackers of one run.
+    """Trackers of one run.
 
     Attributes:
-        loggers: for Lightning's trainer.
-        clearml: the ClearML task behind one of them, if there is one.
+        loggers: Loggers for Lightning's trainer.
+        clearml: The ClearML task behind one of them, if there is one.
     """
 
     loggers: list[Logger] = field(default_factory=list)
@@ -40,9 +40,9 @@ class Trackers:
 def open_trackers(
     config: ExperimentConfig, run: RunFolder, record: RunRecord, reporter: Reporter
 ) -> Iterator[Trackers]:
-    """Open the trackers that `config` asks for; at the end they get what is in the run's folder.
+    """Open the trackers that `config` asks for; at the end give them the files of the run's folder.
 
-    `record.status` tells at the end how the run went. Raises SqueezeError where
+    `record.status` says at the end how the run went. Raises SqueezeError where
     `require_clearml` is set and ClearML cannot be used.
     """
     trackers = Trackers()
@@ -66,6 +66,7 @@ def _add_clearml(
 ) -> None:
     from squeeze_cli.trackers.clearml import ClearMLLogger, start_task
     from squeeze_cli.trackers.clearml_task import ClearMLUnavailableError
+    from squeeze_cli.trackers.guarded import GuardedLogger
 
     try:
         trackers.clearml = start_task(config, run, reporter)
@@ -77,4 +78,4 @@ def _add_clearml(
         return
     logger = ClearMLLogger(trackers.clearml, with_text=config.logger.auto_connect_frameworks)
     logger.log_hyperparams(config.model_dump(mode="json"))
-    trackers.loggers.append(logger)
+    trackers.loggers.append(GuardedLogger(logger, "ClearML", reporter))

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
+from importlib.metadata import distributions
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from squeeze_cli.config.record import Metrics, RunRecord
+from squeeze_cli.config.record import RunRecord
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.clearml_task import (
     ClearMLTask,
-    flat_parameters,
     require_sdk,
+    running_on_agent,
     usable_credentials,
 )
-from squeeze_cli.trackers.remote import describe_source
+from squeeze_cli.trackers.remote import present_source, record_source
 
 STATE_FILE = "clearml.json"
 OFFLINE_ARCHIVE = "clearml-offline.zip"
@@ -30,7 +32,9 @@ OFFLINE_ARCHIVE = "clearml-offline.zip"
 class ClearMLLogger(Logger):
     """Lightning's logger for a ClearML task; no call waits for the server.
 
-    `val/loss` becomes series `loss` of the plot `val`, as from TensorBoard's files.
+    Args:
+        task: The task, which has begun.
+        with_text: Report each line of metrics as text too, for the task's console.
     """
 
     def __init__(self, task: ClearMLTask, with_text: bool) -> None:
@@ -49,23 +53,31 @@ class ClearMLLogger(Logger):
         return self.task.id
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Report one point of each scalar, and a line of text for the task's console."""
+        """Report one point of each scalar."""
         for name, value in metrics.items():
             title, series = split_name(name)
-            self.task.log(
+            self.task.call(
                 "report_scalar", title=title, series=series, value=float(value), iteration=step or 0
             )
         if self._with_text:
             listed = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            self.task.log("report_text", msg=f"step {step or 0}: {listed}", print_console=False)
+            self.task.call("report_text", msg=f"step {step or 0}: {listed}", print_console=False)
 
     def log_hyperparams(
         self, params: Mapping[str, Any] | Namespace, *args: Any, **kwargs: Any
     ) -> None:
         """Report hyperparameters; a nested one gets a name such as `quantizer/type`."""
         del args, kwargs
-        values = vars(params) if isinstance(params, Namespace) else params
-        self.task.send("parameters", values=flat_parameters(values))
+        self.task.set_parameters(vars(params) if isinstance(params, Namespace) else params)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Split `val/loss` into ClearML's plot `val` and series `loss`, as for TensorBoard's files.
+
+    A name without a slash is both.
+    """
+    title, _, series = name.partition("/")
+    return title, series or title
 
 
 def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> ClearMLTask:
@@ -77,30 +89,29 @@ def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> 
     require_sdk()
     options = config.logger
     offline = options.clearml_offline
+    with_machine = options.auto_connect_frameworks
+    file = run.path / STATE_FILE
+    earlier = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    resumed = bool(earlier.get("page")) and not offline  # an offline task is on no server
     credentials = None if offline else usable_credentials(config, reporter)
-    task = ClearMLTask(reporter)
-    task.connect(credentials, offline)
+    task = ClearMLTask(reporter, credentials, offline=offline)
     task.start(
-        source=describe_source(sys.argv[1:]) if options.auto_connect_frameworks else None,
         project_name=options.project_name,
         task_name=options.task_name or run.name,
         tags=list(options.clearml_tags) or None,
-        continue_last_task=False if offline else _earlier_task(run) or False,
+        continue_last_task=earlier["task_id"] if resumed else False,
+        # The memory of the SDK's own process would say nothing about the training.
+        auto_resource_monitoring={"report_global_mem_used": True} if with_machine else False,
     )
+    task.call("set_initial_iteration", offset=0)
+    if with_machine and not running_on_agent():
+        installed = sorted(f"{d.name}=={d.version}" for d in distributions())
+        packages = [package for package in installed if not package.startswith("squeeze-cli==")]
+        record_source(task, present_source(), shlex.join(sys.argv[1:]), packages)
     state = {"task_id": task.id, "page": None if offline else task.page}
-    write_text_atomically(run.path / STATE_FILE, json.dumps(state, indent=2) + "\n")
-    where = "into an archive, offline" if offline else task.page
-    reporter.say(f"ClearML task {task.id}: {where}")
+    write_text_atomically(file, json.dumps(state, indent=2) + "\n")
+    reporter.say(f"ClearML task {task.id}: {'offline' if offline else task.page}")
     return task
-
-
-def _earlier_task(run: RunFolder) -> str | None:
-    """The task of a resumed run, if it was on a server."""
-    try:
-        state = json.loads((run.path / STATE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return str(state["task_id"]) if isinstance(state, dict) and state.get("page") else None
 
 
 def end_task(
@@ -113,9 +124,9 @@ def end_task(
     """Give ClearML the run's outputs and end its task; a warning tells what ClearML missed."""
     publish_run(task, config, run, record)
     archive = run.path / OFFLINE_ARCHIVE
-    answer = task.finish("close", "closed", status=record.status, archive=str(archive))
+    answer = task.finish("close", status=record.status, archive=str(archive))
     if isinstance(answer, str):
-        reporter.warn(f"ClearML did not get all of this run ({answer}): {run.path} has it whole.")
+        reporter.warn(f"ClearML did not get all of this run ({answer}): {run.path} is complete.")
     elif config.logger.clearml_offline:
         reporter.say(
             f'ClearML session: {archive}\nImport it:  python -c "from clearml import Task; '
@@ -127,38 +138,31 @@ def publish_run(
     task: ClearMLTask, config: ExperimentConfig, run: RunFolder, record: RunRecord
 ) -> None:
     """Report results, figures, codes and the best checkpoint, as far as the run has them."""
-    rows = metrics_table(record.metrics)
-    if len(rows) > 1:
-        task.log("report_table", title="results", series="metrics", iteration=0, table_plot=rows)
+    rows: list[list[str | float | None]] = [
+        [split, measured.iou, measured.accuracy, measured.loss]
+        for split, measured in record.metrics
+        if measured is not None
+    ]
+    if rows:
+        table = [["split", "iou", "accuracy", "loss"], *rows]
+        task.call("report_table", title="results", series="metrics", iteration=0, table_plot=table)
     for name, value in record.metrics.test or ():
         if isinstance(value, (int, float)):
-            task.log("report_single_value", name=f"test/{name}", value=float(value))
-    for image in sorted((run.path / "figures").glob("*.png")):
+            task.call("report_single_value", name=f"test/{name}", value=float(value))
+    for image in sorted(run.figures_folder.glob("*.png")):
         path = str(image.resolve())
-        task.log("report_image", title="figures", series=image.stem, iteration=0, local_path=path)
+        task.call("report_image", title="figures", series=image.stem, iteration=0, local_path=path)
     files = [run.config_file, run.record_file, run.prior_file]
     files += sorted(run.codes_folder.glob("[!.]*"))
+    best = run.best_checkpoint
+    if best.is_file() and config.logger.clearml_offline:  # a model would only be a path there
+        files.append(best)
+    elif best.is_file():
+        path = str(best.resolve())
+        task.send(
+            "model", name=f"{run.name} best", path=path, design=config.model_dump(mode="json")
+        )
     for file in files:
         if file.is_file():
             name, path = file.relative_to(run.path).as_posix(), str(file.resolve())
             task.call("upload_artifact", name=name, artifact_object=path, auto_pickle=False)
-    if run.best_checkpoint.is_file():
-        best = str(run.best_checkpoint.resolve())
-        task.send(
-            "model", name=f"{run.name} best", path=best, design=config.model_dump(mode="json")
-        )
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Split `val/loss` into ClearML's title and series; a name without a slash is both."""
-    title, _, series = name.partition("/")
-    return title, series or title
-
-
-def metrics_table(metrics: Metrics) -> list[list[str | float | None]]:
-    """Rows of split, mean IoU, accuracy and loss; the first row holds the headings."""
-    rows: list[list[str | float | None]] = [["split", "iou", "accuracy", "loss"]]
-    for split, measured in metrics:
-        if measured is not None:
-            rows.append([split, measured.iou, measured.accuracy, measured.loss])
-    return rows

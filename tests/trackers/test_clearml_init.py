@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from squeeze_cli.commands.clearml_init import ignore_in_git
 from squeeze_cli.trackers.credentials import read_credentials
-from squeeze_cli.trackers.credentials_setup import ignore_in_git
 from tests.conftest import EXECUTABLE, Squeeze
 from tests.trackers.clearml_server import KEY, SECRET, ClearMLServer
 from tests.trackers.dead_ends import refused
@@ -79,7 +79,7 @@ def test_value_by_value(tmp_path: Path, server: ClearMLServer) -> None:
     terminal.type("\n")
     terminal.expect("API server [https://api.clear.ml]: ")
     terminal.type("app.clear.ml\n")
-    terminal.expect("is no http:// or https:// URL")
+    terminal.expect("is not an http:// or https:// URL")
     terminal.expect("API server")
     terminal.type(f"{server.url}/\n")
     terminal.expect("Web application: ")
@@ -95,8 +95,8 @@ def test_value_by_value(tmp_path: Path, server: ClearMLServer) -> None:
     assert SECRET not in terminal.shown
     assert KEY in terminal.shown  # typed in the open: what is hidden is hidden on purpose
     path = tmp_path / FILE
-    assert read_credentials(path).credentials.api_secret == SECRET
-    assert read_credentials(path).credentials.api_host == server.url
+    assert read_credentials(path).api_secret == SECRET
+    assert read_credentials(path).api_host == server.url
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert server.calls == ["auth.login"]
 
@@ -114,7 +114,7 @@ def test_a_pasted_block(tmp_path: Path, server: ClearMLServer) -> None:
     terminal.expect(f"Wrote {FILE}")
     assert terminal.end() == 0
     assert SECRET not in terminal.shown
-    assert read_credentials(tmp_path / FILE).credentials.api_key == KEY
+    assert read_credentials(tmp_path / FILE).api_key == KEY
 
 
 @posix
@@ -139,7 +139,7 @@ def test_by_flags(squeeze: Squeeze, tmp_path: Path, server: ClearMLServer) -> No
 def test_by_the_environment(squeeze: Squeeze, tmp_path: Path, server: ClearMLServer) -> None:
     squeeze("clearml-init", "--non-interactive", "--file", "sub/mine.yaml",
             env=server.environment())  # fmt: skip
-    assert read_credentials(tmp_path / "sub" / "mine.yaml").credentials.api_key == KEY
+    assert read_credentials(tmp_path / "sub" / "mine.yaml").api_key == KEY
 
 
 def test_an_existing_file_is_kept_unless_told_otherwise(
@@ -164,7 +164,7 @@ def test_what_the_server_does_not_take_is_not_written(squeeze: Squeeze, tmp_path
 
 def test_without_a_terminal_everything_must_be_given(squeeze: Squeeze) -> None:
     done = squeeze("clearml-init", "--api-key", KEY, code=2)
-    assert "give --api-secret" in done.stderr
+    assert "api_secret is missing: give others, by options" in done.stderr
     placeholder = squeeze("clearml-init", "--api-key", KEY, "--api-secret", "YOUR_SECRET_KEY",
                           "--non-interactive", code=2)  # fmt: skip
     assert "api_secret is still the placeholder" in placeholder.stderr

@@ -23,13 +23,11 @@ from squeeze_cli.trackers.credentials import Credentials
 from tests.trackers.clearml_server import KEY, SECRET, ClearMLServer
 from tests.trackers.dead_ends import refused, silent, trickling
 
-OPTIONS = {"source": None, "project_name": "P", "task_name": "T"}
+OPTIONS = {"auto_resource_monitoring": False, "project_name": "P", "task_name": "T"}
 
 
 def connected(url: str) -> ClearMLTask:
-    task = ClearMLTask(Reporter())
-    task.connect(Credentials(url, url, url, KEY, SECRET), offline=False)
-    return task
+    return ClearMLTask(Reporter(), Credentials(url, url, url, KEY, SECRET))
 
 
 @pytest.fixture
@@ -41,13 +39,13 @@ def task(server: ClearMLServer) -> Iterator[ClearMLTask]:
 
 
 def scalar(task: ClearMLTask, value: float, step: int) -> None:
-    task.log("report_scalar", title="val", series="loss", value=value, iteration=step)
+    task.call("report_scalar", title="val", series="loss", value=value, iteration=step)
 
 
 def close(task: ClearMLTask, status: str = "finished") -> dict[str, Any] | str:
     """The answer to the last request; the process has ended when it comes."""
-    answer = task.finish("close", "closed", status=status, archive="")
-    assert not psutil.pid_exists(task.process_id)
+    answer = task.finish("close", status=status, archive="")
+    assert not psutil.pid_exists(task.process.pid)
     return answer
 
 
@@ -70,7 +68,7 @@ def test_all_arrives_and_the_task_ends_as_the_run_did(
 def test_a_process_that_is_killed_is_reported_once(
     task: ClearMLTask, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    psutil.Process(task.process_id).kill()
+    psutil.Process(task.process.pid).kill()
     for step in range(50):
         scalar(task, 0.0, step)
         time.sleep(0.02)
@@ -81,12 +79,14 @@ def test_a_process_that_is_killed_is_reported_once(
 
 
 def test_a_process_that_hangs_blocks_no_request(
-    task: ClearMLTask, capsys: pytest.CaptureFixture[str]
+    task: ClearMLTask, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    os.kill(task.process_id, signal.SIGSTOP)
+    monkeypatch.setattr(clearml_task, "LOST_SECONDS", 3.5)
+    os.kill(task.process.pid, signal.SIGSTOP)
+    time.sleep(4)
     start = time.monotonic()
-    for step in range(clearml_task.MAX_WAITING + 1000):
-        task.log("report_text", msg=f"{step} {'x' * 200}")
+    for step in range(11_000):
+        task.call("report_text", msg=f"{step} {'x' * 200}")
     assert time.monotonic() - start < 3
     assert close(task) == "its server was gone"
     assert time.monotonic() - start < 14
@@ -97,14 +97,14 @@ def test_a_process_that_hangs_blocks_no_request(
 def test_a_task_that_cannot_start_is_given_up(
     dead_end: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clearml_task, "START_SILENCE_SECONDS", 4.0)
+    monkeypatch.setattr(clearml_task, "SILENCE_SECONDS", 4.0)
     with dead_end() as url:
         task = connected(url)
         start = time.monotonic()
         with pytest.raises(ClearMLUnavailableError, match="its server was gone"):
             task.start(**OPTIONS)
         assert time.monotonic() - start < 8
-    assert not psutil.pid_exists(task.process_id)
+    assert not psutil.pid_exists(task.process.pid)
 
 
 def test_a_start_that_never_ends_is_given_up_though_the_server_answers(
@@ -153,10 +153,8 @@ def test_a_slow_server_that_answers_is_waited_for(
     task: ClearMLTask,
     server: ClearMLServer,
     tmp_path: Any,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(clearml_task, "PATIENT_SECONDS", 1.5)
     server.upload_seconds = 9.0  # more than the silence that ends the waiting
     (tmp_path / "file.bin").write_bytes(b"content")
     task.call("upload_artifact", name="a", artifact_object=str(tmp_path / "file.bin"))
@@ -174,7 +172,7 @@ def test_ctrl_c_ends_the_waiting_alone(task: ClearMLTask, server: ClearMLServer)
 
 
 def test_a_refused_report_is_told_at_the_end(task: ClearMLTask, server: ClearMLServer) -> None:
-    task.log("report_single_value", name="a", value="no number")
+    task.call("report_single_value", name="a", value="no number")
     scalar(task, 1.0, 0)
     assert "Error" in str(close(task))
     assert "val/loss" in server.scalars()
@@ -187,7 +185,7 @@ def test_the_task_of_a_killed_squeeze_ends(server: ClearMLServer) -> None:
         "from tests.trackers.test_clearml_task import connected, OPTIONS\n"
         f"task = connected({server.url!r})\n"
         "task.start(**OPTIONS)\n"
-        "print(task.process_id, flush=True)\n"
+        "print(task.process.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -14,8 +14,8 @@ from lightning.pytorch.loggers import Logger
 
 from squeeze_cli.console import Reporter
 from squeeze_cli.trackers import clearml_task
+from squeeze_cli.trackers.guarded import GuardedLogger
 from squeeze_cli.trackers.probe import probe
-from squeeze_cli.trackers.tensorboard import GuardedLogger
 from tests.conftest import Squeeze
 from tests.trackers.clearml_server import KEY, SECRET
 from tests.trackers.dead_ends import DEAD_ENDS, refused

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from math import prod
 
 import numpy as np
@@ -26,34 +27,46 @@ class WordLayout:
 
     Attributes:
         radices: sizes of the codes in one word.
-        bits: size of a word.
     """
 
     radices: tuple[int, ...]
-    bits: int
+
+    @cached_property
+    def bits(self) -> int:
+        """Size of a word."""
+        return (prod(self.radices) - 1).bit_length()
 
     @property
     def bits_per_code(self) -> float:
         """Bits that each code takes on average."""
         return self.bits / len(self.radices)
 
+    @cached_property
+    def place_values(self) -> NDArray[np.int64]:
+        """Value of a 1 as each digit of a word."""
+        return np.cumprod((1, *self.radices[:-1]), dtype=np.int64)
+
+    @cached_property
+    def shifts(self) -> NDArray[np.int64]:
+        """Place of each bit in the word, most significant first."""
+        return np.arange(self.bits)[::-1]
+
     def word_count(self, codes: int) -> int:
         """Number of words for so many codes."""
         return -(-codes // len(self.radices))
 
 
-def choose_layouts(code_sizes: Sequence[int]) -> tuple[WordLayout, ...]:
+@lru_cache
+def choose_layouts(code_sizes: tuple[int, ...]) -> tuple[WordLayout, ...]:
     """Return one layout for all codes of a vector, or one for each of its Q codes.
 
     All codes of a vector, and those of as many vectors as save bits, go into one word. If a single
     vector's codes exceed 63 bits, each code is a word of its own.
     """
-    sizes = tuple(code_sizes)
-    if prod(sizes) >= 2**WORD_BITS:
-        return tuple(_layout((size,)) for size in sizes)
-    choices = [_layout(sizes)]
-    while prod(choices[-1].radices + sizes) < 2**WORD_BITS and len(choices) < WORD_BITS:
-        choices.append(_layout(choices[-1].radices + sizes))
+    if prod(code_sizes) >= 2**WORD_BITS:
+        return tuple(WordLayout((size,)) for size in code_sizes)
+    vectors = range(1, WORD_BITS + 1)
+    choices = [WordLayout(code_sizes * n) for n in vectors if prod(code_sizes) ** n < 2**WORD_BITS]
     return (min(choices, key=lambda layout: layout.bits_per_code),)
 
 
@@ -70,16 +83,13 @@ def pack_codes(codes_nq: NDArray[np.integer], code_sizes: Sequence[int]) -> byte
     for part, layout in _parts(codes, code_sizes):
         digits = np.zeros((layout.word_count(part.size), len(layout.radices)), np.int64)
         digits.reshape(-1)[: part.size] = part
-        words = np.zeros(len(digits), np.int64)
-        for radix, column in zip(layout.radices[::-1], digits.T[::-1], strict=True):
-            words = words * radix + column
-        shifts = np.arange(layout.bits - 1, -1, -1)
-        bits.append(((words[:, None] >> shifts) & 1).astype(np.uint8).reshape(-1))
+        words = digits @ layout.place_values
+        bits.append((words[:, None] >> layout.shifts & 1).astype(np.uint8).reshape(-1))
     return np.packbits(np.concatenate(bits)).tobytes()
 
 
 def unpack_codes(payload: bytes, vectors: int, code_sizes: Sequence[int]) -> NDArray[np.int32]:
-    """Unpack what `pack_codes` made of N = `vectors` vectors: codes `[N, Q]`.
+    """Unpack the bytes of `pack_codes` into codes `[N, Q]`, where N is `vectors`.
 
     Raises:
         DamagedCodesError: `pack_codes` does not make these bytes of any codes.
@@ -88,41 +98,31 @@ def unpack_codes(payload: bytes, vectors: int, code_sizes: Sequence[int]) -> NDA
         raise DamagedCodesError(f"{len(payload)} bytes are not the size of {vectors} vectors")
     bits = np.unpackbits(np.frombuffer(payload, np.uint8))
     codes = np.empty((vectors, len(code_sizes)), np.int64)
-    begin = 0
     for part, layout in _parts(codes, code_sizes):
         count = layout.word_count(part.size)
-        end = begin + count * layout.bits
-        words = np.zeros(count, np.int64)
-        for column in bits[begin:end].reshape(count, layout.bits).T:
-            words = (words << 1) | column
-        digits = np.empty((count, len(layout.radices)), np.int64)
-        for place, radix in enumerate(layout.radices):
-            words, digits[:, place] = np.divmod(words, radix)
-        if words.any() or digits.reshape(-1)[part.size :].any():
+        own, bits = np.split(bits, [count * layout.bits])
+        words = own.reshape(count, layout.bits) @ (1 << layout.shifts)
+        digits = (words[:, None] // layout.place_values % layout.radices).reshape(-1)
+        if (words >= prod(layout.radices)).any() or digits[part.size :].any():
             raise DamagedCodesError("a code lies beyond its size")
-        part[:] = digits.reshape(-1)[: part.size]
-        begin = end
-    if bits[begin:].any():
+        part[:] = digits[: part.size]
+    if bits.any():
         raise DamagedCodesError("the bits behind the last code are not zero")
     return codes.astype(np.int32)
 
 
 def packed_bytes(vectors: int, code_sizes: Sequence[int]) -> int:
     """Return the size in bytes of `vectors` vectors after `pack_codes`."""
-    layouts = choose_layouts(code_sizes)
+    layouts = choose_layouts(tuple(code_sizes))
     codes = vectors * len(code_sizes) // len(layouts)
     return -(-sum(layout.word_count(codes) * layout.bits for layout in layouts) // 8)
-
-
-def _layout(radices: tuple[int, ...]) -> WordLayout:
-    return WordLayout(radices, (prod(radices) - 1).bit_length())
 
 
 def _parts(
     codes_nq: NDArray[np.int64], code_sizes: Sequence[int]
 ) -> Iterator[tuple[NDArray[np.int64], WordLayout]]:
     """Give flat views of the codes with their layouts: one for all codes, or one per column."""
-    layouts = choose_layouts(code_sizes)
+    layouts = choose_layouts(tuple(code_sizes))
     if len(layouts) == 1:
         return iter([(codes_nq.reshape(-1), layouts[0])])
     return zip(codes_nq.T, layouts, strict=True)

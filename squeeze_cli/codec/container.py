@@ -32,7 +32,6 @@ from squeeze_cli.files import replacing
 
 FORMAT = "squeeze-codes"
 VERSION = 1
-# Number of images in a batch of `CodesFile.batches`.
 BATCH_IMAGES = 256
 # Names are deflated without a header and a checksum of their own.
 _RAW_DEFLATE = -15
@@ -75,9 +74,7 @@ def encode_codes(
     Args:
         codes_nhwq: `[n, h, w, Q]`, each below its size.
         names: n names.
-        quantizer: registry name of the quantizer that made the codes.
-        code_sizes: Q sizes.
-        run: digest of the run.
+        quantizer, code_sizes, run: as in `CodesHeader`.
         prior: prior to code with; without one the codes are packed.
         slots: the prior's `slots_of_codes` for these codes, if they are known already.
 
@@ -88,13 +85,13 @@ def encode_codes(
     if len(names) != n or len(code_sizes) != q:
         raise ValueError(f"codes of shape {codes_nhwq.shape}, {len(names)} names, {code_sizes}")
     pieces = encode_pieces(codes_nhwq, code_sizes, prior, slots)
-    lengths = np.asarray([len(piece) for piece in pieces])
-    smallest = next(d for d in ("u1", "<u2", "<u4") if lengths.max(initial=0) <= np.iinfo(d).max)
-    tensors = {
-        "crc32": bytes(4),
-        "lengths": lengths.astype(smallest).tobytes(),
-        "names": compress_names(names),
-        "payload": b"".join(pieces),
+    lengths = np.asarray([len(piece) for piece in pieces], np.int64)
+    smallest = np.min_scalar_type(lengths.max(initial=0)).newbyteorder("<")
+    tensors: dict[str, NDArray[np.integer]] = {
+        "crc32": np.zeros(1, "<u4"),
+        "lengths": lengths.astype(smallest),
+        "names": np.frombuffer(compress_names(names), np.uint8),
+        "payload": np.frombuffer(b"".join(pieces), np.uint8),
     }
     metadata = {
         "format": FORMAT,
@@ -106,11 +103,10 @@ def encode_codes(
         "run": run,
         **({} if prior is None else {"prior": prior.digest}),
     }
-    item_bytes = {"crc32": 4, "lengths": np.dtype(smallest).itemsize}
-    prefix = _build_prefix(metadata, tensors, item_bytes)
-    crc = zlib.crc32(prefix + bytes(4) + tensors["lengths"] + tensors["names"])
-    tensors["crc32"] = crc.to_bytes(4, "little")
-    return prefix + b"".join(tensors.values())
+    prefix = _build_prefix(metadata, tensors)
+    index = [tensors[name].tobytes() for name in ("crc32", "lengths", "names")]
+    tensors["crc32"][0] = zlib.crc32(b"".join((prefix, *index)))
+    return b"".join((prefix, *(array.tobytes() for array in tensors.values())))
 
 
 def write_codes(path: Path, content: bytes) -> None:
@@ -122,9 +118,8 @@ def write_codes(path: Path, content: bytes) -> None:
 class CodesFile:
     """An open codes file: its header and names; the payload is read image by image.
 
-    Opening the file checks everything but the payload, whose pieces are checked when they are
-    decoded. A file with the coding `prior` is decoded by the prior that made it, which is in the
-    run's folder.
+    Opening the file checks all but the payload, whose pieces are checked when they are decoded.
+    A file with the coding `prior` needs the prior that made it, which is in the run's folder.
 
     Raises:
         SqueezeError: there is no such file, it is of a newer version, or made by another prior.
@@ -188,7 +183,7 @@ class CodesFile:
             DamagedCodesError: the bytes are not those that were written.
         """
         prior = self._prior if self.header.coding == "prior" else None
-        if self.header.coding == "prior" and prior is None:
+        if prior is None and self.header.coding == "prior":
             raise SqueezeError(f"{self.path} is coded by a prior: give the run that made it.")
         chosen = np.arange(len(self))[positions]
         pieces = []
@@ -215,20 +210,15 @@ class CodesFile:
         )
 
 
-def _build_prefix(
-    metadata: dict[str, str], tensors: dict[str, bytes], item_bytes: dict[str, int]
-) -> bytes:
+def _build_prefix(metadata: dict[str, str], tensors: dict[str, NDArray[np.integer]]) -> bytes:
     """Return the bytes before the tensors: the length of the header, and the header as JSON."""
     header: dict[str, object] = {"__metadata__": metadata}
     begin = 0
-    for name, content in tensors.items():
-        item, end = item_bytes.get(name, 1), begin + len(content)
-        header[name] = {
-            "dtype": f"U{8 * item}",
-            "shape": [len(content) // item],
-            "data_offsets": [begin, end],
-        }
-        begin = end
+    for name, array in tensors.items():
+        offsets = [begin, begin + array.nbytes]
+        dtype = f"U{8 * array.itemsize}"
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
+        begin += array.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
     return len(text).to_bytes(8, "little") + text
@@ -251,8 +241,7 @@ def _read_header(metadata: dict[str, str], path: Path) -> CodesHeader:
         )  # fmt: skip
     except (KeyError, ValueError, TypeError):
         raise DamagedCodesError("its metadata are incomplete") from None
-    known = header.coding in CODINGS
-    if not known or not code_sizes or min(code_sizes) < 1 or min(rows, columns) < 0:
+    if header.coding not in CODINGS or min(code_sizes, default=0) < 1 or min(header.grid) < 0:
         raise DamagedCodesError("its metadata are invalid")
     return header
 
@@ -277,8 +266,7 @@ def compress_names(names: Sequence[str]) -> bytes:
         coded.append(shared)
         coded += current[shared:] + b"\0"
         previous = current
-    deflate = zlib.compressobj(9, zlib.DEFLATED, _RAW_DEFLATE)
-    return deflate.compress(bytes(coded)) + deflate.flush()
+    return zlib.compress(coded, 9, _RAW_DEFLATE)
 
 
 def decompress_names(compressed: bytes, count: int) -> tuple[str, ...]:

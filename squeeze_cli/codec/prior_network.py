@@ -59,8 +59,8 @@ class PriorNetwork(nn.Module):
         """Embed the neighbours `[B, N, P, E]` and each vector's own codes `[B, N, Q - 1, E]`."""
         flat = codes_bhwq.flatten(1, 2)
         padded = PaddedGrid(len(flat), self.grid, self.code_sizes)
-        padded.fill(flat.numpy())
-        neighbours = torch.from_numpy(padded.all_neighbours())
+        padded.set(flat.numpy())
+        neighbours = torch.from_numpy(padded.neighbours())
         tables = list(self.embeddings)
         around = F.embedding(neighbours[..., 0], tables[0])
         for q, table in enumerate(tables[1:], start=1):

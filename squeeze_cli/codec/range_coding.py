@@ -69,29 +69,22 @@ def encode_streams(
 
 
 class StreamDecoder:
-    """Decoder of the streams of a batch: `slots`, then `advance`, for each symbol; then `finish`.
-
-    Args:
-        payload: bytes of all streams.
-        begins_b: position of each stream's first byte.
-        ends_b: position behind each stream's last byte.
+    """Decoder of B streams: `slots`, then `advance`, for each symbol; then `finish`.
 
     Raises:
         DamagedCodesError: the encoder does not write such bytes; `finish` raises it too.
     """
 
-    def __init__(
-        self, payload: NDArray[np.uint8], begins_b: NDArray[np.int64], ends_b: NDArray[np.int64]
-    ) -> None:
-        if (ends_b - begins_b < _STATE_BYTES).any():
+    def __init__(self, streams: Sequence[bytes]) -> None:
+        lengths = np.asarray([len(stream) for stream in streams], np.int64)
+        if (lengths < _STATE_BYTES).any():
             raise DamagedCodesError("a stream is shorter than its state")
         # The additional byte lets a stream read past the end, which `finish` finds.
-        self._payload = np.append(payload, np.uint8(0))
-        self._next = begins_b + _STATE_BYTES
-        self._ends = ends_b
-        self._state = np.zeros(len(begins_b), np.uint64)
-        for offset in range(_STATE_BYTES):
-            self._state = (self._state << _EIGHT) | self._payload[begins_b + offset]
+        self._payload = np.frombuffer(b"".join((*streams, b"\0")), np.uint8)
+        self._ends = np.cumsum(lengths)
+        self._next = self._ends - lengths + _STATE_BYTES
+        states = [int.from_bytes(stream[:_STATE_BYTES], "big") for stream in streams]
+        self._state = np.asarray(states, np.uint64)
         if (self._state < _LOWER).any():
             raise DamagedCodesError("a stream begins with an impossible state")
 
@@ -113,11 +106,11 @@ class StreamDecoder:
             low = low[(state[low] < _LOWER) & (self._next[low] <= self._ends[low])]
         self._state = state
 
-    def finish(self) -> NDArray[np.int64]:
+    def finish(self) -> list[int]:
         """Return the seeds that the streams were encoded with."""
         if (self._next != self._ends).any():
             raise DamagedCodesError("a stream is longer or shorter than its symbols")
         seeds = self._state - _LOWER
         if (self._state < _LOWER).any() or (seeds >= 2**32).any():
             raise DamagedCodesError("a stream ends in an impossible state")
-        return seeds.astype(np.int64)
+        return [int(seed) for seed in seeds]

@@ -46,7 +46,7 @@ def test_sizes_on_disk(sizes: tuple[int, ...], vectors: int, expected_bytes: int
 
 @given(sizes=SIZES)
 def test_words_never_take_more_than_single_codes(sizes: list[int]) -> None:
-    layouts = choose_layouts(sizes)
+    layouts = choose_layouts(tuple(sizes))
     alone = sum((size - 1).bit_length() for size in sizes)
     together = sum(layout.bits_per_code for layout in layouts) * len(sizes) / len(layouts)
     assert together <= alone

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from safetensors import safe_open
 
-from squeeze_cli.codec.coding import encode_with_prior
+from squeeze_cli.codec.coding import encode_pieces
 from squeeze_cli.codec.prior import CodePrior, read_prior
 from tests.codec.make_example import DATA
 from tests.codec.priors import fitted_prior, reference_frequencies, smooth_codes
@@ -51,5 +51,5 @@ def test_the_committed_file() -> None:
 def test_several_codes_a_vector() -> None:
     prior = fitted_prior((9, 2, 14), (3, 5))
     codes = smooth_codes(2, (3, 5), (9, 2, 14), seed=4)
-    for image, stream in zip(codes, encode_with_prior(codes, prior), strict=True):
+    for image, stream in zip(codes, encode_pieces(codes, prior.code_sizes, prior), strict=True):
         assert np.array_equal(read_stream(stream, prior), image)

@@ -12,12 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from squeeze_cli.codec.coding import (
-    decode_with_prior,
-    encode_pieces,
-    encode_with_prior,
-    slots_of_codes,
-)
+from squeeze_cli.codec.coding import decode_pieces, encode_pieces, slots_of_codes
 from squeeze_cli.codec.container import CodesFile, encode_codes, write_codes
 from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.codec.prior_fitting import fit_prior
@@ -68,7 +63,10 @@ def test_any_codes_come_back_by_any_prior(
 ) -> None:
     prior = drawn_prior(tuple(sizes), grid, seed=seed, extreme=extreme)
     codes = np.random.default_rng(seed).integers(0, sizes, (n, *grid, len(sizes)))
-    assert np.array_equal(decode_with_prior(encode_with_prior(codes, prior), grid, prior), codes)
+    assert np.array_equal(
+        decode_pieces(encode_pieces(codes, prior.code_sizes, prior), grid, prior.code_sizes, prior),
+        codes,
+    )
 
 
 @pytest.mark.parametrize("name", CODED)
@@ -79,7 +77,9 @@ def test_every_quantizers_codes_come_back(name: str) -> None:
     codes = smooth_codes(12, (2, 5), sizes)
     prior = fit_prior(codes[:10], quantizer.code_vectors())
     assert prior.code_sizes == sizes
-    back = decode_with_prior(encode_with_prior(codes, prior), (2, 5), prior)
+    back = decode_pieces(
+        encode_pieces(codes, prior.code_sizes, prior), (2, 5), prior.code_sizes, prior
+    )
     assert np.array_equal(back, codes)
 
 
@@ -109,18 +109,17 @@ def test_alone_and_in_batches_the_codes_and_the_bytes_are_the_same() -> None:
         parts = [part for _, part in file.batches(images)]
         assert np.array_equal(np.concatenate(parts), codes)
     assert np.array_equal(file.read([6, 2]), codes[[6, 2]])
-    together = encode_with_prior(codes, prior)
-    assert [encode_with_prior(image[None], prior)[0] for image in codes] == together
+    together = encode_pieces(codes, prior.code_sizes, prior)
+    assert [encode_pieces(image[None], prior.code_sizes, prior)[0] for image in codes] == together
 
 
 def test_large_batches_are_encoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     prior, _, codes = example()
-    together = encode_with_prior(codes, prior)
+    together = encode_pieces(codes, prior.code_sizes, prior)
     slots = slots_of_codes(codes, prior)
     monkeypatch.setattr("squeeze_cli.codec.coding._BLOCK_ELEMENTS", 2 * 15 * 37)
-    monkeypatch.setattr("squeeze_cli.codec.coding._STREAMS", 5)
-    assert encode_with_prior(codes, prior) == together
-    assert encode_with_prior(codes, prior, slots) == together
+    assert encode_pieces(codes, prior.code_sizes, prior) == together
+    assert encode_pieces(codes, prior.code_sizes, prior, slots) == together
     for whole, parts in zip(slots, slots_of_codes(codes, prior), strict=True):
         assert np.array_equal(whole, parts)
 
@@ -130,13 +129,13 @@ import hashlib, sys
 import numpy as np
 from pathlib import Path
 from squeeze_cli.codec.container import CodesFile
-from squeeze_cli.codec.coding import decode_with_prior, encode_with_prior
+from squeeze_cli.codec.coding import decode_pieces, encode_pieces
 from squeeze_cli.codec.prior import read_prior
 data = Path(sys.argv[1])
 prior = read_prior(data / "prior.safetensors")
 codes = np.tile(CodesFile(data / "codes.safetensors", prior).read(), (40, 1, 1, 1))
-streams = encode_with_prior(codes, prior)
-assert np.array_equal(decode_with_prior(streams, (3, 5), prior), codes)
+streams = encode_pieces(codes, prior.code_sizes, prior)
+assert np.array_equal(decode_pieces(streams, (3, 5), prior.code_sizes, prior), codes)
 print(hashlib.sha256(b"".join(streams)).hexdigest())
 assert "torch" not in sys.modules
 """
@@ -166,7 +165,7 @@ def test_the_file_is_the_cross_entropy_and_what_it_states_besides(sizes: tuple[i
     codes = smooth_codes(30, (3, 5), sizes, seed=3)
     slots = slots_of_codes(codes, prior)
     bits = slots.bits
-    payload = sum(map(len, encode_with_prior(codes, prior)))
+    payload = sum(map(len, encode_pieces(codes, prior.code_sizes, prior)))
     assert bits / 8 + 30 * 31 / 8 < payload < bits / 8 + 30 * 44 / 8
     names = [f"cat_{i}" for i in range(30)]
     content = encode_codes(codes, names, quantizer="vq", code_sizes=sizes, prior=prior)
@@ -228,7 +227,7 @@ def test_a_damaged_byte_is_reported_never_decoded(tmp_path: Path) -> None:
     codes = smooth_codes(3, (2, 3), (37,))
     path = as_file(tmp_path / "codes.safetensors", codes, prior, code_sizes=(37,))
     content = path.read_bytes()
-    payload = sum(map(len, encode_with_prior(codes, prior)))
+    payload = sum(map(len, encode_pieces(codes, prior.code_sizes, prior)))
     index = len(content) - payload
     random = np.random.default_rng(0)
     changes = [(at, 1 << bit) for at in range(len(content)) for bit in range(8)]
@@ -248,16 +247,16 @@ def test_swapped_and_replaced_streams_are_reported() -> None:
     """Several bytes at once: noise in place of a stream, and another image's stream cut to fit."""
     prior, _, codes = example()
     random = np.random.default_rng(1)
-    stream = encode_with_prior(codes, prior)[0]
+    stream = encode_pieces(codes, prior.code_sizes, prior)[0]
     for _ in range(500):
         noise = random.integers(0, 256, len(stream), dtype=np.uint8).tobytes()
         with pytest.raises(DamagedCodesError):
-            decode_with_prior([noise], (3, 5), prior)
+            decode_pieces([noise], (3, 5), prior.code_sizes, prior)
     for length in range(len(stream)):
         with pytest.raises(DamagedCodesError):
-            decode_with_prior([stream[:length]], (3, 5), prior)
+            decode_pieces([stream[:length]], (3, 5), prior.code_sizes, prior)
         with pytest.raises(DamagedCodesError):
-            decode_with_prior([stream + stream[: length + 1]], (3, 5), prior)
+            decode_pieces([stream + stream[: length + 1]], (3, 5), prior.code_sizes, prior)
 
 
 def test_truncated_and_longer_files_are_reported(tmp_path: Path) -> None:

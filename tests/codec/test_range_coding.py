@@ -32,10 +32,8 @@ def encode(frequencies: np.ndarray, chosen: np.ndarray, seeds: np.ndarray) -> li
     )
 
 
-def decode(frequencies: np.ndarray, streams: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    ends = np.cumsum([len(s) for s in streams])
-    begins = ends - [len(s) for s in streams]
-    decoder = StreamDecoder(np.frombuffer(b"".join(streams), np.uint8), begins, ends)
+def decode(frequencies: np.ndarray, streams: list[bytes]) -> tuple[np.ndarray, list[int]]:
+    decoder = StreamDecoder(streams)
     chosen = np.zeros(frequencies.shape[:2], np.int64)
     rows = np.arange(len(streams))
     for step, table in enumerate(frequencies):

@@ -138,7 +138,7 @@ def measure_coding(codec: TestCodes, prior: CodePrior | None, repeat: int) -> Fi
         repeat,
     )
     slots = None if prior is None else slots_of_codes(codec.codes, prior)
-    figures = measure_codes(content, codec.codes, codec.features.shape[1], slots)
+    figures = dict(measure_codes(content, codec.codes, codec.features.shape[1], slots))
     for name, taken in seconds.items():
         figures[f"{name}_vectors_per_second"] = figures["vectors"] / taken
     for times in (1, 4):

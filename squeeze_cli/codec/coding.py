@@ -18,7 +18,6 @@ from squeeze_cli.codec.prior import COUNT_LIMIT, OFFSETS, CodePrior
 from squeeze_cli.codec.range_coding import TOTAL, StreamDecoder, encode_streams
 from squeeze_cli.errors import DamagedCodesError
 
-CODINGS = ("packed", "prior")
 _CRC_BYTES = 4
 # Vectors times values whose slots are computed at once: they fit the cache of a processor (3 MB).
 _BLOCK_ELEMENTS = 1 << 17
@@ -191,9 +190,9 @@ def _slots_of_block(codes_bnq: NDArray[np.int64], prior: CodePrior) -> Slots:
     for q, evaluator in enumerate(prior.evaluators):
         code = codes_bnq[..., q].reshape(-1, 1)
         earlier = codes_bnq[..., :q].reshape(b * n, q)
-        seen = codes_bnq[..., q, None] == np.arange(evaluator.size)
-        before = seen.cumsum(axis=1, dtype=np.min_scalar_type(n)) - seen
-        counts = np.minimum(before, COUNT_LIMIT).astype(np.uint8).reshape(b * n, -1)
+        uses = np.zeros((b, n, evaluator.size), np.min_scalar_type(n))
+        np.put_along_axis(uses[:, 1:], codes_bnq[:, :-1, q, None], 1, axis=2)
+        counts = uses.cumsum(axis=1, dtype=uses.dtype).reshape(b * n, -1)
         held = evaluator.frequencies(positions, neighbours, earlier, counts)
         taken = np.take_along_axis(held, code, axis=1)
         bounds = np.take_along_axis(held.cumsum(axis=1, dtype=np.int32), code, axis=1)

@@ -17,15 +17,15 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field, Json, NonNegativeInt, PositiveInt
 from safetensors import SafetensorError, safe_open
 
-from squeeze_cli.codec.coding import CODINGS, Slots, decode_pieces, encode_pieces
+from squeeze_cli.codec.coding import Slots, decode_pieces, encode_pieces
 from squeeze_cli.codec.prior import CodePrior
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from squeeze_cli.files import replacing
@@ -38,9 +38,8 @@ _RAW_DEFLATE = -15
 _LONGEST_PREFIX = 255
 
 
-@dataclass(frozen=True)
-class CodesHeader:
-    """Properties that all images of a codes file share.
+class CodesHeader(BaseModel, frozen=True):
+    """Properties that all images of a codes file share, as they stand in its metadata.
 
     Attributes:
         quantizer: registry name of the quantizer that made the codes.
@@ -52,10 +51,10 @@ class CodesHeader:
     """
 
     quantizer: str
-    code_sizes: tuple[int, ...]
-    grid: tuple[int, int]
-    coding: str
-    run: str = ""
+    code_sizes: Json[Annotated[tuple[PositiveInt, ...], Field(min_length=1)]]
+    grid: Json[tuple[NonNegativeInt, NonNegativeInt]]
+    coding: Literal["packed", "prior"]
+    run: str
     prior: str = ""
 
 
@@ -228,22 +227,14 @@ def _read_header(metadata: dict[str, str], path: Path) -> CodesHeader:
     if metadata.get("format") != FORMAT:
         raise DamagedCodesError(f"its format is not {FORMAT}")
     try:
-        if int(metadata["version"]) > VERSION:
+        if int(metadata.get("version", "")) > VERSION:
             raise SqueezeError(
                 f"{path} is of format version {metadata['version']}, this squeeze reads up to "
                 f"{VERSION}: update squeeze."
             )
-        code_sizes = tuple(int(size) for size in json.loads(metadata["code_sizes"]))
-        rows, columns = (int(side) for side in json.loads(metadata["grid"]))
-        header = CodesHeader(
-            metadata["quantizer"], code_sizes, (rows, columns), metadata["coding"],
-            metadata["run"], metadata.get("prior", ""),
-        )  # fmt: skip
-    except (KeyError, ValueError, TypeError):
-        raise DamagedCodesError("its metadata are incomplete") from None
-    if header.coding not in CODINGS or min(code_sizes, default=0) < 1 or min(header.grid) < 0:
-        raise DamagedCodesError("its metadata are invalid")
-    return header
+        return CodesHeader.model_validate(metadata)
+    except ValueError:  # pydantic's ValidationError is one
+        raise DamagedCodesError("its metadata are incomplete or invalid") from None
 
 
 def compress_names(names: Sequence[str]) -> bytes:

@@ -144,36 +144,32 @@ class CodePrior:
 class SymbolEvaluator:
     """Computation of the frequencies of code q from its context.
 
-    The first layer is a sum over codes. So its products are computed once, into a table with the
-    contribution of each code as each neighbour.
+    The first layer is a sum over codes, so a table holds the product of each code as each input.
     """
 
     def __init__(self, prior: CodePrior, q: int) -> None:
         symbol = prior.symbols[q]
         self.size = prior.code_sizes[q]
-        (self._table_shift, self._hidden_shift, self._query_shift, self._gate_shift,
-         self._logit_shift) = (int(shift) for shift in symbol.shifts)  # fmt: skip
-        contexts = [
-            (p, level) for p in range(len(OFFSETS)) for level in range(len(prior.code_sizes))
-        ]
-        contexts += [(len(OFFSETS) + level, level) for level in range(q)]
+        table_shift, *shifts = (int(shift) for shift in symbol.shifts)
+        self._hidden_shift, self._query_shift, self._gate_shift, self._logit_shift = shifts
         # Products in float32 are exact here: 64 x 127 x 127 < 2^24.
         tables = [table.astype(np.float32) for table in prior.embeddings]
-        weights = symbol.weights.astype(np.float32)
+        inputs = [*(tables for _ in OFFSETS), *([table] for table in tables[:q])]
         parts = [
-            (tables[level] @ weights[p]).astype(np.int32) >> self._table_shift
-            for p, level in contexts
+            (table @ weights.astype(np.float32)).astype(np.int32) >> table_shift
+            for together, weights in zip(inputs, symbol.weights, strict=True)
+            for table in together
         ]
         self._table = np.concatenate(parts).astype(np.int16)
         self._begins = np.cumsum([0, *(len(part) for part in parts[:-1])])
-        bias = symbol.row_bias[:, None].astype(np.int32) + symbol.column_bias.astype(np.int32)
-        self._bias = bias.reshape(-1, bias.shape[-1])
+        bias = symbol.row_bias[:, None] + symbol.column_bias
+        self._bias = bias.reshape(-1, HIDDEN_UNITS)
         # The gate is one more column of the product that gives the query.
         self._query_weights = np.concatenate(
             [symbol.query_weights, symbol.gate_weights[:, None]], axis=1
         ).astype(np.float32)
         self._query_bias = np.append(symbol.query_bias, symbol.gate_bias).astype(np.int32)
-        self._outputs = np.ascontiguousarray(symbol.outputs.T.astype(np.float32))
+        self._outputs = np.ascontiguousarray(symbol.outputs.T, np.float32)
         self._output_bias = symbol.output_bias.astype(np.float32)
         self._bonus = symbol.bonus.astype(np.float32)
 
@@ -182,7 +178,7 @@ class SymbolEvaluator:
         positions: NDArray[np.int64],
         neighbours_npq: NDArray[np.int64],
         earlier_nq: NDArray[np.int64],
-        counts_nk: NDArray[np.uint8],
+        counts_nk: NDArray[np.integer],
     ) -> NDArray[np.int32]:
         """Return how many of the 2^20 slots each value of the code holds.
 
@@ -191,7 +187,7 @@ class SymbolEvaluator:
             neighbours_npq: `[n, P, Q]`, the neighbours' codes.
             earlier_nq: `[n, q]`, the vector's own codes before this one.
             counts_nk: `[n, K]`, how many earlier vectors of the image have each value as this
-                code, at most `COUNT_LIMIT`.
+                code; counts above `COUNT_LIMIT` mean the same as `COUNT_LIMIT`.
 
         Returns:
             `[n, K]`, each at least 1, each row adding up to 2^20.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from squeeze_cli.codec.coding import Slots
 from squeeze_cli.codec.prior import CodePrior
+from squeeze_cli.config.record import DecoderBytes, MeasuredSplit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,42 +31,48 @@ class Decodable(Protocol):
 
 
 def measure_codes(
-    content: bytes, codes_nhwq: NDArray[np.integer], feature_dim: int, slots: Slots | None
-) -> dict[str, Any]:
+    content: bytes,
+    codes_nhwq: NDArray[np.integer],
+    feature_dim: int,
+    slots: Slots | None,
+    file: str = "",
+) -> MeasuredSplit:
     """Measure a codes file, all its bytes counted; docs/run-record.md explains the fields.
 
     Args:
-        content: the file.
+        content: the file's bytes.
         codes_nhwq: the codes in it.
         feature_dim: channels of the backbone's features, for the compression ratio.
         slots: the slots that the prior gives the codes, or None if they are packed.
+        file: the file's path below the run's folder.
     """
     from safetensors.numpy import load
 
-    images, rows, columns, _ = codes_nhwq.shape
-    vectors = images * rows * columns
-    size, payload = len(content), load(content)["payload"].nbytes
-    return {
-        "coding": "packed" if slots is None else "prior",
-        "images": images,
-        "vectors": vectors,
-        "file_bytes": size,
-        "payload_bytes": payload,
-        "bits_per_vector": 8 * size / vectors,
-        "payload_bits_per_vector": 8 * payload / vectors,
-        "prior_cross_entropy_bits": None if slots is None else slots.bits / vectors,
-        "bytes_per_image": size / images,
-        "compression_ratio": FLOAT32_BYTES * feature_dim * vectors / size,
-    }
+    images = len(codes_nhwq)
+    vectors = codes_nhwq[..., 0].size
+    payload = load(content)["payload"].nbytes
+    return MeasuredSplit(
+        coding="packed" if slots is None else "prior",
+        images=images,
+        vectors=vectors,
+        file_bytes=len(content),
+        payload_bytes=payload,
+        bits_per_vector=8 * len(content) / vectors,
+        payload_bits_per_vector=8 * payload / vectors,
+        prior_cross_entropy_bits=None if slots is None else slots.bits / vectors,
+        bytes_per_image=len(content) / images,
+        compression_ratio=FLOAT32_BYTES * feature_dim * vectors / len(content),
+        file=file,
+    )
 
 
-def decoder_bytes(quantizer: Decodable, prior: CodePrior | None) -> dict[str, int]:
-    """Return the sizes of the learned codebooks and of the linear map behind them as float32, and
-    of the prior as stored; a decoder needs them once for all images."""
+def decoder_bytes(quantizer: Decodable, prior: CodePrior | None) -> DecoderBytes:
+    """Measure the learned codebooks and the linear map behind them as float32, and the prior as
+    stored; a decoder needs them once for all images."""
     output = quantizer.output_map()
     codebooks = sum(v.numel() for v in quantizer.code_vectors()) if quantizer.has_codebook else 0
-    return {
-        "codebook_bytes": FLOAT32_BYTES * codebooks,
-        "projection_bytes": FLOAT32_BYTES * (output.weight.numel() + output.bias.numel()),
-        "prior_bytes": 0 if prior is None else sum(a.nbytes for a in prior.arrays().values()),
-    }
+    return DecoderBytes(
+        codebook_bytes=FLOAT32_BYTES * codebooks,
+        projection_bytes=FLOAT32_BYTES * (output.weight.numel() + output.bias.numel()),
+        prior_bytes=0 if prior is None else sum(a.nbytes for a in prior.arrays().values()),
+    )

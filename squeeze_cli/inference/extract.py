@@ -175,7 +175,7 @@ def _summary(run: TrainedRun, output: ShardedOutput) -> ExtractionSummary:
         summary.cosine = manifest.total("cosine") / count
     if manifest.content == "codes":
         prior = run.prior if manifest.coding == "prior" else None
-        decoder = sum(decoder_bytes(run.network.quantizer, prior).values())
+        decoder = decoder_bytes(run.network.quantizer, prior).total
         needed = manifest.bytes + decoder
         summary.nominal_bits_per_vector = run.network.quantizer.nominal_bits_per_vector
         summary.bits_per_vector = 8 * manifest.bytes / vectors

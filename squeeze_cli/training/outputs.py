@@ -15,7 +15,7 @@ from squeeze_cli.codec.container import encode_codes, write_codes
 from squeeze_cli.codec.prior import CodePrior, write_prior
 from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_steps
 from squeeze_cli.codec.rates import decoder_bytes, measure_codes
-from squeeze_cli.config.record import DecoderBytes, Measured, MeasuredSplit
+from squeeze_cli.config.record import Measured, MeasuredSplit
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import replacing
 from squeeze_cli.runs import RunFolder
@@ -52,14 +52,15 @@ def save_outputs(
             run=digest, prior=prior, slots=slots,
         )  # fmt: skip
         write_codes(run.codes_folder / f"{split}.safetensors", content)
-        sizes_of_file = measure_codes(content, codes[split], network.normalizer.mean.numel(), slots)
-        measured[split] = MeasuredSplit(**sizes_of_file, file=f"codes/{split}.safetensors")
-    decoder = DecoderBytes(**decoder_bytes(network.quantizer, prior))
+        measured[split] = measure_codes(
+            content, codes[split], network.normalizer.mean.numel(), slots,
+            file=f"codes/{split}.safetensors",
+        )  # fmt: skip
     counts = [
         np.bincount(codes["test"][..., level].ravel(), minlength=size)
         for level, size in enumerate(sizes)
     ]
-    return digest, Measured(**measured, decoder=decoder), counts
+    return digest, Measured(**measured, decoder=decoder_bytes(network.quantizer, prior)), counts
 
 
 @torch.no_grad()

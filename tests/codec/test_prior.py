@@ -26,8 +26,12 @@ from squeeze_cli.codec.prior import (
     read_prior,
     write_prior,
 )
-from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, round_prior
-from squeeze_cli.codec.prior_network import PriorNetwork
+from squeeze_cli.codec.prior_fitting import (
+    PriorNetwork,
+    can_have_prior,
+    fit_prior,
+    round_prior,
+)
 from squeeze_cli.codec.range_coding import TOTAL
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from tests.codec.priors import (

@@ -53,7 +53,7 @@ class ImageDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         image, trimap = self.samples[index].load()
-        return self.preprocessing.pixels(image), self.preprocessing.mask_of(trimap), index
+        return self.preprocessing.pixels(image), self.preprocessing.mask(trimap), index
 
 
 def _no_barrier() -> None:

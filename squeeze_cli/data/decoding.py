@@ -73,15 +73,6 @@ def check_image(path: Path) -> tuple[int, int]:
         return size_px
 
 
-def require_same_size(image_path: Path, image: tuple[int, int], trimap: tuple[int, int]) -> None:
-    """Raise UnreadableImageError if an image and its trimap differ in (width, height)."""
-    if image != trimap:
-        raise UnreadableImageError(
-            f"The image {image_path} has {image[0]} x {image[1]} pixels, its trimap "
-            f"{trimap[0]} x {trimap[1]}: replace or remove one of them."
-        )
-
-
 @contextmanager
 def _opened(path: Path, kind: str) -> Iterator[Image.Image]:
     try:

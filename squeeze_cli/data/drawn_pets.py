@@ -1,16 +1,23 @@
-"""Drawn pets: images with trimaps that are computed on the fly, the same on every machine."""
+"""Drawn pets: images with trimaps that are computed on the fly, the same on every machine.
+
+The animals are made of rounded cones; lengths are shares of the image's side.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
+from math import sqrt
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from squeeze_cli.data.pet_shapes import Cone, Field, draw_animal, light, relief_of
 from squeeze_cli.data.samples import DIGEST_BYTES, Sample
+
+Field = NDArray[np.float32]
 
 # Raise it with any change that changes a pixel: digests, and so stored features, depend on it.
 RECIPE_VERSION = 2
@@ -65,18 +72,31 @@ class SyntheticPetSource:
         ]
 
 
+class Cone(NamedTuple):
+    """A rounded cone from (ax, ay) with radius ra to (bx, by) with radius rb, raised by z."""
+
+    ax: float
+    ay: float
+    bx: float
+    by: float
+    ra: float
+    rb: float
+    z: float = 0.0
+    part: str = "fur"  # or "eye" or "nose"
+
+
 def draw_pet(seed: int, index: int, side_px: int) -> tuple[Image.Image, Image.Image]:
     """Draw a square RGB image and its trimap (mode 'L': 1 pet, 2 background, 3 border)."""
     rng = Random(f"{seed} {index}")
-    animal = draw_animal(rng)
+    animal = _draw_animal(rng)
     body, eyes, nose = ([c for c in animal if c.part == part] for part in ("fur", "eye", "nose"))
-    distance, height = relief_of(body, side_px)
+    distance, height = _relief_of(body, side_px)
     distance += (_noise(rng, side_px, 3, 3) - 0.5) * rng.uniform(0.004, 0.028)  # rough fur
     coat = _draw_surface(rng, height, fur=True)
     picture = _paint(_draw_background(rng, side_px), coat, distance)
     pupils = [cone._replace(ra=cone.ra * 0.6, rb=cone.rb * 0.6) for cone in eyes]
     for cones, paint in ((eyes, _COLOURS[6]), (pupils + nose, _COLOURS[0])):
-        picture = _paint(picture, paint, relief_of(cones, side_px)[0])
+        picture = _paint(picture, paint, _relief_of(cones, side_px)[0])
     picture *= _noise(rng, side_px, 99, 99)[..., None] * rng.uniform(0.1, 0.5) + 0.75  # the light
     picture += _noise(rng, side_px, 1, 1)[..., None] * rng.uniform(0.01, 0.06)  # the sensor's grain
     trimap = np.where(distance < 0, PET, BACKGROUND).astype(np.uint8)
@@ -94,7 +114,7 @@ def _draw_background(rng: Random, side_px: int) -> Field:
     for _ in range(rng.choice((0, 1, 2, 3))):  # cushions and sticks, shaded as an animal is
         x, y0, thick = rng.random(), rng.uniform(0.35, 1), rng.uniform(0.03, 0.16)
         x1, y1 = x + rng.uniform(-0.3, 0.3), y0 + rng.uniform(-0.2, 0.2)
-        distance, height = relief_of([Cone(x, y0, x1, y1, thick, thick * 0.8)], side_px)
+        distance, height = _relief_of([Cone(x, y0, x1, y1, thick, thick * 0.8)], side_px)
         picture = _paint(picture, _draw_surface(rng, height, fur=False), distance)
     return picture
 
@@ -111,7 +131,7 @@ def _draw_surface(rng: Random, height: Field, fur: bool) -> Field:
     colours = _COLOURS[:8] if fur else _COLOURS
     first, second = (rng.choice(colours) + rng.uniform(-0.1, 0.1) for _ in range(2))
     strands = _noise(rng, side_px, *rng.choice(((2, 2), (2, 8), (8, 2))))
-    lit = light(height, rng.uniform(-0.7, 0.7), rng.uniform(-0.9, -0.1))
+    lit = _light(height, rng.uniform(-0.7, 0.7), rng.uniform(-0.9, -0.1))
     lit *= strands * rng.uniform(0.25, 0.6) + 0.75
     return np.asarray((first + (second - first) * pattern) * lit[..., None], np.float32)
 
@@ -133,3 +153,92 @@ def _paint(picture: Field, paint: Field, distance: Field) -> Field:
     """Paint what lies inside of an outline, with a soft edge of about a pixel."""
     inside = _ramp(distance * len(picture), 0.7, -0.7)[..., None]
     return picture + (paint - picture) * inside
+
+
+def _draw_animal(rng: Random) -> list[Cone]:
+    """Draw a pose, its proportions and its place in the image."""
+    cones = rng.choice((_stand, _sit, _look))(rng)
+    size, tilt, flip = rng.uniform(0.4, 0.65), rng.uniform(-0.2, 0.2), rng.choice((-1, 1))
+    x, y = rng.uniform(0.38, 0.62), rng.uniform(0.46, 0.6)
+
+    def placed(px: float, py: float) -> tuple[float, float]:
+        return x + size * (flip * px - tilt * py), y + size * (py + tilt * flip * px)
+
+    return [
+        Cone(*placed(c.ax, c.ay), *placed(c.bx, c.by), size * c.ra, size * c.rb, size * c.z, c.part)
+        for c in cones
+    ]
+
+
+def _relief_of(cones: list[Cone], side_px: int) -> tuple[Field, Field]:
+    """Distance to the outline (negative inside) and height of a union of cones, both [S, S]."""
+    # IEEE 754 rounds + - * / sqrt exactly: all machines draw the same pixels.
+    centres = (np.arange(side_px, dtype=np.float32) + 0.5) / side_px
+    distance, height = (np.full((side_px, side_px), start, np.float32) for start in (10, 0))
+    for cone in cones:
+        along_x, along_y = cone.bx - cone.ax, cone.by - cone.ay
+        squared = max(along_x * along_x + along_y * along_y, 1e-9)
+        dx, dy = centres[None, :] - cone.ax, centres[:, None] - cone.ay
+        share = np.clip(dx * (along_x / squared) + dy * (along_y / squared), 0, 1)
+        off_x, off_y = dx - share * along_x, dy - share * along_y
+        to_axis = np.sqrt(off_x * off_x + off_y * off_y)
+        radius = cone.ra + share * (cone.rb - cone.ra)
+        np.minimum(distance, to_axis - radius, out=distance)
+        dome = np.sqrt(np.maximum(radius * radius - to_axis * to_axis, 0))
+        np.maximum(height, dome + cone.z * (dome > 0), out=height)
+    return distance, height
+
+
+def _light(height: Field, light_x: float, light_y: float) -> Field:
+    """Brightness [S, S], 0.4 to 1.2, of a surface that is lit from (light_x, light_y, 1)."""
+    slope_y, slope_x = (np.clip(slope * len(height), -2, 2) for slope in np.gradient(height))
+    length = np.sqrt(slope_x * slope_x + slope_y * slope_y + 1)
+    length *= sqrt(light_x * light_x + light_y * light_y + 1)
+    lit: Field = np.maximum((1 - slope_x * light_x - slope_y * light_y) / length, 0) * 0.75 + 0.42
+    return lit
+
+
+def _head(rng: Random, x: float, y: float, r: float, turn: int) -> list[Cone]:
+    """Draw a head of radius r; `turn` is 0 for one that faces the viewer, 1 for a profile."""
+    cones = [Cone(x, y - 0.1 * r, x, y + rng.uniform(0, 0.25) * r, r, 0.9 * r, 0.15)]
+    floppy, ear = rng.random() < 0.4, r * rng.uniform(0.75, 1.1)
+    lean, drop, root, tip = (0.7, 1.2, 0.34, 0.42) if floppy else (0.3, -0.95, 0.48, 0.07)
+    for side in (-1, 1):
+        ax, ay = x + r * (side * (0.62 - 0.3 * turn) - 0.25 * turn), y - 0.62 * r
+        bx = ax + side * ear * lean
+        cones.append(Cone(ax, ay, bx, ay + ear * drop, ear * root, ear * tip, 0.1))
+        if side > 0 or not turn:  # a profile shows one eye
+            at = (x + 0.4 * side * r, y - 0.15 * r)
+            cones.append(Cone(*at, *at, 0.16 * r, 0.16 * r, part="eye"))
+    muzzle, tip_y = r * rng.uniform(0.32, 0.45), y + r * rng.uniform(0.3, 0.5)
+    tip_x = x + turn * r * rng.uniform(0.9, 1.5)
+    cones.append(Cone(x + 0.3 * turn * r, tip_y, tip_x, tip_y, muzzle * 1.1, muzzle, 0.3))
+    nose = (tip_x + turn * muzzle * 0.7, tip_y - 0.35 * muzzle)
+    return [*cones, Cone(*nose, *nose, muzzle / 3, muzzle / 3, part="nose")]
+
+
+def _stand(rng: Random) -> list[Cone]:
+    girth, leg, foot = rng.uniform(0.2, 0.3), rng.uniform(0.06, 0.09), rng.uniform(0.35, 0.68)
+    x, y = rng.uniform(0.58, 0.72), rng.uniform(-0.5, -0.2)
+    legs = ((-0.3, -0.1), (0.24, -0.1), (-0.46, 0.1), (0.38, 0.1))
+    return [
+        Cone(-0.58, -0.1, rng.uniform(-1, -0.7), rng.uniform(-0.6, 0.2), 0.07, 0.04),  # tail
+        *(Cone(at, 0.1, at + rng.uniform(-0.1, 0.1), foot, leg * 1.4, leg, z) for at, z in legs),
+        Cone(-0.42, 0, 0.36, -0.02, girth, girth * rng.uniform(0.85, 1.1)),
+        Cone(0.36, -0.08, x, y, 0.2, 0.14, 0.04),
+        *_head(rng, x, y, rng.uniform(0.18, 0.24), rng.choice((0, 1))),
+    ]
+
+
+def _sit(rng: Random) -> list[Cone]:
+    return [
+        Cone(-0.3, 0.56, rng.uniform(-0.8, -0.5), rng.uniform(0, 0.6), 0.07, 0.04),  # tail
+        Cone(0, -0.12, 0, 0.34, rng.uniform(0.19, 0.25), rng.uniform(0.28, 0.36)),
+        *(Cone(0.14 * side, 0.15, 0.25 * side, 0.62, 0.14, 0.09, 0.14) for side in (-1, 1)),
+        *_head(rng, rng.uniform(-0.08, 0.08), rng.uniform(-0.5, -0.38), rng.uniform(0.22, 0.29), 0),
+    ]
+
+
+def _look(rng: Random) -> list[Cone]:
+    body = Cone(0, 0.5, rng.uniform(-0.25, 0.25), 1.6, rng.uniform(0.35, 0.5), 0.75)
+    return [body, *_head(rng, 0, rng.uniform(-0.15, 0.05), rng.uniform(0.45, 0.6), 0)]

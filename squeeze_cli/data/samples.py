@@ -12,13 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from squeeze_cli.data.decoding import (
-    UnreadableImageError,
-    check_image,
-    read_image,
-    read_trimap,
-    require_same_size,
-)
+from squeeze_cli.data.decoding import UnreadableImageError, check_image, read_image, read_trimap
 from squeeze_cli.errors import SqueezeError
 
 DIGEST_BYTES = 16
@@ -46,7 +40,7 @@ class Sample(ABC):
         """Return the RGB image, and its trimap (mode 'L': 1 pet, 2 background, 3 border) or None.
 
         Raises:
-            UnreadableImageError: the file that the message names is missing or broken.
+            UnreadableImageError: a file is missing or broken, or the two differ in size.
         """
 
     @abstractmethod
@@ -64,9 +58,7 @@ class FileSample(Sample):
     def digest(self) -> str:
         """Hex BLAKE2b-128 of both files' bytes; raises UnreadableImageError if one is missing."""
         content = blake2b(digest_size=DIGEST_BYTES)
-        for path in (self.image_path, self.mask_path):
-            if path is None:
-                continue
+        for path in filter(None, (self.image_path, self.mask_path)):
             try:
                 data = path.read_bytes()
             except OSError as error:
@@ -79,23 +71,22 @@ class FileSample(Sample):
         return content.hexdigest()
 
     def load(self) -> tuple[Image.Image, Image.Image | None]:
-        """Decode both files with `decoding.read_image` and `decoding.read_trimap`.
-
-        Raises:
-            UnreadableImageError: a file is missing or broken, or the two differ in size.
-        """
+        """Decode both files with `decoding.read_image` and `decoding.read_trimap`."""
         image = read_image(self.image_path)
-        if self.mask_path is None:
-            return image, None
-        trimap = read_trimap(self.mask_path)
-        require_same_size(self.image_path, image.size, trimap.size)
-        return image, trimap
+        return image, self._trimap_of_size(image.size)
 
     def check(self) -> None:
-        """Raise the UnreadableImageError that `load` would, in less time."""
-        size_px = check_image(self.image_path)
-        if self.mask_path is not None:
-            require_same_size(self.image_path, size_px, read_trimap(self.mask_path).size)
+        """Read the image at an eighth of its size, and the trimap."""
+        self._trimap_of_size(check_image(self.image_path))
+
+    def _trimap_of_size(self, size_px: tuple[int, int]) -> Image.Image | None:
+        trimap = None if self.mask_path is None else read_trimap(self.mask_path)
+        if trimap is not None and trimap.size != size_px:
+            raise UnreadableImageError(
+                f"The image {self.image_path} has {size_px[0]} x {size_px[1]} pixels, its trimap "
+                f"{trimap.size[0]} x {trimap.size[1]}: replace or remove one of them."
+            )
+        return trimap
 
 
 def list_images(folder: Path) -> list[FileSample]:
@@ -109,20 +100,15 @@ def list_images(folder: Path) -> list[FileSample]:
     """
     if not folder.is_dir():
         raise SqueezeError(f"There is no folder {folder}: give a folder of images.")
-    below = sorted(
-        path.relative_to(folder)
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
+    files = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+    below = sorted(path.relative_to(folder) for path in files if path.is_file())
     below = [path for path in below if not any(part.startswith(".") for part in path.parts)]
     if not below:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise SqueezeError(f"The folder {folder} holds no images: put some there ({suffixes}).")
     uses = Counter(path.with_suffix("") for path in below)
     names = [path if uses[path.with_suffix("")] > 1 else path.with_suffix("") for path in below]
-    return [
-        FileSample(name.as_posix(), folder / path) for name, path in zip(names, below, strict=True)
-    ]
+    return [FileSample(n.as_posix(), folder / path) for n, path in zip(names, below, strict=True)]
 
 
 def find_readable(

@@ -51,13 +51,8 @@ def split_train_val(
 ) -> tuple[list[T], list[T]]:
     """Shuffle by the seed and split into training and validation, the same on every machine.
 
-    Args:
-        samples: two samples or more; each split gets at least one of them.
-        seed: seed for the shuffle, 0 or more.
-        val_fraction: the share of the validation split, rounded to whole samples.
-
-    Raises:
-        SqueezeError: fewer than two samples.
+    Validation gets `val_fraction`, rounded to whole samples; each split gets at least one. Raises
+    SqueezeError for fewer than two samples.
     """
     if len(samples) < 2:
         raise SqueezeError(
@@ -86,10 +81,8 @@ def build_splits(
         dataset: 'oxford-pet' or 'synthetic'.
         data_dir: folder of the photographs, or to download them to; unused by 'synthetic'.
         image_size_px: size of the images that 'synthetic' draws; photographs keep their own.
-        seed: seed for the choice of a subset and for the split. The synthetic images do not depend
-            on it.
-        subset_size: number of usable samples to take from trainval, chosen by the seed, and at most
-            to take from test; None takes all.
+        seed: seed for the choice of a subset and for the split, but not for synthetic images.
+        subset_size: most usable samples to take from trainval and from test; None takes all.
         known: digests of samples that were decoded before; they are not decoded again.
 
     Raises:
@@ -136,13 +129,10 @@ def _choose_usable(
     shuffled = _shuffled(listed, seed, _SUBSET_STREAM)
     usable: list[Sample] = []
     skipped: list[tuple[str, str]] = []
-    tried = 0
-    while len(usable) < count and tried < len(shuffled):
-        candidates = shuffled[tried : tried + count - len(usable)]
-        tried += len(candidates)
-        good, bad = find_readable(candidates, known=known)
-        usable += good
-        skipped += bad
+    while shuffled and len(usable) < count:
+        missing = count - len(usable)
+        good, bad = find_readable(shuffled[:missing], known=known)
+        usable, skipped, shuffled = usable + good, skipped + bad, shuffled[missing:]
     return usable, skipped
 
 

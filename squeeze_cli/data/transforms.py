@@ -18,7 +18,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # Raise it with any change that changes a tensor: it is a part of the key of stored features.
 _VERSION = 1
 
-
 # The class of each value that a trimap may hold.
 _CLASSES = np.clip(np.arange(256) - 1, 0, 2).astype(np.uint8)
 _CLASSES[IGNORE_INDEX] = IGNORE_INDEX
@@ -37,10 +36,6 @@ class Preprocessing:
 
     image_size_px: int = 224
 
-    def image(self, image: Image.Image) -> Tensor:
-        """Convert an RGB image of any size to [3, S, S] float32, ImageNet-normalized."""
-        return self.normalize(self.pixels(image)[None])[0].contiguous()
-
     def pixels(self, image: Image.Image) -> Tensor:
         """Resize an RGB image of any size to [S, S, 3] uint8, bilinear with antialiasing."""
         side_px = self.image_size_px
@@ -50,8 +45,8 @@ class Preprocessing:
     def normalize(self, pixels: Tensor) -> Tensor:
         """Normalize [B, S, S, 3] uint8 to [B, 3, S, S] float32, channels last in memory."""
         batch, side_px = len(pixels), pixels.shape[1]
-        # One multiplication and one subtraction are rounded the same on every machine. They run
-        # over whole rows of pixels, which is faster than over three channels at a time.
+        # One multiplication and one subtraction are rounded the same on every machine. Whole rows
+        # of pixels at a time are faster than three channels.
         std = torch.tensor(IMAGENET_STD, dtype=torch.float64)
         mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float64)
         scale, shift = ((1 / (255 * std)).float(), (mean / std).float())
@@ -60,22 +55,18 @@ class Preprocessing:
         rows -= shift.repeat(side_px).to(pixels.device)
         return rows.view(pixels.shape).permute(0, 3, 1, 2)
 
-    def mask(self, mask: Image.Image) -> Tensor:
+    def mask(self, mask: Image.Image | None) -> Tensor:
         """Convert a trimap of mode 'L' to [S, S] uint8: 0 pet, 1 background, 2 border.
 
         The nearest pixel is taken, so that no class is invented. Values 1, 2, 3 become 0, 1, 2;
         other values become the nearest of them (0 becomes 0, above 3 becomes 2), but 255 stays
-        IGNORE_INDEX.
+        IGNORE_INDEX. None gives IGNORE_INDEX everywhere.
         """
         side_px = self.image_size_px
+        if mask is None:
+            return torch.full((side_px, side_px), IGNORE_INDEX, dtype=torch.uint8)
         square = mask.resize((side_px, side_px), Image.Resampling.NEAREST)
         return torch.from_numpy(_CLASSES[np.asarray(square)])
-
-    def mask_of(self, mask: Image.Image | None) -> Tensor:
-        """Convert a trimap as `mask` does; None gives IGNORE_INDEX everywhere."""
-        if mask is not None:
-            return self.mask(mask)
-        return torch.full((self.image_size_px, self.image_size_px), IGNORE_INDEX, dtype=torch.uint8)
 
     def key(self) -> str:
         """Return a text that names these settings, such as 'square224-bilinear-imagenet-v1'."""

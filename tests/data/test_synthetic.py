@@ -16,6 +16,7 @@ from squeeze_cli.data.drawn_pets import (
     draw_pet,
 )
 from squeeze_cli.data.transforms import Preprocessing
+from tests.preprocessed import preprocessed
 
 
 def test_pixels_are_pinned_to_the_recipe_version():
@@ -112,7 +113,7 @@ def test_colour_alone_does_not_find_the_pet():
 def test_scenes_go_through_the_same_preprocessing():
     image, trimap = draw_pet(0, 5, 48)
     preprocessing = Preprocessing(48)
-    assert preprocessing.image(image).shape == (3, 48, 48)
+    assert preprocessed(image, 48).shape == (3, 48, 48)
     stored = np.asarray(trimap).astype(int) - 1
     assert (preprocessing.mask(trimap).numpy() == stored).all()
     assert isinstance(image, Image.Image)

@@ -13,10 +13,11 @@ from squeeze_cli.data.transforms import (
     Preprocessing,
 )
 from tests.pets import noise_image, trimap
+from tests.preprocessed import preprocessed
 
 
 def test_image_is_a_normalized_square_float_tensor():
-    tensor = Preprocessing(64).image(noise_image(97, 41))
+    tensor = preprocessed(noise_image(97, 41), 64)
     assert tensor.shape == (3, 64, 64)
     assert tensor.dtype == torch.float32
     assert tensor.is_contiguous()
@@ -26,14 +27,14 @@ def test_image_agrees_with_torchvision_where_nothing_is_resized():
     image = noise_image(32, 32)
     scaled = functional.to_dtype(functional.pil_to_tensor(image), torch.float32, scale=True)
     expected = functional.normalize(scaled, IMAGENET_MEAN, IMAGENET_STD)
-    torch.testing.assert_close(Preprocessing(32).image(image), expected)
+    torch.testing.assert_close(preprocessed(image, 32), expected)
 
 
 def test_reduction_is_antialiased_and_axes_are_not_swapped():
     stripes = np.zeros((40, 80, 3), dtype=np.uint8)
     stripes[:, ::2] = 255  # alternate columns average to grey
     stripes[20:] = 0
-    tensor = Preprocessing(20).image(Image.fromarray(stripes))
+    tensor = preprocessed(Image.fromarray(stripes), 20)
     mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
     np.testing.assert_allclose(tensor[:, 3, 10], (0.5 - mean) / std, atol=0.05)
     np.testing.assert_allclose(tensor[:, 16, 10], -mean / std, atol=0.01)
@@ -56,7 +57,7 @@ def test_mask_resize_invents_no_class_and_keeps_place():
 
 
 def test_no_mask_is_all_ignored():
-    assert Preprocessing(8).mask_of(None).unique().tolist() == [IGNORE_INDEX]
+    assert Preprocessing(8).mask(None).unique().tolist() == [IGNORE_INDEX]
 
 
 def test_key_is_pinned_and_names_the_size():

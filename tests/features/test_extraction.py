@@ -13,6 +13,7 @@ from squeeze_cli.data.drawn_pets import SyntheticSample
 from squeeze_cli.data.samples import FileSample, Sample, UnreadableImageError
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features.extraction import Trunk
+from tests.preprocessed import preprocessed
 
 PREPROCESSING = Preprocessing(64)
 CPU = torch.device("cpu")
@@ -42,7 +43,7 @@ def test_batches_come_in_order_and_are_the_backbones_features(
     for i, sample in enumerate(samples):
         image, trimap = sample.load()
         assert trimap is not None
-        expected = backbone.network(PREPROCESSING.image(image)[None])[0]
+        expected = backbone.network(preprocessed(image, 64)[None])[0]
         torch.testing.assert_close(
             torch.from_numpy(states[i]).permute(2, 0, 1), expected, rtol=1e-4, atol=1e-5
         )

@@ -24,6 +24,7 @@ from squeeze_cli.features import prepare, table
 from squeeze_cli.features.extraction import States, Trunk, from_rows
 from squeeze_cli.features.shards import DamagedShardError, open_shard, write_shard
 from squeeze_cli.features.store import FeatureStore, StoreKey, check_free_space
+from tests.preprocessed import preprocessed
 
 SIZE = 64
 KEY = StoreKey("b", "w", "features", "p", "32")
@@ -90,7 +91,7 @@ def test_states_are_those_of_the_backbone_within_float16(
     preprocessing = Preprocessing(SIZE)
     for row, position in enumerate(index.tolist()):
         image, mask = samples[position].load()
-        expected = backbone.network.extract_features(preprocessing.image(image)[None])[0]
+        expected = backbone.network.extract_features(preprocessed(image, SIZE)[None])[0]
         error = (states[row] - expected).abs()
         assert (error <= expected.abs() * 2**-11 + 1e-4).all()
         assert mask is not None

@@ -23,6 +23,7 @@ from squeeze_cli.inference.evaluate import evaluate_run
 from squeeze_cli.inference.output import Manifest, ShardedOutput, read_manifest
 from squeeze_cli.inference.trained_run import TrainedRun
 from tests.conftest import Squeeze
+from tests.preprocessed import preprocessed
 
 
 @pytest.fixture(scope="module")
@@ -140,12 +141,11 @@ def test_features_are_the_backbones_own(
     from squeeze_cli.backbones import create_backbone
     from squeeze_cli.config.schema import ModelConfig
     from squeeze_cli.data.samples import list_images
-    from squeeze_cli.data.transforms import Preprocessing
 
     backbone = create_backbone(ModelConfig(backbone="efficientnet-lite0"), 64).network
     image, _ = next(s for s in list_images(photographs) if s.name == "c").load()
     with torch.inference_mode():
-        wanted = backbone.extract_features(Preprocessing(64).image(image)[None])[0].numpy()
+        wanted = backbone.extract_features(preprocessed(image, 64)[None])[0].numpy()
     with safe_open(tmp_path / "f" / "features-00000.safetensors", "numpy") as file:
         names = json.loads(file.metadata()["names"])
         found = file.get_tensor("embeddings")[names.index("c")]

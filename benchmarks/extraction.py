@@ -23,8 +23,7 @@ from rich.table import Table
 
 from benchmarks.machine import show
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.base import Backbone
-from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.backbones.base import Backbone, FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.console import Reporter

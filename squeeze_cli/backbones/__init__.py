@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ModelConfig
-
-if TYPE_CHECKING:
-    from squeeze_cli.backbones.frozen import FrozenBackbone
 
 
 def create_backbone(config: ModelConfig, image_size_px: int) -> FrozenBackbone:
@@ -18,8 +14,6 @@ def create_backbone(config: ModelConfig, image_size_px: int) -> FrozenBackbone:
         UsageError: the name is unknown, or the backbone cannot take this image size.
         SqueezeError: weights are missing.
     """
-    from squeeze_cli.backbones.frozen import FrozenBackbone
-
     kind = BACKBONES.load(config.backbone)
     kind.check_image_size(image_size_px)
     return FrozenBackbone(kind, kind.find_weights(config), image_size_px)

@@ -11,13 +11,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from squeeze_cli.backbones.weights import RANDOM_WEIGHTS_SEED, Weights, existing_file
+from squeeze_cli.backbones.weights import RANDOM_WEIGHTS_SEED, Weights
 from squeeze_cli.config.schema import ModelConfig
 
 
@@ -53,7 +54,7 @@ class Backbone(nn.Module):
             return Weights("none")
         if config.weights == "default":
             return Weights("default", cls.default_weights(config))
-        return Weights(config.weights, existing_file(Path(config.weights)))
+        return Weights(config.weights, Path(config.weights))
 
     @classmethod
     def head_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -83,6 +84,38 @@ class Backbone(nn.Module):
         """Stay in eval mode, because a frozen network uses no batch statistics and no dropout."""
         del mode
         return super().train(False)
+
+
+class FrozenBackbone:
+    """A backbone with its weights and image size chosen; its network is built when it is needed.
+
+    Stored features need only the sizes, which are those of the `Backbone` class, and the weights'
+    digest. These are known without reading hundreds of megabytes into a network.
+    """
+
+    def __init__(self, kind: type[Backbone], weights: Weights, image_size_px: int) -> None:
+        self._kind = kind
+        self._image_size_px = image_size_px
+        self.weights = weights
+        self.name = kind.name
+        self.feature_dim = kind.feature_dim
+        self.stride = kind.stride
+        self.default_num_classes = kind.default_num_classes
+        self.inference_batch = kind.inference_batch
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether the weights are random, so that the features say nothing about images."""
+        return self.weights.file is None
+
+    @cached_property
+    def network(self) -> Backbone:
+        """The frozen network; raises SqueezeError if the weights cannot be read or do not fit."""
+        return self._kind(self._image_size_px, self.weights).freeze()
+
+    def head_state(self) -> dict[str, Tensor]:
+        """Return the weights of the pretrained segmentation head, empty if there is none."""
+        return self._kind.head_state(self.weights.read() or {})
 
 
 @contextmanager

@@ -34,6 +34,8 @@ class Weights:
     def __init__(self, source: str, file: Path | None = None) -> None:
         self.source = source
         self.file = file
+        if file is not None and not file.is_file():
+            raise SqueezeError(f"There is no weights file {file}: check --weights, or {_FIX}.")
         self._stamp = None if file is None else _stamp(file)
 
     @cached_property
@@ -56,10 +58,10 @@ class Weights:
         return hashlib.sha256(f"random {RANDOM_WEIGHTS_SEED} {makers}".encode()).hexdigest()
 
     def read(self) -> dict[str, Tensor] | None:
-        """Read the state dict; None for random weights. See `weights_from_file` for errors.
+        """Read the state dict; None for random weights.
 
-        Raises SqueezeError if the file was changed since it was chosen, because its digest would
-        then stand for other weights.
+        Raises SqueezeError if the file holds no state dict, or was changed since it was chosen,
+        because its digest would then stand for other weights.
         """
         if self.file is None:
             return None
@@ -106,13 +108,6 @@ def published_place(weights: Any) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
 
 
-def existing_file(path: Path) -> Path:
-    """Return `path`; raise SqueezeError if there is no such file."""
-    if not path.is_file():
-        raise SqueezeError(f"There is no weights file {path}: check --weights, or {_FIX}.")
-    return path
-
-
 def weights_from_file(path: Path) -> dict[str, Tensor]:
     """Read the state dict in a `.safetensors` file, or in a `.pth`/`.pt` file with weights_only.
 
@@ -142,16 +137,12 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> N
 
     The module may be on torch's `meta` device: its parameters are replaced, as float32.
     """
-    own = module.state_dict()
-    misshapen = [n for n in own if n in state and own[n].shape != state[n].shape]
-    fitting = {
-        k: v.float() if v.is_floating_point() else v for k, v in state.items() if k not in misshapen
-    }
-    # Modules know their own older names, which published files still have: those of ViT's MLPs.
-    missing, unexpected = module.load_state_dict(fitting, strict=False, assign=True)
-    for what, names in (("misshapes", misshapen), ("lacks", missing), ("has unknown", unexpected)):
-        if names:
-            raise SqueezeError(
-                f"The weights {source} do not fit this backbone: {what} {names[0]}"
-                f"{f' and {len(names) - 1} more' if len(names) > 1 else ''}; {_FIX}."
-            )
+    state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    try:
+        # Modules know their own older names, which published files still have: those of ViT's MLPs.
+        module.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SqueezeError(
+            f"The weights {source} do not fit this backbone ({reason}): {_FIX}."
+        ) from None

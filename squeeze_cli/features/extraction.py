@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.data.datamodule import ImageDataset, Item
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing

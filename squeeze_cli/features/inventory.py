@@ -19,11 +19,10 @@ _KEY = re.compile(r"[0-9a-f]{20}")
 
 @dataclass(frozen=True)
 class Space:
-    """The features of one backbone, layer, preprocessing and precision.
+    """The features of one backbone, layer, preprocessing and precision, in the folder `key`.
 
-    `key` names the folder. `backbone`, `layer` and `precision` are None if the description cannot
-    be read, `image_size_px` if there is no whole shard. `images` counts different images in whole
-    shards, `bytes` all files, and `last_used` is the time (UTC) when a run last used them.
+    A field is None if the description cannot be read, or if there is no whole shard. `images`
+    counts different images in whole shards, `bytes` all files; `last_used` is in UTC.
     """
 
     key: str
@@ -38,11 +37,8 @@ class Space:
 
 def list_spaces(cache_dir: Path) -> list[Space]:
     """List all spaces below `cache_dir`, the last used first."""
-    found = [
-        _read(folder)
-        for folder in features_folder(cache_dir).glob("*")
-        if folder.is_dir() and _KEY.fullmatch(folder.name)
-    ]
+    folders = features_folder(cache_dir).glob("*/")
+    found = [_read(folder) for folder in folders if _KEY.fullmatch(folder.name)]
     return sorted(found, key=lambda space: (space.last_used, space.key), reverse=True)
 
 
@@ -52,24 +48,17 @@ def choose_spaces(cache_dir: Path, key: str | None) -> list[Space]:
     Raises:
         UsageError: no key begins like this, or several do.
     """
-    spaces = list_spaces(cache_dir)
-    if key is None:
-        return spaces
-    chosen = [space for space in spaces if space.key.startswith(key)]
-    if not chosen:
+    chosen = [space for space in list_spaces(cache_dir) if space.key.startswith(key or "")]
+    if key is not None and not chosen:
         raise UsageError(f"No features are kept under {key!r}: `squeeze cache ls` shows the keys.")
-    if len(chosen) > 1:
+    if key is not None and len(chosen) > 1:
         keys = ", ".join(space.key for space in chosen)
         raise UsageError(f"{key!r} begins several keys: give more of one of {keys}.")
     return chosen
 
 
 def remove_space(cache_dir: Path, space: Space) -> None:
-    """Delete a space's folder; a run that reads it keeps the files that it has open.
-
-    Raises:
-        SqueezeError: the folder cannot be removed.
-    """
+    """Delete a space's folder; a run that reads it keeps the files that it has open."""
     try:
         shutil.rmtree(features_folder(cache_dir) / space.key)
     except FileNotFoundError:
@@ -94,10 +83,11 @@ def _read(folder: Path) -> Space:
             shard = open_shard(path)
             digests.update(shard.digests)
             size_px = shard.masks.shape[1]
-    files = [folder.stat()]
+    files = []
     for path in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):  # a run renames its files meanwhile
             files.append(path.stat())
+    used = max(file.st_mtime for file in files or [folder.stat()])
     return Space(
         key=folder.name,
         backbone=described.get("backbone"),
@@ -105,6 +95,6 @@ def _read(folder: Path) -> Space:
         precision=described.get("precision"),
         image_size_px=size_px,
         images=len(digests),
-        bytes=sum(file.st_size for file in files[1:]),
-        last_used=datetime.fromtimestamp(max(file.st_mtime for file in files[1:] or files), UTC),
+        bytes=sum(file.st_size for file in files),
+        last_used=datetime.fromtimestamp(used, UTC),
     )

@@ -21,9 +21,7 @@ from squeeze_cli.files import replacing
 
 FORMAT = "1"
 FLOAT16_LIMIT = 60000.0
-_DTYPES: dict[str, np.dtype[np.float16 | np.float32]] = {
-    "F16": np.dtype("<f2"), "F32": np.dtype("<f4"),
-}  # fmt: skip
+_DTYPES = {"F16": "<f2", "F32": "<f4"}
 
 
 class DamagedShardError(Exception):
@@ -51,7 +49,7 @@ def write_shard(
 ) -> None:
     """Write a shard atomically; float16 if all values are finite and within its range.
 
-    float16 keeps 11 significant bits: the relative error of an entry is at most 2^-11 (0.05 %).
+    The relative error of a float16 entry is at most 2^-11 (0.05 %).
     """
     from safetensors.numpy import save_file
 
@@ -77,7 +75,7 @@ def open_shard(path: Path) -> Shard:
             metadata = file.metadata()
             states, masks = file.get_slice("states"), file.get_slice("masks")
             shape, mask_shape = states.get_shape(), masks.get_shape()
-            dtype = _DTYPES[states.get_dtype()]
+            dtype = np.dtype(_DTYPES[states.get_dtype()])
         if metadata["format"] != FORMAT:
             raise DamagedShardError(f"{path.name}: format {metadata['format']}")
         # The library has checked that the tensors fill the file to its end.

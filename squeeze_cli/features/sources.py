@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.datamodule import (

@@ -4,11 +4,9 @@
       space.json               the fields of the key
       RANDOM.safetensors       shards; a reader takes the union of all that are whole
 
-KEY is a digest of everything that decides a state besides the image: the backbone's weights, the
-layer, the preprocessing and the precision; rows are found by a digest of the image's and its
-trimap's bytes. So no state can be stale. Shards are written whole or not at all and never changed,
-so that several processes can fill a store at once (at worst a row is there twice), and a process
-that is killed leaves the shards that it had finished.
+KEY is a digest of all that decides a state besides the image, which is found by a digest of its
+bytes: so no state can be stale. Shards are written whole or not at all and never changed, so that
+several processes can fill a store at once, and one that is killed leaves what it had finished.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ from squeeze_cli.features.shards import DamagedShardError, Shard, open_shard, wr
 from squeeze_cli.files import write_text_atomically
 
 if TYPE_CHECKING:
-    from squeeze_cli.backbones.frozen import FrozenBackbone
+    from squeeze_cli.backbones.base import FrozenBackbone
     from squeeze_cli.data.transforms import Preprocessing
 
 DESCRIPTION_NAME = "space.json"
@@ -74,10 +72,7 @@ class Row:
 
 
 class FeatureStore:
-    """The rows of one key.
-
-    `damage` collects the reasons why shards were removed, for the caller to report.
-    """
+    """The rows of one key; `damage` has the reasons why shards were removed, to be reported."""
 
     def __init__(self, cache_dir: Path, key: StoreKey) -> None:
         self.folder = features_folder(cache_dir) / key.digest()

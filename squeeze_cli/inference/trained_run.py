@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.config.record import FinishedRecord

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import UsageError
 from squeeze_cli.heads import create_head

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.defaults import TRIMAP_CLASSES
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter

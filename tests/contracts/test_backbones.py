@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.base import Backbone
-from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.backbones.base import Backbone, FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.heads import create_head

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.data.drawn_pets import SyntheticSample
 from squeeze_cli.data.samples import FileSample, Sample, UnreadableImageError

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import default_collate
 
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.datamodule import Ranks

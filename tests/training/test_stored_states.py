@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from squeeze_cli.backbones.frozen import FrozenBackbone
+from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.resolve import resolve_defaults, with_values
 from squeeze_cli.config.schema import DataConfig, ExperimentConfig, ModelConfig
 from squeeze_cli.console import Reporter

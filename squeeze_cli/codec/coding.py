@@ -109,13 +109,8 @@ def crc32_of_codes(codes: NDArray[np.integer]) -> int:
 class PaddedGrid:
     """Codes of B images with a border, so that each neighbour is a fixed distance in memory away.
 
-    There are two rows above and two columns at each side. The codes of the border are K, a value
-    that no vector has.
-
-    Args:
-        images: B.
-        grid: rows and columns of an image, with N vectors.
-        code_sizes: Q sizes; code q of the border is `code_sizes[q]`.
+    The border has two rows above and two columns at each side. Its code q is `code_sizes[q]`, a
+    value that no vector has. `grid` has the rows and columns of an image, with N vectors.
     """
 
     def __init__(self, images: int, grid: tuple[int, int], code_sizes: Sequence[int]) -> None:

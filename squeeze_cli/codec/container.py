@@ -68,17 +68,10 @@ def encode_codes(
     prior: CodePrior | None = None,
     slots: Slots | None = None,
 ) -> bytes:
-    """Encode the codes of n images into the bytes of a codes file.
+    """Encode the codes `[n, h, w, Q]` of n images into the bytes of a codes file.
 
-    Args:
-        codes_nhwq: `[n, h, w, Q]`, each below its size.
-        names: n names.
-        quantizer, code_sizes, run: as in `CodesHeader`.
-        prior: prior to code with; without one the codes are packed.
-        slots: the prior's `slots_of_codes` for these codes, if they are known already.
-
-    Raises:
-        ValueError: the arguments contradict each other.
+    `encode_pieces` explains `prior` and `slots`, `CodesHeader` the other arguments. Raises
+    ValueError if the arguments contradict each other.
     """
     n, rows, columns, q = codes_nhwq.shape
     if len(names) != n or len(code_sizes) != q:
@@ -178,8 +171,7 @@ class CodesFile:
     def read(self, positions: Sequence[int] | slice = slice(None)) -> NDArray[np.int32]:
         """Return the codes `[n, h, w, Q]` of the images at these positions, and read only them.
 
-        Raises:
-            DamagedCodesError: the bytes are not those that were written.
+        Raises DamagedCodesError if the bytes are not those that were written.
         """
         prior = self._prior if self.header.coding == "prior" else None
         if prior is None and self.header.coding == "prior":
@@ -238,13 +230,10 @@ def _read_header(metadata: dict[str, str], path: Path) -> CodesHeader:
 
 
 def compress_names(names: Sequence[str]) -> bytes:
-    """Front-code and deflate names.
+    """Front-code and deflate names; raises ValueError if one holds a zero byte.
 
     Each name becomes one byte with the number of first bytes (UTF-8) that it shares with the name
     before it, then its other bytes, then a zero byte.
-
-    Raises:
-        ValueError: a name holds a zero byte.
     """
     coded = bytearray()
     previous = b""
@@ -261,11 +250,7 @@ def compress_names(names: Sequence[str]) -> bytes:
 
 
 def decompress_names(compressed: bytes, count: int) -> tuple[str, ...]:
-    """Return the names that `compress_names` got.
-
-    Raises:
-        DamagedCodesError: the bytes are damaged, or there are not `count` names.
-    """
+    """Return `count` names that `compress_names` got; raises DamagedCodesError for others."""
     inflate = zlib.decompressobj(_RAW_DEFLATE)
     try:
         coded = inflate.decompress(compressed) + inflate.flush()

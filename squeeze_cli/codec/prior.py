@@ -125,8 +125,7 @@ class CodePrior:
         named: dict[str, Array] = {}
         for q, (embedding, symbol) in enumerate(zip(self.embeddings, self.symbols, strict=True)):
             named[f"{q}.embedding"] = embedding
-            for field in fields(symbol):
-                named[f"{q}.{field.name}"] = getattr(symbol, field.name)
+            named |= {f"{q}.{field.name}": getattr(symbol, field.name) for field in fields(symbol)}
         return named
 
     @classmethod
@@ -243,9 +242,7 @@ def write_prior(path: Path, prior: CodePrior) -> None:
 def read_prior(path: Path) -> CodePrior:
     """Read a prior that `write_prior` wrote, and compare it with its digest.
 
-    Raises:
-        SqueezeError: there is no such file, or it is of a newer version.
-        DamagedCodesError: the file is damaged.
+    Raises SqueezeError if there is no such file, or if it is of a newer version or damaged.
     """
     from safetensors import SafetensorError, safe_open
 

@@ -63,27 +63,26 @@ def fit_prior(
     seed: int = 0,
     advance: Callable[[int, str], None] = lambda steps, text: None,
 ) -> CodePrior:
-    """Fit a prior to the codes of training images.
+    """Fit a prior to the codes `[n, h, w, Q]` of training images.
 
     This takes about 5 seconds on two cores for one code of 512 values per vector, and four times as
     long for four codes of 256 values.
 
     Args:
-        codes_nhwq: `[n, h, w, Q]`, n at least 1.
+        codes_nhwq: the codes, n at least 1.
         code_vectors: vectors `[K_q, d]` of the values of each code, from which the network starts.
         seed: seed for initial weights, order and dropout.
         advance: function that is called after each of the `fitting_steps`.
     """
-    rows, columns = codes_nhwq.shape[1:3]
+    vectors = codes_nhwq[0, ..., 0].size
     codes = torch.from_numpy(codes_nhwq.astype(np.int64))
     both = torch.cat([codes, codes.flip(2)])  # a mirrored image is as likely
-    images = max(1, min(len(both), VECTORS_PER_STEP // max(1, rows * columns)))
+    images = max(1, min(len(both), VECTORS_PER_STEP // vectors))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = PriorNetwork(codes, code_vectors)
-        optimizer = torch.optim.AdamW(
-            network.parameters(), lr=_LR, weight_decay=_WEIGHT_DECAY, fused=True
-        )
+        parameters = network.parameters()
+        optimizer = torch.optim.AdamW(parameters, _LR, weight_decay=_WEIGHT_DECAY, fused=True)
         steps = fitting_steps(codes_nhwq.shape)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, _LR, total_steps=max(2, steps), pct_start=0.1
@@ -98,14 +97,13 @@ def fit_prior(
             optimizer.step()
             schedule.step()
             advance(1, "")
-    sample = math.ceil(SAMPLE_VECTORS / (rows * columns))
-    return round_prior(network.eval(), both[:sample])
+    return round_prior(network.eval(), both[: math.ceil(SAMPLE_VECTORS / vectors)])
 
 
 def fitting_steps(shape: Sequence[int]) -> int:
     """Return the number of optimizer steps for codes of the shape `[n, h, w, Q]`."""
-    vectors = shape[0] * shape[1] * shape[2]
-    return min(LARGEST_STEPS, max(1, math.ceil(PASSES * vectors / VECTORS_PER_STEP)))
+    steps = math.ceil(PASSES * math.prod(shape[:3]) / VECTORS_PER_STEP)
+    return min(LARGEST_STEPS, max(1, steps))
 
 
 class PriorNetwork(nn.Module):
@@ -179,9 +177,8 @@ class SymbolNetwork(nn.Module):
 
     def hidden(self, inputs_bnpe: Tensor, own_bnqe: Tensor) -> Tensor:
         """Return the hidden units `[B, N, H]` before ReLU."""
-        x = torch.cat([inputs_bnpe, own_bnqe[:, :, : self.q]], dim=2) if self.q else inputs_bnpe
-        places = (self.row[:, None] + self.column).flatten(0, 1)
-        hidden: Tensor = self.first(x.flatten(2)) + places
+        inputs = torch.cat([inputs_bnpe, own_bnqe[:, :, : self.q]], dim=2).flatten(2)
+        hidden: Tensor = self.first(inputs) + (self.row[:, None] + self.column).flatten(0, 1)
         return hidden
 
     def forward(self, inputs_bnpe: Tensor, own_bnqe: Tensor, codes_bn: Tensor) -> Tensor:
@@ -196,17 +193,13 @@ class SymbolNetwork(nn.Module):
 
     def bonus(self, counts: Tensor) -> Tensor:
         """Return the logits that codes gain by their counts if the gate is 1."""
-        seen: Tensor = self.seen_bonus * counts.clamp(max=1)
-        bonus: Tensor = seen + self.count_bonus * (counts + 1).log2()
-        return bonus
+        return self.seen_bonus * counts.clamp(max=1) + self.count_bonus * (counts + 1).log2()
 
 
 def _counts_before(codes_bn: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Count how often values came before in their image, up to `COUNT_LIMIT`.
+    """Count how often the values that an image uses came before in it, up to `COUNT_LIMIT`.
 
-    Only the values that an image uses are counted, which is faster: the function returns these
-    values `[B, D]` and their counts `[B, N, D]`. An image with fewer than D values has zeros instead
-    of the others, with count 0.
+    Returns these values `[B, D]` and their counts `[B, N, D]`; both are padded with zeros.
     """
     used = torch.zeros(len(codes_bn), size, dtype=torch.int64).scatter_(1, codes_bn, 1)
     place = used.cumsum(dim=1) - 1
@@ -239,9 +232,7 @@ def _further_entries(vectors_kd: Tensor, count: int) -> Tensor:
     """Return entries `[K, count]` beyond the dimension of the code vectors: the level of a code in
     each dimension, for grids of few levels (fsq, lfq), then noise."""
     levels = [column.unique(return_inverse=True) for column in vectors_kd.T]
-    known = [
-        F.one_hot(where, len(values)) for values, where in levels if len(values) <= _FEW_LEVELS
-    ]
+    known = [F.one_hot(where, len(own)) for own, where in levels if len(own) <= _FEW_LEVELS]
     which = torch.cat(known, dim=1)[:, :count].float() if known else torch.zeros(len(vectors_kd), 0)
     noise = torch.randn(len(vectors_kd), count - which.shape[1])
     return torch.cat([which - which.mean(dim=0), _EXTRA_SPREAD * noise], dim=1)
@@ -252,11 +243,10 @@ def round_prior(network: PriorNetwork, sample_bhwq: Tensor) -> CodePrior:
     """Round a network to integers; the codes of the sample show how large activations become."""
     scale = min(_weight_scale(table) for table in network.embeddings)
     inputs, own = network.context(sample_bhwq)
-    symbols = [
-        _round_symbol(cast(SymbolNetwork, symbol), inputs, own, scale) for symbol in network.symbols
-    ]
-    tables = [_round(table * scale, WEIGHT_LIMIT, np.int8) for table in network.embeddings]
-    return CodePrior(network.code_sizes, tuple(tables), tuple(symbols))
+    networks = cast(list[SymbolNetwork], list(network.symbols))
+    symbols = tuple(_round_symbol(symbol, inputs, own, scale) for symbol in networks)
+    tables = tuple(_round(table * scale, WEIGHT_LIMIT, np.int8) for table in network.embeddings)
+    return CodePrior(network.code_sizes, tables, symbols)
 
 
 def _round_symbol(
@@ -293,7 +283,6 @@ def _round_symbol(
     gate_shift = _shift(_high(gate.abs()) * gate_raw, GATE_LIMIT)
     bonus = network.bonus(torch.arange(COUNT_LIMIT + 1.0)) * logit_scale
     output_bias = network.output_bias - network.output_bias.max()
-    shifts = (table_shift, hidden_shift, query_shift, gate_shift, logit_shift)
     return SymbolModel(
         weights=weights,
         row_bias=_round((network.row + network.first.bias) * scale + lost, BIAS_LIMIT),
@@ -305,7 +294,9 @@ def _round_symbol(
         outputs=_round(network.outputs * output_scale, WEIGHT_LIMIT, np.int8),
         output_bias=_round(output_bias * logit_scale, BIAS_LIMIT),
         bonus=_round(bonus / (gate_raw / 2**gate_shift), BIAS_LIMIT // GATE_LIMIT),
-        shifts=np.asarray(shifts, np.int32),
+        shifts=np.array(
+            (table_shift, hidden_shift, query_shift, gate_shift, logit_shift), np.int32
+        ),
     )
 
 
@@ -316,9 +307,8 @@ def _weight_scale(values: Tensor) -> float:
 
 def _high(values: Tensor) -> float:
     """Return a bound of nearly all activations; larger ones are clipped."""
-    flat = values.flatten()
-    rank = max(1, math.ceil(0.9999 * len(flat)))
-    return float(flat.kthvalue(rank).values) + 1e-6
+    rank = max(1, math.ceil(0.9999 * values.numel()))
+    return float(values.flatten().kthvalue(rank).values) + 1e-6
 
 
 def _shift(largest: float, limit: int) -> int:

@@ -68,4 +68,4 @@ def test_key_is_pinned_and_names_the_size():
 @pytest.mark.parametrize("size", [(224, 224), (301, 199)])
 def test_preprocessing_is_deterministic(size):
     image = noise_image(*size)
-    assert torch.equal(Preprocessing().image(image), Preprocessing().image(image))
+    assert torch.equal(preprocessed(image, 224), preprocessed(image, 224))

@@ -58,14 +58,15 @@ class Weights:
         return hashlib.sha256(f"random {RANDOM_WEIGHTS_SEED} {makers}".encode()).hexdigest()
 
     def read(self) -> dict[str, Tensor] | None:
-        """Read the state dict; None for random weights.
+        """Read the state dict in a `.safetensors` file, or in another by torch with weights_only.
 
-        Raises SqueezeError if the file holds no state dict, or was changed since it was chosen,
-        because its digest would then stand for other weights.
+        The nesting of training checkpoints (`state_dict`, `model`) is unwrapped. Random weights
+        give None. Raises SqueezeError if the file holds no state dict, or was changed since it was
+        chosen, because its digest would then stand for other weights.
         """
         if self.file is None:
             return None
-        state = weights_from_file(self.file)
+        state = _read_state(self.file)
         self._require_unchanged(self.file)
         return state
 
@@ -108,12 +109,7 @@ def published_place(weights: Any) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
 
 
-def weights_from_file(path: Path) -> dict[str, Tensor]:
-    """Read the state dict in a `.safetensors` file, or in a `.pth`/`.pt` file with weights_only.
-
-    The nesting of training checkpoints (`state_dict`, `model`) is unwrapped. Raises SqueezeError
-    if the file holds something else.
-    """
+def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

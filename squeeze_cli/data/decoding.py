@@ -45,10 +45,8 @@ def read_image(path: Path) -> Image.Image:
 def read_trimap(path: Path) -> Image.Image:
     """Decode a trimap to mode 'L', with the class values as stored.
 
-    The classes of a palette image are its indices, not the brightness of its colours.
-
-    Raises:
-        UnreadableImageError: missing or broken file, or one with several channels.
+    The classes of a palette image are its indices, not the brightness of its colours. Raises
+    UnreadableImageError for a missing or broken file, or one with several channels.
     """
     with _opened(path, "trimap") as trimap:
         if trimap.mode not in _TRIMAP_MODES:
@@ -59,12 +57,9 @@ def read_trimap(path: Path) -> Image.Image:
 
 
 def check_image(path: Path) -> tuple[int, int]:
-    """Return the (width, height) of an image in pixels after a quick check of the whole file.
+    """Return the (width, height) of an image in pixels; raises the errors of `read_image`.
 
     A JPEG is decoded at an eighth of its size, which still reads all its bytes.
-
-    Raises:
-        UnreadableImageError: `read_image` would raise it too.
     """
     with _opened(path, "image") as image:
         size_px: tuple[int, int] = image.size

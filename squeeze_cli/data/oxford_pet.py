@@ -40,9 +40,7 @@ _DOWNLOAD_ERRORS = (
 class OxfordPetSource:
     """The photographs below `<data_dir>/oxford-iiit-pet`, in the layout of the archives.
 
-    Args:
-        data_dir: the folder above `oxford-iiit-pet`.
-        download: fetch the two archives (about 800 MB) when the data are missing.
+    Missing data are downloaded (about 800 MB), unless `download` is False.
     """
 
     def __init__(self, data_dir: Path, download: bool = True) -> None:
@@ -52,11 +50,8 @@ class OxfordPetSource:
     def samples(self, split: str) -> list[FileSample]:
         """List a split, 'trainval' or 'test', in the order of its list file.
 
-        A listed file may be missing or broken; `find_readable` finds out.
-
-        Raises:
-            SqueezeError: the data are missing or incomplete and cannot be downloaded, or a list
-                file cannot be read.
+        A listed file may be missing or broken; `find_readable` finds out. Raises SqueezeError if
+        the data are incomplete and cannot be downloaded, or if a list file cannot be read.
         """
         complete = self._is_complete()
         if not complete and self.download:
@@ -133,9 +128,7 @@ def read_list(path: Path) -> list[str]:
     """Read the names in a list file: one per line, alone or as 'name class species breed'.
 
     Blank lines, lines that begin with `#`, a byte-order mark and a suffix `.jpg` are ignored.
-
-    Raises:
-        SqueezeError: a malformed line, no name at all, or a file that is not UTF-8.
+    Raises SqueezeError for a malformed line, no name at all, or a file that is not UTF-8.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -114,11 +114,7 @@ def list_images(folder: Path) -> list[FileSample]:
 def find_readable(
     samples: Sequence[Sample], known: Collection[str] = ()
 ) -> tuple[list[Sample], list[tuple[str, str]]]:
-    """Decode samples in threads and separate those that can be used from the others.
-
-    Args:
-        samples: the samples to try.
-        known: digests of contents that were decoded before; they are not decoded again.
+    """Decode samples in threads, but for those whose digests are `known` from an earlier time.
 
     Returns:
         The usable samples in their order, and (name, reason) for each that was skipped: a file is

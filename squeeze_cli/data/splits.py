@@ -32,11 +32,7 @@ class SplitSamples:
     skipped: tuple[tuple[str, str], ...] = ()
 
     def digest(self) -> str:
-        """Hex BLAKE2b-128 over each split's names and contents, in order; this reads every file.
-
-        Raises:
-            UnreadableImageError: a file was removed after the splits were built.
-        """
+        """Hex BLAKE2b-128 over each split's names and contents, in order; this reads every file."""
         total = blake2b(digest_size=DIGEST_BYTES)
         with ThreadPoolExecutor() as pool:
             for split, samples in (("train", self.train), ("val", self.val), ("test", self.test)):

@@ -45,7 +45,7 @@ LIST_FLAGS = ("--levels", "--class-weights")
 
 
 def _without_bool(params: list[Any]) -> list[Any]:
-    """Return the parameters, of which `--help` shows switches without `<bool>`."""
+    """Return the parameters, changed so that `--help` shows switches without `<bool>`."""
     for param in params:
         if getattr(param, "is_flag", False):
             param.metavar = ""

@@ -23,15 +23,12 @@ PANELS = {
     "quantizer": "Quantizer", "model": "Model", "training": "Training", "data": "Data",
     "logger": "Tracking", "": "Run",
 }  # fmt: skip
-_OUTPUT = "Output"
 _OF_THE_RUN = "that of the run"
 
 
-def _option(*names: str, panel: str, metavar: str | None = None, text: str) -> Any:
+def _option(panel: str, flag: str, text: str, metavar: str | None = None) -> Any:
     text = text.replace("[default", r"\[default")  # brackets are markup of rich
-    return typer.Option(
-        *names, help=text, metavar=metavar, rich_help_panel=panel, show_default=False
-    )
+    return typer.Option(flag, help=text, metavar=metavar, rich_help_panel=panel, show_default=False)
 
 
 def field_help(key: str, default: str | None = None) -> str:
@@ -57,7 +54,7 @@ def field_option(key: str, default: str | None = None) -> Any:
     flag = flag_of(name, field)
     metavar = None if field.annotation is bool else flag.metavar
     spelling = (flag.spellings or ())[0]
-    return _option(spelling, panel=PANELS[section], metavar=metavar, text=field_help(key, default))
+    return _option(PANELS[section], spelling, field_help(key, default), metavar)
 
 
 def figure_option(flag: str, text: str) -> Any:
@@ -80,18 +77,16 @@ UseCache = Annotated[bool | None, field_option("data.use_cache", _OF_THE_RUN)]
 BatchSize = Annotated[int | None, field_option("training.batch_size", _OF_THE_RUN)]
 Device = Annotated[
     DeviceName | None,
-    _option(
-        "--device", panel="Training", metavar="NAME",
-        text="Where to compute: auto, cpu, cuda or mps. [default: that of the run]",
-    ),
+    _option("Training", "--device",
+            "Where to compute: auto, cpu, cuda or mps. [default: that of the run]", "NAME"),
 ]  # fmt: skip
 Credentials = Annotated[str | None, field_option("logger.credentials_file")]
-Json = Annotated[bool, _option("--json", panel=_OUTPUT, text="Print the result as JSON on stdout.")]
-Quiet = Annotated[bool, _option("--quiet", panel=_OUTPUT, text="Print only warnings and errors.")]
+Json = Annotated[bool, _option("Output", "--json", "Print the result as JSON on stdout.")]
+Quiet = Annotated[bool, _option("Output", "--quiet", "Print only warnings and errors.")]
 Verbose = Annotated[
-    bool, _option("--verbose", panel=_OUTPUT, text="Print details, and tracebacks of errors.")
+    bool, _option("Output", "--verbose", "Print details, and tracebacks of errors.")
 ]
-NoProgress = Annotated[bool, _option("--no-progress", panel=_OUTPUT, text="Show no progress bars.")]
+NoProgress = Annotated[bool, _option("Output", "--no-progress", "Show no progress bars.")]
 
 
 @dataclass(frozen=True)
@@ -100,28 +95,25 @@ class RunOptions:
 
     config: Annotated[
         str | None,
-        _option("--config", panel="Run", metavar="FILE", text="YAML file of experiments, or the "
-                "name of an example that comes with squeeze; options win over it."),
+        _option("Run", "--config", "YAML file of experiments, or the name of an example that "
+                "comes with squeeze; options win over it.", "FILE"),
     ] = None  # fmt: skip
     experiment: Annotated[
-        str | None,
-        _option("--experiment", panel="Run", metavar="NAME", text="Which experiment of the file."),
+        str | None, _option("Run", "--experiment", "Which experiment of the file.", "NAME")
     ] = None
-    overwrite: Annotated[
-        bool, _option("--overwrite", panel="Run", text="Replace a run of the same name.")
-    ] = False
+    overwrite: Annotated[bool, _option("Run", "--overwrite", "Replace a run of the same name.")] = (
+        False
+    )
     resume: Annotated[
-        bool,
-        _option("--resume", panel="Run", text="Continue a stopped run (--name, or the only one)."),
+        bool, _option("Run", "--resume", "Continue a stopped run (--name, or the only one).")
     ] = False
     dry_run: Annotated[
-        bool,
-        _option("--dry-run", panel="Run", text="Print the resolved configuration and do nothing."),
+        bool, _option("Run", "--dry-run", "Print the resolved configuration and do nothing.")
     ] = False
     remote_queue: Annotated[
         str | None,
-        _option("--remote-queue", panel="Tracking", metavar="QUEUE",
-                text="Run this command on a ClearML agent that serves this queue."),
+        _option("Tracking", "--remote-queue",
+                "Run this command on a ClearML agent that serves this queue.", "QUEUE"),
     ] = None  # fmt: skip
     json: Json = False
     quiet: Quiet = False
@@ -142,25 +134,23 @@ def experiment_keys(*sections: str) -> Iterator[str]:
                 yield f"{section}.{name}" if section else name
 
 
-def _aliases() -> dict[str, str]:
+@functools.cache
+def older_names() -> dict[str, str]:
     """Map the older names of options to the preferred ones, without their dashes."""
-    aliases = {}
+    names = {}
     for key in experiment_keys(*PANELS):
         _, name, field = field_of(key)
         preferred, *others = flag_of(name, field).spellings or ()
         for spelling in others:
             for older, newer in zip(spelling.split("/"), preferred.split("/"), strict=False):
-                aliases[older.removeprefix("--")] = newer.removeprefix("--")
-    return aliases
-
-
-ALIASES = _aliases()
+                names[older.removeprefix("--")] = newer.removeprefix("--")
+    return names
 
 
 def normalize_token(token: str) -> str:
     """Return an option's name in its preferred spelling."""
     name = token.replace("_", "-")
-    return ALIASES.get(name, name)
+    return older_names().get(name, name)
 
 
 ExperimentCommand = Callable[[Mapping[str, object], RunOptions], None]
@@ -170,11 +160,7 @@ def experiment_options(*sections: str) -> Callable[[ExperimentCommand], Callable
     """Give a command the options of an experiment.
 
     The command's function receives the values that are given, by `section.field`, and the
-    `RunOptions`.
-
-    Args:
-        sections: The sections of the configuration whose fields become options, in the order of
-            the help; "" for the fields of the experiment itself.
+    `RunOptions`. The fields of `sections` become options, in this order, as in `experiment_keys`.
     """
     keys = {key.replace(".", "__"): key for key in experiment_keys(*sections)}
     annotations: dict[str, Any] = {

@@ -54,7 +54,8 @@ def cache(
     spaces = choose_spaces(cache_dir, key)
     if spaces and action == "clear":
         total = amount(sum(space.bytes for space in spaces))
-        _ask(f"Delete {total} of features in {cache_dir}?", yes)
+        if not yes:
+            _ask(f"Delete {total} of features in {cache_dir}?")
         for space in spaces:
             remove_space(cache_dir, space)
         reporter.say(f"Deleted {total} of features in {cache_dir}")
@@ -90,10 +91,8 @@ def _spaces_table(spaces: Sequence[Space]) -> Table:
     return table
 
 
-def _ask(question: str, yes: bool) -> None:
+def _ask(question: str) -> None:
     """Return after a yes; a no ends the command with exit code 1."""
-    if yes:
-        return
     if not sys.stdin.isatty():
         raise UsageError("Without a terminal nobody can be asked: add --yes to delete.")
     typer.confirm(question, abort=True, err=True)

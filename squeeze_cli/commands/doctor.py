@@ -90,16 +90,13 @@ def check_versions() -> Iterator[Check]:
     """Show the versions of Python, squeeze and the packages that it needs."""
     yield Check("python", OK, f"{platform.python_version()} on {platform.system()}")
     yield Check("squeeze", OK, __version__)
-    for package in _PACKAGES:
+    fixes = dict.fromkeys(_PACKAGES, (ERROR, "install squeeze again, with its packages"))
+    needs = "only --use-clearml needs it: pip install 'squeeze-cli[clearml]'"
+    for package, (status, fix) in (fixes | {"clearml": (WARNING, needs)}).items():
         try:
             yield Check(package, OK, version(package))
         except PackageNotFoundError:
-            yield Check(package, ERROR, "not installed", "install squeeze again, with its packages")
-    try:
-        yield Check("clearml", OK, version("clearml"))
-    except PackageNotFoundError:
-        fix = "only --use-clearml needs it: pip install 'squeeze-cli[clearml]'"
-        yield Check("clearml", WARNING, "not installed", fix)
+            yield Check(package, status, "not installed", fix)
 
 
 def check_bytecode() -> Iterator[Check]:

@@ -50,7 +50,8 @@ def run_experiment(kind: Kind, values: Mapping[str, object], options: RunOptions
         follow(config, resume=options.resume)
         return
     run = run or create_run(config, overwrite=options.overwrite)
-    hand_down(config, run)
+    if are_several(config):
+        os.environ[RUN_VARIABLE] = str(run.path)
     reporter.say(f"{'Resuming' if options.resume else 'Training'} {run.path}")
 
     with run.locked():
@@ -143,12 +144,6 @@ def is_first(config: ExperimentConfig) -> bool:
     if by_slurm:
         return environment.get("SLURM_PROCID", "0") == "0"
     return all(int(environment.get(name, 0)) == 0 for name in ("NODE_RANK", "LOCAL_RANK"))
-
-
-def hand_down(config: ExperimentConfig, run: RunFolder) -> None:
-    """Let the processes that Lightning starts for other devices know the run's folder."""
-    if are_several(config):
-        os.environ[RUN_VARIABLE] = str(run.path)
 
 
 def follow(config: ExperimentConfig, *, resume: bool) -> None:

@@ -140,6 +140,7 @@ _WORDS = {
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
     "model_type": "must be a mapping of keys to values",
+    "invalid_key": "must have keys of text",
 }
 
 
@@ -156,7 +157,7 @@ def _first_problem(
         place = ": ".join(filter(None, (where, *sections))) or "the configuration"
         return f"Unknown key {name!r} in {place}: {nearest(name, model.model_fields)}"
     subject = spelling(name, field) if as_flags and field else ".".join(keys)
-    if len(problem["loc"]) > len(keys):
+    if len(problem["loc"]) > len(keys) and problem["type"] != "invalid_key":
         subject = f"each of {subject}"
     words = _WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     words = words.format(**problem.get("ctx", {})).replace("Input should be", "must be")

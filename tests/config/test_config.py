@@ -103,6 +103,7 @@ def test_an_older_file_without_the_newer_sections(tmp_path: Path) -> None:
         ("data: {image_size: 64,\n image_size: 96}", r"c.yaml, line 2: 'image_size' stands"),
         ("{", r"is no valid YAML"),
         ("- 1", r"must hold a mapping"),
+        ("model: {1: 2}", r"c.yaml: model must have keys of text, not 1"),
         ("experiments: {a: {}}", r"add --experiment with one of a"),
     ],
 )

@@ -101,10 +101,10 @@ class ClearMLTask:
         self._folder = Path(self._shared.name)
         self._requests = (self._folder / REQUESTS).open("ab", buffering=0)
         (self._folder / ALIVE).touch()
-        hosts = [credentials.api_host, credentials.files_host] if credentials else []
+        urls = [f"{credentials.api_host}/debug.ping", credentials.files_host] if credentials else []
         output = 2 if reporter.verbose else subprocess.DEVNULL  # 2 is stderr
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "squeeze_cli.trackers.clearml_worker", self._folder, *hosts],
+            [sys.executable, "-m", "squeeze_cli.trackers.clearml_worker", self._folder, *urls],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -32,12 +32,13 @@ class Worker:
 
     Args:
         folder: The folder that is shared with squeeze.
-        hosts: Addresses of the API server and the file server; none offline and on an agent.
+        urls: Pages of the API server and the file server that respond while those run; none offline
+            and, before the task has begun, on an agent.
     """
 
-    def __init__(self, folder: Path, hosts: Sequence[str]) -> None:
+    def __init__(self, folder: Path, urls: Sequence[str]) -> None:
         self.folder = folder
-        self.hosts = list(hosts)
+        self.urls = list(urls)
         self.error = ""  # the first one of a request without an answer
         self._task: Any = None
 
@@ -78,7 +79,7 @@ class Worker:
     def tell_alive(self) -> None:
         """Touch the file `alive` every few seconds if the servers respond."""
         while True:
-            if all(responds(host, RESPONSE_SECONDS) for host in self.hosts):
+            if all(responds(url, RESPONSE_SECONDS) for url in self.urls):
                 (self.folder / ALIVE).touch()
             time.sleep(ALIVE_SECONDS)
 
@@ -97,8 +98,8 @@ class Worker:
         if not Task.is_offline():
             if not task.output_uri:
                 task.output_uri = True  # checkpoints are uploaded to the server's own file store
-            hosts = (Session.get_api_server_host(), Session.get_files_server_host())
-            self.hosts = [host for host in hosts if host.startswith("http")]
+            urls = (f"{Session.get_api_server_host()}/debug.ping", Session.get_files_server_host())
+            self.urls = [url for url in urls if url.startswith("http")]  # others are not asked
         return self._identity()
 
     def create(self, project_name: str, task_name: str) -> None:
@@ -141,7 +142,7 @@ class Worker:
 
 
 def main() -> None:
-    """Run the worker with the shared folder and the hosts of the command line."""
+    """Run the worker with the shared folder and the URLs of the command line."""
     worker = Worker(Path(sys.argv[1]), sys.argv[2:])
     threading.Thread(target=worker.tell_alive, daemon=True).start()
     worker.run()

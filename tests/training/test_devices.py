@@ -59,7 +59,7 @@ def scalars(run: Path) -> dict[str, list[float]]:
 def test_two_processes_train_one_network(squeeze: Squeeze, tmp_path: Path) -> None:
     """The same codebooks and metrics on both, and nearly those of one process."""
     (tmp_path / "probed.py").write_text(PROBED)
-    arguments = ("train", *COMMON, "--subset-size", "40", "--epochs", "10")
+    arguments = ("train", *COMMON, "--subset-size", "40", "--epochs", "10", "--cache-dir", "cache")
     done = subprocess.run(
         [sys.executable, "probed.py", *arguments, "--devices", "2", "--batch-size", "4"],
         cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,

@@ -57,9 +57,12 @@ class Backbone(nn.Module):
         return Weights(config.weights, Path(config.weights))
 
     @classmethod
-    def head_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Select the weights of a whole model's segmentation head, by the head's names."""
-        del state
+    def head_state(cls, weights: Weights) -> dict[str, Tensor]:
+        """Read the pretrained segmentation head in `weights`, by the head's names; empty if none.
+
+        Only a backbone that comes with a head reads the file.
+        """
+        del weights
         return {}
 
     @abstractmethod
@@ -115,7 +118,7 @@ class FrozenBackbone:
 
     def head_state(self) -> dict[str, Tensor]:
         """Return the weights of the pretrained segmentation head, empty if there is none."""
-        return self._kind.head_state(self.weights.read() or {})
+        return self._kind.head_state(self.weights)
 
 
 @contextmanager

@@ -43,9 +43,9 @@ class DeepLabBackbone(Backbone):
         return published_weights(DeepLabV3_ResNet50_Weights, config.deeplab_weights)
 
     @classmethod
-    def head_state(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def head_state(cls, weights: Weights) -> dict[str, Tensor]:
         """Return the weights of the pretrained DeepLabHead."""
-        return _part(state, "classifier.")
+        return _part(weights.read() or {}, "classifier.")
 
     def trunk(self, images: Tensor) -> Tensor:
         """Compute the map `[B, 1024, h, w]` before layer4."""

@@ -198,3 +198,21 @@ def test_vits_positions_are_interpolated_to_other_image_sizes(tmp_path: Path) ->
     assert torch.allclose(positions[0, 5], given[0, 25], atol=1e-5)  # the middle of 3 and of 7
     with torch.no_grad():
         assert backbone.network(torch.randn(1, 3, 96, 96)).shape == (1, 768, 3, 3)
+
+
+def test_a_backbone_without_a_head_reads_no_weights_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored features must not cost the reading of hundreds of megabytes at every start."""
+
+    def read(weights: Weights) -> None:
+        raise AssertionError(weights.file)
+
+    monkeypatch.setattr(Weights, "read", read)
+    file = tmp_path / "weights.pth"
+    torch.save({}, file)
+    for name in ("efficientnet-lite0", "vit"):
+        config = ModelConfig(backbone=name, weights=str(file))
+        assert create_backbone(config, SIZE).head_state() == {}
+    with pytest.raises(AssertionError):
+        create_backbone(ModelConfig(backbone="deeplab", weights=str(file)), SIZE).head_state()

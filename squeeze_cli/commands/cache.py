@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.filesize import decimal
 
 from squeeze_cli.console import Reporter, print_json
 from squeeze_cli.errors import UsageError
@@ -48,12 +49,11 @@ def cache(
         raise UsageError("--yes means nothing with ls: leave it out.")
     from squeeze_cli.features.inventory import choose_spaces, remove_space
     from squeeze_cli.features.store import default_cache_dir
-    from squeeze_cli.reports.tables import amount
 
     cache_dir = cache_dir or default_cache_dir()
     spaces = choose_spaces(cache_dir, key)
     if spaces and action == "clear":
-        total = amount(sum(space.bytes for space in spaces))
+        total = decimal(sum(space.bytes for space in spaces))
         if not yes:
             _ask(f"Delete {total} of features in {cache_dir}?")
         for space in spaces:
@@ -71,12 +71,15 @@ def cache(
 
 def _spaces_table(spaces: Sequence[Space]) -> Table:
     """Return a table with one row per space and the total size, within 80 columns."""
-    from squeeze_cli.reports.tables import MISSING, amount, columns_table
+    from rich.table import Table
 
-    table = columns_table(footer=len(spaces) > 1)
+    from squeeze_cli.reports.tables import MISSING
+
+    several = len(spaces) > 1
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_footer=several)
     for title in ("key", "backbone", "layer", "precision"):
         table.add_column(title, overflow="fold")
-    total = amount(sum(space.bytes for space in spaces))
+    total = decimal(sum(space.bytes for space in spaces))
     for title, footer in (("px", ""), ("images", ""), ("size", total), ("last used", "")):
         table.add_column(title, footer, justify="right", no_wrap=True)
     for space in spaces:
@@ -85,7 +88,7 @@ def _spaces_table(spaces: Sequence[Space]) -> Table:
             space.key[:12],
             *(str(name or MISSING) for name in names),
             f"{space.images:,}",
-            amount(space.bytes),
+            decimal(space.bytes),
             space.last_used.astimezone().strftime("%Y-%m-%d"),
         )
     return table

@@ -10,9 +10,10 @@ import typer
 from squeeze_cli.console import Reporter, print_json
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.options import Json, figure_option
-from squeeze_cli.reports.comparison import as_json, compare_runs
-from squeeze_cli.reports.comparison_table import (
+from squeeze_cli.reports.comparison import (
+    compare_runs,
     comparison_csv,
+    comparison_json,
     comparison_markdown,
     comparison_table,
 )
@@ -54,7 +55,7 @@ def compare(
             write_text_atomically(path, render(rows))
             reporter.say(f"Wrote {path}")
     if json:
-        print_json(as_json(rows))
+        print_json(comparison_json(rows))
     elif rows:
         reporter.show(comparison_table(rows, reporter.out.width))
     else:

@@ -1,18 +1,28 @@
-"""One row per run, from run records alone: what `squeeze compare` shows, sorts and writes."""
+"""The comparison of runs, from their records alone: rows, table, CSV and Markdown."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from statistics import mean
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from pydantic import AliasPath, BaseModel, ConfigDict, Field
+from rich.cells import cell_len
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.reports.tables import MISSING, duration, fixed, number, percent
 from squeeze_cli.runs import RunFolder
 
 COMPARE_SCHEMA_VERSION = 1
+LEAST_TEXT_WIDTH = 10
 
 FoundRun = tuple[RunFolder, RunRecord | SqueezeError]
 Setting = tuple[object, ...]
@@ -20,40 +30,46 @@ Point = tuple[float, float]  # measured bits per vector and mean IoU of the test
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True)
-class ComparisonRow:
-    """The figures of one run, None where it has none (yet); docs/run-record.md describes them.
+def _recorded(*path: str) -> Any:
+    """Return a field whose value is at this path in a run record, or None where it is missing."""
+    return Field(None, validation_alias=AliasPath(*path))
 
-    Rates that are called measured count the whole file of the test split's codes, nominal ones are
-    computed from the codes' sizes. Shares, and differences of them, are 0 to 1.
+
+class ComparisonRow(BaseModel):
+    """Figures of one run, None where it has none (yet); docs/run-record.md describes them.
+
+    Measured rates count the whole file of the test split's codes, nominal ones are computed from
+    the codes' sizes. Shares, and differences of them, are 0 to 1.
     """
 
+    model_config = ConfigDict(from_attributes=True, frozen=True)
+
     name: str
-    path: str
+    path: str = ""
     status: str
-    problem: str | None = None
+    problem: str | None = _recorded("error")
     kind: str | None = None
-    model: str | None = None
-    random_features: bool | None = None
-    quantizer: str | None = None
-    nominal_bits_per_vector: float | None = None
-    nominal_compression_ratio: float | None = None
-    measured_bits_per_vector: float | None = None
-    measured_bytes_per_image: float | None = None
-    measured_compression_ratio: float | None = None
-    val_iou: float | None = None
-    test_iou: float | None = None
+    model: str | None = _recorded("model", "backbone")
+    random_features: bool | None = _recorded("model", "random_features")
+    quantizer: str | None = _recorded("quantizer", "type")
+    nominal_bits_per_vector: float | None = _recorded("quantizer", "nominal_bits_per_vector")
+    nominal_compression_ratio: float | None = _recorded("quantizer", "nominal_compression_ratio")
+    measured_bits_per_vector: float | None = _recorded("measured", "test", "bits_per_vector")
+    measured_bytes_per_image: float | None = _recorded("measured", "test", "bytes_per_image")
+    measured_compression_ratio: float | None = _recorded("measured", "test", "compression_ratio")
+    val_iou: float | None = _recorded("metrics", "val", "iou")
+    test_iou: float | None = _recorded("metrics", "test", "iou")
     difference_to_baseline: float | None = None
     retention: float | None = None
     pareto_front: bool | None = None
-    test_accuracy: float | None = None
+    test_accuracy: float | None = _recorded("metrics", "test", "accuracy")
     codebook_usage: float | None = None
-    epochs: int | None = None
-    seconds: float | None = None
+    epochs: int | None = _recorded("epochs", "done")
+    seconds: float | None = _recorded("seconds", "total")
     seed: int | None = None
 
 
-SORTABLE = tuple(f.name for f in fields(ComparisonRow) if f.name not in ("path", "problem"))
+FIELDS = tuple(ComparisonRow.model_fields)
 BEST_IS_MOST = (
     "val_iou", "test_iou", "difference_to_baseline", "retention", "pareto_front", "test_accuracy",
     "codebook_usage", "nominal_compression_ratio", "measured_compression_ratio",
@@ -66,24 +82,38 @@ def compare_runs(runs: Sequence[FoundRun], sort: str | None = None) -> list[Comp
     Runs without a value in that column come last. Raises UsageError for an unknown column.
     """
     column = (sort or "test_iou").replace("-", "_")
-    if column not in SORTABLE:
-        raise UsageError(f"--sort {sort}: choose one of {', '.join(SORTABLE)}.")
+    if column not in FIELDS:
+        raise UsageError(f"--sort {sort}: choose one of {', '.join(FIELDS)}.")
     baselines, points = by_setting(runs, baseline_iou), by_setting(runs, rate_and_iou)
     rows = [
-        ComparisonRow(run.name, str(run.path), "broken", str(record))
+        ComparisonRow.model_validate(
+            {"name": run.name, "path": str(run.path), "status": "broken", "error": str(record)}
+        )
         if isinstance(record, SqueezeError)
         else _row(run, record, baselines.get(setting(record)), points.get(setting(record), ()))
         for run, record in runs
     ]
     known = [row for row in rows if getattr(row, column) is not None]
-    unknown = [row for row in rows if getattr(row, column) is None]
-    reverse = column in BEST_IS_MOST
-    return sorted(known, key=lambda row: getattr(row, column), reverse=reverse) + unknown
+    known.sort(key=lambda row: getattr(row, column), reverse=column in BEST_IS_MOST)
+    return known + [row for row in rows if getattr(row, column) is None]
 
 
-def as_json(rows: Sequence[ComparisonRow]) -> dict[str, object]:
-    """Return what `squeeze compare --json` prints."""
-    return {"schema_version": COMPARE_SCHEMA_VERSION, "runs": [asdict(row) for row in rows]}
+def _row(
+    run: RunFolder, record: RunRecord, baselines: Sequence[float] | None, points: Sequence[Point]
+) -> ComparisonRow:
+    computed: dict[str, object] = {"name": run.name, "path": str(run.path)}
+    test = record.metrics.test
+    if record.kind == "baseline":
+        computed["quantizer"] = "baseline"
+    elif test and baselines:
+        reference = mean(baselines)
+        computed["difference_to_baseline"] = test.iou - reference
+        computed["retention"] = test.iou / reference if reference else None
+    if point := rate_and_iou(record):
+        computed["pareto_front"] = on_front(point, points)
+    if test and test.codebook_usage:
+        computed["codebook_usage"] = min(test.codebook_usage)
+    return ComparisonRow.model_validate(record).model_copy(update=computed)
 
 
 def setting(record: RunRecord) -> Setting | None:
@@ -130,37 +160,139 @@ def on_front(point: Point, points: Iterable[Point]) -> bool:
     )
 
 
-def _row(
-    run: RunFolder, record: RunRecord, baselines: Sequence[float] | None, points: Sequence[Point]
-) -> ComparisonRow:
-    model, quantizer = record.model, record.quantizer
-    val, test = record.metrics.val, record.metrics.test
-    measured = record.measured.test if record.measured else None
-    is_baseline = record.kind == "baseline"
-    reference = mean(baselines) if baselines and test and not is_baseline else None
-    point = rate_and_iou(record)
-    return ComparisonRow(
-        name=run.name,
-        path=str(run.path),
-        status=record.status,
-        problem=record.error,
-        kind=record.kind,
-        model=model.backbone if model else None,
-        random_features=model.random_features if model else None,
-        quantizer="baseline" if is_baseline else quantizer.type if quantizer else None,
-        nominal_bits_per_vector=quantizer.nominal_bits_per_vector if quantizer else None,
-        nominal_compression_ratio=quantizer.nominal_compression_ratio if quantizer else None,
-        measured_bits_per_vector=measured.bits_per_vector if measured else None,
-        measured_bytes_per_image=measured.bytes_per_image if measured else None,
-        measured_compression_ratio=measured.compression_ratio if measured else None,
-        val_iou=val.iou if val else None,
-        test_iou=test.iou if test else None,
-        difference_to_baseline=test.iou - reference if test and reference is not None else None,
-        retention=test.iou / reference if test and reference else None,
-        pareto_front=on_front(point, points) if point else None,
-        test_accuracy=test.accuracy if test else None,
-        codebook_usage=min(test.codebook_usage) if test and test.codebook_usage else None,
-        epochs=record.epochs.done,
-        seconds=record.seconds.total,
-        seed=record.seed,
+def _model(row: ComparisonRow) -> str:
+    name = (row.model or MISSING).replace("efficientnet-lite0", "eff-lite0")
+    return f"{name} (random)" if row.random_features else name
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table and of Markdown.
+
+    Attributes:
+        title: Heading, which says of a rate whether it is nominal or measured.
+        cell: Function from a row to the column's text.
+        meaning: Explanation of the title in the caption.
+        rank: Where the table is too wide, the highest rank is left out first, rank 0 never.
+        text: Whether the column is left-aligned and folded where it is long.
+    """
+
+    title: str
+    cell: Callable[[ComparisonRow], str]
+    meaning: str = ""
+    rank: int = 0
+    text: bool = False
+
+
+COLUMNS = (
+    Column("run", lambda r: r.name, text=True),
+    Column("model", _model, text=True),
+    Column("quant.", lambda r: r.quantizer or MISSING, text=True),
+    Column("nominal bits", lambda r: number(r.nominal_bits_per_vector),
+           "bits per vector, from the codes' sizes", rank=3),
+    Column("nominal ratio", lambda r: number(r.nominal_compression_ratio),
+           "to float32 features", rank=8),
+    Column("measured bits", lambda r: fixed(r.measured_bits_per_vector, 2),
+           "bits per vector, from the whole file of the test images' codes"),
+    Column("measured bytes", lambda r: fixed(r.measured_bytes_per_image), "bytes per image", rank=2),
+    Column("measured ratio", lambda r: number(r.measured_compression_ratio),
+           "to float32 features", rank=7),
+    Column("val", lambda r: percent(r.val_iou), "mean IoU in %", rank=4),
+    Column("test", lambda r: percent(r.test_iou), "mean IoU in %"),
+    Column("Δ", lambda r: percent(r.difference_to_baseline, "+"),
+           "difference of test mean IoU to the baseline on the same features", rank=5),
+    Column("kept", lambda r: percent(r.retention),
+           "% of the test mean IoU of the baseline on the same features", rank=1),
+    Column("front", lambda r: "●" if r.pareto_front else "",
+           "no other run has as few measured bits and as high a test mean IoU (Pareto)"),
+    Column("acc.", lambda r: percent(r.test_accuracy), "test pixel accuracy in %", rank=9),
+    Column("used", lambda r: percent(r.codebook_usage),
+           "codes in use on test images in % (the least used codebook)", rank=6),
+    Column("ep.", lambda r: number(r.epochs), "epochs", rank=10),
+    Column("time", lambda r: duration(r.seconds), "the whole run", rank=11),
+)  # fmt: skip
+
+
+def comparison_table(rows: Sequence[ComparisonRow], width: int) -> RenderableType:
+    """Return the table of `squeeze compare`, with broken and unfinished runs below it.
+
+    Columns in which no run has a value are left out, then by rank those that do not fit into
+    `width` characters.
+    """
+    finished = [row for row in rows if row.status == "finished"]
+    shown, left_out = _fitting_columns(finished, width)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in shown:
+        heading = column.title.replace(" ", "\n")
+        if column.text:
+            table.add_column(heading, overflow="fold")
+        else:
+            table.add_column(heading, justify="right", no_wrap=True)
+    for row in finished:
+        table.add_row(*(column.cell(row) for column in shown))
+    end = "."
+    if left_out:
+        names = ", ".join(column.title for column in left_out)
+        end = f". No room for {names}: widen the terminal, or see --csv."
+    parts: list[RenderableType] = [table, Text(_caption(shown) + end, style="dim")]
+    unfinished = [
+        Text(f"{row.path} is {row.status}{f': {row.problem}' if row.problem else ''}", "yellow")
+        for row in rows
+        if row.status != "finished"
+    ]
+    return Group(*(parts if finished else []), *unfinished)
+
+
+def _fitting_columns(
+    rows: Sequence[ComparisonRow], width: int
+) -> tuple[list[Column], list[Column]]:
+    """Return the columns to show, and those that have values but no room."""
+    valued = [c for c in COLUMNS if c.text or any(c.cell(row) not in ("", MISSING) for row in rows)]
+    shown = list(valued)
+    while sum(_least_width(column, rows) + 1 for column in shown) - 1 > width:
+        least = max(shown, key=lambda column: column.rank)
+        if least.rank == 0:
+            break
+        shown.remove(least)
+    return shown, [column for column in valued if column not in shown]
+
+
+def _least_width(column: Column, rows: Sequence[ComparisonRow]) -> int:
+    """Return the characters that a column needs; long texts fold."""
+    cells = max((cell_len(column.cell(row)) for row in rows), default=0)
+    heading = max(cell_len(line) for line in column.title.split())
+    return max(heading, min(cells, LEAST_TEXT_WIDTH) if column.text else cells)
+
+
+def _caption(columns: Iterable[Column]) -> str:
+    titles: dict[str, list[str]] = defaultdict(list)
+    for column in columns:
+        titles[column.meaning].append(column.title)
+    return "; ".join(f"{', '.join(each)}: {meaning}" for meaning, each in titles.items() if meaning)
+
+
+def comparison_json(rows: Sequence[ComparisonRow]) -> dict[str, object]:
+    """Return what `squeeze compare --json` prints."""
+    return {"schema_version": COMPARE_SCHEMA_VERSION, "runs": [row.model_dump() for row in rows]}
+
+
+def comparison_csv(rows: Sequence[ComparisonRow]) -> str:
+    """Return all fields of all runs as CSV, in full precision."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.model_dump() for row in rows)
+    return buffer.getvalue()
+
+
+def comparison_markdown(rows: Sequence[ComparisonRow]) -> str:
+    """Return the table of finished runs in Markdown."""
+    finished = [row for row in rows if row.status == "finished"]
+    lines = [
+        [column.title for column in COLUMNS],
+        ["---" if column.text else "---:" for column in COLUMNS],
+        *([column.cell(row).replace("|", "\\|") for column in COLUMNS] for row in finished),
+    ]
+    return "\n".join(
+        [*(f"| {' | '.join(cells)} |" for cells in lines), "", f"{_caption(COLUMNS)}.\n"]
     )

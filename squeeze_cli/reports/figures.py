@@ -28,8 +28,8 @@ GREY = "#666666"
 DPI = 150
 # A figure of codebooks has this many panels at most, and a panel this many steps.
 MOST_LEVELS, MOST_STEPS = 16, 4096
-# Classes that a picture shows in colour; background is left as it is.
-COLOURED_CLASSES = ((0, "pet", COLOURS[0]), (2, "border", COLOURS[4]))
+# Classes that a picture shows in colour, by index; background and others are left as they are.
+COLOURED_CLASSES = {0: ("pet", COLOURS[0]), 2: ("border", COLOURS[4])}
 OPACITY = 0.6
 CELL_INCHES = 1.5
 NAME_CHARACTERS = 20
@@ -79,9 +79,8 @@ def curves_figure(history: Sequence[EpochMetrics], best: int | None) -> Figure:
 def codebook_figure(counts: Sequence[NDArray[np.int64]]) -> Figure:
     """Draw the shares of values, most frequent first, one panel for each code of a vector.
 
-    The dashed line is even use. Perplexity is 2 to the entropy of the shares (Jelinek et al., 1977):
-    the number of values that would carry as much information if they were used evenly. `counts` has
-    for each code of a vector how often each of its values was used.
+    The dashed line is even use. Perplexity is 2 to the entropy of the shares (Jelinek et al., 1977).
+    `counts` has for each code of a vector how often each of its values was used.
     """
     shown = counts[:MOST_LEVELS]
     figure, axes = grid_of_axes(len(shown), 4, (3.2, 2.5))
@@ -113,14 +112,7 @@ def _draw_shares(axis: Axes, counts: NDArray[np.int64], name: str) -> None:
 
 @dataclass(frozen=True)
 class PictureColumn:
-    """One image and its masks.
-
-    Attributes:
-        name: the image's name.
-        pixels: `[H, W, 3]` uint8.
-        masks: class indices `[H, W]`, one mask per further row.
-        notes: the text below each mask, such as its IoU; may be empty.
-    """
+    """An image `[H, W, 3]` uint8, masks of class indices `[H, W]`, and a text below each mask."""
 
     name: str
     pixels: NDArray[np.uint8]
@@ -130,38 +122,33 @@ class PictureColumn:
 
 def picture_grid(titles: Sequence[str], columns: Sequence[PictureColumn]) -> Figure:
     """Draw one column per image: its pixels first, then a row for each mask; `titles` are of rows."""
+    from matplotlib.colors import to_rgba
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
+    overlay = np.zeros((256, 4))  # the colour of each class, transparent for most
+    for value, (_, colour) in COLOURED_CLASSES.items():
+        overlay[value] = to_rgba(colour, OPACITY)
     rows = len(titles)
     size = (CELL_INCHES * len(columns) + 0.3, (CELL_INCHES + 0.15) * rows + 0.3)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for number, column in enumerate(columns):
-        shown = [column.pixels, *(overlay(column.pixels, mask) for mask in column.masks)]
-        for axis, picture, note in zip(axes[:, number], shown, ["", *column.notes], strict=True):
-            axis.imshow(picture)
+        for axis in axes[:, number]:
+            axis.imshow(column.pixels)
             axis.set_xticks([])
             axis.set_yticks([])
+        for axis, mask, note in zip(axes[1:, number], column.masks, column.notes, strict=True):
+            axis.imshow(overlay[mask])
             axis.set_xlabel(note, fontsize=7, labelpad=2)
         end = column.name[1 - NAME_CHARACTERS :]
         name = column.name if len(column.name) <= NAME_CHARACTERS else f"…{end}"
         axes[0, number].set_title(name, fontsize=7, pad=3)
     for axis, title in zip(axes[:, 0], titles, strict=True):
         axis.set_ylabel(title, fontsize=8)
-    patches = [Patch(color=colour, label=name) for _, name, colour in COLOURED_CLASSES]
+    patches = [Patch(color=colour, label=name) for name, colour in COLOURED_CLASSES.values()]
     figure.legend(handles=patches, loc="outside lower center", ncols=2, frameon=False, fontsize=7)
     return figure
-
-
-def overlay(pixels: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the image `[H, W, 3]` with the mask's classes laid over it."""
-    shown = pixels.astype(np.float32)
-    for value, _, colour in COLOURED_CLASSES:
-        rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float32)
-        where = mask == value
-        shown[where] = (1 - OPACITY) * shown[where] + OPACITY * rgb
-    return shown.round().astype(np.uint8)
 
 
 def grid_of_axes(

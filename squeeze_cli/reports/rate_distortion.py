@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 # Colour and marker of each quantizer, the same in every figure.
 STYLES = dict(zip(QUANTIZERS, zip(COLOURS, "os^DvP", strict=True), strict=False))
 PANEL_INCHES = (6.4, 4.2)
-SEED_SIZE, SEED_ALPHA = 3.5, 0.45
 MARKER_RADIUS_PX = 6
 # Places of a label beside its point, the best first: steps to the right and up.
 LABEL_PLACES = ((1, -1), (1, 0), (0, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (-1, -1))
@@ -42,12 +42,7 @@ LABEL_OFFSET_POINTS = 8
 
 @dataclass(frozen=True)
 class Configuration:
-    """Runs that differ by their seed only.
-
-    Attributes:
-        label: what distinguishes it from the others of the panel, such as `vq 512`.
-        records: one record per seed, each with a test mIoU and measured bits.
-    """
+    """Runs that differ by their seed only, labelled by what other configurations have not."""
 
     label: str
     records: tuple[FinishedRecord, ...]
@@ -73,10 +68,10 @@ class Panel:
     """Configurations on the same features and images, by rising rate.
 
     Attributes:
-        title: the backbone and the images.
-        configurations: one per point.
-        front: those on the Pareto front of the means, by rising rate.
-        baseline: test mIoU of the runs on unquantized features; may be empty.
+        title: Backbone and images.
+        configurations: One per point.
+        front: Those on the Pareto front of the means.
+        baseline: Test mIoU of the runs on unquantized features; may be empty.
     """
 
     title: str
@@ -145,14 +140,11 @@ def _configurations(records: Sequence[FinishedRecord]) -> list[Configuration]:
 
 def _traits(record: FinishedRecord) -> dict[str, object]:
     """Return what makes a configuration, as far as the record knows, by the words of labels."""
-    quantizer, model = record.quantizer, record.model
-    sizes = quantizer.code_sizes
-    if len(set(sizes)) == 1 and len(sizes) > 1:
-        shown = f"{len(sizes)} × {sizes[0]}"
-    else:
-        shown = " × ".join(map(str, sizes))
+    quantizer, model, sizes = record.quantizer, record.model, record.quantizer.code_sizes
+    alike = len(sizes) > 1 and len(set(sizes)) == 1
+    shown = f"{len(sizes)} × {sizes[0]}" if alike else " × ".join(map(str, sizes))
     return {
-        "name": f"{quantizer.type} {shown}".strip(),
+        "name": f"{quantizer.type} {shown}",
         "codes": tuple(sizes),
         "bottleneck": quantizer.bottleneck_dim,
         "loss": model.loss,
@@ -174,38 +166,15 @@ def rate_distortion_figure(panels: Sequence[Panel]) -> Figure:
     figure, axes = grid_of_axes(len(panels), 2, PANEL_INCHES)
     for axis, panel in zip(axes, panels, strict=True):
         _draw_panel(axis, panel)
-    for axis, panel in zip(axes, panels, strict=True):  # when the layout of all is settled
+    figure.draw_without_rendering()  # labels are placed when the layout of all panels is settled
+    for axis, panel in zip(axes, panels, strict=True):
         place_labels(axis, [(c.point[0], 100 * c.point[1], c.label) for c in panel.configurations])
     return figure
 
 
 def _draw_panel(axis: Axes, panel: Panel) -> None:
-    _set_axes(axis, panel)
-    if panel.baseline:
-        _draw_baseline(axis, [100 * iou for iou in panel.baseline])
-    if len(panel.front) > 1:
-        bits, ious = zip(*(configuration.point for configuration in panel.front), strict=True)
-        axis.plot(bits, [100 * iou for iou in ious], color=GREY, linestyle=":", zorder=1,
-                  label="Pareto front")  # fmt: skip
-    for configuration in panel.configurations:
-        colour, marker = STYLES.get(configuration.records[0].quantizer.type, (GREY, "X"))
-        if len(configuration.ious) > 1:
-            percents = [100 * iou for iou in configuration.ious]
-            axis.plot(configuration.bits, percents, marker, color=colour, alpha=SEED_ALPHA,
-                      markersize=SEED_SIZE, markeredgewidth=0, zorder=2)  # fmt: skip
-        rate, iou = configuration.point
-        axis.plot([rate], [100 * iou], marker, color=colour, markersize=8, zorder=3,
-                  markeredgecolor="white")  # fmt: skip
-    if any(len(configuration.ious) > 1 for configuration in panel.configurations):
-        axis.plot([], [], "o", color=GREY, alpha=SEED_ALPHA, markersize=SEED_SIZE,
-                  markeredgewidth=0, label="one seed each; large: their mean")  # fmt: skip
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(loc="best", frameon=False, fontsize="small")
-
-
-def _set_axes(axis: Axes, panel: Panel) -> None:
-    bits = [value for configuration in panel.configurations for value in configuration.bits]
     axis.set_title(panel.title, fontsize="medium")
+    bits = [value for configuration in panel.configurations for value in configuration.bits]
     axis.set_xscale("log", base=2, subs=[])
     axis.set_xlim(min(bits) / 2, max(bits) * 2)  # room for labels, and at least two ticks
     axis.xaxis.set_major_formatter("{x:g}")
@@ -213,6 +182,25 @@ def _set_axes(axis: Axes, panel: Panel) -> None:
     axis.set_xlabel("measured bits per vector (whole file of codes)")
     axis.set_ylabel("test mean IoU in %")
     style_axes(axis)
+    if panel.baseline:
+        _draw_baseline(axis, [100 * iou for iou in panel.baseline])
+    if len(panel.front) > 1:
+        rates, ious = zip(*(configuration.point for configuration in panel.front), strict=True)
+        axis.plot(rates, [100 * iou for iou in ious], ":", color=GREY, zorder=1,
+                  label="Pareto front")  # fmt: skip
+    draw_seeds = partial(axis.plot, alpha=0.45, markersize=3.5, markeredgewidth=0)
+    for configuration in panel.configurations:
+        colour, marker = STYLES.get(configuration.records[0].quantizer.type, (GREY, "X"))
+        if len(configuration.ious) > 1:
+            percents = [100 * iou for iou in configuration.ious]
+            draw_seeds(configuration.bits, percents, marker, color=colour, zorder=2)
+        rate, iou = configuration.point
+        axis.plot([rate], [100 * iou], marker, color=colour, markersize=8, zorder=3,
+                  markeredgecolor="white")  # fmt: skip
+    if any(len(configuration.ious) > 1 for configuration in panel.configurations):
+        draw_seeds([], [], "o", color=GREY, label="one seed each; large: their mean")
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(loc="best", frameon=False, fontsize="small")
 
 
 def _draw_baseline(axis: Axes, percents: Sequence[float]) -> None:
@@ -225,25 +213,20 @@ def _draw_baseline(axis: Axes, percents: Sequence[float]) -> None:
 
 
 def place_labels(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write each point's text beside it: (x, y, text) in data coordinates.
+    """Write each point's text beside it: (x, y, text) in data coordinates; the figure is laid out.
 
-    A label takes the place where it covers the fewest markers and earlier labels, and not the
-    legend, inside the axes; its white outline keeps it readable on a line.
+    A label takes the place, inside the axes, where it covers the fewest markers and earlier labels
+    and not the legend; its white outline keeps it readable on a line.
     """
     from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox
 
-    figure = axis.get_figure(root=True)
-    assert figure is not None
-    figure.draw_without_rendering()  # pixels depend on the layout
-    frame = axis.get_window_extent()
+    frame, legend = axis.get_window_extent(), axis.get_legend()
     taken = [
         Bbox([pixel - MARKER_RADIUS_PX, pixel + MARKER_RADIUS_PX])
         for line in axis.lines
         for pixel in line.get_transform().transform(line.get_xydata())
-    ]
-    if legend := axis.get_legend():
-        taken.append(legend.get_window_extent())
+    ] + ([legend.get_window_extent()] if legend else [])
 
     def covered(label: Annotation, place: tuple[int, int]) -> int:
         right, up = place

@@ -26,17 +26,11 @@ class EvaluationResult(BaseModel):
 
 
 class ExtractionSummary(BaseModel):
-    """Sizes of extracted files, and what was lost.
+    """Sizes of extracted files, and what was lost; None where it does not apply to `content`.
 
-    Attributes:
-        content: `codes`, `quantized` or `features`.
-        coding: `prior` or `packed`; None without codes.
-        file_bytes: Bytes of all shards; rates and ratios are computed from them.
-        compression_ratio_float32, compression_ratio_float16: Bytes of the backbone's features in
-            that type, over those of the shards; `_with_decoder` adds `decoder_bytes` to the latter.
-        mse, cosine: Distortion of normalized features, as the quantizer sees them.
-        nominal_bits_per_vector: Bits computed from the sizes of the codes, not measured.
-        decoder_bytes: Bytes of codebook, projection and prior, needed once for all images.
+    Rates and ratios are computed from all bytes of all shards. Ratios are to the backbone's features
+    as float32 or float16; `_with_decoder` adds the codebook, projection and prior, which a decoder
+    needs once for all images. `mse` and `cosine` are those of normalized features.
     """
 
     run: str
@@ -75,16 +69,6 @@ def number(value: float | None) -> str:
 def fixed(value: float | None, digits: int = 0) -> str:
     """Return a number with a fixed count of decimals, so that a column lines up."""
     return MISSING if value is None else f"{value:,.{digits}f}"
-
-
-def amount(size_bytes: int) -> str:
-    """Return a size in decimal units, as disks are sold."""
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB"):
-        if round(size) < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
 
 
 def duration(seconds: float | None) -> str:
@@ -164,40 +148,31 @@ def evaluation_table(result: EvaluationResult) -> Table:
 
 def extraction_table(result: ExtractionSummary) -> Table:
     """Return the table of `squeeze extract-embeddings`, within 80 columns."""
-    nominal = measured = ratio = with_decoder = distortion = None
+    rows: list[tuple[str, object]] = [
+        ("Vectors", f"{result.vectors:,} in {result.images:,} images"),
+        ("Size", f"{result.file_bytes:,} bytes, {number(result.bytes_per_image)} per image"),
+    ]
     if result.content == "codes":
-        nominal = f"{number(result.nominal_bits_per_vector)} bits per vector"
-        coding = f"coding {result.coding}; all bytes of the files"
-        measured = f"{number(result.bits_per_vector)} bits per vector ({coding})"
-        ratio = _ratios(result.compression_ratio_float32, result.compression_ratio_float16)
         full = _ratios(
             result.compression_ratio_float32_with_decoder,
             result.compression_ratio_float16_with_decoder,
         )
         parts = "codebook, projection" + (", prior" if result.coding == "prior" else "")
-        with_decoder = f"{full}, {result.decoder_bytes:,} bytes once: {parts}"
+        measured = f"{number(result.bits_per_vector)} bits per vector"
+        rows += [
+            ("Nominal", f"{number(result.nominal_bits_per_vector)} bits per vector"),
+            ("Measured", f"{measured} (coding {result.coding}; all bytes of the files)"),
+            ("Ratio", _ratios(result.compression_ratio_float32, result.compression_ratio_float16)),
+            ("With decoder", f"{full}, {result.decoder_bytes:,} bytes once: {parts}"),
+        ]
     if result.mse is not None:
         distortion = f"MSE {result.mse:.3f}, cosine {result.cosine:.3f} (normalized features)"
-    rows = [
-        ("Vectors", f"{result.vectors:,} in {result.images:,} images"),
-        ("Nominal", nominal),
-        ("Measured", measured),
-        ("Size", f"{result.file_bytes:,} bytes, {number(result.bytes_per_image)} per image"),
-        ("Ratio", ratio),
-        ("With decoder", with_decoder),
-        ("Distortion", distortion),
-        ("Folder", result.out),
-    ]
-    return facts(f"{result.content} of {result.source}", rows)
+        rows.append(("Distortion", distortion))
+    return facts(f"{result.content} of {result.source}", [*rows, ("Folder", result.out)])
 
 
 def _ratios(float32: float | None, float16: float | None) -> str:
     return f"1/{number(float32)} of float32 and 1/{number(float16)} of float16"
-
-
-def columns_table(footer: bool = False) -> Table:
-    """Return an empty table without lines for one row per run or folder."""
-    return Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_footer=footer)
 
 
 def check_line(status: str, name: str, found: str, fix: str | None) -> Table:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.filesize import decimal
 
 from squeeze_cli.commands import cache as command
 from squeeze_cli.features.store import FeatureStore, StoreKey
-from squeeze_cli.reports.tables import amount
 from tests.conftest import Squeeze
 
 VIT = StoreKey("vit", "w", "features", "square96-x", "32")
@@ -63,7 +63,7 @@ def test_ls_fits_80_columns_and_sums_up(squeeze: Squeeze, stores: dict[str, Feat
         True
     ] * 5
     total = sum(f.stat().st_size for s in stores.values() for f in s.folder.iterdir())
-    assert lines[-1].split() == amount(total).split()
+    assert lines[-1].split() == decimal(total).split()
 
 
 def test_nothing_kept_is_no_error(squeeze: Squeeze) -> None:
@@ -142,11 +142,3 @@ def test_on_a_terminal_it_asks(
     assert done.exit_code == code
     assert "Delete " in done.stderr
     assert [s.folder.exists() for s in stores.values()] == [answer == "n\n"] * 2
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(999, "999 B"), (999_600, "1 MB"), (12_345, "12 kB"), (2_340_000_000, "2.3 GB")],
-)
-def test_amounts(size: int, text: str) -> None:
-    assert amount(size) == text

@@ -11,8 +11,14 @@ from typing import Any
 import pytest
 
 from squeeze_cli.errors import UsageError
-from squeeze_cli.reports.comparison import ComparisonRow, compare_runs, on_front
-from squeeze_cli.reports.comparison_table import COLUMNS, comparison_csv, comparison_markdown
+from squeeze_cli.reports.comparison import (
+    COLUMNS,
+    ComparisonRow,
+    compare_runs,
+    comparison_csv,
+    comparison_markdown,
+    on_front,
+)
 from squeeze_cli.runs import read_runs
 from tests.conftest import Squeeze
 from tests.records import record, write

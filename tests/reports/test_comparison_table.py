@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from squeeze_cli.reports.comparison import ComparisonRow, compare_runs
-from squeeze_cli.reports.comparison_table import COLUMNS, comparison_markdown, comparison_table
+from squeeze_cli.reports.comparison import (
+    COLUMNS,
+    ComparisonRow,
+    compare_runs,
+    comparison_markdown,
+    comparison_table,
+)
 from squeeze_cli.runs import read_runs
 from tests.conftest import Squeeze
 from tests.records import measured, record, write

@@ -12,7 +12,6 @@ from squeeze_cli.reports.figures import (
     PictureColumn,
     codebook_figure,
     curves_figure,
-    overlay,
     picture_grid,
     save_figure,
 )
@@ -54,10 +53,15 @@ def test_curves_leave_a_gap_where_a_training_diverged() -> None:
 
 def test_pet_and_border_are_coloured_and_background_and_other_classes_are_not() -> None:
     pixels = np.full((1, 4, 3), 100, np.uint8)
-    shown = overlay(pixels, np.array([[0, 1, 2, 7]], np.uint8))
-    # 40 % of the pixel and 60 % of blue (0, 114, 178) or of orange (230, 159, 0).
-    assert shown[0].tolist() == [[40, 108, 147], [100] * 3, [178, 135, 40], [100] * 3]
-    assert pixels.max() == 100  # the image itself is left as it was
+    column = PictureColumn("a", pixels, [np.array([[0, 1, 2, 7]], np.uint8)], [""])
+    image, mask = picture_grid(["image", "ground truth"], [column]).axes
+    assert [np.asarray(shown.get_array()).tolist() for shown in image.images] == [pixels.tolist()]
+    below, overlay = (np.asarray(shown.get_array()) for shown in mask.images)
+    assert below.tolist() == pixels.tolist()
+    # Blue (0, 114, 178) and orange (230, 159, 0) cover 60 % of the pixel.
+    colours = (overlay[0, [0, 2]] * [255, 255, 255, 1]).round(6)
+    assert colours.tolist() == [[0, 114, 178, 0.6], [230, 159, 0, 0.6]]
+    assert (overlay[0, [1, 3], 3] == 0).all()
 
 
 def test_an_image_a_column_and_its_masks_below_it(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def test_labels_of_close_points_do_not_overlap_and_stay_in_the_axes() -> None:
     for x, y in points:
         axis.plot([x], [y], "o")
     axis.set_xlim(0, 10)
+    figure.draw_without_rendering()
     place_labels(axis, [(x, y, f"label {n}") for n, (x, y) in enumerate(points)])
     assert [text.get_text() for text in axis.texts] == [f"label {n}" for n in range(5)]
     boxes = [text.get_window_extent() for text in axis.texts]

@@ -18,7 +18,7 @@ from squeeze_cli.options import Json, Quiet, Verbose, field_option
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from squeeze_cli.features.inventory import Space
+    from squeeze_cli.features.store import Space
 
 EXAMPLES = (
     "squeeze cache ls",
@@ -47,8 +47,7 @@ def cache(
     reporter = Reporter(quiet, verbose)
     if yes and action == "ls":
         raise UsageError("--yes means nothing with ls: leave it out.")
-    from squeeze_cli.features.inventory import choose_spaces, remove_space
-    from squeeze_cli.features.store import default_cache_dir
+    from squeeze_cli.features.store import choose_spaces, default_cache_dir, remove_space
 
     cache_dir = cache_dir or default_cache_dir()
     spaces = choose_spaces(cache_dir, key)

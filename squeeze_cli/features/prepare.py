@@ -6,18 +6,53 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
+from torch.utils.data import Dataset
 
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.datamodule import Ranks
+from squeeze_cli.data.datamodule import Item, Ranks
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.extraction import States, Trunk
+from squeeze_cli.features.shards import StoredArrays
 from squeeze_cli.features.store import FeatureStore, check_free_space
-from squeeze_cli.features.table import StateDataset, check_rows, fits_in_memory, row_bytes
 
 # A shard is written when it holds this much: small enough to lose little, large enough to read well.
 SHARD_BYTES = 64 * 2**20
+# Share of the free memory that the states of all splits together may take.
+MEMORY_SHARE = 0.5
 ALONE = Ranks()
+
+
+class StateDataset(Dataset[Item]):
+    """Stored states and masks by position, held in memory or read from the store when asked for.
+
+    `dataset[i]` gives the state and the mask as `FeatureStore.read` does, and i itself.
+
+    Raises (when indexed, without `held`):
+        SqueezeError: the row was damaged since the store was opened.
+    """
+
+    def __init__(
+        self, store: FeatureStore, digests: Sequence[str], held: Mapping[str, StoredArrays]
+    ) -> None:
+        self._store = store
+        self._digests = digests
+        self._held = held
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def __getitem__(self, position: int) -> Item:
+        digest = self._digests[position]
+        found = self._held.get(digest) or self._store.read(digest)
+        if found is None:
+            raise SqueezeError(
+                f"The feature store was damaged ({self._store.damage[-1]}); the damaged part is "
+                "removed: run the same command again."
+            )
+        state, mask = found
+        return torch.from_numpy(state), torch.from_numpy(mask), position
 
 
 def prepare_states(
@@ -27,7 +62,7 @@ def prepare_states(
     reporter: Reporter,
     ranks: Ranks = ALONE,
 ) -> dict[str, StateDataset]:
-    """States of every split; each image passes the backbone at most once, ever.
+    """Return the states of every split; each image passes the backbone at most once, ever.
 
     With several ranks each computes its share of what is missing, and all wait for one another.
 
@@ -36,26 +71,25 @@ def prepare_states(
     samples = [sample for split in splits.values() for sample in split]
     with ThreadPoolExecutor() as pool:  # hashing lets other threads run
         digests = list(pool.map(lambda sample: sample.digest(), samples))
-    in_memory = False
     for attempt in range(4):  # damaged rows are found when they are read, and made again
         store.refresh()  # others may have filled it meanwhile
         missing = store.missing(digests)
-        _report_damage(store, reporter)
-        together = attempt == 0 and ranks.count > 1
-        if together:
+        for reason in store.damage:
+            reporter.warn(f"A part of the feature store was damaged ({reason}); it is made again.")
+        store.damage.clear()
+        if attempt == 0:
             ranks.barrier()  # all have seen the same rows missing
             missing = missing[ranks.rank :: ranks.count]
         if missing:
-            _fill(store, [samples[i] for i in missing], [digests[i] for i in missing],
-                  trunk, reporter)  # fmt: skip
-        if together:
+            _fill(store, {digests[i]: samples[i] for i in missing}, trunk, reporter)
+        if attempt == 0:
             ranks.barrier()
         store.refresh()
         if store.missing(digests):  # somebody cleared the store meanwhile
             continue
-        in_memory = fits_in_memory(sum(row_bytes(store.row(digest)) for digest in digests))
-        if in_memory:
-            check_rows(store, digests)
+        held = {}
+        if fits_in_memory(store.stored_bytes(set(digests))):
+            held = {digest: row for digest in set(digests) if (row := store.read(digest))}
         if not store.missing(digests):
             break
     else:
@@ -66,48 +100,38 @@ def prepare_states(
     store.mark_used()
     found = iter(digests)
     return {
-        name: StateDataset([store.row(next(found)) for _ in split], in_memory)
+        name: StateDataset(store, [next(found) for _ in split], held)
         for name, split in splits.items()
     }
 
 
-def _report_damage(store: FeatureStore, reporter: Reporter) -> None:
-    for reason in store.damage:
-        reporter.warn(f"A part of the feature store was damaged ({reason}); it is made again.")
-    store.damage.clear()
+def fits_in_memory(needed_bytes: float) -> bool:
+    """Whether so much may be held in memory, by what is free now."""
+    import psutil
+
+    return bool(needed_bytes < MEMORY_SHARE * psutil.virtual_memory().available)
 
 
 def _fill(
-    store: FeatureStore,
-    samples: Sequence[Sample],
-    digests: Sequence[str],
-    trunk: Trunk,
-    reporter: Reporter,
+    store: FeatureStore, samples: Mapping[str, Sample], trunk: Trunk, reporter: Reporter
 ) -> None:
-    """Compute the states of `samples` and write them, shard by shard."""
+    """Compute the states of samples, given by their digests, and write them shard by shard."""
     reporter.say(f"Computing features of {len(samples)} images (kept for later runs).")
-    held: list[States] = []
-    held_bytes = written = 0
+    digests = list(samples)
+    batches: list[States] = []
+    done = held_bytes = 0
     with reporter.track("Features", len(samples)) as advance:
-        for batch in trunk.extract(samples):
+        for batch in trunk.extract(list(samples.values())):
             positions, states, masks = batch
-            if not held and not written:
+            if not done:
                 per_image = (states.nbytes + masks.nbytes) / len(positions)
-                check_free_space(store.folder, int(per_image * len(samples)))
-            held.append(batch)
+                check_free_space(store.folder, per_image * len(samples))
+            batches.append(batch)
             held_bytes += states.nbytes + masks.nbytes
+            done += len(positions)
             advance(len(positions), "")
-            if held_bytes >= SHARD_BYTES:
-                written += _write(store, held, digests)
-                held, held_bytes = [], 0
-        if held:
-            _write(store, held, digests)
-
-
-def _write(store: FeatureStore, held: Sequence[States], digests: Sequence[str]) -> int:
-    """Write batches as one shard; the number of its rows."""
-    positions = [position for batch, _, _ in held for position in batch]
-    states = np.concatenate([states for _, states, _ in held])
-    masks = np.concatenate([masks for _, _, masks in held])
-    store.add([digests[position] for position in positions], states, masks)
-    return len(positions)
+            if held_bytes >= SHARD_BYTES or done == len(samples):
+                written, all_states, all_masks = zip(*batches, strict=True)
+                names = [digests[position] for part in written for position in part]
+                store.add(names, np.concatenate(all_states), np.concatenate(all_masks))
+                batches, held_bytes = [], 0

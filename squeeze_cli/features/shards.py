@@ -11,8 +11,8 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,9 @@ from squeeze_cli.files import replacing
 
 FORMAT = "1"
 FLOAT16_LIMIT = 60000.0
-_DTYPES = {"F16": "<f2", "F32": "<f4"}
+
+# State and mask of an image, as they are stored.
+StoredArrays = tuple[NDArray[np.float16 | np.float32], NDArray[np.uint8]]
 
 
 class DamagedShardError(Exception):
@@ -30,18 +32,24 @@ class DamagedShardError(Exception):
 
 @dataclass(frozen=True)
 class Shard:
-    """An open shard, whose arrays are memory maps."""
+    """An open shard, which can be read after its file is deleted.
+
+    `states[row]` and `masks[row]`, slices of the safetensors library, copy a row from the file.
+    """
 
     path: Path
     digests: tuple[str, ...]
     crc32: tuple[int, ...]
-    states: NDArray[np.float16 | np.float32]
-    masks: NDArray[np.uint8]
+    states: Any
+    masks: Any
+    file_bytes: int
 
-    def check_row(self, row: int) -> None:
-        """Raise DamagedShardError unless the row's bytes are those that were written."""
-        if _row_crc32(self.states[row], self.masks[row]) != self.crc32[row]:
+    def read(self, row: int) -> StoredArrays:
+        """Return the state and mask of a row; raises DamagedShardError if their bytes changed."""
+        state, mask = self.states[row], self.masks[row]
+        if _row_crc32(state, mask) != self.crc32[row]:
             raise DamagedShardError(f"{self.path.name}: row {row} is damaged")
+        return state, mask
 
 
 def write_shard(
@@ -55,11 +63,13 @@ def write_shard(
 
     # The comparison is false if there are NaNs.
     dtype = np.float16 if np.abs(states).max(initial=0) < FLOAT16_LIMIT else np.float32
-    stored = np.ascontiguousarray(states, dtype=dtype)
-    crcs = [_row_crc32(s, m) for s, m in zip(stored, masks, strict=True)]
+    tensors = {
+        "states": np.ascontiguousarray(states, dtype=dtype),
+        "masks": np.ascontiguousarray(masks),
+    }
+    crcs = [_row_crc32(s, m) for s, m in zip(*tensors.values(), strict=True)]
     metadata = {"format": FORMAT, "rows": json.dumps(list(digests)), "crc32": json.dumps(crcs)}
     with replacing(path) as temporary:
-        tensors = {"states": stored, "masks": np.ascontiguousarray(masks)}
         save_file(tensors, temporary, metadata=metadata)
 
 
@@ -69,33 +79,25 @@ def open_shard(path: Path) -> Shard:
     from safetensors import SafetensorError, safe_open
 
     try:
-        # One map for both arrays, because each map holds a file open.
-        content: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
+        path.open("rb").close()  # the library calls a file missing that cannot be opened
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata()
-            states, masks = file.get_slice("states"), file.get_slice("masks")
-            shape, mask_shape = states.get_shape(), masks.get_shape()
-            dtype = np.dtype(_DTYPES[states.get_dtype()])
-        if metadata["format"] != FORMAT:
-            raise DamagedShardError(f"{path.name}: format {metadata['format']}")
-        # The library has checked that the tensors fill the file to its end.
-        masks_at = len(content) - prod(mask_shape)
-        states_at = masks_at - prod(shape) * dtype.itemsize
-        shard = Shard(
-            path,
-            tuple(json.loads(metadata["rows"])),
-            tuple(json.loads(metadata["crc32"])),
-            content[states_at:masks_at].view(dtype).reshape(shape),
-            content[masks_at:].reshape(mask_shape),
-        )
+            shard = Shard(
+                path,
+                tuple(json.loads(metadata["rows"])),
+                tuple(json.loads(metadata["crc32"])),
+                file.get_slice("states"),
+                file.get_slice("masks"),
+                path.stat().st_size,
+            )
+        lengths = {len(shard.digests), len(shard.crc32)}
+        lengths |= {array.get_shape()[0] for array in (shard.states, shard.masks)}
+        if metadata["format"] != FORMAT or len(lengths) != 1:
+            raise ValueError("it is of another format, or its lengths differ")
     except (SafetensorError, FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, FileNotFoundError) and path.exists():
-            raise OSError("too many open files") from None  # as the library reports it
         raise DamagedShardError(f"{path.name}: {error}") from None
-    if not len(shard.digests) == len(shard.crc32) == len(shard.states) == len(shard.masks):
-        raise DamagedShardError(f"{path.name}: lengths differ")
     return shard
 
 
 def _row_crc32(state: NDArray[np.float16 | np.float32], mask: NDArray[np.uint8]) -> int:
-    return zlib.crc32(np.ascontiguousarray(mask).data, zlib.crc32(np.ascontiguousarray(state).data))
+    return zlib.crc32(mask.data, zlib.crc32(state.data))

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.datamodule import (
     ImageDataset,
+    Item,
     Ranks,
     SegmentationDataModule,
     choose_workers,
@@ -23,77 +25,49 @@ from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features.extraction import Trunk, from_rows
 from squeeze_cli.features.prepare import prepare_states
 from squeeze_cli.features.store import FeatureStore, StoreKey, default_cache_dir
-from squeeze_cli.features.table import StateDataset
 
 # Vectors per batch that needs no gradients: with fewer, most of its time is not arithmetic.
 EVALUATION_VECTORS = 1024
 
 
 @dataclass(frozen=True)
-class StoredStates:
-    """Batches from the feature store, a `BatchSource`; opening it computes what is missing."""
+class FrozenStates:
+    """Batches of the trunk's states, a `BatchSource`.
+
+    They are read from `store`, which `open` fills. Without a store, images pass the trunk whenever
+    they are met.
+    """
 
     trunk: Trunk
-    store: FeatureStore
+    store: FeatureStore | None
     reporter: Reporter
-    num_workers: int = 0  # a row is a copy: processes would only pass it on
 
     @property
     def device(self) -> torch.device:
-        """The trunk's."""
-        return self.trunk.device
-
-    def open(self, splits: Mapping[str, Sequence[Sample]], ranks: Ranks) -> dict[str, StateDataset]:
-        """Fill the store, each rank its share, and read the rows of all splits."""
-        return prepare_states(splits, self.trunk, self.store, self.reporter, ranks)
-
-    def states(self, inputs: Tensor) -> Tensor:
-        """Stored rows as float32 states."""
-        return from_rows(inputs.float())
-
-
-@dataclass(frozen=True)
-class ImagesThroughTrunk:
-    """Batches of images, which pass the trunk whenever they are met; a `BatchSource`."""
-
-    trunk: Trunk
-
-    @property
-    def device(self) -> torch.device:
-        """The trunk's."""
+        """Device on which the trunk runs and batches are used."""
         return self.trunk.device
 
     @property
     def num_workers(self) -> int:
-        """The trunk's."""
-        return self.trunk.num_workers
+        """Processes that decode images; a stored row is a copy, which they would only pass on."""
+        return self.trunk.num_workers if self.store is None else 0
 
-    def open(self, splits: Mapping[str, Sequence[Sample]], ranks: Ranks) -> dict[str, ImageDataset]:
-        """The images of all splits; there is nothing to prepare."""
-        del ranks
-        return {
-            name: ImageDataset(split, self.trunk.preprocessing) for name, split in splits.items()
-        }
+    def open(
+        self, splits: Mapping[str, Sequence[Sample]], ranks: Ranks
+    ) -> Mapping[str, Dataset[Item]]:
+        """Fill the store, each rank its share, and give the rows, or the images, of all splits."""
+        if self.store is not None:
+            return prepare_states(splits, self.trunk, self.store, self.reporter, ranks)
+        preprocessing = self.trunk.preprocessing
+        return {name: ImageDataset(split, preprocessing) for name, split in splits.items()}
 
     def states(self, inputs: Tensor) -> Tensor:
-        """The states of pixels."""
-        return self.trunk.states(inputs)
-
-
-def make_trunk(config: ExperimentConfig, backbone: FrozenBackbone, device: torch.device) -> Trunk:
-    """The frozen part of `backbone` that `config` trains on."""
-    return Trunk(
-        backbone,
-        _layer(config),
-        Preprocessing(config.data.image_size),
-        device,
-        config.training.precision,
-        choose_workers(config.data.num_workers),
-    )
+        """Return stored rows, or pixels, as float32 states."""
+        return self.trunk.states(inputs) if self.store is None else from_rows(inputs.float())
 
 
 def open_store(config: ExperimentConfig, backbone: FrozenBackbone) -> FeatureStore | None:
-    """The store of the states that `config` asks for; None with `--no-cache`."""
+    """Open the store of the states that `config` asks for; None with `--no-cache`."""
     if not config.data.use_cache:
         return None
     preprocessing = Preprocessing(config.data.image_size)
@@ -110,16 +84,23 @@ def make_data(
     device: torch.device,
     reporter: Reporter,
 ) -> SegmentationDataModule:
-    """The data module of `splits`: states from `store`, or images where that is None.
+    """Return the data module of `splits`: states from `store`, or images where that is None.
 
     Nothing is computed before its `setup`.
     """
-    trunk = make_trunk(config, backbone, device)
+    trunk = Trunk(
+        backbone,
+        _layer(config),
+        Preprocessing(config.data.image_size),
+        device,
+        config.training.precision,
+        choose_workers(config.data.num_workers),
+    )
     vectors = (config.data.image_size // backbone.stride) ** 2
     batch_size = config.training.batch_size
     return SegmentationDataModule(
         splits,
-        ImagesThroughTrunk(trunk) if store is None else StoredStates(trunk, store, reporter),
+        FrozenStates(trunk, store, reporter),
         batch_size=batch_size,
         evaluation_batch_size=max(batch_size, EVALUATION_VECTORS // max(1, vectors)),
         seed=config.training.seed,
@@ -127,5 +108,5 @@ def make_data(
 
 
 def _layer(config: ExperimentConfig) -> str:
-    """The layer whose states are stored: the one before what is trained."""
+    """Return the layer whose states are stored: the one before what is trained."""
     return "trunk" if config.model.unfreeze_last_layer else "features"

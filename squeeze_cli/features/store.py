@@ -15,19 +15,27 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
-from collections.abc import KeysView, Sequence
+from collections.abc import Iterable, KeysView, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from squeeze_cli.errors import SqueezeError
-from squeeze_cli.features.shards import DamagedShardError, Shard, open_shard, write_shard
+from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.features.shards import (
+    DamagedShardError,
+    Shard,
+    StoredArrays,
+    open_shard,
+    write_shard,
+)
 from squeeze_cli.files import write_text_atomically
 
 if TYPE_CHECKING:
@@ -38,6 +46,7 @@ DESCRIPTION_NAME = "space.json"
 SHARD_PATTERN = "*.safetensors"
 # A part file of this age was left by a process that was killed.
 STALE_PART_S = 3600.0
+_KEY_PATTERN = re.compile(r"[0-9a-f]{20}")
 
 
 @dataclass(frozen=True)
@@ -58,27 +67,22 @@ class StoreKey:
         return cls(backbone.name, backbone.weights.digest, layer, preprocessing.key(), precision)
 
     def digest(self) -> str:
-        """Short hex digest, which names the folder."""
+        """Return the short hex digest that names the folder."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-@dataclass(frozen=True)
-class Row:
-    """The place of a sample's state."""
-
-    shard: Shard
-    number: int
-
-
 class FeatureStore:
-    """The rows of one key; `damage` has the reasons why shards were removed, to be reported."""
+    """The states and masks of one key, found by the samples' digests.
+
+    `damage` has the reasons why shards were removed, to be reported.
+    """
 
     def __init__(self, cache_dir: Path, key: StoreKey) -> None:
         self.folder = features_folder(cache_dir) / key.digest()
         self.key = key
         self.damage: list[str] = []
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, tuple[Shard, int]] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -87,54 +91,66 @@ class FeatureStore:
             with contextlib.suppress(OSError):  # it was renamed meanwhile, or cannot be removed
                 if time.time() - part.stat().st_mtime > STALE_PART_S:
                     part.unlink()
-        opened = {row.shard.path for row in self._rows.values()}
+        opened = {shard.path for shard, _ in self._rows.values()}
         for path in sorted(set(self.folder.glob(SHARD_PATTERN)) - opened):
             try:
                 shard = open_shard(path)
             except DamagedShardError as error:
                 self._discard(path, str(error))
                 continue
-            except OSError as error:  # with too many open files, for example; it may be whole
+            except OSError as error:  # it may be whole
                 raise SqueezeError(
-                    f"{path} cannot be read ({error.strerror or error}): fix that (`ulimit -n` for "
-                    "open files), take another --cache-dir, or --no-cache."
+                    f"{path} cannot be read ({error.strerror or error}): fix that, take another "
+                    "--cache-dir, or --no-cache."
                 ) from None
             for number, digest in enumerate(shard.digests):
-                self._rows.setdefault(digest, Row(shard, number))
+                self._rows.setdefault(digest, (shard, number))
+
+    @property
+    def digests(self) -> KeysView[str]:
+        """Digests of all samples that are stored, and so were decoded before."""
+        return self._rows.keys()
+
+    def missing(self, digests: Sequence[str]) -> list[int]:
+        """Return the positions in `digests` that are not stored yet."""
+        return [i for i, digest in enumerate(digests) if digest not in self._rows]
+
+    def stored_bytes(self, digests: Iterable[str]) -> float:
+        """Return the size of samples that are stored, their share of the shards' headers included."""
+        shards = [self._rows[digest][0] for digest in digests]
+        return sum(shard.file_bytes / len(shard.digests) for shard in shards)
+
+    def read(self, digest: str) -> StoredArrays | None:
+        """Return a sample's state (float16 or float32, maps `[h, w, C]`) and mask `[H, W]` uint8.
+
+        None if it is not stored, or if its shard proves to be damaged, which is then removed.
+        """
+        if digest not in self._rows:
+            return None
+        shard, row = self._rows[digest]
+        try:
+            return shard.read(row)
+        except DamagedShardError as error:
+            self._discard(shard.path, str(error))
+            return None
+
+    def add(
+        self, digests: Sequence[str], states: NDArray[np.float32], masks: NDArray[np.uint8]
+    ) -> None:
+        """Write samples as a new shard."""
+        described = self.folder / DESCRIPTION_NAME
+        if not described.exists():
+            write_text_atomically(described, json.dumps(asdict(self.key), indent=2) + "\n")
+        write_shard(self.folder / f"{uuid.uuid4().hex}.safetensors", digests, states, masks)
 
     def mark_used(self) -> None:
         """Note the time for `squeeze cache ls`: a run has just used these features."""
         with contextlib.suppress(OSError):  # a read-only store serves as well
             os.utime(self.folder / DESCRIPTION_NAME)
 
-    def missing(self, digests: Sequence[str]) -> list[int]:
-        """Return the positions in `digests` that have no row yet."""
-        return [i for i, digest in enumerate(digests) if digest not in self._rows]
-
-    @property
-    def digests(self) -> KeysView[str]:
-        """Digests of all samples that have a row, and so were decoded before."""
-        return self._rows.keys()
-
-    def row(self, digest: str) -> Row:
-        """Return the row of the sample with this digest; raises KeyError if there is none."""
-        return self._rows[digest]
-
-    def add(
-        self, digests: Sequence[str], states: NDArray[np.float32], masks: NDArray[np.uint8]
-    ) -> None:
-        """Write rows as a new shard."""
-        described = self.folder / DESCRIPTION_NAME
-        if not described.exists():
-            write_text_atomically(described, json.dumps(asdict(self.key), indent=2) + "\n")
-        write_shard(self.folder / f"{uuid.uuid4().hex}.safetensors", digests, states, masks)
-
-    def discard(self, shard: Shard, reason: str) -> None:
-        """Remove a damaged shard; its rows are missing from then on."""
-        self._rows = {d: row for d, row in self._rows.items() if row.shard.path != shard.path}
-        self._discard(shard.path, reason)
-
     def _discard(self, path: Path, reason: str) -> None:
+        """Remove a damaged shard; its samples are missing from then on."""
+        self._rows = {d: row for d, row in self._rows.items() if row[0].path != path}
         with contextlib.suppress(OSError):  # a read-only store serves as well
             path.unlink(missing_ok=True)
         self.damage.append(reason)
@@ -149,10 +165,10 @@ def default_cache_dir() -> Path:
     """Return the platform's cache folder for squeeze."""
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("squeeze", appauthor=False))
+    return platformdirs.user_cache_path("squeeze", appauthor=False)
 
 
-def check_free_space(cache_dir: Path, needed_bytes: int) -> None:
+def check_free_space(cache_dir: Path, needed_bytes: float) -> None:
     """Raise SqueezeError unless the disk has room for `needed_bytes` and a tenth more."""
     place = next(folder for folder in (cache_dir, *cache_dir.parents) if folder.exists())
     free = shutil.disk_usage(place).free
@@ -161,3 +177,78 @@ def check_free_space(cache_dir: Path, needed_bytes: int) -> None:
             f"The feature store needs {needed_bytes / 1e9:.1f} GB, {place} has {free / 1e9:.1f} GB "
             "free: take another --cache-dir, `squeeze cache clear`, or --no-cache."
         )
+
+
+@dataclass(frozen=True)
+class Space:
+    """A store as `squeeze cache` shows it: the features of one key, in the folder `key`.
+
+    A field is None if the description cannot be read, or if there is no whole shard. `images`
+    counts different images in whole shards, `bytes` all files; `last_used` is in UTC.
+    """
+
+    key: str
+    backbone: str | None
+    layer: str | None
+    precision: str | None
+    image_size_px: int | None
+    images: int
+    bytes: int
+    last_used: datetime
+
+
+def choose_spaces(cache_dir: Path, key: str | None) -> list[Space]:
+    """Return the space whose key begins with `key`, or all for None, the last used first.
+
+    Raises:
+        UsageError: no key begins like this, or several do.
+    """
+    folders = [f for f in features_folder(cache_dir).glob("*/") if _KEY_PATTERN.fullmatch(f.name)]
+    chosen = [_read_space(folder) for folder in folders if folder.name.startswith(key or "")]
+    if key is not None and not chosen:
+        raise UsageError(f"No features are kept under {key!r}: `squeeze cache ls` shows the keys.")
+    if key is not None and len(chosen) > 1:
+        keys = ", ".join(space.key for space in chosen)
+        raise UsageError(f"{key!r} begins several keys: give more of one of {keys}.")
+    return sorted(chosen, key=lambda space: (space.last_used, space.key), reverse=True)
+
+
+def remove_space(cache_dir: Path, space: Space) -> None:
+    """Delete a space's folder; a run that reads it keeps the files that it has open."""
+    try:
+        shutil.rmtree(features_folder(cache_dir) / space.key)
+    except FileNotFoundError:
+        pass  # another process has removed it
+    except OSError as error:
+        raise SqueezeError(
+            f"Cannot remove {error.filename or space.key} ({error.strerror}): end the runs that "
+            "use it, then try again."
+        ) from None
+
+
+def _read_space(folder: Path) -> Space:
+    """Read headers only."""
+    described: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        text = (folder / DESCRIPTION_NAME).read_text(encoding="utf-8")
+        described = asdict(StoreKey(**json.loads(text)))
+    shards = []
+    for path in folder.glob(SHARD_PATTERN):
+        # The next run that uses a damaged shard reports it and computes it again.
+        with contextlib.suppress(DamagedShardError, OSError):
+            shards.append(open_shard(path))
+    files = []
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a run renames its files meanwhile
+            files.append(path.stat())
+    used = max(file.st_mtime for file in files or [folder.stat()])
+    return Space(
+        key=folder.name,
+        backbone=described.get("backbone"),
+        layer=described.get("layer"),
+        precision=described.get("precision"),
+        image_size_px=shards[0].masks.get_shape()[1] if shards else None,
+        images=len({digest for shard in shards for digest in shard.digests}),
+        bytes=sum(file.st_size for file in files),
+        last_used=datetime.fromtimestamp(used, UTC),
+    )

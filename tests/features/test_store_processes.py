@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from squeeze_cli.features.store import FeatureStore, StoreKey
+from squeeze_cli.features.store import FeatureStore, StoreKey, choose_spaces, remove_space
 from tests.conftest import ROOT
 
 KEY = StoreKey("b", "w", "features", "p", "32")
@@ -87,9 +87,9 @@ def test_two_processes_can_fill_a_store_at_once(tmp_path: Path) -> None:
     assert store.missing(wanted) == []
     assert store.damage == []
     assert list(store.folder.glob(".*")) == []
-    row = store.row("200-7-2")
-    row.shard.check_row(row.number)
-    assert np.all(row.shard.states[row.number] == 207)
+    found = store.read("200-7-2")
+    assert found is not None
+    assert np.all(found[0] == 207)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
@@ -113,14 +113,15 @@ def test_a_process_killed_half_way_leaves_what_it_had_finished(tmp_path: Path) -
 def test_a_space_deleted_under_a_reader_keeps_what_it_opened_and_takes_new_rows(
     tmp_path: Path,
 ) -> None:
-    from squeeze_cli.features.inventory import list_spaces, remove_space
-
     store = FeatureStore(tmp_path, KEY)
     states, masks = np.full((1, 4, 2, 5), 7, np.float32), np.ones((1, 6, 8), np.uint8)
     store.add(["a"], states, masks)
     store.refresh()
-    row = store.row("a")
-    remove_space(tmp_path, list_spaces(tmp_path)[0])
-    row.shard.check_row(row.number)
+    remove_space(tmp_path, choose_spaces(tmp_path, None)[0])
+    assert not store.folder.exists()
+    found = store.read("a")
+    assert found is not None
+    assert np.array_equal(found[0][None], states)
+    assert np.array_equal(found[1][None], masks)
     store.add(["b"], states, masks)
     assert FeatureStore(tmp_path, KEY).missing(["a", "b"]) == [0]

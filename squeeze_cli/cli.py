@@ -38,6 +38,8 @@ COMMANDS = {
     "clearml-init": "Ask for a ClearML server's address and credentials, test them, and write them.",
     "doctor": "Check versions, devices, cache, disk, data, weights and ClearML; say what fixes what.",
 }
+# The modules of the commands that do not have one of their own.
+MODULES = {"baseline": "train", "extract-embeddings": "codes", "decode": "codes"}
 # Busy rounds of a waiting OpenMP thread before it gives its core away (libgomp's GOMP_SPINCOUNT).
 # With libgomp's own 300,000, two trainings at once on two cores take ten times as long as one.
 OPENMP_SPIN_COUNT = "10000"
@@ -60,17 +62,6 @@ class SqueezeCommand(TyperCommand):
         return _without_bool(super().get_params(ctx))
 
 
-class PostponedCommand(SqueezeCommand):
-    """Stands for a command in the list of them; the command itself is imported when it is called."""
-
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
-    ) -> Any:
-        """Return the context of the command itself, which then runs it."""
-        assert self.name is not None
-        return load_command(self.name).make_context(info_name, args, parent, **extra)
-
-
 class SqueezeGroup(TyperGroup):
     """The group of all commands; a usage error is one plain line, as all other errors are."""
 
@@ -78,13 +69,16 @@ class SqueezeGroup(TyperGroup):
         """Return the options of `squeeze` itself."""
         return _without_bool(super().get_params(ctx))
 
-    def main(self, args: Sequence[str] | None = None, *others: Any, **settings: Any) -> Any:
-        """Run a command line; standalone, end the process with its exit code."""
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, TyperCommand, list[str]]:
+        """Import the command that is called, and only this one."""
+        name, _, rest = super().resolve_command(ctx, args)
+        assert name is not None
+        return name, load_command(name), rest
+
+    def main(self, args: Sequence[str] | None = None, *others: Any, **settings: Any) -> None:
+        """Run a command line and end the process with its exit code."""
         given = join_list_values(list(sys.argv[1:] if args is None else args))
-        standalone = settings.pop("standalone_mode", True)
         settings["standalone_mode"] = False  # errors come as exceptions
-        if not standalone:
-            return super().main(given, *others, **settings)
         try:
             code = super().main(given, *others, **settings)
         except TyperException as error:
@@ -155,31 +149,35 @@ def _squeeze(
 
 def command_module(name: str) -> ModuleType:
     """Import the module of a command."""
-    return importlib.import_module(f"squeeze_cli.commands.{name.replace('-', '_')}")
+    module = MODULES.get(name, name.replace("-", "_"))
+    return importlib.import_module(f"squeeze_cli.commands.{module}")
+
+
+def examples(name: str) -> list[str]:
+    """Return the examples of a command, which its help shows."""
+    return [line for line in command_module(name).EXAMPLES if line.split()[1] == name]
 
 
 def load_command(name: str) -> TyperCommand:
     """Return the command of this name, from its module in `squeeze_cli.commands`."""
     from squeeze_cli.options import normalize_token
 
-    module = command_module(name)
-    examples = "\n\n".join(f"  {example}" for example in module.EXAMPLES)
     single = typer.Typer(
         rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=False
     )
     single.command(
         name,
         cls=SqueezeCommand,
-        epilog=f"[bold]Examples[/bold]\n\n{examples}",
+        epilog="\n\n".join(["[bold]Examples[/bold]", *(f"  {line}" for line in examples(name))]),
         context_settings={"token_normalize_func": normalize_token},
-    )(getattr(module, name.replace("-", "_")))
+    )(getattr(command_module(name), name.replace("-", "_")))
     command = get_command(single)
     assert isinstance(command, TyperCommand)
     return command
 
 
 for _name, _summary in COMMANDS.items():
-    app.command(_name, cls=PostponedCommand, help=_summary)(lambda: None)
+    app.command(_name, help=_summary)(lambda: None)  # `resolve_command` loads what is called
 
 
 def join_list_values(arguments: list[str]) -> list[str]:

@@ -4,19 +4,18 @@ Every option also answers to its snake_case spelling and to its older names (`--
 An option that is left out is None, and leaves the file or the default to decide.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal
 
 import typer
 
 from squeeze_cli.config.fields import flag_of, option_type
 from squeeze_cli.config.schema import DeviceName, ExperimentConfig, field_of
+from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
 
 PANELS = {
@@ -26,17 +25,18 @@ PANELS = {
 _OF_THE_RUN = "that of the run"
 
 
-def _option(panel: str, flag: str, text: str, metavar: str | None = None) -> Any:
+def option(
+    flag: str, text: str, metavar: str | None = None, panel: str | None = None, **others: Any
+) -> Any:
+    """Return Typer's option; `[default: ...]` in its text is for a default that Typer cannot know."""
     text = text.replace("[default", r"\[default")  # brackets are markup of rich
-    return typer.Option(flag, help=text, metavar=metavar, rich_help_panel=panel, show_default=False)
+    return typer.Option(flag, help=text, metavar=metavar, rich_help_panel=panel, **others)
 
 
 def field_help(key: str, default: str | None = None) -> str:
-    """Return the help of a field's option: its description and its default.
+    """Return the help of the field `section.field`: its description and its default.
 
-    Args:
-        key: The field, as `section.field`.
-        default: Words for the default where it is not the field's own.
+    `default` has words for a default that is not the field's own.
     """
     _, name, field = field_of(key)
     own = field.default
@@ -53,8 +53,8 @@ def field_option(key: str, default: str | None = None) -> Any:
     section, name, field = field_of(key)
     flag = flag_of(name, field)
     metavar = None if field.annotation is bool else flag.metavar
-    spelling = (flag.spellings or ())[0]
-    return _option(PANELS[section], spelling, field_help(key, default), metavar)
+    spelling, text = (flag.spellings or ())[0], field_help(key, default)
+    return option(spelling, text, metavar, PANELS[section], show_default=False)
 
 
 def figure_option(flag: str, text: str) -> Any:
@@ -65,60 +65,45 @@ def figure_option(flag: str, text: str) -> Any:
             raise UsageError(f"{flag} {path}: name a file that ends in .png or .svg.")
         return path
 
-    return typer.Option(flag, metavar="FILE", help=text, callback=check)
+    return option(flag, text, "FILE", callback=check)
 
 
-# Options of several commands. Where a parameter is None, the run's own configuration decides.
+# Parameters of several commands.
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)]
-DataDir = Annotated[str | None, field_option("data.data_dir", _OF_THE_RUN)]
-NumWorkers = Annotated[int | None, field_option("data.num_workers", _OF_THE_RUN)]
-CacheDir = Annotated[str | None, field_option("data.cache_dir", _OF_THE_RUN)]
-UseCache = Annotated[bool | None, field_option("data.use_cache", _OF_THE_RUN)]
+EvaluationSplit = Annotated[Literal["test", "val"], option("--split", "Split of the run's data.")]
 BatchSize = Annotated[int | None, field_option("training.batch_size", _OF_THE_RUN)]
-Device = Annotated[
-    DeviceName | None,
-    _option("Training", "--device",
-            "Where to compute: auto, cpu, cuda or mps. [default: that of the run]", "NAME"),
-]  # fmt: skip
-Credentials = Annotated[str | None, field_option("logger.credentials_file")]
-Json = Annotated[bool, _option("Output", "--json", "Print the result as JSON on stdout.")]
-Quiet = Annotated[bool, _option("Output", "--quiet", "Print only warnings and errors.")]
+Overwrite = Annotated[bool, option("--overwrite", "Replace what is in the folder.")]
+Json = Annotated[bool, option("--json", "Print the result as JSON on stdout.", panel="Output")]
+Quiet = Annotated[bool, option("--quiet", "Print only warnings and errors.", panel="Output")]
 Verbose = Annotated[
-    bool, _option("Output", "--verbose", "Print details, and tracebacks of errors.")
+    bool, option("--verbose", "Print details, and tracebacks of errors.", panel="Output")
 ]
-NoProgress = Annotated[bool, _option("Output", "--no-progress", "Show no progress bars.")]
+NoProgress = Annotated[bool, option("--no-progress", "Show no progress bars.", panel="Output")]
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """The options of `train` and `baseline` that are no part of the configuration."""
+class OutputOptions:
+    """How a command shows its result and its progress."""
 
-    config: Annotated[
-        str | None,
-        _option("Run", "--config", "YAML file of experiments, or the name of an example that "
-                "comes with squeeze; options win over it.", "FILE"),
-    ] = None  # fmt: skip
-    experiment: Annotated[
-        str | None, _option("Run", "--experiment", "Which experiment of the file.", "NAME")
-    ] = None
-    overwrite: Annotated[bool, _option("Run", "--overwrite", "Replace a run of the same name.")] = (
-        False
-    )
-    resume: Annotated[
-        bool, _option("Run", "--resume", "Continue a stopped run (--name, or the only one).")
-    ] = False
-    dry_run: Annotated[
-        bool, _option("Run", "--dry-run", "Print the resolved configuration and do nothing.")
-    ] = False
-    remote_queue: Annotated[
-        str | None,
-        _option("Tracking", "--remote-queue",
-                "Run this command on a ClearML agent that serves this queue.", "QUEUE"),
-    ] = None  # fmt: skip
     json: Json = False
     quiet: Quiet = False
     verbose: Verbose = False
     no_progress: NoProgress = False
+
+    def reporter(self) -> Reporter:
+        """Return a reporter that is as loud as asked; UsageError for --quiet with --verbose."""
+        return Reporter(self.quiet, self.verbose, not self.no_progress)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where a finished run finds images and computes; None stands for the run's own value."""
+
+    data_dir: Annotated[str | None, field_option("data.data_dir", _OF_THE_RUN)] = None
+    cache_dir: Annotated[str | None, field_option("data.cache_dir", _OF_THE_RUN)] = None
+    use_cache: Annotated[bool | None, field_option("data.use_cache", _OF_THE_RUN)] = None
+    num_workers: Annotated[int | None, field_option("data.num_workers", _OF_THE_RUN)] = None
+    device: Annotated[DeviceName | None, field_option("training.device", _OF_THE_RUN)] = None
 
 
 def experiment_keys(*sections: str) -> Iterator[str]:
@@ -153,38 +138,46 @@ def normalize_token(token: str) -> str:
     return older_names().get(name, name)
 
 
-ExperimentCommand = Callable[[Mapping[str, object], RunOptions], None]
+def with_options(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `sections` and of the dataclasses among its parameters.
 
-
-def experiment_options(*sections: str) -> Callable[[ExperimentCommand], Callable[..., None]]:
-    """Give a command the options of an experiment.
-
-    The command's function receives the values that are given, by `section.field`, and the
-    `RunOptions`. The fields of `sections` become options, in this order, as in `experiment_keys`.
+    The parameter `values` receives what is given for the fields of the sections, by
+    `section.field`. A parameter whose type is a dataclass receives an instance of it.
     """
     keys = {key.replace(".", "__"): key for key in experiment_keys(*sections)}
-    annotations: dict[str, Any] = {
-        name: Annotated[option_type(field_of(key)[2]) | None, field_option(key)]
+    of_sections = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None,
+            annotation=Annotated[option_type(field_of(key)[2]) | None, field_option(key)],
+        )
         for name, key in keys.items()
-    }
-    own = get_type_hints(RunOptions, include_extras=True)
-    annotations |= own
+    ]  # fmt: skip
 
-    def decorate(function: ExperimentCommand) -> Callable[..., None]:
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(function, eval_str=True).parameters
+        kinds: dict[str, Any] = {
+            name: p.annotation for name, p in own.items() if is_dataclass(p.annotation)
+        }
+        members = {
+            name: inspect.signature(kind, eval_str=True).parameters for name, kind in kinds.items()
+        }
+
         @functools.wraps(function)
         def command(**given: Any) -> None:
-            values = {keys[name]: given[name] for name in keys if given[name] not in (None, [])}
-            function(values, RunOptions(**{name: given[name] for name in own}))
+            values = {key: given.pop(name) for name, key in keys.items()}
+            if keys:
+                given["values"] = {k: v for k, v in values.items() if v not in (None, [])}
+            for name, kind in kinds.items():
+                given[name] = kind(**{each: given.pop(each) for each in members[name]})
+            function(**given)
 
-        parameters = [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation,
-                default=getattr(RunOptions, name, None),
-            )
-            for name, annotation in annotations.items()
-        ]  # fmt: skip
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = annotations
+        flat = [
+            *of_sections,
+            *(p for name in own for p in members.get(name, {name: own[name]}).values()),
+        ]
+        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [p.replace(kind=p.KEYWORD_ONLY) for p in flat if p.name != "values"]
+        )
         return command
 
     return decorate

@@ -60,9 +60,8 @@ def test_commands_are_understood(arguments: tuple[str, ...], squeeze: Squeeze) -
     elif name.startswith("-") or not rest:
         squeeze(name, *([] if name.startswith("-") else ["--help"]))
     else:
-        command = get_command(app).commands[name]  # type: ignore[attr-defined]
         parent = get_command(app).make_context("squeeze", [name], resilient_parsing=True)
-        command.make_context(name, list(rest), parent=parent)
+        load_command(name).make_context(name, list(rest), parent=parent)
 
 
 @pytest.mark.parametrize("name", ["quickstart", "quickstart-baseline"])

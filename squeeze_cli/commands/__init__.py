@@ -1,1 +1,1 @@
-"""One file per subcommand: parse, make a configuration, make one call, print."""
+"""The commands: parse, make a configuration, make one call, print."""

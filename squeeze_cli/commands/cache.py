@@ -13,7 +13,7 @@ from rich.filesize import decimal
 
 from squeeze_cli.console import Reporter, print_json
 from squeeze_cli.errors import UsageError
-from squeeze_cli.options import Json, Quiet, Verbose, field_option
+from squeeze_cli.options import Json, Quiet, Verbose, field_option, option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,14 +30,12 @@ EXAMPLES = (
 
 def cache(
     action: Annotated[
-        Literal["ls", "clear"],
-        typer.Argument(help="ls shows what is kept, clear deletes it.", show_default=False),
+        Literal["ls", "clear"], typer.Argument(help="ls shows what is kept, clear deletes it.")
     ],
     key: Annotated[
-        str | None,
-        typer.Argument(help="Only the features with this key, or its beginning."),
+        str | None, typer.Argument(help="Only the features with this key, or its beginning.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    yes: Annotated[bool, option("--yes", "Delete without asking.")] = False,
     cache_dir: Annotated[Path | None, field_option("data.cache_dir")] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -51,10 +49,12 @@ def cache(
 
     cache_dir = cache_dir or default_cache_dir()
     spaces = choose_spaces(cache_dir, key)
+    total = decimal(sum(space.bytes for space in spaces))
     if spaces and action == "clear":
-        total = decimal(sum(space.bytes for space in spaces))
+        if not yes and not sys.stdin.isatty():
+            raise UsageError("Without a terminal nobody can be asked: add --yes to delete.")
         if not yes:
-            _ask(f"Delete {total} of features in {cache_dir}?")
+            typer.confirm(f"Delete {total} of features in {cache_dir}?", abort=True, err=True)
         for space in spaces:
             remove_space(cache_dir, space)
         reporter.say(f"Deleted {total} of features in {cache_dir}")
@@ -65,10 +65,10 @@ def cache(
     elif not spaces:
         reporter.say(f"No features are kept in {cache_dir}.")
     elif action == "ls":
-        reporter.show(_spaces_table(spaces))
+        reporter.show(_spaces_table(spaces, total))
 
 
-def _spaces_table(spaces: Sequence[Space]) -> Table:
+def _spaces_table(spaces: Sequence[Space], total: str) -> Table:
     """Return a table with one row per space and the total size, within 80 columns."""
     from rich.table import Table
 
@@ -78,7 +78,6 @@ def _spaces_table(spaces: Sequence[Space]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_footer=several)
     for title in ("key", "backbone", "layer", "precision"):
         table.add_column(title, overflow="fold")
-    total = decimal(sum(space.bytes for space in spaces))
     for title, footer in (("px", ""), ("images", ""), ("size", total), ("last used", "")):
         table.add_column(title, footer, justify="right", no_wrap=True)
     for space in spaces:
@@ -91,10 +90,3 @@ def _spaces_table(spaces: Sequence[Space]) -> Table:
             space.last_used.astimezone().strftime("%Y-%m-%d"),
         )
     return table
-
-
-def _ask(question: str) -> None:
-    """Return after a yes; a no ends the command with exit code 1."""
-    if not sys.stdin.isatty():
-        raise UsageError("Without a terminal nobody can be asked: add --yes to delete.")
-    typer.confirm(question, abort=True, err=True)

@@ -9,7 +9,7 @@ import typer
 
 from squeeze_cli.console import Reporter, print_json
 from squeeze_cli.files import write_text_atomically
-from squeeze_cli.options import Json, figure_option
+from squeeze_cli.options import Json, figure_option, option
 from squeeze_cli.reports.comparison import (
     compare_runs,
     comparison_csv,
@@ -32,16 +32,11 @@ def compare(
         list[Path], typer.Argument(help="Folders of runs, or runs.", show_default=False)
     ],
     sort: Annotated[
-        str | None,
-        typer.Option("--sort", metavar="COL", help=r"Order by this column. \[default: test-iou]"),
+        str | None, option("--sort", "Order by this column. [default: test-iou]", "COL")
     ] = None,
     json: Json = False,
-    csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Write a CSV file too.")
-    ] = None,
-    markdown: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Write Markdown too.")
-    ] = None,
+    csv: Annotated[Path | None, option("--csv", "Write a CSV file too.", "FILE")] = None,
+    markdown: Annotated[Path | None, option("--markdown", "Write Markdown too.", "FILE")] = None,
     plot: Annotated[
         Path | None, figure_option("--plot", "Draw measured bits against mean IoU: .png or .svg.")
     ] = None,

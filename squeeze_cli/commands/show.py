@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
-
-from squeeze_cli import options
-from squeeze_cli.commands.evaluate import EvaluationSplit
-from squeeze_cli.console import Reporter, print_json
+from squeeze_cli.console import print_json
 from squeeze_cli.errors import UsageError
+from squeeze_cli.options import (
+    BatchSize,
+    DataOptions,
+    EvaluationSplit,
+    OutputOptions,
+    RunArgument,
+    figure_option,
+    option,
+    with_options,
+)
 
 EXAMPLES = (
     "squeeze show runs/vq-efficientnet-lite0",
@@ -21,55 +26,36 @@ EXAMPLES = (
     "squeeze show runs/rvq-vit --baseline runs/baseline-vit --out rvq.png",
 )
 How = Literal["best", "worst", "random"]
-Images = Annotated[
-    int, typer.Option("--images", metavar="N", min=1, max=24, help="Number of images.")
-]
-Best = Annotated[bool, typer.Option("--best", help="Show the images with the highest IoU.")]
-Worst = Annotated[bool, typer.Option("--worst", help="Show the images with the lowest IoU.")]
-Random = Annotated[bool, typer.Option("--random", help="Show images drawn by --seed.")]
-Seed = Annotated[
-    int | None, typer.Option("--seed", metavar="N", help=r"Seed of --random. \[default: 0]")
-]
-Baseline = Annotated[
-    Path | None,
-    typer.Option(
-        "--baseline",
-        metavar="RUN",
-        help=r"Run to show beside it. \[default: a baseline in the same folder]",
-    ),
-]
-Out = Annotated[
-    Path | None,
-    options.figure_option("--out", r"Picture, .png or .svg. \[default: in RUN/figures/]"),
-]
 
 
+@with_options()
 def show(
-    run: options.RunArgument,
-    images: Images = 5,
-    best: Best = False,
-    worst: Worst = False,
-    random: Random = False,
-    seed: Seed = None,
+    run: RunArgument,
+    images: Annotated[int, option("--images", "Number of images.", "N", min=1, max=24)] = 5,
+    best: Annotated[bool, option("--best", "Show the images with the highest IoU.")] = False,
+    worst: Annotated[bool, option("--worst", "Show the images with the lowest IoU.")] = False,
+    random: Annotated[bool, option("--random", "Show images drawn by --seed.")] = False,
+    seed: Annotated[int | None, option("--seed", "Seed of --random. [default: 0]", "N")] = None,
     split: EvaluationSplit = "test",
-    baseline: Baseline = None,
-    out: Out = None,
-    data_dir: options.DataDir = None,
-    cache_dir: options.CacheDir = None,
-    use_cache: options.UseCache = None,
-    num_workers: options.NumWorkers = None,
-    batch_size: options.BatchSize = None,
-    device: options.Device = None,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    no_progress: options.NoProgress = False,
+    baseline: Annotated[
+        Path | None,
+        option(
+            "--baseline", "Run to show beside it. [default: a baseline in the same folder]", "RUN"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, figure_option("--out", "Picture, .png or .svg. [default: in RUN/figures/]")
+    ] = None,
+    *,
+    data: DataOptions,
+    batch_size: BatchSize = None,
+    output: OutputOptions,
 ) -> None:
     """Draw images, ground truth, the baseline's predictions and the run's own, with their IoU.
 
     Images are spread evenly over the split unless --best, --worst or --random is given.
     """
-    reporter = Reporter(quiet, verbose, not no_progress)
+    reporter = output.reporter()
     given: tuple[tuple[How, bool], ...] = (("best", best), ("worst", worst), ("random", random))
     chosen = [how for how, on in given if on]
     if len(chosen) > 1:
@@ -79,15 +65,14 @@ def show(
     from squeeze_cli.inference.show import show_run
     from squeeze_cli.inference.trained_run import TrainedRun
 
-    open_run = partial(
-        TrainedRun, device=device, data_dir=data_dir, cache_dir=cache_dir, use_cache=use_cache,
-        num_workers=num_workers, batch_size=batch_size,
-    )  # fmt: skip
+    def open_run(path: Path) -> TrainedRun:
+        return TrainedRun(path, **vars(data), batch_size=batch_size)
+
     result = show_run(
         open_run(run), split, reporter, how=chosen[0] if chosen else "spread", count=images,
         seed=seed or 0, baseline=baseline, open_run=open_run, out=out,
     )  # fmt: skip
-    if json:
+    if output.json:
         print_json(asdict(result))
     else:
         sys.stdout.write(f"{result.file}\n")

@@ -1,24 +1,203 @@
-"""`squeeze train`: a quantizer and a segmentation head on frozen features."""
+"""`squeeze train` and `squeeze baseline`: from options to a run and its closing table.
+
+With several devices, Lightning starts this command again for every further one, or torchrun or
+SLURM has started it for all of them. The process of rank 0 owns the run's folder and speaks.
+"""
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
-from squeeze_cli.options import RunOptions, experiment_options
+from squeeze_cli.config.resolve import check_resumed, resolve_config
+from squeeze_cli.config.schema import ExperimentConfig, Kind
+from squeeze_cli.config.yaml_files import load_experiment, to_yaml
+from squeeze_cli.console import Reporter, print_json
+from squeeze_cli.errors import UsageError
+from squeeze_cli.options import OutputOptions, option, with_options
+from squeeze_cli.runs import RunFolder, create_run, find_resumable
 
 EXAMPLES = (
     "squeeze train --config quickstart",
     "squeeze train --quantizer lfq --model efficientnet-lite0 --data-dir data",
     "squeeze train --config examples.yaml --experiment rvq --epochs 5",
+    "squeeze baseline --config quickstart-baseline",
+    "squeeze baseline --model efficientnet-lite0 --data-dir data --epochs 30",
 )
+# Holds the run's folder for the processes that Lightning starts.
+RUN_VARIABLE = "SQUEEZE_RUN_FOLDER"
 
 
-@experiment_options("quantizer", "model", "training", "data", "logger", "")
-def train(values: Mapping[str, object], options: RunOptions) -> None:
+@dataclass(frozen=True)
+class RunOptions:
+    """The options that are no part of the configuration."""
+
+    config: Annotated[
+        str | None, option("--config", "YAML file of experiments, or the name of an example that "
+                           "comes with squeeze; options win over it.", "FILE", "Run"),
+    ] = None  # fmt: skip
+    experiment: Annotated[
+        str | None, option("--experiment", "Which experiment of the file.", "NAME", "Run")
+    ] = None
+    overwrite: Annotated[
+        bool, option("--overwrite", "Replace a run of the same name.", panel="Run")
+    ] = False
+    resume: Annotated[
+        bool, option("--resume", "Continue a stopped run (--name, or the only one).", panel="Run")
+    ] = False
+    dry_run: Annotated[
+        bool, option("--dry-run", "Print the resolved configuration and do nothing.", panel="Run")
+    ] = False
+    remote_queue: Annotated[
+        str | None, option("--remote-queue", "Run this command on a ClearML agent that serves "
+                           "this queue.", "QUEUE", "Tracking"),
+    ] = None  # fmt: skip
+
+
+@with_options("quantizer", "model", "training", "data", "logger", "")
+def train(values: Mapping[str, object], options: RunOptions, output: OutputOptions) -> None:
     """Train a quantizer and a segmentation head on the features of a frozen backbone.
 
     The best epoch is tested on the official test split. Everything is written to runs/NAME/.
     """
-    from squeeze_cli.commands.running import run_experiment
+    run_experiment("quantized", values, options, output)
 
-    run_experiment("quantized", values, options)
+
+@with_options("model", "training", "data", "logger", "")
+def baseline(values: Mapping[str, object], options: RunOptions, output: OutputOptions) -> None:
+    """Train a segmentation head on unquantized features: what quantizers are measured against."""
+    run_experiment("baseline", values, options, output)
+
+
+def run_experiment(
+    kind: Kind, values: Mapping[str, object], options: RunOptions, output: OutputOptions
+) -> None:
+    """Train an experiment, or with `--dry-run` print what would happen.
+
+    `values` is what the command line sets of the configuration, by `section.field`.
+    """
+    reporter = output.reporter()
+    run = None
+    if options.resume:
+        run, config = _find_stopped(kind, values, options)
+    else:
+        if options.remote_queue:  # the task of an agent needs ClearML and its server
+            values = {"logger.clearml_offline": False, **values, "logger.use_clearml": True}
+        config = resolve_config(kind, values, options.config, options.experiment)
+    several = config.training.devices != 1 or config.training.num_nodes != 1
+    if options.dry_run:
+        _print_plan(config, run, output.json)
+    elif options.remote_queue:
+        _send_away(config, options.remote_queue, output.json, reporter)
+    elif several and not is_first(config):
+        _follow(config, options.resume)
+    else:
+        run = run or create_run(config, options.overwrite)
+        if several:
+            os.environ[RUN_VARIABLE] = str(run.path)
+        _train_here(config, run, options.resume, output.json, reporter)
+
+
+def _find_stopped(
+    kind: Kind, values: Mapping[str, object], options: RunOptions
+) -> tuple[RunFolder, ExperimentConfig]:
+    """Return the run to resume and its own configuration, which no option may contradict."""
+    for other in ("config", "experiment", "overwrite", "remote_queue"):
+        if getattr(options, other):
+            raise UsageError(
+                f"--{other.replace('_', '-')} means nothing with --resume, which continues a run "
+                "of this machine with its own configuration: leave it out."
+            )
+    name = str(values["name"]) if "name" in values else None
+    run = find_resumable(Path(str(values.get("output_dir", "runs"))), name)
+    config = load_experiment(run.config_file, None)
+    check_resumed(config, values)
+    if config.kind != kind:
+        raise UsageError(f"{run.path} is a {config.kind} run: resume it by its own command.")
+    return run, config
+
+
+def _print_plan(config: ExperimentConfig, run: RunFolder | None, as_json: bool) -> None:
+    if as_json:
+        print_json(config.model_dump(mode="json"))
+        return
+    what = f"train {'a baseline' if config.kind == 'baseline' else config.quantizer.type}"
+    data = "synthetic images" if config.data.dataset == "synthetic" else config.data.data_dir
+    sys.stdout.write(
+        f"{to_yaml(config)}# Would {f'resume {run.path}' if run else what} on "
+        f"{config.model.backbone} features of {data} for {config.training.epochs} epochs, in "
+        f"{config.output_dir}/. Nothing was done.\n"
+    )
+
+
+def _send_away(config: ExperimentConfig, queue: str, as_json: bool, reporter: Reporter) -> None:
+    """Let a ClearML agent run this very command; the agent runs it as if without the option."""
+    if config.logger.clearml_offline:
+        raise UsageError("--remote-queue needs a server: leave --clearml-offline out.")
+    from squeeze_cli.trackers.remote import send_to_queue
+
+    sent = send_to_queue(config, queue, sys.argv[1:], reporter)
+    if as_json:
+        print_json(sent)
+    else:
+        reporter.show(f"Sent to {sent['queue']}: {sent['page']}")
+
+
+def is_first(config: ExperimentConfig) -> bool:
+    """Whether this one of several processes has rank 0.
+
+    Raises UsageError where torchrun, SLURM or the user starts the processes and no name is given:
+    they could not agree on an automatic one.
+    """
+    from lightning.pytorch.plugins.environments import (  # type: ignore[attr-defined]
+        LightningEnvironment,
+        SLURMEnvironment,
+        TorchElasticEnvironment,
+    )
+
+    launchers = (TorchElasticEnvironment, SLURMEnvironment)
+    launcher = next((kind() for kind in launchers if kind.detect()), None)
+    by_others = launcher or config.training.num_nodes > 1
+    if by_others and config.name is None and RUN_VARIABLE not in os.environ:
+        raise UsageError("Several processes that train together need one --name.")
+    if launcher:
+        return launcher.global_rank() == 0
+    return LightningEnvironment().node_rank() == LightningEnvironment().local_rank() == 0
+
+
+def _follow(config: ExperimentConfig, resume: bool) -> None:
+    """Train with the first process, in silence and in the folder that it has made."""
+    from rich.console import Console
+
+    from squeeze_cli.training.fit import follow_experiment
+
+    place = os.environ.get(RUN_VARIABLE) or Path(config.output_dir) / str(config.name)
+    silent = Reporter(quiet=True, progress=False, out=Console(quiet=True), err=Console(quiet=True))
+    try:
+        follow_experiment(config, RunFolder(Path(place)), silent, resume=resume)
+    except KeyboardInterrupt:  # the first process says so
+        raise SystemExit(130) from None
+
+
+def _train_here(
+    config: ExperimentConfig, run: RunFolder, resume: bool, as_json: bool, reporter: Reporter
+) -> None:
+    reporter.say(f"{'Resuming' if resume else 'Training'} {run.path}")
+    with run.locked():
+        from squeeze_cli.training.fit import fit_experiment
+
+        record = fit_experiment(config, run, reporter, resume=resume)
+    if as_json:
+        print_json(record.model_dump(exclude_unset=True))
+        return
+    from squeeze_cli.reports.tables import result_table
+
+    reporter.show(result_table(record))
+    reporter.show(
+        f"Run folder: {run.path}\nCompare:    squeeze compare {shlex.quote(config.output_dir)}"
+    )

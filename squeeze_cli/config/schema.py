@@ -169,7 +169,7 @@ class TrainingConfig(Section):
         None, ge=1, description="Stop each epoch after N batches, for a quick look."
     )
     seed: Whole = Field(42, ge=0, lt=2**32, description="Seed for all random numbers.")
-    device: DeviceName = Field("auto", description="Where to train: auto, cpu, cuda or mps.")
+    device: DeviceName = Field("auto", description="Where to compute: auto, cpu, cuda or mps.")
     precision: Annotated[Precision, Flag(metavar="P")] = Field(
         "32", description="32, or bf16 (mixed) on hardware that is fast at it."
     )

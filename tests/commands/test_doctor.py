@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from squeeze_cli.commands import doctor
-from squeeze_cli.commands.doctor import ERROR, OK, WARNING, run_checks
+from squeeze_cli.commands.doctor import ERROR, OK, WARNING, Check, run_checks
 from squeeze_cli.trackers.credentials import ENVIRONMENT
 from tests.conftest import Squeeze
 from tests.trackers.clearml_server import KEY, SECRET, ClearMLServer
@@ -108,11 +109,13 @@ def test_what_keeps_squeeze_from_working_is_an_error(
 
 
 def test_a_check_that_breaks_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    def check_devices() -> None:
+    def check_devices() -> Iterator[Check]:
+        yield Check("device", OK, "cpu")
         raise OSError("no such device")
 
     monkeypatch.setattr(doctor, "check_devices", check_devices)
     found = {check.name: check for check in run_checks(Path("none"), None, None)}
+    assert found["device"].status == OK
     assert found["devices"].status == ERROR
     assert "no such device" in found["devices"].found
     assert "squeeze" in found

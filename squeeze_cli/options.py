@@ -6,15 +6,15 @@ An option that is left out is None, and leaves the file or the default to decide
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from squeeze_cli.config.fields import flag_of, option_type
-from squeeze_cli.config.schema import DeviceName, ExperimentConfig, field_of
+from squeeze_cli.config.fields import option_type
+from squeeze_cli.config.schema import FIELDS, DeviceName, flag_of
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
 
@@ -22,6 +22,17 @@ PANELS = {
     "quantizer": "Quantizer", "model": "Model", "training": "Training", "data": "Data",
     "logger": "Tracking", "": "Run",
 }  # fmt: skip
+# Names of options in older command lines, without their dashes.
+OLDER_NAMES = {
+    "quantizer-type": "quantizer",
+    "no-initialize-codebook": "random-codebook",
+    "backbone": "model",
+    "no-unfreeze-last-layer": "freeze-last-layer",
+    "loss-type": "loss",
+    "data-path": "data-dir",
+    "credentials-file": "credentials",
+    "experiment-name": "name",
+}
 _OF_THE_RUN = "that of the run"
 
 
@@ -38,23 +49,23 @@ def field_help(key: str, default: str | None = None) -> str:
 
     `default` has words for a default that is not the field's own.
     """
-    _, name, field = field_of(key)
+    field = FIELDS[key]
+    text, _, words = (field.description or "").partition(" [default: ")
     own = field.default
     if isinstance(own, bool):
         own = "on" if own else None
     elif isinstance(own, tuple):
         own = ",".join(map(str, own))
-    words = default or flag_of(name, field).default or own
-    return f"{field.description}{f' [default: {words}]' if words else ''}"
+    words = default or words.rstrip("]") or own
+    return f"{text} [default: {words}]" if words else text
 
 
 def field_option(key: str, default: str | None = None) -> Any:
     """Return Typer's option for the field `section.field`; `default` as in `field_help`."""
-    section, name, field = field_of(key)
-    flag = flag_of(name, field)
-    metavar = None if field.annotation is bool else flag.metavar
-    spelling, text = (flag.spellings or ())[0], field_help(key, default)
-    return option(spelling, text, metavar, PANELS[section], show_default=False)
+    flag, panel = flag_of(key), PANELS[key.rpartition(".")[0]]
+    metavar = None if FIELDS[key].annotation is bool else flag.metavar
+    assert flag.spelling is not None
+    return option(flag.spelling, field_help(key, default), metavar, panel, show_default=False)
 
 
 def figure_option(flag: str, text: str) -> Any:
@@ -97,7 +108,7 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where a finished run finds images and computes; None stands for the run's own value."""
+    """Data and device of a finished run; None stands for the value that it was trained with."""
 
     data_dir: Annotated[str | None, field_option("data.data_dir", _OF_THE_RUN)] = None
     cache_dir: Annotated[str | None, field_option("data.cache_dir", _OF_THE_RUN)] = None
@@ -106,36 +117,18 @@ class DataOptions:
     device: Annotated[DeviceName | None, field_option("training.device", _OF_THE_RUN)] = None
 
 
-def experiment_keys(*sections: str) -> Iterator[str]:
-    """Iterate over the fields of these sections that have an option, as `section.field`.
+def experiment_keys(*sections: str) -> list[str]:
+    """Return the fields of these sections that have an option, as `section.field`.
 
     The section "" stands for the fields of the experiment itself.
     """
-    whole = ExperimentConfig.model_fields
-    for section in sections:
-        known = option_type(whole[section]).model_fields if section else whole
-        for name, field in known.items():
-            if name not in PANELS and flag_of(name, field).spellings:
-                yield f"{section}.{name}" if section else name
-
-
-@functools.cache
-def older_names() -> dict[str, str]:
-    """Map the older names of options to the preferred ones, without their dashes."""
-    names = {}
-    for key in experiment_keys(*PANELS):
-        _, name, field = field_of(key)
-        preferred, *others = flag_of(name, field).spellings or ()
-        for spelling in others:
-            for older, newer in zip(spelling.split("/"), preferred.split("/"), strict=False):
-                names[older.removeprefix("--")] = newer.removeprefix("--")
-    return names
+    return [key for key in FIELDS if key.rpartition(".")[0] in sections and flag_of(key).spelling]
 
 
 def normalize_token(token: str) -> str:
     """Return an option's name in its preferred spelling."""
     name = token.replace("_", "-")
-    return older_names().get(name, name)
+    return OLDER_NAMES.get(name, name)
 
 
 def with_options(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -148,7 +141,7 @@ def with_options(*sections: str) -> Callable[[Callable[..., None]], Callable[...
     of_sections = [
         inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=None,
-            annotation=Annotated[option_type(field_of(key)[2]) | None, field_option(key)],
+            annotation=Annotated[option_type(FIELDS[key]) | None, field_option(key)],
         )
         for name, key in keys.items()
     ]  # fmt: skip

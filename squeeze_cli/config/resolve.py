@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from math import prod
 
-from squeeze_cli.config.defaults import CODEBOOK_SIZE, TRIMAP_CLASSES
-from squeeze_cli.config.fields import parse, spelling
+from squeeze_cli.config.defaults import CODEBOOK_SIZE
 from squeeze_cli.config.parts import BACKBONES, QUANTIZERS
-from squeeze_cli.config.schema import ExperimentConfig, Kind, field_of
+from squeeze_cli.config.schema import ExperimentConfig, Kind, option_of
+from squeeze_cli.config.validation import check_together, parse, refuse_meaningless
 from squeeze_cli.config.yaml_files import find_experiment
 from squeeze_cli.errors import UsageError
-
-_CLEARML_ONLY = (
-    "logger.project_name", "logger.task_name", "logger.clearml_tags", "logger.clearml_offline",
-    "logger.require_clearml", "logger.credentials_file",
-)  # fmt: skip
 
 
 def with_values(config: ExperimentConfig, values: Mapping[str, object]) -> ExperimentConfig:
@@ -28,7 +22,7 @@ def with_values(config: ExperimentConfig, values: Mapping[str, object]) -> Exper
     for key, value in values.items():
         section, _, name = key.rpartition(".")
         (mapping[section] if section else mapping)[name] = value
-    return parse(ExperimentConfig, mapping, as_flags=True)
+    return parse(mapping, as_flags=True)
 
 
 def resolve_config(
@@ -66,8 +60,8 @@ def resolve_config(
         offline = switched_on("CLEARML_OFFLINE_MODE", "TRAINS_OFFLINE_MODE")
         config = with_values(config, {"logger.clearml_offline": True}) if offline else config
     config = resolve_defaults(config)
-    validate(config)
-    _refuse_meaningless(config, values)
+    check_together(config)
+    refuse_meaningless(config, values)
     return config
 
 
@@ -85,82 +79,18 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
     return with_values(config, values)
 
 
-def validate(config: ExperimentConfig) -> None:
-    """Raise UsageError, naming the fix, for resolved values that do not go together.
-
-    Sizes that only the backbone knows are checked when it is built.
-    """
-    quantizer, model, logger = config.quantizer, config.model, config.logger
-    size = quantizer.codebook_size or CODEBOOK_SIZE
-    if quantizer.type == "lfq" and size & (size - 1):
-        below = 2 ** (size.bit_length() - 1)
-        raise UsageError(
-            f"--codebook-size {size} cannot be used with --quantizer lfq, which spends one bit per "
-            f"dimension: use a power of two, {below} or {2 * below}."
-        )
-    if (codes := prod(quantizer.levels)) > 2**20:
-        raise UsageError(f"--levels gives {codes} codes: their product must not pass {2**20}.")
-    if not model.freeze_backbone:
-        raise UsageError(
-            "freeze_backbone: false is not supported, because squeeze works on frozen features; "
-            "unfreeze_last_layer: true trains the last layer."
-        )
-    weights = model.class_weights
-    if weights and len(weights) not in (TRIMAP_CLASSES, model.num_classes):
-        raise UsageError(
-            f"--class-weights gives {len(weights)} weights: give one for each of the "
-            f"{TRIMAP_CLASSES} trimap classes, e.g. 1,1,2, or for each of the "
-            f"{model.num_classes} outputs."
-        )
-    if weights and not any(weights):
-        raise UsageError("--class-weights must not be all 0, e.g. 1,1,2.")
-    if logger.use_clearml and logger.clearml_offline and logger.require_clearml:
-        raise UsageError(
-            "--clearml-offline needs no server, --require-clearml one: leave one of them out."
-        )
-
-
 def check_resumed(stored: ExperimentConfig, values: Mapping[str, object]) -> None:
     """Raise UsageError where an option asks a resumed run for something else than it began with."""
     asked = with_values(stored, values)
     for key in values:
         section, _, name = key.rpartition(".")
-        if not section:  # the run's name and place
-            continue
-        own, other = (getattr(getattr(c, section), name) for c in (stored, asked))
-        if own != other:
-            raise UsageError(
-                f"{option_of(key)} {other} differs from the run's own {own}: leave it out to "
-                "resume, or start another run."
-            )
-
-
-def option_of(key: str) -> str:
-    """Return the option that sets the field `section.field`."""
-    _, name, field = field_of(key)
-    return spelling(name, field)
-
-
-def _refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -> None:
-    """Refuse options that the chosen parts would ignore, and name the parts that take them."""
-    chosen = config.quantizer.type
-    for key, value in values.items():
-        section, _, name = key.partition(".")
-        if section == "quantizer" and name not in {"type", *QUANTIZERS[chosen].options}:
-            takers = [each for each in QUANTIZERS if name in QUANTIZERS[each].options]
-            raise UsageError(
-                f"{option_of(key)} means nothing with --quantizer {chosen}: leave it out, or "
-                f"choose --quantizer {' or '.join(takers)}."
-            )
-        if value and key in _CLEARML_ONLY and not config.logger.use_clearml:
-            raise UsageError(f"{option_of(key)} means nothing without ClearML: add --use-clearml.")
-    if config.data.dataset == "synthetic" and "data.data_dir" in values:
-        raise UsageError(
-            "--data-dir means nothing with --dataset synthetic, whose images are drawn: "
-            "leave one of them out."
-        )
-    if not config.data.use_cache and "data.cache_dir" in values:
-        raise UsageError("--cache-dir means nothing with --no-cache: leave one of them out.")
+        if section:  # the others are the run's name and place
+            own, other = (getattr(getattr(c, section), name) for c in (stored, asked))
+            if own != other:
+                raise UsageError(
+                    f"{option_of(key)} {other} differs from the run's own {own}: leave it out to "
+                    "resume, or start another run."
+                )
 
 
 def switched_on(*names: str, default: bool = False) -> bool:

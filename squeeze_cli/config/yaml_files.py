@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from squeeze_cli.config.fields import parse
 from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
+from squeeze_cli.config.validation import parse
 from squeeze_cli.errors import UsageError, nearest
 from squeeze_cli.files import write_text_atomically
 
@@ -102,7 +102,7 @@ def _experiment_from(mapping: object, where: str) -> ExperimentConfig:
 
     Older files list every quantizer field, so one that has its default is fine.
     """
-    config = parse(ExperimentConfig, mapping, where)
+    config = parse(mapping, where)
     chosen = config.quantizer.type if config.kind == "quantized" else "none"
     for name in config.quantizer.model_fields_set - QUANTIZERS[chosen].options - {"type"}:
         default = QuantizerConfig.model_fields[name].default

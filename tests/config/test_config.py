@@ -5,16 +5,15 @@ from typing import Any
 
 import pytest
 
-from squeeze_cli.config.fields import parse
 from squeeze_cli.config.resolve import (
     check_resumed,
     resolve_config,
     resolve_defaults,
     switched_on,
-    validate,
     with_values,
 )
 from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
+from squeeze_cli.config.validation import check_together, parse
 from squeeze_cli.config.yaml_files import load_experiment, write_config
 from squeeze_cli.errors import UsageError
 
@@ -28,7 +27,7 @@ def write(path: Path, text: str) -> Path:
 
 def test_mapping_and_back() -> None:
     config = resolve_defaults(ExperimentConfig(quantizer=QuantizerConfig(levels=(4, 4))))
-    assert parse(ExperimentConfig, config.model_dump(mode="json")) == config
+    assert parse(config.model_dump(mode="json")) == config
 
 
 def test_file_and_back(tmp_path: Path) -> None:
@@ -227,4 +226,4 @@ def test_every_example_is_valid() -> None:
     examples = yaml.safe_load((ROOT / "examples.yaml").read_text())["experiments"]
     for name in examples:
         config = resolve_defaults(load_experiment(ROOT / "examples.yaml", name))
-        validate(config)
+        check_together(config)

@@ -1,0 +1,126 @@
+"""Validation of a configuration: every mistake is one line that names the key or option, and the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+from pydantic import ValidationError
+
+from squeeze_cli.config.defaults import CODEBOOK_SIZE, TRIMAP_CLASSES
+from squeeze_cli.config.parts import QUANTIZERS
+from squeeze_cli.config.schema import FIELDS, SECTIONS, ExperimentConfig, option_of
+from squeeze_cli.errors import UsageError, nearest
+
+_WORDS = {
+    "greater_than_equal": "must be {ge} or more",
+    "greater_than": "must be above {gt}",
+    "less_than_equal": "must be {le} or less",
+    "less_than": "must be below {lt}",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "must not be empty",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "model_type": "must be a mapping of keys to values",
+    "invalid_key": "must have keys of text",
+}
+_CLEARML_ONLY = (
+    "logger.project_name", "logger.task_name", "logger.clearml_tags", "logger.clearml_offline",
+    "logger.require_clearml", "logger.credentials_file",
+)  # fmt: skip
+
+
+def parse(values: object, where: str = "", as_flags: bool = False) -> ExperimentConfig:
+    """Validate `values`, a mapping of fields and sections, as an experiment.
+
+    Args:
+        values: The mapping; sections are mappings too.
+        where: The file or place that the values come from, for messages.
+        as_flags: Whether messages name options (`--epochs`) or keys (`training.epochs`).
+
+    Raises:
+        UsageError: One line that names the first wrong value, or an unknown key and the nearest one.
+    """
+    try:
+        return ExperimentConfig.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_first_problem(error, where, as_flags)) from None
+
+
+def _first_problem(error: ValidationError, where: str, as_flags: bool) -> str:
+    problem = error.errors(include_url=False)[0]
+    keys = [key for key in problem["loc"] if isinstance(key, str)]
+    key = ".".join(keys)
+    if problem["type"] == "extra_forbidden":
+        section, _, name = key.rpartition(".")
+        place = ": ".join(filter(None, (where, section))) or "the configuration"
+        return f"Unknown key {name!r} in {place}: {nearest(name, SECTIONS[section].model_fields)}"
+    field = FIELDS.get(key)
+    subject = option_of(key) if as_flags and field else key
+    if len(problem["loc"]) > len(keys) and problem["type"] != "invalid_key":
+        subject = f"each of {subject}"
+    words = _WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+    words = words.format(**problem.get("ctx", {})).replace("Input should be", "must be")
+    if field and isinstance(field.default, (int, float, tuple)) and field.annotation is not bool:
+        items = field.default if isinstance(field.default, tuple) else (field.default,)
+        words += f" (such as {','.join(map(str, items))})" if items else ""
+    return f"{': '.join(filter(None, (where, subject)))} {words}, not {problem['input']!r}."
+
+
+def check_together(config: ExperimentConfig) -> None:
+    """Raise UsageError, naming the fix, for resolved values that do not go together.
+
+    Sizes that only the backbone knows are checked when it is built.
+    """
+    quantizer, model, logger = config.quantizer, config.model, config.logger
+    size = quantizer.codebook_size or CODEBOOK_SIZE
+    if quantizer.type == "lfq" and size & (size - 1):
+        below = 2 ** (size.bit_length() - 1)
+        raise UsageError(
+            f"--codebook-size {size} cannot be used with --quantizer lfq, which spends one bit per "
+            f"dimension: use a power of two, {below} or {2 * below}."
+        )
+    if (codes := prod(quantizer.levels)) > 2**20:
+        raise UsageError(f"--levels gives {codes} codes: their product must not pass {2**20}.")
+    if not model.freeze_backbone:
+        raise UsageError(
+            "freeze_backbone: false is not supported, because squeeze works on frozen features; "
+            "unfreeze_last_layer: true trains the last layer."
+        )
+    weights = model.class_weights
+    if weights and len(weights) not in (TRIMAP_CLASSES, model.num_classes):
+        raise UsageError(
+            f"--class-weights gives {len(weights)} weights: give one for each of the "
+            f"{TRIMAP_CLASSES} trimap classes, e.g. 1,1,2, or for each of the "
+            f"{model.num_classes} outputs."
+        )
+    if weights and not any(weights):
+        raise UsageError("--class-weights must not be all 0, e.g. 1,1,2.")
+    if logger.use_clearml and logger.clearml_offline and logger.require_clearml:
+        raise UsageError(
+            "--clearml-offline needs no server, --require-clearml one: leave one of them out."
+        )
+
+
+def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -> None:
+    """Refuse options that the chosen parts would ignore, and name the parts that take them."""
+    chosen = config.quantizer.type
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        if section == "quantizer" and name not in {"type", *QUANTIZERS[chosen].options}:
+            takers = [each for each in QUANTIZERS if name in QUANTIZERS[each].options]
+            raise UsageError(
+                f"{option_of(key)} means nothing with --quantizer {chosen}: leave it out, or "
+                f"choose --quantizer {' or '.join(takers)}."
+            )
+        if value and key in _CLEARML_ONLY and not config.logger.use_clearml:
+            raise UsageError(f"{option_of(key)} means nothing without ClearML: add --use-clearml.")
+    if config.data.dataset == "synthetic" and "data.data_dir" in values:
+        raise UsageError(
+            "--data-dir means nothing with --dataset synthetic, whose images are drawn: "
+            "leave one of them out."
+        )
+    if not config.data.use_cache and "data.cache_dir" in values:
+        raise UsageError("--cache-dir means nothing with --no-cache: leave one of them out.")

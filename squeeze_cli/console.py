@@ -35,7 +35,7 @@ class Reporter:
 
     Attributes:
         quiet: Print only warnings and errors.
-        verbose: Print details too. UsageError where it is quiet as well.
+        verbose: Let libraries print their messages too. UsageError where it is quiet as well.
         progress: Show progress bars, or lines where there is no terminal.
     """
 
@@ -57,11 +57,6 @@ class Reporter:
     def say(self, text: str) -> None:
         """Print a message to stderr, unless quiet."""
         if not self.quiet:
-            self._write(text)
-
-    def detail(self, text: str) -> None:
-        """Print a message to stderr where details are asked for."""
-        if self.verbose and not self.quiet:
             self._write(text)
 
     def warn(self, text: str) -> None:

@@ -63,9 +63,8 @@ def field_help(key: str, default: str | None = None) -> str:
 def field_option(key: str, default: str | None = None) -> Any:
     """Return Typer's option for the field `section.field`; `default` as in `field_help`."""
     flag, panel = flag_of(key), PANELS[key.rpartition(".")[0]]
-    metavar = None if FIELDS[key].annotation is bool else flag.metavar
-    assert flag.spelling is not None
-    return option(flag.spelling, field_help(key, default), metavar, panel, show_default=False)
+    assert flag.name
+    return option(flag.name, field_help(key, default), flag.metavar, panel, show_default=False)
 
 
 def figure_option(flag: str, text: str) -> Any:
@@ -79,27 +78,23 @@ def figure_option(flag: str, text: str) -> Any:
     return option(flag, text, "FILE", callback=check)
 
 
+_output = functools.partial(option, panel="Output")
 # Parameters of several commands.
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)]
 EvaluationSplit = Annotated[Literal["test", "val"], option("--split", "Split of the run's data.")]
-BatchSize = Annotated[int | None, field_option("training.batch_size", _OF_THE_RUN)]
 Overwrite = Annotated[bool, option("--overwrite", "Replace what is in the folder.")]
-Json = Annotated[bool, option("--json", "Print the result as JSON on stdout.", panel="Output")]
-Quiet = Annotated[bool, option("--quiet", "Print only warnings and errors.", panel="Output")]
-Verbose = Annotated[
-    bool, option("--verbose", "Print details, and tracebacks of errors.", panel="Output")
-]
-NoProgress = Annotated[bool, option("--no-progress", "Show no progress bars.", panel="Output")]
 
 
 @dataclass(frozen=True)
 class OutputOptions:
     """How a command shows its result and its progress."""
 
-    json: Json = False
-    quiet: Quiet = False
-    verbose: Verbose = False
-    no_progress: NoProgress = False
+    json: Annotated[bool, _output("--json", "Print the result as JSON on stdout.")] = False
+    quiet: Annotated[bool, _output("--quiet", "Print only warnings and errors.")] = False
+    verbose: Annotated[bool, _output("--verbose", "Print details, and tracebacks of errors.")] = (
+        False
+    )
+    no_progress: Annotated[bool, _output("--no-progress", "Show no progress bars.")] = False
 
     def reporter(self) -> Reporter:
         """Return a reporter that is as loud as asked; UsageError for --quiet with --verbose."""
@@ -117,12 +112,19 @@ class DataOptions:
     device: Annotated[DeviceName | None, field_option("training.device", _OF_THE_RUN)] = None
 
 
+@dataclass(frozen=True)
+class EvaluationOptions(DataOptions):
+    """Also the number of images per step."""
+
+    batch_size: Annotated[int | None, field_option("training.batch_size", _OF_THE_RUN)] = None
+
+
 def experiment_keys(*sections: str) -> list[str]:
     """Return the fields of these sections that have an option, as `section.field`.
 
     The section "" stands for the fields of the experiment itself.
     """
-    return [key for key in FIELDS if key.rpartition(".")[0] in sections and flag_of(key).spelling]
+    return [key for key in FIELDS if key.rpartition(".")[0] in sections and flag_of(key).name]
 
 
 def normalize_token(token: str) -> str:

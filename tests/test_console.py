@@ -22,7 +22,6 @@ def test_data_and_messages_go_to_different_streams() -> None:
     made, out, err = reporter()
     made.show("data")
     made.say("message [not markup]")
-    made.detail("detail")
     assert out.getvalue() == "data\n"
     assert err.getvalue() == "message [not markup]\n"
 
@@ -41,15 +40,14 @@ def test_quiet_says_nothing_but_what_changes_the_result() -> None:
 def test_plain_lines_where_there_is_no_terminal(monkeypatch) -> None:
     now = 100.0
     monkeypatch.setattr(console.time, "monotonic", lambda: now)
-    made, _, err = reporter(verbose=True)
+    made, _, err = reporter()
     with made.track("Work", 4) as advance:
         advance(1, "")  # at once after the start: nothing yet
         now += console.PLAIN_INTERVAL_S
         advance(1, "halfway")
         advance(1, "")
         advance(1, "done")
-    made.detail("detail")
-    assert err.getvalue().splitlines() == ["Work 2/4  halfway", "Work 4/4  done", "detail"]
+    assert err.getvalue().splitlines() == ["Work 2/4  halfway", "Work 4/4  done"]
 
 
 def test_a_bar_on_a_terminal_and_none_where_it_is_turned_off() -> None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.filesize import decimal
 
-from squeeze_cli.console import Reporter, print_json
+from squeeze_cli.console import print_json
 from squeeze_cli.errors import UsageError
-from squeeze_cli.options import Json, Quiet, Verbose, field_option, option
+from squeeze_cli.options import OutputOptions, field_option, option, with_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,6 +28,7 @@ EXAMPLES = (
 )
 
 
+@with_options()
 def cache(
     action: Annotated[
         Literal["ls", "clear"], typer.Argument(help="ls shows what is kept, clear deletes it.")
@@ -37,12 +38,11 @@ def cache(
     ] = None,
     yes: Annotated[bool, option("--yes", "Delete without asking.")] = False,
     cache_dir: Annotated[Path | None, field_option("data.cache_dir")] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    *,
+    output: OutputOptions,
 ) -> None:
     """Show or delete the features kept for later runs; they can always be made again."""
-    reporter = Reporter(quiet, verbose)
+    reporter = output.reporter()
     if yes and action == "ls":
         raise UsageError("--yes means nothing with ls: leave it out.")
     from squeeze_cli.features.store import choose_spaces, default_cache_dir, remove_space
@@ -58,7 +58,7 @@ def cache(
         for space in spaces:
             remove_space(cache_dir, space)
         reporter.say(f"Deleted {total} of features in {cache_dir}")
-    if json:
+    if output.json:
         print_json(
             [asdict(s) | {"last_used": s.last_used.isoformat("T", "seconds")} for s in spaces]
         )

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from squeeze_cli.console import Reporter, print_json
+from squeeze_cli.console import print_json
 from squeeze_cli.files import write_text_atomically
-from squeeze_cli.options import Json, figure_option, option
+from squeeze_cli.options import OutputOptions, figure_option, option, with_options
 from squeeze_cli.reports.comparison import (
     compare_runs,
     comparison_csv,
@@ -27,6 +27,7 @@ EXAMPLES = (
 )
 
 
+@with_options()
 def compare(
     runs: Annotated[
         list[Path], typer.Argument(help="Folders of runs, or runs.", show_default=False)
@@ -34,22 +35,23 @@ def compare(
     sort: Annotated[
         str | None, option("--sort", "Order by this column. [default: test-iou]", "COL")
     ] = None,
-    json: Json = False,
     csv: Annotated[Path | None, option("--csv", "Write a CSV file too.", "FILE")] = None,
     markdown: Annotated[Path | None, option("--markdown", "Write Markdown too.", "FILE")] = None,
     plot: Annotated[
         Path | None, figure_option("--plot", "Draw measured bits against mean IoU: .png or .svg.")
     ] = None,
+    *,
+    output: OutputOptions,
 ) -> None:
     """Compare all runs below the folders given: rate, mean IoU, difference to the baseline."""
-    reporter = Reporter()
+    reporter = output.reporter()
     found = read_runs(runs)
     rows = compare_runs(found, sort)
     for path, render in ((csv, comparison_csv), (markdown, comparison_markdown)):
         if path is not None:
             write_text_atomically(path, render(rows))
             reporter.say(f"Wrote {path}")
-    if json:
+    if output.json:
         print_json(comparison_json(rows))
     elif rows:
         reporter.show(comparison_table(rows, reporter.out.width))

@@ -19,9 +19,9 @@ from typing import Annotated
 import typer
 
 from squeeze_cli import __version__
-from squeeze_cli.console import Reporter, print_json
+from squeeze_cli.console import print_json
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.options import Json, field_option
+from squeeze_cli.options import OutputOptions, field_option, with_options
 
 EXAMPLES = (
     "squeeze doctor",
@@ -46,11 +46,13 @@ class Check:
     fix: str | None = None
 
 
+@with_options()
 def doctor(
     data_dir: Annotated[Path, field_option("data.data_dir")] = Path("data"),
     cache_dir: Annotated[Path | None, field_option("data.cache_dir")] = None,
     credentials: Annotated[Path | None, field_option("logger.credentials_file")] = None,
-    json: Json = False,
+    *,
+    output: OutputOptions,
 ) -> None:
     """Check versions, devices, cache, disk, data, weights and ClearML; say what fixes what.
 
@@ -58,12 +60,12 @@ def doctor(
     """
     from squeeze_cli.reports.tables import check_line
 
-    reporter, checks = Reporter(), []
+    reporter, checks = output.reporter(), []
     for check in run_checks(data_dir, cache_dir, credentials and credentials.expanduser()):
         checks.append(check)
-        if not json:
+        if not output.json:
             reporter.show(check_line(check.status, check.name, check.found, check.fix))
-    if json:
+    if output.json:
         print_json({"checks": [asdict(check) for check in checks]})
     if any(check.status == ERROR for check in checks):
         raise typer.Exit(1)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from squeeze_cli.console import print_json
 from squeeze_cli.options import (
-    BatchSize,
-    DataOptions,
+    EvaluationOptions,
     EvaluationSplit,
     OutputOptions,
     RunArgument,
@@ -23,8 +22,7 @@ def evaluate(
     run: RunArgument,
     split: EvaluationSplit = "test",
     *,
-    data: DataOptions,
-    batch_size: BatchSize = None,
+    data: EvaluationOptions,
     output: OutputOptions,
 ) -> None:
     """Measure a finished run: mean IoU, accuracy and codebook usage."""
@@ -33,7 +31,7 @@ def evaluate(
     from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.tables import evaluation_table
 
-    opened = TrainedRun(run, **vars(data), batch_size=batch_size)
+    opened = TrainedRun(run, **vars(data))
     result = evaluate_run(opened, split, reporter)
     if output.json:
         print_json(result.model_dump(exclude_unset=True))

@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 from squeeze_cli.console import print_json
 from squeeze_cli.errors import UsageError
 from squeeze_cli.options import (
-    BatchSize,
-    DataOptions,
+    EvaluationOptions,
     EvaluationSplit,
     OutputOptions,
     RunArgument,
@@ -47,8 +46,7 @@ def show(
         Path | None, figure_option("--out", "Picture, .png or .svg. [default: in RUN/figures/]")
     ] = None,
     *,
-    data: DataOptions,
-    batch_size: BatchSize = None,
+    data: EvaluationOptions,
     output: OutputOptions,
 ) -> None:
     """Draw images, ground truth, the baseline's predictions and the run's own, with their IoU.
@@ -56,8 +54,8 @@ def show(
     Images are spread evenly over the split unless --best, --worst or --random is given.
     """
     reporter = output.reporter()
-    given: tuple[tuple[How, bool], ...] = (("best", best), ("worst", worst), ("random", random))
-    chosen = [how for how, on in given if on]
+    switches: dict[How, bool] = {"best": best, "worst": worst, "random": random}
+    chosen = [how for how, on in switches.items() if on]
     if len(chosen) > 1:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other: take one.")
     if seed is not None and not random:
@@ -66,7 +64,7 @@ def show(
     from squeeze_cli.inference.trained_run import TrainedRun
 
     def open_run(path: Path) -> TrainedRun:
-        return TrainedRun(path, **vars(data), batch_size=batch_size)
+        return TrainedRun(path, **vars(data))
 
     result = show_run(
         open_run(run), split, reporter, how=chosen[0] if chosen else "spread", count=images,

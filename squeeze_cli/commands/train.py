@@ -6,6 +6,7 @@ SLURM has started it for all of them. The process of rank 0 owns the run's folde
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import sys
@@ -31,6 +32,7 @@ EXAMPLES = (
 )
 # Holds the run's folder for the processes that Lightning starts.
 RUN_VARIABLE = "SQUEEZE_RUN_FOLDER"
+_run = functools.partial(option, panel="Run")
 
 
 @dataclass(frozen=True)
@@ -38,24 +40,24 @@ class RunOptions:
     """The options that are no part of the configuration."""
 
     config: Annotated[
-        str | None, option("--config", "YAML file of experiments, or the name of an example that "
-                           "comes with squeeze; options win over it.", "FILE", "Run"),
+        str | None,
+        _run("--config", "YAML file of experiments, or the name of an example that comes with "
+             "squeeze; options win over it.", "FILE"),
     ] = None  # fmt: skip
     experiment: Annotated[
-        str | None, option("--experiment", "Which experiment of the file.", "NAME", "Run")
+        str | None, _run("--experiment", "Which experiment of the file.", "NAME")
     ] = None
-    overwrite: Annotated[
-        bool, option("--overwrite", "Replace a run of the same name.", panel="Run")
-    ] = False
+    overwrite: Annotated[bool, _run("--overwrite", "Replace a run of the same name.")] = False
     resume: Annotated[
-        bool, option("--resume", "Continue a stopped run (--name, or the only one).", panel="Run")
+        bool, _run("--resume", "Continue a stopped run (--name, or the only one).")
     ] = False
     dry_run: Annotated[
-        bool, option("--dry-run", "Print the resolved configuration and do nothing.", panel="Run")
+        bool, _run("--dry-run", "Print the resolved configuration and do nothing.")
     ] = False
     remote_queue: Annotated[
-        str | None, option("--remote-queue", "Run this command on a ClearML agent that serves "
-                           "this queue.", "QUEUE", "Tracking"),
+        str | None,
+        option("--remote-queue", "Run this command on a ClearML agent that serves this queue.",
+               "QUEUE", "Tracking"),
     ] = None  # fmt: skip
 
 
@@ -177,7 +179,7 @@ def _follow(config: ExperimentConfig, resume: bool) -> None:
     from squeeze_cli.training.fit import follow_experiment
 
     place = os.environ.get(RUN_VARIABLE) or Path(config.output_dir) / str(config.name)
-    silent = Reporter(quiet=True, progress=False, out=Console(quiet=True), err=Console(quiet=True))
+    silent = Reporter(quiet=True, err=Console(quiet=True))
     try:
         follow_experiment(config, RunFolder(Path(place)), silent, resume=resume)
     except KeyboardInterrupt:  # the first process says so
@@ -189,15 +191,13 @@ def _train_here(
 ) -> None:
     reporter.say(f"{'Resuming' if resume else 'Training'} {run.path}")
     with run.locked():
+        from squeeze_cli.reports.tables import result_table
         from squeeze_cli.training.fit import fit_experiment
 
         record = fit_experiment(config, run, reporter, resume=resume)
     if as_json:
         print_json(record.model_dump(exclude_unset=True))
-        return
-    from squeeze_cli.reports.tables import result_table
-
-    reporter.show(result_table(record))
-    reporter.show(
-        f"Run folder: {run.path}\nCompare:    squeeze compare {shlex.quote(config.output_dir)}"
-    )
+    else:
+        compare = f"squeeze compare {shlex.quote(config.output_dir)}"
+        reporter.show(result_table(record))
+        reporter.show(f"Run folder: {run.path}\nCompare:    {compare}")

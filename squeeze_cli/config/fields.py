@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic.fields import FieldInfo
+
+from squeeze_cli.config.parts import Registry
 
 
 class Section(BaseModel):
@@ -57,38 +59,47 @@ AsSection = BeforeValidator(lambda value: {} if value is None else value)
 
 @dataclass(frozen=True)
 class Flag:
-    """The option that sets a field.
+    """The option that sets a field: its name, and the name of its value in `--help`.
 
-    Attributes:
-        spelling: Its long name; a switch has its opposite after a slash. None stands for the
-            field's name, "" for a field without an option.
-        metavar: The name of the value in `--help`; None decides by type.
+    A name of None is that of the field, "" stands for no option, and a switch may have its opposite
+    after a slash. A metavar of None depends on the type.
     """
 
-    spelling: str | None
+    name: str | None
     metavar: str | None
 
 
 def setting(
-    default: object, text: str, option: str | None = None, metavar: str | None = None, **limits: Any
+    default: object,
+    text: str,
+    name: str | None = None,
+    *,
+    metavar: str | None = None,
+    choices: Registry | None = None,
+    **limits: Any,
 ) -> Any:
-    """Return pydantic's field, with a `Flag` of this spelling and metavar.
+    """Return pydantic's field with default, description, limits and the `Flag` of its option.
 
     The text ends with `[default: ...]` where another choice decides the default.
     """
+    metadata: list[object] = [Flag(name, metavar)]
+    if choices is not None:
+        text = f"{text}: {', '.join(choices)}."
+        limits["json_schema_extra"] = {"enum": list(choices)}
+        metadata.append(AfterValidator(choices.check))
     field: FieldInfo = Field(default, description=text, **limits)
-    field.metadata.append(Flag(option, metavar))
+    field.metadata += metadata
     return field
 
 
 def option_type(field: FieldInfo) -> Any:
     """Return the type in which the command line gives a field's value; the schema does the rest."""
     extra = field.json_schema_extra
-    if isinstance(extra, dict) and isinstance(names := extra.get("enum"), list):
+    if isinstance(extra, dict) and isinstance(names := extra["enum"], list):
         return Literal[tuple(names)]
-    kinds = [field.annotation]
-    if get_origin(field.annotation) in (Union, UnionType):
-        kinds = [each for each in get_args(field.annotation) if each is not NoneType]
+    kinds = [each for each in get_args(field.annotation) if each is not NoneType]
+    if get_origin(field.annotation) not in (Union, UnionType):
+        kinds = [field.annotation]
     if get_origin(kinds[0]) is tuple:
-        return list[str] if get_args(kinds[0])[0] is str else str
+        return list[str] if str in get_args(kinds[0]) else str
     return kinds[0] if len(kinds) == 1 else str

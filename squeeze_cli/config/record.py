@@ -186,11 +186,7 @@ class RunRecord(_Part):
 
     @classmethod
     def read(cls, file: Path) -> Self:
-        """Read the record in `file`.
-
-        Raises:
-            SqueezeError: the file is missing, is no record, is damaged or of a newer version.
-        """
+        """Read a record; SqueezeError where it is missing, damaged or of a newer version."""
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -42,19 +42,17 @@ def resolve_config(
     Raises:
         UsageError: For a value, or a combination of values, that means nothing.
     """
-    if isinstance(source, ExperimentConfig):
-        config = source
-    elif source is not None:
+    if isinstance(source, str):
         config = find_experiment(source, experiment)
-        if config.kind != kind:
-            command = "train" if config.kind == "quantized" else "baseline"
-            raise UsageError(
-                f"This experiment is of kind {config.kind}: run it with `squeeze {command}`."
-            )
     elif experiment is not None:
         raise UsageError(f"--experiment {experiment} needs the file: add --config FILE.")
     else:
-        config = ExperimentConfig(kind=kind)
+        config = source or ExperimentConfig(kind=kind)
+    if config.kind != kind:
+        command = "train" if config.kind == "quantized" else "baseline"
+        raise UsageError(
+            f"This experiment is of kind {config.kind}: run it with `squeeze {command}`."
+        )
     config = with_values(config, values)
     if config.logger.use_clearml and "logger.clearml_offline" not in values:
         offline = switched_on("CLEARML_OFFLINE_MODE", "TRAINS_OFFLINE_MODE")

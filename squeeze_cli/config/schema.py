@@ -6,10 +6,9 @@ None stands for "decided by another choice" (the number of classes by the backbo
 size by the quantizer); `config.resolve` fills it in, so a run's `config.yaml` holds no such None.
 """
 
-from dataclasses import replace
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE
 from squeeze_cli.config.fields import (
@@ -30,15 +29,6 @@ from squeeze_cli.config.fields import (
 )
 from squeeze_cli.config.parts import BACKBONES, LOSSES, QUANTIZERS
 
-QuantizerName = Annotated[
-    str, AfterValidator(QUANTIZERS.check), Field(json_schema_extra={"enum": [*QUANTIZERS]})
-]
-BackboneName = Annotated[
-    str, AfterValidator(BACKBONES.check), Field(json_schema_extra={"enum": [*BACKBONES]})
-]
-LossName = Annotated[
-    str, AfterValidator(LOSSES.check), Field(json_schema_extra={"enum": [*LOSSES]})
-]
 Kind = Literal["quantized", "baseline"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Annotated[  # YAML reads 32 as a number
@@ -52,9 +42,7 @@ ClassWeights = Annotated[tuple[Annotated[float, Field(ge=0), AsReal], ...] | Non
 class QuantizerConfig(Section):
     """How feature vectors become codes; which fields count depends on `type`."""
 
-    type: QuantizerName = setting(
-        "vq", f"How features become codes: {', '.join(QUANTIZERS)}.", "--quantizer"
-    )
+    type: str = setting("vq", "How features become codes", "--quantizer", choices=QUANTIZERS)
     codebook_size: WholeOrNone = setting(
         None,
         "Codes per codebook (vq, lfq, rvq). "
@@ -93,7 +81,7 @@ class QuantizerConfig(Section):
 class ModelConfig(Section):
     """The backbone, what is trained on it, and the loss."""
 
-    backbone: BackboneName = setting("vit", f"Frozen backbone: {', '.join(BACKBONES)}.", "--model")
+    backbone: str = setting("vit", "Frozen backbone", "--model", choices=BACKBONES)
     num_classes: WholeOrNone = setting(
         None, "Number of outputs of the head. [default: 21 for vit, else 3]", ge=3, le=254
     )
@@ -101,9 +89,7 @@ class ModelConfig(Section):
         True, "Always true: squeeze works on frozen features; see unfreeze_last_layer.", ""
     )
     unfreeze_last_layer: Switch = setting(
-        False,
-        "Train the last layer of the backbone too.",
-        "--unfreeze-last-layer/--freeze-last-layer",
+        False, "Train the backbone's last layer too.", "--unfreeze-last-layer/--freeze-last-layer"
     )
     weights: str = setting(
         "default",
@@ -118,20 +104,14 @@ class ModelConfig(Section):
     )
     add_adapter: Switch = setting(False, "Train a residual adapter on the frozen features.")
     use_kernels: Switch = setting(
-        True,
-        "Use squeeze's kernels in place of the plain torch calls that they equal.",
-        "--kernels/--no-kernels",
+        True, "Use squeeze's kernels in place of the plain torch calls they equal.", "--kernels"
     )
     feature_dim: WholeOrNone = setting(
-        None,
-        "Project features to N channels before the quantizer. [default: that of the backbone]",
-        ge=1,
+        None, "Project features to N channels first. [default: that of the backbone]", ge=1
     )
-    loss_type: LossName = setting("ce", f"Segmentation loss: {', '.join(LOSSES)}.", "--loss")
+    loss_type: str = setting("ce", "Segmentation loss", "--loss", choices=LOSSES)
     class_weights: ClassWeights = setting(
-        None,
-        "Weight of each class in the loss: pet, background, border. [default: all 1]",
-        metavar="1,1,2",
+        None, "Loss weights of pet, background and border. [default: all 1]", metavar="1,1,2"
     )
 
 
@@ -150,12 +130,10 @@ class DataConfig(Section):
         None, "Number of processes that decode images. [default: one per core, at most 8]", ge=0
     )
     cache_dir: str | None = setting(
-        None,
-        "Folder in which features are kept. [default: the platform's cache folder]",
-        metavar="DIR",
+        None, "Folder of the stored features. [default: the platform's cache folder]", metavar="DIR"
     )
     use_cache: Switch = setting(
-        True, "Keep features, so that each image passes the backbone once.", "--cache/--no-cache"
+        True, "Keep features, so that each image passes the backbone once.", "--cache"
     )
 
 
@@ -183,9 +161,7 @@ class TrainingConfig(Section):
 class LoggerConfig(Section):
     """Trackers, which get the metrics besides the run record (docs/trackers.md)."""
 
-    use_tensorboard: Switch = setting(
-        True, "Write TensorBoard events.", "--tensorboard/--no-tensorboard"
-    )
+    use_tensorboard: Switch = setting(True, "Write TensorBoard events.", "--tensorboard")
     use_clearml: Switch = setting(
         False, "Report to a ClearML server too (docs/trackers.md).", "--use-clearml/--no-clearml"
     )
@@ -207,9 +183,7 @@ class LoggerConfig(Section):
         False, "Fail where ClearML cannot be used, instead of going on without it."
     )
     auto_connect_frameworks: Switch = setting(
-        True,
-        "Record repository, packages, console and machine load in ClearML.",
-        "--auto-connect/--no-auto-connect",
+        True, "Record repository, packages, console and machine load in ClearML.", "--auto-connect"
     )
 
 
@@ -233,13 +207,9 @@ class ExperimentConfig(Section):
 
 
 SECTIONS: dict[str, type[Section]] = {
-    "quantizer": QuantizerConfig,
-    "model": ModelConfig,
-    "training": TrainingConfig,
-    "data": DataConfig,
-    "logger": LoggerConfig,
-    "": ExperimentConfig,
-}
+    "quantizer": QuantizerConfig, "model": ModelConfig, "training": TrainingConfig,
+    "data": DataConfig, "logger": LoggerConfig, "": ExperimentConfig,
+}  # fmt: skip
 # All fields, as `section.field`; those of the experiment itself as `field`.
 FIELDS = {
     f"{section}.{name}".removeprefix("."): field
@@ -250,18 +220,17 @@ FIELDS = {
 
 
 def flag_of(key: str) -> Flag:
-    """Return the option of the field `section.field`, with its spelling and metavar filled in."""
-    field, name = FIELDS[key], key.rpartition(".")[2].replace("_", "-")
+    """Return the option of the field `section.field`, with its name and metavar filled in."""
+    field = FIELDS[key]
     (flag,) = (item for item in field.metadata if isinstance(item, Flag))
-    kind = option_type(field)
-    own = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
-    return replace(
-        flag,
-        spelling=own if flag.spelling is None else flag.spelling,
-        metavar=flag.metavar or {int: "N", float: "X"}.get(kind, "NAME"),
-    )
+    kind, name, metavar = option_type(field), flag.name, flag.metavar
+    if name is None:
+        name = "--" + key.rpartition(".")[2].replace("_", "-")
+    if kind is bool and name and "/" not in name:
+        name += name.replace("--", "/--no-")
+    return Flag(name, metavar or {int: "N", float: "X", bool: None}.get(kind, "NAME"))
 
 
 def option_of(key: str) -> str:
-    """Return the option of a field as a message names it; the key of a field without an option."""
-    return (flag_of(key).spelling or key).partition("/")[0]
+    """Return the option of a field, or the key of a field without one, as a message names it."""
+    return (flag_of(key).name or key).partition("/")[0]

@@ -33,15 +33,10 @@ _CLEARML_ONLY = (
 
 
 def parse(values: object, where: str = "", as_flags: bool = False) -> ExperimentConfig:
-    """Validate `values`, a mapping of fields and sections, as an experiment.
+    """Validate a mapping of fields and sections as an experiment.
 
-    Args:
-        values: The mapping; sections are mappings too.
-        where: The file or place that the values come from, for messages.
-        as_flags: Whether messages name options (`--epochs`) or keys (`training.epochs`).
-
-    Raises:
-        UsageError: One line that names the first wrong value, or an unknown key and the nearest one.
+    Raises UsageError: one line that names the place `where` the values come from and the first
+    wrong one, as option (`--epochs`) or key (`training.epochs`), or the key next to an unknown one.
     """
     try:
         return ExperimentConfig.model_validate(values)
@@ -86,22 +81,18 @@ def check_together(config: ExperimentConfig) -> None:
         raise UsageError(f"--levels gives {codes} codes: their product must not pass {2**20}.")
     if not model.freeze_backbone:
         raise UsageError(
-            "freeze_backbone: false is not supported, because squeeze works on frozen features; "
-            "unfreeze_last_layer: true trains the last layer."
+            "freeze_backbone: false is not supported; unfreeze_last_layer: true trains a part."
         )
     weights = model.class_weights
     if weights and len(weights) not in (TRIMAP_CLASSES, model.num_classes):
         raise UsageError(
-            f"--class-weights gives {len(weights)} weights: give one for each of the "
-            f"{TRIMAP_CLASSES} trimap classes, e.g. 1,1,2, or for each of the "
-            f"{model.num_classes} outputs."
+            f"--class-weights gives {len(weights)} weights: give {TRIMAP_CLASSES}, for the classes "
+            f"of a trimap, e.g. 1,1,2, or {model.num_classes}, for the head's outputs."
         )
     if weights and not any(weights):
         raise UsageError("--class-weights must not be all 0, e.g. 1,1,2.")
     if logger.use_clearml and logger.clearml_offline and logger.require_clearml:
-        raise UsageError(
-            "--clearml-offline needs no server, --require-clearml one: leave one of them out."
-        )
+        raise UsageError("--clearml-offline contradicts --require-clearml: leave one of them out.")
 
 
 def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -> None:
@@ -119,8 +110,7 @@ def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -
             raise UsageError(f"{option_of(key)} means nothing without ClearML: add --use-clearml.")
     if config.data.dataset == "synthetic" and "data.data_dir" in values:
         raise UsageError(
-            "--data-dir means nothing with --dataset synthetic, whose images are drawn: "
-            "leave one of them out."
+            "--data-dir means nothing with --dataset synthetic: leave one of them out."
         )
     if not config.data.use_cache and "data.cache_dir" in values:
         raise UsageError("--cache-dir means nothing with --no-cache: leave one of them out.")

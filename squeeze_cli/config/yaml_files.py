@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from squeeze_cli.config.parts import QUANTIZERS
-from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
+from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.config.validation import parse
 from squeeze_cli.errors import UsageError, nearest
 from squeeze_cli.files import write_text_atomically
@@ -22,23 +22,20 @@ def find_experiment(source: str, experiment: str | None) -> ExperimentConfig:
 
     Raises UsageError where there is neither, or as `load_experiment` does.
     """
-    if Path(source).exists() or Path(source).suffix or Path(source).name != source:
-        return load_experiment(Path(source), experiment)
-    package = Path(__file__).resolve().parents[1]
-    shipped = package / "examples.yaml"  # in a checkout it stands beside the package
-    named = _read_yaml(shipped if shipped.exists() else package.parent / shipped.name)[
-        "experiments"
-    ]
+    path, package = Path(source), Path(__file__).parents[1]
+    if path.exists() or path.suffix or path.name != source:
+        return load_experiment(path, experiment)
+    places = (package / "examples.yaml", package.parent / "examples.yaml")  # installed; a checkout
+    named = _read_yaml(next(place for place in places if place.exists()))["experiments"]
     if source not in named:
-        raise UsageError(
-            f"--config {source} is neither a file nor an example: {nearest(source, named)}"
-        )
+        hint = nearest(source, named)
+        raise UsageError(f"--config {source} is neither a file nor an example: {hint}")
     if experiment is not None:
         raise UsageError(f"--config {source} names an example: leave --experiment out.")
     return _experiment_from(named[source], f"example {source}")
 
 
-def load_experiment(path: Path, experiment: str | None) -> ExperimentConfig:
+def load_experiment(path: Path, experiment: str | None = None) -> ExperimentConfig:
     """Read one experiment from a YAML file: `experiment` names it where the file holds several.
 
     Raises UsageError for a file that cannot be read, and for a name that is unknown or missing.
@@ -104,11 +101,10 @@ def _experiment_from(mapping: object, where: str) -> ExperimentConfig:
     """
     config = parse(mapping, where)
     chosen = config.quantizer.type if config.kind == "quantized" else "none"
-    for name in config.quantizer.model_fields_set - QUANTIZERS[chosen].options - {"type"}:
-        default = QuantizerConfig.model_fields[name].default
-        if default is not None and getattr(config.quantizer, name) != default:
-            raise UsageError(
-                f"{where}: quantizer.{name} means nothing for type {config.quantizer.type!r}: "
-                "remove it, or choose another type."
-            )
+    accepted = {*QUANTIZERS[chosen].options, "type", "codebook_size", "encoder_lr_factor"}
+    for name in config.quantizer.model_dump(exclude=accepted, exclude_defaults=True):
+        raise UsageError(
+            f"{where}: quantizer.{name} means nothing for type {config.quantizer.type!r}: "
+            "remove it, or choose another type."
+        )
     return config

@@ -64,7 +64,7 @@ def test_every_field_of_the_schema_is_in_the_help_with_its_default(squeeze: Sque
     assert len(keys) >= 47
     text = " ".join(squeeze("train", "--help", env={"COLUMNS": "300"}).stdout.split())
     for key in keys:
-        for spelling in (flag_of(key).spelling or "").split("/"):
+        for spelling in (flag_of(key).name or "").split("/"):
             assert f"{spelling} " in text
         assert field_help(key) in text
         default = FIELDS[key].default

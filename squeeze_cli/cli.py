@@ -43,31 +43,26 @@ MODULES = {"baseline": "train", "extract-embeddings": "codes", "decode": "codes"
 # Busy rounds of a waiting OpenMP thread before it gives its core away (libgomp's GOMP_SPINCOUNT).
 # With libgomp's own 300,000, two trainings at once on two cores take ten times as long as one.
 OPENMP_SPIN_COUNT = "10000"
-LIST_FLAGS = ("--levels", "--class-weights")
 
 
-def _without_bool(params: list[Any]) -> list[Any]:
-    """Return the parameters, changed so that `--help` shows switches without `<bool>`."""
-    for param in params:
-        if getattr(param, "is_flag", False):
-            param.metavar = ""
-    return params
+class _PlainSwitches:
+    """Shows switches in `--help` without `<bool>`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all options and arguments."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
 
 
-class SqueezeCommand(TyperCommand):
+class SqueezeCommand(_PlainSwitches, TyperCommand):
     """A command of squeeze."""
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return all options and arguments of the command."""
-        return _without_bool(super().get_params(ctx))
 
-
-class SqueezeGroup(TyperGroup):
-    """The group of all commands; a usage error is one plain line, as all other errors are."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return the options of `squeeze` itself."""
-        return _without_bool(super().get_params(ctx))
+class SqueezeGroup(_PlainSwitches, TyperGroup):
+    """The group of all commands; every error is one plain line."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, TyperCommand, list[str]]:
         """Import the command that is called, and only this one."""
@@ -81,37 +76,32 @@ class SqueezeGroup(TyperGroup):
         settings["standalone_mode"] = False  # errors come as exceptions
         try:
             code = super().main(given, *others, **settings)
-        except TyperException as error:
-            code = error.exit_code
-            if message := error.format_message():  # none where the help is shown in its place
-                print_error(_with_hint(message, getattr(error, "ctx", None)))
-        except (SqueezeError, OSError) as error:
+        except (TyperException, typer.Abort, SqueezeError, OSError) as error:
             code = getattr(error, "exit_code", 1)
-            if "--verbose" in given:
+            if "--verbose" in given and isinstance(error, SqueezeError | OSError):
                 traceback.print_exc()
-            print_error(_one_line(error))
-        except typer.Abort:
-            code = 1
-            print_error("nothing was done.")
+            if message := _one_line(error):  # none where the help is shown in its place
+                print_error(message)
         if code == 130:  # Typer's for an interrupt
             trains = {"train", "baseline"} & set(given[:1])
             print_error("interrupted" + ("; --resume continues." if trains else "."))
         sys.exit(code or 0)
 
 
-def _with_hint(message: str, context: typer.Context | None) -> str:
-    # Typer checks values with pydantic, which puts its own words first.
-    line = " ".join(message.split()).rstrip(".").replace("Value error, ", "")
-    return line if context is None else f"{line} (see `{context.command_path} --help`)"
-
-
-def _one_line(error: SqueezeError | OSError) -> str:
-    """Return what went wrong; for a full disk or a folder that cannot be written, also where."""
-    if isinstance(error, SqueezeError):
-        return str(error)
-    places = [str(place) for place in (error.filename2, error.filename) if place]
-    what = " ".join((error.strerror or str(error)).split())
-    return f"{places[0]}: {what}." if places else f"{what} (--verbose tells where)."
+def _one_line(error: Exception) -> str:
+    """Return what went wrong, with the command whose help tells more, or the file of an OSError."""
+    if isinstance(error, typer.Abort):
+        return "nothing was done."
+    if isinstance(error, TyperException):
+        # Typer checks values with pydantic, which puts its own words first.
+        line = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
+        context: typer.Context | None = getattr(error, "ctx", None)
+        return f"{line} (see `{context.command_path} --help`)" if line and context else line
+    if isinstance(error, OSError):
+        place = error.filename2 or error.filename
+        what = " ".join((error.strerror or str(error)).split())
+        return f"{place}: {what}." if place else f"{what} (--verbose tells where)."
+    return str(error)
 
 
 app = typer.Typer(
@@ -184,7 +174,7 @@ def join_list_values(arguments: list[str]) -> list[str]:
     """Return `--levels 8 5 5 5`, as older command lines have it, as `--levels 8,5,5,5`."""
     joined: list[str] = []
     for argument in arguments:
-        in_list = len(joined) >= 2 and joined[-2].replace("_", "-") in LIST_FLAGS
+        in_list = joined[-2:-1] and joined[-2].replace("_", "-") in ("--levels", "--class-weights")
         if in_list and re.fullmatch(r"\d+(\.\d*)?", argument):
             joined[-1] += f",{argument}"
         else:

@@ -15,6 +15,7 @@ It needs neither torch nor YAML, so that `squeeze compare` starts quickly.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,8 @@ from squeeze_cli.files import write_text_atomically
 RECORD_NAME = "run.json"
 CONFIG_NAME = "config.yaml"
 LOCK_NAME = ".lock"
+# The files that a run leaves at most when it is killed before it writes its record.
+_LEFT_OVER = re.compile(rf"{re.escape(CONFIG_NAME)}|{re.escape(LOCK_NAME)}|\..+\.part")
 
 
 class RunFolder:
@@ -72,19 +75,18 @@ class RunFolder:
         """
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.path / LOCK_NAME, timeout=0)
+        file = self.path / LOCK_NAME
         try:
-            lock.acquire()
+            with FileLock(file, timeout=0):
+                try:
+                    yield
+                finally:
+                    with contextlib.suppress(OSError):  # Windows removes no open file
+                        file.unlink(missing_ok=True)
         except Timeout:
             raise SqueezeError(
                 f"Another process is at work on {self.path}: wait for it, or choose another --name."
             ) from None
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):  # Windows removes no open file
-                (self.path / LOCK_NAME).unlink(missing_ok=True)
-            lock.release()
 
     def write_record(self, record: RunRecord) -> None:
         """Write `run.json` atomically, stamped with the schema's version and the time."""
@@ -113,11 +115,8 @@ def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
 
     A given name that exists is refused unless `overwrite`; an automatic one, such as
     `vq-efficientnet-lite0`, gets a number. A folder that a run left before it wrote its record
-    counts as new.
-
-    Raises:
-        UsageError: the name is taken or could leave the output folder.
-        SqueezeError: the folder cannot be made, or another process trains in it.
+    counts as new. Raises UsageError for a name that is taken or could leave the output folder, and
+    SqueezeError where the folder cannot be made or another process trains in it.
     """
     kind = "baseline" if config.kind == "baseline" else config.quantizer.type
     name = config.name or f"{kind}-{config.model.backbone}"
@@ -126,11 +125,11 @@ def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
             f"--name {name!r} cannot be a folder's name: use letters, digits, '-', '_' and '.'."
         )
     run = RunFolder(Path(config.output_dir) / name)
-    if run.path.exists() and config.name is None and not overwrite:
-        number = 2
-        while (run := RunFolder(Path(config.output_dir) / f"{name}-{number}")).path.exists():
-            number += 1
-    elif run.path.exists():
+    if config.name is None and not overwrite:
+        numbers = itertools.count(2)
+        while run.path.exists():
+            run = RunFolder(Path(config.output_dir) / f"{name}-{next(numbers)}")
+    if run.path.exists():
         _make_room(run, overwrite)
     try:
         run.path.mkdir(parents=True, exist_ok=True)
@@ -142,22 +141,20 @@ def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
 
 def _make_room(run: RunFolder, overwrite: bool) -> None:
     """Put aside the run that a new one replaces; it is lost only when the new one is trained."""
-    if not overwrite and (run.record_file.exists() or run.replaced.exists()):
+    recorded = run.record_file.exists()
+    if not overwrite and (recorded or run.replaced.exists()):
         raise UsageError(
             f"{run.path} exists: choose another --name, --resume it, or --overwrite it."
         )
-    if not run.record_file.exists():
-        # A run that was killed before it wrote its record leaves these files at most.
-        left_over = rf"{re.escape(CONFIG_NAME)}|{re.escape(LOCK_NAME)}|\..+\.part"
-        if not all(re.fullmatch(left_over, path.name) for path in run.path.iterdir()):
-            raise UsageError(f"{run.path} is no run's folder: choose another --name.")
-        return
-    with run.locked():
-        if run.replaced.exists():  # `run` replaces it and was stopped before it was trained
-            shutil.rmtree(run.path)
-        else:
-            run.path.rename(run.replaced)
-            (run.replaced / LOCK_NAME).unlink(missing_ok=True)
+    if not recorded and any(not _LEFT_OVER.fullmatch(path.name) for path in run.path.iterdir()):
+        raise UsageError(f"{run.path} is no run's folder: choose another --name.")
+    if recorded:
+        with run.locked():
+            if run.replaced.exists():  # `run` replaces it and was stopped before it was trained
+                shutil.rmtree(run.path)
+            else:
+                run.path.rename(run.replaced)
+                (run.replaced / LOCK_NAME).unlink(missing_ok=True)
 
 
 def find_resumable(output_dir: Path, name: str | None) -> RunFolder:
@@ -191,11 +188,10 @@ def read_runs(folders: Iterable[Path]) -> list[tuple[RunFolder, RunRecord | Sque
     for folder in folders:
         if not folder.is_dir():
             raise SqueezeError(f"There is no folder {folder}: give a run's folder or one of runs.")
-        records = [folder / RECORD_NAME] if (folder / RECORD_NAME).exists() else []
-        for record_file in records or sorted(folder.rglob(RECORD_NAME)):
-            if any(part.startswith(".") for part in record_file.relative_to(folder).parts):
-                continue
-            found[record_file.parent.resolve()] = RunFolder(record_file.parent)
+        own = folder / RECORD_NAME
+        for file in [own] if own.exists() else sorted(folder.rglob(RECORD_NAME)):
+            if not any(part.startswith(".") for part in file.relative_to(folder).parts):
+                found[file.parent.resolve()] = RunFolder(file.parent)
     runs: list[tuple[RunFolder, RunRecord | SqueezeError]] = []
     for _, run in sorted(found.items()):
         try:

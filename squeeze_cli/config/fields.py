@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticKnownError
 
 from squeeze_cli.config.parts import Registry
 
@@ -24,33 +32,18 @@ class Section(BaseModel):
         defer_build=True,
     )  # fmt: skip
 
-
-def _number(value: object, kind: type[int] | type[float], words: str) -> int | float | None:
-    """Return the number that `value` is or says: YAML reads 1e-4 as text. Refuse booleans."""
-    if value is None:  # the field's type says whether it may be
-        return None
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):
-            if kind is float or float(value).is_integer():
-                return kind(float(value))
-    raise ValueError(f"must be {words}")
-
-
-def _count(value: object) -> object:
-    words = "1 or more, or auto"
-    if value != "auto" and (_number(value, int, words) or 0) < 1:
-        raise ValueError(f"must be {words}")
-    return value
+    @field_validator("*", mode="before")
+    @classmethod
+    def _tell_switches_from_numbers(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse what pydantic would convert: 1 for true, and true for 1."""
+        kind = option_type(cls.model_fields[info.field_name or ""])
+        if kind is bool and not isinstance(value, bool):
+            raise PydanticKnownError("bool_type")
+        if kind in (int, float) and isinstance(value, bool):
+            raise PydanticKnownError("int_type" if kind is int else "float_type")
+        return value
 
 
-AsWhole = BeforeValidator(lambda value: _number(value, int, "a whole number"))
-AsReal = BeforeValidator(lambda value: _number(value, float, "a number"))
-Whole = Annotated[int, AsWhole]
-WholeOrNone = Annotated[int | None, AsWhole]
-Real = Annotated[float, AsReal]
-RealOrNone = Annotated[float | None, AsReal]
-Switch = Annotated[bool, Strict()]
-Count = Annotated[int | Literal["auto"], BeforeValidator(_count)]
 # A list, or its items in one text with commas between them.
 AsList = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
 # A section without a key in a YAML file is None.

@@ -11,66 +11,57 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE
-from squeeze_cli.config.fields import (
-    AsList,
-    AsReal,
-    AsSection,
-    AsWhole,
-    Count,
-    Flag,
-    Real,
-    RealOrNone,
-    Section,
-    Switch,
-    Whole,
-    WholeOrNone,
-    option_type,
-    setting,
-)
+from squeeze_cli.config.fields import AsList, AsSection, Flag, Section, option_type, setting
 from squeeze_cli.config.parts import BACKBONES, LOSSES, QUANTIZERS
 
+
+def _check_count(value: object) -> object:
+    if value != "auto" and not (str(value).isdecimal() and int(str(value)) > 0):
+        raise ValueError("must be 1 or more, or auto")
+    return value
+
+
+Count = Annotated[int | Literal["auto"], BeforeValidator(_check_count)]
 Kind = Literal["quantized", "baseline"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Annotated[  # YAML reads 32 as a number
     Literal["32", "bf16"], BeforeValidator(lambda value: "32" if value == 32 else value)
 ]
 Dataset = Literal["oxford-pet", "synthetic"]
-Levels = Annotated[tuple[Annotated[int, Field(ge=3), AsWhole], ...], AsList]
-ClassWeights = Annotated[tuple[Annotated[float, Field(ge=0), AsReal], ...] | None, AsList]
+Levels = Annotated[tuple[Annotated[int, Field(ge=3)], ...], AsList]
+ClassWeights = Annotated[tuple[Annotated[float, Field(ge=0)], ...] | None, AsList]
 
 
 class QuantizerConfig(Section):
     """How feature vectors become codes; which fields count depends on `type`."""
 
     type: str = setting("vq", "How features become codes", "--quantizer", choices=QUANTIZERS)
-    codebook_size: WholeOrNone = setting(
+    codebook_size: int | None = setting(
         None,
         "Codes per codebook (vq, lfq, rvq). "
         f"[default: {CODEBOOK_SIZE}; {RESIDUAL_CODEBOOK_SIZE} for rvq]",
         ge=2,
         le=2**20,
     )
-    bottleneck_dim: Whole = setting(BOTTLENECK_DIM, "Width that features are projected to.", ge=1)
-    num_quantizers: Whole = setting(4, "Number of codebooks in the stack (rvq).", ge=1)
+    bottleneck_dim: int = setting(BOTTLENECK_DIM, "Width that features are projected to.", ge=1)
+    num_quantizers: int = setting(4, "Number of codebooks in the stack (rvq).", ge=1)
     levels: Levels = setting(
         (8, 5, 5, 5), "Number of levels of each dimension (fsq).", metavar="8,5,5,5", min_length=1
     )
-    decay: Real = setting(0.99, "Decay of the codebooks' moving averages (vq, rvq).", ge=0, lt=1)
-    commitment_weight: Real = setting(0.25, "Weight of the commitment loss (vq, rvq, lfq).", ge=0)
-    entropy_loss_weight: Real = setting(0.1, "Weight of the entropy loss (lfq).", ge=0)
-    diversity_gamma: Real = setting(
-        0.1, "Weight of even code use within the entropy loss (lfq).", ge=0
+    decay: float = setting(0.99, "Decay of the codebooks' moving averages (vq, rvq).", ge=0, lt=1)
+    commitment_weight: float = setting(0.25, "Weight of the commitment loss (vq, rvq, lfq).", ge=0)
+    entropy_loss_weight: float = setting(0.1, "Weight of the entropy loss (lfq).", ge=0)
+    diversity_gamma: float = setting(
+        0.1, "Weight of even code use in the entropy loss (lfq).", ge=0
     )
-    spherical: Switch = setting(False, "Project vectors to the unit sphere first (lfq).")
-    vq_loss_weight: Real = setting(
-        0.1, "Weight of the quantizer's loss in the total (vq, rvq, lfq).", ge=0
-    )
-    initialize_codebook: Switch = setting(
+    spherical: bool = setting(False, "Project vectors to the unit sphere first (lfq).")
+    vq_loss_weight: float = setting(0.1, "Weight of the quantizer's loss (vq, rvq, lfq).", ge=0)
+    initialize_codebook: bool = setting(
         True,
         "Initialize codebooks (vq, rvq) by k-means on training features.",
         "--initialize-codebook/--random-codebook",
     )
-    encoder_lr_factor: RealOrNone = setting(
+    encoder_lr_factor: float | None = setting(
         None,
         "Factor on the learning rate for the layers before the codes: a smaller one gives fewer "
         "bits and a lower mean IoU. [default: 1; 0.3 for vq]",
@@ -82,13 +73,13 @@ class ModelConfig(Section):
     """The backbone, what is trained on it, and the loss."""
 
     backbone: str = setting("vit", "Frozen backbone", "--model", choices=BACKBONES)
-    num_classes: WholeOrNone = setting(
+    num_classes: int | None = setting(
         None, "Number of outputs of the head. [default: 21 for vit, else 3]", ge=3, le=254
     )
-    freeze_backbone: Switch = setting(
+    freeze_backbone: bool = setting(
         True, "Always true: squeeze works on frozen features; see unfreeze_last_layer.", ""
     )
-    unfreeze_last_layer: Switch = setting(
+    unfreeze_last_layer: bool = setting(
         False, "Train the backbone's last layer too.", "--unfreeze-last-layer/--freeze-last-layer"
     )
     weights: str = setting(
@@ -102,11 +93,11 @@ class ModelConfig(Section):
     deeplab_weights: str = setting(
         "COCO_WITH_VOC_LABELS_V1", "Name of the published weights of deeplab in torchvision.", ""
     )
-    add_adapter: Switch = setting(False, "Train a residual adapter on the frozen features.")
-    use_kernels: Switch = setting(
+    add_adapter: bool = setting(False, "Train a residual adapter on the frozen features.")
+    use_kernels: bool = setting(
         True, "Use squeeze's kernels in place of the plain torch calls they equal.", "--kernels"
     )
-    feature_dim: WholeOrNone = setting(
+    feature_dim: int | None = setting(
         None, "Project features to N channels first. [default: that of the backbone]", ge=1
     )
     loss_type: str = setting("ce", "Segmentation loss", "--loss", choices=LOSSES)
@@ -122,17 +113,17 @@ class DataConfig(Section):
         "oxford-pet", "oxford-pet (downloaded if missing) or synthetic (drawn)."
     )
     data_dir: str = setting("./data", "Folder that holds oxford-iiit-pet/.", metavar="DIR")
-    image_size: Whole = setting(224, "Height and width of the images, in pixels.", ge=32)
-    subset_size: WholeOrNone = setting(
+    image_size: int = setting(224, "Height and width of the images, in pixels.", ge=32)
+    subset_size: int | None = setting(
         None, "Use only N images of trainval, and at most N of test.", ge=5
     )
-    num_workers: WholeOrNone = setting(
+    num_workers: int | None = setting(
         None, "Number of processes that decode images. [default: one per core, at most 8]", ge=0
     )
     cache_dir: str | None = setting(
         None, "Folder of the stored features. [default: the platform's cache folder]", metavar="DIR"
     )
-    use_cache: Switch = setting(
+    use_cache: bool = setting(
         True, "Keep features, so that each image passes the backbone once.", "--cache"
     )
 
@@ -140,19 +131,17 @@ class DataConfig(Section):
 class TrainingConfig(Section):
     """How long, how fast and on which devices; `docs/results.md` says how `lr` was chosen."""
 
-    epochs: Whole = setting(10, "Passes over the training images.", ge=1)
-    batch_size: Whole = setting(4, "Images per step on each device; BatchNorm needs two.", ge=2)
-    lr: Real = setting(1e-3, "Peak of the one-cycle learning rate.", gt=0, lt=10)
-    max_batches: WholeOrNone = setting(
-        None, "Stop each epoch after N batches, for a quick look.", ge=1
-    )
-    seed: Whole = setting(42, "Seed for all random numbers.", ge=0, lt=2**32)
+    epochs: int = setting(10, "Passes over the training images.", ge=1)
+    batch_size: int = setting(4, "Images per step on each device; BatchNorm needs two.", ge=2)
+    lr: float = setting(1e-3, "Peak of the one-cycle learning rate.", gt=0, lt=10)
+    max_batches: int | None = setting(None, "Stop each epoch after N batches.", ge=1)
+    seed: int = setting(42, "Seed for all random numbers.", ge=0, lt=2**32)
     device: DeviceName = setting("auto", "Where to compute: auto, cpu, cuda or mps.")
     precision: Precision = setting(
         "32", "32, or bf16 (mixed) on hardware that is fast at it.", metavar="P"
     )
     devices: Count = setting(1, "Number of devices to train on, or auto for all.", metavar="N")
-    num_nodes: Whole = setting(1, "Number of machines to train on.", ge=1)
+    num_nodes: int = setting(1, "Number of machines to train on.", ge=1)
     strategy: str = setting(
         "auto", "Lightning's strategy for several devices, such as ddp.", min_length=1
     )
@@ -161,8 +150,8 @@ class TrainingConfig(Section):
 class LoggerConfig(Section):
     """Trackers, which get the metrics besides the run record (docs/trackers.md)."""
 
-    use_tensorboard: Switch = setting(True, "Write TensorBoard events.", "--tensorboard")
-    use_clearml: Switch = setting(
+    use_tensorboard: bool = setting(True, "Write TensorBoard events.", "--tensorboard")
+    use_clearml: bool = setting(
         False, "Report to a ClearML server too (docs/trackers.md).", "--use-clearml/--no-clearml"
     )
     project_name: str = setting("squeeze", "Project in ClearML.", pattern=r"\S")
@@ -176,13 +165,13 @@ class LoggerConfig(Section):
     clearml_tags: Annotated[tuple[str, ...], AsList] = setting(
         (), "Tag of the task; may be repeated.", "--clearml-tag", metavar="TAG"
     )
-    clearml_offline: Switch = setting(
+    clearml_offline: bool = setting(
         False, "Record the task in an archive to import later; needs no server."
     )
-    require_clearml: Switch = setting(
+    require_clearml: bool = setting(
         False, "Fail where ClearML cannot be used, instead of going on without it."
     )
-    auto_connect_frameworks: Switch = setting(
+    auto_connect_frameworks: bool = setting(
         True, "Record repository, packages, console and machine load in ClearML.", "--auto-connect"
     )
 

@@ -29,8 +29,7 @@ from torch import Tensor, nn
 
 from benchmarks.machine import show
 from benchmarks.plain_loop import make_head
-from squeeze_cli.heads.base import SegmentationHead
-from squeeze_cli.heads.convolutional import ConvolutionalHead
+from squeeze_cli.heads.base import ConvolutionalHead, SegmentationHead
 from squeeze_cli.heads.deeplab_head import DeepLabSegmentationHead
 from squeeze_cli.kernels.folding import AffineMap
 
@@ -69,7 +68,7 @@ def ways(
         return logits
 
     def folded(vectors: Tensor) -> Tensor:
-        return head.forward_folded(vectors, AffineMap(projection.weight, projection.bias))
+        return head(vectors, AffineMap(projection.weight, projection.bias))
 
     return {"plain": (plain_head, plain), "unfolded": (head, unfolded), "folded": (head, folded)}
 

@@ -42,8 +42,7 @@ def plain(self, *args, **kwargs):
 DeepLabSegmentationHead.__init__ = plain
 """,
     "without the cross-entropy kernel": """
-from squeeze_cli.losses.base import SegmentationLoss
-from squeeze_cli.losses.pixelwise import CrossEntropyLoss
+from squeeze_cli.losses.segmentation import CrossEntropyLoss, SegmentationLoss
 CrossEntropyLoss.parts_of_maps = SegmentationLoss.parts_of_maps
 """,
 }

@@ -79,12 +79,12 @@ QUANTIZERS = Registry("quantizer", {
     "rvq": Entry("quantizers.vq:ResidualVQWithProjection", _LEARNED | {"num_quantizers"},
                  {"codebook_size": RESIDUAL_CODEBOOK_SIZE}),
     # features pass unchanged
-    "none": Entry("quantizers.identity:IdentityQuantizer"),
+    "none": Entry("quantizers.base:IdentityQuantizer"),
 })  # fmt: skip
 
 LOSSES = Registry("loss", {
-    "ce": Entry("losses.pixelwise:CrossEntropyLoss"),
-    "dice": Entry("losses.dice:DiceLoss"),
-    "focal": Entry("losses.pixelwise:FocalLoss"),
-    "combined": Entry("losses.combined:CombinedLoss"),
+    "ce": Entry("losses.segmentation:CrossEntropyLoss"),
+    "dice": Entry("losses.segmentation:DiceLoss"),
+    "focal": Entry("losses.segmentation:FocalLoss"),
+    "combined": Entry("losses.segmentation:CombinedLoss"),
 })  # fmt: skip

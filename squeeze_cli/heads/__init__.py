@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from squeeze_cli.heads.base import SegmentationHead
-
-__all__ = ["SegmentationHead", "create_head"]
+from squeeze_cli.heads.base import ConvolutionalHead, SegmentationHead
+from squeeze_cli.heads.deeplab_head import DeepLabSegmentationHead
 
 
 def create_head(
@@ -16,11 +15,10 @@ def create_head(
     pretrained: dict[str, Tensor],
     use_kernels: bool = True,
 ) -> SegmentationHead:
-    """Build the head that suits a backbone, for maps of `feature_dim` channels.
+    """Build the head that suits a backbone: DeepLab's own kind, or a small convolutional one.
 
     Args:
-        backbone: the backbone's registered name. DeepLab keeps its own kind of head; the others
-            get a small convolutional one.
+        backbone: the backbone's registered name.
         feature_dim: channels of the feature maps.
         num_classes: outputs.
         pretrained: weights of a head that came with the backbone's, by the head's names; they are
@@ -28,9 +26,5 @@ def create_head(
         use_kernels: whether dilated convolutions may skip the padding (`kernels/dilated.py`).
     """
     if backbone == "deeplab":
-        from squeeze_cli.heads.deeplab_head import DeepLabSegmentationHead
-
         return DeepLabSegmentationHead(feature_dim, num_classes, pretrained, use_kernels)
-    from squeeze_cli.heads.convolutional import ConvolutionalHead
-
     return ConvolutionalHead(feature_dim, num_classes)

@@ -1,16 +1,19 @@
-"""The contract of all heads: feature maps, or code vectors, to logits on the same grid."""
+"""The contract of all heads, and the small convolutional head of ViT and EfficientNet features."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from squeeze_cli.kernels.folding import AffineMap
+from squeeze_cli.kernels.folding import AffineMap, append_ones, convolve_folded
+
+HIDDEN_CHANNELS = 256
 
 
 class SegmentationHead(nn.Module):
-    """Base of all heads.
+    """Base of all heads: feature maps, or code vectors, to logits on the same grid.
 
     Attributes:
         expects_raw_features: whether the head's pretrained first layer knows the backbone's
@@ -20,13 +23,29 @@ class SegmentationHead(nn.Module):
     expects_raw_features: bool = False
 
     @abstractmethod
-    def forward(self, features: Tensor) -> Tensor:
-        """Compute logits `[B, K, h, w]` of features `[B, C, h, w]`."""
+    def forward(self, maps: Tensor, output_map: AffineMap | None = None) -> Tensor:
+        """Compute logits `[B, K, h, w]` of features `[B, C, h, w]`.
 
-    @abstractmethod
-    def forward_folded(self, vectors: Tensor, output_map: AffineMap) -> Tensor:
-        """Compute `forward(output_map.map_channels(vectors))` of code vectors `[B, d, h, w]`.
-
-        The map is folded into the first convolution (`kernels/folding.py`), so the features
-        `[B, C, h, w]` are never computed.
+        With `output_map`, `maps` are code vectors `[B, d, h, w]`, and the result is that of
+        `output_map.map_channels(maps)`: the map is folded into the first convolution
+        (`kernels/folding.py`), so the features are never computed.
         """
+
+
+class ConvolutionalHead(SegmentationHead):
+    """3×3 convolution → BatchNorm → ReLU → 1×1 convolution."""
+
+    def __init__(self, feature_dim: int, num_classes: int, hidden: int = HIDDEN_CHANNELS) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(feature_dim, hidden, kernel_size=3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(hidden)
+        self.last = nn.Conv2d(hidden, num_classes, kernel_size=1)
+
+    def forward(self, maps: Tensor, output_map: AffineMap | None = None) -> Tensor:
+        """Compute logits of features, or of code vectors; see `SegmentationHead.forward`."""
+        if output_map is None:
+            hidden = self.first(maps)
+        else:
+            hidden = convolve_folded(self.first, append_ones(maps), output_map)
+        logits: Tensor = self.last(F.relu(self.norm(hidden)))
+        return logits

@@ -45,15 +45,10 @@ class DeepLabSegmentationHead(SegmentationHead):
         self.pretrained_names = tuple(fitting)
         self.expects_raw_features = _FIRST_LAYER in fitting
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Compute logits `[B, K, h, w]` of features `[B, C, h, w]`."""
-        return self._pyramid(features, None)
-
-    def forward_folded(self, vectors: Tensor, output_map: AffineMap) -> Tensor:
-        """Compute logits of code vectors; see `SegmentationHead.forward_folded`."""
-        return self._pyramid(append_ones(vectors), output_map)
-
-    def _pyramid(self, maps: Tensor, output_map: AffineMap | None) -> Tensor:
+    def forward(self, maps: Tensor, output_map: AffineMap | None = None) -> Tensor:
+        """Compute logits of features, or of code vectors; see `SegmentationHead.forward`."""
+        if output_map is not None:
+            maps = append_ones(maps)
         pyramid = self.layers[0]
         assert isinstance(pyramid, ASPP)
         *convolutions, pooling = pyramid.convs

@@ -182,10 +182,7 @@ class TrainedRun:
 
     def to_output(self, maps: Tensor) -> Tensor:
         """Return features as they are written: those of `space`, with the normalization undone."""
-        if self.space != "backbone":
-            return maps
-        normalizer = self.network.normalizer
-        return maps * normalizer.std[:, None, None] + normalizer.mean[:, None, None]
+        return maps if self.space != "backbone" else self.network.normalizer.inverse(maps)
 
     def _tokens(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
         return torch.from_numpy(codes_bhwq.astype(np.int64)).flatten(1, 2).to(self.device)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from squeeze_cli.config.parts import LOSSES
 from squeeze_cli.config.schema import ModelConfig
-from squeeze_cli.losses.base import SegmentationLoss
+from squeeze_cli.losses.segmentation import SegmentationLoss
 
 
 def create_loss(config: ModelConfig) -> SegmentationLoss:
     """Build the loss that `config.loss_type` names, with the class weights of `config`."""
-    loss: SegmentationLoss = LOSSES.load(config.loss_type)(config.class_weights)
-    loss.use_kernels = config.use_kernels
+    loss: SegmentationLoss = LOSSES.load(config.loss_type)(config.class_weights, config.use_kernels)
     return loss

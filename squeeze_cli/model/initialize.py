@@ -14,29 +14,18 @@ POOL_VECTORS = 65536
 
 
 @torch.no_grad()
-def initialize_network(
-    network: SegmentationNetwork,
-    states: Iterable[Tensor],
-    images: int,
-    seed: int,
-) -> None:
-    """Fit the normalizer, the projections and the codebooks, on the network's device.
+def initialize_network(network: SegmentationNetwork, states: Iterable[Tensor], seed: int) -> None:
+    """Fit the normalizer, the projections and the codebooks in place.
 
     Args:
-        network: as built; its normalizer, projection and quantizer are set in place.
-        states: batches of trunk states of training images in random order; read until
-            `POOL_VECTORS` vectors are pooled.
-        images: number of images that `states` holds, at least one.
+        network: the network, as built.
+        states: batches of trunk states of training images in random order, on the network's
+            device; read until `POOL_VECTORS` vectors are pooled.
         seed: for the pool's order and the first choice of k-means.
-
-    Raises:
-        ValueError: `states` holds fewer images.
     """
     was_training = network.training
     network.eval()
-    device = network.normalizer.mean.device
-    generator = torch.Generator().manual_seed(seed)
-    pool = _pool_features(network, states, images, device, generator)
+    pool = _pool_features(network, states, seed)
     network.normalizer.fit_and_normalize_(pool)
     if network.projection is not None:
         axes, variances = principal_axes(pool, network.projection.out_channels)
@@ -50,22 +39,16 @@ def initialize_network(
     network.train(was_training)
 
 
-def _pool_features(
-    network: SegmentationNetwork,
-    states: Iterable[Tensor],
-    images: int,
-    device: torch.device,
-    generator: torch.Generator,
-) -> Tensor:
+def _pool_features(network: SegmentationNetwork, states: Iterable[Tensor], seed: int) -> Tensor:
     """Return the backbone's features (not normalized) as shuffled rows `[n, C]`."""
     rows: list[Tensor] = []
-    missing, wanted = images, 0
+    count = 0
     for state in states:
-        maps = network.backbone_features(state.to(device))  # the normalizer is still the identity
+        maps = network.backbone_features(state)  # the normalizer is still the identity
         rows.append(maps.permute(0, 2, 3, 1).flatten(0, 2))
-        missing -= len(maps)
-        wanted += len(rows[-1])
-        if missing <= 0 or wanted >= POOL_VECTORS:
-            order = torch.randperm(min(wanted, POOL_VECTORS), generator=generator)
-            return torch.cat(rows)[order.to(device)]
-    raise ValueError(f"The states of {images} images were promised, but fewer came.")
+        count += len(rows[-1])
+        if count >= POOL_VECTORS:
+            break
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(min(count, POOL_VECTORS), generator=generator)
+    return torch.cat(rows)[order.to(rows[0].device)]

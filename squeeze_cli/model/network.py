@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from squeeze_cli.heads import SegmentationHead
+from squeeze_cli.heads.base import SegmentationHead
 from squeeze_cli.kernels.folding import AffineMap
-from squeeze_cli.quantizers.base import Quantizer
-from squeeze_cli.quantizers.identity import IdentityQuantizer
+from squeeze_cli.quantizers.base import IdentityQuantizer, Quantizer
 
 ADAPTER_REDUCTION = 4
 
@@ -60,9 +59,9 @@ class FeatureNormalizer(nn.Module):
         """Normalize `[B, C, h, w]`."""
         return (features - self.mean[:, None, None]) / self.std[:, None, None]
 
-    def inverse(self) -> AffineMap:
-        """Return the map from normalized features back to the backbone's."""
-        return AffineMap(torch.diag(self.std), self.mean)
+    def inverse(self, normalized: Tensor) -> Tensor:
+        """Undo the normalization of `[B, C, h, w]`."""
+        return normalized * self.std[:, None, None] + self.mean[:, None, None]
 
 
 class ResidualAdapter(nn.Module):
@@ -93,9 +92,9 @@ class SegmentationNetwork(nn.Module):
         normalizer: for the backbone's channels.
         quantizer: for features after adapter and projection.
         head: for the same number of channels.
-        last_layer: the backbone's last layer where it is trained, else None.
-        adapter: residual adapter, or None.
-        projection: 1×1 convolution to `--feature-dim` channels, or None.
+        last_layer: the backbone's last layer, where it is trained.
+        adapter: residual adapter.
+        projection: 1×1 convolution to `--feature-dim` channels.
         use_kernels: whether to fold `project_out` into the head (`kernels/folding.py`).
     """
 
@@ -138,17 +137,18 @@ class SegmentationNetwork(nn.Module):
     def forward(self, state: Tensor) -> NetworkOutput:
         """Compute logits and codes of a trunk's state."""
         maps = self.features(state)
-        tokens = maps.permute(0, 2, 3, 1).flatten(1, 2)
-        # The choice of codes must not depend on the precision of the head.
-        with torch.autocast(tokens.device.type, enabled=False):
-            vectors, codes, loss = self.quantizer.quantize(tokens.float())
+        vectors, codes, loss = self.quantize(maps)
         return NetworkOutput(self._logits(vectors, maps.shape[-2:]), codes, loss)
+
+    def quantize(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the quantizer on its input `[B, C, h, w]`; see `Quantizer.forward`."""
+        # The choice of codes must not depend on the precision of the head.
+        with torch.autocast(maps.device.type, enabled=False):
+            return self.quantizer(maps.permute(0, 2, 3, 1).flatten(1, 2).float())  # type: ignore[no-any-return]
 
     def codes(self, maps: Tensor) -> Tensor:
         """Return codes `[B, h, w, Q]` int64 of the quantizer's input `[B, C, h, w]`."""
-        b, _, rows, columns = maps.shape
-        tokens = maps.permute(0, 2, 3, 1).flatten(1, 2)
-        return self.quantizer.quantize(tokens.float())[1].view(b, rows, columns, -1)
+        return self.quantize(maps)[1].view(len(maps), *maps.shape[-2:], -1)
 
     def digest(self) -> str:
         """Return sixteen hex digits of all weights, by which a codes file names its network."""
@@ -163,21 +163,18 @@ class SegmentationNetwork(nn.Module):
         return self._logits(self.quantizer.lookup(codes_bnq), grid)
 
     def _logits(self, vectors_bnd: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
-        b, _, d = vectors_bnd.shape
-        vectors = vectors_bnd.view(b, *grid, d).permute(0, 3, 1, 2)
+        vectors = vectors_bnd.view(len(vectors_bnd), *grid, -1).permute(0, 3, 1, 2)
+        logits: Tensor
+        raw = self.head.expects_raw_features
         if isinstance(self.quantizer, IdentityQuantizer):
-            logits: Tensor = self.head(self._as_head_expects(vectors))
+            logits = self.head(self.normalizer.inverse(vectors) if raw else vectors)
             return logits
         output_map = self.quantizer.output_map()
-        if self.head.expects_raw_features:
+        if raw:
             std, mean = self.normalizer.std, self.normalizer.mean
             output_map = AffineMap(output_map.weight * std[:, None], output_map.bias * std + mean)
         if self.use_kernels:
-            return self.head.forward_folded(vectors, output_map)
-        return self.head(output_map.map_channels(vectors))  # type: ignore[no-any-return]
-
-    def _as_head_expects(self, normalized: Tensor) -> Tensor:
-        if not self.head.expects_raw_features:
-            return normalized
-        std, mean = self.normalizer.std, self.normalizer.mean
-        return normalized * std[:, None, None] + mean[:, None, None]
+            logits = self.head(vectors, output_map)
+        else:
+            logits = self.head(output_map.map_channels(vectors))
+        return logits

@@ -1,4 +1,4 @@
-"""The contract of all quantizers: tokens to quantized features, codes and a loss; codes to features.
+"""The contract of all quantizers: tokens to code vectors, codes and a loss; codes to features.
 
     tokens [B, N, C] --project_in--> [B, N, D] --to_code--> [B, N, d] --library--> codes [B, N, Q]
     codes [B, N, Q] --lookup--> [B, N, d] --from_code--> [B, N, D] --project_out--> [B, N, C]
@@ -15,34 +15,19 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from squeeze_cli.config.schema import QuantizerConfig
+from squeeze_cli.errors import SqueezeError
 from squeeze_cli.kernels.folding import AffineMap
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """The result for tokens `[B, N, C]`.
-
-    Attributes:
-        features: `[B, N, C]`, the quantized features.
-        codes: `[B, N, Q]` int64, Q codes per vector (Q = 0 where nothing is quantized).
-        loss: scalar, weighted as the configuration says; 0 in eval mode.
-    """
-
-    features: Tensor
-    codes: Tensor
-    loss: Tensor
-
-
-@dataclass(frozen=True)
 class StepSize:
-    """The size of a training step, which sets the scale at which a code counts as unused.
+    """Size of a training step: its vectors, of all processes together, and the processes.
 
-    Attributes:
-        vectors: vectors per training step, of all processes together.
-        processes: processes that train together; with more than one, codebooks are synchronized.
+    It sets the scale at which a code counts as unused. Several processes synchronize codebooks.
     """
 
     vectors: int
@@ -85,7 +70,7 @@ class Quantizer(nn.Module):
             library's loss, a scalar, not weighted.
         """
 
-    def quantize(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return code vectors `[B, N, d]`, codes `[B, N, Q]` and the weighted loss of tokens.
 
         In eval mode the code vectors are `lookup(codes)` to the last bit, and the loss is 0.
@@ -103,6 +88,10 @@ class Quantizer(nn.Module):
     def output_map(self) -> AffineMap:
         """Return the linear map from code vectors to features, differentiable in its parameters."""
 
+    def decode(self, codes_bnq: Tensor) -> Tensor:
+        """Return the features `[B, N, C]` of codes `[B, N, Q]`."""
+        return self.output_map()(self.lookup(codes_bnq))
+
     @abstractmethod
     def code_vectors(self) -> list[Tensor]:
         """Return, for each of the Q codes, the vectors `[K_q, d]` that its values stand for."""
@@ -118,11 +107,30 @@ class Quantizer(nn.Module):
     def initialize(self, tokens_nc: Tensor) -> None:
         """Start from pooled training features `[n, C]`, normalized and shuffled; once, before fit."""
 
-    def forward(self, tokens_bnc: Tensor) -> Quantized:
-        """Quantize tokens `[B, N, C]`. In eval mode, `features` is `decode(codes)` to the last bit."""
-        vectors, codes, loss = self.quantize(tokens_bnc)
-        return Quantized(self.output_map()(vectors), codes, loss)
 
-    def decode(self, codes_bnq: Tensor) -> Tensor:
-        """Return the features `[B, N, C]` of codes `[B, N, Q]`."""
-        return self.output_map()(self.lookup(codes_bnq))
+class IdentityQuantizer(Quantizer):
+    """No quantization, the reference for all quantizers: the code vectors are the tokens."""
+
+    @property
+    def nominal_bits_per_vector(self) -> float:
+        """32 bits per channel: float32 features."""
+        return 32.0 * self.feature_dim
+
+    def forward(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the tokens, codes `[B, N, 0]` and loss 0."""
+        codes = tokens_bnc.new_empty(*tokens_bnc.shape[:2], 0, dtype=torch.int64)
+        return tokens_bnc, codes, tokens_bnc.new_zeros(())
+
+    def lookup(self, codes_bnq: Tensor) -> Tensor:
+        """Raise SqueezeError: there are no codes to look up."""
+        raise SqueezeError(
+            "The quantizer 'none' makes no codes: choose vq, fsq, lfq or rvq to decode from codes."
+        )
+
+    def output_map(self) -> AffineMap:
+        """Return the identity `[C, C]`."""
+        return AffineMap(torch.eye(self.feature_dim), torch.zeros(self.feature_dim))
+
+    def code_vectors(self) -> list[Tensor]:
+        """Return an empty list."""
+        return []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from math import prod
 
-import torch
 from torch import Tensor
 from vector_quantize_pytorch import FSQ
 
@@ -37,8 +36,3 @@ class FSQWithProjection(WhitenedQuantizer):
         """Return grid points `[B, N, d]` with entries in [-1, 1]."""
         vectors: Tensor = self.fsq.indices_to_codes(codes_bnq[..., 0])
         return vectors
-
-    def code_vectors(self) -> list[Tensor]:
-        """Return the whole grid `[prod(levels), d]`."""
-        indices = torch.arange(self.code_sizes[0], device=self.to_code.weight.device)
-        return [self.fsq.indices_to_codes(indices[None])[0]]

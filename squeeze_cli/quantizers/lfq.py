@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from math import log2
 
-import torch
 from torch import Tensor
 from vector_quantize_pytorch import LFQ
 
@@ -45,8 +44,3 @@ class LFQWithProjection(WhitenedQuantizer):
         """Return corners of the cube `[B, N, d]` with entries ±1 (scaled to the sphere if spherical)."""
         vectors: Tensor = self.lfq.indices_to_codes(codes_bnq[..., 0])
         return vectors
-
-    def code_vectors(self) -> list[Tensor]:
-        """Return all corners `[codebook_size, d]`."""
-        indices = torch.arange(self.code_sizes[0], device=self.to_code.weight.device)
-        return [self.lfq.indices_to_codes(indices[None])[0]]

@@ -26,6 +26,11 @@ class ProjectedQuantizer(Quantizer):
         self.project_in = nn.Linear(feature_dim, self.bottleneck_dim)
         self.project_out = nn.Linear(self.bottleneck_dim, feature_dim)
 
+    def code_vectors(self) -> list[Tensor]:
+        """Look up all values of the only code, `[K, d]`."""
+        codes = torch.arange(self.code_sizes[0], device=self.project_in.weight.device)
+        return [self.lookup(codes[None, :, None])[0]]
+
     def encoder_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of `project_in`."""
         return list(self.project_in.parameters())
@@ -142,7 +147,7 @@ class WhitenedQuantizer(ProjectedQuantizer):
         self.normalize.fit(self.to_code(bottleneck))
         training = self.training
         self.eval()
-        vectors = self.lookup(self.quantize(tokens_nc[None])[1])[0]
+        vectors = self(tokens_nc[None])[0][0]
         self.train(training)
         self._fit_output(vectors, bottleneck)
 

@@ -5,7 +5,8 @@ van den Oord et al., 2017, arXiv:1711.00937; Zeghidour et al., SoundStream, 2021
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.quantizers.base import StepSize
 from squeeze_cli.quantizers.projection import ProjectedQuantizer
 
+Library = TypeVar("Library", VectorQuantize, ResidualVQ)
+
 KMEANS_ITERATIONS = 20
 # Vectors that k-means looks at, per code.
 KMEANS_VECTORS_PER_CODE = 128
@@ -24,33 +27,23 @@ KMEANS_VECTORS_PER_CODE = 128
 DEAD_SHARE = 0.05
 
 
-class _CodebookOptions(TypedDict):
-    """The library's options that both quantizers set alike."""
-
-    dim: int
-    codebook_size: int
-    decay: float
-    commitment_weight: float
-    kmeans_init: bool
-    kmeans_iters: int
-    threshold_ema_dead_code: float
-    rotation_trick: bool
-    sync_codebook: bool
-
-
-def _codebook_options(config: QuantizerConfig, size: int, step: StepSize) -> _CodebookOptions:
-    return {
-        "dim": config.bottleneck_dim,
-        "codebook_size": size,
-        "decay": config.decay,
-        "commitment_weight": config.commitment_weight,
-        "kmeans_init": config.initialize_codebook,
-        "kmeans_iters": KMEANS_ITERATIONS,
-        "threshold_ema_dead_code": DEAD_SHARE * step.vectors / size,
-        "rotation_trick": True,
+def _create(
+    module: Callable[..., Library], config: QuantizerConfig, size: int, step: StepSize, **more: int
+) -> Library:
+    """Create the library's module with codebooks of `size` vectors."""
+    return module(
+        dim=config.bottleneck_dim,
+        codebook_size=size,
+        decay=config.decay,
+        commitment_weight=config.commitment_weight,
+        kmeans_init=config.initialize_codebook,
+        kmeans_iters=KMEANS_ITERATIONS,
+        threshold_ema_dead_code=DEAD_SHARE * step.vectors / size,
+        rotation_trick=True,
         # The library's own None asks for a process group before Lightning has made one.
-        "sync_codebook": step.processes > 1,
-    }
+        sync_codebook=step.processes > 1,
+        **more,
+    )
 
 
 class CodebookQuantizer(ProjectedQuantizer):
@@ -90,7 +83,7 @@ class VQWithProjection(CodebookQuantizer):
         super().__init__(config, feature_dim, step)
         size = config.codebook_size or CODEBOOK_SIZE
         self.code_sizes = (size,)
-        self.vq = VectorQuantize(**_codebook_options(config, size, step))
+        self.vq = _create(VectorQuantize, config, size, step)
 
     def run_library(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run VectorQuantize. Its loss is the commitment loss."""
@@ -101,10 +94,6 @@ class VQWithProjection(CodebookQuantizer):
         """Return the codebook's vectors `[B, N, D]`."""
         vectors: Tensor = self.vq.get_output_from_indices(codes_bnq[..., 0])
         return vectors
-
-    def code_vectors(self) -> list[Tensor]:
-        """Return the codebook `[K, D]`."""
-        return [self.vq.codebook]
 
 
 class ResidualVQWithProjection(CodebookQuantizer):
@@ -117,9 +106,7 @@ class ResidualVQWithProjection(CodebookQuantizer):
         super().__init__(config, feature_dim, step)
         size = config.codebook_size or RESIDUAL_CODEBOOK_SIZE
         self.code_sizes = (size,) * config.num_quantizers
-        self.rvq = ResidualVQ(
-            num_quantizers=config.num_quantizers, **_codebook_options(config, size, step)
-        )
+        self.rvq = _create(ResidualVQ, config, size, step, num_quantizers=config.num_quantizers)
 
     def run_library(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run ResidualVQ. Its losses are the commitment losses of the levels."""

@@ -116,8 +116,7 @@ def initialize(module: BaselineSegmentationModule, data: SegmentationDataModule)
     """Fit all that is fitted before the first step, on the device; `data` is set up."""
     module.network.to(data.source.device)
     states = (states for states, _, _ in data.batches("train", data.batch_size, shuffled=True))
-    images = len(data.splits["train"])
-    initialize_network(module.network, states, images, data.seed)
+    initialize_network(module.network, states, data.seed)
 
 
 class RecordKeeper(Checkpoint):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
 from squeeze_cli.data.datamodule import Batch
-from squeeze_cli.losses.base import SegmentationLoss, sum_parts
+from squeeze_cli.losses.segmentation import SegmentationLoss, sum_parts
 from squeeze_cli.model.network import NetworkOutput, SegmentationNetwork
 from squeeze_cli.training.metrics import Values, as_values, flatten, make_metrics
 

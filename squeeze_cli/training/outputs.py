@@ -98,13 +98,15 @@ def _save_first_batch(run: RunFolder, experiment: Experiment) -> None:
     from safetensors.torch import save_file
 
     maps = next(_feature_maps(experiment, "val"))
-    quantized = experiment.module.network.quantizer(maps.permute(0, 2, 3, 1).flatten(1, 2).float())
+    quantizer = experiment.module.network.quantizer
+    vectors, codes, _ = quantizer(maps.permute(0, 2, 3, 1).flatten(1, 2).float())
+    quantized = quantizer.output_map()(vectors) if quantizer.code_sizes else vectors
     grid = maps.shape[-2:]
     tensors = {
         # A copy: without a quantizer both are the same memory, which safetensors refuses.
         "features": maps.float().cpu().contiguous().clone(),
-        "quantized": quantized.features.unflatten(1, grid).permute(0, 3, 1, 2).cpu().contiguous(),
-        "codes": quantized.codes.unflatten(1, grid).int().cpu().contiguous(),
+        "quantized": quantized.unflatten(1, grid).permute(0, 3, 1, 2).cpu().contiguous(),
+        "codes": codes.unflatten(1, grid).int().cpu().contiguous(),
     }
     names = [sample.name for sample in experiment.splits.val[: len(maps)]]
     with replacing(run.codes_folder / "first_batch.safetensors") as temporary:

@@ -76,7 +76,7 @@ def folded_and_unfolded(backbone: FrozenBackbone, dtype: torch.dtype) -> list[li
     for folded in (False, True):
         torch.manual_seed(1)  # the same dropout
         if folded:
-            logits = head.forward_folded(vectors, output_map)
+            logits = head(vectors, output_map)
         else:
             logits = head(output_map(vectors.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
         inputs = [*head.parameters(), weight, bias, vectors]
@@ -101,4 +101,4 @@ def test_its_head_folds_within_1e_5_in_float32(frozen: FrozenBackbone) -> None:
     vectors = torch.randn(2, d, 7, 9)
     with torch.no_grad():
         unfolded = head(output_map(vectors.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-        assert (head.forward_folded(vectors, output_map) - unfolded).abs().max() < 1e-5
+        assert (head(vectors, output_map) - unfolded).abs().max() < 1e-5

@@ -103,11 +103,11 @@ def test_cross_entropy_is_torchs() -> None:
 
 
 def test_focal_with_gamma_zero_is_cross_entropy() -> None:
-    from squeeze_cli.losses.pixelwise import FocalLoss
-
     logits, target = example()
-    assert torch.allclose(FocalLoss(gamma=0.0)(logits, target), F.cross_entropy(logits, target))
-    assert FocalLoss()(logits, target) < F.cross_entropy(logits, target)
+    loss = create_loss(ModelConfig(loss_type="focal"))
+    assert loss(logits, target) < F.cross_entropy(logits, target)
+    loss.gamma = 0.0
+    assert torch.allclose(loss(logits, target), F.cross_entropy(logits, target))
 
 
 @pytest.mark.parametrize("weights", [None, (1.0, 3.0, 0.5)])

@@ -45,42 +45,49 @@ def correlated_tokens(count: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(count, 6, generator=generator) @ mixing + noise + 0.5
 
 
+def codes_of(quantizer: Quantizer, tokens: torch.Tensor) -> torch.Tensor:
+    codes: torch.Tensor = quantizer.eval()(tokens)[1]
+    return codes
+
+
 def test_shapes_and_types(quantizer: Quantizer) -> None:
-    out = quantizer(correlated_tokens(B * N).view(B, N, C))
-    assert out.features.shape == (B, N, C)
-    assert out.codes.shape == (B, N, len(quantizer.code_sizes))
-    assert out.codes.dtype == torch.int64
-    assert out.loss.shape == ()
+    vectors, codes, loss = quantizer(correlated_tokens(B * N).view(B, N, C))
+    assert quantizer.output_map()(vectors).shape == (B, N, C)
+    assert codes.shape == (B, N, len(quantizer.code_sizes))
+    assert codes.dtype == torch.int64
+    assert loss.shape == ()
     for level, size in enumerate(quantizer.code_sizes):
-        assert out.codes[..., level].min() >= 0
-        assert out.codes[..., level].max() < size
+        assert codes[..., level].min() >= 0
+        assert codes[..., level].max() < size
 
 
 def test_decoding_gives_the_same_features_to_the_last_bit(quantizer: Quantizer) -> None:
-    quantizer.eval()
-    out = quantizer(correlated_tokens(B * N).view(B, N, C))
+    tokens = correlated_tokens(B * N).view(B, N, C)
+    vectors, codes, _ = quantizer.eval()(tokens)
+    features = quantizer.output_map()(vectors)
     if quantizer.code_sizes:
-        assert torch.equal(quantizer.decode(out.codes), out.features)
+        assert torch.equal(quantizer.lookup(codes), vectors)
+        assert torch.equal(quantizer.decode(codes), features)
     else:
-        assert torch.equal(out.features, correlated_tokens(B * N).view(B, N, C))
+        assert torch.equal(vectors, tokens)
+        assert torch.equal(features, tokens)
 
 
 def test_eval_mode_changes_nothing_and_has_no_loss(quantizer: Quantizer) -> None:
     quantizer.eval()
     before = {k: v.clone() for k, v in quantizer.state_dict().items()}
     tokens = correlated_tokens(B * N).view(B, N, C)
-    first, second = quantizer(tokens), quantizer(tokens)
-    assert first.loss == 0
-    assert torch.equal(first.codes, second.codes)
+    _, first, loss = quantizer(tokens)
+    assert loss == 0
+    assert torch.equal(first, codes_of(quantizer, tokens))
     after = quantizer.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
 def test_codes_of_a_vector_do_not_depend_on_its_batch(quantizer: Quantizer) -> None:
-    quantizer.eval()
     tokens = correlated_tokens(B * N).view(B, N, C)
-    alone = torch.cat([quantizer(tokens[i : i + 1]).codes for i in range(B)])
-    assert (alone != quantizer(tokens).codes).sum() == 0
+    alone = torch.cat([codes_of(quantizer, tokens[i : i + 1]) for i in range(B)])
+    assert (alone != codes_of(quantizer, tokens)).sum() == 0
 
 
 def test_nominal_bits(quantizer: Quantizer, name: str) -> None:
@@ -95,8 +102,8 @@ def test_nominal_bits(quantizer: Quantizer, name: str) -> None:
 def test_gradients_reach_the_input_and_every_projection(quantizer: Quantizer) -> None:
     quantizer.train()
     tokens = correlated_tokens(B * N).view(B, N, C).requires_grad_()
-    out = quantizer(tokens)
-    (out.features.square().mean() + out.loss).backward()
+    vectors, _, loss = quantizer(tokens)
+    (quantizer.output_map()(vectors).square().mean() + loss).backward()
     assert tokens.grad is not None
     assert tokens.grad.abs().sum() > 0
     for parameter_name, parameter in quantizer.named_parameters():
@@ -107,8 +114,7 @@ def test_gradients_reach_the_input_and_every_projection(quantizer: Quantizer) ->
 def test_features_are_the_output_map_of_the_code_vectors(quantizer: Quantizer) -> None:
     if not quantizer.code_sizes:
         pytest.skip("no codes")
-    quantizer.eval()
-    codes = quantizer(correlated_tokens(B * N).view(B, N, C)).codes
+    codes = codes_of(quantizer, correlated_tokens(B * N).view(B, N, C))
     books = quantizer.code_vectors()
     assert [len(book) for book in books] == list(quantizer.code_sizes)
     total = sum(book[codes[..., level]] for level, book in enumerate(books))
@@ -120,20 +126,20 @@ def test_features_are_the_output_map_of_the_code_vectors(quantizer: Quantizer) -
 def test_initialization_reconstructs_better_than_the_mean_and_uses_the_codes(
     quantizer: Quantizer,
 ) -> None:
-    quantizer.eval()
     tokens = correlated_tokens(2048)
-    out = quantizer(tokens[None])
-    error = (out.features[0] - tokens).square().mean() / tokens.var(dim=0).mean()
+    vectors, codes, _ = quantizer.eval()(tokens[None])
+    features = quantizer.output_map()(vectors)[0]
+    error = (features - tokens).square().mean() / tokens.var(dim=0).mean()
     assert error < 0.7
     for level, size in enumerate(quantizer.code_sizes):
-        assert len(out.codes[..., level].unique()) > 0.9 * size
+        assert len(codes[..., level].unique()) > 0.9 * size
 
 
 def test_state_dict_restores_the_same_codes(quantizer: Quantizer, name: str) -> None:
     loaded = create_quantizer(small(name), C, STEP)
     loaded.load_state_dict(quantizer.state_dict())
     tokens = correlated_tokens(B * N).view(B, N, C)
-    assert torch.equal(loaded.eval()(tokens).codes, quantizer.eval()(tokens).codes)
+    assert torch.equal(codes_of(loaded, tokens), codes_of(quantizer, tokens))
 
 
 def test_every_declared_option_changes_something(name: str) -> None:
@@ -153,8 +159,9 @@ def test_every_declared_option_changes_something(name: str) -> None:
         quantizer = create_quantizer(small(name, **change), C, STEP)
         quantizer.initialize(correlated_tokens(512))
         tokens = correlated_tokens(B * N).view(B, N, C)
-        losses = [quantizer(tokens * (1 + 0.3 * step)).loss.item() for step in range(3)]
-        return [*losses, quantizer.eval()(tokens).features.sum().item()]
+        losses = [quantizer(tokens * (1 + 0.3 * step))[2].item() for step in range(3)]
+        vectors = quantizer.eval()(tokens)[0]
+        return [*losses, quantizer.output_map()(vectors).sum().item()]
 
     plain = fingerprint()
     for option in QUANTIZERS[name].options - OPTIONS_OF_TRAINING:
@@ -181,7 +188,7 @@ def test_dead_codes_come_back_to_life(kind: str) -> None:
         quantizer((narrow + 0.01 * correlated_tokens(B * N, seed=step)).view(B, N, C))
     for step in range(60):
         quantizer(correlated_tokens(B * N, seed=step).view(B, N, C))
-    codes = quantizer.eval()(correlated_tokens(2048)[None]).codes
+    codes = codes_of(quantizer, correlated_tokens(2048)[None])
     for level in range(codes.shape[-1]):
         assert len(codes[..., level].unique()) > 12
 
@@ -207,7 +214,7 @@ def test_a_training_step_is_the_librarys(kind: str) -> None:
     quantizer.initialize(correlated_tokens(512))
     library = copy.deepcopy(quantizer)
     tokens = correlated_tokens(B * N, seed=5).view(B, N, C)
-    vectors, codes, loss = quantizer.train().quantize(tokens)
+    vectors, codes, loss = quantizer.train()(tokens)
     module = library.train().vq if kind == "vq" else library.rvq
     expected, indices, losses = module(library.project_in(tokens))
     assert torch.equal(vectors, expected)

@@ -17,14 +17,9 @@ def test_the_normalizer_fits_the_states(
     monkeypatch.setattr(initialize, "POOL_VECTORS", pool)
     torch.manual_seed(0)
     states = torch.randn(7, 4, 6, 6) * torch.tensor([1.0, 30.0, 0.1, 0.0])[:, None, None] + 5
-    initialize_network(module.network, states.split(3), 7, seed=0)
+    initialize_network(module.network, states.split(3), seed=0)
     seen = states.permute(0, 2, 3, 1).flatten(0, 2)[:pool]
     torch.testing.assert_close(module.network.normalizer.mean, seen.mean(dim=0))
     expected = seen.std(dim=0)
     expected[3] = 1  # never moves
     torch.testing.assert_close(module.network.normalizer.std, expected)
-
-
-def test_states_that_do_not_come_are_no_noise(module: BaselineSegmentationModule) -> None:
-    with pytest.raises(ValueError, match="fewer"):
-        initialize_network(module.network, [torch.randn(2, 4, 6, 6)], 3, seed=0)

@@ -14,7 +14,7 @@ from squeeze_cli.config.schema import (
     ModelConfig,
     QuantizerConfig,
 )
-from squeeze_cli.heads.convolutional import ConvolutionalHead
+from squeeze_cli.heads.base import ConvolutionalHead
 from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
 from squeeze_cli.training.experiment import make_module

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -22,11 +20,10 @@ from squeeze_cli.trackers.credentials import (
     CredentialsError,
     checked_credentials,
     find_problem,
-    parse_api_block,
+    probe,
     with_public_hosts,
     write_credentials,
 )
-from squeeze_cli.trackers.probe import probe
 from squeeze_cli.trackers.remote import run_git
 
 EXAMPLES = (
@@ -75,7 +72,10 @@ def clearml_init(
     options = zip(FIELDS, (api_host, web_host, files_host, api_key, api_secret), strict=True)
     values = {name: value for name, value in options if value}
     if not non_interactive and sys.stdin.isatty() and not (api_key and api_secret):
-        values = _ask_for_missing(values, reporter)
+        try:
+            ask_for_missing(values)
+        except typer.Abort:  # Typer's for Ctrl-C at a question
+            raise KeyboardInterrupt from None
     try:
         credentials = checked_credentials(values, "these credentials", "give others, by options")
     except CredentialsError as error:
@@ -94,77 +94,32 @@ def clearml_init(
         reporter.say(f"Added {file.name} to {ignored_in}, so that it is never committed.")
 
 
-def ignore_in_git(path: Path) -> Path | None:
-    """Name `path` in the `.gitignore` beside it, unless git ignores it already.
+def ask_for_missing(values: dict[str, str]) -> None:
+    """Complete `values` by questions; the secret is not shown while it is typed."""
 
-    Returns:
-        The changed `.gitignore`; None outside a checkout, or where there was nothing to do.
-    """
+    def checked(name: str, answer: str) -> str:
+        if problem := find_problem(name, answer):
+            raise typer.BadParameter(f"It {problem}.")
+        return answer
+
+    for name, question in zip(FIELDS, _QUESTIONS, strict=True):
+        if name not in values:
+            values[name] = typer.prompt(
+                question,
+                with_public_hosts(values).get(name) if name in PUBLIC_HOSTS else None,
+                hide_input=name == "api_secret",
+                value_proc=partial(checked, name),
+                err=True,
+            )
+
+
+def ignore_in_git(path: Path) -> Path | None:
+    """Name `path` in the `.gitignore` beside it, and return that; None where there is no need."""
     path = path.resolve()
-    if not any((folder / ".git").exists() for folder in path.parents):
+    checkout = run_git(path.parent, "rev-parse", "--git-dir")
+    if not checkout or run_git(path.parent, "check-ignore", "--no-index", path.name):
         return None
     ignore_file = path.parent / ".gitignore"
     lines = ignore_file.read_text(encoding="utf-8").splitlines() if ignore_file.exists() else []
-    if path.name in lines or run_git(path.parent, "check-ignore", path.name):
-        return None
     write_text_atomically(ignore_file, "\n".join([*lines, path.name]) + "\n")
     return ignore_file
-
-
-def _ask_for_missing(given: Mapping[str, str], reporter: Reporter) -> dict[str, str]:
-    """Complete the given values by a pasted `api { ... }` block, then by questions."""
-    reporter.say(
-        "Paste ClearML's `api { ... }` block (it stays hidden),\n"
-        "or press Enter to give the values one by one."
-    )
-    pasted = parse_api_block(_read_hidden_block())
-    usable = {name: value for name, value in pasted.items() if not find_problem(name, value)}
-    if usable:
-        reporter.say(f"Found {', '.join(usable)}.")
-    values = {**usable, **given}
-    for name, question in zip(FIELDS, _QUESTIONS, strict=True):
-        if name not in values:
-            default = with_public_hosts(values).get(name) if name in PUBLIC_HOSTS else None
-            values[name] = typer.prompt(
-                question,
-                default,
-                hide_input=name == "api_secret",
-                value_proc=partial(_checked, name),
-                err=True,
-            )
-    return values
-
-
-def _checked(name: str, answer: str) -> str:
-    if problem := find_problem(name, answer):
-        raise typer.BadParameter(f"It {problem}.")
-    return answer
-
-
-def _read_hidden_block() -> str:
-    """Read lines without echo, up to the brace that closes the first one or to an empty line."""
-    text, depth = "", 0
-    with _no_echo():
-        while line := sys.stdin.readline():
-            text += line
-            depth += line.count("{") - line.count("}")
-            if depth <= 0 and (not line.strip() or "}" in line):
-                break
-    return text
-
-
-@contextmanager
-def _no_echo() -> Iterator[None]:
-    """Hide what is typed; unlike getpass, keep the pasted lines that have already arrived."""
-    try:
-        import termios
-    except ImportError:  # Windows
-        yield
-        return
-    before, hidden = termios.tcgetattr(sys.stdin), termios.tcgetattr(sys.stdin)
-    hidden[3] &= ~termios.ECHO
-    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, hidden)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

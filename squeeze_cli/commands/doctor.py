@@ -193,8 +193,7 @@ def check_weights() -> Iterator[Check]:
 
 def check_clearml(credentials_file: Path | None) -> Iterator[Check]:
     """Check that `--use-clearml` would work; key and secret are never shown."""
-    from squeeze_cli.trackers.credentials import CredentialsError, find_credentials
-    from squeeze_cli.trackers.probe import probe
+    from squeeze_cli.trackers.credentials import CredentialsError, find_credentials, probe
 
     try:
         found = find_credentials(credentials_file)

@@ -1,16 +1,11 @@
-"""ClearML as a tracker: its Lightning logger, and the begin and the end of a run's task."""
+"""The ClearML task of a run: how it begins, and what it gets when the run ends."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
-from argparse import Namespace
-from collections.abc import Mapping
 from importlib.metadata import distributions
-from typing import Any
-
-from lightning.pytorch.loggers import Logger
 
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.config.schema import ExperimentConfig
@@ -19,65 +14,11 @@ from squeeze_cli.files import write_text_atomically
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.clearml_task import (
     ClearMLTask,
-    require_sdk,
+    ClearMLUnavailableError,
     running_on_agent,
     usable_credentials,
 )
 from squeeze_cli.trackers.remote import present_source, record_source
-
-STATE_FILE = "clearml.json"
-OFFLINE_ARCHIVE = "clearml-offline.zip"
-
-
-class ClearMLLogger(Logger):
-    """Lightning's logger for a ClearML task; no call waits for the server.
-
-    Args:
-        task: The task, which has begun.
-        with_text: Report each line of metrics as text too, for the task's console.
-    """
-
-    def __init__(self, task: ClearMLTask, with_text: bool) -> None:
-        super().__init__()
-        self.task = task
-        self._with_text = with_text
-
-    @property
-    def name(self) -> str:
-        """The tracker's name."""
-        return "ClearML"
-
-    @property
-    def version(self) -> str:
-        """The task's id."""
-        return self.task.id
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Report one point of each scalar."""
-        for name, value in metrics.items():
-            title, series = split_name(name)
-            self.task.call(
-                "report_scalar", title=title, series=series, value=float(value), iteration=step or 0
-            )
-        if self._with_text:
-            listed = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            self.task.call("report_text", msg=f"step {step or 0}: {listed}", print_console=False)
-
-    def log_hyperparams(
-        self, params: Mapping[str, Any] | Namespace, *args: Any, **kwargs: Any
-    ) -> None:
-        """Report hyperparameters; a nested one gets a name such as `quantizer/type`."""
-        del args, kwargs
-        self.task.set_parameters(vars(params) if isinstance(params, Namespace) else params)
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Split `val/loss` into ClearML's plot `val` and series `loss`, as for TensorBoard's files.
-
-    A name without a slash is both.
-    """
-    title, _, series = name.partition("/")
-    return title, series or title
 
 
 def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> ClearMLTask:
@@ -86,24 +27,28 @@ def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> 
     Raises ClearMLUnavailableError where ClearML cannot be used, and SqueezeError where its SDK is not
     installed.
     """
-    require_sdk()
     options = config.logger
     offline = options.clearml_offline
     with_machine = options.auto_connect_frameworks
-    file = run.path / STATE_FILE
+    file = run.path / "clearml.json"
     earlier = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     resumed = bool(earlier.get("page")) and not offline  # an offline task is on no server
-    credentials = None if offline else usable_credentials(config, reporter)
-    task = ClearMLTask(reporter, credentials, offline=offline)
+    task = ClearMLTask(reporter, usable_credentials(config, reporter), offline=offline)
     task.start(
+        "init",
         project_name=options.project_name,
         task_name=options.task_name or run.name,
         tags=list(options.clearml_tags) or None,
         continue_last_task=earlier["task_id"] if resumed else False,
+        reuse_last_task_id=False,
+        auto_connect_arg_parser=False,
+        auto_connect_frameworks={"detect_repository": False},
+        auto_connect_streams=False,
         # The memory of the SDK's own process would say nothing about the training.
         auto_resource_monitoring={"report_global_mem_used": True} if with_machine else False,
     )
     task.call("set_initial_iteration", offset=0)
+    task.call("set_parameters_as_dict", dictionary=config.model_dump(mode="json"))
     if with_machine and not running_on_agent():
         installed = sorted(f"{d.name}=={d.version}" for d in distributions())
         packages = [package for package in installed if not package.startswith("squeeze-cli==")]
@@ -122,29 +67,28 @@ def end_task(
     reporter: Reporter,
 ) -> None:
     """Give ClearML the run's outputs and end its task; a warning tells what ClearML missed."""
-    publish_run(task, config, run, record)
-    archive = run.path / OFFLINE_ARCHIVE
-    answer = task.finish("close", status=record.status, archive=str(archive))
-    if isinstance(answer, str):
-        reporter.warn(f"ClearML did not get all of this run ({answer}): {run.path} is complete.")
-    elif config.logger.clearml_offline:
+    report_results(task, run, record)
+    upload_files(task, config, run)
+    archive = run.path / "clearml-offline.zip"
+    try:
+        task.finish("close", status=record.status, archive=str(archive))
+    except ClearMLUnavailableError as error:
+        reporter.warn(f"ClearML did not get all of this run ({error}): {run.path} is complete.")
+        return
+    if config.logger.clearml_offline:
         reporter.say(
             f'ClearML session: {archive}\nImport it:  python -c "from clearml import Task; '
             f"Task.import_offline_session('{archive}')\""
         )
 
 
-def publish_run(
-    task: ClearMLTask, config: ExperimentConfig, run: RunFolder, record: RunRecord
-) -> None:
-    """Report results, figures, codes and the best checkpoint, as far as the run has them."""
-    rows: list[list[str | float | None]] = [
-        [split, measured.iou, measured.accuracy, measured.loss]
-        for split, measured in record.metrics
-        if measured is not None
-    ]
-    if rows:
-        table = [["split", "iou", "accuracy", "loss"], *rows]
+def report_results(task: ClearMLTask, run: RunFolder, record: RunRecord) -> None:
+    """Report a table of the metrics, those of the test as single values, and the figures."""
+    table: list[list[str | float | None]] = [["split", "iou", "accuracy", "loss"]]
+    for split, measured in record.metrics:
+        if measured is not None:
+            table.append([split, measured.iou, measured.accuracy, measured.loss])
+    if len(table) > 1:
         task.call("report_table", title="results", series="metrics", iteration=0, table_plot=table)
     for name, value in record.metrics.test or ():
         if isinstance(value, (int, float)):
@@ -152,17 +96,18 @@ def publish_run(
     for image in sorted(run.figures_folder.glob("*.png")):
         path = str(image.resolve())
         task.call("report_image", title="figures", series=image.stem, iteration=0, local_path=path)
-    files = [run.config_file, run.record_file, run.prior_file]
-    files += sorted(run.codes_folder.glob("[!.]*"))
+
+
+def upload_files(task: ClearMLTask, config: ExperimentConfig, run: RunFolder) -> None:
+    """Upload configuration, record, codes, prior and best checkpoint, as far as the run has them."""
+    files = [run.config_file, run.record_file, run.prior_file, *run.codes_folder.glob("[!.]*")]
     best = run.best_checkpoint
-    if best.is_file() and config.logger.clearml_offline:  # a model would only be a path there
+    if config.logger.clearml_offline:  # a model would only be a path there
         files.append(best)
     elif best.is_file():
-        path = str(best.resolve())
-        task.send(
-            "model", name=f"{run.name} best", path=path, design=config.model_dump(mode="json")
-        )
-    for file in files:
-        if file.is_file():
-            name, path = file.relative_to(run.path).as_posix(), str(file.resolve())
-            task.call("upload_artifact", name=name, artifact_object=path, auto_pickle=False)
+        task.call("connect_configuration", configuration=config.model_dump(mode="json"))
+        name, path = f"{run.name} best", str(best.resolve())
+        task.call("update_output_model", model_path=path, model_name=name, auto_delete_file=False)
+    for file in filter(lambda file: file.is_file(), files):
+        name, path = file.relative_to(run.path).as_posix(), str(file.resolve())
+        task.call("upload_artifact", name=name, artifact_object=path, auto_pickle=False)

@@ -1,31 +1,41 @@
 """A ClearML task in a process of its own, which may hang without delaying squeeze.
 
 ClearML's SDK repeats each request to a silent server for minutes or without end, in threads that
-Python waits for. So the SDK runs in `clearml_worker`, and squeeze kills that process when it has
-waited long enough. The two processes share a temporary folder:
+Python waits for. So the SDK runs in a child process, which squeeze kills when it has waited long
+enough. `ClearMLTask` is squeeze's side, `Worker` that of the child. They share a temporary folder:
 
-- squeeze appends requests to `requests.jsonl`, one JSON object per line;
-- the worker writes `answer.json` for the requests that squeeze waits for;
-- the worker touches `alive` whenever ClearML's servers respond.
+- squeeze appends requests to `requests.jsonl`: names of `Worker`'s methods and their arguments;
+- the worker touches `alive` whenever ClearML's servers respond, and writes `answer.json` when asked.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.trackers.credentials import ENVIRONMENT, Credentials, find_credentials
-from squeeze_cli.trackers.probe import probe
+from squeeze_cli.files import write_text_atomically
+from squeeze_cli.trackers.credentials import (
+    ENVIRONMENT,
+    Credentials,
+    find_credentials,
+    probe,
+    responds,
+)
 
 REQUESTS, ANSWER, ALIVE = "requests.jsonl", "answer.json", "alive"
 SETTINGS = Path(__file__).parent / "clearml_settings"  # a user's clearml.conf overrides them
@@ -38,25 +48,21 @@ class ClearMLUnavailableError(SqueezeError):
     """ClearML cannot be used for this run; the message gives the reason."""
 
 
-def require_sdk() -> None:
-    """Raise SqueezeError where ClearML's SDK is not installed: it comes with an extra of squeeze."""
-    if find_spec("clearml") is None:
-        raise SqueezeError(
-            "ClearML is not installed: pip install 'squeeze-cli[clearml]', or leave --use-clearml out."
-        )
-
-
 def running_on_agent() -> bool:
     """Return whether a ClearML agent has started this process for a task of its queue."""
     return bool(os.environ.get("CLEARML_TASK_ID"))
 
 
 def usable_credentials(config: ExperimentConfig, reporter: Reporter) -> Credentials | None:
-    """Return credentials that the server accepts; None on a ClearML agent, which has its own.
+    """Return credentials that the server accepts; None offline, and on an agent with its own.
 
-    Raises ClearMLUnavailableError where there are none.
+    Raises ClearMLUnavailableError where there are none, SqueezeError where the SDK is missing.
     """
-    if running_on_agent():
+    if find_spec("clearml") is None:
+        raise SqueezeError(
+            "ClearML is not installed: pip install 'squeeze-cli[clearml]', or leave --use-clearml out."
+        )
+    if config.logger.clearml_offline or running_on_agent():
         return None
     given = config.logger.credentials_file
     try:
@@ -74,17 +80,10 @@ def usable_credentials(config: ExperimentConfig, reporter: Reporter) -> Credenti
 
 
 class ClearMLTask:
-    """One task of ClearML, held by a child process.
+    """One task of ClearML, held by the child process `process`; `id` and `page` once it is known.
 
-    Args:
-        reporter: Prints warnings; with its `verbose` the SDK's own messages go to stderr.
-        credentials: None leaves them to the SDK's own configuration.
-        offline: Record the task in a folder instead of sending it to a server.
-
-    Attributes:
-        id: The task's id, once it has begun.
-        page: The address of the task's page.
-        process: The child process.
+    Without `credentials` the SDK uses its own configuration. `offline` records the task in a folder
+    instead of sending it to a server. With `reporter.verbose` the SDK's messages go to stderr.
     """
 
     id = ""
@@ -101,78 +100,73 @@ class ClearMLTask:
         self._folder = Path(self._shared.name)
         self._requests = (self._folder / REQUESTS).open("ab", buffering=0)
         (self._folder / ALIVE).touch()
-        urls = [f"{credentials.api_host}/debug.ping", credentials.files_host] if credentials else []
         output = 2 if reporter.verbose else subprocess.DEVNULL  # 2 is stderr
+        values = credentials.values() if credentials else {}
+        environment = {
+            "CLEARML_CONFIG_PATH": str(SETTINGS),
+            **os.environ,
+            **{ENVIRONMENT[name]: value for name, value in values.items()},
+            "CLEARML_OFFLINE_MODE": str(int(offline)),
+            "TMPDIR": str(self._folder),  # the SDK leaves lock files there
+            # The SDK must not take itself for one of the processes of a launcher such as torchrun.
+            "CLEARML_FORCE_MASTER_NODE": "1",
+        }
+        environment.pop("TORCHELASTIC_RUN_ID", None)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "squeeze_cli.trackers.clearml_worker", self._folder, *urls],
+            [sys.executable, "-m", "squeeze_cli.trackers.clearml_task", self._folder],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=_environment(self._folder, credentials, offline),
+            env=environment,
             start_new_session=True,  # Ctrl-C is for squeeze alone
         )
 
-    def start(self, **options: object) -> None:
-        """Begin the task with these options of `clearml.Task.init`.
+    def start(self, method: str, **options: object) -> None:
+        """Make the task by `clearml.Task.init` or `clearml.Task.create`, with these options.
 
         Raises ClearMLUnavailableError where the task does not begin.
         """
-        self.send("start", options=options)
         try:
-            answer = self._wait_for_answer(START_SECONDS)
-            if isinstance(answer, str):
-                raise ClearMLUnavailableError(f"ClearML cannot be used: {answer}")
-        except BaseException:
-            self.stop()
-            raise
-        self.id, self.page = answer["task_id"], answer["page"]
+            self._ask(START_SECONDS, "start", method=method, options=options)
+        except ClearMLUnavailableError as error:
+            raise ClearMLUnavailableError(f"ClearML cannot be used: {error}") from None
+        finally:
+            if not self.id:
+                self.stop()
 
     def send(self, request: str, **arguments: object) -> None:
-        """Request a method of `Worker`, without waiting.
-
-        One warning says that the server has stopped responding, or that the process has ended.
-        """
-        if self.process.poll() is not None:
-            self._warn_once("ClearML's process has ended; the run goes on without it.")
-        elif self.id and time.time() - self._last_response() > LOST_SECONDS:
-            self._warn_once(
-                "The ClearML server has stopped answering; the run goes on, and the server gets "
-                "the rest if it comes back before the end."
-            )
+        """Request a method of `Worker`, without waiting. One warning says that it may not arrive."""
+        problem = ""
         try:
             self._requests.write(json.dumps({"do": request, **arguments}).encode() + b"\n")
+            if self.process.poll() is not None:
+                problem = "ClearML's process has ended; the run goes on without it."
+            elif self.id and time.time() - self._last_response() > LOST_SECONDS:
+                problem = (
+                    "The ClearML server has stopped answering; the run goes on, and the server gets "
+                    "the rest if it comes back before the end."
+                )
         except OSError as error:
-            self._warn_once(f"ClearML gets no more reports ({error.strerror}).")
+            problem = f"ClearML gets no more reports ({error.strerror})."
+        if problem and not self._warned:
+            self._warned = True
+            self._reporter.warn(problem)
 
     def call(self, method: str, **arguments: object) -> None:
         """Call a method of `clearml.Task`, or `report_...` of its logger, without waiting."""
         self.send("call", method=method, arguments=arguments)
 
-    def set_parameters(self, values: Mapping[str, object]) -> None:
-        """Set hyperparameters; a nested one is named `section/name`, others `experiment/name`."""
-        flat: dict[str, object] = {}
-        for name, content in values.items():
-            if isinstance(content, Mapping):
-                flat.update({f"{name}/{key}": value for key, value in content.items()})
-            else:
-                flat[f"experiment/{name}"] = content
-        self.call("update_parameters", **flat)
-
-    def finish(self, request: str, **arguments: object) -> dict[str, str] | str:
-        """Send the last request, wait for its answer, and end the child.
+    def finish(self, request: str, **arguments: object) -> None:
+        """Send the last request, wait until it is done, and end the child.
 
         Waits while the servers respond, however long uploads take. A silence of `SILENCE_SECONDS`
-        or Ctrl-C ends the waiting.
-
-        Returns:
-            The answer, or the reason why there is none.
+        or Ctrl-C ends the waiting. Raises ClearMLUnavailableError where not all has arrived.
         """
         try:
-            self.send(request, **arguments)
             self._reporter.say("Waiting for ClearML to receive the rest; Ctrl-C ends the waiting.")
-            return self._wait_for_answer()
+            self._ask(float("inf"), request, **arguments)
         except KeyboardInterrupt:
-            return "the waiting for its server was interrupted"
+            raise ClearMLUnavailableError("the waiting for its server was interrupted") from None
         finally:
             self.stop()
 
@@ -183,42 +177,107 @@ class ClearMLTask:
         self._requests.close()
         self._shared.cleanup()
 
-    def _wait_for_answer(self, limit: float = float("inf")) -> dict[str, str] | str:
-        """Return the worker's answer, or the reason why there is none."""
+    def _ask(self, limit: float, request: str, **arguments: object) -> None:
+        """Wait until a request is done, for `limit` seconds at most."""
+        self.send(request, **arguments)
+        self.send("answer")
         begin = time.time()
-        file = self._folder / ANSWER
-        while time.time() - max(begin, self._last_response()) < SILENCE_SECONDS:
-            ended = self.process.poll() is not None
-            if file.exists():
-                answer: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
-                file.unlink()
-                return answer["error"] or answer
-            if ended:
-                return "its process has ended"
+        answer = self._folder / ANSWER
+        while not answer.exists():
+            if self.process.poll() is not None:
+                raise ClearMLUnavailableError("its process has ended")
+            if time.time() - max(begin, self._last_response()) > SILENCE_SECONDS:
+                raise ClearMLUnavailableError("its server was gone")
             if time.time() - begin > limit:
-                return f"no task within {limit:.0f} seconds"
+                raise ClearMLUnavailableError(f"no task within {limit:.0f} seconds")
             time.sleep(0.05)
-        return "its server was gone"
+        self.id, self.page, error = json.loads(answer.read_text(encoding="utf-8"))
+        answer.unlink()
+        if error:
+            raise ClearMLUnavailableError(error)
 
     def _last_response(self) -> float:
         return (self._folder / ALIVE).stat().st_mtime
 
-    def _warn_once(self, text: str) -> None:
-        if not self._warned:
-            self._warned = True
-            self._reporter.warn(text)
+
+class Worker:
+    """The child's side, which carries out requests with ClearML's SDK, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.urls: list[str] = []  # that respond while ClearML's servers run
+        self.error = ""  # the first one of all requests
+        self.task: Any = None
+        self.identity = ("", "")  # the task's id and page
+
+    def run(self) -> None:
+        """Carry out requests until squeeze is gone, then end its task in a limited time."""
+        threading.Thread(target=self.tell_alive, daemon=True).start()
+        for request in self.requests():
+            try:
+                getattr(self, request.pop("do"))(**request)
+            except Exception as error:  # noqa: BLE001 - the SDK raises errors of any kind
+                text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                self.error = self.error or text
+        threading.Timer(60, psutil.Process().kill).start()
+        if self.task is not None:
+            self.close("failed")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        psutil.Process().kill()
+
+    def requests(self) -> Iterator[dict[str, Any]]:
+        """Yield requests as they arrive, until squeeze is gone."""
+        squeeze = psutil.Process().parent()
+        line = ""
+        with (self.folder / REQUESTS).open(encoding="utf-8") as file:
+            while True:
+                line += file.readline()
+                if line.endswith("\n"):
+                    yield json.loads(line)
+                    line = ""
+                elif psutil.Process().parent() == squeeze:
+                    time.sleep(0.1)
+                else:
+                    return
+
+    def tell_alive(self) -> None:
+        """Touch the file `alive` every few seconds if the servers respond."""
+        while True:
+            if all(responds(url) for url in self.urls):
+                (self.folder / ALIVE).touch()
+            time.sleep(2)
+
+    def start(self, method: str, options: Mapping[str, Any]) -> None:
+        """Make a task by `clearml.Task.init`, which may go on with an earlier one, or `create`."""
+        from clearml import Task
+        from clearml.backend_api import Session
+
+        if not Task.is_offline():
+            urls = (f"{Session.get_api_server_host()}/debug.ping", Session.get_files_server_host())
+            self.urls = [url for url in urls if url.startswith("http")]  # others are not asked
+        self.task = getattr(Task, method)(**options)
+        self.identity = (self.task.id, self.task.get_output_log_web_page())
+
+    def call(self, method: str, arguments: Mapping[str, Any]) -> None:
+        """Call a method of `clearml.Task`, or `report_...` of its logger."""
+        target = self.task.get_logger() if method.startswith("report_") else self.task
+        getattr(target, method)(**arguments)
+
+    def close(self, status: str, archive: str = "") -> None:
+        """Send all that is left and end the task; offline, move its session to `archive`."""
+        folder = self.task.get_offline_mode_folder() if self.task.is_offline() else None
+        self.task.close()  # marks the task as completed, whatever happened
+        if folder is not None:
+            shutil.move(f"{folder}.zip", archive)
+            shutil.rmtree(folder, ignore_errors=True)
+        elif status != "finished":
+            mark = self.task.mark_stopped if status == "interrupted" else self.task.mark_failed
+            mark(force=True, status_message=f"squeeze: the run {status}")
+
+    def answer(self) -> None:
+        """Tell squeeze the task's id and page, and the first error."""
+        write_text_atomically(self.folder / ANSWER, json.dumps([*self.identity, self.error]))
 
 
-def _environment(folder: Path, credentials: Credentials | None, offline: bool) -> dict[str, str]:
-    """Return the child's environment variables."""
-    environment = {
-        "CLEARML_CONFIG_PATH": str(SETTINGS),
-        **os.environ,
-        "CLEARML_OFFLINE_MODE": str(int(offline)),
-        "TMPDIR": str(folder),  # the SDK leaves lock files there
-        # The SDK must not take itself for one of the processes of a launcher such as torchrun.
-        "CLEARML_FORCE_MASTER_NODE": "1",
-    }
-    environment.pop("TORCHELASTIC_RUN_ID", None)
-    values = credentials.values() if credentials else {}
-    return environment | {ENVIRONMENT[name]: value for name, value in values.items()}
+if __name__ == "__main__":
+    Worker(Path(sys.argv[1])).run()

@@ -1,4 +1,4 @@
-"""ClearML credentials: the places where squeeze looks for them, their check, and their file.
+"""ClearML credentials: the places where squeeze looks for them, their check, and the first login.
 
 The first of these places that has any decides. Values of two places are never mixed, because a key
 must not reach another server than its own:
@@ -16,14 +16,22 @@ from __future__ import annotations
 
 import os
 import re
-import stat
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from pydantic import HttpUrl, ValidationError
+
+from squeeze_cli.config.resolve import switched_on
 from squeeze_cli.errors import SqueezeError, nearest
 from squeeze_cli.files import write_text_atomically
+
+if TYPE_CHECKING:
+    from requests import Response
 
 FILE_NAME = "clearml_credentials.yaml"
 PUBLIC_HOSTS = {
@@ -39,14 +47,20 @@ ENVIRONMENT = {
     "api_secret": "CLEARML_API_SECRET_KEY",
 }
 FIELDS = tuple(ENVIRONMENT)
-# The same fields, in the same order, as ClearML's own configuration names them.
-_CLEARML_NAMES = ("api_server", "web_server", "files_server", "access_key", "secret_key")
-_CLEARML_VALUE = re.compile(
-    r"[\"']?\b(" + "|".join(_CLEARML_NAMES) + r")\b[\"']?\s*[:=]?\s*"
-    r"(\"[^\"\n]*\"|'[^'\n]*'|\$\{[^}\n]*\}|[^\s,}]+)"
-)
+# The same fields, in the same order, in the section `api` of clearml.conf.
+_CONF_NAMES = ("api_server", "web_server", "files_server", "credentials.access_key",
+               "credentials.secret_key")  # fmt: skip
 _INIT = "run: squeeze clearml-init"
 _PLACEHOLDER = re.compile(r"<.*>|\$\{.*\}|^(https?://)?your[-_ ]|^x{3,}$|^\.{3}$", re.IGNORECASE)
+PROBE_SECONDS = 5.0  # for name look-up, connection, TLS and answer together
+_REASONS = {  # why a connection failed, by a word of the error
+    "CERTIFICATE_VERIFY": "no secure connection to {host} (its certificate is not trusted)",
+    "SSL": "no secure connection to {host} (TLS failed)",
+    "Timeout": "{host} does not answer in time",
+    "NameResolution": "the host name {name} is not known",
+    "refused": "{host} refuses the connection: no server runs there",
+    "": "the connection to {host} failed ({kind})",
+}
 
 
 class CredentialsError(SqueezeError):
@@ -62,7 +76,7 @@ class CredentialsError(SqueezeError):
 class Credentials:
     """Addresses of a ClearML server and a key for it; key and secret stay out of the repr.
 
-    `source` is the place that they come from, `warning` says what is wrong with that place.
+    `source` is the file that they come from, or a phrase for another place.
     """
 
     api_host: str
@@ -71,7 +85,14 @@ class Credentials:
     api_key: str = field(repr=False)
     api_secret: str = field(repr=False)
     source: str = field(default="", compare=False)
-    warning: str = field(default="", compare=False)
+
+    @property
+    def warning(self) -> str:
+        """Advice where others may read the file, else nothing."""
+        file = Path(self.source)
+        if os.name == "posix" and file.is_file() and file.stat().st_mode & 0o077:
+            return f"{file} can be read by others: chmod 600 {file}"
+        return ""
 
     def values(self) -> dict[str, str]:
         """Return the five values by name."""
@@ -96,20 +117,14 @@ def find_credentials(
     given = {name: value for name, key in ENVIRONMENT.items() if (value := environment.get(key))}
     if explicit is None and ("api_key" in given or "api_secret" in given):
         source = "the environment variables CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY"
-        for name in ("api_key", "api_secret"):
-            if name not in given:
-                raise CredentialsError(f"{ENVIRONMENT[name]} is not set", "set both, or neither")
-        return checked_credentials(given, source, "set them again")
+        return checked_credentials(given, source, "set both, or neither")
     conf = Path(environment.get("CLEARML_CONFIG_FILE") or "~/clearml.conf").expanduser()
     places = [Path(FILE_NAME), default_file(), conf] if explicit is None else [explicit]
     for path in places:
-        if not path.is_file():
-            continue
-        if path != conf:
+        if path.is_file() and path != conf:
             return read_credentials(path)
-        values = parse_api_block(_read(path, _INIT), environment)
-        if "api_key" in values or "api_secret" in values:  # else it holds only other settings
-            return _from_file(path, values, _INIT)
+        if path.is_file() and (values := read_clearml_conf(path)):
+            return checked_credentials(values, str(path), _INIT)
     listed = ", ".join(f"./{path}" if path == Path(FILE_NAME) else str(path) for path in places)
     raise CredentialsError(f"ClearML credentials file not found (looked at {listed})", _INIT)
 
@@ -119,32 +134,28 @@ def read_credentials(path: Path) -> Credentials:
     import yaml
 
     rewrite = f"{_INIT} --overwrite{'' if path == Path(FILE_NAME) else f' --file {path}'}"
-    text = _read(path, rewrite)
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError:  # its message quotes the file
-        raise CredentialsError(f"{path} is not valid YAML", rewrite) from None
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:  # its message quotes the file
+        raise CredentialsError(
+            f"{path} is no YAML file ({type(error).__name__})", rewrite
+        ) from None
     if not isinstance(values, Mapping):
         raise CredentialsError(f"{path} does not map {', '.join(FIELDS)} to values", rewrite)
-    return _from_file(path, values, rewrite)
+    return checked_credentials(values, str(path), rewrite)
 
 
-def parse_api_block(text: str, environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Read ClearML's own `api { ... }` block (or a `clearml.conf`); absent values stay out.
+def read_clearml_conf(path: Path) -> dict[str, str]:
+    """Read the values of ClearML's own `clearml.conf`; none without a key or a secret."""
+    try:
+        from clearml.utilities.pyhocon import ConfigFactory
 
-    Understands `key: value`, `key = value` and `key value`, quoted or not, `#` and `//` comments,
-    and `${NAME}` for environment variables.
-    """
-    start = re.search(r"(?m)^\s*[\"']?api[\"']?\s*[:=]?\s*\{", text)
-    block = re.sub(r"(?m)(^|\s)(#|//).*$", r"\1", text[start.end() :] if start else text)
-    values: dict[str, str] = {}
-    for name, quoted in _CLEARML_VALUE.findall(block):
-        value = quoted.strip("\"'")
-        if variable := re.fullmatch(r"\$\{\??(\w+)\}", value):
-            value = (environment or {}).get(variable[1], "")
-        if value:  # the first counts: other sections have keys of the same names
-            values.setdefault(FIELDS[_CLEARML_NAMES.index(name)], value)
-    return values
+        api = ConfigFactory.parse_file(str(path)).get("api", {})
+    except Exception as error:  # noqa: BLE001 - its message quotes the file
+        raise CredentialsError(f"{path} cannot be read ({type(error).__name__})", _INIT) from None
+    given = zip(FIELDS, (api.get(name, None) for name in _CONF_NAMES), strict=True)
+    values = {name: str(value) for name, value in given if value}
+    return values if "api_key" in values or "api_secret" in values else {}
 
 
 def with_public_hosts(values: Mapping[str, object]) -> dict[str, object]:
@@ -176,27 +187,20 @@ def find_problems(values: Mapping[str, object]) -> list[str]:
 
 def find_problem(name: str, value: object) -> str | None:
     """Return what is wrong with the value of one field, or None."""
-    if value is not None and not isinstance(value, str):
-        return "must be text"
-    text = (value or "").strip()
-    if not text:
-        return "is empty"
+    if not isinstance(value, str) or not value.strip():
+        return "must be text, and not empty"
+    text = value.strip()
     if _PLACEHOLDER.search(text):
         return "is still the placeholder of the template"
     if not re.fullmatch(r"[!-~]+", text):
         return "must be ASCII, without blanks"
     if name not in PUBLIC_HOSTS:
         return None
-    try:
-        parts = urlsplit(text)
-        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        return f"is not an http:// or https:// URL such as {PUBLIC_HOSTS[name]}"
-    if parts.username is not None or parts.query or parts.fragment:
-        return "must be a plain URL, without user name, '?' or '#'"
-    return None
+    with suppress(ValidationError):
+        url = HttpUrl(text)
+        if url.username is None and url.query is None and url.fragment is None:
+            return None
+    return f"must be a plain http:// or https:// URL such as {PUBLIC_HOSTS[name]}"
 
 
 def write_credentials(path: Path, credentials: Credentials) -> None:
@@ -208,18 +212,56 @@ def write_credentials(path: Path, credentials: Credentials) -> None:
     write_text_atomically(path, text, mode=0o600)
 
 
-def _read(path: Path, fix: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise CredentialsError(f"{path} cannot be read ({reason})", fix) from None
+def probe(credentials: Credentials, seconds: float = PROBE_SECONDS) -> str | None:
+    """Log in once: ClearML's SDK would repeat requests to a silent server without a message.
+
+    Returns:
+        None if the server takes the credentials, else the reason in one line without any secret.
+    """
+    host = credentials.api_host
+    answer = _get(f"{host}/auth.login", seconds, (credentials.api_key, credentials.api_secret))
+    if isinstance(answer, str):
+        return answer
+    if answer.status_code in (401, 403):
+        return f"{host} does not take these credentials (HTTP {answer.status_code})"
+    if answer.status_code >= 500:
+        return f"{host} is there but fails (HTTP {answer.status_code})"
+    with suppress(ValueError, KeyError, TypeError):
+        if answer.json()["data"]["token"]:
+            return None
+    return f"{host} answers, but not as a ClearML API server: check api_host"
 
 
-def _from_file(path: Path, values: Mapping[str, object], fix: str) -> Credentials:
-    """Check the values of a file, and warn where others may read it."""
-    credentials = checked_credentials(values, str(path), fix)
-    if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
-        warning = f"{path} can be read by others: chmod 600 {path}"
-        return replace(credentials, warning=warning)
-    return credentials
+def responds(url: str, seconds: float = 3.0) -> bool:
+    """Return whether a server answers at `url`; the error page of a gateway does not count."""
+    answer = _get(url, seconds)
+    return not isinstance(answer, str) and answer.status_code < 500
+
+
+def _get(url: str, seconds: float, login: tuple[str, str] | None = None) -> Response | str:
+    """Return the answer, or the reason why there is none after `seconds`.
+
+    A name look-up has no time limit of its own, nor has an answer that arrives byte by byte. So the
+    request has a thread to itself, which is left behind if it takes too long.
+    """
+    import requests
+
+    verify = switched_on("CLEARML_API_HOST_VERIFY_CERT", default=True)
+    parts = urlsplit(url)
+    host = f"{parts.scheme}://{parts.netloc}"
+    results: list[Response | str] = [f"{host} does not answer within {seconds:.0f} seconds"]
+
+    def request() -> None:
+        try:  # without redirects: the credentials are for this server alone
+            results.append(
+                requests.get(url, auth=login, timeout=seconds, allow_redirects=False, verify=verify)
+            )
+        except (requests.RequestException, OSError, ValueError) as error:
+            kind = type(error).__name__
+            text = next(text for word, text in _REASONS.items() if word in f"{kind} {error}")
+            results.append(text.format(host=host, name=parts.hostname, kind=kind))
+
+    thread = threading.Thread(target=request, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return results[-1]

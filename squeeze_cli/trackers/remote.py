@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,10 @@ from squeeze_cli.errors import SqueezeError
 from squeeze_cli.trackers.clearml_task import (
     ClearMLTask,
     ClearMLUnavailableError,
-    require_sdk,
     usable_credentials,
 )
 
 _REQUIREMENT = "squeeze-cli[clearml]"
-_LOCAL_FLAGS = ("--remote-queue", "--credentials", "--credentials-file")
 
 
 @dataclass(frozen=True)
@@ -47,41 +46,35 @@ def send_to_queue(
 
     Raises SqueezeError where ClearML cannot be used, or has no such queue.
     """
-    require_sdk()
-    source = find_source(reporter)
+    options = config.logger
+    name = options.task_name or config.name or "squeeze"
     command = remote_command(arguments)
     try:
         credentials = usable_credentials(config, reporter)
-    except ClearMLUnavailableError as error:
-        raise SqueezeError(f"{error}; --remote-queue needs it.") from None
-    task = ClearMLTask(reporter, credentials)
-    options = config.logger
-    name = options.task_name or config.name or "squeeze"
-    task.send("create", project_name=options.project_name, task_name=name)
-    task.call("add_tags", tags=list(options.clearml_tags))
-    task.set_parameters(config.model_dump(mode="json"))
-    record_source(task, source, command)
-    answer = task.finish("enqueue", queue_name=queue)
-    if isinstance(answer, str):
-        raise SqueezeError(
-            f"ClearML did not take the task ({answer}): check that the queue {queue!r} exists and "
-            "that an agent serves it."
+        source = find_source(reporter)
+        task = ClearMLTask(reporter, credentials)
+        task.start(
+            "create", project_name=options.project_name, task_name=name, detect_repository=False
         )
-    return {"task_id": answer["task_id"], "page": answer["page"], "queue": queue,
-            "command": command}  # fmt: skip
+        task.call("add_tags", tags=list(options.clearml_tags))
+        task.call("set_parameters_as_dict", dictionary=config.model_dump(mode="json"))
+        record_source(task, source, command)
+        task.finish("call", method="enqueue", arguments={"task": task.id, "queue_name": queue})
+    except ClearMLUnavailableError as error:
+        raise SqueezeError(
+            f"{error}. --remote-queue needs a ClearML server where the queue {queue!r} exists and an "
+            "agent serves it."
+        ) from None
+    return {"task_id": task.id, "page": task.page, "queue": queue, "command": command}
 
 
 def remote_command(arguments: Sequence[str]) -> str:
     """Return the arguments for the agent: without local flags, always with `--use-clearml`."""
-    kept: list[str] = []
-    remaining = iter(arguments)
-    for argument in remaining:
-        flag, _, value = argument.partition("=")
-        if flag.replace("_", "-") not in _LOCAL_FLAGS:
-            kept.append(argument)
-        elif not value:
-            next(remaining, None)  # the flag's value
-    if not any(argument.replace("_", "-") == "--use-clearml" for argument in kept):
+    local = ArgumentParser(add_help=False, allow_abbrev=False)
+    local.add_argument("--remote-queue", "--remote_queue")
+    local.add_argument("--credentials", "--credentials-file", "--credentials_file")
+    _, kept = local.parse_known_args(arguments)
+    if not {"--use-clearml", "--use_clearml"} & set(kept):
         kept.append("--use-clearml")
     return shlex.join(kept)
 
@@ -107,17 +100,17 @@ def find_source(reporter: Reporter) -> Source:
 def present_source() -> Source:
     """Return the checkout that squeeze runs from, or the package that it is."""
     folder = Path(squeeze_cli.__file__).resolve().parent
-    package = Source(f"{_REQUIREMENT}=={squeeze_cli.__version__}")
+    package = f"{_REQUIREMENT}=={squeeze_cli.__version__}"
     if run_git(folder, "rev-parse", "--show-toplevel").strip() != str(folder.parent):
-        return package
-    origin = run_git(folder, "remote", "get-url", "origin").strip()
+        return Source(package)
     # User name and token are removed: others could read them in the task.
+    origin = run_git(folder, "remote", "get-url", "origin").strip()
     repository = re.sub(r"^(https?://)[^/]*@", r"\1", origin)
     commit = run_git(folder, "rev-parse", "HEAD").strip()
     # pip wants `git@host:path` as a URL.
     url = re.sub(r"^([\w.-]+@[\w.-]+):(?!/)", r"ssh://\1/", repository)
     return Source(
-        requirement=f"{_REQUIREMENT} @ git+{url}@{commit}" if url else package.requirement,
+        requirement=f"{_REQUIREMENT} @ git+{url}@{commit}" if url else package,
         repository=repository,
         branch=run_git(folder, "rev-parse", "--abbrev-ref", "HEAD").strip(),
         commit=commit,
@@ -139,7 +132,7 @@ def run_git(folder: Path, *arguments: str) -> str:
     """Return the output of git in `folder`; an empty text where it fails or is not installed."""
     command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return done.stdout

@@ -49,7 +49,7 @@ def save_figures(
             files.append(run.figures_folder / f"{name}.png")
             save_figure(figure, files[-1], DPI)
         if experiment.config.logger.use_tensorboard:
-            from squeeze_cli.trackers.tensorboard import add_pictures
+            from squeeze_cli.trackers.loggers import add_pictures
 
             add_pictures(run, files, record.epochs.done)
     except Exception as error:  # noqa: BLE001 - see above

@@ -20,7 +20,7 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.data.datamodule import SegmentationDataModule
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.trackers import open_trackers
+from squeeze_cli.trackers.loggers import open_trackers
 from squeeze_cli.training.callbacks import (
     Epoch,
     Initialization,
@@ -117,10 +117,10 @@ def fit_experiment(
     journal.save()
     with ExitStack() as stack:  # the trackers close after the record is whole
         try:
-            trackers = stack.enter_context(open_trackers(config, run, journal.record, reporter))
+            loggers = stack.enter_context(open_trackers(config, run, journal.record, reporter))
             experiment = set_up(config, reporter)
             outcome = train(
-                experiment, run, reporter, trackers.loggers, resume=resume,
+                experiment, run, reporter, loggers, resume=resume,
                 begin=lambda: journal.describe(experiment), update=journal.update,
             )  # fmt: skip
             journal.conclude(outcome)

@@ -16,7 +16,7 @@ from squeeze_cli.trackers.credentials import (
     default_file,
     find_credentials,
     find_problems,
-    parse_api_block,
+    read_clearml_conf,
     read_credentials,
     write_credentials,
 )
@@ -99,9 +99,9 @@ def test_every_problem_is_named() -> None:
          "files_host": "https://user:pw@files.example", "api_key": "with blank"},
     )  # fmt: skip
     text = "; ".join(problems)
-    assert "api_host is not an http:// or https:// URL" in text
+    assert "api_host must be a plain http:// or https:// URL" in text
     assert "web_host is still the placeholder" in text
-    assert "files_host must be a plain URL" in text
+    assert "files_host must be a plain http:// or https:// URL" in text
     assert "api_key must be ASCII, without blanks" in text
     assert "api_secret is missing" in text
     assert "an unknown key: did you mean 'api_secret'" in text
@@ -142,7 +142,9 @@ def test_key_and_secret_are_in_no_repr() -> None:
 
 
 def test_half_of_the_environment_is_an_error() -> None:
-    with pytest.raises(CredentialsError, match="CLEARML_API_SECRET_KEY is not set"):
+    with pytest.raises(
+        CredentialsError, match="CLEARML_API_SECRET_KEY: api_secret is missing: set both"
+    ):
         find_credentials(None, {"CLEARML_API_ACCESS_KEY": "x"})
 
 
@@ -161,17 +163,30 @@ def test_the_template_ships_with_the_package_and_every_placeholder_is_named() ->
         '  credentials {\n    "access_key" = "KEY0"\n    "secret_key" = "s3cr3ts3cr3ts3cr3t"\n  }\n}\n',
         "api{web_server=http://web.example:8080, api_server=http://api.example:8008,\n"
         "files_server=http://files.example:8081\n"
-        "credentials{access_key:KEY0,secret_key:'s3cr3ts3cr3ts3cr3t'}}\n"
+        'credentials{access_key:KEY0,secret_key:"s3cr3ts3cr3ts3cr3t"}}\n'
         "sdk { aws { s3 { key: NOT\n secret_key: NOT } } }",
-        "\r\nsdk {}\napi: {\r\n api_server http://api.example:8008\r\n web_server "
-        "http://web.example:8080\r\n files_server http://files.example:8081 // why\r\n"
-        "credentials { access_key KEY0\r\n secret_key ${?MY_SECRET}\r\n } }",
+        "sdk { secret_key: NOT, api_server: NOT }\nhost = example\napi.api_server = http://api.example:8008\n"
+        'api: {\r\n web_server = "http://web."${host}":8080"\r\n '
+        "files_server = http://files.example:8081 // why\r\n"
+        "credentials { access_key: KEY0\r\n secret_key: ${?MY_SECRET}\r\n } }",
     ],
-    ids=["as shown by ClearML", "dense, with other sections", "bare, with a variable"],
+    ids=["as shown by ClearML", "dense, with other sections", "with variables"],
 )
-def test_clearmls_own_block_is_read(block: str) -> None:
-    values = parse_api_block(block, {"MY_SECRET": SECRET})
+def test_clearmls_own_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: str
+) -> None:
+    monkeypatch.setenv("MY_SECRET", SECRET)
+    values = read_clearml_conf(write(tmp_path / "my.conf", block))
     assert {k: v.rstrip("/") for k, v in values.items()} == VALUES
+
+
+@pytest.mark.parametrize("text", ["api { secret: [SECRET", "api { secret: ${SECRET} }"])
+def test_a_broken_conf_is_named_and_not_repeated(tmp_path: Path, text: str) -> None:
+    conf = write(tmp_path / "my.conf", text.replace("SECRET", SECRET))
+    with pytest.raises(CredentialsError, match=r"my\.conf cannot be read") as caught:
+        find_credentials(None, {"CLEARML_CONFIG_FILE": str(conf)})
+    assert SECRET not in str(caught.value)
+    assert caught.value.__suppress_context__
 
 
 def test_a_conf_without_credentials_is_no_source(tmp_path: Path) -> None:

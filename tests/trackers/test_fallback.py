@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from squeeze_cli.console import Reporter
+from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers import clearml_task
-from squeeze_cli.trackers.guarded import GuardedLogger
-from squeeze_cli.trackers.probe import probe
+from squeeze_cli.trackers.credentials import probe
+from squeeze_cli.trackers.loggers import GuardedTensorBoard
 from tests.conftest import Squeeze
 from tests.trackers.clearml_server import KEY, SECRET
 from tests.trackers.dead_ends import DEAD_ENDS, refused
@@ -152,30 +153,24 @@ def test_without_tensorboard_there_are_no_events(squeeze: Squeeze, tmp_path: Pat
     assert not (tmp_path / "runs" / "it" / "tensorboard").exists()
 
 
-class Failing(Logger):
-    """Fails at its second report."""
+def test_a_tracker_that_fails_is_reported_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports: list[dict[str, float]] = []
 
-    name = "failing"
-    version = "0"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reports: list[dict[str, float]] = []
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        if self.reports:
+    def log_metrics(self: object, metrics: dict[str, float], step: int | None = None) -> None:
+        if reports:
             raise OSError("no space left")
-        self.reports.append(metrics)
+        reports.append(metrics)
 
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+    def finalize(self: object, status: str) -> None:
         raise AssertionError("called after it had failed")
 
-
-def test_a_tracker_that_fails_is_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
-    inner = Failing()
-    guarded = GuardedLogger(inner, "TensorBoard", Reporter())
+    monkeypatch.setattr(TensorBoardLogger, "log_metrics", log_metrics)
+    monkeypatch.setattr(TensorBoardLogger, "finalize", finalize)
+    guarded = GuardedTensorBoard(RunFolder(tmp_path), Reporter())
     for step in range(4):
         guarded.log_metrics({"loss": 1.0 + step}, step)
-    guarded.log_hyperparams({})
-    assert inner.reports == [{"loss": 1.0}]
+    guarded.finalize("success")
+    assert reports == [{"loss": 1.0}]
     assert capsys.readouterr().err.count("TensorBoard failed (OSError: no space left)") == 1

@@ -8,8 +8,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from squeeze_cli.trackers.credentials import Credentials
-from squeeze_cli.trackers.probe import probe, responds
+from squeeze_cli.trackers.credentials import Credentials, probe, responds
 from tests.trackers.clearml_server import KEY, SECRET, ClearMLServer
 from tests.trackers.dead_ends import failing, refused, silent, trickling, unroutable
 

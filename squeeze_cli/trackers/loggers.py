@@ -1,0 +1,132 @@
+"""The trackers of a run as Lightning's loggers: TensorBoard, and ClearML where it is asked for."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from PIL import Image
+
+from squeeze_cli.config.record import RunRecord
+from squeeze_cli.config.schema import ExperimentConfig
+from squeeze_cli.console import Reporter
+from squeeze_cli.errors import SqueezeError
+from squeeze_cli.runs import RunFolder
+from squeeze_cli.trackers.clearml import end_task, start_task
+from squeeze_cli.trackers.clearml_task import ClearMLTask, ClearMLUnavailableError
+
+
+@contextmanager
+def open_trackers(
+    config: ExperimentConfig, run: RunFolder, record: RunRecord, reporter: Reporter
+) -> Iterator[list[Logger]]:
+    """Open the trackers that `config` asks for; at the end give them the files of the run's folder.
+
+    `record.status` says at the end how the run went. Raises SqueezeError where `require_clearml` is
+    set and ClearML cannot be used.
+    """
+    loggers: list[Logger] = []
+    if config.logger.use_tensorboard:
+        loggers.append(GuardedTensorBoard(run, reporter))
+    task = _try_clearml(config, run, reporter) if config.logger.use_clearml else None
+    if task is None:
+        yield loggers
+        return
+    try:
+        yield [*loggers, ClearMLLogger(task, with_text=config.logger.auto_connect_frameworks)]
+    finally:
+        end_task(task, config, run, record, reporter)
+
+
+def _try_clearml(
+    config: ExperimentConfig, run: RunFolder, reporter: Reporter
+) -> ClearMLTask | None:
+    try:
+        return start_task(config, run, reporter)
+    except ClearMLUnavailableError as error:
+        if config.logger.require_clearml:
+            raise SqueezeError(f"{error}; --require-clearml asks for it.") from None
+        rest = "TensorBoard" if config.logger.use_tensorboard else "the run record alone"
+        reporter.warn(f"{error}. The run goes on with {rest}.")
+        return None
+
+
+class ClearMLLogger(Logger):
+    """Lightning's logger for a ClearML task, which has begun; no call waits for the server.
+
+    `with_text` reports each line of metrics as text too, for the task's console.
+    """
+
+    name = "ClearML"
+    version = None
+
+    def __init__(self, task: ClearMLTask, with_text: bool) -> None:
+        super().__init__()
+        self.task = task
+        self._with_text = with_text
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Report one point of each scalar; `val/loss` is the series `loss` of the plot `val`."""
+        for name, value in metrics.items():
+            title, _, series = name.partition("/")
+            point = {"title": title, "series": series or title, "value": float(value)}
+            self.task.call("report_scalar", iteration=step or 0, **point)
+        if self._with_text:
+            listed = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            self.task.call("report_text", msg=f"step {step or 0}: {listed}", print_console=False)
+
+    def log_hyperparams(
+        self, params: Mapping[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Report nothing: the task has the run's whole configuration from its start."""
+
+
+class GuardedTensorBoard(TensorBoardLogger):
+    """TensorBoard events in the run's folder: `tensorboard --logdir runs` shows all runs.
+
+    After a failure, such as a full disk, one warning gives the reason, and the training goes on.
+    """
+
+    def __init__(self, run: RunFolder, reporter: Reporter) -> None:
+        super().__init__(save_dir=run.path, name="", version="tensorboard")
+        self._reporter = reporter
+        self._failed = False
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write one point of each scalar."""
+        self._attempt(super().log_metrics, metrics, step)
+
+    def save(self) -> None:
+        """Write what is buffered."""
+        self._attempt(super().save)
+
+    def finalize(self, status: str) -> None:
+        """Close the events' file."""
+        self._attempt(super().finalize, status)
+
+    def _attempt(self, method: Callable[..., None], *arguments: object) -> None:
+        if self._failed:
+            return
+        try:
+            method(*arguments)
+        except Exception as error:  # noqa: BLE001 - whatever TensorBoard raises, training goes on
+            self._failed = True
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            self._reporter.warn(f"TensorBoard failed ({reason}); training goes on without it.")
+
+
+def add_pictures(run: RunFolder, files: Iterable[Path], step: int) -> None:
+    """Show PNG files in TensorBoard's tab of images, under `figures/` and their name."""
+    import numpy as np
+    from torch.utils.tensorboard import SummaryWriter
+
+    # Lightning has closed its own writer at the end of the test.
+    with SummaryWriter(str(run.path / "tensorboard")) as writer:
+        for file in files:
+            with Image.open(file) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            writer.add_image(f"figures/{file.stem}", pixels, step, dataformats="HWC")

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.files import write_text_atomically
+from squeeze_cli.trackers.clearml import run_git
 from squeeze_cli.trackers.credentials import (
     ENVIRONMENT,
     FIELDS,
@@ -24,7 +25,6 @@ from squeeze_cli.trackers.credentials import (
     with_public_hosts,
     write_credentials,
 )
-from squeeze_cli.trackers.remote import run_git
 
 EXAMPLES = (
     "squeeze clearml-init",
@@ -36,7 +36,7 @@ _QUESTIONS = ("API server", "Web application", "File server", "Access key",
 
 
 def _value(name: str, text: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(envvar=ENVIRONMENT[name], help=text)
+    option: typer.models.OptionInfo = Option(envvar=ENVIRONMENT[name], help=text)
     return option
 
 
@@ -49,21 +49,15 @@ def clearml_init(
         str | None,
         _value("api_secret", "Secret key; safer in the variable, which others cannot see."),
     ] = None,
-    file: Annotated[Path, typer.Option(metavar="FILE", help="File to write.")] = Path(FILE_NAME),
-    non_interactive: Annotated[
-        bool, typer.Option("--non-interactive", help="Ask nothing.")
-    ] = False,
-    no_check: Annotated[
-        bool, typer.Option("--no-check", help="Do not try the credentials on the server.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing file.")
-    ] = False,
+    file: Annotated[Path, Option(metavar="FILE", help="File to write.")] = Path(FILE_NAME),
+    non_interactive: Annotated[bool, Option("--non-interactive", help="Ask nothing.")] = False,
+    no_check: Annotated[bool, Option("--no-check", help="Do not log in to test them.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Ask for a ClearML server's address and credentials, test them, and write them.
 
     The hosts default to ClearML's public servers. Only the file's owner can read it
-    (mode 0600), and in a git checkout it is added to .gitignore.
+    (mode 0600), and in a git checkout git ignores it.
     """
     file = file.expanduser()
     if file.exists() and not overwrite:
@@ -84,14 +78,10 @@ def clearml_init(
         reporter.say(f"Logging in to {credentials.api_host} ...")
         if reason := probe(credentials):
             raise SqueezeError(f"{reason}. Nothing was written; --no-check writes it untested.")
-    try:
-        write_credentials(file, credentials)
-    except OSError as error:
-        raise SqueezeError(f"{file}: {error.strerror}; choose another --file.") from None
+    write_credentials(file, credentials)
+    keep_out_of_git(file.resolve())
     tested = "not tested" if no_check else "tested"
     reporter.say(f"Wrote {file} ({tested}). Now: squeeze train --use-clearml ...")
-    if ignored_in := ignore_in_git(file):
-        reporter.say(f"Added {file.name} to {ignored_in}, so that it is never committed.")
 
 
 def ask_for_missing(values: dict[str, str]) -> None:
@@ -113,13 +103,11 @@ def ask_for_missing(values: dict[str, str]) -> None:
             )
 
 
-def ignore_in_git(path: Path) -> Path | None:
-    """Name `path` in the `.gitignore` beside it, and return that; None where there is no need."""
-    path = path.resolve()
-    checkout = run_git(path.parent, "rev-parse", "--git-dir")
-    if not checkout or run_git(path.parent, "check-ignore", "--no-index", path.name):
-        return None
-    ignore_file = path.parent / ".gitignore"
-    lines = ignore_file.read_text(encoding="utf-8").splitlines() if ignore_file.exists() else []
-    write_text_atomically(ignore_file, "\n".join([*lines, path.name]) + "\n")
-    return ignore_file
+def keep_out_of_git(file: Path) -> None:
+    """Name the file in the local list of what git ignores, if it is in a checkout."""
+    place = run_git(file.parent, "rev-parse", "--git-path", "info/exclude").strip()
+    if place:
+        exclude = file.parent / place
+        exclude.parent.mkdir(exist_ok=True)
+        with exclude.open("a", encoding="utf-8") as listed:
+            listed.write(f"{file.name}\n")

@@ -141,7 +141,7 @@ def _send_away(config: ExperimentConfig, queue: str, as_json: bool, reporter: Re
     """Let a ClearML agent run this very command; the agent runs it as if without the option."""
     if config.logger.clearml_offline:
         raise UsageError("--remote-queue needs a server: leave --clearml-offline out.")
-    from squeeze_cli.trackers.remote import send_to_queue
+    from squeeze_cli.trackers.clearml import send_to_queue
 
     sent = send_to_queue(config, queue, sys.argv[1:], reporter)
     if as_json:

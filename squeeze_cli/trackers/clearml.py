@@ -1,24 +1,28 @@
-"""The ClearML task of a run: how it begins, and what it gets when the run ends."""
+"""The ClearML task of a run: on this machine, or through the queue of a ClearML agent."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
+import subprocess
 import sys
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import distributions
+from pathlib import Path
 
+import squeeze_cli
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
+from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.trackers.clearml_task import (
-    ClearMLTask,
-    ClearMLUnavailableError,
-    running_on_agent,
-    usable_credentials,
-)
-from squeeze_cli.trackers.remote import present_source, record_source
+from squeeze_cli.trackers.clearml_task import AGENT_TASK, ClearMLTask, usable_credentials
+from squeeze_cli.trackers.credentials import ClearMLUnavailableError
 
 
 def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> ClearMLTask:
@@ -49,7 +53,7 @@ def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> 
     )
     task.call("set_initial_iteration", offset=0)
     task.call("set_parameters_as_dict", dictionary=config.model_dump(mode="json"))
-    if with_machine and not running_on_agent():
+    if with_machine and AGENT_TASK not in os.environ:
         installed = sorted(f"{d.name}=={d.version}" for d in distributions())
         packages = [package for package in installed if not package.startswith("squeeze-cli==")]
         record_source(task, present_source(), shlex.join(sys.argv[1:]), packages)
@@ -60,30 +64,12 @@ def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> 
 
 
 def end_task(
-    task: ClearMLTask,
-    config: ExperimentConfig,
-    run: RunFolder,
-    record: RunRecord,
-    reporter: Reporter,
+    task: ClearMLTask, config: ExperimentConfig, run: RunFolder, record: RunRecord
 ) -> None:
-    """Give ClearML the run's outputs and end its task; a warning tells what ClearML missed."""
-    report_results(task, run, record)
-    upload_files(task, config, run)
-    archive = run.path / "clearml-offline.zip"
-    try:
-        task.finish("close", status=record.status, archive=str(archive))
-    except ClearMLUnavailableError as error:
-        reporter.warn(f"ClearML did not get all of this run ({error}): {run.path} is complete.")
-        return
-    if config.logger.clearml_offline:
-        reporter.say(
-            f'ClearML session: {archive}\nImport it:  python -c "from clearml import Task; '
-            f"Task.import_offline_session('{archive}')\""
-        )
+    """Report results, figures, codes and the best checkpoint, as far as there are any; end the task.
 
-
-def report_results(task: ClearMLTask, run: RunFolder, record: RunRecord) -> None:
-    """Report a table of the metrics, those of the test as single values, and the figures."""
+    A warning says what ClearML missed.
+    """
     table: list[list[str | float | None]] = [["split", "iou", "accuracy", "loss"]]
     for split, measured in record.metrics:
         if measured is not None:
@@ -96,18 +82,137 @@ def report_results(task: ClearMLTask, run: RunFolder, record: RunRecord) -> None
     for image in sorted(run.figures_folder.glob("*.png")):
         path = str(image.resolve())
         task.call("report_image", title="figures", series=image.stem, iteration=0, local_path=path)
-
-
-def upload_files(task: ClearMLTask, config: ExperimentConfig, run: RunFolder) -> None:
-    """Upload configuration, record, codes, prior and best checkpoint, as far as the run has them."""
     files = [run.config_file, run.record_file, run.prior_file, *run.codes_folder.glob("[!.]*")]
     best = run.best_checkpoint
     if config.logger.clearml_offline:  # a model would only be a path there
         files.append(best)
     elif best.is_file():
-        task.call("connect_configuration", configuration=config.model_dump(mode="json"))
+        task.call("set_model_config", config_dict=config.model_dump(mode="json"))
         name, path = f"{run.name} best", str(best.resolve())
         task.call("update_output_model", model_path=path, model_name=name, auto_delete_file=False)
     for file in filter(lambda file: file.is_file(), files):
         name, path = file.relative_to(run.path).as_posix(), str(file.resolve())
         task.call("upload_artifact", name=name, artifact_object=path, auto_pickle=False)
+    archive = run.path / "clearml-offline.zip"
+    try:
+        task.finish("close", status=record.status, archive=str(archive))
+    except ClearMLUnavailableError as error:
+        task.reporter.warn(
+            f"ClearML did not get all of this run ({error}): {run.path} is complete."
+        )
+        return
+    if config.logger.clearml_offline:
+        task.reporter.say(
+            f'ClearML session: {archive}\nImport it:  python -c "from clearml import Task; '
+            f"Task.import_offline_session('{archive}')\""
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """The commit and changes that squeeze runs from; nothing for an installed package."""
+
+    repository: str = ""
+    branch: str = ""
+    commit: str = ""
+    diff: str = ""
+
+    @property
+    def requirement(self) -> str:
+        """What pip installs to get squeeze, which wants `git@host:path` as a URL."""
+        if not self.repository:
+            return f"squeeze-cli[clearml]=={squeeze_cli.__version__}"
+        url = re.sub(r"^([\w.-]+@[\w.-]+):(?!/)", r"ssh://\1/", self.repository)
+        return f"squeeze-cli[clearml] @ git+{url}@{self.commit}"
+
+
+def send_to_queue(
+    config: ExperimentConfig, queue: str, arguments: Sequence[str], reporter: Reporter
+) -> dict[str, str]:
+    """Put this command on the queue of a ClearML agent; return the task's id, page, queue and command.
+
+    Raises SqueezeError where ClearML cannot be used, or has no such queue.
+    """
+    options = config.logger
+    name = options.task_name or config.name or "squeeze"
+    command = remote_command(arguments)
+    try:
+        credentials = usable_credentials(config, reporter)
+        source = find_source(reporter)
+        task = ClearMLTask(reporter, credentials)
+        task.start(
+            "create", project_name=options.project_name, task_name=name, detect_repository=False
+        )
+        task.call("add_tags", tags=list(options.clearml_tags))
+        task.call("set_parameters_as_dict", dictionary=config.model_dump(mode="json"))
+        record_source(task, source, command)
+        task.finish("call", method="enqueue", arguments={"task": task.id, "queue_name": queue})
+    except ClearMLUnavailableError as error:
+        raise SqueezeError(
+            f"{error}. --remote-queue needs a ClearML server where the queue {queue!r} exists and an "
+            "agent serves it."
+        ) from None
+    return {"task_id": task.id, "page": task.page, "queue": queue, "command": command}
+
+
+def remote_command(arguments: Sequence[str]) -> str:
+    """Return the arguments for the agent: without local flags, always with `--use-clearml`."""
+    local = ArgumentParser(add_help=False, allow_abbrev=False)
+    local.add_argument("--remote-queue", "--remote_queue")
+    local.add_argument("--credentials", "--credentials-file", "--credentials_file")
+    _, kept = local.parse_known_args(arguments)
+    if not {"--use-clearml", "--use_clearml"} & set(kept):
+        kept.append("--use-clearml")
+    return shlex.join(kept)
+
+
+def find_source(reporter: Reporter) -> Source:
+    """Return the present source of squeeze for an agent, which must be able to clone it.
+
+    Raises SqueezeError where it cannot; a commit that is not pushed is a warning.
+    """
+    source = present_source()
+    if source.commit and not source.repository:
+        raise SqueezeError(
+            "--remote-queue: this checkout has no remote 'origin' that an agent could clone: "
+            "`git remote add origin URL` and push."
+        )
+    folder = Path(squeeze_cli.__file__).parent
+    if source.commit and not run_git(folder, "branch", "--remotes", "--contains", source.commit):
+        commit = source.commit[:12]
+        reporter.warn(f"The commit {commit} is on no remote branch: push it for the agent.")
+    return source
+
+
+def present_source() -> Source:
+    """Return the checkout that squeeze runs from, or the package that it is."""
+    folder = Path(squeeze_cli.__file__).resolve().parent
+    if run_git(folder, "rev-parse", "--show-toplevel").strip() != str(folder.parent):
+        return Source()
+    origin = run_git(folder, "remote", "get-url", "origin").strip()
+    return Source(
+        # User name and token are removed: others could read them in the task.
+        repository=re.sub(r"^(https?://)[^/]*@", r"\1", origin),
+        branch=run_git(folder, "rev-parse", "--abbrev-ref", "HEAD").strip(),
+        commit=run_git(folder, "rev-parse", "HEAD").strip(),
+        diff=run_git(folder, "diff", "HEAD", ":/"),
+    )
+
+
+def record_source(
+    task: ClearMLTask, source: Source, command: str, packages: Sequence[str] = ()
+) -> None:
+    """Record in a task what an agent needs to run `squeeze COMMAND`."""
+    entry_point = f"-m squeeze_cli {command}"
+    task.call("set_script", **vars(source), working_dir=".", entry_point=entry_point)
+    task.call("set_packages", packages=[source.requirement, *packages])
+
+
+def run_git(folder: Path, *arguments: str) -> str:
+    """Return the output of git in `folder`; an empty text where it fails or is not installed."""
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout

@@ -2,10 +2,8 @@
 
 ClearML's SDK repeats each request to a silent server for minutes or without end, in threads that
 Python waits for. So the SDK runs in a child process, which squeeze kills when it has waited long
-enough. `ClearMLTask` is squeeze's side, `Worker` that of the child. They share a temporary folder:
-
-- squeeze appends requests to `requests.jsonl`: names of `Worker`'s methods and their arguments;
-- the worker touches `alive` whenever ClearML's servers respond, and writes `answer.json` when asked.
+enough. In a temporary folder, `ClearMLTask` appends requests to a file, names of methods of `Worker`
+with arguments; `Worker` touches another whenever the servers respond, and writes answers to a third.
 """
 
 from __future__ import annotations
@@ -31,26 +29,19 @@ from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.trackers.credentials import (
     ENVIRONMENT,
+    ClearMLUnavailableError,
     Credentials,
     find_credentials,
     probe,
     responds,
 )
 
+AGENT_TASK = "CLEARML_TASK_ID"  # the variable by which a ClearML agent names its task
 REQUESTS, ANSWER, ALIVE = "requests.jsonl", "answer.json", "alive"
 SETTINGS = Path(__file__).parent / "clearml_settings"  # a user's clearml.conf overrides them
 SILENCE_SECONDS = 8.0  # without a response until the server counts as gone, while squeeze waits
 START_SECONDS = 60.0  # for starting a task, responses or not
 LOST_SECONDS = 10.0  # without a response during a training until a warning
-
-
-class ClearMLUnavailableError(SqueezeError):
-    """ClearML cannot be used for this run; the message gives the reason."""
-
-
-def running_on_agent() -> bool:
-    """Return whether a ClearML agent has started this process for a task of its queue."""
-    return bool(os.environ.get("CLEARML_TASK_ID"))
 
 
 def usable_credentials(config: ExperimentConfig, reporter: Reporter) -> Credentials | None:
@@ -62,13 +53,10 @@ def usable_credentials(config: ExperimentConfig, reporter: Reporter) -> Credenti
         raise SqueezeError(
             "ClearML is not installed: pip install 'squeeze-cli[clearml]', or leave --use-clearml out."
         )
-    if config.logger.clearml_offline or running_on_agent():
+    if config.logger.clearml_offline or AGENT_TASK in os.environ:
         return None
     given = config.logger.credentials_file
-    try:
-        found = find_credentials(Path(given).expanduser() if given else None)
-    except SqueezeError as error:
-        raise ClearMLUnavailableError(str(error)) from None
+    found = find_credentials(Path(given).expanduser() if given else None)
     if found.warning:
         reporter.warn(found.warning)
     if reason := probe(found):
@@ -92,7 +80,7 @@ class ClearMLTask:
     def __init__(
         self, reporter: Reporter, credentials: Credentials | None, *, offline: bool = False
     ) -> None:
-        self._reporter = reporter
+        self.reporter = reporter
         self._warned = False
         self._shared = tempfile.TemporaryDirectory(
             prefix="squeeze-clearml-", ignore_cleanup_errors=True
@@ -150,7 +138,7 @@ class ClearMLTask:
             problem = f"ClearML gets no more reports ({error.strerror})."
         if problem and not self._warned:
             self._warned = True
-            self._reporter.warn(problem)
+            self.reporter.warn(problem)
 
     def call(self, method: str, **arguments: object) -> None:
         """Call a method of `clearml.Task`, or `report_...` of its logger, without waiting."""
@@ -163,7 +151,7 @@ class ClearMLTask:
         or Ctrl-C ends the waiting. Raises ClearMLUnavailableError where not all has arrived.
         """
         try:
-            self._reporter.say("Waiting for ClearML to receive the rest; Ctrl-C ends the waiting.")
+            self.reporter.say("Waiting for ClearML to receive the rest; Ctrl-C ends the waiting.")
             self._ask(float("inf"), request, **arguments)
         except KeyboardInterrupt:
             raise ClearMLUnavailableError("the waiting for its server was interrupted") from None

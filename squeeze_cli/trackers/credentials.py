@@ -1,15 +1,7 @@
-"""ClearML credentials: the places where squeeze looks for them, their check, and the first login.
+"""ClearML credentials: where squeeze looks for them, their check, and the first login.
 
-The first of these places that has any decides. Values of two places are never mixed, because a key
-must not reach another server than its own:
-
-    --credentials FILE
-    CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY (with CLEARML_API_HOST, ..., if set)
-    ./clearml_credentials.yaml
-    clearml_credentials.yaml in the user's configuration folder of squeeze
-    clearml.conf (CLEARML_CONFIG_FILE, else ~/clearml.conf)
-
-No message quotes a value: it may be a secret that was pasted into the wrong field.
+Values of two places are never mixed, because a key must not reach another server than its own. No
+message quotes a value: it may be a secret that was pasted into the wrong field.
 """
 
 from __future__ import annotations
@@ -24,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import platformdirs
+import yaml
 from pydantic import HttpUrl, ValidationError
 
 from squeeze_cli.config.resolve import switched_on
@@ -63,7 +57,11 @@ _REASONS = {  # why a connection failed, by a word of the error
 }
 
 
-class CredentialsError(SqueezeError):
+class ClearMLUnavailableError(SqueezeError):
+    """ClearML cannot be used for this run; the message gives the reason."""
+
+
+class CredentialsError(ClearMLUnavailableError):
     """Credentials that cannot be used: every problem, and the command that fixes them."""
 
     def __init__(self, problem: str, fix: str) -> None:
@@ -101,24 +99,19 @@ class Credentials:
 
 def default_file() -> Path:
     """Return the path of the credentials in the user's configuration folder."""
-    import platformdirs
-
     return Path(platformdirs.user_config_dir("squeeze", appauthor=False)) / FILE_NAME
 
 
-def find_credentials(
-    explicit: Path | None = None, environment: Mapping[str, str] | None = None
-) -> Credentials:
-    """Return the credentials of the first place that has some; see the top of this file.
+def find_credentials(explicit: Path | None = None) -> Credentials:
+    """Return the credentials of `explicit`, else of the first place in docs/trackers.md with some.
 
     Raises CredentialsError where no place has any, or where those of the first cannot be used.
     """
-    environment = os.environ if environment is None else environment
-    given = {name: value for name, key in ENVIRONMENT.items() if (value := environment.get(key))}
+    given = {name: value for name, key in ENVIRONMENT.items() if (value := os.environ.get(key))}
     if explicit is None and ("api_key" in given or "api_secret" in given):
         source = "the environment variables CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY"
         return checked_credentials(given, source, "set both, or neither")
-    conf = Path(environment.get("CLEARML_CONFIG_FILE") or "~/clearml.conf").expanduser()
+    conf = Path(os.environ.get("CLEARML_CONFIG_FILE") or "~/clearml.conf").expanduser()
     places = [Path(FILE_NAME), default_file(), conf] if explicit is None else [explicit]
     for path in places:
         if path.is_file() and path != conf:
@@ -131,8 +124,6 @@ def find_credentials(
 
 def read_credentials(path: Path) -> Credentials:
     """Read credentials from a YAML file; CredentialsError names the file's problems."""
-    import yaml
-
     rewrite = f"{_INIT} --overwrite{'' if path == Path(FILE_NAME) else f' --file {path}'}"
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -205,8 +196,6 @@ def find_problem(name: str, value: object) -> str | None:
 
 def write_credentials(path: Path, credentials: Credentials) -> None:
     """Write the file, which only its owner may read (mode 0600)."""
-    import yaml
-
     text = "# ClearML credentials, by `squeeze clearml-init`. A secret: never commit it.\n"
     text += yaml.safe_dump(credentials.values(), sort_keys=False)
     write_text_atomically(path, text, mode=0o600)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from PIL import Image
 
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.config.schema import ExperimentConfig
@@ -17,7 +16,8 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.clearml import end_task, start_task
-from squeeze_cli.trackers.clearml_task import ClearMLTask, ClearMLUnavailableError
+from squeeze_cli.trackers.clearml_task import ClearMLTask
+from squeeze_cli.trackers.credentials import ClearMLUnavailableError
 
 
 @contextmanager
@@ -32,27 +32,21 @@ def open_trackers(
     loggers: list[Logger] = []
     if config.logger.use_tensorboard:
         loggers.append(GuardedTensorBoard(run, reporter))
-    task = _try_clearml(config, run, reporter) if config.logger.use_clearml else None
-    if task is None:
+    task = None
+    if config.logger.use_clearml:
+        try:
+            task = start_task(config, run, reporter)
+            loggers.append(ClearMLLogger(task, config.logger.auto_connect_frameworks))
+        except ClearMLUnavailableError as error:
+            if config.logger.require_clearml:
+                raise SqueezeError(f"{error}; --require-clearml asks for it.") from None
+            rest = "TensorBoard" if config.logger.use_tensorboard else "the run record alone"
+            reporter.warn(f"{error}. The run goes on with {rest}.")
+    try:
         yield loggers
-        return
-    try:
-        yield [*loggers, ClearMLLogger(task, with_text=config.logger.auto_connect_frameworks)]
     finally:
-        end_task(task, config, run, record, reporter)
-
-
-def _try_clearml(
-    config: ExperimentConfig, run: RunFolder, reporter: Reporter
-) -> ClearMLTask | None:
-    try:
-        return start_task(config, run, reporter)
-    except ClearMLUnavailableError as error:
-        if config.logger.require_clearml:
-            raise SqueezeError(f"{error}; --require-clearml asks for it.") from None
-        rest = "TensorBoard" if config.logger.use_tensorboard else "the run record alone"
-        reporter.warn(f"{error}. The run goes on with {rest}.")
-        return None
+        if task is not None:
+            end_task(task, config, run, record)
 
 
 class ClearMLLogger(Logger):
@@ -121,12 +115,11 @@ class GuardedTensorBoard(TensorBoardLogger):
 
 def add_pictures(run: RunFolder, files: Iterable[Path], step: int) -> None:
     """Show PNG files in TensorBoard's tab of images, under `figures/` and their name."""
-    import numpy as np
     from torch.utils.tensorboard import SummaryWriter
+    from torchvision.io import decode_image
 
     # Lightning has closed its own writer at the end of the test.
     with SummaryWriter(str(run.path / "tensorboard")) as writer:
         for file in files:
-            with Image.open(file) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
-            writer.add_image(f"figures/{file.stem}", pixels, step, dataformats="HWC")
+            picture = decode_image(str(file), mode="RGB")
+            writer.add_image(f"figures/{file.stem}", picture, step)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from squeeze_cli.commands.clearml_init import ignore_in_git
+from squeeze_cli.commands.clearml_init import keep_out_of_git
 from squeeze_cli.trackers.credentials import read_credentials
 from tests.conftest import EXECUTABLE, Squeeze
 from tests.trackers.clearml_server import KEY, SECRET, ClearMLServer
@@ -157,20 +157,18 @@ def test_the_file_is_kept_out_of_git(squeeze: Squeeze, tmp_path: Path) -> None:
     subprocess.run([*git, "init", "-q"], check=True)
     (tmp_path / ".gitignore").write_text("*.log")
     with refused() as url:
-        done = squeeze(*flags(url), "--no-check")
-        assert "Added" in done.stderr
-        again = squeeze(*flags(url), "--no-check", "--overwrite")
-    assert (tmp_path / ".gitignore").read_text() == f"*.log\n{FILE}\n"
-    assert "Added" not in again.stderr
+        squeeze(*flags(url), "--no-check")
+        squeeze(*flags(url), "--no-check", "--file", "deep/er/mine.yaml")
+    assert (tmp_path / ".gitignore").read_text() == "*.log"  # not the user's own file
     status = subprocess.run(
         [*git, "status", "--porcelain", "-uall"], capture_output=True, text=True, check=True
     )
-    assert FILE not in status.stdout
+    assert status.stdout.split() == ["??", ".gitignore"]
 
 
 def test_outside_git_there_is_nothing_to_ignore(tmp_path: Path) -> None:
-    assert ignore_in_git(tmp_path / FILE) is None
-    assert not (tmp_path / ".gitignore").exists()
+    keep_out_of_git(tmp_path / FILE)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_help_costs_nothing_heavy() -> None:

@@ -17,8 +17,8 @@ import pytest
 
 from squeeze_cli.console import Reporter
 from squeeze_cli.trackers import clearml_task
-from squeeze_cli.trackers.clearml_task import ClearMLTask, ClearMLUnavailableError
-from squeeze_cli.trackers.credentials import Credentials
+from squeeze_cli.trackers.clearml_task import ClearMLTask
+from squeeze_cli.trackers.credentials import ClearMLUnavailableError, Credentials
 from squeeze_cli.trackers.loggers import ClearMLLogger
 from tests.trackers.clearml_server import KEY, SECRET, ClearMLServer
 from tests.trackers.dead_ends import refused, silent, trickling

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import stat
 from importlib.resources import files
 from pathlib import Path
@@ -54,38 +53,41 @@ def test_written_and_read_again_by_the_owner_alone(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_first_place_decides_and_places_are_not_mixed(tmp_path: Path) -> None:
+def test_the_first_place_decides_and_places_are_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def keyed(key: str) -> dict[str, str]:
         return {**VALUES, "api_key": key}
 
     conf = "api { api_server: http://c.example\n web_server: http://c.example\n"
     conf += "files_server: http://c.example\n"
     conf += f'credentials {{ "access_key" = "CONF", "secret_key" = "{SECRET}" }} }}'
-    environment = {"CLEARML_CONFIG_FILE": str(write(tmp_path / "my.conf", conf))}
-    assert find_credentials(None, environment).api_key == "CONF"
-    assert find_credentials(None, environment).files_host == "http://c.example"
+    monkeypatch.setenv("CLEARML_CONFIG_FILE", str(write(tmp_path / "my.conf", conf)))
+    assert find_credentials().api_key == "CONF"
+    assert find_credentials().files_host == "http://c.example"
     write(default_file(), keyed("USER"))
-    assert find_credentials(None, environment).api_key == "USER"
+    assert find_credentials().api_key == "USER"
     write(tmp_path / "clearml_credentials.yaml", keyed("HERE"))
-    assert find_credentials(None, environment).api_key == "HERE"
-    environment |= {"CLEARML_API_ACCESS_KEY": "ENV", "CLEARML_API_SECRET_KEY": "other"}
-    from_environment = find_credentials(None, environment)
-    assert from_environment.api_key == "ENV"
-    assert from_environment.api_host == "https://api.clear.ml"  # not that of the file
+    assert find_credentials().api_key == "HERE"
+    monkeypatch.setenv("CLEARML_API_ACCESS_KEY", "ENV")
+    monkeypatch.setenv("CLEARML_API_SECRET_KEY", "other")
+    assert find_credentials().api_key == "ENV"
+    assert find_credentials().api_secret == "other"
+    assert find_credentials().api_host == "https://api.clear.ml"  # not that of the file
     explicit = write(tmp_path / "mine.yaml", keyed("MINE"))
-    assert find_credentials(explicit, environment).api_key == "MINE"
+    assert find_credentials(explicit).api_key == "MINE"
 
 
 def test_missing_says_where_it_looked_and_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(CredentialsError) as caught:
-        find_credentials(None, {})
+        find_credentials()
     message = str(caught.value)
     assert message.startswith("ClearML credentials file not found")
     assert "./clearml_credentials.yaml" in message
     assert str(default_file()) in message
     assert message.endswith("run: squeeze clearml-init")
     with pytest.raises(CredentialsError, match=r"not found \(looked at .*none\.yaml\)"):
-        find_credentials(tmp_path / "none.yaml", {})
+        find_credentials(tmp_path / "none.yaml")
 
 
 def test_a_file_that_others_can_read_is_warned_about(tmp_path: Path) -> None:
@@ -141,11 +143,12 @@ def test_key_and_secret_are_in_no_repr() -> None:
     assert "KEY0" not in f"{GOOD}"
 
 
-def test_half_of_the_environment_is_an_error() -> None:
+def test_half_of_the_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEARML_API_ACCESS_KEY", "x")
     with pytest.raises(
         CredentialsError, match="CLEARML_API_SECRET_KEY: api_secret is missing: set both"
     ):
-        find_credentials(None, {"CLEARML_API_ACCESS_KEY": "x"})
+        find_credentials()
 
 
 def test_the_template_ships_with_the_package_and_every_placeholder_is_named() -> None:
@@ -181,21 +184,21 @@ def test_clearmls_own_file_is_read(
 
 
 @pytest.mark.parametrize("text", ["api { secret: [SECRET", "api { secret: ${SECRET} }"])
-def test_a_broken_conf_is_named_and_not_repeated(tmp_path: Path, text: str) -> None:
+def test_a_broken_conf_is_named_and_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     conf = write(tmp_path / "my.conf", text.replace("SECRET", SECRET))
+    monkeypatch.setenv("CLEARML_CONFIG_FILE", str(conf))
     with pytest.raises(CredentialsError, match=r"my\.conf cannot be read") as caught:
-        find_credentials(None, {"CLEARML_CONFIG_FILE": str(conf)})
+        find_credentials()
     assert SECRET not in str(caught.value)
     assert caught.value.__suppress_context__
 
 
-def test_a_conf_without_credentials_is_no_source(tmp_path: Path) -> None:
+def test_a_conf_without_credentials_is_no_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     conf = write(tmp_path / "my.conf", "sdk { storage { } }")
+    monkeypatch.setenv("CLEARML_CONFIG_FILE", str(conf))
     with pytest.raises(CredentialsError, match="not found"):
-        find_credentials(None, {"CLEARML_CONFIG_FILE": str(conf)})
-
-
-def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLEARML_API_ACCESS_KEY", "A")
-    monkeypatch.setenv("CLEARML_API_SECRET_KEY", "B")
-    assert find_credentials().api_secret == os.environ["CLEARML_API_SECRET_KEY"]
+        find_credentials()

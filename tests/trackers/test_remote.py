@@ -13,15 +13,15 @@ import pytest
 import squeeze_cli
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.trackers.remote import find_source, remote_command
+from squeeze_cli.trackers.clearml import find_source, remote_command
 from tests.trackers.clearml_server import SECRET, ClearMLServer
 from tests.trackers.test_clearml_run import RUN, environment, write_credentials
 
 # The checkout that runs the tests has a remote of its own, or none.
 FROM_ELSEWHERE = (
-    "from squeeze_cli.trackers import remote\n"
-    "remote.find_source = lambda reporter: remote.Source('squeeze-cli @ git+https://h/r.git@c0',"
-    " 'https://h/r.git', 'main', 'c0', 'a diff')\n"
+    "from squeeze_cli.trackers import clearml\n"
+    "clearml.find_source = lambda reporter: clearml.Source("
+    "'https://h/r.git', 'main', 'c0', 'a diff')\n"
     "from squeeze_cli.cli import main\nmain()\n"
 )
 
@@ -52,7 +52,7 @@ def test_the_command_is_queued_and_nothing_runs_here(tmp_path: Path, server: Cle
     assert script["version_num"] == "c0"
     assert script["diff"] == "a diff"
     assert script["working_dir"] == "."
-    assert "squeeze-cli @ git+https://h/r.git@c0" in json.dumps(script["requirements"])
+    assert "squeeze-cli[clearml] @ git+https://h/r.git@c0" in json.dumps(script["requirements"])
     assert task["hyperparams"]["quantizer"]["type"]["value"] == "vq"
     assert not (tmp_path / "runs").exists()
     assert SECRET not in done.stdout + done.stderr + json.dumps(server.tasks)

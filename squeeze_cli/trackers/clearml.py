@@ -28,8 +28,7 @@ from squeeze_cli.trackers.credentials import ClearMLUnavailableError
 def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> ClearMLTask:
     """Begin the task of a run, or go on with that of a resumed run.
 
-    Raises ClearMLUnavailableError where ClearML cannot be used, and SqueezeError where its SDK is not
-    installed.
+    Raises what `usable_credentials` and `ClearMLTask.start` raise.
     """
     options = config.logger
     offline = options.clearml_offline
@@ -66,10 +65,7 @@ def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> 
 def end_task(
     task: ClearMLTask, config: ExperimentConfig, run: RunFolder, record: RunRecord
 ) -> None:
-    """Report results, figures, codes and the best checkpoint, as far as there are any; end the task.
-
-    A warning says what ClearML missed.
-    """
+    """Report results and upload files as far as there are any, and end the task, or warn."""
     table: list[list[str | float | None]] = [["split", "iou", "accuracy", "loss"]]
     for split, measured in record.metrics:
         if measured is not None:

@@ -110,10 +110,7 @@ class ClearMLTask:
         )
 
     def start(self, method: str, **options: object) -> None:
-        """Make the task by `clearml.Task.init` or `clearml.Task.create`, with these options.
-
-        Raises ClearMLUnavailableError where the task does not begin.
-        """
+        """Make the task by `clearml.Task.init` or `create`; ClearMLUnavailableError if that fails."""
         try:
             self._ask(START_SECONDS, "start", method=method, options=options)
         except ClearMLUnavailableError as error:
@@ -147,8 +144,8 @@ class ClearMLTask:
     def finish(self, request: str, **arguments: object) -> None:
         """Send the last request, wait until it is done, and end the child.
 
-        Waits while the servers respond, however long uploads take. A silence of `SILENCE_SECONDS`
-        or Ctrl-C ends the waiting. Raises ClearMLUnavailableError where not all has arrived.
+        Only the servers' silence or Ctrl-C ends the waiting before; then, or where something did not
+        arrive, ClearMLUnavailableError gives the reason.
         """
         try:
             self.reporter.say("Waiting for ClearML to receive the rest; Ctrl-C ends the waiting.")

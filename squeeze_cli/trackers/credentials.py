@@ -46,7 +46,6 @@ _CONF_NAMES = ("api_server", "web_server", "files_server", "credentials.access_k
                "credentials.secret_key")  # fmt: skip
 _INIT = "run: squeeze clearml-init"
 _PLACEHOLDER = re.compile(r"<.*>|\$\{.*\}|^(https?://)?your[-_ ]|^x{3,}$|^\.{3}$", re.IGNORECASE)
-PROBE_SECONDS = 5.0  # for name look-up, connection, TLS and answer together
 _REASONS = {  # why a connection failed, by a word of the error
     "CERTIFICATE_VERIFY": "no secure connection to {host} (its certificate is not trusted)",
     "SSL": "no secure connection to {host} (TLS failed)",
@@ -97,22 +96,18 @@ class Credentials:
         return {name: getattr(self, name) for name in FIELDS}
 
 
-def default_file() -> Path:
-    """Return the path of the credentials in the user's configuration folder."""
-    return Path(platformdirs.user_config_dir("squeeze", appauthor=False)) / FILE_NAME
-
-
 def find_credentials(explicit: Path | None = None) -> Credentials:
-    """Return the credentials of `explicit`, else of the first place in docs/trackers.md with some.
+    """Return the credentials of `explicit`, else of the first place (docs/trackers.md) with some.
 
-    Raises CredentialsError where no place has any, or where those of the first cannot be used.
+    Raises CredentialsError where there are none, or where these cannot be used.
     """
     given = {name: value for name, key in ENVIRONMENT.items() if (value := os.environ.get(key))}
     if explicit is None and ("api_key" in given or "api_secret" in given):
         source = "the environment variables CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY"
         return checked_credentials(given, source, "set both, or neither")
     conf = Path(os.environ.get("CLEARML_CONFIG_FILE") or "~/clearml.conf").expanduser()
-    places = [Path(FILE_NAME), default_file(), conf] if explicit is None else [explicit]
+    own = platformdirs.user_config_path("squeeze", appauthor=False) / FILE_NAME
+    places = [Path(FILE_NAME), own, conf] if explicit is None else [explicit]
     for path in places:
         if path.is_file() and path != conf:
             return read_credentials(path)
@@ -201,12 +196,8 @@ def write_credentials(path: Path, credentials: Credentials) -> None:
     write_text_atomically(path, text, mode=0o600)
 
 
-def probe(credentials: Credentials, seconds: float = PROBE_SECONDS) -> str | None:
-    """Log in once: ClearML's SDK would repeat requests to a silent server without a message.
-
-    Returns:
-        None if the server takes the credentials, else the reason in one line without any secret.
-    """
+def probe(credentials: Credentials, seconds: float = 5.0) -> str | None:
+    """Log in once, and return the reason in one line, without any secret, where that fails."""
     host = credentials.api_host
     answer = _get(f"{host}/auth.login", seconds, (credentials.api_key, credentials.api_secret))
     if isinstance(answer, str):
@@ -230,8 +221,8 @@ def responds(url: str, seconds: float = 3.0) -> bool:
 def _get(url: str, seconds: float, login: tuple[str, str] | None = None) -> Response | str:
     """Return the answer, or the reason why there is none after `seconds`.
 
-    A name look-up has no time limit of its own, nor has an answer that arrives byte by byte. So the
-    request has a thread to itself, which is left behind if it takes too long.
+    The request has a thread to itself, which is left behind if it takes too long: a name look-up has
+    no time limit of its own, nor has an answer that arrives byte by byte.
     """
     import requests
 

@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 import pytest
 import yaml
 
@@ -12,7 +13,6 @@ from squeeze_cli.trackers.credentials import (
     FIELDS,
     Credentials,
     CredentialsError,
-    default_file,
     find_credentials,
     find_problems,
     read_clearml_conf,
@@ -34,6 +34,10 @@ GOOD = Credentials(**VALUES)
 @pytest.fixture(autouse=True)
 def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+def user_file() -> Path:
+    return platformdirs.user_config_path("squeeze", appauthor=False) / "clearml_credentials.yaml"
 
 
 def write(path: Path, values: Any, mode: int = 0o600) -> Path:
@@ -65,7 +69,7 @@ def test_the_first_place_decides_and_places_are_not_mixed(
     monkeypatch.setenv("CLEARML_CONFIG_FILE", str(write(tmp_path / "my.conf", conf)))
     assert find_credentials().api_key == "CONF"
     assert find_credentials().files_host == "http://c.example"
-    write(default_file(), keyed("USER"))
+    write(user_file(), keyed("USER"))
     assert find_credentials().api_key == "USER"
     write(tmp_path / "clearml_credentials.yaml", keyed("HERE"))
     assert find_credentials().api_key == "HERE"
@@ -84,7 +88,7 @@ def test_missing_says_where_it_looked_and_what_to_run(tmp_path: Path) -> None:
     message = str(caught.value)
     assert message.startswith("ClearML credentials file not found")
     assert "./clearml_credentials.yaml" in message
-    assert str(default_file()) in message
+    assert str(user_file()) in message
     assert message.endswith("run: squeeze clearml-init")
     with pytest.raises(CredentialsError, match=r"not found \(looked at .*none\.yaml\)"):
         find_credentials(tmp_path / "none.yaml")

@@ -83,9 +83,8 @@ def end_task(
     if config.logger.clearml_offline:  # a model would only be a path there
         files.append(best)
     elif best.is_file():
-        task.call("set_model_config", config_dict=config.model_dump(mode="json"))
-        name, path = f"{run.name} best", str(best.resolve())
-        task.call("update_output_model", model_path=path, model_name=name, auto_delete_file=False)
+        design = config.model_dump(mode="json")
+        task.call("upload_model", name=f"{run.name} best", path=str(best.resolve()), design=design)
     for file in filter(lambda file: file.is_file(), files):
         name, path = file.relative_to(run.path).as_posix(), str(file.resolve())
         task.call("upload_artifact", name=name, artifact_object=path, auto_pickle=False)
@@ -115,7 +114,7 @@ class Source:
 
     @property
     def requirement(self) -> str:
-        """What pip installs to get squeeze, which wants `git@host:path` as a URL."""
+        """The requirement by which pip installs squeeze; it wants `git@host:path` as a URL."""
         if not self.repository:
             return f"squeeze-cli[clearml]=={squeeze_cli.__version__}"
         url = re.sub(r"^([\w.-]+@[\w.-]+):(?!/)", r"ssh://\1/", self.repository)
@@ -142,7 +141,7 @@ def send_to_queue(
         task.call("add_tags", tags=list(options.clearml_tags))
         task.call("set_parameters_as_dict", dictionary=config.model_dump(mode="json"))
         record_source(task, source, command)
-        task.finish("call", method="enqueue", arguments={"task": task.id, "queue_name": queue})
+        task.finish("enqueue", task=task.id, queue_name=queue)
     except ClearMLUnavailableError as error:
         raise SqueezeError(
             f"{error}. --remote-queue needs a ClearML server where the queue {queue!r} exists and an "

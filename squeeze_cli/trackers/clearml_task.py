@@ -2,8 +2,8 @@
 
 ClearML's SDK repeats each request to a silent server for minutes or without end, in threads that
 Python waits for. So the SDK runs in a child process, which squeeze kills when it has waited long
-enough. In a temporary folder, `ClearMLTask` appends requests to a file, names of methods of `Worker`
-with arguments; `Worker` touches another whenever the servers respond, and writes answers to a third.
+enough. In a temporary folder, `ClearMLTask` appends to a file the methods to call, of `Worker` or else
+of the SDK's task; `Worker` touches another whenever the servers respond, and answers in a third.
 """
 
 from __future__ import annotations
@@ -119,11 +119,14 @@ class ClearMLTask:
             if not self.id:
                 self.stop()
 
-    def send(self, request: str, **arguments: object) -> None:
-        """Request a method of `Worker`, without waiting. One warning says that it may not arrive."""
+    def call(self, method: str, /, **arguments: object) -> None:
+        """Call a method of `clearml.Task`, or `report_...` of its logger, without waiting.
+
+        One warning says that the server has stopped responding, or that the process has ended.
+        """
         problem = ""
         try:
-            self._requests.write(json.dumps({"do": request, **arguments}).encode() + b"\n")
+            self._requests.write(json.dumps([method, arguments]).encode() + b"\n")
             if self.process.poll() is not None:
                 problem = "ClearML's process has ended; the run goes on without it."
             elif self.id and time.time() - self._last_response() > LOST_SECONDS:
@@ -137,19 +140,15 @@ class ClearMLTask:
             self._warned = True
             self.reporter.warn(problem)
 
-    def call(self, method: str, **arguments: object) -> None:
-        """Call a method of `clearml.Task`, or `report_...` of its logger, without waiting."""
-        self.send("call", method=method, arguments=arguments)
-
-    def finish(self, request: str, **arguments: object) -> None:
-        """Send the last request, wait until it is done, and end the child.
+    def finish(self, method: str, /, **arguments: object) -> None:
+        """Make the last call, wait until it is done, and end the child.
 
         Only the servers' silence or Ctrl-C ends the waiting before; then, or where something did not
         arrive, ClearMLUnavailableError gives the reason.
         """
         try:
             self.reporter.say("Waiting for ClearML to receive the rest; Ctrl-C ends the waiting.")
-            self._ask(float("inf"), request, **arguments)
+            self._ask(float("inf"), method, **arguments)
         except KeyboardInterrupt:
             raise ClearMLUnavailableError("the waiting for its server was interrupted") from None
         finally:
@@ -162,10 +161,10 @@ class ClearMLTask:
         self._requests.close()
         self._shared.cleanup()
 
-    def _ask(self, limit: float, request: str, **arguments: object) -> None:
-        """Wait until a request is done, for `limit` seconds at most."""
-        self.send(request, **arguments)
-        self.send("answer")
+    def _ask(self, limit: float, method: str, /, **arguments: object) -> None:
+        """Wait until a call is done, for `limit` seconds at most."""
+        self.call(method, **arguments)
+        self.call("answer")
         begin = time.time()
         answer = self._folder / ANSWER
         while not answer.exists():
@@ -198,9 +197,12 @@ class Worker:
     def run(self) -> None:
         """Carry out requests until squeeze is gone, then end its task in a limited time."""
         threading.Thread(target=self.tell_alive, daemon=True).start()
-        for request in self.requests():
+        for method, arguments in self.requests():
             try:
-                getattr(self, request.pop("do"))(**request)
+                target = self if hasattr(self, method) else self.task
+                if method.startswith("report_"):
+                    target = self.task.get_logger()
+                getattr(target, method)(**arguments)
             except Exception as error:  # noqa: BLE001 - the SDK raises errors of any kind
                 text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
                 self.error = self.error or text
@@ -210,7 +212,7 @@ class Worker:
         shutil.rmtree(self.folder, ignore_errors=True)
         psutil.Process().kill()
 
-    def requests(self) -> Iterator[dict[str, Any]]:
+    def requests(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield requests as they arrive, until squeeze is gone."""
         squeeze = psutil.Process().parent()
         line = ""
@@ -243,10 +245,14 @@ class Worker:
         self.task = getattr(Task, method)(**options)
         self.identity = (self.task.id, self.task.get_output_log_web_page())
 
-    def call(self, method: str, arguments: Mapping[str, Any]) -> None:
-        """Call a method of `clearml.Task`, or `report_...` of its logger."""
-        target = self.task.get_logger() if method.startswith("report_") else self.task
-        getattr(target, method)(**arguments)
+    def upload_model(self, name: str, path: str, design: dict[str, object]) -> None:
+        """Upload a checkpoint and register it as a model of the task."""
+        from clearml import OutputModel
+
+        if not self.task.output_uri:
+            self.task.output_uri = True  # the server's own file store
+        model = OutputModel(self.task, name=name, framework="PyTorch", config_dict=design)
+        model.update_weights(path, target_filename=Path(path).name, auto_delete_file=False)
 
     def close(self, status: str, archive: str = "") -> None:
         """Send all that is left and end the task; offline, move its session to `archive`."""

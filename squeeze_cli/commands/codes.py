@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -102,6 +101,6 @@ def decode(
 
     result = decode_codes(file, content, out, reporter, run=run, overwrite=overwrite, device=device)
     if output.json:
-        print_json(asdict(result))
+        print_json(result)
     else:
-        reporter.show(f"{result.content} of {result.images} images in {result.out}")
+        reporter.show(f"{content} of {result['images']} images in {out}")

@@ -27,12 +27,10 @@ def evaluate(
 ) -> None:
     """Measure a finished run: mean IoU, accuracy and codebook usage."""
     reporter = output.reporter()
-    from squeeze_cli.inference.evaluate import evaluate_run
     from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.tables import evaluation_table
 
-    opened = TrainedRun(run, **vars(data))
-    result = evaluate_run(opened, split, reporter)
+    result = TrainedRun(run, **vars(data)).evaluate(split, reporter)
     if output.json:
         print_json(result.model_dump(exclude_unset=True))
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -71,6 +70,6 @@ def show(
         seed=seed or 0, baseline=baseline, open_run=open_run, out=out,
     )  # fmt: skip
     if output.json:
-        print_json(asdict(result))
+        print_json(result)
     else:
-        sys.stdout.write(f"{result.file}\n")
+        sys.stdout.write(f"{result['file']}\n")

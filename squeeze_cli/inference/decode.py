@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -27,16 +26,6 @@ BATCH_IMAGES = 64
 Batches = Iterable[tuple[tuple[str, ...], NDArray[np.int32]]]
 
 
-@dataclass(frozen=True)
-class DecodingResult:
-    """Name of the run, `features` or `masks`, number of images, and the folder written to."""
-
-    run: str
-    content: str
-    images: int
-    out: str
-
-
 def decode_codes(
     path: Path,
     content: Literal["features", "masks"],
@@ -46,7 +35,7 @@ def decode_codes(
     run: Path | None = None,
     overwrite: bool = False,
     device: str = "auto",
-) -> DecodingResult:
+) -> dict[str, str | int]:
     """Decode a codes file, or a folder of them, into `out`.
 
     Args:
@@ -57,6 +46,9 @@ def decode_codes(
         run: Folder of the run that made the codes; None looks for it around `path`.
         overwrite: Whether to replace what is in `out`.
         device: Device to compute on.
+
+    Returns:
+        Name of the run, `content`, number of images, and `out`: what `--json` prints.
 
     Raises:
         SqueezeError: A file is damaged or of another run, or no run is found.
@@ -77,14 +69,11 @@ def decode_codes(
     with reporter.track("Decoding", total) as advance:
         for images in write(opened, batches, out, overwrite):
             advance(images, "")
-    return DecodingResult(opened.folder.name, content, total, str(out))
+    return {"run": opened.folder.name, "content": content, "images": total, "out": str(out)}
 
 
 def _write_features(run: TrainedRun, batches: Batches, out: Path, overwrite: bool) -> Iterator[int]:
-    """Write the embeddings that `extract-embeddings --format quantized` writes.
-
-    Yields the number of images of each batch.
-    """
+    """Write what `extract-embeddings --format quantized` does; yields the images per batch."""
     manifest = Manifest(
         content="quantized", run=run.folder.name, run_digest=run.digest, source="codes",
         dtype="float32", space=run.space,
@@ -99,10 +88,15 @@ def _write_features(run: TrainedRun, batches: Batches, out: Path, overwrite: boo
 
 
 def _write_masks(run: TrainedRun, batches: Batches, out: Path, overwrite: bool) -> Iterator[int]:
-    """Write a PNG of classes per image; yields the number of images of each batch."""
+    """Write a PNG of classes per image; yields the images per batch."""
     for names, codes in batches:
         for name, mask in zip(names, run.masks(codes), strict=True):
-            path = _mask_path(out, name)
+            parts = PurePosixPath(name).parts
+            if name.startswith("/") or ".." in parts or "\\" in name:
+                raise SqueezeError(
+                    f"The image name {name!r} would leave {out}: decode to features."
+                )
+            path = out / f"{name}.png"
             if path.exists() and not overwrite:
                 raise UsageError(f"{path} exists: choose another --out, or --overwrite.")
             image = Image.fromarray(mask)
@@ -110,14 +104,6 @@ def _write_masks(run: TrainedRun, batches: Batches, out: Path, overwrite: bool) 
             with replacing(path) as temporary:
                 image.save(temporary, format="PNG", optimize=True)
         yield len(names)
-
-
-def _mask_path(out: Path, name: str) -> Path:
-    """Return the file of an image's mask; raises SqueezeError for one outside of `out`."""
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts or "\\" in name:
-        raise SqueezeError(f"The image name {name!r} would leave {out}: decode to features.")
-    return out / relative.parent / f"{relative.name}.png"
 
 
 def _code_files(path: Path) -> list[Path]:

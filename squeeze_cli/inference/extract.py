@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from math import prod
 from pathlib import Path
 from typing import Literal
 
@@ -18,10 +19,7 @@ from squeeze_cli.errors import SqueezeError
 from squeeze_cli.inference.output import Array, Content, Manifest, ShardedOutput, save_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.tables import ExtractionSummary
-
-FLOAT16_BYTES = 2
-# Images that are named one by one when they are skipped.
-MOST_NAMED = 5
+from squeeze_cli.training.experiment import warn_of_skipped
 
 
 def extract_embeddings(
@@ -49,16 +47,10 @@ def extract_embeddings(
         name = images.resolve().name
         source, samples = "images", _folder_samples(images, reporter)
     manifest = Manifest(
-        content=content,
-        run=run.folder.name,
-        run_digest=run.digest,
-        source=source,
-        images_digest=_digest(samples),
-        precision=run.config.training.precision,
-        coding=coding,
-        dtype="float32" if content != "codes" else None,
-        space=run.space,
-    )
+        content=content, run=run.folder.name, run_digest=run.digest, source=source,
+        images_digest=_digest(samples), precision=run.config.training.precision, coding=coding,
+        dtype="float32" if content != "codes" else None, space=run.space,
+    )  # fmt: skip
 
     def write_codes(path: Path, codes: Array, names: Sequence[str]) -> None:
         path.write_bytes(run.encode(codes.astype(np.int32, copy=False), names, coding or "packed"))
@@ -83,13 +75,10 @@ def _split_samples(run: TrainedRun, split: str, reporter: Reporter) -> list[Samp
 def _folder_samples(folder: Path, reporter: Reporter) -> list[Sample]:
     """Return all readable images in a folder and below; raises SqueezeError where none is."""
     samples, skipped = find_readable(list_images(folder))
-    for name, reason in skipped[:MOST_NAMED]:
-        reporter.warn(f"Skipped {name}: {reason}")
-    if len(skipped) > MOST_NAMED:
-        reporter.warn(f"Skipped {len(skipped)} images in all.")
+    warn_of_skipped(skipped, reporter)
     if not samples:
         raise SqueezeError(f"No image in {folder} can be read.")
-    return list(samples)
+    return samples
 
 
 def _digest(samples: Sequence[Sample]) -> str:
@@ -110,15 +99,14 @@ def _write_all(
     """Extract from the images that are not in `output` yet; states of a folder are not stored."""
     done = output.manifest.images
     rest = samples[done:]
+    data = run.data({"images": rest}, reporter, use_store)
     with reporter.track("Extracting", len(samples)) as advance:
         advance(done, "")
         try:
-            if rest:
-                data = run.data({"images": rest}, reporter, use_store)
-                for states, _, positions in data.batches("images", run.backbone.inference_batch):
-                    names = [rest[position].name for position in positions.tolist()]
-                    output.add(names, *_extract(run, states, output.manifest.content))
-                    advance(len(names), "")
+            for states, _, positions in data.batches("images", run.backbone.inference_batch):
+                names = [rest[position].name for position in positions.tolist()]
+                output.add(names, *_extract(run, states, output.manifest.content))
+                advance(len(names), "")
         except KeyboardInterrupt:
             output.flush()  # so that what is done is kept
             raise
@@ -138,48 +126,37 @@ def _extract(run: TrainedRun, state: Tensor, content: Content) -> tuple[Array, d
         return run.to_output(maps).float().cpu().numpy(), {}
     codes = run.codes(maps)
     decoded = run.features(codes)
-    error = (decoded - maps).square().mean(dim=1)
-    cosine = torch.nn.functional.cosine_similarity(decoded, maps, dim=1)
+    error = (decoded - maps).square().mean(dim=1).cpu().double()
+    cosine = torch.cosine_similarity(decoded, maps, dim=1).cpu().double()
     sums = {
-        "squared_error": float(error.cpu().double().sum()),
-        "cosine": float(cosine.cpu().double().sum()),
+        "squared_error": error.sum().item(), "cosine": cosine.sum().item(),
         "vectors": float(error.numel()),
-    }
+    }  # fmt: skip
     if content == "codes":
         return codes, sums
     return run.to_output(decoded).float().cpu().numpy(), sums
 
 
 def _summary(run: TrainedRun, output: ShardedOutput) -> ExtractionSummary:
-    manifest = output.manifest
-    rows, columns = run.grid
-    vectors = manifest.images * rows * columns
-    values = run.network.normalizer.mean.numel() * vectors
+    manifest, size = output.manifest, output.manifest.bytes
+    vectors = manifest.images * prod(run.record.quantizer.grid)
+    float32_bytes = FLOAT32_BYTES * run.network.normalizer.mean.numel() * vectors
     summary = ExtractionSummary(
-        run=manifest.run,
-        out=str(output.folder),
-        content=manifest.content,
-        coding=manifest.coding,
-        source=manifest.source,
-        images=manifest.images,
-        vectors=vectors,
-        shards=len(manifest.shards),
-        file_bytes=manifest.bytes,
-        bytes_per_image=manifest.bytes / manifest.images,
-        compression_ratio_float32=FLOAT32_BYTES * values / manifest.bytes,
-        compression_ratio_float16=FLOAT16_BYTES * values / manifest.bytes,
-    )
+        run=manifest.run, out=str(output.folder), content=manifest.content, coding=manifest.coding,
+        source=manifest.source, images=manifest.images, vectors=vectors,
+        shards=len(manifest.shards), file_bytes=size, bytes_per_image=size / manifest.images,
+        compression_ratio_float32=float32_bytes / size,
+        compression_ratio_float16=float32_bytes / 2 / size,
+    )  # fmt: skip
     if run.code_sizes and manifest.content != "features":
-        count = manifest.total("vectors")
-        summary.mse = manifest.total("squared_error") / count
-        summary.cosine = manifest.total("cosine") / count
+        summary.mse = manifest.total("squared_error") / manifest.total("vectors")
+        summary.cosine = manifest.total("cosine") / manifest.total("vectors")
     if manifest.content == "codes":
         prior = run.prior if manifest.coding == "prior" else None
         decoder = decoder_bytes(run.network.quantizer, prior).total
-        needed = manifest.bytes + decoder
         summary.nominal_bits_per_vector = run.network.quantizer.nominal_bits_per_vector
-        summary.bits_per_vector = 8 * manifest.bytes / vectors
+        summary.bits_per_vector = 8 * size / vectors
         summary.decoder_bytes = decoder
-        summary.compression_ratio_float32_with_decoder = FLOAT32_BYTES * values / needed
-        summary.compression_ratio_float16_with_decoder = FLOAT16_BYTES * values / needed
+        summary.compression_ratio_float32_with_decoder = float32_bytes / (size + decoder)
+        summary.compression_ratio_float16_with_decoder = float32_bytes / 2 / (size + decoder)
     return summary

@@ -23,18 +23,16 @@ from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import replacing, write_text_atomically
 
 MANIFEST_NAME = "manifest.json"
-VERSION = 1
+FORMAT, VERSION = "squeeze-embeddings", 1
 # Sizes of shards, of codes in images: small enough to lose little when an extraction is stopped.
 CODES_PER_SHARD = 8192
 EMBEDDING_SHARD_BYTES = 256 * 2**20
 _SHARD = r"(codes|quantized|features)-\d{5,}\.safetensors"
 # The files written here, finished or not yet renamed by `replacing`.
 _OWN = re.compile(rf"{_SHARD}|\.({_SHARD}|manifest\.json)\..+\.part")
+_PROGRESS = {"complete", "images", "bytes", "shards"}
 Content = Literal["codes", "quantized", "features"]
 Array = NDArray[np.generic]
-
-
-_PROGRESS = {"complete", "images", "bytes", "shards"}
 
 
 class _DamagedManifestError(SqueezeError):
@@ -109,16 +107,14 @@ class ShardedOutput:
         self._parts: list[Array] = []
         self._sums: dict[str, float] = {}
         if not (folder / MANIFEST_NAME).exists():
-            if any(not _OWN.fullmatch(path.name) for path in _listed(folder)):
+            if not all(_OWN.fullmatch(path.name) for path in folder.glob("*")):
                 raise UsageError(f"{folder} holds other files: choose another --out.")
         elif not overwrite:
             self.manifest = _continued(folder, manifest)
         else:
             with suppress(_DamagedManifestError):  # another program's manifest is not replaced
                 _read(folder)
-        for path in _listed(folder):  # parts that a killed process left
-            if path.suffix == ".part" and _OWN.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+        _remove(folder, ".*.part")  # a killed process left them
 
     def add(self, names: Sequence[str], part: Array, sums: Mapping[str, float]) -> None:
         """Take a part `[n, ...]` of n named images; `sums` are added up and kept with the shard."""
@@ -134,41 +130,33 @@ class ShardedOutput:
             self.flush()
 
     def flush(self) -> None:
-        """Write the parts that wait, if there are any, as the next shard."""
-        if not self._names:
-            return
+        """Write the parts that wait as the next shard, and the manifest, unless nothing changed."""
         manifest, names = self.manifest, self._names
-        self._clear()
-        path = self.folder / f"{manifest.content}-{len(manifest.shards):05d}.safetensors"
-        with replacing(path) as temporary:
-            self._write(temporary, np.concatenate(self._parts), names)
-        size, digest = path.stat().st_size, _digest(path)
-        entry = ShardEntry(file=path.name, bytes=size, blake2b=digest, names=names, sums=self._sums)
-        manifest.shards.append(entry)
-        manifest.images += len(names)
-        manifest.bytes += size
-        self._names, self._parts, self._sums = [], [], {}
-        self._save()
+        if not names and not manifest.complete:
+            return
+        if self._overwrite:  # now there is something to take its place
+            (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
+            _remove(self.folder, "*")
+            self._overwrite = False
+        if names:
+            path = self.folder / f"{manifest.content}-{len(manifest.shards):05d}.safetensors"
+            with replacing(path) as temporary:
+                self._write(temporary, np.concatenate(self._parts), names)
+            shard = ShardEntry(
+                file=path.name, bytes=path.stat().st_size, blake2b=_digest(path), names=names,
+                sums=self._sums,
+            )  # fmt: skip
+            manifest.shards.append(shard)
+            manifest.images += len(names)
+            manifest.bytes += shard.bytes
+            self._names, self._parts, self._sums = [], [], {}
+        text = manifest.model_dump_json(indent=1)
+        write_text_atomically(self.folder / MANIFEST_NAME, text + "\n")
 
     def finish(self) -> None:
         """Write what waits and mark the output as complete."""
-        self.flush()
-        self._clear()
         self.manifest.complete = True
-        self._save()
-
-    def _clear(self) -> None:
-        """Remove what is replaced, once there is something to take its place."""
-        if self._overwrite:
-            (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
-            for path in _listed(self.folder):
-                if _OWN.fullmatch(path.name):
-                    path.unlink()
-        self._overwrite = False
-
-    def _save(self) -> None:
-        text = self.manifest.model_dump_json(indent=1)
-        write_text_atomically(self.folder / MANIFEST_NAME, text + "\n")
+        self.flush()
 
 
 def save_embeddings(path: Path, embeddings_nchw: Array, names: Sequence[str]) -> None:
@@ -213,8 +201,8 @@ def _read(folder: Path) -> Manifest:
     """Read the manifest in `folder`, of a complete output or not."""
     path = folder / MANIFEST_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or content.get("format") != "squeeze-embeddings":
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise UsageError(f"{path} is another program's: choose another folder.")
         version = content.get("version")
         if isinstance(version, int) and version > VERSION:
@@ -228,8 +216,11 @@ def _read(folder: Path) -> Manifest:
     raise _DamagedManifestError(f"{path} cannot be read ({reason}): --overwrite makes it anew.")
 
 
-def _listed(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+def _remove(folder: Path, pattern: str) -> None:
+    """Remove the files that are written here and match."""
+    for path in folder.glob(pattern):
+        if _OWN.fullmatch(path.name):
+            path.unlink()
 
 
 def _digest(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,37 +13,12 @@ from squeeze_cli.data.samples import Sample
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.comparison import setting
-from squeeze_cli.reports.figures import picture_grid, save_figure
+from squeeze_cli.reports.figures import save_figure
 from squeeze_cli.runs import RECORD_NAME, RunFolder, read_runs
-from squeeze_cli.training.predictions import (
-    PredictedMask,
-    picture_column,
-    predict_batch,
-    row_title,
-)
+from squeeze_cli.training.predictions import PredictedMask, draw_predictions, predict_batch
 
 How = Literal["spread", "best", "worst", "random"]
 OpenRun = Callable[[Path], TrainedRun]
-
-
-@dataclass(frozen=True)
-class ShownImage:
-    """One image of a picture: its name, and its mean IoU by the run and by the baseline."""
-
-    name: str
-    iou: float | None
-    baseline_iou: float | None
-
-
-@dataclass(frozen=True)
-class ShownPicture:
-    """A picture in `file` of a run and a baseline (names; None without one) on some `images`."""
-
-    run: str
-    baseline: str | None
-    split: str
-    file: str
-    images: list[ShownImage]
 
 
 def show_run(
@@ -58,7 +32,7 @@ def show_run(
     baseline: Path | None = None,
     open_run: OpenRun = TrainedRun,
     out: Path | None = None,
-) -> ShownPicture:
+) -> dict[str, object]:
     """Draw rows of images, ground truth, the baseline's predictions and the run's own.
 
     Args:
@@ -73,6 +47,9 @@ def show_run(
         open_run: Function that opens the baseline's folder.
         out: File of the picture; None puts it into the run's folder.
 
+    Returns:
+        Names of run and baseline, split, file, and the images with their IoU: what `--json` prints.
+
     Raises:
         SqueezeError: The baseline cannot be loaded, or saw images of another size.
     """
@@ -82,16 +59,17 @@ def show_run(
     chosen = _choose(run, samples, how, min(count, len(samples)), seed, reporter)
     shown = [run] if reference is None else [reference, run]
     predictions = list(zip(*(_predict(each, chosen, reporter) for each in shown), strict=True))
-    columns = [picture_column(*pair) for pair in zip(chosen, predictions, strict=True)]
-    titles = ["image", "ground truth", *(row_title(each.record) for each in shown)]
     file = out or run.folder.figures_folder / f"show-{split}-{how}.png"
-    save_figure(picture_grid(titles, columns), file)
+    save_figure(draw_predictions(chosen, predictions, [each.record for each in shown]), file)
     images = [
-        ShownImage(sample.name, masks[-1].iou, masks[0].iou if reference else None)
-        for sample, masks in zip(chosen, predictions, strict=True)
+        {"name": sample.name, "iou": m[-1].iou, "baseline_iou": m[0].iou if reference else None}
+        for sample, m in zip(chosen, predictions, strict=True)
     ]
     beside = reference.folder.name if reference else None
-    return ShownPicture(run.folder.name, beside, split, str(file), images)
+    return {
+        "run": run.folder.name, "baseline": beside, "split": split, "file": str(file),
+        "images": images,
+    }  # fmt: skip
 
 
 def _reference(

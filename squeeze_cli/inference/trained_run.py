@@ -16,7 +16,7 @@ from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.prior import CodePrior, read_prior
-from squeeze_cli.config.record import FinishedRecord
+from squeeze_cli.config.record import FinishedRecord, SplitMetrics
 from squeeze_cli.config.resolve import with_values
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.config.yaml_files import load_experiment
@@ -29,10 +29,12 @@ from squeeze_cli.features.sources import make_data, open_store
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.model.build import build_network
 from squeeze_cli.model.network import SegmentationNetwork
+from squeeze_cli.reports.tables import EvaluationResult
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.experiment import load_splits, make_module
+from squeeze_cli.training.fit import evaluate
 from squeeze_cli.training.modules import BaselineSegmentationModule
 
 
@@ -104,12 +106,6 @@ class TrainedRun:
         return self.record.digest
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of an image's vectors."""
-        rows, columns = self.record.quantizer.grid
-        return rows, columns
-
-    @property
     def code_sizes(self) -> tuple[int, ...]:
         """Number of values of each of a vector's codes; empty without a quantizer."""
         return self.network.quantizer.code_sizes
@@ -155,8 +151,7 @@ class TrainedRun:
     @torch.no_grad()
     def codes(self, maps: Tensor) -> NDArray[np.int32]:
         """Return the codes `[B, h, w, Q]` of features `[B, C, h, w]` as the quantizer sees them."""
-        codes: NDArray[np.int32] = self.network.codes(maps).int().cpu().numpy()
-        return codes
+        return self.network.codes(maps).int().cpu().numpy()
 
     @torch.no_grad()
     def features(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
@@ -170,15 +165,12 @@ class TrainedRun:
     @torch.no_grad()
     def masks(self, codes_bhwq: NDArray[np.integer]) -> NDArray[np.uint8]:
         """Return the predicted classes `[B, H, W]` of codes, at the size of the run's images."""
-        size = self.config.data.image_size
-        rows, columns = codes_bhwq.shape[1:3]
-        logits = self.network.logits_of_codes(self._tokens(codes_bhwq), (rows, columns))
+        size, grid = self.config.data.image_size, codes_bhwq.shape[1:3]
+        logits = self.network.logits_of_codes(self._tokens(codes_bhwq), grid)
         upsampled = torch.nn.functional.interpolate(
             logits.float(), (size, size), mode="bilinear", align_corners=False
         )
-        classes = upsampled.argmax(dim=1)
-        masks: NDArray[np.uint8] = classes.byte().cpu().numpy()
-        return masks
+        return upsampled.argmax(dim=1).byte().cpu().numpy()
 
     def to_output(self, maps: Tensor) -> Tensor:
         """Return features as they are written: those of `space`, with the normalization undone."""
@@ -224,6 +216,27 @@ class TrainedRun:
         data = make_data(self.config, samples, self.backbone, store, self.device, reporter)
         data.setup()
         return data
+
+    def evaluate(self, split: Literal["val", "test"], reporter: Reporter) -> EvaluationResult:
+        """Measure the run on a split of its data.
+
+        Raises SqueezeError where the backbone's weights or the data are missing.
+        """
+        splits, source = self.splits(reporter), self.config.data
+        samples = splits.val if split == "val" else splits.test
+        data = self.data({split: samples}, reporter)
+        metrics = evaluate(
+            self.config, self.module, data, split, self.device, reporter, alone=True,
+            label="Evaluating",
+        )  # fmt: skip
+        return EvaluationResult(
+            run=self.folder.name,
+            split=split,
+            data_dir=source.data_dir if source.dataset == "oxford-pet" else "synthetic",
+            images=len(samples),
+            skipped_images=len(splits.skipped),
+            metrics=SplitMetrics.model_validate(metrics),
+        )
 
     @torch.no_grad()
     def raw_features(self, state: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,11 +86,16 @@ def load_splits(
         subset_size=data.subset_size,
         known=() if store is None else store.digests,
     )
-    for name, reason in splits.skipped[:5]:
-        reporter.warn(f"Skipped {name}: {reason}")
-    if len(splits.skipped) > 5:
-        reporter.warn(f"Skipped {len(splits.skipped)} images in all; the run record lists them.")
+    warn_of_skipped(splits.skipped, reporter)
     return splits
+
+
+def warn_of_skipped(skipped: Sequence[tuple[str, str]], reporter: Reporter) -> None:
+    """Name the first images that cannot be read, each with its reason, and count all of them."""
+    for name, reason in skipped[:5]:
+        reporter.warn(f"Skipped {name}: {reason}")
+    if len(skipped) > 5:
+        reporter.warn(f"Skipped {len(skipped)} images in all.")
 
 
 def feature_grid(experiment: Experiment) -> tuple[int, int]:

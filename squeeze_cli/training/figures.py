@@ -12,7 +12,7 @@ from squeeze_cli.config.record import RunRecord
 from squeeze_cli.console import Reporter
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import Experiment
-from squeeze_cli.training.predictions import picture_column, predict_batch, row_title
+from squeeze_cli.training.predictions import draw_predictions, predict_batch
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,15 +69,8 @@ def _figures(
 
 
 def _predictions(experiment: Experiment, record: RunRecord) -> Figure:
-    from squeeze_cli.reports.figures import picture_grid
-
     samples = experiment.splits.val
     count = min(SHOWN_IMAGES, len(samples))
     positions = [i * len(samples) // count for i in range(count)]
-    batch = experiment.data.batch("val", positions)
-    masks = predict_batch(experiment.module, batch)
-    columns = [
-        picture_column(samples[position], [mask])
-        for position, mask in zip(positions, masks, strict=True)
-    ]
-    return picture_grid(["image", "ground truth", row_title(record)], columns)
+    masks = predict_batch(experiment.module, experiment.data.batch("val", positions))
+    return draw_predictions([samples[i] for i in positions], [[m] for m in masks], [record])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,10 +15,13 @@ from torch import Tensor
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.data.datamodule import Batch
 from squeeze_cli.data.samples import Sample
-from squeeze_cli.reports.figures import PictureColumn
+from squeeze_cli.reports.figures import PictureColumn, picture_grid
 from squeeze_cli.reports.tables import fixed, number, percent
 from squeeze_cli.training.metrics import SegmentationMetrics
 from squeeze_cli.training.modules import BaselineSegmentationModule
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -66,21 +70,27 @@ def image_iou(predicted: Tensor, truth: Tensor, num_classes: int) -> float | Non
     return float(metric.compute()["iou"])
 
 
-def picture_column(sample: Sample, predictions: Sequence[PredictedMask]) -> PictureColumn:
-    """Return an image with its truth and each run's prediction, at the size of the masks."""
-    truth = predictions[0].truth
-    height, width = truth.shape
-    image, _ = sample.load()
-    square = image.resize((width, height), Image.Resampling.BILINEAR).convert("RGB")
-    return PictureColumn(
-        name=sample.name,
-        pixels=np.asarray(square),
-        masks=[truth, *(prediction.predicted for prediction in predictions)],
-        notes=["", *(f"IoU {percent(prediction.iou)}" for prediction in predictions)],
-    )
+def draw_predictions(
+    samples: Sequence[Sample],
+    predictions: Sequence[Sequence[PredictedMask]],
+    records: Sequence[RunRecord],
+) -> Figure:
+    """Draw images, their ground truth, and a row with the predictions of each record's run.
+
+    `predictions` has for each image one mask per record.
+    """
+    columns = []
+    for sample, masks in zip(samples, predictions, strict=True):
+        truth = masks[0].truth
+        size_px = (truth.shape[1], truth.shape[0])
+        image = sample.load()[0].resize(size_px, Image.Resampling.BILINEAR).convert("RGB")
+        shown = [truth, *(mask.predicted for mask in masks)]
+        notes = ["", *(f"IoU {percent(mask.iou)}" for mask in masks)]
+        columns.append(PictureColumn(sample.name, np.asarray(image), shown, notes))
+    return picture_grid(["image", "ground truth", *map(_row_title, records)], columns)
 
 
-def row_title(record: RunRecord) -> str:
+def _row_title(record: RunRecord) -> str:
     """Return the title of a run's row: its quantizer, and its measured or nominal rate."""
     quantizer = record.quantizer
     if quantizer is None or not quantizer.code_sizes:

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from squeeze_cli.api import extract, open_run
 from squeeze_cli.cli import app
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.inference.evaluate import evaluate_run
 from squeeze_cli.inference.output import Manifest, ShardedOutput, read_manifest
 from squeeze_cli.inference.trained_run import TrainedRun
 from tests.conftest import Squeeze
@@ -108,7 +107,7 @@ def test_masks_are_those_that_the_run_was_measured_with(
             predicted = torch.from_numpy(np.asarray(image).astype(np.int64))
         truth = Preprocessing(64).mask(sample.load()[1])
         metric.update(predicted[None], truth[None].long())
-    measured = evaluate_run(opened, "test", Reporter(quiet=True)).metrics
+    measured = opened.evaluate("test", Reporter(quiet=True)).metrics
     assert float(metric.compute()["iou"]) == pytest.approx(measured.iou, abs=1e-6)
 
 

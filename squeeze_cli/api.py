@@ -49,9 +49,9 @@ def train(
 ) -> FinishedRecord:
     """Train a quantizer and a segmentation head on frozen features, as `squeeze train` does.
 
-    Each argument up to `output_dir` is the option of that name; None leaves the value of `config`.
-
     Args:
+        quantizer, model, dataset, data_dir, epochs, seed, device, name, output_dir: The options of
+            these names; None leaves the value of `config`.
         config: Further settings; None takes the defaults. `kind="baseline"` trains a baseline.
         overwrite: Whether to replace a run of the same name.
         reporter: Reporter for messages and progress; None says nothing but warnings.
@@ -125,7 +125,7 @@ def extract(
         out: Folder to write to; None takes one in the run's folder.
         overwrite: Whether to start anew.
         data_dir, cache_dir, use_cache, num_workers, device: See `TrainedRun`.
-        reporter: Reporter for messages and progress; None says nothing but warnings.
+        reporter: As for `train`.
 
     Raises:
         SqueezeError: The run has no codes, or something is missing or damaged.
@@ -143,10 +143,8 @@ def extract(
         num_workers=num_workers,
     )  # fmt: skip
     return extract_embeddings(
-        opened, reporter or Reporter(quiet=True), images=Path(images) if images else None,
-        split=split, content=content, coding=coding, out=Path(out) if out else None,
-        overwrite=overwrite,
-    )  # fmt: skip
+        opened, reporter or Reporter(quiet=True), images, split, content, coding, out, overwrite
+    )
 
 
 def compare(folders: Iterable[str | Path], sort: str | None = None) -> list[ComparisonRow]:

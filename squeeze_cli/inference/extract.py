@@ -25,13 +25,12 @@ from squeeze_cli.training.experiment import warn_of_skipped
 def extract_embeddings(
     run: TrainedRun,
     reporter: Reporter,
-    *,
-    images: Path | None = None,
-    split: Literal["train", "val", "test", "all"] | None = None,
-    content: Content = "codes",
-    coding: Literal["prior", "packed"] | None = None,
-    out: Path | None = None,
-    overwrite: bool = False,
+    images: str | Path | None,
+    split: Literal["train", "val", "test", "all"] | None,
+    content: Content,
+    coding: Literal["prior", "packed"] | None,
+    out: str | Path | None,
+    overwrite: bool,
 ) -> ExtractionSummary:
     """Write codes, quantized embeddings or features of images, and measure them.
 
@@ -42,34 +41,28 @@ def extract_embeddings(
         coding = coding or ("prior" if run.prior else "packed")
     if images is None:
         name: str = split or "test"
-        source, samples = f"split {name}", _split_samples(run, name, reporter)
+        splits = run.splits(reporter)
+        chosen = ("train", "val", "test") if name == "all" else (name,)
+        samples = [sample for each in chosen for sample in getattr(splits, each)]
     else:
-        name = images.resolve().name
-        source, samples = "images", _folder_samples(images, reporter)
+        name = Path(images).resolve().name
+        samples = _folder_samples(Path(images), reporter)
     manifest = Manifest(
-        content=content, run=run.folder.name, run_digest=run.digest, source=source,
-        images_digest=_digest(samples), precision=run.config.training.precision, coding=coding,
+        content=content, run=run.folder.name, run_digest=run.digest,
+        source="images" if images is not None else f"split {name}", images_digest=_digest(samples),
+        precision=run.config.training.precision, coding=coding,
         dtype="float32" if content != "codes" else None, space=run.space,
     )  # fmt: skip
 
     def write_codes(path: Path, codes: Array, names: Sequence[str]) -> None:
         path.write_bytes(run.encode(codes.astype(np.int32, copy=False), names, coding or "packed"))
 
-    output = ShardedOutput(
-        out or run.folder.path / "embeddings" / f"{name}-{content}",
-        manifest,
-        write_codes if content == "codes" else save_embeddings,
-        overwrite=overwrite,
-    )
+    folder = Path(out) if out else run.folder.path / "embeddings" / f"{name}-{content}"
+    write = write_codes if content == "codes" else save_embeddings
+    output = ShardedOutput(folder, manifest, write, overwrite=overwrite)
     if not output.manifest.complete:
         _write_all(run, samples, images is None, output, reporter)
     return _summary(run, output)
-
-
-def _split_samples(run: TrainedRun, split: str, reporter: Reporter) -> list[Sample]:
-    splits = run.splits(reporter)
-    names = ("train", "val", "test") if split == "all" else (split,)
-    return [sample for name in names for sample in getattr(splits, name)]
 
 
 def _folder_samples(folder: Path, reporter: Reporter) -> list[Sample]:
@@ -119,10 +112,11 @@ def _extract(run: TrainedRun, state: Tensor, content: Content) -> tuple[Array, d
 
     The distortion is that of normalized features, as the quantizer sees them.
     """
-    if content == "features":
-        return run.raw_features(state).float().cpu().numpy(), {}
+    if content == "features" and run.space == "backbone":
+        last_layer = run.network.last_layer
+        return (state if last_layer is None else last_layer(state)).float().cpu().numpy(), {}
     maps = run.network.features(state)
-    if not run.code_sizes:
+    if content == "features" or not run.code_sizes:
         return run.to_output(maps).float().cpu().numpy(), {}
     codes = run.codes(maps)
     decoded = run.features(codes)

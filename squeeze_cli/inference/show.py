@@ -48,13 +48,12 @@ def show_run(
         out: File of the picture; None puts it into the run's folder.
 
     Returns:
-        Names of run and baseline, split, file, and the images with their IoU: what `--json` prints.
+        What `squeeze show --json` prints.
 
     Raises:
         SqueezeError: The baseline cannot be loaded, or saw images of another size.
     """
-    splits = run.splits(reporter)
-    samples = splits.val if split == "val" else splits.test
+    samples = getattr(run.splits(reporter), split)
     reference = _reference(run, baseline, split, open_run, reporter)
     chosen = _choose(run, samples, how, min(count, len(samples)), seed, reporter)
     shown = [run] if reference is None else [reference, run]
@@ -128,23 +127,18 @@ def _choose(
         return [samples[i * len(samples) // count] for i in range(count)]
     if how == "random":
         return random.Random(seed).sample(list(samples), count)
-    scored = [
-        (mask.iou, number)
-        for number, mask in enumerate(_predict(run, samples, reporter))
-        if mask.iou is not None
-    ]
-    scored.sort(reverse=how == "best")
-    return [samples[number] for _, number in scored[:count]]
+    ious = [mask.iou for mask in _predict(run, samples, reporter)]
+    scored = sorted((iou, number) for number, iou in enumerate(ious) if iou is not None)
+    ordered = reversed(scored) if how == "best" else scored
+    return [samples[number] for _, number in ordered][:count]
 
 
 def _predict(
     run: TrainedRun, samples: Sequence[Sample], reporter: Reporter
 ) -> Iterator[PredictedMask]:
     """Yield the run's prediction for each sample, in order."""
-    batches = run.data({"shown": samples}, reporter).batches(
-        "shown", run.config.training.batch_size
-    )
+    data = run.data({"shown": samples}, reporter)
     with reporter.track(f"Predicting with {run.folder.name}", len(samples)) as advance:
-        for batch in batches:
+        for batch in data.batches("shown"):
             yield from predict_batch(run.module, batch)
             advance(len(batch[1]), "")

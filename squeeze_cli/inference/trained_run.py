@@ -48,17 +48,13 @@ class TrainedRun:
         path: The run's folder.
         device: `auto`, `cpu`, `cuda` or `mps`; here and below, None does as the training did.
         data_dir: Folder of the data set; a run on synthetic images then takes photographs.
-        cache_dir: Folder of the feature store.
-        use_cache: Whether features are kept in the store.
-        num_workers: Processes that decode images.
-        batch_size: Images per step.
+        cache_dir, use_cache: Folder of the feature store, and whether it is used.
+        num_workers, batch_size: Processes that decode images, and images per step.
 
     Attributes:
-        folder: The run's folder, with its files.
-        record: The run's record.
-        config: The run's configuration, with the arguments in place of its own values.
-        device: The device that everything is computed on.
-        module: The trained Lightning module.
+        folder, record, config: The run's folder, its record, and its configuration, with the
+            arguments in place of its own values.
+        device, module: The trained Lightning module, and the device that it is on.
 
     Raises:
         SqueezeError: The folder holds no finished run, a file in it is damaged, or the device is
@@ -89,7 +85,20 @@ class TrainedRun:
         }
         self.config = _load_config(self.folder, given)
         self.device = choose_device(self.config.training.device)
-        self.module = _load_module(self.config, self.record, self.folder).to(self.device)
+        self.module = self._load_module()
+
+    def _load_module(self) -> BaselineSegmentationModule:
+        """Build the module and load its best epoch, without reading the backbone's weights.
+
+        The shapes, and whether the head takes raw features, are all that is needed of the backbone.
+        """
+        config = with_values(self.config, {"model.weights": "none"})
+        with torch.random.fork_rng(devices=[]):
+            backbone = create_backbone(config.model, config.data.image_size)
+            module = make_module(config, build_network(config, backbone))
+        load_best(module, self.folder)
+        module.network.head.expects_raw_features = self.record.model.head_expects_raw_features
+        return module.eval().to(self.device)
 
     @property
     def network(self) -> SegmentationNetwork:
@@ -155,10 +164,7 @@ class TrainedRun:
 
     @torch.no_grad()
     def features(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
-        """Return the quantized features `[B, C, h, w]` of codes, exactly those of the training.
-
-        They are normalized as the quantizer sees them; `to_output` undoes that.
-        """
+        """Return the quantized features `[B, C, h, w]` of codes; `to_output` undoes their scale."""
         decoded = self.network.quantizer.decode(self._tokens(codes_bhwq))
         return decoded.reshape(*codes_bhwq.shape[:3], -1).permute(0, 3, 1, 2).contiguous()
 
@@ -223,7 +229,7 @@ class TrainedRun:
         Raises SqueezeError where the backbone's weights or the data are missing.
         """
         splits, source = self.splits(reporter), self.config.data
-        samples = splits.val if split == "val" else splits.test
+        samples = getattr(splits, split)
         data = self.data({split: samples}, reporter)
         metrics = evaluate(
             self.config, self.module, data, split, self.device, reporter, alone=True,
@@ -238,15 +244,6 @@ class TrainedRun:
             metrics=SplitMetrics.model_validate(metrics),
         )
 
-    @torch.no_grad()
-    def raw_features(self, state: Tensor) -> Tensor:
-        """Return unquantized features `[B, C, h, w]` of `space` for the backbone's states."""
-        if self.space != "backbone":
-            return self.network.features(state)
-        last_layer = self.network.last_layer
-        features: Tensor = state if last_layer is None else last_layer(state)
-        return features
-
 
 def _load_config(folder: RunFolder, given: Mapping[str, object]) -> ExperimentConfig:
     """Read the run's configuration, and put the given values, where not None, in it."""
@@ -257,19 +254,3 @@ def _load_config(folder: RunFolder, given: Mapping[str, object]) -> ExperimentCo
     if given["data.data_dir"] is not None and config.data.dataset == "synthetic":
         config = with_values(config, {"data.dataset": "oxford-pet"})
     return with_values(config, {key: value for key, value in given.items() if value is not None})
-
-
-def _load_module(
-    config: ExperimentConfig, record: FinishedRecord, folder: RunFolder
-) -> BaselineSegmentationModule:
-    """Build the module and load its best epoch, without reading the backbone's weights.
-
-    The shapes, and whether the head takes raw features, are all that is needed of the backbone.
-    """
-    config = with_values(config, {"model.weights": "none"})
-    with torch.random.fork_rng(devices=[]):
-        backbone = create_backbone(config.model, config.data.image_size)
-        module = make_module(config, build_network(config, backbone))
-    load_best(module, folder)
-    module.network.head.expects_raw_features = record.model.head_expects_raw_features
-    return module.eval()

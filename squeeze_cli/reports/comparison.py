@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import AliasPath, BaseModel, ConfigDict, Field
 from rich.cells import cell_len
@@ -25,9 +25,7 @@ COMPARE_SCHEMA_VERSION = 1
 LEAST_TEXT_WIDTH = 10
 
 FoundRun = tuple[RunFolder, RunRecord | SqueezeError]
-Setting = tuple[object, ...]
 Point = tuple[float, float]  # measured bits per vector and mean IoU of the test images
-Value = TypeVar("Value")
 
 
 def _recorded(*path: str) -> Any:
@@ -84,13 +82,13 @@ def compare_runs(runs: Sequence[FoundRun], sort: str | None = None) -> list[Comp
     column = (sort or "test_iou").replace("-", "_")
     if column not in FIELDS:
         raise UsageError(f"--sort {sort}: choose one of {', '.join(FIELDS)}.")
-    baselines, points = by_setting(runs, baseline_iou), by_setting(runs, rate_and_iou)
+    groups = by_setting(runs)
     rows = [
         ComparisonRow.model_validate(
             {"name": run.name, "path": str(run.path), "status": "broken", "error": str(record)}
         )
         if isinstance(record, SqueezeError)
-        else _row(run, record, baselines.get(setting(record)), points.get(setting(record), ()))
+        else _row(run, record, groups[setting(record)])
         for run, record in runs
     ]
     known = [row for row in rows if getattr(row, column) is not None]
@@ -98,11 +96,9 @@ def compare_runs(runs: Sequence[FoundRun], sort: str | None = None) -> list[Comp
     return known + [row for row in rows if getattr(row, column) is None]
 
 
-def _row(
-    run: RunFolder, record: RunRecord, baselines: Sequence[float] | None, points: Sequence[Point]
-) -> ComparisonRow:
+def _row(run: RunFolder, record: RunRecord, comparable: Sequence[RunRecord]) -> ComparisonRow:
     computed: dict[str, object] = {"name": run.name, "path": str(run.path)}
-    test = record.metrics.test
+    test, baselines = record.metrics.test, baseline_ious(comparable)
     if record.kind == "baseline":
         computed["quantizer"] = "baseline"
     elif test and baselines:
@@ -110,13 +106,14 @@ def _row(
         computed["difference_to_baseline"] = test.iou - reference
         computed["retention"] = test.iou / reference if reference else None
     if point := rate_and_iou(record):
+        points = filter(None, map(rate_and_iou, comparable))
         computed["pareto_front"] = on_front(point, points)
     if test and test.codebook_usage:
         computed["codebook_usage"] = min(test.codebook_usage)
     return ComparisonRow.model_validate(record).model_copy(update=computed)
 
 
-def setting(record: RunRecord) -> Setting | None:
+def setting(record: RunRecord) -> tuple[object, ...] | None:
     """Return what runs must share to be compared: features and test images, but not the seed.
 
     None for a run that was not set up.
@@ -128,21 +125,18 @@ def setting(record: RunRecord) -> Setting | None:
     return (model.weights_digest, *images)
 
 
-def by_setting(
-    runs: Iterable[FoundRun], value: Callable[[RunRecord], Value | None]
-) -> Mapping[Setting | None, list[Value]]:
-    """Return the values of the runs in each setting, without None; broken runs have none."""
-    groups: dict[Setting | None, list[Value]] = defaultdict(list)
+def by_setting(runs: Iterable[FoundRun]) -> dict[tuple[object, ...] | None, list[RunRecord]]:
+    """Return the records of the runs in each setting, without those of broken runs."""
+    groups: dict[tuple[object, ...] | None, list[RunRecord]] = defaultdict(list)
     for _, record in runs:
-        if isinstance(record, RunRecord) and (found := value(record)) is not None:
-            groups[setting(record)].append(found)
+        if isinstance(record, RunRecord):
+            groups[setting(record)].append(record)
     return groups
 
 
-def baseline_iou(record: RunRecord) -> float | None:
-    """Return the test mIoU of a baseline; None for other runs and before it is tested."""
-    test = record.metrics.test
-    return test.iou if test and record.kind == "baseline" else None
+def baseline_ious(records: Iterable[RunRecord]) -> list[float]:
+    """Return the test mIoU of each baseline that is tested."""
+    return [r.metrics.test.iou for r in records if r.kind == "baseline" and r.metrics.test]
 
 
 def rate_and_iou(record: RunRecord) -> Point | None:

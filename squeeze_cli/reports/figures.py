@@ -160,10 +160,7 @@ def grid_of_axes(
     columns = min(most_columns, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(inches[0] * columns, inches[1] * rows), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axis in axes[count:]:
-        axis.remove()
-    return figure, axes[:count]
+    return figure, [figure.add_subplot(rows, columns, number + 1) for number in range(count)]
 
 
 def style_axes(axis: Axes) -> None:

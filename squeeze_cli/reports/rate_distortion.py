@@ -19,7 +19,7 @@ from squeeze_cli.config.record import FinishedRecord, RunRecord
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.reports.comparison import (
     FoundRun,
-    baseline_iou,
+    baseline_ious,
     by_setting,
     on_front,
     rate_and_iou,
@@ -67,11 +67,8 @@ class Configuration:
 class Panel:
     """Configurations on the same features and images, by rising rate.
 
-    Attributes:
-        title: Backbone and images.
-        configurations: One per point.
-        front: Those on the Pareto front of the means.
-        baseline: Test mIoU of the runs on unquantized features; may be empty.
+    `front` are those on the Pareto front of the means, `baseline` the test mIoU of the runs on
+    unquantized features.
     """
 
     title: str
@@ -85,24 +82,21 @@ def rate_distortion(runs: Sequence[FoundRun]) -> list[Panel]:
 
     Raises SqueezeError where there is none.
     """
-    groups = by_setting(runs, _complete)
+    groups = [group for group in by_setting(runs).values() if any(map(rate_and_iou, group))]
     if not groups:
         raise SqueezeError(
             "Nothing to plot: none of these runs is finished and has measured bits; train one with "
             "`squeeze train`."
         )
-    baselines = by_setting(runs, baseline_iou)
-    return [_panel(group, tuple(baselines.get(where, ()))) for where, group in groups.items()]
+    return [_panel(group) for group in groups]
 
 
-def _complete(record: RunRecord) -> FinishedRecord | None:
-    """Return the record of a run that can be plotted, None for others."""
-    if not (rate_and_iou(record) and record.model and record.data and record.quantizer):
-        return None
-    return FinishedRecord.model_validate(record.model_dump(exclude_unset=True))
-
-
-def _panel(records: Sequence[FinishedRecord], baseline: tuple[float, ...]) -> Panel:
+def _panel(group: Sequence[RunRecord]) -> Panel:
+    records = [
+        FinishedRecord.model_validate(record.model_dump(exclude_unset=True))
+        for record in group
+        if rate_and_iou(record)
+    ]
     configurations = sorted(_configurations(records), key=lambda each: each.point)
     points = [configuration.point for configuration in configurations]
     front = tuple(each for each in configurations if on_front(each.point, points))
@@ -112,7 +106,7 @@ def _panel(records: Sequence[FinishedRecord], baseline: tuple[float, ...]) -> Pa
         f"{model.backbone}{weights}, {data.test_images} test images of {data.dataset}, "
         f"{data.image_size_px} px"
     )
-    return Panel(title, tuple(configurations), front, baseline)
+    return Panel(title, tuple(configurations), front, tuple(baseline_ious(group)))
 
 
 def _configurations(records: Sequence[FinishedRecord]) -> list[Configuration]:

@@ -205,6 +205,17 @@ def test_ctrl_c_keeps_what_is_done(
     assert (manifest["images"], manifest["complete"]) == (8, False)
 
 
+def test_an_extraction_stopped_after_its_last_image_is_finished(
+    trained: Path, tmp_path: Path
+) -> None:
+    extract(trained / "runs" / "q", out=tmp_path / "out")
+    place = tmp_path / "out" / "manifest.json"
+    whole = place.read_text()
+    place.write_text(whole.replace('"complete": true', '"complete": false'))
+    extract(trained / "runs" / "q", out=tmp_path / "out")
+    assert place.read_text() == whole
+
+
 def test_another_output_in_the_folder_is_refused(
     squeeze: Squeeze, trained: Path, tmp_path: Path
 ) -> None:

@@ -48,7 +48,7 @@ def decode_codes(
         device: Device to compute on.
 
     Returns:
-        Name of the run, `content`, number of images, and `out`: what `--json` prints.
+        What `squeeze decode --json` prints.
 
     Raises:
         SqueezeError: A file is damaged or of another run, or no run is found.

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from safetensors.numpy import save_file
 
 from squeeze_cli.errors import SqueezeError, UsageError
@@ -39,11 +39,7 @@ class _DamagedManifestError(SqueezeError):
     """A manifest of squeeze that cannot be read."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-
-class ShardEntry(_Model):
+class ShardEntry(BaseModel, strict=True, extra="forbid"):
     """One shard; the distortion is computed from `sums`."""
 
     file: Annotated[str, Field(pattern=rf"^{_SHARD}$")]
@@ -53,7 +49,7 @@ class ShardEntry(_Model):
     sums: dict[str, float]
 
 
-class Manifest(_Model):
+class Manifest(BaseModel, strict=True, extra="forbid"):
     """Content of manifest.json; the fields of `_PROGRESS` change while it is written."""
 
     format: Literal["squeeze-embeddings"] = "squeeze-embeddings"
@@ -80,11 +76,8 @@ class Manifest(_Model):
 class ShardedOutput:
     """Collects parts of an output, writes them as shards into a folder, and keeps its manifest.
 
-    Args:
-        folder: The folder, which is made if need be.
-        manifest: The manifest of an output without shards.
-        write: Function that writes the stacked parts and their names to a path.
-        overwrite: Whether to start anew; what is there is removed when the first shard replaces it.
+    `manifest` is that of an output without shards; `write` writes stacked parts and their names to
+    a path. What `overwrite` replaces is removed when the first shard takes its place.
 
     Raises:
         UsageError: The folder holds another output, or files that are not of squeeze.

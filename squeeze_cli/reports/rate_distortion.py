@@ -19,6 +19,7 @@ from squeeze_cli.config.record import FinishedRecord, RunRecord
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.reports.comparison import (
     FoundRun,
+    Point,
     baseline_ious,
     by_setting,
     on_front,
@@ -42,23 +43,18 @@ LABEL_OFFSET_POINTS = 8
 
 @dataclass(frozen=True)
 class Configuration:
-    """Runs that differ by their seed only, labelled by what other configurations have not."""
+    """Runs that differ by their seed only, with measured bits per vector and test mIoU of each.
+
+    The label names what other configurations of the panel have not; the point is the seeds' mean.
+    """
 
     label: str
     records: tuple[FinishedRecord, ...]
+    bits: tuple[float, ...]
+    ious: tuple[float, ...]
 
     @property
-    def bits(self) -> tuple[float, ...]:
-        """Measured bits per vector, one value per seed."""
-        return tuple(r.measured.test.bits_per_vector for r in self.records if r.measured)
-
-    @property
-    def ious(self) -> tuple[float, ...]:
-        """Test mIoU (0 to 1), one value per seed."""
-        return tuple(r.metrics.test.iou for r in self.records if r.metrics.test)
-
-    @property
-    def point(self) -> tuple[float, float]:
+    def point(self) -> Point:
         """Mean bits and mean mIoU over the seeds."""
         return mean(self.bits), mean(self.ious)
 
@@ -92,11 +88,8 @@ def rate_distortion(runs: Sequence[FoundRun]) -> list[Panel]:
 
 
 def _panel(group: Sequence[RunRecord]) -> Panel:
-    records = [
-        FinishedRecord.model_validate(record.model_dump(exclude_unset=True))
-        for record in group
-        if rate_and_iou(record)
-    ]
+    plotted = filter(rate_and_iou, group)
+    records = [FinishedRecord.model_validate(r.model_dump(exclude_unset=True)) for r in plotted]
     configurations = sorted(_configurations(records), key=lambda each: each.point)
     points = [configuration.point for configuration in configurations]
     front = tuple(each for each in configurations if on_front(each.point, points))
@@ -128,7 +121,8 @@ def _configurations(records: Sequence[FinishedRecord]) -> list[Configuration]:
         for seeds in [group] if averaged else [[record] for record in group]:
             name = own["name"] if averaged else seeds[0].name
             label = ", ".join([str(name), *differing])
-            configurations.append(Configuration(label, tuple(seeds)))
+            bits, ious = zip(*filter(None, map(rate_and_iou, seeds)), strict=True)
+            configurations.append(Configuration(label, tuple(seeds), bits, ious))
     return configurations
 
 
@@ -177,7 +171,12 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
     axis.set_ylabel("test mean IoU in %")
     style_axes(axis)
     if panel.baseline:
-        _draw_baseline(axis, [100 * iou for iou in panel.baseline])
+        level, label = 100 * mean(panel.baseline), "unquantized baseline"
+        if len(panel.baseline) > 1:
+            label += f" ± deviation of {len(panel.baseline)} runs"
+            deviation = 100 * stdev(panel.baseline)
+            axis.axhspan(level - deviation, level + deviation, color="black", alpha=0.12, lw=0)
+        axis.axhline(level, color="black", linewidth=1.2, label=label)
     if len(panel.front) > 1:
         rates, ious = zip(*(configuration.point for configuration in panel.front), strict=True)
         axis.plot(rates, [100 * iou for iou in ious], ":", color=GREY, zorder=1,
@@ -195,15 +194,6 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
         draw_seeds([], [], "o", color=GREY, label="one seed each; large: their mean")
     if axis.get_legend_handles_labels()[0]:
         axis.legend(loc="best", frameon=False, fontsize="small")
-
-
-def _draw_baseline(axis: Axes, percents: Sequence[float]) -> None:
-    level, label = mean(percents), "unquantized baseline"
-    if len(percents) > 1:
-        deviation = stdev(percents)
-        label += f" ± deviation of {len(percents)} runs"
-        axis.axhspan(level - deviation, level + deviation, color="black", alpha=0.12, linewidth=0)
-    axis.axhline(level, color="black", linewidth=1.2, label=label)
 
 
 def place_labels(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:

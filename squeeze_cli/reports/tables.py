@@ -153,26 +153,23 @@ def extraction_table(result: ExtractionSummary) -> Table:
         ("Size", f"{result.file_bytes:,} bytes, {number(result.bytes_per_image)} per image"),
     ]
     if result.content == "codes":
-        full = _ratios(
-            result.compression_ratio_float32_with_decoder,
-            result.compression_ratio_float16_with_decoder,
-        )
         parts = "codebook, projection" + (", prior" if result.coding == "prior" else "")
-        measured = f"{number(result.bits_per_vector)} bits per vector"
+        coding = f"coding {result.coding}; all bytes of the files"
+        once = f"{result.decoder_bytes:,} bytes once: {parts}"
+        ratio, full = (
+            result.compression_ratio_float32,
+            result.compression_ratio_float32_with_decoder,
+        )
         rows += [
             ("Nominal", f"{number(result.nominal_bits_per_vector)} bits per vector"),
-            ("Measured", f"{measured} (coding {result.coding}; all bytes of the files)"),
-            ("Ratio", _ratios(result.compression_ratio_float32, result.compression_ratio_float16)),
-            ("With decoder", f"{full}, {result.decoder_bytes:,} bytes once: {parts}"),
+            ("Measured", f"{number(result.bits_per_vector)} bits per vector ({coding})"),
+            ("Ratio", f"1/{number(ratio)} of float32"),
+            ("With decoder", f"1/{number(full)} of float32, {once}"),
         ]
     if result.mse is not None:
         distortion = f"MSE {result.mse:.3f}, cosine {result.cosine:.3f} (normalized features)"
         rows.append(("Distortion", distortion))
     return facts(f"{result.content} of {result.source}", [*rows, ("Folder", result.out)])
-
-
-def _ratios(float32: float | None, float16: float | None) -> str:
-    return f"1/{number(float32)} of float32 and 1/{number(float16)} of float16"
 
 
 def check_line(status: str, name: str, found: str, fix: str | None) -> Table:

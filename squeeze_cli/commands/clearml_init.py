@@ -18,7 +18,7 @@ from squeeze_cli.trackers.credentials import (
     FIELDS,
     FILE_NAME,
     PUBLIC_HOSTS,
-    CredentialsError,
+    ClearMLUnavailableError,
     checked_credentials,
     find_problem,
     probe,
@@ -31,8 +31,7 @@ EXAMPLES = (
     "squeeze clearml-init --file ~/.config/squeeze/clearml_credentials.yaml",
     "squeeze clearml-init --api-key KEY --api-secret SECRET --non-interactive",
 )
-_QUESTIONS = ("API server", "Web application", "File server", "Access key",
-              "Secret key (stays hidden)")  # fmt: skip
+_QUESTIONS = ("API server", "Web application", "File server", "Access key", "Secret key (hidden)")
 
 
 def _value(name: str, text: str) -> typer.models.OptionInfo:
@@ -72,7 +71,7 @@ def clearml_init(
             raise KeyboardInterrupt from None
     try:
         credentials = checked_credentials(values, "these credentials", "give others, by options")
-    except CredentialsError as error:
+    except ClearMLUnavailableError as error:
         raise UsageError(str(error)) from None
     if not no_check:
         reporter.say(f"Logging in to {credentials.api_host} ...")
@@ -104,9 +103,9 @@ def ask_for_missing(values: dict[str, str]) -> None:
 
 
 def keep_out_of_git(file: Path) -> None:
-    """Name the file in the local list of what git ignores, if it is in a checkout."""
+    """Name a file of a checkout in the local list of what git ignores, unless it is ignored."""
     place = run_git(file.parent, "rev-parse", "--git-path", "info/exclude").strip()
-    if place:
+    if place and not run_git(file.parent, "check-ignore", file.name):
         exclude = file.parent / place
         exclude.parent.mkdir(exist_ok=True)
         with exclude.open("a", encoding="utf-8") as listed:

@@ -193,11 +193,11 @@ def check_weights() -> Iterator[Check]:
 
 def check_clearml(credentials_file: Path | None) -> Iterator[Check]:
     """Check that `--use-clearml` would work; key and secret are never shown."""
-    from squeeze_cli.trackers.credentials import CredentialsError, find_credentials, probe
+    from squeeze_cli.trackers.credentials import ClearMLUnavailableError, find_credentials, probe
 
     try:
         found = find_credentials(credentials_file)
-    except CredentialsError as error:
+    except ClearMLUnavailableError as error:
         yield Check("clearml credentials", WARNING, error.problem, error.fix)
         return
     warning = found.warning or ""

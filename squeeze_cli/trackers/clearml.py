@@ -56,16 +56,16 @@ def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> 
         installed = sorted(f"{d.name}=={d.version}" for d in distributions())
         packages = [package for package in installed if not package.startswith("squeeze-cli==")]
         record_source(task, present_source(), shlex.join(sys.argv[1:]), packages)
-    state = {"task_id": task.id, "page": None if offline else task.page}
-    write_text_atomically(file, json.dumps(state, indent=2) + "\n")
-    reporter.say(f"ClearML task {task.id}: {'offline' if offline else task.page}")
+    page = None if offline else task.page
+    write_text_atomically(file, json.dumps({"task_id": task.id, "page": page}, indent=2) + "\n")
+    reporter.say(f"ClearML task {task.id}: {page or 'offline'}")
     return task
 
 
 def end_task(
     task: ClearMLTask, config: ExperimentConfig, run: RunFolder, record: RunRecord
 ) -> None:
-    """Report results and upload files as far as there are any, and end the task, or warn."""
+    """Report the run's results and files, and end the task; warn where not all of it arrives."""
     table: list[list[str | float | None]] = [["split", "iou", "accuracy", "loss"]]
     for split, measured in record.metrics:
         if measured is not None:
@@ -97,10 +97,7 @@ def end_task(
         )
         return
     if config.logger.clearml_offline:
-        task.reporter.say(
-            f'ClearML session: {archive}\nImport it:  python -c "from clearml import Task; '
-            f"Task.import_offline_session('{archive}')\""
-        )
+        task.reporter.say(f"ClearML session: {archive}, for clearml.Task.import_offline_session")
 
 
 @dataclass(frozen=True)

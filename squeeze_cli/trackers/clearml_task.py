@@ -82,12 +82,10 @@ class ClearMLTask:
     ) -> None:
         self.reporter = reporter
         self._warned = False
-        self._shared = tempfile.TemporaryDirectory(
-            prefix="squeeze-clearml-", ignore_cleanup_errors=True
-        )
-        self._folder = Path(self._shared.name)
+        self._folder = Path(tempfile.mkdtemp(prefix="squeeze-clearml-"))
+        self._alive = self._folder / ALIVE
+        self._alive.touch()
         self._requests = (self._folder / REQUESTS).open("ab", buffering=0)
-        (self._folder / ALIVE).touch()
         output = 2 if reporter.verbose else subprocess.DEVNULL  # 2 is stderr
         values = credentials.values() if credentials else {}
         environment = {
@@ -129,7 +127,7 @@ class ClearMLTask:
             self._requests.write(json.dumps([method, arguments]).encode() + b"\n")
             if self.process.poll() is not None:
                 problem = "ClearML's process has ended; the run goes on without it."
-            elif self.id and time.time() - self._last_response() > LOST_SECONDS:
+            elif self.id and time.time() - self._alive.stat().st_mtime > LOST_SECONDS:
                 problem = (
                     "The ClearML server has stopped answering; the run goes on, and the server gets "
                     "the rest if it comes back before the end."
@@ -159,7 +157,7 @@ class ClearMLTask:
         self.process.kill()
         self.process.wait()
         self._requests.close()
-        self._shared.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _ask(self, limit: float, method: str, /, **arguments: object) -> None:
         """Wait until a call is done, for `limit` seconds at most."""
@@ -170,7 +168,7 @@ class ClearMLTask:
         while not answer.exists():
             if self.process.poll() is not None:
                 raise ClearMLUnavailableError("its process has ended")
-            if time.time() - max(begin, self._last_response()) > SILENCE_SECONDS:
+            if time.time() - max(begin, self._alive.stat().st_mtime) > SILENCE_SECONDS:
                 raise ClearMLUnavailableError("its server was gone")
             if time.time() - begin > limit:
                 raise ClearMLUnavailableError(f"no task within {limit:.0f} seconds")
@@ -179,9 +177,6 @@ class ClearMLTask:
         answer.unlink()
         if error:
             raise ClearMLUnavailableError(error)
-
-    def _last_response(self) -> float:
-        return (self._folder / ALIVE).stat().st_mtime
 
 
 class Worker:

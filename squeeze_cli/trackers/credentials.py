@@ -57,14 +57,10 @@ _REASONS = {  # why a connection failed, by a word of the error
 
 
 class ClearMLUnavailableError(SqueezeError):
-    """ClearML cannot be used for this run; the message gives the reason."""
+    """ClearML cannot be used for this run: the problem, and the command that fixes it, if any."""
 
-
-class CredentialsError(ClearMLUnavailableError):
-    """Credentials that cannot be used: every problem, and the command that fixes them."""
-
-    def __init__(self, problem: str, fix: str) -> None:
-        super().__init__(f"{problem}: {fix}")
+    def __init__(self, problem: str, fix: str = "") -> None:
+        super().__init__(f"{problem}: {fix}" if fix else problem)
         self.problem = problem
         self.fix = fix
 
@@ -99,7 +95,7 @@ class Credentials:
 def find_credentials(explicit: Path | None = None) -> Credentials:
     """Return the credentials of `explicit`, else of the first place (docs/trackers.md) with some.
 
-    Raises CredentialsError where there are none, or where these cannot be used.
+    Raises ClearMLUnavailableError where there are none, or where these cannot be used.
     """
     given = {name: value for name, key in ENVIRONMENT.items() if (value := os.environ.get(key))}
     if explicit is None and ("api_key" in given or "api_secret" in given):
@@ -114,20 +110,17 @@ def find_credentials(explicit: Path | None = None) -> Credentials:
         if path.is_file() and (values := read_clearml_conf(path)):
             return checked_credentials(values, str(path), _INIT)
     listed = ", ".join(f"./{path}" if path == Path(FILE_NAME) else str(path) for path in places)
-    raise CredentialsError(f"ClearML credentials file not found (looked at {listed})", _INIT)
+    raise ClearMLUnavailableError(f"ClearML credentials file not found (looked at {listed})", _INIT)
 
 
 def read_credentials(path: Path) -> Credentials:
-    """Read credentials from a YAML file; CredentialsError names the file's problems."""
+    """Read credentials from a YAML file; ClearMLUnavailableError names the file's problems."""
     rewrite = f"{_INIT} --overwrite{'' if path == Path(FILE_NAME) else f' --file {path}'}"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:  # its message quotes the file
-        raise CredentialsError(
-            f"{path} is no YAML file ({type(error).__name__})", rewrite
-        ) from None
-    if not isinstance(values, Mapping):
-        raise CredentialsError(f"{path} does not map {', '.join(FIELDS)} to values", rewrite)
+        values = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:  # its message quotes the file
+        problem = f"{path} does not map names to values ({type(error).__name__})"
+        raise ClearMLUnavailableError(problem, rewrite) from None
     return checked_credentials(values, str(path), rewrite)
 
 
@@ -138,7 +131,9 @@ def read_clearml_conf(path: Path) -> dict[str, str]:
 
         api = ConfigFactory.parse_file(str(path)).get("api", {})
     except Exception as error:  # noqa: BLE001 - its message quotes the file
-        raise CredentialsError(f"{path} cannot be read ({type(error).__name__})", _INIT) from None
+        raise ClearMLUnavailableError(
+            f"{path} cannot be read ({type(error).__name__})", _INIT
+        ) from None
     given = zip(FIELDS, (api.get(name, None) for name in _CONF_NAMES), strict=True)
     values = {name: str(value) for name, value in given if value}
     return values if "api_key" in values or "api_secret" in values else {}
@@ -152,23 +147,18 @@ def with_public_hosts(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def checked_credentials(values: Mapping[str, object], source: str, fix: str) -> Credentials:
-    """Make credentials of a mapping; CredentialsError names every missing or unusable value."""
+    """Make credentials of a mapping; ClearMLUnavailableError names every missing or unusable value."""
     values = with_public_hosts(values)
-    if problems := find_problems(values):
-        raise CredentialsError(f"{source}: {'; '.join(problems)}", fix)
-    texts = {name: str(values[name]).strip() for name in FIELDS}
-    texts |= {name: texts[name].rstrip("/") for name in PUBLIC_HOSTS}
-    return Credentials(**texts, source=source)
-
-
-def find_problems(values: Mapping[str, object]) -> list[str]:
-    """Describe each unusable value and key without quoting it."""
     problems = [f"an unknown key: {nearest(str(n), FIELDS)}" for n in values if n not in FIELDS]
     for name in FIELDS:
         problem = find_problem(name, values[name]) if name in values else "is missing"
         if problem:
             problems.append(f"{name} {problem}")
-    return problems
+    if problems:
+        raise ClearMLUnavailableError(f"{source}: {'; '.join(problems)}", fix)
+    texts = {name: str(values[name]).strip() for name in FIELDS}
+    texts |= {name: texts[name].rstrip("/") for name in PUBLIC_HOSTS}
+    return Credentials(**texts, source=source)
 
 
 def find_problem(name: str, value: object) -> str | None:

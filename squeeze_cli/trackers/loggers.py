@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,9 +72,7 @@ class ClearMLLogger(Logger):
             listed = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
             self.task.call("report_text", msg=f"step {step or 0}: {listed}", print_console=False)
 
-    def log_hyperparams(
-        self, params: Mapping[str, Any] | Namespace, *args: Any, **kwargs: Any
-    ) -> None:
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Report nothing: the task has the run's whole configuration from its start."""
 
 

@@ -86,7 +86,7 @@ def test_value_by_value(tmp_path: Path, server: ClearMLServer) -> None:
     terminal.type(f"{server.url}\n")
     terminal.expect("Access key: ")
     terminal.type(f"{KEY}\n")
-    terminal.expect("Secret key (stays hidden): ")
+    terminal.expect("Secret key (hidden): ")
     terminal.type(f"{SECRET}\n")
     terminal.expect(f"Wrote {FILE}")
     assert terminal.end() == 0
@@ -159,11 +159,14 @@ def test_the_file_is_kept_out_of_git(squeeze: Squeeze, tmp_path: Path) -> None:
     with refused() as url:
         squeeze(*flags(url), "--no-check")
         squeeze(*flags(url), "--no-check", "--file", "deep/er/mine.yaml")
+        squeeze(*flags(url), "--no-check", "--overwrite")
     assert (tmp_path / ".gitignore").read_text() == "*.log"  # not the user's own file
     status = subprocess.run(
         [*git, "status", "--porcelain", "-uall"], capture_output=True, text=True, check=True
     )
     assert status.stdout.split() == ["??", ".gitignore"]
+    exclude = (tmp_path / ".git" / "info" / "exclude").read_text().splitlines()
+    assert [exclude.count(name) for name in (FILE, "mine.yaml")] == [1, 1]
 
 
 def test_outside_git_there_is_nothing_to_ignore(tmp_path: Path) -> None:

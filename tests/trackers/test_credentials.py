@@ -11,10 +11,10 @@ import yaml
 
 from squeeze_cli.trackers.credentials import (
     FIELDS,
+    ClearMLUnavailableError,
     Credentials,
-    CredentialsError,
+    checked_credentials,
     find_credentials,
-    find_problems,
     read_clearml_conf,
     read_credentials,
     write_credentials,
@@ -29,6 +29,13 @@ VALUES = {
     "api_secret": SECRET,
 }
 GOOD = Credentials(**VALUES)
+
+
+def find_problems(values: dict[str, Any]) -> list[str]:
+    """The problems of values that cannot be used."""
+    with pytest.raises(ClearMLUnavailableError) as caught:
+        checked_credentials(values, "here", "fix")
+    return caught.value.problem.removeprefix("here: ").split("; ")
 
 
 @pytest.fixture(autouse=True)
@@ -83,14 +90,14 @@ def test_the_first_place_decides_and_places_are_not_mixed(
 
 
 def test_missing_says_where_it_looked_and_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(CredentialsError) as caught:
+    with pytest.raises(ClearMLUnavailableError) as caught:
         find_credentials()
     message = str(caught.value)
     assert message.startswith("ClearML credentials file not found")
     assert "./clearml_credentials.yaml" in message
     assert str(user_file()) in message
     assert message.endswith("run: squeeze clearml-init")
-    with pytest.raises(CredentialsError, match=r"not found \(looked at .*none\.yaml\)"):
+    with pytest.raises(ClearMLUnavailableError, match=r"not found \(looked at .*none\.yaml\)"):
         find_credentials(tmp_path / "none.yaml")
 
 
@@ -127,7 +134,7 @@ def test_urls_that_are_none(value: Any) -> None:
     [f"api_secret: {SECRET}\n  bad: [", f"- {SECRET}", f"'{SECRET}", f"api_secret: [{SECRET}]"],
 )
 def test_no_message_repeats_the_secret(tmp_path: Path, text: str) -> None:
-    with pytest.raises(CredentialsError) as caught:
+    with pytest.raises(ClearMLUnavailableError) as caught:
         read_credentials(write(tmp_path / "bad.yaml", text))
     assert SECRET not in str(caught.value)
     # A chained YAML error would quote the file in the traceback.
@@ -136,9 +143,9 @@ def test_no_message_repeats_the_secret(tmp_path: Path, text: str) -> None:
 
 
 def test_the_fix_of_a_bad_file_is_a_command_that_replaces_it(tmp_path: Path) -> None:
-    with pytest.raises(CredentialsError, match=r"run: squeeze clearml-init --overwrite$"):
+    with pytest.raises(ClearMLUnavailableError, match=r"run: squeeze clearml-init --overwrite$"):
         read_credentials(write(Path("clearml_credentials.yaml"), "[]"))
-    with pytest.raises(CredentialsError, match=r"--overwrite --file \S*other\.yaml$"):
+    with pytest.raises(ClearMLUnavailableError, match=r"--overwrite --file \S*other\.yaml$"):
         read_credentials(write(tmp_path / "other.yaml", {"api_key": "YOUR_KEY"}))
 
 
@@ -150,7 +157,7 @@ def test_key_and_secret_are_in_no_repr() -> None:
 def test_half_of_the_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLEARML_API_ACCESS_KEY", "x")
     with pytest.raises(
-        CredentialsError, match="CLEARML_API_SECRET_KEY: api_secret is missing: set both"
+        ClearMLUnavailableError, match="CLEARML_API_SECRET_KEY: api_secret is missing: set both"
     ):
         find_credentials()
 
@@ -193,7 +200,7 @@ def test_a_broken_conf_is_named_and_not_repeated(
 ) -> None:
     conf = write(tmp_path / "my.conf", text.replace("SECRET", SECRET))
     monkeypatch.setenv("CLEARML_CONFIG_FILE", str(conf))
-    with pytest.raises(CredentialsError, match=r"my\.conf cannot be read") as caught:
+    with pytest.raises(ClearMLUnavailableError, match=r"my\.conf cannot be read") as caught:
         find_credentials()
     assert SECRET not in str(caught.value)
     assert caught.value.__suppress_context__
@@ -204,5 +211,5 @@ def test_a_conf_without_credentials_is_no_source(
 ) -> None:
     conf = write(tmp_path / "my.conf", "sdk { storage { } }")
     monkeypatch.setenv("CLEARML_CONFIG_FILE", str(conf))
-    with pytest.raises(CredentialsError, match="not found"):
+    with pytest.raises(ClearMLUnavailableError, match="not found"):
         find_credentials()

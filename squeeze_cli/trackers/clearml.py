@@ -53,8 +53,8 @@ def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> 
     task.call("set_initial_iteration", offset=0)
     task.call("set_parameters_as_dict", dictionary=config.model_dump(mode="json"))
     if with_machine and AGENT_TASK not in os.environ:
-        installed = sorted(f"{d.name}=={d.version}" for d in distributions())
-        packages = [package for package in installed if not package.startswith("squeeze-cli==")]
+        others = [each for each in distributions() if each.name != "squeeze-cli"]
+        packages = sorted(f"{each.name}=={each.version}" for each in others)
         record_source(task, present_source(), shlex.join(sys.argv[1:]), packages)
     page = None if offline else task.page
     write_text_atomically(file, json.dumps({"task_id": task.id, "page": page}, indent=2) + "\n")
@@ -164,15 +164,16 @@ def find_source(reporter: Reporter) -> Source:
     Raises SqueezeError where it cannot; a commit that is not pushed is a warning.
     """
     source = present_source()
-    if source.commit and not source.repository:
+    if not source.commit:
+        return source
+    if not source.repository:
         raise SqueezeError(
             "--remote-queue: this checkout has no remote 'origin' that an agent could clone: "
             "`git remote add origin URL` and push."
         )
-    folder = Path(squeeze_cli.__file__).parent
-    if source.commit and not run_git(folder, "branch", "--remotes", "--contains", source.commit):
-        commit = source.commit[:12]
-        reporter.warn(f"The commit {commit} is on no remote branch: push it for the agent.")
+    folder, commit = Path(squeeze_cli.__file__).parent, source.commit
+    if not run_git(folder, "branch", "--remotes", "--contains", commit):
+        reporter.warn(f"The commit {commit[:12]} is on no remote branch: push it for the agent.")
     return source
 
 

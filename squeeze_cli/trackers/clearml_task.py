@@ -74,12 +74,10 @@ class ClearMLTask:
     instead of sending it to a server. With `reporter.verbose` the SDK's messages go to stderr.
     """
 
-    id = ""
-    page = ""
-
     def __init__(
         self, reporter: Reporter, credentials: Credentials | None, *, offline: bool = False
     ) -> None:
+        self.id = self.page = ""
         self.reporter = reporter
         self._warned = False
         self._folder = Path(tempfile.mkdtemp(prefix="squeeze-clearml-"))
@@ -118,10 +116,7 @@ class ClearMLTask:
                 self.stop()
 
     def call(self, method: str, /, **arguments: object) -> None:
-        """Call a method of `clearml.Task`, or `report_...` of its logger, without waiting.
-
-        One warning says that the server has stopped responding, or that the process has ended.
-        """
+        """Call a method of `clearml.Task`, or `report_...` of its logger; do not wait, warn once."""
         problem = ""
         try:
             self._requests.write(json.dumps([method, arguments]).encode() + b"\n")
@@ -139,10 +134,9 @@ class ClearMLTask:
             self.reporter.warn(problem)
 
     def finish(self, method: str, /, **arguments: object) -> None:
-        """Make the last call, wait until it is done, and end the child.
+        """Make the last call, wait for it while the servers respond, and end the child.
 
-        Only the servers' silence or Ctrl-C ends the waiting before; then, or where something did not
-        arrive, ClearMLUnavailableError gives the reason.
+        Raises ClearMLUnavailableError, with the reason, where not everything arrived.
         """
         try:
             self.reporter.say("Waiting for ClearML to receive the rest; Ctrl-C ends the waiting.")

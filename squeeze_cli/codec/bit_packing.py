@@ -23,11 +23,7 @@ WORD_BITS = 63
 
 @dataclass(frozen=True)
 class WordLayout:
-    """Layout of the words into which codes `[N, Q]` are cut, row by row.
-
-    Attributes:
-        radices: sizes of the codes in one word.
-    """
+    """Layout of words whose codes have the sizes `radices`."""
 
     radices: tuple[int, ...]
 
@@ -70,19 +66,23 @@ def choose_layouts(code_sizes: tuple[int, ...]) -> tuple[WordLayout, ...]:
     return (min(choices, key=lambda layout: layout.bits_per_code),)
 
 
+def check_codes(codes: NDArray[np.integer], code_sizes: Sequence[int]) -> None:
+    """Raise ValueError unless each of the codes `[..., Q]` is below its size."""
+    if ((codes < 0) | (codes >= np.asarray(code_sizes))).any():
+        raise ValueError(f"codes outside of their sizes {tuple(code_sizes)}")
+
+
 def pack_codes(codes_nq: NDArray[np.integer], code_sizes: Sequence[int]) -> bytes:
     """Pack codes `[N, Q]` into bytes; the last byte is filled up with zeros.
 
     Raises:
         ValueError: a code is not below its size.
     """
-    codes = np.ascontiguousarray(codes_nq, dtype=np.int64)
-    if codes.size and ((codes < 0).any() or (codes >= np.asarray(code_sizes)).any()):
-        raise ValueError(f"codes outside of their sizes {tuple(code_sizes)}")
+    check_codes(codes_nq, code_sizes)
     bits = []
-    for part, layout in _parts(codes, code_sizes):
-        digits = np.zeros((layout.word_count(part.size), len(layout.radices)), np.int64)
-        digits.reshape(-1)[: part.size] = part
+    for part, layout in _parts(codes_nq.astype(np.int64), code_sizes):
+        radices = len(layout.radices)
+        digits = np.pad(part, (0, -len(part) % radices)).reshape(-1, radices)
         words = digits @ layout.place_values
         bits.append((words[:, None] >> layout.shifts & 1).astype(np.uint8).reshape(-1))
     return np.packbits(np.concatenate(bits)).tobytes()
@@ -123,6 +123,4 @@ def _parts(
 ) -> Iterator[tuple[NDArray[np.int64], WordLayout]]:
     """Give flat views of the codes with their layouts: one for all codes, or one per column."""
     layouts = choose_layouts(tuple(code_sizes))
-    if len(layouts) == 1:
-        return iter([(codes_nq.reshape(-1), layouts[0])])
-    return zip(codes_nq.T, layouts, strict=True)
+    return zip(codes_nq.reshape(-1, len(layouts)).T, layouts, strict=True)

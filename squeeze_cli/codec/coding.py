@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from squeeze_cli.codec.bit_packing import pack_codes, unpack_codes
+from squeeze_cli.codec.bit_packing import check_codes, pack_codes, unpack_codes
 from squeeze_cli.codec.prior import COUNT_LIMIT, OFFSETS, CodePrior
 from squeeze_cli.codec.range_coding import TOTAL, StreamDecoder, encode_streams
 from squeeze_cli.errors import DamagedCodesError
@@ -21,6 +21,7 @@ from squeeze_cli.errors import DamagedCodesError
 _CRC_BYTES = 4
 # Vectors times values whose slots are computed at once: they fit the cache of a processor (3 MB).
 _BLOCK_ELEMENTS = 1 << 17
+# Rows above and columns at each side of an image within which its causal neighbours lie.
 _REACH = 2
 
 
@@ -65,10 +66,9 @@ def encode_pieces(
             f"a prior for {prior.code_sizes} on {prior.grid}, codes of {tuple(code_sizes)} on "
             f"{codes_bhwq.shape[1:3]}"
         )
-    if codes_bhwq.size and ((codes_bhwq < 0).any() or (codes_bhwq >= prior.code_sizes).any()):
-        raise ValueError(f"codes outside of their sizes {prior.code_sizes}")
-    known = slots_of_codes(codes_bhwq, prior) if slots is None else slots
+    check_codes(codes_bhwq, code_sizes)
     steps = int(np.prod(codes_bhwq.shape[1:]))
+    known = slots_of_codes(codes_bhwq, prior) if slots is None else slots
     starts, frequencies = (array.reshape(len(crcs), steps).T for array in known)
     return encode_streams(starts, frequencies, crcs)
 
@@ -98,7 +98,7 @@ def decode_pieces(
         raise DamagedCodesError(f"codes of {code_sizes} on {grid}, but a prior for others")
     if crcs != [crc32_of_codes(image) for image in codes]:
         raise DamagedCodesError("the CRC-32 of an image's codes differs")
-    return codes.reshape(shape)
+    return codes
 
 
 def crc32_of_codes(codes: NDArray[np.integer]) -> int:
@@ -106,59 +106,48 @@ def crc32_of_codes(codes: NDArray[np.integer]) -> int:
     return zlib.crc32(codes.astype("<u4").tobytes())
 
 
-class PaddedGrid:
-    """Codes of B images with a border, so that each neighbour is a fixed distance in memory away.
+def pad_codes(codes_bhwq: NDArray[np.integer], code_sizes: Sequence[int]) -> NDArray[np.int64]:
+    """Return codes with a border, two rows above and two columns at each side.
 
-    The border has two rows above and two columns at each side. Its code q is `code_sizes[q]`, a
-    value that no vector has. `grid` has the rows and columns of an image, with N vectors.
+    A code of the border is its size, a value that no vector has.
     """
+    b, rows, columns, q = codes_bhwq.shape
+    padded = np.empty((b, rows + _REACH, columns + 2 * _REACH, q), np.int64)
+    padded[:] = code_sizes
+    padded[:, _REACH:, _REACH:-_REACH] = codes_bhwq
+    return padded
 
-    def __init__(self, images: int, grid: tuple[int, int], code_sizes: Sequence[int]) -> None:
-        rows, columns = grid
-        width = columns + 2 * _REACH
-        self._flat = np.empty((images, (rows + _REACH) * width, len(code_sizes)), np.int64)
-        self._flat[:] = code_sizes
-        row, column = np.divmod(np.arange(rows * columns), columns)
-        self._cells = (row + _REACH) * width + column + _REACH
-        steps = [row * width + column for row, column in OFFSETS]
-        self._neighbours = self._cells[:, None] + steps
 
-    def set(
-        self,
-        codes: NDArray[np.integer],
-        position: int | slice = slice(None),
-        code: int | slice = slice(None),
-    ) -> None:
-        """Set codes `[B, N, Q]` of all positions, or `[B]` of one position and one of its codes."""
-        self._flat[:, self._cells[position], code] = codes
-
-    def neighbours(self, position: int | slice = slice(None)) -> NDArray[np.int64]:
-        """Return the codes `[B, N, P, Q]` of the neighbours of all positions, or those of one."""
-        return self._flat[:, self._neighbours[position]]
+def neighbours_of(
+    padded: NDArray[np.int64], row: int | NDArray[np.int64], column: int | NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the codes `[B, ..., P, Q]` of the causal neighbours of the vectors at rows, columns."""
+    down, right = np.transpose(OFFSETS) + _REACH
+    return padded[:, np.add.outer(row, down), np.add.outer(column, right)]
 
 
 def _decode_streams(
     streams: Sequence[bytes], prior: CodePrior
 ) -> tuple[NDArray[np.int32], list[int]]:
-    """Decode B streams in parallel, position by position, into codes `[B, N, Q]` and B CRC-32s."""
-    b, n, sizes = len(streams), prior.grid[0] * prior.grid[1], prior.code_sizes
-    codes = np.empty((b, n, len(sizes)), np.int64)
+    """Decode B streams in parallel, position by position, into codes and their CRC-32s."""
+    sizes = prior.code_sizes
+    b, (rows, columns) = len(streams), prior.grid
     decoder = StreamDecoder(streams)
-    padded = PaddedGrid(b, prior.grid, sizes)
+    padded = pad_codes(np.zeros((b, rows, columns, len(sizes)), np.int64), sizes)
+    codes = padded[:, _REACH:, _REACH:-_REACH]
     counts = [np.zeros((b, size), np.uint8) for size in sizes]
     images = np.arange(b)
-    for position in range(n):
-        neighbours = padded.neighbours(position)
-        at = np.asarray([position])
+    for row, column in np.ndindex(rows, columns):
+        neighbours = neighbours_of(padded, row, column)
+        position = np.asarray([row * columns + column])
         for q, evaluator in enumerate(prior.evaluators):
-            earlier = codes[:, position, :q]
-            frequencies = evaluator.frequencies(at, neighbours, earlier, counts[q])
+            earlier = codes[:, row, column, :q]
+            frequencies = evaluator.frequencies(position, neighbours, earlier, counts[q])
             bounds = frequencies.cumsum(axis=1, dtype=np.int32)
             found = (bounds > decoder.slots()[:, None]).argmax(axis=1)
             frequency = frequencies[images, found]
             decoder.advance(bounds[images, found] - frequency, frequency)
-            codes[:, position, q] = found
-            padded.set(found, position, q)
+            codes[:, row, column, q] = found
             counts[q][images, found] += counts[q][images, found] < COUNT_LIMIT
     return codes.astype(np.int32), decoder.finish()
 
@@ -166,22 +155,22 @@ def _decode_streams(
 def slots_of_codes(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> Slots:
     """Return the slots that the prior gives each code, from the codes before it."""
     b, rows, columns, q = codes_bhwq.shape
-    codes = codes_bhwq.reshape(b, rows * columns, q).astype(np.int64)
-    slots = Slots(np.empty_like(codes), np.empty_like(codes))
+    slots = Slots(*np.empty((2, b, rows * columns, q), np.int64))
     images = max(1, _BLOCK_ELEMENTS // (rows * columns * max(prior.code_sizes)))
     for begin in range(0, b, images):
         block = slice(begin, begin + images)
-        slots.starts[block], slots.frequencies[block] = _slots_of_block(codes[block], prior)
+        slots.starts[block], slots.frequencies[block] = _slots_of_block(codes_bhwq[block], prior)
     return slots
 
 
-def _slots_of_block(codes_bnq: NDArray[np.int64], prior: CodePrior) -> Slots:
-    b, n, q_count = codes_bnq.shape
-    padded = PaddedGrid(b, prior.grid, prior.code_sizes)
-    padded.set(codes_bnq)
-    neighbours = padded.neighbours().reshape(b * n, -1, q_count)
+def _slots_of_block(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> Slots:
+    b, rows, columns, q_count = codes_bhwq.shape
+    n = rows * columns
+    codes_bnq = codes_bhwq.reshape(b, n, q_count).astype(np.int64)
+    padded = pad_codes(codes_bhwq, prior.code_sizes)
+    neighbours = neighbours_of(padded, *np.indices(prior.grid)).reshape(b * n, -1, q_count)
     positions = np.tile(np.arange(n), b)
-    slots = Slots(np.empty_like(codes_bnq), np.empty_like(codes_bnq))
+    slots = Slots(*np.empty((2, b, n, q_count), np.int64))
     for q, evaluator in enumerate(prior.evaluators):
         code = codes_bnq[..., q].reshape(-1, 1)
         earlier = codes_bnq[..., :q].reshape(b * n, q)

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from squeeze_cli.codec.coding import PaddedGrid
+from squeeze_cli.codec.coding import neighbours_of, pad_codes
 from squeeze_cli.codec.prior import (
     BIAS_LIMIT,
     COUNT_LIMIT,
@@ -143,9 +143,8 @@ class PriorNetwork(nn.Module):
     def context(self, codes_bhwq: Tensor) -> tuple[Tensor, Tensor]:
         """Embed the neighbours `[B, N, P, E]` and each vector's own codes `[B, N, Q - 1, E]`."""
         flat = codes_bhwq.flatten(1, 2)
-        padded = PaddedGrid(len(flat), self.grid, self.code_sizes)
-        padded.set(flat.numpy())
-        neighbours = torch.from_numpy(padded.neighbours())
+        padded = pad_codes(codes_bhwq.numpy(), self.code_sizes)
+        neighbours = torch.from_numpy(neighbours_of(padded, *np.indices(self.grid))).flatten(1, 2)
         tables = list(self.embeddings)
         around = F.embedding(neighbours[..., 0], tables[0])
         for q, table in enumerate(tables[1:], start=1):

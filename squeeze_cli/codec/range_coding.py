@@ -22,16 +22,12 @@ from squeeze_cli.errors import DamagedCodesError
 PRECISION_BITS = 20
 TOTAL = 1 << PRECISION_BITS
 # A state lies in [2^32, 2^40): bytes are written out before it would exceed the upper bound.
-_LOWER = np.uint64(1 << 32)
+_LOWER = 1 << 32
 _STATE_BYTES = 5
-_SLOT_MASK = np.uint64(TOTAL - 1)
-_BYTE_MASK = np.uint64(255)
-_EIGHT = np.uint64(8)
-_PRECISION = np.uint64(PRECISION_BITS)
 
 
 def encode_streams(
-    starts_tb: NDArray[np.integer], frequencies_tb: NDArray[np.integer], seeds_b: Sequence[int]
+    starts_tb: NDArray[np.int64], frequencies_tb: NDArray[np.int64], seeds_b: Sequence[int]
 ) -> list[bytes]:
     """Code T symbols of each of B streams.
 
@@ -45,23 +41,18 @@ def encode_streams(
         12 bits for the end.
     """
     steps, streams = starts_tb.shape
-    starts = starts_tb.astype(np.uint64)
-    frequencies = frequencies_tb.astype(np.uint64)
-    state = np.asarray(seeds_b, dtype=np.uint64) + _LOWER
+    state = np.asarray(seeds_b, np.int64) + _LOWER
     # A symbol writes at most three bytes: 20 bits in addition to those that did not fit the state.
     emitted = np.zeros((streams, 3 * steps), np.uint8)
     used = np.zeros(streams, np.int64)
-    for step in range(steps - 1, -1, -1):
-        frequency = frequencies[step]
-        limit = frequency << _PRECISION  # below it, the symbol keeps the state below 2^40
-        full = np.flatnonzero(state >= limit)
-        while full.size:
-            emitted[full, used[full]] = state[full] & _BYTE_MASK
+    for start, frequency in zip(starts_tb[::-1], frequencies_tb[::-1], strict=True):
+        limit = frequency << PRECISION_BITS  # below it, the symbol keeps the state below 2^40
+        while (full := np.flatnonzero(state >= limit)).size:
+            emitted[full, used[full]] = state[full] & 255
             used[full] += 1
-            state[full] >>= _EIGHT
-            full = full[state[full] >= limit[full]]
+            state[full] >>= 8
         quotient, rest = np.divmod(state, frequency)
-        state = (quotient << _PRECISION) + rest + starts[step]
+        state = (quotient << PRECISION_BITS) + rest + start
     return [
         int(final).to_bytes(_STATE_BYTES, "big") + row[:count][::-1].tobytes()
         for final, row, count in zip(state, emitted, used, strict=True)
@@ -84,33 +75,27 @@ class StreamDecoder:
         self._ends = np.cumsum(lengths)
         self._next = self._ends - lengths + _STATE_BYTES
         states = [int.from_bytes(stream[:_STATE_BYTES], "big") for stream in streams]
-        self._state = np.asarray(states, np.uint64)
+        self._state = np.asarray(states, np.int64)
         if (self._state < _LOWER).any():
             raise DamagedCodesError("a stream begins with an impossible state")
 
     def slots(self) -> NDArray[np.int64]:
         """Return for each stream the slot `[0, 2^20)` that its next symbol holds."""
-        return (self._state & _SLOT_MASK).astype(np.int64)
+        return self._state & (TOTAL - 1)
 
     def advance(self, starts_b: NDArray[np.integer], frequencies_b: NDArray[np.integer]) -> None:
         """Remove the symbol with these slots from each stream."""
-        slots = self._state & _SLOT_MASK
-        frequencies = frequencies_b.astype(np.uint64)
-        state = frequencies * (self._state >> _PRECISION) + slots - starts_b.astype(np.uint64)
-        low = np.flatnonzero(state < _LOWER)
-        while low.size:
-            at = np.minimum(self._next[low], len(self._payload) - 1)
-            state[low] = (state[low] << _EIGHT) | self._payload[at]
+        self._state = frequencies_b * (self._state >> PRECISION_BITS) + self.slots() - starts_b
+        # A damaged stream stops behind its end, and `finish` finds the difference.
+        while (low := np.flatnonzero((self._state < _LOWER) & (self._next <= self._ends))).size:
+            self._state[low] = (self._state[low] << 8) | self._payload[self._next[low]]
             self._next[low] += 1
-            # A damaged stream stops at its end, and `finish` finds the difference.
-            low = low[(state[low] < _LOWER) & (self._next[low] <= self._ends[low])]
-        self._state = state
 
     def finish(self) -> list[int]:
         """Return the seeds that the streams were encoded with."""
+        seeds = self._state - _LOWER
         if (self._next != self._ends).any():
             raise DamagedCodesError("a stream is longer or shorter than its symbols")
-        seeds = self._state - _LOWER
-        if (self._state < _LOWER).any() or (seeds >= 2**32).any():
+        if (seeds < 0).any() or (seeds >= _LOWER).any():
             raise DamagedCodesError("a stream ends in an impossible state")
         return [int(seed) for seed in seeds]

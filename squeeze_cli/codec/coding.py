@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +68,7 @@ def encode_pieces(
             f"{codes_bhwq.shape[1:3]}"
         )
     check_codes(codes_bhwq, code_sizes)
-    steps = int(np.prod(codes_bhwq.shape[1:]))
+    steps = prod(codes_bhwq.shape[1:])
     known = slots_of_codes(codes_bhwq, prior) if slots is None else slots
     starts, frequencies = (array.reshape(len(crcs), steps).T for array in known)
     return encode_streams(starts, frequencies, crcs)
@@ -88,8 +89,8 @@ def decode_pieces(
     if not pieces:
         return np.empty(shape, np.int32)
     if prior is None:
-        vectors = grid[0] * grid[1]
-        images = [unpack_codes(piece[:-_CRC_BYTES], vectors, code_sizes) for piece in pieces]
+        packed = [piece[:-_CRC_BYTES] for piece in pieces]
+        images = [unpack_codes(piece, prod(grid), code_sizes) for piece in packed]
         codes = np.asarray(images).reshape(shape)
         crcs = [int.from_bytes(piece[-_CRC_BYTES:], "little") for piece in pieces]
     elif (prior.code_sizes, prior.grid) == (tuple(code_sizes), grid):
@@ -118,11 +119,17 @@ def pad_codes(codes_bhwq: NDArray[np.integer], code_sizes: Sequence[int]) -> NDA
     return padded
 
 
-def neighbours_of(
+def context_of(
     padded: NDArray[np.int64], row: int | NDArray[np.int64], column: int | NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return the codes `[B, ..., P, Q]` of the causal neighbours of the vectors at rows, columns."""
-    down, right = np.transpose(OFFSETS) + _REACH
+    """Return the codes `[B, ..., P + 1, Q]` of the P causal neighbours of vectors, and their own.
+
+    Args:
+        padded: the codes as `pad_codes` returns them.
+        row: rows of the vectors, one or an array.
+        column: their columns.
+    """
+    down, right = np.transpose((*OFFSETS, (0, 0))) + _REACH
     return padded[:, np.add.outer(row, down), np.add.outer(column, right)]
 
 
@@ -138,11 +145,10 @@ def _decode_streams(
     counts = [np.zeros((b, size), np.uint8) for size in sizes]
     images = np.arange(b)
     for row, column in np.ndindex(rows, columns):
-        neighbours = neighbours_of(padded, row, column)
         position = np.asarray([row * columns + column])
         for q, evaluator in enumerate(prior.evaluators):
-            earlier = codes[:, row, column, :q]
-            frequencies = evaluator.frequencies(position, neighbours, earlier, counts[q])
+            context = context_of(padded, row, column).reshape(b, -1)
+            frequencies = evaluator.frequencies(position, context, counts[q])
             bounds = frequencies.cumsum(axis=1, dtype=np.int32)
             found = (bounds > decoder.slots()[:, None]).argmax(axis=1)
             frequency = frequencies[images, found]
@@ -154,32 +160,30 @@ def _decode_streams(
 
 def slots_of_codes(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> Slots:
     """Return the slots that the prior gives each code, from the codes before it."""
-    b, rows, columns, q = codes_bhwq.shape
-    slots = Slots(*np.empty((2, b, rows * columns, q), np.int64))
-    images = max(1, _BLOCK_ELEMENTS // (rows * columns * max(prior.code_sizes)))
-    for begin in range(0, b, images):
-        block = slice(begin, begin + images)
-        slots.starts[block], slots.frequencies[block] = _slots_of_block(codes_bhwq[block], prior)
-    return slots
+    images = max(1, _BLOCK_ELEMENTS // (prod(prior.grid) * max(prior.code_sizes)))
+    blocks = [
+        _slots_of_block(codes_bhwq[begin : begin + images], prior)
+        for begin in range(0, max(1, len(codes_bhwq)), images)
+    ]
+    return Slots(*map(np.concatenate, zip(*blocks, strict=True)))
 
 
 def _slots_of_block(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> Slots:
-    b, rows, columns, q_count = codes_bhwq.shape
-    n = rows * columns
-    codes_bnq = codes_bhwq.reshape(b, n, q_count).astype(np.int64)
     padded = pad_codes(codes_bhwq, prior.code_sizes)
-    neighbours = neighbours_of(padded, *np.indices(prior.grid)).reshape(b * n, -1, q_count)
+    context = context_of(padded, *np.indices(prior.grid))
+    b, n, q_count = len(context), prod(prior.grid), len(prior.code_sizes)
+    context_nc = context.reshape(b * n, context.shape[3] * q_count)
+    codes_bnq = codes_bhwq.reshape(b, n, q_count).astype(np.int64)
     positions = np.tile(np.arange(n), b)
     slots = Slots(*np.empty((2, b, n, q_count), np.int64))
     for q, evaluator in enumerate(prior.evaluators):
-        code = codes_bnq[..., q].reshape(-1, 1)
-        earlier = codes_bnq[..., :q].reshape(b * n, q)
         uses = np.zeros((b, n, evaluator.size), np.min_scalar_type(n))
         np.put_along_axis(uses[:, 1:], codes_bnq[:, :-1, q, None], 1, axis=2)
-        counts = uses.cumsum(axis=1, dtype=uses.dtype).reshape(b * n, -1)
-        held = evaluator.frequencies(positions, neighbours, earlier, counts)
-        taken = np.take_along_axis(held, code, axis=1)
-        bounds = np.take_along_axis(held.cumsum(axis=1, dtype=np.int32), code, axis=1)
-        slots.starts[..., q] = (bounds - taken).reshape(b, n)
-        slots.frequencies[..., q] = taken.reshape(b, n)
+        counts = uses.cumsum(axis=1, dtype=uses.dtype).reshape(b * n, evaluator.size)
+        held = evaluator.frequencies(positions, context_nc, counts).reshape(uses.shape)
+        code = codes_bnq[..., q, None]
+        taken = np.take_along_axis(held, code, axis=2)
+        bounds = np.take_along_axis(held.cumsum(axis=2, dtype=np.int32), code, axis=2)
+        slots.starts[..., q, None] = bounds - taken
+        slots.frequencies[..., q, None] = taken
     return slots

@@ -175,25 +175,23 @@ class SymbolEvaluator:
     def frequencies(
         self,
         positions: NDArray[np.int64],
-        neighbours_npq: NDArray[np.int64],
-        earlier_nq: NDArray[np.int64],
+        context_nc: NDArray[np.int64],
         counts_nk: NDArray[np.integer],
     ) -> NDArray[np.int32]:
         """Return how many of the 2^20 slots each value of the code holds.
 
         Args:
             positions: `[n]` or `[1]`, row times columns plus column.
-            neighbours_npq: `[n, P, Q]`, the neighbours' codes.
-            earlier_nq: `[n, q]`, the vector's own codes before this one.
+            context_nc: `[n, P * Q + Q]`, the neighbours' codes, then the vector's own codes, of
+                which only the q before this one are read.
             counts_nk: `[n, K]`, how many earlier vectors of the image have each value as this
                 code; counts above `COUNT_LIMIT` mean the same as `COUNT_LIMIT`.
 
         Returns:
             `[n, K]`, each at least 1, each row adding up to 2^20.
         """
-        n = len(neighbours_npq)
-        codes = np.concatenate([neighbours_npq.reshape(n, -1), earlier_nq], axis=1)
-        entries = self._table.take(codes + self._begins, axis=0)
+        codes = context_nc[:, : len(self._begins)] + self._begins
+        entries = self._table.take(codes, axis=0)
         total = self._bias[positions] + entries.sum(axis=1, dtype=np.int32)
         hidden = np.clip(total >> self._hidden_shift, 0, HIDDEN_LIMIT).astype(np.float32)
         query = (hidden @ self._query_weights).astype(np.int32) + self._query_bias

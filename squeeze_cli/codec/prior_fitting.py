@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from squeeze_cli.codec.coding import neighbours_of, pad_codes
+from squeeze_cli.codec.coding import context_of, pad_codes
 from squeeze_cli.codec.prior import (
     BIAS_LIMIT,
     COUNT_LIMIT,
@@ -142,15 +142,14 @@ class PriorNetwork(nn.Module):
 
     def context(self, codes_bhwq: Tensor) -> tuple[Tensor, Tensor]:
         """Embed the neighbours `[B, N, P, E]` and each vector's own codes `[B, N, Q - 1, E]`."""
-        flat = codes_bhwq.flatten(1, 2)
         padded = pad_codes(codes_bhwq.numpy(), self.code_sizes)
-        neighbours = torch.from_numpy(neighbours_of(padded, *np.indices(self.grid))).flatten(1, 2)
+        codes = torch.from_numpy(context_of(padded, *np.indices(self.grid))).flatten(1, 2)
         tables = list(self.embeddings)
-        around = F.embedding(neighbours[..., 0], tables[0])
+        around = F.embedding(codes[:, :, :-1, 0], tables[0])
         for q, table in enumerate(tables[1:], start=1):
-            around = around + F.embedding(neighbours[..., q], table)
+            around = around + F.embedding(codes[:, :, :-1, q], table)
         # No other code of the vector depends on its last one.
-        own = [F.embedding(flat[..., q], table) for q, table in enumerate(tables[:-1])]
+        own = [F.embedding(codes[:, :, -1, q], table) for q, table in enumerate(tables[:-1])]
         own_bnqe = torch.stack(own, dim=2) if own else around[:, :, :0]
         dropped = F.dropout(around, _INPUT_DROPOUT, self.training)
         return dropped, F.dropout(own_bnqe, _INPUT_DROPOUT, self.training)

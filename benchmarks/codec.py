@@ -28,11 +28,11 @@ from benchmarks.machine import show
 from squeeze_cli.codec.coding import slots_of_codes
 from squeeze_cli.codec.container import BATCH_IMAGES, CodesFile, encode_codes, write_codes
 from squeeze_cli.codec.prior import CodePrior, read_prior
-from squeeze_cli.codec.rates import measure_codes
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.tables import fixed
+from squeeze_cli.training.outputs import measure_codes
 
 FAISS_FACTORIES = ("OPQ16,PQ16x8", "RQ4x8")
 MEBIBYTE = 2**20

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from squeeze_cli.codec.rates import FLOAT32_BYTES, decoder_bytes
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import Sample, find_readable, list_images
 from squeeze_cli.errors import SqueezeError
@@ -20,6 +19,7 @@ from squeeze_cli.inference.output import Array, Content, Manifest, ShardedOutput
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.tables import ExtractionSummary
 from squeeze_cli.training.experiment import warn_of_skipped
+from squeeze_cli.training.outputs import FLOAT32_BYTES, decoder_bytes
 
 
 def extract_embeddings(

@@ -10,18 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from squeeze_cli.codec.coding import slots_of_codes
+from squeeze_cli.codec.coding import Slots, slots_of_codes
 from squeeze_cli.codec.container import encode_codes, write_codes
 from squeeze_cli.codec.prior import CodePrior, write_prior
 from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_steps
-from squeeze_cli.codec.rates import decoder_bytes, measure_codes
-from squeeze_cli.config.record import Measured, MeasuredSplit
+from squeeze_cli.config.record import DecoderBytes, Measured, MeasuredSplit
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import replacing
+from squeeze_cli.quantizers.base import Quantizer
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import Experiment
 
 MEASURED_SPLITS = ("val", "test")
+FLOAT32_BYTES = 4
 
 
 def save_outputs(
@@ -61,6 +62,53 @@ def save_outputs(
         for level, size in enumerate(sizes)
     ]
     return digest, Measured(**measured, decoder=decoder_bytes(network.quantizer, prior)), counts
+
+
+def measure_codes(
+    content: bytes,
+    codes_nhwq: NDArray[np.integer],
+    feature_dim: int,
+    slots: Slots | None,
+    file: str = "",
+) -> MeasuredSplit:
+    """Measure a codes file, all its bytes counted; docs/run-record.md explains the fields.
+
+    Args:
+        content: the file's bytes.
+        codes_nhwq: the codes in it.
+        feature_dim: channels of the backbone's features, for the compression ratio.
+        slots: the slots that the prior gives the codes, or None if they are packed.
+        file: the file's path below the run's folder.
+    """
+    from safetensors.numpy import load
+
+    images, vectors = len(codes_nhwq), codes_nhwq[..., 0].size
+    payload = load(content)["payload"].nbytes
+    return MeasuredSplit(
+        coding="packed" if slots is None else "prior",
+        images=images,
+        vectors=vectors,
+        file_bytes=len(content),
+        payload_bytes=payload,
+        bits_per_vector=8 * len(content) / vectors,
+        payload_bits_per_vector=8 * payload / vectors,
+        prior_cross_entropy_bits=None if slots is None else slots.bits / vectors,
+        bytes_per_image=len(content) / images,
+        compression_ratio=FLOAT32_BYTES * feature_dim * vectors / len(content),
+        file=file,
+    )
+
+
+def decoder_bytes(quantizer: Quantizer, prior: CodePrior | None) -> DecoderBytes:
+    """Measure what a decoder needs once for all images: the learned codebooks and the linear map
+    behind them as float32, and the prior as stored."""
+    output = quantizer.output_map()
+    codebooks = sum(v.numel() for v in quantizer.code_vectors()) if quantizer.has_codebook else 0
+    return DecoderBytes(
+        codebook_bytes=FLOAT32_BYTES * codebooks,
+        projection_bytes=FLOAT32_BYTES * (output.weight.numel() + output.bias.numel()),
+        prior_bytes=0 if prior is None else sum(a.nbytes for a in prior.arrays().values()),
+    )
 
 
 @torch.no_grad()

@@ -108,11 +108,10 @@ def test_frequencies_are_at_least_one_and_add_up(size: int, extreme: bool) -> No
     random = np.random.default_rng(size)
     for seed in range(4):
         prior = drawn_prior((size,), (2, 3), seed=seed, extreme=extreme)
-        neighbours = random.integers(0, size + 1, (11, len(OFFSETS), 1))
+        context = random.integers(0, size, (11, len(OFFSETS) + 1))
+        context[:, :-1] += random.integers(0, 2, (11, len(OFFSETS)))  # some lie outside
         counts = random.integers(0, COUNT_LIMIT + 1, (11, size)).astype(np.uint8)
-        frequencies = prior.evaluators[0].frequencies(
-            random.integers(0, 6, 11), neighbours, np.empty((11, 0), np.int64), counts
-        )
+        frequencies = prior.evaluators[0].frequencies(random.integers(0, 6, 11), context, counts)
         assert frequencies.min() >= 1
         assert (frequencies.sum(axis=1) == TOTAL).all()
 

@@ -16,10 +16,10 @@ from squeeze_cli.codec.coding import decode_pieces, encode_pieces, slots_of_code
 from squeeze_cli.codec.container import CodesFile, encode_codes, write_codes
 from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.codec.prior_fitting import fit_prior
-from squeeze_cli.codec.rates import measure_codes
 from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from squeeze_cli.quantizers import StepSize, create_quantizer
+from squeeze_cli.training.outputs import measure_codes
 from tests.codec.make_example import DATA, SIZES
 from tests.codec.priors import drawn_prior, fitted_prior, smooth_codes
 from tests.contracts.test_quantizers import small

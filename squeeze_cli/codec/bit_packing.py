@@ -56,7 +56,7 @@ class WordLayout:
 def choose_layouts(code_sizes: tuple[int, ...]) -> tuple[WordLayout, ...]:
     """Return one layout for all codes of a vector, or one for each of its Q codes.
 
-    All codes of a vector, and those of as many vectors as save bits, go into one word. If a single
+    A word holds all codes of a vector, and those of as many vectors as save bits. If a single
     vector's codes exceed 63 bits, each code is a word of its own.
     """
     if prod(code_sizes) >= 2**WORD_BITS:

@@ -1,13 +1,6 @@
 """A codes file: the codes of many images, each readable by itself; see docs/codes-format.md.
 
-It is a safetensors file with four tensors, in this order:
-
-    crc32    U32 [1]         of every byte before `payload`, these four counted as zeros
-    lengths  U8/U16/U32 [n]  size in bytes of each image's piece of the payload
-    names    U8 [m]          the images' names, front-coded and deflated
-    payload  U8 [p]          the images' pieces, each with a CRC-32 of its codes
-
-and the metadata format, version, quantizer, code_sizes, grid, coding, prior and run. The safetensors
+It is a safetensors file with the tensors `crc32`, `lengths`, `names` and `payload`. The safetensors
 library reads it; the header is written here, because the library's order of the metadata varies.
 """
 
@@ -79,7 +72,7 @@ def encode_codes(
     pieces = encode_pieces(codes_nhwq, code_sizes, prior, slots)
     lengths = np.asarray([len(piece) for piece in pieces], np.int64)
     smallest = np.min_scalar_type(lengths.max(initial=0)).newbyteorder("<")
-    tensors: dict[str, NDArray[np.integer]] = {
+    arrays: dict[str, NDArray[np.integer]] = {
         "crc32": np.zeros(1, "<u4"),
         "lengths": lengths.astype(smallest),
         "names": np.frombuffer(compress_names(names), np.uint8),
@@ -89,16 +82,16 @@ def encode_codes(
         "format": FORMAT,
         "version": str(VERSION),
         "quantizer": quantizer,
-        "code_sizes": json.dumps(list(code_sizes), separators=(",", ":")),
-        "grid": json.dumps([rows, columns], separators=(",", ":")),
+        "code_sizes": _to_json(list(code_sizes)),
+        "grid": _to_json([rows, columns]),
         "coding": "packed" if prior is None else "prior",
         "run": run,
         **({} if prior is None else {"prior": prior.digest}),
     }
-    prefix = _build_prefix(metadata, tensors)
-    index = [tensors[name].tobytes() for name in ("crc32", "lengths", "names")]
-    tensors["crc32"][0] = zlib.crc32(b"".join((prefix, *index)))
-    return b"".join((prefix, *(array.tobytes() for array in tensors.values())))
+    *index, payload = (array.tobytes() for array in arrays.values())
+    head = _build_header(metadata, arrays)
+    crc32 = zlib.crc32(b"".join((head, *index)))
+    return b"".join((head, crc32.to_bytes(4, "little"), *index[1:], payload))
 
 
 def write_codes(path: Path, content: bytes) -> None:
@@ -111,7 +104,7 @@ class CodesFile:
     """An open codes file: its header and names; the payload is read image by image.
 
     Opening the file checks all but the payload, whose pieces are checked when they are decoded.
-    A file with the coding `prior` needs the prior that made it, which is in the run's folder.
+    The coding `prior` needs the prior that made the file, which is in the run's folder.
 
     Raises:
         SqueezeError: there is no such file, it is of a newer version, or made by another prior.
@@ -201,18 +194,22 @@ class CodesFile:
         )
 
 
-def _build_prefix(metadata: dict[str, str], tensors: dict[str, NDArray[np.integer]]) -> bytes:
+def _build_header(metadata: dict[str, str], arrays: dict[str, NDArray[np.integer]]) -> bytes:
     """Return the bytes before the tensors: the length of the header, and the header as JSON."""
     header: dict[str, object] = {"__metadata__": metadata}
     begin = 0
-    for name, array in tensors.items():
-        offsets = [begin, begin + array.nbytes]
+    for name, array in arrays.items():
+        end = begin + array.nbytes
         dtype = f"U{8 * array.itemsize}"
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
-        begin += array.nbytes
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": (begin, end)}
+        begin = end
+    text = _to_json(header).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
     return len(text).to_bytes(8, "little") + text
+
+
+def _to_json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _read_header(metadata: dict[str, str], path: Path) -> CodesHeader:

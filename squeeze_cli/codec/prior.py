@@ -17,12 +17,12 @@ which IEEE 754 rounds in one way only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,19 +58,10 @@ _EXP_ONE = 1 << 24
 Array = NDArray[np.integer]
 
 
-@dataclass(frozen=True)
-class SymbolModel:
-    """Model of code q of a vector, which has K values; all arrays hold integers.
+class SymbolModel(NamedTuple):
+    """Model of code q of a vector, which has K values, in arrays of integers.
 
-    Attributes:
-        weights: `[P + q, E, H]` int8, from the embedded neighbours and the vector's codes before
-            this one to hidden units.
-        row_bias: `[rows, H]` int32; `column_bias`: `[columns, H]` int32.
-        query_weights: `[H, E]` int8; `query_bias`: `[E]` int32.
-        gate_weights: `[H]` int8; `gate_bias`: int32.
-        outputs: `[K, E]` int8; `output_bias`: `[K]` int32.
-        bonus: `[COUNT_LIMIT + 1]` int32.
-        shifts: `[5]` int32: right shifts of table entries, hidden, query, gate and logits.
+    docs/codes-format.md has their types and shapes.
     """
 
     weights: Array
@@ -124,19 +115,19 @@ class CodePrior:
         """Return all arrays by the names under which they are stored."""
         named: dict[str, Array] = {}
         for q, (embedding, symbol) in enumerate(zip(self.embeddings, self.symbols, strict=True)):
-            named[f"{q}.embedding"] = embedding
-            named |= {f"{q}.{field.name}": getattr(symbol, field.name) for field in fields(symbol)}
+            arrays = {"embedding": embedding, **symbol._asdict()}
+            named |= {f"{q}.{name}": np.ascontiguousarray(array) for name, array in arrays.items()}
         return named
 
     @classmethod
     def from_arrays(cls, named: Mapping[str, Array]) -> Self:
         """Return the prior with these `arrays`; raises KeyError if one is missing."""
         count = sum(name.endswith(".embedding") for name in named)
+        embeddings = tuple(named[f"{q}.embedding"] for q in range(count))
         symbols = tuple(
-            SymbolModel(**{f.name: named[f"{q}.{f.name}"] for f in fields(SymbolModel)})
+            SymbolModel(*(named[f"{q}.{name}"] for name in SymbolModel._fields))
             for q in range(count)
         )
-        embeddings = tuple(named[f"{q}.embedding"] for q in range(count))
         return cls(tuple(len(s.outputs) for s in symbols), embeddings, symbols)
 
 
@@ -149,8 +140,7 @@ class SymbolEvaluator:
     def __init__(self, prior: CodePrior, q: int) -> None:
         symbol = prior.symbols[q]
         self.size = prior.code_sizes[q]
-        table_shift, *shifts = (int(shift) for shift in symbol.shifts)
-        self._hidden_shift, self._query_shift, self._gate_shift, self._logit_shift = shifts
+        table_shift, *self._shifts = symbol.shifts.tolist()
         # Products in float32 are exact here: 64 x 127 x 127 < 2^24.
         tables = [table.astype(np.float32) for table in prior.embeddings]
         inputs = [*(tables for _ in OFFSETS), *([table] for table in tables[:q])]
@@ -161,13 +151,12 @@ class SymbolEvaluator:
         ]
         self._table = np.concatenate(parts).astype(np.int16)
         self._begins = np.cumsum([0, *(len(part) for part in parts[:-1])])
-        bias = symbol.row_bias[:, None] + symbol.column_bias
-        self._bias = bias.reshape(-1, HIDDEN_UNITS)
+        self._bias = (symbol.row_bias[:, None] + symbol.column_bias).reshape(-1, HIDDEN_UNITS)
         # The gate is one more column of the product that gives the query.
-        self._query_weights = np.concatenate(
-            [symbol.query_weights, symbol.gate_weights[:, None]], axis=1
-        ).astype(np.float32)
-        self._query_bias = np.append(symbol.query_bias, symbol.gate_bias).astype(np.int32)
+        self._query_weights = np.column_stack([symbol.query_weights, symbol.gate_weights]).astype(
+            np.float32
+        )
+        self._query_bias = np.append(symbol.query_bias, symbol.gate_bias)
         self._outputs = np.ascontiguousarray(symbol.outputs.T, np.float32)
         self._output_bias = symbol.output_bias.astype(np.float32)
         self._bonus = symbol.bonus.astype(np.float32)
@@ -190,31 +179,30 @@ class SymbolEvaluator:
         Returns:
             `[n, K]`, each at least 1, each row adding up to 2^20.
         """
-        codes = context_nc[:, : len(self._begins)] + self._begins
-        entries = self._table.take(codes, axis=0)
+        hidden_shift, query_shift, gate_shift, logit_shift = self._shifts
+        entries = self._table.take(context_nc[:, : len(self._begins)] + self._begins, axis=0)
         total = self._bias[positions] + entries.sum(axis=1, dtype=np.int32)
-        hidden = np.clip(total >> self._hidden_shift, 0, HIDDEN_LIMIT).astype(np.float32)
+        hidden = np.clip(total >> hidden_shift, 0, HIDDEN_LIMIT).astype(np.float32)
         query = (hidden @ self._query_weights).astype(np.int32) + self._query_bias
-        gate = np.clip(query[:, -1:] >> self._gate_shift, -GATE_LIMIT, GATE_LIMIT)
-        query = np.clip(query[:, :-1] >> self._query_shift, -QUERY_LIMIT, QUERY_LIMIT)
+        gate = np.clip(query[:, -1:] >> gate_shift, -GATE_LIMIT, GATE_LIMIT).astype(np.float32)
+        query = np.clip(query[:, :-1] >> query_shift, -QUERY_LIMIT, QUERY_LIMIT)
         logits: NDArray[np.float32] = query.astype(np.float32) @ self._outputs
         logits += self._output_bias
         bonus = self._bonus.take(counts_nk, mode="clip")
-        bonus *= gate.astype(np.float32)
+        bonus *= gate
         logits += bonus
         # A difference in float32 could exceed 2^24 and be rounded.
         steps = logits.astype(np.int32)
         np.subtract(steps.max(axis=1, keepdims=True), steps, out=steps)
-        steps >>= self._logit_shift
+        steps >>= logit_shift
         # "clip" takes the last entry of the table for steps beyond it.
         weights = exponentials().take(steps, mode="clip")
         weights *= (TOTAL - self.size) / weights.sum(axis=1, keepdims=True)
         frequencies: NDArray[np.int32] = weights.astype(np.int32)
         frequencies += 1
         # The slots that rounding has left go to the most probable code.
-        best = steps.argmin(axis=1)
         left = TOTAL - frequencies.sum(axis=1, dtype=np.int32)
-        frequencies[np.arange(len(best)), best] += left
+        frequencies[np.arange(len(left)), steps.argmin(axis=1)] += left
         return frequencies
 
 
@@ -232,9 +220,8 @@ def write_prior(path: Path, prior: CodePrior) -> None:
     """Write the prior atomically, as a safetensors file."""
     from safetensors.numpy import save_file
 
-    arrays = {name: np.ascontiguousarray(array) for name, array in prior.arrays().items()}
     with replacing(path) as temporary:
-        save_file(arrays, temporary, metadata=_metadata(prior))
+        save_file(prior.arrays(), temporary, metadata=_metadata(prior))
 
 
 def read_prior(path: Path) -> CodePrior:

@@ -63,13 +63,13 @@ def fit_prior(
     seed: int = 0,
     advance: Callable[[int, str], None] = lambda steps, text: None,
 ) -> CodePrior:
-    """Fit a prior to the codes `[n, h, w, Q]` of training images.
+    """Fit a prior to the codes `[n, h, w, Q]` of training images, n at least 1.
 
     This takes about 5 seconds on two cores for one code of 512 values per vector, and four times as
     long for four codes of 256 values.
 
     Args:
-        codes_nhwq: the codes, n at least 1.
+        codes_nhwq: the codes.
         code_vectors: vectors `[K_q, d]` of the values of each code, from which the network starts.
         seed: seed for initial weights, order and dropout.
         advance: function that is called after each of the `fitting_steps`.
@@ -107,12 +107,8 @@ def fitting_steps(shape: Sequence[int]) -> int:
 
 
 class PriorNetwork(nn.Module):
-    """Float counterpart of `CodePrior`, initialized from the codes' frequencies and vectors.
-
-    Args:
-        codes_nhwq: training codes.
-        code_vectors: vectors `[K_q, d]` of the values of each code.
-    """
+    """Float counterpart of `CodePrior`, initialized from the codes `[n, h, w, Q]` of training images
+    and the vectors `[K_q, d]` of each code's values."""
 
     def __init__(self, codes_nhwq: Tensor, code_vectors: Sequence[Tensor]) -> None:
         super().__init__()
@@ -128,17 +124,13 @@ class PriorNetwork(nn.Module):
 
     def loss(self, codes_bhwq: Tensor) -> Tensor:
         """Return the mean cross entropy in nats per code."""
-        codes = codes_bhwq.flatten(0, 2)
-        losses = [F.cross_entropy(x, codes[:, q]) for q, x in enumerate(self.logits(codes_bhwq))]
-        return torch.stack(losses).mean()
-
-    def logits(self, codes_bhwq: Tensor) -> list[Tensor]:
-        """Return the logits `[B * h * w, K_q]` of each code."""
-        inputs, own = self.context(codes_bhwq)
-        return [
-            symbol(inputs, own, codes_bhwq[..., q].flatten(1))
-            for q, symbol in enumerate(self.symbols)
+        around, own = self.context(codes_bhwq)
+        codes = codes_bhwq.flatten(1, 2).unbind(dim=2)
+        losses = [
+            F.cross_entropy(symbol(around, own, codes_bn), codes_bn.flatten())
+            for symbol, codes_bn in zip(self.symbols, codes, strict=True)
         ]
+        return torch.stack(losses).mean()
 
     def context(self, codes_bhwq: Tensor) -> tuple[Tensor, Tensor]:
         """Embed the neighbours `[B, N, P, E]` and each vector's own codes `[B, N, Q - 1, E]`."""
@@ -195,10 +187,8 @@ class SymbolNetwork(nn.Module):
 
 
 def _counts_before(codes_bn: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Count how often the values that an image uses came before in it, up to `COUNT_LIMIT`.
-
-    Returns these values `[B, D]` and their counts `[B, N, D]`; both are padded with zeros.
-    """
+    """Return the values `[B, D]` that an image uses, and how often `[B, N, D]` each came before in
+    it, up to `COUNT_LIMIT`; both are padded with zeros."""
     used = torch.zeros(len(codes_bn), size, dtype=torch.int64).scatter_(1, codes_bn, 1)
     place = used.cumsum(dim=1) - 1
     places_bn = place.gather(1, codes_bn)
@@ -211,8 +201,8 @@ def _counts_before(codes_bn: Tensor, size: int) -> tuple[Tensor, Tensor]:
 def _starting_embeddings(code_vectors: Sequence[Tensor]) -> list[Tensor]:
     """Return `[K, E]` for each code: its vectors along the principal axes of the first code's.
 
-    Axes and scale (unit spread of the first code's entries) are common to all codes, so that the
-    sum over the codes of a residual quantizer is the quantized vector.
+    All codes share axes and scale (unit spread of the first code's entries), so that the sum over
+    the codes of a residual quantizer is the quantized vector.
     """
     vectors = [v.detach().float().cpu() for v in code_vectors]
     centred = [v - v.mean(dim=0) for v in vectors]
@@ -251,10 +241,9 @@ def _round_symbol(
     network: SymbolNetwork, inputs_bnpe: Tensor, own_bnqe: Tensor, embedding_scale: float
 ) -> SymbolModel:
     hidden = network.hidden(inputs_bnpe, own_bnqe).relu().flatten(0, 1)
-    query = network.query(hidden)
-    gate = 1 + network.gate(hidden)
+    query, gate = network.query(hidden), 1 + network.gate(hidden)
 
-    first = network.first.weight.view(HIDDEN_UNITS, -1, inputs_bnpe.shape[-1]).permute(1, 2, 0)
+    first = network.first.weight.view(HIDDEN_UNITS, -1, EMBEDDING_DIM).permute(1, 2, 0)
     first_scale = _weight_scale(first)
     weights = _round(first * first_scale, WEIGHT_LIMIT, np.int8)
     # No product of an embedding with these weights exceeds this bound.
@@ -292,9 +281,7 @@ def _round_symbol(
         outputs=_round(network.outputs * output_scale, WEIGHT_LIMIT, np.int8),
         output_bias=_round(output_bias * logit_scale, BIAS_LIMIT),
         bonus=_round(bonus / (gate_raw / 2**gate_shift), BIAS_LIMIT // GATE_LIMIT),
-        shifts=np.array(
-            (table_shift, hidden_shift, query_shift, gate_shift, logit_shift), np.int32
-        ),
+        shifts=np.array([table_shift, hidden_shift, query_shift, gate_shift, logit_shift], "i4"),
     )
 
 

@@ -80,10 +80,12 @@ def store_rate(
     with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as place:
         start = time.perf_counter()
         preprocessing = Preprocessing(SIZE_PX)
+        digest = backbone.weights.digest
+        key = StoreKey(backbone.name, digest, "features", preprocessing.key(), precision)
         prepare_states(
             {"all": samples},
             Trunk(backbone, "features", preprocessing, CPU, precision, workers),
-            FeatureStore(Path(place), StoreKey.of(backbone, preprocessing, "features", precision)),
+            FeatureStore(Path(place), key),
             Reporter(quiet=True),
         )  # fmt: skip
         return len(samples) / (time.perf_counter() - start)

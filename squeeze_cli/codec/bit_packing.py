@@ -32,11 +32,6 @@ class WordLayout:
         """Size of a word."""
         return (prod(self.radices) - 1).bit_length()
 
-    @property
-    def bits_per_code(self) -> float:
-        """Bits that each code takes on average."""
-        return self.bits / len(self.radices)
-
     @cached_property
     def place_values(self) -> NDArray[np.int64]:
         """Value of a 1 as each digit of a word."""
@@ -63,7 +58,7 @@ def choose_layouts(code_sizes: tuple[int, ...]) -> tuple[WordLayout, ...]:
         return tuple(WordLayout((size,)) for size in code_sizes)
     vectors = range(1, WORD_BITS + 1)
     choices = [WordLayout(code_sizes * n) for n in vectors if prod(code_sizes) ** n < 2**WORD_BITS]
-    return (min(choices, key=lambda layout: layout.bits_per_code),)
+    return (min(choices, key=lambda layout: layout.bits / len(layout.radices)),)
 
 
 def check_codes(codes: NDArray[np.integer], code_sizes: Sequence[int]) -> None:

@@ -44,16 +44,10 @@ def encode_pieces(
     prior: CodePrior | None = None,
     slots: Slots | None = None,
 ) -> list[bytes]:
-    """Encode each of B images into a piece, packed or by a prior.
+    """Encode each of the images' codes `[B, h, w, Q]` by a prior, or packed without one.
 
-    Args:
-        codes_bhwq: `[B, h, w, Q]`.
-        code_sizes: Q sizes.
-        prior: the prior for these codes; without one they are packed.
-        slots: the prior's `slots_of_codes`, if they are known already.
-
-    Raises:
-        ValueError: a code is not below its size, or the prior is for other codes.
+    `slots` are the prior's `slots_of_codes`, if they are known already. Raises ValueError if a code
+    is not below its size, or if the prior is for other codes.
     """
     crcs = [crc32_of_codes(image) for image in codes_bhwq]
     if prior is None:
@@ -124,10 +118,7 @@ def context_of(
 ) -> NDArray[np.int64]:
     """Return the codes `[B, ..., P + 1, Q]` of the P causal neighbours of vectors, and their own.
 
-    Args:
-        padded: the codes as `pad_codes` returns them.
-        row: rows of the vectors, one or an array.
-        column: their columns.
+    `padded` is from `pad_codes`; the vectors stand at `row` and `column`, one each or an array.
     """
     down, right = np.transpose((*OFFSETS, (0, 0))) + _REACH
     return padded[:, np.add.outer(row, down), np.add.outer(column, right)]

@@ -30,17 +30,13 @@ BATCH_IMAGES = 256
 _RAW_DEFLATE = -15
 _LONGEST_PREFIX = 255
 
+NamedCodes = tuple[tuple[str, ...], NDArray[np.int32]]
+
 
 class CodesHeader(BaseModel, frozen=True):
     """Properties that all images of a codes file share, as they stand in its metadata.
 
-    Attributes:
-        quantizer: registry name of the quantizer that made the codes.
-        code_sizes: number of values of each of a vector's Q codes.
-        grid: rows and columns of an image's vectors.
-        coding: coding of the payload, `packed` or `prior`.
-        run: digest of the run that made the codes, so that no other decodes them; may be empty.
-        prior: digest of the prior for the coding `prior`.
+    `run` and `prior` are digests; `run` may be empty, `prior` is that of the coding `prior`.
     """
 
     quantizer: str
@@ -134,14 +130,14 @@ class CodesFile:
         with self.path.open("rb") as raw, safe_open(self.path, framework="numpy") as file:
             self.header = _read_header(file.metadata() or {}, self.path)
             lengths, names = file.get_tensor("lengths"), file.get_tensor("names").tobytes()
-            (payload_bytes,) = file.get_slice("payload").get_shape()
             stored = file.get_tensor("crc32").tobytes()
+            self._payload = file.get_slice("payload")
+            (payload_bytes,) = self._payload.get_shape()
             # The library has checked that the tensors fill the file to its end.
-            self.file_bytes = os.fstat(raw.fileno()).st_size
-            self._payload_at = self.file_bytes - payload_bytes
-            index = lengths.tobytes() + names
-            prefix = raw.read(self._payload_at)[: -len(stored + index)]
-        if zlib.crc32(prefix + bytes(4) + index).to_bytes(4, "little") != stored:
+            head = raw.read(os.fstat(raw.fileno()).st_size - payload_bytes)
+        index = lengths.tobytes() + names
+        head = head[: -len(stored + index)]
+        if zlib.crc32(head + bytes(4) + index).to_bytes(4, "little") != stored:
             raise DamagedCodesError("its CRC-32 differs")
         self.names = decompress_names(names, len(lengths))
         self._ends = np.cumsum(lengths, dtype=np.int64)
@@ -169,20 +165,14 @@ class CodesFile:
         prior = self._prior if self.header.coding == "prior" else None
         if prior is None and self.header.coding == "prior":
             raise SqueezeError(f"{self.path} is coded by a prior: give the run that made it.")
-        chosen = np.arange(len(self))[positions]
-        pieces = []
-        with self.path.open("rb") as file:
-            for begin, end in zip(self._begins[chosen], self._ends[chosen], strict=True):
-                file.seek(self._payload_at + int(begin))
-                pieces.append(file.read(int(end - begin)))
+        places = zip(self._begins[positions].tolist(), self._ends[positions].tolist(), strict=True)
+        pieces = [self._payload[begin:end].tobytes() for begin, end in places]
         try:
             return decode_pieces(pieces, self.header.grid, self.header.code_sizes, prior)
         except DamagedCodesError as error:
             raise self._damaged(str(error)) from None
 
-    def batches(
-        self, images: int = BATCH_IMAGES
-    ) -> Iterator[tuple[tuple[str, ...], NDArray[np.int32]]]:
+    def batches(self, images: int = BATCH_IMAGES) -> Iterator[NamedCodes]:
         """Give all images in order, in batches of (names, codes `[b, h, w, Q]`)."""
         for begin in range(0, len(self), images):
             part = slice(begin, begin + images)

@@ -79,12 +79,9 @@ class SymbolModel(NamedTuple):
 
 @dataclass(frozen=True)
 class CodePrior:
-    """Prior over grids of codes, in integers.
+    """Prior over grids of codes, in integers: for each of the Q codes its size, embedding and model.
 
-    Attributes:
-        code_sizes: Q sizes.
-        embeddings: `[K + 1, E]` int8 for each code; the last row stands for outside of the image.
-        symbols: the model of each code.
+    Embeddings are `[K + 1, E]` int8; the last row stands for outside of the image.
     """
 
     code_sizes: tuple[int, ...]
@@ -171,10 +168,10 @@ class SymbolEvaluator:
 
         Args:
             positions: `[n]` or `[1]`, row times columns plus column.
-            context_nc: `[n, P * Q + Q]`, the neighbours' codes, then the vector's own codes, of
-                which only the q before this one are read.
+            context_nc: `[n, P * Q + Q]`, the neighbours' codes, then the vector's own, of which
+                those before this one are read.
             counts_nk: `[n, K]`, how many earlier vectors of the image have each value as this
-                code; counts above `COUNT_LIMIT` mean the same as `COUNT_LIMIT`.
+                code; `COUNT_LIMIT` stands for more.
 
         Returns:
             `[n, K]`, each at least 1, each row adding up to 2^20.
@@ -209,11 +206,8 @@ class SymbolEvaluator:
 @lru_cache(maxsize=1)
 def exponentials() -> NDArray[np.float64]:
     """Return 2^24 exp(-i / 256) for i below 4096, rounded to integers, equal on all machines."""
-    entries = [
-        int((Decimal(-i) / STEPS_PER_NAT).exp() * _EXP_ONE + Decimal("0.5"))
-        for i in range(_EXP_ENTRIES)
-    ]
-    return np.asarray(entries, np.float64)
+    exact = [(Decimal(-i) / STEPS_PER_NAT).exp() * _EXP_ONE for i in range(_EXP_ENTRIES)]
+    return np.asarray([int(entry + Decimal("0.5")) for entry in exact], np.float64)
 
 
 def write_prior(path: Path, prior: CodePrior) -> None:

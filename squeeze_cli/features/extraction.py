@@ -23,13 +23,9 @@ States = tuple[list[int], NDArray[np.float32], NDArray[np.uint8]]
 class Trunk:
     """The frozen part of a backbone, with all that decides how an image passes it.
 
-    Attributes:
-        backbone: the backbone; its network is built when the first image comes.
-        layer: `features` (the whole backbone) or `trunk` (all but its last layer).
-        preprocessing: how images become tensors.
-        device: where it runs.
-        precision: `32` or `bf16` (autocast).
-        num_workers: processes that decode images.
+    `layer` is `features` (the whole backbone) or `trunk` (all but its last layer), `precision` is
+    `32` or `bf16` (autocast). The network is built when the first image comes; `num_workers`
+    processes decode images.
     """
 
     backbone: FrozenBackbone

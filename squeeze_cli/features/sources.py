@@ -70,8 +70,13 @@ def open_store(config: ExperimentConfig, backbone: FrozenBackbone) -> FeatureSto
     """Open the store of the states that `config` asks for; None with `--no-cache`."""
     if not config.data.use_cache:
         return None
-    preprocessing = Preprocessing(config.data.image_size)
-    key = StoreKey.of(backbone, preprocessing, _layer(config), config.training.precision)
+    key = StoreKey(
+        backbone.name,
+        backbone.weights.digest,
+        _layer(config),
+        Preprocessing(config.data.image_size).key(),
+        config.training.precision,
+    )
     cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else default_cache_dir()
     return FeatureStore(cache_dir, key)
 

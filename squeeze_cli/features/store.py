@@ -23,7 +23,6 @@ from collections.abc import Iterable, KeysView, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +36,6 @@ from squeeze_cli.features.shards import (
     write_shard,
 )
 from squeeze_cli.files import write_text_atomically
-
-if TYPE_CHECKING:
-    from squeeze_cli.backbones.base import FrozenBackbone
-    from squeeze_cli.data.transforms import Preprocessing
 
 DESCRIPTION_NAME = "space.json"
 SHARD_PATTERN = "*.safetensors"
@@ -58,13 +53,6 @@ class StoreKey:
     layer: str
     preprocessing: str
     precision: str
-
-    @classmethod
-    def of(
-        cls, backbone: FrozenBackbone, preprocessing: Preprocessing, layer: str, precision: str
-    ) -> Self:
-        """Return the key for the states of `layer`, which is `features` or `trunk`."""
-        return cls(backbone.name, backbone.weights.digest, layer, preprocessing.key(), precision)
 
     def digest(self) -> str:
         """Return the short hex digest that names the folder."""

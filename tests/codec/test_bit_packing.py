@@ -48,7 +48,8 @@ def test_sizes_on_disk(sizes: tuple[int, ...], vectors: int, expected_bytes: int
 def test_words_never_take_more_than_single_codes(sizes: list[int]) -> None:
     layouts = choose_layouts(tuple(sizes))
     alone = sum((size - 1).bit_length() for size in sizes)
-    together = sum(layout.bits_per_code for layout in layouts) * len(sizes) / len(layouts)
+    per_code = [layout.bits / len(layout.radices) for layout in layouts]
+    together = sum(per_code) * len(sizes) / len(layouts)
     assert together <= alone
     assert all(prod(layout.radices) <= 2**63 for layout in layouts)
 

@@ -35,7 +35,7 @@ def test_round_trip_and_header(tmp_path: Path, n: int) -> None:
     assert file.names == NAMES[:n]
     assert (file.header.grid, file.header.code_sizes) == ((3, 4), (10, 300))
     assert (file.header.quantizer, file.header.coding) == ("rvq", "packed")
-    assert file.file_bytes == len(content)
+    assert file.path.read_bytes() == content
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

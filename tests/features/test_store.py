@@ -57,7 +57,9 @@ def prepared(
     ranks: Ranks = prepare.ALONE,
 ) -> prepare.StateDataset:  # fmt: skip
     preprocessing = Preprocessing(SIZE)
-    store = FeatureStore(cache, StoreKey.of(backbone, preprocessing, "features", "32"))
+    digest = backbone.weights.digest
+    key = StoreKey(backbone.name, digest, "features", preprocessing.key(), "32")
+    store = FeatureStore(cache, key)
     trunk = Trunk(backbone, "features", preprocessing, torch.device("cpu"))
     return prepare.prepare_states({"all": samples}, trunk, store, reporter or Counting(), ranks)[
         "all"

@@ -27,7 +27,7 @@ from squeeze_cli.backbones.base import Backbone, FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.datamodule import ImageDataset, choose_workers
+from squeeze_cli.data.datamodule import ImageDataset, Ranks, choose_workers
 from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
@@ -87,6 +87,7 @@ def store_rate(
             Trunk(backbone, "features", preprocessing, CPU, precision, workers),
             FeatureStore(Path(place), key),
             Reporter(quiet=True),
+            Ranks(),
         )  # fmt: skip
         return len(samples) / (time.perf_counter() - start)
 

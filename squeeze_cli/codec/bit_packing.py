@@ -42,10 +42,6 @@ class WordLayout:
         """Place of each bit in the word, most significant first."""
         return np.arange(self.bits)[::-1]
 
-    def word_count(self, codes: int) -> int:
-        """Number of words for so many codes."""
-        return -(-codes // len(self.radices))
-
 
 @lru_cache
 def choose_layouts(code_sizes: tuple[int, ...]) -> tuple[WordLayout, ...]:
@@ -76,8 +72,8 @@ def pack_codes(codes_nq: NDArray[np.integer], code_sizes: Sequence[int]) -> byte
     check_codes(codes_nq, code_sizes)
     bits = []
     for part, layout in _parts(codes_nq.astype(np.int64), code_sizes):
-        radices = len(layout.radices)
-        digits = np.pad(part, (0, -len(part) % radices)).reshape(-1, radices)
+        in_word = len(layout.radices)
+        digits = np.pad(part, (0, -len(part) % in_word)).reshape(-1, in_word)
         words = digits @ layout.place_values
         bits.append((words[:, None] >> layout.shifts & 1).astype(np.uint8).reshape(-1))
     return np.packbits(np.concatenate(bits)).tobytes()
@@ -89,28 +85,23 @@ def unpack_codes(payload: bytes, vectors: int, code_sizes: Sequence[int]) -> NDA
     Raises:
         DamagedCodesError: `pack_codes` does not make these bytes of any codes.
     """
-    if len(payload) != packed_bytes(vectors, code_sizes):
+    layouts = choose_layouts(tuple(code_sizes))
+    in_part = vectors * len(code_sizes) // len(layouts)
+    counts = [-(-in_part // len(layout.radices)) for layout in layouts]
+    bits = [count * layout.bits for count, layout in zip(counts, layouts, strict=True)]
+    if len(payload) != -(-sum(bits) // 8):
         raise DamagedCodesError(f"{len(payload)} bytes are not the size of {vectors} vectors")
-    bits = np.unpackbits(np.frombuffer(payload, np.uint8))
+    *each, rest = np.split(np.unpackbits(np.frombuffer(payload, np.uint8)), np.cumsum(bits))
     codes = np.empty((vectors, len(code_sizes)), np.int64)
-    for part, layout in _parts(codes, code_sizes):
-        count = layout.word_count(part.size)
-        own, bits = np.split(bits, [count * layout.bits])
+    for (part, layout), count, own in zip(_parts(codes, code_sizes), counts, each, strict=True):
         words = own.reshape(count, layout.bits) @ (1 << layout.shifts)
         digits = (words[:, None] // layout.place_values % layout.radices).reshape(-1)
-        if (words >= prod(layout.radices)).any() or digits[part.size :].any():
+        if (words >= prod(layout.radices)).any() or digits[len(part) :].any():
             raise DamagedCodesError("a code lies beyond its size")
-        part[:] = digits[: part.size]
-    if bits.any():
+        part[:] = digits[: len(part)]
+    if rest.any():
         raise DamagedCodesError("the bits behind the last code are not zero")
     return codes.astype(np.int32)
-
-
-def packed_bytes(vectors: int, code_sizes: Sequence[int]) -> int:
-    """Return the size in bytes of `vectors` vectors after `pack_codes`."""
-    layouts = choose_layouts(tuple(code_sizes))
-    codes = vectors * len(code_sizes) // len(layouts)
-    return -(-sum(layout.word_count(codes) * layout.bits for layout in layouts) // 8)
 
 
 def _parts(

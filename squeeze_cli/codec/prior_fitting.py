@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import cast
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import OneCycleLR
 
 from squeeze_cli.codec.coding import context_of, pad_codes
 from squeeze_cli.codec.prior import (
@@ -84,9 +86,7 @@ def fit_prior(
         parameters = network.parameters()
         optimizer = torch.optim.AdamW(parameters, _LR, weight_decay=_WEIGHT_DECAY, fused=True)
         steps = fitting_steps(codes_nhwq.shape)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, _LR, total_steps=max(2, steps), pct_start=0.1
-        )
+        schedule = OneCycleLR(optimizer, _LR, total_steps=max(2, steps), pct_start=0.1)
         order = torch.empty(0, dtype=torch.int64)
         for _ in range(steps):
             if len(order) < images:
@@ -137,9 +137,8 @@ class PriorNetwork(nn.Module):
         padded = pad_codes(codes_bhwq.numpy(), self.code_sizes)
         codes = torch.from_numpy(context_of(padded, *np.indices(self.grid))).flatten(1, 2)
         tables = list(self.embeddings)
-        around = F.embedding(codes[:, :, :-1, 0], tables[0])
-        for q, table in enumerate(tables[1:], start=1):
-            around = around + F.embedding(codes[:, :, :-1, q], table)
+        embedded = [F.embedding(codes[:, :, :-1, q], table) for q, table in enumerate(tables)]
+        around = reduce(torch.add, embedded)
         # No other code of the vector depends on its last one.
         own = [F.embedding(codes[:, :, -1, q], table) for q, table in enumerate(tables[:-1])]
         own_bnqe = torch.stack(own, dim=2) if own else around[:, :, :0]

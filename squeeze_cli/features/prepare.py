@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,34 +22,29 @@ from squeeze_cli.features.store import FeatureStore, check_free_space
 SHARD_BYTES = 64 * 2**20
 # Share of the free memory that the states of all splits together may take.
 MEMORY_SHARE = 0.5
-ALONE = Ranks()
 
 
+@dataclass(frozen=True, eq=False)
 class StateDataset(Dataset[Item]):
     """Stored states and masks by position, held in memory or read from the store when asked for.
 
-    `dataset[i]` gives the state and the mask as `FeatureStore.read` does, and i itself.
-
-    Raises (when indexed, without `held`):
-        SqueezeError: the row was damaged since the store was opened.
+    `dataset[i]` gives the state and mask of `FeatureStore.read`, and i itself. Raises SqueezeError
+    if they are not held and were damaged since the store was opened.
     """
 
-    def __init__(
-        self, store: FeatureStore, digests: Sequence[str], held: Mapping[str, StoredArrays]
-    ) -> None:
-        self._store = store
-        self._digests = digests
-        self._held = held
+    store: FeatureStore
+    digests: Sequence[str]
+    held: Mapping[str, StoredArrays]
 
     def __len__(self) -> int:
-        return len(self._digests)
+        return len(self.digests)
 
     def __getitem__(self, position: int) -> Item:
-        digest = self._digests[position]
-        found = self._held.get(digest) or self._store.read(digest)
+        digest = self.digests[position]
+        found = self.held.get(digest) or self.store.read(digest)
         if found is None:
             raise SqueezeError(
-                f"The feature store was damaged ({self._store.damage[-1]}); the damaged part is "
+                f"The feature store was damaged ({self.store.damage[-1]}); the damaged part is "
                 "removed: run the same command again."
             )
         state, mask = found
@@ -60,7 +56,7 @@ def prepare_states(
     trunk: Trunk,
     store: FeatureStore,
     reporter: Reporter,
-    ranks: Ranks = ALONE,
+    ranks: Ranks,
 ) -> dict[str, StateDataset]:
     """Return the states of every split; each image passes the backbone at most once, ever.
 

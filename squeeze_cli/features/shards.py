@@ -63,10 +63,8 @@ def write_shard(
 
     # The comparison is false if there are NaNs.
     dtype = np.float16 if np.abs(states).max(initial=0) < FLOAT16_LIMIT else np.float32
-    tensors = {
-        "states": np.ascontiguousarray(states, dtype=dtype),
-        "masks": np.ascontiguousarray(masks),
-    }
+    stored = np.ascontiguousarray(states, dtype=dtype)
+    tensors = {"states": stored, "masks": np.ascontiguousarray(masks)}
     crcs = [_row_crc32(s, m) for s, m in zip(*tensors.values(), strict=True)]
     metadata = {"format": FORMAT, "rows": json.dumps(list(digests)), "crc32": json.dumps(crcs)}
     with replacing(path) as temporary:

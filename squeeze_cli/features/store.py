@@ -196,8 +196,7 @@ def choose_spaces(cache_dir: Path, key: str | None) -> list[Space]:
     if key is not None and not chosen:
         raise UsageError(f"No features are kept under {key!r}: `squeeze cache ls` shows the keys.")
     if key is not None and len(chosen) > 1:
-        keys = ", ".join(space.key for space in chosen)
-        raise UsageError(f"{key!r} begins several keys: give more of one of {keys}.")
+        raise UsageError(f"{key!r} begins several keys: `squeeze cache ls` shows more of them.")
     return sorted(chosen, key=lambda space: (space.last_used, space.key), reverse=True)
 
 

@@ -28,6 +28,7 @@ from squeeze_cli.features.store import FeatureStore, StoreKey, check_free_space
 from tests.preprocessed import preprocessed
 
 SIZE = 64
+ALONE = Ranks()
 KEY = StoreKey("b", "w", "features", "p", "32")
 
 
@@ -54,7 +55,7 @@ class Counting(Reporter):
 
 def prepared(
     backbone: FrozenBackbone, samples: list[Sample], cache: Path, reporter: Reporter | None = None,
-    ranks: Ranks = prepare.ALONE,
+    ranks: Ranks = ALONE,
 ) -> prepare.StateDataset:  # fmt: skip
     preprocessing = Preprocessing(SIZE)
     digest = backbone.weights.digest

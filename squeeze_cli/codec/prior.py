@@ -59,11 +59,9 @@ Array = NDArray[np.integer]
 
 
 class SymbolModel(NamedTuple):
-    """Model of code q of a vector, which has K values, in arrays of integers.
+    """Model of code q of a vector, in integers; docs/codes-format.md has their types and shapes."""
 
-    docs/codes-format.md has their types and shapes.
-    """
-
+    embedding: Array
     weights: Array
     row_bias: Array
     column_bias: Array
@@ -79,14 +77,14 @@ class SymbolModel(NamedTuple):
 
 @dataclass(frozen=True)
 class CodePrior:
-    """Prior over grids of codes, in integers: for each of the Q codes its size, embedding and model.
+    """Prior over grids of codes, in integers: the models of a vector's Q codes, in order."""
 
-    Embeddings are `[K + 1, E]` int8; the last row stands for outside of the image.
-    """
-
-    code_sizes: tuple[int, ...]
-    embeddings: tuple[Array, ...]
     symbols: tuple[SymbolModel, ...]
+
+    @property
+    def code_sizes(self) -> tuple[int, ...]:
+        """Number of values of each of a vector's codes."""
+        return tuple(len(symbol.outputs) for symbol in self.symbols)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -97,7 +95,7 @@ class CodePrior:
     @cached_property
     def evaluators(self) -> tuple[SymbolEvaluator, ...]:
         """Evaluators of the Q codes of a vector, in order."""
-        return tuple(SymbolEvaluator(self, q) for q in range(len(self.code_sizes)))
+        return tuple(SymbolEvaluator(self, q) for q in range(len(self.symbols)))
 
     @cached_property
     def digest(self) -> str:
@@ -110,22 +108,22 @@ class CodePrior:
 
     def arrays(self) -> dict[str, Array]:
         """Return all arrays by the names under which they are stored."""
-        named: dict[str, Array] = {}
-        for q, (embedding, symbol) in enumerate(zip(self.embeddings, self.symbols, strict=True)):
-            arrays = {"embedding": embedding, **symbol._asdict()}
-            named |= {f"{q}.{name}": np.ascontiguousarray(array) for name, array in arrays.items()}
-        return named
+        return {
+            f"{q}.{name}": np.ascontiguousarray(array)
+            for q, symbol in enumerate(self.symbols)
+            for name, array in symbol._asdict().items()
+        }
 
     @classmethod
     def from_arrays(cls, named: Mapping[str, Array]) -> Self:
         """Return the prior with these `arrays`; raises KeyError if one is missing."""
         count = sum(name.endswith(".embedding") for name in named)
-        embeddings = tuple(named[f"{q}.embedding"] for q in range(count))
-        symbols = tuple(
-            SymbolModel(*(named[f"{q}.{name}"] for name in SymbolModel._fields))
-            for q in range(count)
+        return cls(
+            tuple(
+                SymbolModel(*(named[f"{q}.{name}"] for name in SymbolModel._fields))
+                for q in range(count)
+            )
         )
-        return cls(tuple(len(s.outputs) for s in symbols), embeddings, symbols)
 
 
 class SymbolEvaluator:
@@ -136,10 +134,10 @@ class SymbolEvaluator:
 
     def __init__(self, prior: CodePrior, q: int) -> None:
         symbol = prior.symbols[q]
-        self.size = prior.code_sizes[q]
+        self.size = len(symbol.outputs)
         table_shift, *self._shifts = symbol.shifts.tolist()
         # Products in float32 are exact here: 64 x 127 x 127 < 2^24.
-        tables = [table.astype(np.float32) for table in prior.embeddings]
+        tables = [each.embedding.astype(np.float32) for each in prior.symbols]
         inputs = [*(tables for _ in OFFSETS), *([table] for table in tables[:q])]
         parts = [
             (table @ weights.astype(np.float32)).astype(np.int32) >> table_shift

@@ -231,13 +231,12 @@ def round_prior(network: PriorNetwork, sample_bhwq: Tensor) -> CodePrior:
     scale = min(_weight_scale(table) for table in network.embeddings)
     inputs, own = network.context(sample_bhwq)
     networks = cast(list[SymbolNetwork], list(network.symbols))
-    symbols = tuple(_round_symbol(symbol, inputs, own, scale) for symbol in networks)
-    tables = tuple(_round(table * scale, WEIGHT_LIMIT, np.int8) for table in network.embeddings)
-    return CodePrior(network.code_sizes, tables, symbols)
+    pairs = zip(networks, network.embeddings, strict=True)
+    return CodePrior(tuple(_round_symbol(*pair, inputs, own, scale) for pair in pairs))
 
 
 def _round_symbol(
-    network: SymbolNetwork, inputs_bnpe: Tensor, own_bnqe: Tensor, embedding_scale: float
+    network: SymbolNetwork, table: Tensor, inputs_bnpe: Tensor, own_bnqe: Tensor, table_scale: float
 ) -> SymbolModel:
     hidden = network.hidden(inputs_bnpe, own_bnqe).relu().flatten(0, 1)
     query, gate = network.query(hidden), 1 + network.gate(hidden)
@@ -248,7 +247,7 @@ def _round_symbol(
     # No product of an embedding with these weights exceeds this bound.
     bound = float(np.abs(weights.astype(np.int32)).sum(axis=1).max()) * WEIGHT_LIMIT
     table_shift = _shift(bound, TABLE_LIMIT)
-    scale = first_scale * embedding_scale / 2**table_shift
+    scale = first_scale * table_scale / 2**table_shift
     # A shift rounds down: half a unit per entry of the table is added to the sum of the entries.
     lost = 0.5 * len(weights) if table_shift else 0.0
     hidden_shift = _shift(_high(hidden) * scale, HIDDEN_LIMIT)
@@ -270,6 +269,7 @@ def _round_symbol(
     bonus = network.bonus(torch.arange(COUNT_LIMIT + 1.0)) * logit_scale
     output_bias = network.output_bias - network.output_bias.max()
     return SymbolModel(
+        embedding=_round(table * table_scale, WEIGHT_LIMIT, np.int8),
         weights=weights,
         row_bias=_round((network.row + network.first.bias) * scale + lost, BIAS_LIMIT),
         column_bias=_round(network.column * scale, BIAS_LIMIT),

@@ -39,9 +39,10 @@ def drawn_prior(
             np.where(values < 0, -limit, limit).astype(dtype) if extreme else values.astype(dtype)
         )
 
-    def symbol(q: int, size: int) -> SymbolModel:
+    def symbol(q: int, size: int, embedding: np.ndarray) -> SymbolModel:
         bias, bonus = (BIAS_LIMIT, BIAS_LIMIT // GATE_LIMIT) if extreme else (9000, 300)
         return SymbolModel(
+            embedding=embedding,
             weights=draw(WEIGHT_LIMIT, np.int8, len(OFFSETS) + q, EMBEDDING_DIM, HIDDEN_UNITS),
             row_bias=draw(bias, np.int32, grid[0], HIDDEN_UNITS),
             column_bias=draw(bias, np.int32, grid[1], HIDDEN_UNITS),
@@ -55,8 +56,9 @@ def drawn_prior(
             shifts=np.asarray([5, 4, 9, 9, 9] if not extreme else [5, 3, 2, 2, 13], np.int32),
         )
 
-    embeddings = tuple(draw(WEIGHT_LIMIT, np.int8, size + 1, EMBEDDING_DIM) for size in sizes)
-    return CodePrior(sizes, embeddings, tuple(symbol(q, size) for q, size in enumerate(sizes)))
+    tables = [draw(WEIGHT_LIMIT, np.int8, size + 1, EMBEDDING_DIM) for size in sizes]
+    each = zip(sizes, tables, strict=True)
+    return CodePrior(tuple(symbol(q, size, table) for q, (size, table) in enumerate(each)))
 
 
 def smooth_codes(
@@ -99,7 +101,7 @@ def reference_frequencies(
         for level in levels:
             inside = 0 <= r < rows and 0 <= c < columns
             code = codes_hwq[r, c, level] if inside else prior.code_sizes[level]
-            embedding = prior.embeddings[level][code].astype(np.int64)
+            embedding = prior.symbols[level].embedding[code].astype(np.int64)
             hidden += (embedding @ model.weights[p].astype(np.int64)) >> table_shift
     hidden = np.clip(hidden >> hidden_shift, 0, 511)
     query = (hidden @ model.query_weights.astype(np.int64) + model.query_bias) >> query_shift

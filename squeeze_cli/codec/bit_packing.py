@@ -64,11 +64,7 @@ def check_codes(codes: NDArray[np.integer], code_sizes: Sequence[int]) -> None:
 
 
 def pack_codes(codes_nq: NDArray[np.integer], code_sizes: Sequence[int]) -> bytes:
-    """Pack codes `[N, Q]` into bytes; the last byte is filled up with zeros.
-
-    Raises:
-        ValueError: a code is not below its size.
-    """
+    """Pack codes `[N, Q]` into whole bytes; raises ValueError if a code is not below its size."""
     check_codes(codes_nq, code_sizes)
     bits = []
     for part, layout in _parts(codes_nq.astype(np.int64), code_sizes):
@@ -82,8 +78,7 @@ def pack_codes(codes_nq: NDArray[np.integer], code_sizes: Sequence[int]) -> byte
 def unpack_codes(payload: bytes, vectors: int, code_sizes: Sequence[int]) -> NDArray[np.int32]:
     """Unpack the bytes of `pack_codes` into codes `[N, Q]`, where N is `vectors`.
 
-    Raises:
-        DamagedCodesError: `pack_codes` does not make these bytes of any codes.
+    Raises DamagedCodesError if `pack_codes` does not make these bytes of any codes.
     """
     layouts = choose_layouts(tuple(code_sizes))
     in_part = vectors * len(code_sizes) // len(layouts)

@@ -76,8 +76,7 @@ def decode_pieces(
 ) -> NDArray[np.int32]:
     """Decode B pieces into codes `[B, h, w, Q]`.
 
-    Raises:
-        DamagedCodesError: a piece is not one that `encode_pieces` wrote, or by another prior.
+    Raises DamagedCodesError if a piece is not one that `encode_pieces` wrote, or by another prior.
     """
     shape = (len(pieces), *grid, len(code_sizes))
     if not pieces:

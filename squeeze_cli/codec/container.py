@@ -219,8 +219,7 @@ def _read_header(metadata: dict[str, str], path: Path) -> CodesHeader:
 def compress_names(names: Sequence[str]) -> bytes:
     """Front-code and deflate names; raises ValueError if one holds a zero byte.
 
-    Each name becomes one byte with the number of first bytes (UTF-8) that it shares with the name
-    before it, then its other bytes, then a zero byte.
+    A name becomes the number of first bytes that it shares with the last one, the others, a zero.
     """
     coded = bytearray()
     previous = b""

@@ -36,7 +36,7 @@ class Trunk:
     num_workers: int = 0
 
     def states(self, pixels: Tensor) -> Tensor:
-        """States, float32, of pixels `[B, S, S, 3]` uint8 on the device: maps or tokens."""
+        """Return the states, float32, of pixels `[B, S, S, 3]` uint8 on the device: maps or tokens."""
         network = self.backbone.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = self.preprocessing.normalize(pixels)
         half = self.precision == "bf16"
@@ -46,9 +46,8 @@ class Trunk:
             # cuDNN's convolutions of float32 keep 11 bits of it unless told otherwise.
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
         ):
-            if self.layer == "trunk":
-                return network.trunk(images).float()  # type: ignore[no-any-return]
-            return network.extract_features(images).float()  # type: ignore[no-any-return]
+            run = network.trunk if self.layer == "trunk" else network.extract_features
+            return run(images).float()  # type: ignore[no-any-return]
 
     def extract(self, samples: Sequence[Sample]) -> Iterator[States]:
         """Yield (positions in `samples`, states as rows float32, masks `[B, H, W]` uint8)."""
@@ -60,14 +59,10 @@ class Trunk:
         )
         for pixels, masks, positions in loader:
             states = self.states(pixels.to(self.device, non_blocking=True))
-            yield positions.tolist(), to_rows(states).cpu().contiguous().numpy(), masks.numpy()
-
-
-def to_rows(state: Tensor) -> Tensor:
-    """A batch of states as stored: maps `[B, C, h, w]` become `[B, h, w, C]`, tokens stay."""
-    return state.permute(0, 2, 3, 1) if state.dim() == 4 else state
+            rows = states.permute(0, 2, 3, 1) if states.dim() == 4 else states
+            yield positions.tolist(), rows.cpu().contiguous().numpy(), masks.numpy()
 
 
 def from_rows(rows: Tensor) -> Tensor:
-    """The inverse of `to_rows`: maps come back as `[B, C, h, w]` in channels-last memory."""
+    """Return stored rows as states: maps `[B, h, w, C]` become `[B, C, h, w]`, tokens stay."""
     return rows.permute(0, 3, 1, 2) if rows.dim() == 4 else rows

@@ -32,10 +32,7 @@ class DamagedShardError(Exception):
 
 @dataclass(frozen=True)
 class Shard:
-    """An open shard, which can be read after its file is deleted.
-
-    `states[row]` and `masks[row]`, slices of the safetensors library, copy a row from the file.
-    """
+    """An open shard; `states` and `masks` are slices of safetensors, which outlive their file."""
 
     path: Path
     digests: tuple[str, ...]
@@ -72,8 +69,7 @@ def write_shard(
 
 
 def open_shard(path: Path) -> Shard:
-    """Map a shard into memory; raises DamagedShardError if it is not whole, OSError if it cannot be
-    opened now."""
+    """Open a shard; raises DamagedShardError if it is not whole, OSError if it cannot be read now."""
     from safetensors import SafetensorError, safe_open
 
     try:

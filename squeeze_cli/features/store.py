@@ -61,10 +61,7 @@ class StoreKey:
 
 
 class FeatureStore:
-    """The states and masks of one key, found by the samples' digests.
-
-    `damage` has the reasons why shards were removed, to be reported.
-    """
+    """The states and masks of one key by the samples' digests; `damage` tells of removed shards."""
 
     def __init__(self, cache_dir: Path, key: StoreKey) -> None:
         self.folder = features_folder(cache_dir) / key.digest()
@@ -169,10 +166,9 @@ def check_free_space(cache_dir: Path, needed_bytes: float) -> None:
 
 @dataclass(frozen=True)
 class Space:
-    """A store as `squeeze cache` shows it: the features of one key, in the folder `key`.
+    """A store as `squeeze cache` shows it; a field is None if no whole file tells it.
 
-    A field is None if the description cannot be read, or if there is no whole shard. `images`
-    counts different images in whole shards, `bytes` all files; `last_used` is in UTC.
+    `images` counts different images in whole shards, `bytes` all files; `last_used` is in UTC.
     """
 
     key: str
@@ -188,8 +184,7 @@ class Space:
 def choose_spaces(cache_dir: Path, key: str | None) -> list[Space]:
     """Return the space whose key begins with `key`, or all for None, the last used first.
 
-    Raises:
-        UsageError: no key begins like this, or several do.
+    Raises UsageError if no key begins like this, or several do.
     """
     folders = [f for f in features_folder(cache_dir).glob("*/") if _KEY_PATTERN.fullmatch(f.name)]
     chosen = [_read_space(folder) for folder in folders if folder.name.startswith(key or "")]
@@ -219,15 +214,13 @@ def _read_space(folder: Path) -> Space:
     with contextlib.suppress(OSError, ValueError, TypeError):
         text = (folder / DESCRIPTION_NAME).read_text(encoding="utf-8")
         described = asdict(StoreKey(**json.loads(text)))
-    shards = []
-    for path in folder.glob(SHARD_PATTERN):
-        # The next run that uses a damaged shard reports it and computes it again.
-        with contextlib.suppress(DamagedShardError, OSError):
-            shards.append(open_shard(path))
-    files = []
+    files, shards = [], []
     for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a run renames its files meanwhile
+        # A run may rename its files meanwhile; the next one reports and replaces a damaged shard.
+        with contextlib.suppress(OSError, DamagedShardError):
             files.append(path.stat())
+            if path.match(SHARD_PATTERN):
+                shards.append(open_shard(path))
     used = max(file.st_mtime for file in files or [folder.stat()])
     return Space(
         key=folder.name,

@@ -36,8 +36,8 @@ from vector_quantize_pytorch import ResidualVQ, VectorQuantize
 
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import Backbone
+from squeeze_cli.config.resolve import load_experiment
 from squeeze_cli.config.schema import ExperimentConfig
-from squeeze_cli.config.yaml_files import load_experiment
 from squeeze_cli.data.datamodule import SEED_DISTANCE, available_cores
 
 QUANTIZERS = ("vq", "rvq", "none")

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import torch
 
-from squeeze_cli.config.resolve import with_values
-from squeeze_cli.config.yaml_files import load_experiment
+from squeeze_cli.config.resolve import load_experiment, with_values
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import FileSample
 from squeeze_cli.training.callbacks import initialize

@@ -30,7 +30,7 @@ from rich.table import Table
 from benchmarks.machine import show
 from benchmarks.processes import Cost, disk_mib, measure
 from squeeze_cli.config.parts import BACKBONES, QUANTIZERS
-from squeeze_cli.config.resolve import resolve_defaults, with_values
+from squeeze_cli.config.resolve import resolve_defaults, with_values, write_config
 from squeeze_cli.config.schema import (
     DataConfig,
     ExperimentConfig,
@@ -38,7 +38,6 @@ from squeeze_cli.config.schema import (
     QuantizerConfig,
     TrainingConfig,
 )
-from squeeze_cli.config.yaml_files import write_config
 from squeeze_cli.runs import RunFolder
 
 # fsq and lfq are ours around the library's: a plain loop of the same model would be our code again.

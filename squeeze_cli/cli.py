@@ -20,26 +20,25 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 from squeeze_cli import __version__
-from squeeze_cli.console import print_error
 from squeeze_cli.errors import SqueezeError
 
 # The commands, and the first line of the help of each.
 COMMANDS = {
     "train": "Train a quantizer and a segmentation head on the features of a frozen backbone.",
-    "baseline": "Train a segmentation head on unquantized features: what quantizers are "
-    "measured against.",
+    "baseline": "Train a segmentation head on unquantized features, to compare quantizers with.",
     "evaluate": "Measure a finished run: mean IoU, accuracy and codebook usage.",
     "compare": "Compare all runs below the folders given: rate, mean IoU, difference to the baseline.",
     "show": "Draw images, ground truth, the baseline's predictions and the run's own, with their IoU.",
-    "extract-embeddings": "Write codes, quantized embeddings or features of images, and say what "
-    "they cost.",
+    "extract-embeddings": "Write codes, embeddings or features of images, and say what they cost.",
     "decode": "Decode codes to embeddings or masks: no images, no backbone, only the run's folder.",
     "cache": "Show or delete the features kept for later runs; they can always be made again.",
     "clearml-init": "Ask for a ClearML server's address and credentials, test them, and write them.",
     "doctor": "Check versions, devices, cache, disk, data, weights and ClearML; say what fixes what.",
 }
 # The modules of the commands that do not have one of their own.
-MODULES = {"baseline": "train", "extract-embeddings": "codes", "decode": "codes"}
+MODULES = {"baseline": "train"} | dict.fromkeys(
+    ("evaluate", "show", "extract-embeddings", "decode"), "inference"
+)
 # Busy rounds of a waiting OpenMP thread before it gives its core away (libgomp's GOMP_SPINCOUNT).
 # With libgomp's own 300,000, two trainings at once on two cores take ten times as long as one.
 OPENMP_SPIN_COUNT = "10000"
@@ -74,17 +73,19 @@ class SqueezeGroup(_PlainSwitches, TyperGroup):
         """Run a command line and end the process with its exit code."""
         given = join_list_values(list(sys.argv[1:] if args is None else args))
         settings["standalone_mode"] = False  # errors come as exceptions
+        message = ""
         try:
             code = super().main(given, *others, **settings)
         except (TyperException, typer.Abort, SqueezeError, OSError) as error:
             code = getattr(error, "exit_code", 1)
             if "--verbose" in given and isinstance(error, SqueezeError | OSError):
                 traceback.print_exc()
-            if message := _one_line(error):  # none where the help is shown in its place
-                print_error(message)
+            message = _one_line(error)  # none where the help is shown in its place
         if code == 130:  # Typer's for an interrupt
             trains = {"train", "baseline"} & set(given[:1])
-            print_error("interrupted" + ("; --resume continues." if trains else "."))
+            message = "interrupted" + ("; --resume continues." if trains else ".")
+        if message:
+            print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the one place for errors
         sys.exit(code or 0)
 
 
@@ -107,8 +108,8 @@ def _one_line(error: Exception) -> str:
 app = typer.Typer(
     name="squeeze",
     cls=SqueezeGroup,
-    help="Compress the dense features of frozen vision backbones to a handful of bytes that "
-    "still segment well.",
+    help="Compress the dense features of frozen vision backbones to a handful of bytes that still "
+    "segment well.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -119,7 +120,7 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
+def _version(wanted: bool) -> None:
     if wanted:
         print(f"squeeze {__version__}")  # noqa: T201 - data for stdout
         raise typer.Exit
@@ -128,10 +129,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _squeeze(
     version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version.", callback=_print_version, is_eager=True
-        ),
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     del version

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from squeeze_cli.errors import UsageError
-
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -35,7 +33,7 @@ class Reporter:
 
     Attributes:
         quiet: Print only warnings and errors.
-        verbose: Let libraries print their messages too. UsageError where it is quiet as well.
+        verbose: Let libraries print their messages too.
         progress: Show progress bars, or lines where there is no terminal.
     """
 
@@ -44,10 +42,6 @@ class Reporter:
     progress: bool = True
     out: Console = field(default_factory=lambda: _console())
     err: Console = field(default_factory=lambda: _console(stderr=True))
-
-    def __post_init__(self) -> None:
-        if self.quiet and self.verbose:
-            raise UsageError("--quiet and --verbose contradict each other: leave one out.")
 
     def show(self, renderable: RenderableType) -> None:
         """Print data, a table or a text, to stdout, unless quiet."""
@@ -112,11 +106,6 @@ def _console(**settings: Any) -> Console:
     from rich.console import Console  # a usage error comes without it
 
     return Console(highlight=False, **settings)
-
-
-def print_error(message: str) -> None:
-    """Print an error as one line of plain text to stderr."""
-    print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the one place for errors
 
 
 def print_json(value: object) -> None:

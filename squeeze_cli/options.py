@@ -9,14 +9,17 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from squeeze_cli.config.fields import option_type
 from squeeze_cli.config.schema import FIELDS, DeviceName, flag_of
-from squeeze_cli.console import Reporter
+from squeeze_cli.console import Reporter, print_json
 from squeeze_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 PANELS = {
     "quantizer": "Quantizer", "model": "Model", "training": "Training", "data": "Data",
@@ -71,7 +74,7 @@ def figure_option(flag: str, text: str) -> Any:
     """Return Typer's option for the file of a figure, whose name says its format."""
 
     def check(path: Path | None) -> Path | None:
-        if path is not None and path.suffix.lower() not in (".png", ".svg"):
+        if path and path.suffix.lower() not in (".png", ".svg"):
             raise UsageError(f"{flag} {path}: name a file that ends in .png or .svg.")
         return path
 
@@ -79,10 +82,6 @@ def figure_option(flag: str, text: str) -> Any:
 
 
 _output = functools.partial(option, panel="Output")
-# Parameters of several commands.
-RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)]
-EvaluationSplit = Annotated[Literal["test", "val"], option("--split", "Split of the run's data.")]
-Overwrite = Annotated[bool, option("--overwrite", "Replace what is in the folder.")]
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,20 @@ class OutputOptions:
     )
     no_progress: Annotated[bool, _output("--no-progress", "Show no progress bars.")] = False
 
+    def __post_init__(self) -> None:
+        if self.quiet and self.verbose:
+            raise UsageError("--quiet and --verbose contradict each other: leave one out.")
+
     def reporter(self) -> Reporter:
-        """Return a reporter that is as loud as asked; UsageError for --quiet with --verbose."""
+        """Return a reporter that is as loud as asked."""
         return Reporter(self.quiet, self.verbose, not self.no_progress)
+
+    def show(self, result: object, table: "RenderableType") -> None:
+        """Print the result as JSON where this is asked for, or else as a table or text."""
+        if self.json:
+            print_json(result)
+        else:
+            self.reporter().show(table)
 
 
 @dataclass(frozen=True)

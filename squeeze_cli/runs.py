@@ -1,13 +1,4 @@
-"""The folder of a run: its content, and how it is made, locked, found and replaced.
-
-runs/NAME/
-  config.yaml         the resolved configuration
-  run.json            the run record (docs/run-record.md); all that `squeeze compare` reads
-  checkpoints/        best.ckpt (highest val/iou) and last.ckpt (to resume)
-  prior.safetensors   the prior that codes files are coded with; not every run has one
-  codes/              codes files of `val` and `test`; features and codes of val's first batch
-  figures/            pictures made after training, and those of `squeeze show`
-  tensorboard/        events
+"""The folder of a run: how it is made, locked, found and replaced; docs/usage.md lists its content.
 
 It needs neither torch nor YAML, so that `squeeze compare` starts quickly.
 """
@@ -36,7 +27,7 @@ _LEFT_OVER = re.compile(rf"{re.escape(CONFIG_NAME)}|{re.escape(LOCK_NAME)}|\..+\
 
 
 class RunFolder:
-    """One run's folder: the paths within it (see above), its record and its lock."""
+    """One run's folder: the paths within it, its record and its lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -70,16 +70,16 @@ def cache(
 
 def _spaces_table(spaces: Sequence[Space], total: str) -> Table:
     """Return a table with one row per space and the total size, within 80 columns."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from squeeze_cli.reports.tables import MISSING
 
-    several = len(spaces) > 1
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_footer=several)
-    for title in ("key", "backbone", "layer", "precision"):
-        table.add_column(title, overflow="fold")
-    for title, footer in (("px", ""), ("images", ""), ("size", total), ("last used", "")):
-        table.add_column(title, footer, justify="right", no_wrap=True)
+    right = (("px", ""), ("images", ""), ("size", total), ("last used", ""))
+    table = Table(
+        *(Column(title, overflow="fold") for title in ("key", "backbone", "layer", "precision")),
+        *(Column(title, footer, justify="right", no_wrap=True) for title, footer in right),
+        box=None, pad_edge=False, padding=(0, 1, 0, 0), show_footer=len(spaces) > 1,
+    )  # fmt: skip
     for space in spaces:
         names = (space.backbone, space.layer, space.precision, space.image_size_px)
         table.add_row(

@@ -29,9 +29,7 @@ EXAMPLES = (
 
 @with_options()
 def compare(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Folders of runs, or runs.", show_default=False)
-    ],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or runs.")],
     sort: Annotated[
         str | None, option("--sort", "Order by this column. [default: test-iou]", "COL")
     ] = None,

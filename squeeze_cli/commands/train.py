@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from squeeze_cli.config.resolve import check_resumed, resolve_config
+from squeeze_cli.config.resolve import check_resumed, load_experiment, resolve_config, to_yaml
 from squeeze_cli.config.schema import ExperimentConfig, Kind
-from squeeze_cli.config.yaml_files import load_experiment, to_yaml
 from squeeze_cli.console import Reporter, print_json
 from squeeze_cli.errors import UsageError
 from squeeze_cli.options import OutputOptions, option, with_options
@@ -72,7 +71,7 @@ def train(values: Mapping[str, object], options: RunOptions, output: OutputOptio
 
 @with_options("model", "training", "data", "logger", "")
 def baseline(values: Mapping[str, object], options: RunOptions, output: OutputOptions) -> None:
-    """Train a segmentation head on unquantized features: what quantizers are measured against."""
+    """Train a segmentation head on unquantized features, to compare quantizers with."""
     run_experiment("baseline", values, options, output)
 
 
@@ -83,7 +82,6 @@ def run_experiment(
 
     `values` is what the command line sets of the configuration, by `section.field`.
     """
-    reporter = output.reporter()
     run = None
     if options.resume:
         run, config = _find_stopped(kind, values, options)
@@ -94,15 +92,27 @@ def run_experiment(
     several = config.training.devices != 1 or config.training.num_nodes != 1
     if options.dry_run:
         _print_plan(config, run, output.json)
-    elif options.remote_queue:
-        _send_away(config, options.remote_queue, output.json, reporter)
-    elif several and not is_first(config):
+        return
+    if options.remote_queue:
+        _send_away(config, options.remote_queue, output)
+        return
+    if several and not is_first(config):
         _follow(config, options.resume)
-    else:
-        run = run or create_run(config, options.overwrite)
-        if several:
-            os.environ[RUN_VARIABLE] = str(run.path)
-        _train_here(config, run, options.resume, output.json, reporter)
+        return
+    run = run or create_run(config, options.overwrite)
+    if several:
+        os.environ[RUN_VARIABLE] = str(run.path)
+    reporter = output.reporter()
+    reporter.say(f"{'Resuming' if options.resume else 'Training'} {run.path}")
+    with run.locked():
+        from squeeze_cli.reports.tables import result_table
+        from squeeze_cli.training.fit import fit_experiment
+
+        record = fit_experiment(config, run, reporter, resume=options.resume)
+    output.show(record.model_dump(exclude_unset=True), result_table(record))
+    if not output.json:
+        compare = f"squeeze compare {shlex.quote(config.output_dir)}"
+        reporter.show(f"Run folder: {run.path}\nCompare:    {compare}")
 
 
 def _find_stopped(
@@ -137,17 +147,14 @@ def _print_plan(config: ExperimentConfig, run: RunFolder | None, as_json: bool) 
     )
 
 
-def _send_away(config: ExperimentConfig, queue: str, as_json: bool, reporter: Reporter) -> None:
+def _send_away(config: ExperimentConfig, queue: str, output: OutputOptions) -> None:
     """Let a ClearML agent run this very command; the agent runs it as if without the option."""
     if config.logger.clearml_offline:
         raise UsageError("--remote-queue needs a server: leave --clearml-offline out.")
     from squeeze_cli.trackers.clearml import send_to_queue
 
-    sent = send_to_queue(config, queue, sys.argv[1:], reporter)
-    if as_json:
-        print_json(sent)
-    else:
-        reporter.show(f"Sent to {sent['queue']}: {sent['page']}")
+    sent = send_to_queue(config, queue, sys.argv[1:], output.reporter())
+    output.show(sent, f"Sent to {sent['queue']}: {sent['page']}")
 
 
 def is_first(config: ExperimentConfig) -> bool:
@@ -184,20 +191,3 @@ def _follow(config: ExperimentConfig, resume: bool) -> None:
         follow_experiment(config, RunFolder(Path(place)), silent, resume=resume)
     except KeyboardInterrupt:  # the first process says so
         raise SystemExit(130) from None
-
-
-def _train_here(
-    config: ExperimentConfig, run: RunFolder, resume: bool, as_json: bool, reporter: Reporter
-) -> None:
-    reporter.say(f"{'Resuming' if resume else 'Training'} {run.path}")
-    with run.locked():
-        from squeeze_cli.reports.tables import result_table
-        from squeeze_cli.training.fit import fit_experiment
-
-        record = fit_experiment(config, run, reporter, resume=resume)
-    if as_json:
-        print_json(record.model_dump(exclude_unset=True))
-    else:
-        compare = f"squeeze compare {shlex.quote(config.output_dir)}"
-        reporter.show(result_table(record))
-        reporter.show(f"Run folder: {run.path}\nCompare:    {compare}")

@@ -76,7 +76,7 @@ class ModelConfig(Section):
     num_classes: int | None = setting(
         None, "Number of outputs of the head. [default: 21 for vit, else 3]", ge=3, le=254
     )
-    freeze_backbone: bool = setting(
+    freeze_backbone: Literal[True] = setting(
         True, "Always true: squeeze works on frozen features; see unfreeze_last_layer.", ""
     )
     unfreeze_last_layer: bool = setting(

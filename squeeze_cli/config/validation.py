@@ -31,10 +31,6 @@ _WORDS = {
     "model_type": "must be a mapping of keys to values",
     "invalid_key": "must have keys of text",
 }
-_CLEARML_ONLY = (
-    "logger.project_name", "logger.task_name", "logger.clearml_tags", "logger.clearml_offline",
-    "logger.require_clearml", "logger.credentials_file",
-)  # fmt: skip
 
 
 def parse(values: object, where: str = "", as_flags: bool = False) -> ExperimentConfig:
@@ -63,9 +59,10 @@ def _first_problem(error: ValidationError, where: str, as_flags: bool) -> str:
         subject = f"each of {subject}"
     words = _WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     words = words.format(**problem.get("ctx", {})).replace("Input should be", "must be")
-    if field and isinstance(field.default, (int, float, tuple)) and field.annotation is not bool:
-        items = field.default if isinstance(field.default, tuple) else (field.default,)
-        words += f" (such as {','.join(map(str, items))})" if items else ""
+    default = field.default if field else None
+    if isinstance(default, (int, float, tuple)) and not isinstance(default, bool) and default != ():
+        items = default if isinstance(default, tuple) else (default,)
+        words += f" (such as {','.join(map(str, items))})"
     return f"{': '.join(filter(None, (where, subject)))} {words}, not {problem['input']!r}."
 
 
@@ -84,10 +81,6 @@ def check_together(config: ExperimentConfig) -> None:
         )
     if (codes := prod(quantizer.levels)) > 2**20:
         raise UsageError(f"--levels gives {codes} codes: their product must not pass {2**20}.")
-    if not model.freeze_backbone:
-        raise UsageError(
-            "freeze_backbone: false is not supported; unfreeze_last_layer: true trains a part."
-        )
     weights = model.class_weights
     if weights and len(weights) not in (TRIMAP_CLASSES, model.num_classes):
         raise UsageError(
@@ -102,7 +95,7 @@ def check_together(config: ExperimentConfig) -> None:
 
 def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -> None:
     """Refuse options that the chosen parts would ignore, and name the parts that take them."""
-    chosen = config.quantizer.type
+    chosen, clearml = config.quantizer.type, config.logger.use_clearml
     for key, value in values.items():
         section, _, name = key.partition(".")
         if section == "quantizer" and name not in {"type", *QUANTIZERS[chosen].options}:
@@ -111,11 +104,10 @@ def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -
                 f"{option_of(key)} means nothing with --quantizer {chosen}: leave it out, or "
                 f"choose --quantizer {' or '.join(takers)}."
             )
-        if value and key in _CLEARML_ONLY and not config.logger.use_clearml:
+        elsewhere = ("use_clearml", "use_tensorboard", "auto_connect_frameworks")
+        if value and section == "logger" and name not in elsewhere and not clearml:
             raise UsageError(f"{option_of(key)} means nothing without ClearML: add --use-clearml.")
     if config.data.dataset == "synthetic" and "data.data_dir" in values:
-        raise UsageError(
-            "--data-dir means nothing with --dataset synthetic: leave one of them out."
-        )
+        raise UsageError("--data-dir means nothing with --dataset synthetic: leave one out.")
     if not config.data.use_cache and "data.cache_dir" in values:
-        raise UsageError("--cache-dir means nothing with --no-cache: leave one of them out.")
+        raise UsageError("--cache-dir means nothing with --no-cache: leave one out.")

@@ -17,9 +17,8 @@ from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.config.record import FinishedRecord, SplitMetrics
-from squeeze_cli.config.resolve import with_values
+from squeeze_cli.config.resolve import load_experiment, with_values
 from squeeze_cli.config.schema import ExperimentConfig
-from squeeze_cli.config.yaml_files import load_experiment
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.datamodule import SegmentationDataModule
 from squeeze_cli.data.samples import Sample

@@ -14,8 +14,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from squeeze_cli.config.record import FinishedRecord, RunRecord, SplitMetrics, Status
+from squeeze_cli.config.resolve import write_config
 from squeeze_cli.config.schema import ExperimentConfig
-from squeeze_cli.config.yaml_files import write_config
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.datamodule import SegmentationDataModule
 from squeeze_cli.errors import SqueezeError

@@ -73,6 +73,12 @@ def test_every_field_of_the_schema_is_in_the_help_with_its_default(squeeze: Sque
     assert "--seed N Seed for all random numbers. [default: 42]" in text
 
 
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "clearml-init"])
+def test_every_command_takes_the_options_of_output(name: str) -> None:
+    known = {flag for parameter in load_command(name).params for flag in parameter.opts}
+    assert {"--json", "--quiet", "--verbose", "--no-progress"} <= known
+
+
 @pytest.mark.parametrize("arguments", [(), *((name,) for name in COMMANDS)], ids=" ".join)
 def test_help_names_no_types_of_python_for_switches(
     squeeze: Squeeze, arguments: tuple[str, ...]

@@ -7,14 +7,15 @@ import pytest
 
 from squeeze_cli.config.resolve import (
     check_resumed,
+    load_experiment,
     resolve_config,
     resolve_defaults,
     switched_on,
     with_values,
+    write_config,
 )
 from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
 from squeeze_cli.config.validation import check_together, parse
-from squeeze_cli.config.yaml_files import load_experiment, write_config
 from squeeze_cli.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,6 +90,7 @@ def test_an_older_file_without_the_newer_sections(tmp_path: Path) -> None:
             r"training.epochs must be a whole number .such as 10., not True",
         ),
         ("model: {add_adapter: 1}", r"model.add_adapter must be true or false, not 1"),
+        ("model: {freeze_backbone: false}", r"model.freeze_backbone must be True, not False"),
         ("model: [1]", r"model must be a mapping"),
         ("quantizer: {levels: 3}", r"quantizer.levels must be a list"),
         ("quantizer: {type: vq, levels: [4, 4]}", r"quantizer.levels means nothing for type 'vq'"),

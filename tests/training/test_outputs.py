@@ -12,7 +12,7 @@ import torch
 from squeeze_cli.codec.container import CodesFile
 from squeeze_cli.codec.prior import read_prior
 from squeeze_cli.config.record import Measured, MeasuredSplit
-from squeeze_cli.config.yaml_files import load_experiment
+from squeeze_cli.config.resolve import load_experiment
 from squeeze_cli.console import Reporter
 from squeeze_cli.features.sources import make_data
 from squeeze_cli.inference.trained_run import TrainedRun

@@ -1,0 +1,166 @@
+"""Commands on a finished run: `squeeze evaluate`, `show`, `extract-embeddings` and `decode`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from squeeze_cli.config.schema import DeviceName
+from squeeze_cli.console import print_json
+from squeeze_cli.errors import UsageError
+from squeeze_cli.options import (
+    DataOptions,
+    EvaluationOptions,
+    OutputOptions,
+    field_option,
+    figure_option,
+    option,
+    with_options,
+)
+
+if TYPE_CHECKING:
+    from squeeze_cli.inference.trained_run import TrainedRun
+
+EXAMPLES = (
+    "squeeze evaluate runs/vq-efficientnet-lite0",
+    "squeeze evaluate runs/vq-efficientnet-lite0 --data-dir other/data --split val --json",
+    "squeeze show runs/vq-efficientnet-lite0",
+    "squeeze show runs/vq-efficientnet-lite0 --worst --images 8",
+    "squeeze show runs/rvq-vit --baseline runs/baseline-vit --out rvq.png",
+    "squeeze extract-embeddings runs/vq-efficientnet-lite0",
+    "squeeze extract-embeddings runs/vq-efficientnet-lite0 --images holiday/",
+    "squeeze extract-embeddings runs/fsq-vit --split all --format quantized",
+    "squeeze decode runs/vq-vit/codes/test.safetensors --to masks --out masks",
+    "squeeze decode codes.safetensors --run runs/vq-vit --to features --out features",
+)
+Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+Split = Annotated[Literal["test", "val"], option("--split", "Split of the run's data.")]
+Overwrite = Annotated[bool, option("--overwrite", "Replace what is in the folder.")]
+
+
+@with_options()
+def evaluate(
+    run: Run, split: Split = "test", *, data: EvaluationOptions, output: OutputOptions
+) -> None:
+    """Measure a finished run: mean IoU, accuracy and codebook usage."""
+    from squeeze_cli.inference.trained_run import TrainedRun
+    from squeeze_cli.reports.tables import evaluation_table
+
+    result = TrainedRun(run, **vars(data)).evaluate(split, output.reporter())
+    output.show(result.model_dump(exclude_unset=True), evaluation_table(result))
+
+
+@with_options()
+def show(
+    run: Run,
+    images: Annotated[int, option("--images", "Number of images.", "N", min=1, max=24)] = 5,
+    best: Annotated[bool, option("--best", "Show the images with the highest IoU.")] = False,
+    worst: Annotated[bool, option("--worst", "Show the images with the lowest IoU.")] = False,
+    random: Annotated[bool, option("--random", "Show images drawn by --seed.")] = False,
+    seed: Annotated[int | None, option("--seed", "Seed of --random. [default: 0]", "N")] = None,
+    split: Split = "test",
+    baseline: Annotated[
+        Path | None,
+        option("--baseline", "Compared run. [default: a baseline in the same folder]", "RUN"),
+    ] = None,
+    out: Annotated[
+        Path | None, figure_option("--out", "Picture, .png or .svg. [default: in RUN/figures/]")
+    ] = None,
+    *,
+    data: EvaluationOptions,
+    output: OutputOptions,
+) -> None:
+    """Draw images, ground truth, the baseline's predictions and the run's own, with their IoU.
+
+    Images are spread evenly over the split unless --best, --worst or --random is given.
+    """
+    switches: dict[Literal["best", "worst", "random"], bool]
+    switches = {"best": best, "worst": worst, "random": random}
+    chosen = [how for how, on in switches.items() if on]
+    if len(chosen) > 1:
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other: take one.")
+    if seed is not None and not random:
+        raise UsageError("--seed means nothing without --random: add it, or leave --seed out.")
+    from squeeze_cli.inference.show import show_run
+    from squeeze_cli.inference.trained_run import TrainedRun
+
+    def open_run(path: Path) -> TrainedRun:
+        return TrainedRun(path, **vars(data))
+
+    result = show_run(
+        open_run(run), split, output.reporter(), how=chosen[0] if chosen else "spread", count=images,
+        seed=seed or 0, baseline=baseline, open_run=open_run, out=out,
+    )  # fmt: skip
+    if output.json:
+        print_json(result)
+    else:
+        sys.stdout.write(f"{result['file']}\n")
+
+
+@with_options()
+def extract_embeddings(
+    run: Run,
+    split: Annotated[
+        Literal["train", "val", "test", "all"] | None,
+        option("--split", "Images of the run's data. [default: test]"),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        option("--images", "Images in this folder and below it, in place of a split.", "DIR"),
+    ] = None,
+    content: Annotated[
+        Literal["codes", "quantized", "features"],
+        option("--format", "Codes, embeddings made of the codes, or the features that went in."),
+    ] = "codes",
+    coding: Annotated[
+        Literal["prior", "packed"] | None,
+        option("--coding", "How codes become bytes. [default: prior, where the run has one]"),
+    ] = None,
+    out: Annotated[
+        Path | None, option("--out", "Folder to write to. [default: in RUN/embeddings/]", "DIR")
+    ] = None,
+    overwrite: Overwrite = False,
+    *,
+    data: DataOptions,
+    output: OutputOptions,
+) -> None:
+    """Write codes, embeddings or features of images, and say what they cost.
+
+    A stopped extraction continues where it was when the same command is given again.
+    """
+    from squeeze_cli.api import extract
+    from squeeze_cli.reports.tables import extraction_table
+
+    result = extract(
+        run, images=images, split=split, content=content, coding=coding, out=out,
+        overwrite=overwrite, reporter=output.reporter(), **vars(data),
+    )  # fmt: skip
+    output.show(result.model_dump(exclude_unset=True), extraction_table(result))
+
+
+@with_options()
+def decode(
+    file: Annotated[Path, typer.Argument(help="A codes file, or a folder of extracted codes.")],
+    content: Annotated[
+        Literal["features", "masks"], option("--to", "Embeddings, or predicted masks as PNG files.")
+    ],
+    out: Annotated[Path, option("--out", "Folder to write to.", "DIR")],
+    run: Annotated[
+        Path | None,
+        option("--run", "Run of the codes. [default: the one in whose folder they lie]", "RUN"),
+    ] = None,
+    overwrite: Overwrite = False,
+    device: Annotated[DeviceName, field_option("training.device")] = "auto",
+    *,
+    output: OutputOptions,
+) -> None:
+    """Decode codes to embeddings or masks: no images, no backbone, only the run's folder."""
+    from squeeze_cli.inference.decode import decode_codes
+
+    result = decode_codes(
+        file, content, out, output.reporter(), run=run, overwrite=overwrite, device=device
+    )
+    output.show(result, f"{content} of {result['images']} images in {out}")

@@ -179,10 +179,9 @@ def check_weights() -> Iterator[Check]:
     ):
         file = published_place(weights)
         missing = not file.is_file()
+        found = f"not yet at {file}" if missing else str(file)
         fix = f"training downloads them once; without a network put {weights.url} there"
-        yield _check(
-            f"weights {name}", f"not yet at {file}" if missing else str(file), missing, fix
-        )
+        yield _check(f"weights {name}", found, missing, fix)
 
 
 def check_clearml(credentials_file: Path | None) -> Iterator[Check]:

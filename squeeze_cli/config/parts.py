@@ -20,7 +20,7 @@ class Entry:
     """A part that can be chosen.
 
     Attributes:
-        target: `"room.module:Class"` within `squeeze_cli`, which `Registry.load` imports.
+        target: Its class within `squeeze_cli`, as `"room.module:Class"`.
         options: The configuration fields that mean something for this part.
         defaults: Values for the fields whose default depends on this part.
     """
@@ -52,33 +52,24 @@ class Registry(dict[str, Entry]):
 
 _TRIMAP = {"num_classes": TRIMAP_CLASSES}
 BACKBONES = Registry("backbone", {
-    # ImageNet, 768 channels at stride 32
     "vit": Entry("backbones.vit:ViTBackbone", defaults={"num_classes": 21}),
-    # COCO, 2048 channels at stride 8
     "deeplab": Entry("backbones.deeplab:DeepLabBackbone", defaults=_TRIMAP),
-    # ImageNet, 320 channels at stride 16
     "efficientnet-lite0": Entry(
-        "backbones.efficientnet_lite:EfficientNetLite0Backbone", defaults=_TRIMAP
-    ),
+        "backbones.efficientnet_lite:EfficientNetLite0Backbone", defaults=_TRIMAP),
 })  # fmt: skip
 
 _ENCODER = frozenset({"bottleneck_dim", "encoder_lr_factor"})
 _CODES = _ENCODER | {"codebook_size", "commitment_weight", "vq_loss_weight"}
 _LEARNED = _CODES | {"decay", "initialize_codebook"}
 QUANTIZERS = Registry("quantizer", {
-    # one learned codebook
     "vq": Entry("quantizers.vq:VQWithProjection", _LEARNED,
                 {"codebook_size": CODEBOOK_SIZE, "encoder_lr_factor": 0.3}),
-    # finite scalar quantization, a grid of levels
     "fsq": Entry("quantizers.fsq:FSQWithProjection", _ENCODER | {"levels"}),
-    # lookup-free quantization, one bit per dimension
     "lfq": Entry("quantizers.lfq:LFQWithProjection",
                  _CODES | {"entropy_loss_weight", "diversity_gamma", "spherical"},
                  {"codebook_size": CODEBOOK_SIZE}),
-    # residual VQ, a stack of learned codebooks
     "rvq": Entry("quantizers.vq:ResidualVQWithProjection", _LEARNED | {"num_quantizers"},
                  {"codebook_size": RESIDUAL_CODEBOOK_SIZE}),
-    # features pass unchanged
     "none": Entry("quantizers.base:IdentityQuantizer"),
 })  # fmt: skip
 

@@ -25,6 +25,7 @@ COMPARE_SCHEMA_VERSION = 1
 LEAST_TEXT_WIDTH = 10
 
 FoundRun = tuple[RunFolder, RunRecord | SqueezeError]
+Setting = tuple[object, ...] | None  # None for a run that was not set up
 Point = tuple[float, float]  # measured bits per vector and mean IoU of the test images
 
 
@@ -113,11 +114,8 @@ def _row(run: RunFolder, record: RunRecord, comparable: Sequence[RunRecord]) -> 
     return ComparisonRow.model_validate(record).model_copy(update=computed)
 
 
-def setting(record: RunRecord) -> tuple[object, ...] | None:
-    """Return what runs must share to be compared: features and test images, but not the seed.
-
-    None for a run that was not set up.
-    """
+def setting(record: RunRecord) -> Setting:
+    """Return what runs must share to be compared: features and test images, but not the seed."""
     model, data = record.model, record.data
     if model is None or data is None:
         return None
@@ -125,9 +123,9 @@ def setting(record: RunRecord) -> tuple[object, ...] | None:
     return (model.weights_digest, *images)
 
 
-def by_setting(runs: Iterable[FoundRun]) -> dict[tuple[object, ...] | None, list[RunRecord]]:
+def by_setting(runs: Iterable[FoundRun]) -> dict[Setting, list[RunRecord]]:
     """Return the records of the runs in each setting, without those of broken runs."""
-    groups: dict[tuple[object, ...] | None, list[RunRecord]] = defaultdict(list)
+    groups: dict[Setting, list[RunRecord]] = defaultdict(list)
     for _, record in runs:
         if isinstance(record, RunRecord):
             groups[setting(record)].append(record)

@@ -199,18 +199,17 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
 def place_labels(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """Write each point's text beside it: (x, y, text) in data coordinates; the figure is laid out.
 
-    A label takes the place, inside the axes, where it covers the fewest markers and earlier labels
+    A label takes the place, inside the axes, where it covers the fewest points and earlier labels
     and not the legend; its white outline keeps it readable on a line.
     """
     from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox
 
     frame, legend = axis.get_window_extent(), axis.get_legend()
-    taken = [
-        Bbox([pixel - MARKER_RADIUS_PX, pixel + MARKER_RADIUS_PX])
-        for line in axis.lines
-        for pixel in line.get_transform().transform(line.get_xydata())
-    ] + ([legend.get_window_extent()] if legend else [])
+    pixels = axis.transData.transform([(x, y) for x, y, _ in points])
+    taken = [Bbox([pixel - MARKER_RADIUS_PX, pixel + MARKER_RADIUS_PX]) for pixel in pixels]
+    if legend:
+        taken.append(legend.get_window_extent())
 
     def covered(label: Annotation, place: tuple[int, int]) -> int:
         right, up = place

@@ -49,15 +49,9 @@ def train(
 ) -> FinishedRecord:
     """Train a quantizer and a segmentation head on frozen features, as `squeeze train` does.
 
-    Args:
-        quantizer, model, dataset, data_dir, epochs, seed, device, name, output_dir: The options of
-            these names; None leaves the value of `config`.
-        config: Further settings; None takes the defaults. `kind="baseline"` trains a baseline.
-        overwrite: Whether to replace a run of the same name.
-        reporter: Reporter for messages and progress; None says nothing but warnings.
-
-    Returns:
-        The record of the run, whose folder is `output_dir` / `name`.
+    Each argument up to `output_dir` is the option of that name; None leaves the value of `config`,
+    or the default where there is no `config`. A configuration of kind `baseline` trains a baseline.
+    `overwrite` replaces a run of the same name. Without `reporter` only warnings are printed.
 
     Raises:
         UsageError: Values mean nothing, or the name is taken.
@@ -86,7 +80,7 @@ def train(
 
 
 def open_run(path: str | Path, device: str | None = "auto") -> TrainedRun:
-    """Open a finished run: `TrainedRun` has `open`, `features`, `masks`, `encode` and more.
+    """Open a finished run, which has `open`, `features`, `masks`, `encode` and more.
 
     `device` is `auto`, `cpu`, `cuda`, `mps`, or None for that of the training. Raises SqueezeError
     where the folder holds no finished run, or the device is not available.
@@ -118,14 +112,11 @@ def extract(
 
     Args:
         run: Folder of a finished run.
-        images: Folder of images, in place of a split.
-        split: Split of the run's data; None takes `test`.
+        images: Folder of images, in place of a `split` of the run's data (by default `test`).
         content: `codes`, `quantized` (embeddings made of codes) or `features` (what goes in).
         coding: How codes become bytes; None takes the prior where the run has one.
-        out: Folder to write to; None takes one in the run's folder.
-        overwrite: Whether to start anew.
+        out: Folder to write to, by default one in the run's folder; `overwrite` starts anew.
         data_dir, cache_dir, use_cache, num_workers, device: See `TrainedRun`.
-        reporter: As for `train`.
 
     Raises:
         SqueezeError: The run has no codes, or something is missing or damaged.

@@ -77,8 +77,8 @@ class TrainedRun:
             "training.device": device,
             # Only training with BatchNorm needs two images: a single one is as good here.
             "training.batch_size": 2 if batch_size == 1 else batch_size,
-            "data.data_dir": None if data_dir is None else str(data_dir),
-            "data.cache_dir": None if cache_dir is None else str(cache_dir),
+            "data.data_dir": data_dir and str(data_dir),
+            "data.cache_dir": cache_dir and str(cache_dir),
             "data.use_cache": use_cache,
             "data.num_workers": num_workers,
         }
@@ -250,6 +250,7 @@ def _load_config(folder: RunFolder, given: Mapping[str, object]) -> ExperimentCo
         config = load_experiment(folder.config_file, None)
     except UsageError as error:  # the run wrote this file: the user made no mistake
         raise SqueezeError(f"{error} The run needs its own: train it again.") from None
-    if given["data.data_dir"] is not None and config.data.dataset == "synthetic":
-        config = with_values(config, {"data.dataset": "oxford-pet"})
-    return with_values(config, {key: value for key, value in given.items() if value is not None})
+    values = {key: value for key, value in given.items() if value is not None}
+    if "data.data_dir" in values and config.data.dataset == "synthetic":
+        values["data.dataset"] = "oxford-pet"
+    return with_values(config, values)

@@ -159,14 +159,10 @@ def _model(row: ComparisonRow) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table and of Markdown.
+    """A column of the table and of Markdown: heading, text of a row, and meaning for the caption.
 
-    Attributes:
-        title: Heading, which says of a rate whether it is nominal or measured.
-        cell: Function from a row to the column's text.
-        meaning: Explanation of the title in the caption.
-        rank: Where the table is too wide, the highest rank is left out first, rank 0 never.
-        text: Whether the column is left-aligned and folded where it is long.
+    Where the table is too wide, the highest `rank` is left out first, rank 0 never. A `text` column
+    is left-aligned, and folded where it is long.
     """
 
     title: str
@@ -212,7 +208,17 @@ def comparison_table(rows: Sequence[ComparisonRow], width: int) -> RenderableTyp
     `width` characters.
     """
     finished = [row for row in rows if row.status == "finished"]
-    shown, left_out = _fitting_columns(finished, width)
+    valued = [
+        column
+        for column in COLUMNS
+        if column.text or any(column.cell(row) not in ("", MISSING) for row in finished)
+    ]
+    shown = list(valued)
+    while sum(_least_width(column, finished) + 1 for column in shown) - 1 > width:
+        least = max(shown, key=lambda column: column.rank)
+        if least.rank == 0:
+            break
+        shown.remove(least)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in shown:
         heading = column.title.replace(" ", "\n")
@@ -222,31 +228,15 @@ def comparison_table(rows: Sequence[ComparisonRow], width: int) -> RenderableTyp
             table.add_column(heading, justify="right", no_wrap=True)
     for row in finished:
         table.add_row(*(column.cell(row) for column in shown))
-    end = "."
-    if left_out:
-        names = ", ".join(column.title for column in left_out)
-        end = f". No room for {names}: widen the terminal, or see --csv."
-    parts: list[RenderableType] = [table, Text(_caption(shown) + end, style="dim")]
-    unfinished = [
-        Text(f"{row.path} is {row.status}{f': {row.problem}' if row.problem else ''}", "yellow")
-        for row in rows
-        if row.status != "finished"
-    ]
-    return Group(*(parts if finished else []), *unfinished)
-
-
-def _fitting_columns(
-    rows: Sequence[ComparisonRow], width: int
-) -> tuple[list[Column], list[Column]]:
-    """Return the columns to show, and those that have values but no room."""
-    valued = [c for c in COLUMNS if c.text or any(c.cell(row) not in ("", MISSING) for row in rows)]
-    shown = list(valued)
-    while sum(_least_width(column, rows) + 1 for column in shown) - 1 > width:
-        least = max(shown, key=lambda column: column.rank)
-        if least.rank == 0:
-            break
-        shown.remove(least)
-    return shown, [column for column in valued if column not in shown]
+    caption = f"{_caption(shown)}."
+    if left_out := [column.title for column in valued if column not in shown]:
+        caption += f" No room for {', '.join(left_out)}: widen the terminal, or see --csv."
+    parts: list[RenderableType] = [table, Text(caption, "dim")] if finished else []
+    for row in rows:
+        if row.status != "finished":
+            reason = f": {row.problem}" if row.problem else ""
+            parts.append(Text(f"{row.path} is {row.status}{reason}", "yellow"))
+    return Group(*parts)
 
 
 def _least_width(column: Column, rows: Sequence[ComparisonRow]) -> int:

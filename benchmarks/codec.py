@@ -26,7 +26,7 @@ from rich.table import Table
 
 from benchmarks.machine import show
 from squeeze_cli.codec.coding import slots_of_codes
-from squeeze_cli.codec.container import BATCH_IMAGES, CodesFile, encode_codes, write_codes
+from squeeze_cli.codec.container import BATCH_IMAGES, CodesFile, encode_codes
 from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
@@ -132,7 +132,7 @@ def distortion(features_nc: NDArray[np.float32], decoded_nc: NDArray[np.float32]
 def measure_coding(codec: TestCodes, prior: CodePrior | None, repeat: int) -> Figures:
     """Sizes, speeds between codes and bytes, and memory, of one coding."""
     content = codec.encode(codec.codes, prior)
-    write_codes(codec.path, content)
+    codec.path.write_bytes(content)
     seconds = best_seconds(
         {"encode": lambda: codec.encode(codec.codes, prior), "decode": lambda: codec.decode(prior)},
         repeat,
@@ -143,7 +143,7 @@ def measure_coding(codec: TestCodes, prior: CodePrior | None, repeat: int) -> Fi
         figures[f"{name}_vectors_per_second"] = figures["vectors"] / taken
     for times in (1, 4):
         codes = np.resize(codec.codes, (times * BATCH_IMAGES, *codec.codes.shape[1:]))
-        write_codes(codec.path, codec.encode(codes, prior))
+        codec.path.write_bytes(codec.encode(codes, prior))
         figures[f"encode_peak_mib_{times}x"] = peak_mebibytes(
             lambda c=codes: codec.encode(c, prior)
         )
@@ -161,7 +161,7 @@ def measure_methods(
     for coding, prior in codings(codec).items():
         content = codec.encode(codec.codes, prior)
         path = codec.path.with_name(f"{coding}.safetensors")
-        write_codes(path, content)
+        path.write_bytes(content)
         jobs[f"encode {coding}"] = lambda prior=prior: codec.encode(codec.quantize(), prior)
         jobs[f"decode {coding}"] = lambda path=path, prior=prior: codec.dequantize(
             CodesFile(path, prior).read()

@@ -21,7 +21,6 @@ from safetensors import SafetensorError, safe_open
 from squeeze_cli.codec.coding import Slots, decode_pieces, encode_pieces
 from squeeze_cli.codec.prior import CodePrior
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
-from squeeze_cli.files import replacing
 
 FORMAT = "squeeze-codes"
 VERSION = 1
@@ -88,12 +87,6 @@ def encode_codes(
     head = _build_header(metadata, arrays)
     crc32 = zlib.crc32(b"".join((head, *index)))
     return b"".join((head, crc32.to_bytes(4, "little"), *index[1:], payload))
-
-
-def write_codes(path: Path, content: bytes) -> None:
-    """Write the result of `encode_codes` atomically."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
 
 
 class CodesFile:

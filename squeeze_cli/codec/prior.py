@@ -49,11 +49,8 @@ EMBEDDING_DIM = 64
 TABLE_LIMIT = (1 << 15) - 1
 # Counts of earlier uses of a code in an image are capped here.
 COUNT_LIMIT = 7
-# Logits are integers in these parts of a nat. The table of exponentials ends at 16 nats: a code of
-# lower probability keeps its one slot of 2^20 anyway.
+# Logits are integers in these parts of a nat.
 STEPS_PER_NAT = 256
-_EXP_ENTRIES = 16 * STEPS_PER_NAT
-_EXP_ONE = 1 << 24
 
 Array = NDArray[np.integer]
 
@@ -203,8 +200,11 @@ class SymbolEvaluator:
 
 @lru_cache(maxsize=1)
 def exponentials() -> NDArray[np.float64]:
-    """Return 2^24 exp(-i / 256) for i below 4096, rounded to integers, equal on all machines."""
-    exact = [(Decimal(-i) / STEPS_PER_NAT).exp() * _EXP_ONE for i in range(_EXP_ENTRIES)]
+    """Return 2^24 exp(-i / 256) for i below 4096, rounded to integers, equal on all machines.
+
+    They end at 16 nats: a code of lower probability keeps its one slot of 2^20 anyway.
+    """
+    exact = [(Decimal(-i) / STEPS_PER_NAT).exp() * 2**24 for i in range(16 * STEPS_PER_NAT)]
     return np.asarray([int(entry + Decimal("0.5")) for entry in exact], np.float64)
 
 

@@ -68,13 +68,8 @@ def fit_prior(
     """Fit a prior to the codes `[n, h, w, Q]` of training images, n at least 1.
 
     This takes about 5 seconds on two cores for one code of 512 values per vector, and four times as
-    long for four codes of 256 values.
-
-    Args:
-        codes_nhwq: the codes.
-        code_vectors: vectors `[K_q, d]` of the values of each code, from which the network starts.
-        seed: seed for initial weights, order and dropout.
-        advance: function that is called after each of the `fitting_steps`.
+    long for four codes of 256 values. The network starts from the vectors `[K_q, d]` of the values
+    of each code; `advance` is called after each of the `fitting_steps`.
     """
     vectors = codes_nhwq[0, ..., 0].size
     codes = torch.from_numpy(codes_nhwq.astype(np.int64))
@@ -301,5 +296,4 @@ def _shift(largest: float, limit: int) -> int:
 
 
 def _round(values: Tensor, limit: int, dtype: DTypeLike = np.int32) -> Array:
-    whole = values.detach().double().round().clamp(-limit, limit)
-    return np.ascontiguousarray(whole.numpy().astype(dtype))
+    return values.detach().double().round().clamp(-limit, limit).numpy().astype(dtype)

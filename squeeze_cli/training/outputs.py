@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from squeeze_cli.codec.coding import Slots, slots_of_codes
-from squeeze_cli.codec.container import encode_codes, write_codes
+from squeeze_cli.codec.container import encode_codes
 from squeeze_cli.codec.prior import CodePrior, write_prior
 from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_steps
 from squeeze_cli.config.record import DecoderBytes, Measured, MeasuredSplit
@@ -52,7 +52,8 @@ def save_outputs(
             codes[split], names, quantizer=experiment.config.quantizer.type, code_sizes=sizes,
             run=digest, prior=prior, slots=slots,
         )  # fmt: skip
-        write_codes(run.codes_folder / f"{split}.safetensors", content)
+        with replacing(run.codes_folder / f"{split}.safetensors") as temporary:
+            temporary.write_bytes(content)
         measured[split] = measure_codes(
             content, codes[split], network.normalizer.mean.numel(), slots,
             file=f"codes/{split}.safetensors",

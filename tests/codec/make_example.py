@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from squeeze_cli.codec.container import encode_codes, write_codes
+from squeeze_cli.codec.container import encode_codes
 from squeeze_cli.codec.prior import write_prior
 from tests.codec.priors import fitted_prior, smooth_codes
 
@@ -28,7 +28,7 @@ def main() -> None:
         codes, names, quantizer="vq", code_sizes=SIZES, run="0123456789abcdef", prior=prior
     )
     write_prior(DATA / "prior.safetensors", prior)
-    write_codes(DATA / "codes.safetensors", content)
+    (DATA / "codes.safetensors").write_bytes(content)
     (DATA / "codes.json").write_text(json.dumps(codes[..., 0].tolist()) + "\n")
 
 

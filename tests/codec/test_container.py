@@ -13,7 +13,6 @@ from squeeze_cli.codec.container import (
     compress_names,
     decompress_names,
     encode_codes,
-    write_codes,
 )
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 
@@ -29,7 +28,7 @@ def make(n: int = 5, grid: tuple[int, int] = (3, 4), sizes: tuple[int, ...] = (1
 @pytest.mark.parametrize("n", [0, 1, 5])
 def test_round_trip_and_header(tmp_path: Path, n: int) -> None:
     codes, content = make(n)
-    write_codes(tmp_path / "codes.safetensors", content)
+    (tmp_path / "codes.safetensors").write_bytes(content)
     file = CodesFile(tmp_path / "codes.safetensors").require_run("0123abcd")
     assert np.array_equal(file.read(), codes)
     assert file.names == NAMES[:n]
@@ -51,13 +50,13 @@ def test_any_codes_come_back(
     codes = np.random.default_rng(seed).integers(0, sizes, (n, *grid, len(sizes)))
     path = tmp_path / "codes.safetensors"
     names = [str(i) for i in range(n)]
-    write_codes(path, encode_codes(codes, names, quantizer="vq", code_sizes=sizes))
+    path.write_bytes(encode_codes(codes, names, quantizer="vq", code_sizes=sizes))
     assert np.array_equal(CodesFile(path).read(), codes)
 
 
 def test_single_images_and_batches(tmp_path: Path) -> None:
     codes, content = make()
-    write_codes(tmp_path / "codes.safetensors", content)
+    (tmp_path / "codes.safetensors").write_bytes(content)
     file = CodesFile(tmp_path / "codes.safetensors")
     assert np.array_equal(file.read([3, 1]), codes[[3, 1]])
     batches = list(file.batches(images=2))
@@ -67,7 +66,7 @@ def test_single_images_and_batches(tmp_path: Path) -> None:
 
 def test_the_safetensors_library_opens_it(tmp_path: Path) -> None:
     _, content = make()
-    write_codes(tmp_path / "codes.safetensors", content)
+    (tmp_path / "codes.safetensors").write_bytes(content)
     with safe_open(tmp_path / "codes.safetensors", "np") as file:
         assert file.metadata()["code_sizes"] == "[10,300]"
         assert file.get_tensor("lengths").sum() == len(file.get_tensor("payload"))
@@ -113,10 +112,10 @@ def test_truncated_or_longer_files_are_reported(tmp_path: Path) -> None:
 def test_other_runs_newer_versions_and_missing_files_are_refused(tmp_path: Path) -> None:
     _, content = make()
     path = tmp_path / "codes.safetensors"
-    write_codes(path, content)
+    path.write_bytes(content)
     with pytest.raises(SqueezeError, match="another run"):
         CodesFile(path).require_run("ffff")
-    write_codes(path, content.replace(b'"version":"1"', b'"version":"2"'))
+    path.write_bytes(content.replace(b'"version":"1"', b'"version":"2"'))
     with pytest.raises(SqueezeError, match="update squeeze"):
         CodesFile(path)
     with pytest.raises(SqueezeError, match="cannot be read"):

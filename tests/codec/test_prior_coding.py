@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from squeeze_cli.codec.coding import decode_pieces, encode_pieces, slots_of_codes
-from squeeze_cli.codec.container import CodesFile, encode_codes, write_codes
+from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.codec.prior_fitting import fit_prior
 from squeeze_cli.config.parts import QUANTIZERS
@@ -32,7 +32,7 @@ def as_file(path: Path, codes: np.ndarray, prior: CodePrior | None, **changes: o
         codes, [f"cat_{i}" for i in range(len(codes))],
         **{"quantizer": "vq", "run": "0123", "prior": prior, **changes},
     )  # fmt: skip
-    write_codes(path, content)
+    path.write_bytes(content)
     return path
 
 

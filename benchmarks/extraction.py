@@ -31,8 +31,7 @@ from squeeze_cli.data.datamodule import ImageDataset, Ranks, choose_workers
 from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
-from squeeze_cli.features.extraction import Trunk
-from squeeze_cli.features.prepare import prepare_states
+from squeeze_cli.features.prepare import Trunk, prepare_states
 from squeeze_cli.features.store import FeatureStore, StoreKey
 
 CPU = torch.device("cpu")

@@ -111,11 +111,12 @@ class CodesFile:
             raise self._damaged("it is truncated, changed or longer than it says") from None
         except OSError as error:
             raise SqueezeError(f"{path} cannot be read: {error.strerror or error}.") from None
-        made_by = self.header.prior
-        if prior is not None and self.header.coding == "prior" and made_by != prior.digest:
+        if self.header.coding == "packed":
+            self._prior = None
+        elif prior is not None and self.header.prior != prior.digest:
             raise SqueezeError(
-                f"{path} was coded by another prior ({made_by}, not {prior.digest}): give the run "
-                "that made it."
+                f"{path} was coded by another prior ({self.header.prior}, not {prior.digest}): give "
+                "the run that made it."
             )
 
     def _read_index(self) -> None:
@@ -155,13 +156,12 @@ class CodesFile:
 
         Raises DamagedCodesError if the bytes are not those that were written.
         """
-        prior = self._prior if self.header.coding == "prior" else None
-        if prior is None and self.header.coding == "prior":
+        if self.header.coding == "prior" and self._prior is None:
             raise SqueezeError(f"{self.path} is coded by a prior: give the run that made it.")
         places = zip(self._begins[positions].tolist(), self._ends[positions].tolist(), strict=True)
         pieces = [self._payload[begin:end].tobytes() for begin, end in places]
         try:
-            return decode_pieces(pieces, self.header.grid, self.header.code_sizes, prior)
+            return decode_pieces(pieces, self.header.grid, self.header.code_sizes, self._prior)
         except DamagedCodesError as error:
             raise self._damaged(str(error)) from None
 

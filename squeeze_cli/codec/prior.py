@@ -115,12 +115,8 @@ class CodePrior:
     def from_arrays(cls, named: Mapping[str, Array]) -> Self:
         """Return the prior with these `arrays`; raises KeyError if one is missing."""
         count = sum(name.endswith(".embedding") for name in named)
-        return cls(
-            tuple(
-                SymbolModel(*(named[f"{q}.{name}"] for name in SymbolModel._fields))
-                for q in range(count)
-            )
-        )
+        names = SymbolModel._fields
+        return cls(tuple(SymbolModel(*(named[f"{q}.{n}"] for n in names)) for q in range(count)))
 
 
 class SymbolEvaluator:
@@ -145,9 +141,8 @@ class SymbolEvaluator:
         self._begins = np.cumsum([0, *(len(part) for part in parts[:-1])])
         self._bias = (symbol.row_bias[:, None] + symbol.column_bias).reshape(-1, HIDDEN_UNITS)
         # The gate is one more column of the product that gives the query.
-        self._query_weights = np.column_stack([symbol.query_weights, symbol.gate_weights]).astype(
-            np.float32
-        )
+        query_weights = np.column_stack([symbol.query_weights, symbol.gate_weights])
+        self._query_weights = query_weights.astype(np.float32)
         self._query_bias = np.append(symbol.query_bias, symbol.gate_bias)
         self._outputs = np.ascontiguousarray(symbol.outputs.T, np.float32)
         self._output_bias = symbol.output_bias.astype(np.float32)
@@ -159,7 +154,7 @@ class SymbolEvaluator:
         context_nc: NDArray[np.int64],
         counts_nk: NDArray[np.integer],
     ) -> NDArray[np.int32]:
-        """Return how many of the 2^20 slots each value of the code holds.
+        """Return how many of the 2^20 slots `[n, K]` each value of the code holds, at least one.
 
         Args:
             positions: `[n]` or `[1]`, row times columns plus column.
@@ -167,9 +162,6 @@ class SymbolEvaluator:
                 those before this one are read.
             counts_nk: `[n, K]`, how many earlier vectors of the image have each value as this
                 code; `COUNT_LIMIT` stands for more.
-
-        Returns:
-            `[n, K]`, each at least 1, each row adding up to 2^20.
         """
         hidden_shift, query_shift, gate_shift, logit_shift = self._shifts
         entries = self._table.take(context_nc[:, : len(self._begins)] + self._begins, axis=0)

@@ -29,16 +29,11 @@ _STATE_BYTES = 5
 def encode_streams(
     starts_tb: NDArray[np.int64], frequencies_tb: NDArray[np.int64], seeds_b: Sequence[int]
 ) -> list[bytes]:
-    """Code T symbols of each of B streams.
+    """Code T symbols of each of B streams; symbol t holds the slots `[start, start + frequency)`.
 
-    Args:
-        starts_tb: `[T, B]`; symbol t of stream b holds the slots `[start, start + frequency)`.
-        frequencies_tb: `[T, B]`, each 1 or more.
-        seeds_b: B integers of 32 bits, which `StreamDecoder.finish` returns.
-
-    Returns:
-        The bytes of each stream: the information of its symbols, 32 bits of the seed, and less than
-        12 bits for the end.
+    Each frequency is 1 or more; the seeds are integers of 32 bits, which `StreamDecoder.finish`
+    returns. A stream takes the information of its symbols, 32 bits of the seed, and less than 12
+    bits for the end.
     """
     steps, streams = starts_tb.shape
     state = np.asarray(seeds_b, np.int64) + _LOWER

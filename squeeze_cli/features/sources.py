@@ -22,8 +22,7 @@ from squeeze_cli.data.datamodule import (
 )
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
-from squeeze_cli.features.extraction import Trunk, from_rows
-from squeeze_cli.features.prepare import prepare_states
+from squeeze_cli.features.prepare import Trunk, from_rows, prepare_states
 from squeeze_cli.features.store import FeatureStore, StoreKey, default_cache_dir
 
 # Vectors per batch that needs no gradients: with fewer, most of its time is not arithmetic.
@@ -32,11 +31,8 @@ EVALUATION_VECTORS = 1024
 
 @dataclass(frozen=True)
 class FrozenStates:
-    """Batches of the trunk's states, a `BatchSource`.
-
-    They are read from `store`, which `open` fills. Without a store, images pass the trunk whenever
-    they are met.
-    """
+    """Batches of the trunk's states, a `BatchSource`: from `store`, which `open` fills, or from
+    images that pass the trunk whenever they are met."""
 
     trunk: Trunk
     store: FeatureStore | None
@@ -89,10 +85,7 @@ def make_data(
     device: torch.device,
     reporter: Reporter,
 ) -> SegmentationDataModule:
-    """Return the data module of `splits`: states from `store`, or images where that is None.
-
-    Nothing is computed before its `setup`.
-    """
+    """Return the data module of `splits`: states from `store`, or images where that is None."""
     trunk = Trunk(
         backbone,
         _layer(config),

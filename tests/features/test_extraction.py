@@ -12,7 +12,7 @@ from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.data.drawn_pets import SyntheticSample
 from squeeze_cli.data.samples import FileSample, Sample, UnreadableImageError
 from squeeze_cli.data.transforms import Preprocessing
-from squeeze_cli.features.extraction import Trunk
+from squeeze_cli.features.prepare import Trunk
 from tests.preprocessed import preprocessed
 
 PREPROCESSING = Preprocessing(64)

@@ -22,7 +22,7 @@ from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features import prepare
-from squeeze_cli.features.extraction import States, Trunk, from_rows
+from squeeze_cli.features.prepare import States, Trunk, from_rows
 from squeeze_cli.features.shards import DamagedShardError, open_shard, write_shard
 from squeeze_cli.features.store import FeatureStore, StoreKey, check_free_space
 from tests.preprocessed import preprocessed

@@ -12,7 +12,7 @@ from squeeze_cli.config.resolve import resolve_defaults, with_values
 from squeeze_cli.config.schema import DataConfig, ExperimentConfig, ModelConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import FileSample
-from squeeze_cli.features.extraction import Trunk
+from squeeze_cli.features.prepare import Trunk
 from squeeze_cli.training.experiment import Experiment, set_up
 
 QUIET = Reporter(quiet=True)

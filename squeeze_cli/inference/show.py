@@ -15,7 +15,7 @@ from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.comparison import setting
 from squeeze_cli.reports.figures import save_figure
 from squeeze_cli.runs import RECORD_NAME, RunFolder, read_runs
-from squeeze_cli.training.predictions import PredictedMask, draw_predictions, predict_batch
+from squeeze_cli.training.figures import PredictedMask, draw_predictions, predict_batch
 
 How = Literal["spread", "best", "worst", "random"]
 OpenRun = Callable[[Path], TrainedRun]

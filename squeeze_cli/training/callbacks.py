@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,10 +11,9 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from squeeze_cli.console import Advance, Reporter, no_advance
 from squeeze_cli.data.datamodule import SegmentationDataModule
 from squeeze_cli.model.initialize import initialize_network
+from squeeze_cli.training.experiment import Experiment
 from squeeze_cli.training.modules import BaselineSegmentationModule
-
-# The number of an epoch, and its metrics on `train` and `val`.
-Epoch = dict[str, Any]
+from squeeze_cli.training.record import Epoch, Journal
 
 
 class ReportedProgress(ProgressBar):
@@ -127,18 +125,14 @@ class RecordKeeper(Checkpoint):
     stands before those that write the weights.
 
     Args:
-        begin: called when training starts.
-        update: called with the history after every epoch.
+        experiment: what is trained.
+        journal: the run's record; None on a rank above 0, which writes no file.
     """
 
-    def __init__(
-        self,
-        begin: Callable[[], None],
-        update: Callable[[list[Epoch]], None],
-    ) -> None:
+    def __init__(self, experiment: Experiment, journal: Journal | None) -> None:
         self.history: list[Epoch] = []
-        self._begin = begin
-        self._update = update
+        self._experiment = experiment
+        self._journal = journal
 
     @property
     def state_key(self) -> str:
@@ -155,11 +149,13 @@ class RecordKeeper(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Describe the run: data, network and codebooks are there."""
-        self._begin()
+        if self._journal is not None:
+            self._journal.describe(self._experiment)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch to the history."""
-        assert isinstance(pl_module, BaselineSegmentationModule)
-        metrics = {split: pl_module.results(split) for split in ("train", "val")}
+        module = self._experiment.module
+        metrics = {split: module.results(split) for split in ("train", "val")}
         self.history.append({"epoch": trainer.current_epoch, **metrics})
-        self._update(self.history)
+        if self._journal is not None:
+            self._journal.update(self.history)

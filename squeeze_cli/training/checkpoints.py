@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zlib
 from pathlib import Path
 from typing import Any
@@ -48,11 +47,8 @@ class WholeFiles(TorchCheckpointIO):
     ) -> None:
         """Write beside `path`, then rename."""
         del storage_options
-        # Into memory first, as Lightning does: trackers that watch `torch.save` learn no path.
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
         with replacing(Path(path)) as temporary:
-            temporary.write_bytes(content.getbuffer())
+            torch.save(checkpoint, temporary)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None

@@ -1,18 +1,33 @@
-"""Figures made after training: predictions, codebook usage, curves; in the run and TensorBoard."""
+"""Pictures of a training: predicted masks with each image's mean IoU, codebook usage, and curves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.console import Reporter
+from squeeze_cli.data.datamodule import Batch
+from squeeze_cli.data.samples import Sample
+from squeeze_cli.reports.figures import (
+    PictureColumn,
+    codebook_figure,
+    curves_figure,
+    picture_grid,
+    save_figure,
+)
+from squeeze_cli.reports.tables import fixed, number, percent
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import Experiment
-from squeeze_cli.training.predictions import draw_predictions, predict_batch
+from squeeze_cli.training.metrics import SegmentationMetrics
+from squeeze_cli.training.modules import BaselineSegmentationModule
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,6 +35,82 @@ if TYPE_CHECKING:
 SHOWN_IMAGES = 4
 # Small, so that drawing takes no notable part of a short training.
 DPI = 100
+
+
+@dataclass(frozen=True)
+class PredictedMask:
+    """A run's prediction for one image.
+
+    Attributes:
+        truth: `[H, W]` uint8, 0 pet, 1 background, 2 border, 255 unknown.
+        predicted: `[H, W]` uint8, indices of the head's outputs.
+        iou: Mean IoU of this image alone; None where none of its pixels is labelled.
+    """
+
+    truth: NDArray[np.uint8]
+    predicted: NDArray[np.uint8]
+    iou: float | None
+
+
+@torch.inference_mode()
+def predict_batch(module: BaselineSegmentationModule, batch: Batch) -> list[PredictedMask]:
+    """Predict the masks of a batch; the module is in eval mode on the batch's device."""
+    states, masks, _ = batch
+    height, width = masks.shape[-2:]
+    logits, _ = module.predict_logits(states, (height, width))
+    predicted = logits.argmax(dim=1).cpu()
+    classes = logits.shape[1]
+    return [
+        PredictedMask(
+            truth.to(torch.uint8).numpy(),
+            mask.to(torch.uint8).numpy(),
+            image_iou(mask, truth.long(), classes),
+        )
+        for mask, truth in zip(predicted, masks.cpu(), strict=True)
+    ]
+
+
+def image_iou(predicted: Tensor, truth: Tensor, num_classes: int) -> float | None:
+    """Return the mean IoU over the classes in one image's prediction or truth, `[H, W]` int64 each.
+
+    A run's mean IoU sums over all images before it divides, so it is not the mean of these.
+    None where every pixel is ignored.
+    """
+    metric = SegmentationMetrics(num_classes, sync_on_compute=False)  # of this rank's image
+    metric.update(predicted, truth)
+    if not int(metric.confmat.sum()):
+        return None
+    return float(metric.compute()["iou"])
+
+
+def draw_predictions(
+    samples: Sequence[Sample],
+    predictions: Sequence[Sequence[PredictedMask]],
+    records: Sequence[RunRecord],
+) -> Figure:
+    """Draw images, their ground truth, and a row with the predictions of each record's run.
+
+    `predictions` has for each image one mask per record.
+    """
+    columns = []
+    for sample, masks in zip(samples, predictions, strict=True):
+        truth = masks[0].truth
+        size_px = (truth.shape[1], truth.shape[0])
+        image = sample.load()[0].resize(size_px, Image.Resampling.BILINEAR).convert("RGB")
+        shown = [truth, *(mask.predicted for mask in masks)]
+        notes = ["", *(f"IoU {percent(mask.iou)}" for mask in masks)]
+        columns.append(PictureColumn(sample.name, np.asarray(image), shown, notes))
+    return picture_grid(["image", "ground truth", *map(_row_title, records)], columns)
+
+
+def _row_title(record: RunRecord) -> str:
+    """Return the title of a run's row: its quantizer, and its measured or nominal rate."""
+    quantizer = record.quantizer
+    if quantizer is None or not quantizer.code_sizes:
+        return "baseline" if record.kind == "baseline" else "none"
+    if record.measured is not None:
+        return f"{quantizer.type}\n{fixed(record.measured.test.bits_per_vector, 2)} measured bits"
+    return f"{quantizer.type}\n{number(quantizer.nominal_bits_per_vector)} nominal bits"
 
 
 def save_figures(
@@ -42,12 +133,13 @@ def save_figures(
         reporter: prints the warning.
     """
     try:
-        from squeeze_cli.reports.figures import save_figure
-
-        files = []
-        for name, figure in _figures(experiment, record, code_counts):
-            files.append(run.figures_folder / f"{name}.png")
-            save_figure(figure, files[-1], DPI)
+        figures = {"training": curves_figure(record.history, record.epochs.best)}
+        if code_counts:
+            figures["codebook"] = codebook_figure(code_counts)
+        figures["predictions"] = _predictions(experiment, record)
+        files = [run.figures_folder / f"{name}.png" for name in figures]
+        for file, figure in zip(files, figures.values(), strict=True):
+            save_figure(figure, file, DPI)
         if experiment.config.logger.use_tensorboard:
             from squeeze_cli.trackers.loggers import add_pictures
 
@@ -55,17 +147,6 @@ def save_figures(
     except Exception as error:  # noqa: BLE001 - see above
         reason = " ".join(str(error).split())[:200]
         reporter.warn(f"The figures could not be made ({type(error).__name__}: {reason}).")
-
-
-def _figures(
-    experiment: Experiment, record: RunRecord, code_counts: Sequence[NDArray[np.int64]]
-) -> Iterator[tuple[str, Figure]]:
-    from squeeze_cli.reports.figures import codebook_figure, curves_figure
-
-    yield "training", curves_figure(record.history, record.epochs.best)
-    if code_counts:
-        yield "codebook", codebook_figure(code_counts)
-    yield "predictions", _predictions(experiment, record)
 
 
 def _predictions(experiment: Experiment, record: RunRecord) -> Figure:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -13,7 +12,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from squeeze_cli.config.record import FinishedRecord, RunRecord, SplitMetrics, Status
+from squeeze_cli.config.record import FinishedRecord, RunRecord
 from squeeze_cli.config.resolve import write_config
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
@@ -21,85 +20,18 @@ from squeeze_cli.data.datamodule import SegmentationDataModule
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.loggers import open_trackers
-from squeeze_cli.training.callbacks import (
-    Epoch,
-    Initialization,
-    RecordKeeper,
-    ReportedProgress,
-)
+from squeeze_cli.training.callbacks import Initialization, RecordKeeper, ReportedProgress
 from squeeze_cli.training.checkpoints import checkpoint_callbacks, load_best, require_whole
 from squeeze_cli.training.devices import create_trainer, quiet_libraries
-from squeeze_cli.training.experiment import Experiment, feature_grid, set_up
+from squeeze_cli.training.experiment import Experiment, set_up
 from squeeze_cli.training.figures import save_figures
 from squeeze_cli.training.metrics import Values
 from squeeze_cli.training.modules import BaselineSegmentationModule
 from squeeze_cli.training.outputs import save_outputs
-from squeeze_cli.training.record import (
-    describe_data,
-    describe_model,
-    describe_quantizer,
-    start_record,
-    typed_history,
-)
+from squeeze_cli.training.record import Journal, start_record
 
 # As a shell tells of a process that ended by SIGTERM.
 TERMINATED = 143
-
-
-@dataclass
-class Outcome:
-    """Result of a training: the epochs' metrics, the best epoch, and the metrics of its weights."""
-
-    history: list[Epoch]
-    best_epoch: int
-    train: Values
-    test: Values
-
-
-class Journal:
-    """The record of a run that is being trained, and the time that it takes."""
-
-    def __init__(self, run: RunFolder, record: RunRecord) -> None:
-        self.run = run
-        self.record = record
-        self._start = time.perf_counter()
-        self._earlier = record.seconds.total  # of the run before it was resumed
-        self._fit_start = self._start
-        self._earlier_fit = record.seconds.fit
-
-    def save(self, status: Status = "running", error: str | None = None) -> None:
-        """Write the record with a status and the time that has passed."""
-        self.record.status, self.record.error = status, error
-        self.record.seconds.total = self._earlier + time.perf_counter() - self._start
-        self.run.write_record(self.record)
-
-    def describe(self, experiment: Experiment) -> None:
-        """Write what is trained on what; now the run that this one replaces can go."""
-        record, config, network = self.record, experiment.config, experiment.module.network
-        record.seconds.features += experiment.data.setup_seconds
-        record.data = describe_data(config, experiment.splits)
-        record.model = describe_model(config, experiment.backbone, network)
-        record.quantizer = describe_quantizer(config, network, feature_grid(experiment))
-        self._fit_start = time.perf_counter()
-        self.save()
-        self.run.drop_replaced()
-
-    def update(self, history: list[Epoch]) -> None:
-        """Write the epochs' metrics."""
-        self.record.history = typed_history(history)
-        self.record.epochs.done = len(history)
-        self.record.seconds.fit = self._earlier_fit + time.perf_counter() - self._fit_start
-        self.save()
-
-    def conclude(self, outcome: Outcome) -> None:
-        """Write the metrics of the best epoch's weights."""
-        self.record.history = typed_history(outcome.history)
-        self.record.epochs.done = len(outcome.history)
-        self.record.epochs.best = outcome.best_epoch
-        metrics = self.record.metrics
-        metrics.train = SplitMetrics.model_validate(outcome.train)
-        metrics.val = SplitMetrics.model_validate(outcome.history[outcome.best_epoch]["val"])
-        metrics.test = SplitMetrics.model_validate(outcome.test)
 
 
 def fit_experiment(
@@ -119,11 +51,7 @@ def fit_experiment(
         try:
             loggers = stack.enter_context(open_trackers(config, run, journal.record, reporter))
             experiment = set_up(config, reporter)
-            outcome = train(
-                experiment, run, reporter, loggers, resume=resume,
-                begin=lambda: journal.describe(experiment), update=journal.update,
-            )  # fmt: skip
-            journal.conclude(outcome)
+            train(experiment, run, reporter, journal, loggers, resume=resume)
             _save_results(run, experiment, journal.record, reporter)
         except (KeyboardInterrupt, SystemExit):
             journal.save("interrupted")
@@ -162,28 +90,26 @@ def train(
     experiment: Experiment,
     run: RunFolder,
     reporter: Reporter,
+    journal: Journal | None = None,
     loggers: Sequence[Logger] = (),
     *,
     resume: bool,
-    begin: Callable[[], None] = lambda: None,
-    update: Callable[[list[Epoch]], None] = lambda history: None,
-) -> Outcome:
+) -> None:
     """Train and measure, on all ranks alike; afterwards the module has the best epoch's weights.
 
     Args:
         experiment: an experiment, set up.
         run: its folder.
         reporter: shows progress.
+        journal: the run's record; None on a rank above 0.
         loggers: trackers of metrics.
         resume: whether to go on from `last.ckpt`, where it is there.
-        begin: called when the network is initialized or loaded.
-        update: called with the history after every epoch.
     """
     config, device, module = experiment.config.training, experiment.device, experiment.module
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
     if checkpoint is not None:
         require_whole(checkpoint)
-    keeper = RecordKeeper(begin, update)
+    keeper = RecordKeeper(experiment, journal)
     callbacks = [ReportedProgress(reporter), keeper, *checkpoint_callbacks(run)]
     if checkpoint is None:
         callbacks.append(Initialization())
@@ -201,7 +127,8 @@ def train(
         trainer.test(module, datamodule=experiment.data, verbose=False)
         tested = module.results("test")
     trained = evaluate(experiment.config, module, experiment.data, "train", device, reporter)
-    return Outcome(keeper.history, best, trained, tested)
+    if journal is not None:
+        journal.conclude(best, trained, tested)
 
 
 def _fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: Path | None) -> None:

@@ -1,11 +1,13 @@
-"""Parts of a run record that a training writes; docs/run-record.md describes the fields."""
+"""The run record as a training writes it; docs/run-record.md describes the fields."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 from squeeze_cli import __version__
 from squeeze_cli.backbones.base import FrozenBackbone
@@ -18,11 +20,18 @@ from squeeze_cli.config.record import (
     QuantizerDescription,
     RunRecord,
     Seconds,
+    SplitMetrics,
+    Status,
 )
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.data.splits import SplitSamples
 from squeeze_cli.model.network import SegmentationNetwork
+from squeeze_cli.runs import RunFolder
+from squeeze_cli.training.experiment import Experiment, feature_grid
+from squeeze_cli.training.metrics import Values
 
+# The number of an epoch, and its metrics on `train` and `val`.
+Epoch = dict[str, Any]
 FLOAT32_BITS = 32
 MOST_SKIPPED = 100
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "vector-quantize-pytorch")
@@ -49,7 +58,7 @@ def start_record(config: ExperimentConfig, name: str) -> RunRecord:
     )
 
 
-def describe_data(config: ExperimentConfig, splits: SplitSamples) -> DataDescription:
+def _describe_data(config: ExperimentConfig, splits: SplitSamples) -> DataDescription:
     """The images: enough to say whether two runs saw the same ones."""
     return DataDescription(
         dataset=config.data.dataset,
@@ -66,7 +75,7 @@ def describe_data(config: ExperimentConfig, splits: SplitSamples) -> DataDescrip
     )
 
 
-def describe_model(
+def _describe_model(
     config: ExperimentConfig, backbone: FrozenBackbone, network: SegmentationNetwork
 ) -> ModelDescription:
     """The backbone, what is trained on it, and the number of trainable parameters."""
@@ -87,7 +96,7 @@ def describe_model(
     )
 
 
-def describe_quantizer(
+def _describe_quantizer(
     config: ExperimentConfig, network: SegmentationNetwork, grid: tuple[int, int]
 ) -> QuantizerDescription:
     """Codes and nominal rate; the ratio is against the backbone's features in float32."""
@@ -104,6 +113,43 @@ def describe_quantizer(
     )
 
 
-def typed_history(history: Sequence[Mapping[str, object]]) -> list[EpochMetrics]:
-    """The epochs' metrics as the record holds them."""
-    return [EpochMetrics.model_validate(epoch) for epoch in history]
+class Journal:
+    """The record of a run that is being trained, and the time that it takes."""
+
+    def __init__(self, run: RunFolder, record: RunRecord) -> None:
+        self.run = run
+        self.record = record
+        self._start = self._fit_start = time.perf_counter()
+        self._earlier = record.seconds.model_copy()  # of the run before it was resumed
+
+    def save(self, status: Status = "running", error: str | None = None) -> None:
+        """Write the record with a status and the time that has passed."""
+        self.record.status, self.record.error = status, error
+        self.record.seconds.total = self._earlier.total + time.perf_counter() - self._start
+        self.run.write_record(self.record)
+
+    def describe(self, experiment: Experiment) -> None:
+        """Write what is trained on what; now the run that this one replaces can go."""
+        record, config, network = self.record, experiment.config, experiment.module.network
+        record.seconds.features += experiment.data.setup_seconds
+        record.data = _describe_data(config, experiment.splits)
+        record.model = _describe_model(config, experiment.backbone, network)
+        record.quantizer = _describe_quantizer(config, network, feature_grid(experiment))
+        self._fit_start = time.perf_counter()
+        self.save()
+        self.run.drop_replaced()
+
+    def update(self, history: Sequence[Epoch]) -> None:
+        """Write the epochs' metrics."""
+        self.record.history = [EpochMetrics.model_validate(epoch) for epoch in history]
+        self.record.epochs.done = len(history)
+        self.record.seconds.fit = self._earlier.fit + time.perf_counter() - self._fit_start
+        self.save()
+
+    def conclude(self, best: int, train: Values, test: Values) -> None:
+        """Add the best epoch and the metrics of its weights, for the next `save`."""
+        self.record.epochs.best = best
+        metrics = self.record.metrics
+        metrics.train = SplitMetrics.model_validate(train)
+        metrics.val = self.record.history[best].val
+        metrics.test = SplitMetrics.model_validate(test)

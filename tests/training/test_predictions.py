@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from squeeze_cli.config.defaults import IGNORE_INDEX
-from squeeze_cli.training.predictions import image_iou
+from squeeze_cli.training.figures import image_iou
 
 
 def test_iou_of_one_image_is_the_mean_over_the_classes_in_it() -> None:

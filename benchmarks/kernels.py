@@ -33,14 +33,6 @@ def plain(self, *args, **kwargs):
     self.use_kernels = False
 SegmentationNetwork.__init__ = plain
 """,
-    "without the dilated convolution": """
-from squeeze_cli.heads.deeplab_head import DeepLabSegmentationHead
-init = DeepLabSegmentationHead.__init__
-def plain(self, *args, **kwargs):
-    init(self, *args, **kwargs)
-    self.use_kernels = False
-DeepLabSegmentationHead.__init__ = plain
-""",
     "without the cross-entropy kernel": """
 from squeeze_cli.losses.segmentation import CrossEntropyLoss, SegmentationLoss
 CrossEntropyLoss.parts_of_maps = SegmentationLoss.parts_of_maps

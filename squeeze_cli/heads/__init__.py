@@ -13,7 +13,6 @@ def create_head(
     feature_dim: int,
     num_classes: int,
     pretrained: dict[str, Tensor],
-    use_kernels: bool = True,
 ) -> SegmentationHead:
     """Build the head that suits a backbone: DeepLab's own kind, or a small convolutional one.
 
@@ -23,8 +22,7 @@ def create_head(
         num_classes: outputs.
         pretrained: weights of a head that came with the backbone's, by the head's names; they are
             taken where their shapes fit.
-        use_kernels: whether dilated convolutions may skip the padding (`kernels/dilated.py`).
     """
     if backbone == "deeplab":
-        return DeepLabSegmentationHead(feature_dim, num_classes, pretrained, use_kernels)
+        return DeepLabSegmentationHead(feature_dim, num_classes, pretrained)
     return ConvolutionalHead(feature_dim, num_classes)

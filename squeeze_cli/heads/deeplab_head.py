@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabHead
 
 from squeeze_cli.heads.base import SegmentationHead
-from squeeze_cli.kernels.dilated import dilated_convolution
 from squeeze_cli.kernels.folding import AffineMap, append_ones, fold
 
 _FIRST_LAYER = "0.convs.0.0.weight"
@@ -17,14 +17,13 @@ class DeepLabSegmentationHead(SegmentationHead):
     """torchvision's DeepLabHead: atrous spatial pyramid pooling, a 3×3 and a 1×1 convolution.
 
     The layers and their names are torchvision's. The forward pass differs in the first convolutions
-    of the pyramid alone: `project_out` can be folded into them, and on a CPU the dilated ones skip
-    the taps that meet only padding.
+    of the pyramid alone: `project_out` can be folded into them, and one whose dilation is not smaller
+    than the map, as 36 on 28 × 28, is the 1×1 convolution of its centre tap: all other taps meet zeros.
 
     Args:
         feature_dim: channels of the features.
         num_classes: outputs.
         pretrained: weights by torchvision's names; those whose shapes fit are taken.
-        use_kernels: whether to skip the padding on a CPU.
     """
 
     def __init__(
@@ -32,11 +31,11 @@ class DeepLabSegmentationHead(SegmentationHead):
         feature_dim: int,
         num_classes: int,
         pretrained: dict[str, Tensor] | None = None,
-        use_kernels: bool = True,
     ) -> None:
         super().__init__()
-        self.use_kernels = use_kernels
         self.layers: nn.Sequential = DeepLabHead(feature_dim, num_classes)
+        # `fold` sums over the channels: with those last in memory it copies no weight or gradient.
+        self.layers[0].convs.to(memory_format=torch.channels_last)
         own = self.layers.state_dict()
         fitting = {
             k: v for k, v in (pretrained or {}).items() if k in own and own[k].shape == v.shape
@@ -65,9 +64,9 @@ class DeepLabSegmentationHead(SegmentationHead):
 
     def _convolve(self, conv: nn.Conv2d, maps: Tensor, output_map: AffineMap | None) -> Tensor:
         """Convolve features, or with `output_map` the channels that `append_ones` gives."""
-        weight = conv.weight if output_map is None else fold(conv.weight, output_map)
-        if self.use_kernels and conv.dilation != (1, 1) and maps.device.type == "cpu":
-            return dilated_convolution(maps, weight, conv.dilation[0])
-        return nn.functional.conv2d(
-            maps, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups
-        )
+        weight, padding, dilation = conv.weight, conv.padding, conv.dilation
+        if weight.shape[-1] == 3 and min(dilation) >= max(maps.shape[-2:]):
+            weight, padding, dilation = weight[:, :, 1:2, 1:2], (0, 0), (1, 1)
+        if output_map is not None:
+            weight = fold(weight, output_map)
+        return F.conv2d(maps, weight, None, conv.stride, padding, dilation)

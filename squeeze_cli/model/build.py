@@ -45,7 +45,7 @@ def build_network(
     network = SegmentationNetwork(
         FeatureNormalizer(channels),
         create_quantizer(config.quantizer, feature_dim, step),
-        create_head(backbone.name, feature_dim, classes, backbone.head_state(), model.use_kernels),
+        create_head(backbone.name, feature_dim, classes, backbone.head_state()),
         last_layer=last_layer,
         adapter=ResidualAdapter(channels) if model.add_adapter else None,
         projection=nn.Conv2d(channels, feature_dim, kernel_size=1) if projected else None,

@@ -77,11 +77,12 @@ def test_a_file_is_replaced_whole_and_read_whole(
     path, files = tmp_path / "x.ckpt", WholeFiles()
     files.save_checkpoint({"value": torch.arange(1000)}, path)
 
-    def fail(*args: object) -> None:
+    def fail(checkpoint: object, file: Path) -> None:
+        file.write_bytes(b"the first half")
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", fail)
+        patch.setattr(torch, "save", fail)
         with pytest.raises(OSError, match="disk full"):
             files.save_checkpoint({"value": torch.zeros(1)}, path)
     assert [file.name for file in tmp_path.iterdir()] == ["x.ckpt"]

@@ -27,11 +27,11 @@ from squeeze_cli.backbones.base import Backbone, FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.datamodule import ImageDataset, Ranks, choose_workers
+from squeeze_cli.data.images import ImageDataset, choose_workers
 from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
-from squeeze_cli.features.prepare import Trunk, prepare_states
+from squeeze_cli.features.prepare import Ranks, Trunk, prepare_states
 from squeeze_cli.features.store import FeatureStore, StoreKey
 
 CPU = torch.device("cpu")

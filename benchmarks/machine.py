@@ -16,7 +16,7 @@ def describe_machine() -> str:
     """Processor, usable cores, memory and the versions that decide the speed."""
     import psutil
 
-    from squeeze_cli.data.datamodule import available_cores
+    from squeeze_cli.data.images import available_cores
 
     memory_gib = psutil.virtual_memory().total / 2**30
     return (

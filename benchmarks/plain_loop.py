@@ -38,7 +38,8 @@ from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import Backbone
 from squeeze_cli.config.resolve import load_experiment
 from squeeze_cli.config.schema import ExperimentConfig
-from squeeze_cli.data.datamodule import SEED_DISTANCE, available_cores
+from squeeze_cli.data.images import available_cores
+from squeeze_cli.features.datamodule import SEED_DISTANCE
 
 QUANTIZERS = ("vq", "rvq", "none")
 IGNORED = 255

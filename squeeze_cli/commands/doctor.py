@@ -123,7 +123,7 @@ def check_devices() -> Iterator[Check]:
     """Show the device that `--device auto` takes, and the number of threads on the processor."""
     import torch
 
-    from squeeze_cli.data.datamodule import available_cores
+    from squeeze_cli.data.images import available_cores
     from squeeze_cli.training.devices import choose_device
 
     device = choose_device("auto")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.datamodule import ImageDataset, Item, Ranks
+from squeeze_cli.data.images import ImageDataset, Item
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
@@ -75,6 +75,15 @@ class Trunk:
 def from_rows(rows: Tensor) -> Tensor:
     """Return stored rows as states: maps `[B, h, w, C]` become `[B, C, h, w]`, tokens stay."""
     return rows.permute(0, 3, 1, 2) if rows.dim() == 4 else rows
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that train together: this one's rank, their number, and their barrier."""
+
+    rank: int = 0
+    count: int = 1
+    barrier: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,11 +20,10 @@ from squeeze_cli.config.record import FinishedRecord, SplitMetrics
 from squeeze_cli.config.resolve import load_experiment, with_values
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.datamodule import SegmentationDataModule
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.splits import SplitSamples
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.features.sources import make_data, open_store
+from squeeze_cli.features.datamodule import SegmentationDataModule, make_data, open_store
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.model.build import build_network
 from squeeze_cli.model.network import SegmentationNetwork

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 
 from squeeze_cli.console import Advance, Reporter, no_advance
-from squeeze_cli.data.datamodule import SegmentationDataModule
+from squeeze_cli.features.datamodule import SegmentationDataModule
 from squeeze_cli.model.initialize import initialize_network
 from squeeze_cli.training.experiment import Experiment
 from squeeze_cli.training.modules import BaselineSegmentationModule
@@ -112,7 +112,7 @@ class Initialization(Callback):
 
 def initialize(module: BaselineSegmentationModule, data: SegmentationDataModule) -> None:
     """Fit all that is fitted before the first step, on the device; `data` is set up."""
-    module.network.to(data.source.device)
+    module.network.to(data.trunk.device)
     states = (states for states, _, _ in data.batches("train", data.batch_size, shuffled=True))
     initialize_network(module.network, states, data.seed)
 

@@ -13,9 +13,8 @@ from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.defaults import TRIMAP_CLASSES
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.datamodule import SegmentationDataModule
 from squeeze_cli.data.splits import SplitSamples, build_splits, require_data
-from squeeze_cli.features.sources import make_data, open_store
+from squeeze_cli.features.datamodule import SegmentationDataModule, make_data, open_store
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.losses import create_loss
 from squeeze_cli.model.build import build_network

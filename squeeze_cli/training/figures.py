@@ -14,8 +14,8 @@ from torch import Tensor
 
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.datamodule import Batch
 from squeeze_cli.data.samples import Sample
+from squeeze_cli.features.datamodule import Batch
 from squeeze_cli.reports.figures import (
     PictureColumn,
     codebook_figure,

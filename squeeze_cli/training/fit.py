@@ -16,8 +16,8 @@ from squeeze_cli.config.record import FinishedRecord, RunRecord
 from squeeze_cli.config.resolve import write_config
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.datamodule import SegmentationDataModule
 from squeeze_cli.errors import SqueezeError
+from squeeze_cli.features.datamodule import SegmentationDataModule
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.loggers import open_trackers
 from squeeze_cli.training.callbacks import Initialization, RecordKeeper, ReportedProgress

@@ -16,13 +16,12 @@ from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.datamodule import Ranks
 from squeeze_cli.data.drawn_pets import SyntheticPetSource
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features import prepare
-from squeeze_cli.features.prepare import States, Trunk, from_rows
+from squeeze_cli.features.prepare import Ranks, States, Trunk, from_rows
 from squeeze_cli.features.shards import DamagedShardError, open_shard, write_shard
 from squeeze_cli.features.store import FeatureStore, StoreKey, check_free_space
 from tests.preprocessed import preprocessed

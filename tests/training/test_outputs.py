@@ -14,7 +14,7 @@ from squeeze_cli.codec.prior import read_prior
 from squeeze_cli.config.record import Measured, MeasuredSplit
 from squeeze_cli.config.resolve import load_experiment
 from squeeze_cli.console import Reporter
-from squeeze_cli.features.sources import make_data
+from squeeze_cli.features.datamodule import make_data
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import load_splits

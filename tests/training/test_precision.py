@@ -5,7 +5,7 @@ import torch
 
 from squeeze_cli.config.parts import LOSSES
 from squeeze_cli.config.schema import ModelConfig, QuantizerConfig
-from squeeze_cli.data.datamodule import Batch
+from squeeze_cli.features.datamodule import Batch
 from squeeze_cli.heads.base import ConvolutionalHead
 from squeeze_cli.losses import create_loss
 from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork

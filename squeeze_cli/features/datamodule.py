@@ -1,12 +1,11 @@
-"""Samples as tensors: the data set of images, and the Lightning data module over all splits."""
+"""The Lightning data module: batches of stored states, or of images that pass the trunk when met."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
@@ -20,73 +19,22 @@ from torch.utils.data import (
     default_collate,
 )
 
+from squeeze_cli.backbones.base import FrozenBackbone
+from squeeze_cli.config.schema import ExperimentConfig
+from squeeze_cli.console import Reporter
+from squeeze_cli.data.images import ImageDataset, Item, choose_workers
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
+from squeeze_cli.features.prepare import Ranks, Trunk, from_rows, prepare_states
+from squeeze_cli.features.store import FeatureStore, StoreKey, default_cache_dir
 
-Item = tuple[Tensor, Tensor, int]
 Batch = tuple[Tensor, Tensor, Tensor]
 
-# More decoding workers than this only take time from a backbone that is not much faster.
-MOST_WORKERS = 8
 # torch's sampler seeds an epoch by the sum of seed and epoch. With seeds this far apart, no two
 # seeds share the order of any epoch.
 SEED_DISTANCE = 1_000_003
-
-
-class ImageDataset(Dataset[Item]):
-    """Samples, read and resized when asked for.
-
-    `dataset[i]` gives the pixels `[S, S, 3]` uint8, the mask `[S, S]` uint8 and i itself; pixels
-    are normalized on the device (`Preprocessing.normalize`), a quarter of the bytes to move.
-    A sample without a trimap has IGNORE_INDEX everywhere.
-
-    Raises (when indexed):
-        UnreadableImageError: naming the file.
-    """
-
-    def __init__(self, samples: Sequence[Sample], preprocessing: Preprocessing) -> None:
-        self.samples = tuple(samples)
-        self.preprocessing = preprocessing
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Item:
-        image, trimap = self.samples[index].load()
-        return self.preprocessing.pixels(image), self.preprocessing.mask(trimap), index
-
-
-def _no_barrier() -> None:
-    """Wait for nobody."""
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """The processes that train together: this one's rank, their number, and their barrier."""
-
-    rank: int = 0
-    count: int = 1
-    barrier: Callable[[], None] = _no_barrier
-
-
-class BatchSource(Protocol):
-    """Origin of a data module's batches: the feature store, or images and the frozen trunk."""
-
-    @property
-    def device(self) -> torch.device:
-        """The device on which batches are used."""
-
-    @property
-    def num_workers(self) -> int:
-        """Processes that read items; 0 reads them in this one."""
-
-    def open(
-        self, splits: Mapping[str, Sequence[Sample]], ranks: Ranks
-    ) -> Mapping[str, Dataset[Item]]:
-        """Prepare what is missing, each rank its share, and give the splits' data sets."""
-
-    def states(self, inputs: Tensor) -> Tensor:
-        """The trunk's states, float32, of the first tensor of a batch on the device."""
+# Vectors per batch that needs no gradients: with fewer, most of its time is not arithmetic.
+EVALUATION_VECTORS = 8192
 
 
 class SegmentationDataModule(LightningDataModule):
@@ -96,14 +44,9 @@ class SegmentationDataModule(LightningDataModule):
     Training is shuffled by seed and epoch alone, so a resumed run continues the order of an
     unbroken one; validation and test keep the splits' order.
 
-    Args:
-        splits: samples by the split's name.
-        source: origin of the batches.
+    Attributes:
         batch_size: images per training step and process.
         evaluation_batch_size: images per batch where nothing is trained.
-        seed: seed of the training order.
-
-    Attributes:
         setup_seconds: time that `setup` took to open the data sets.
         test_split: the split that `Trainer.test` measures.
     """
@@ -111,7 +54,9 @@ class SegmentationDataModule(LightningDataModule):
     def __init__(
         self,
         splits: Mapping[str, Sequence[Sample]],
-        source: BatchSource,
+        trunk: Trunk,
+        store: FeatureStore | None,
+        reporter: Reporter,
         *,
         batch_size: int,
         evaluation_batch_size: int,
@@ -119,7 +64,9 @@ class SegmentationDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.splits = splits
-        self.source = source
+        self.trunk = trunk
+        self.store = store
+        self.reporter = reporter
         self.batch_size = batch_size
         self.evaluation_batch_size = evaluation_batch_size
         self.seed = seed
@@ -130,9 +77,8 @@ class SegmentationDataModule(LightningDataModule):
     @property
     def ranks(self) -> Ranks:
         """The processes of the trainer; this one alone where there is no trainer."""
-        if self.trainer is None:
+        if (trainer := self.trainer) is None:
             return Ranks()
-        trainer = self.trainer
         return Ranks(trainer.global_rank, trainer.world_size, trainer.strategy.barrier)
 
     def setup(self, stage: str = "") -> None:
@@ -140,7 +86,15 @@ class SegmentationDataModule(LightningDataModule):
         del stage  # all splits together, so that the backbone is loaded once
         if not self._datasets:
             start = time.perf_counter()
-            self._datasets = self.source.open(self.splits, self.ranks)
+            if self.store is not None:
+                self._datasets = prepare_states(
+                    self.splits, self.trunk, self.store, self.reporter, self.ranks
+                )
+            else:
+                self._datasets = {
+                    name: ImageDataset(split, self.trunk.preprocessing)
+                    for name, split in self.splits.items()
+                }
             self.setup_seconds = time.perf_counter() - start
 
     def train_dataloader(self) -> DataLoader[Item]:
@@ -167,16 +121,17 @@ class SegmentationDataModule(LightningDataModule):
 
         Shares may differ by one image: `DistributedSampler` would count some images twice.
         """
-        dataset, ranks = self._datasets[split], self.ranks
-        share = range(ranks.rank, len(self.splits[split]), ranks.count)
-        return self._loader(Subset(dataset, share), self.evaluation_batch_size)
+        share = range(self.ranks.rank, len(self.splits[split]), self.ranks.count)
+        return self._loader(Subset(self._datasets[split], share), self.evaluation_batch_size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn the inputs of a batch, which is on the device, into states."""
         del dataloader_idx
         inputs, masks, positions = batch
         with torch.no_grad():
-            return self.source.states(inputs), masks, positions
+            if self.store is None:
+                return self.trunk.states(inputs), masks, positions
+            return from_rows(inputs.float()), masks, positions
 
     def batches(
         self, split: str, batch_size: int | None = None, *, shuffled: bool = False
@@ -194,29 +149,70 @@ class SegmentationDataModule(LightningDataModule):
         return self._on_device(default_collate([dataset[position] for position in positions]))
 
     def _on_device(self, batch: Batch) -> Batch:
-        inputs, masks, positions = (tensor.to(self.source.device) for tensor in batch)
+        inputs, masks, positions = (tensor.to(self.trunk.device) for tensor in batch)
         return self.on_after_batch_transfer((inputs, masks, positions), 0)
 
     def _loader(self, dataset: Dataset[Item], batch_size: int, **options: Any) -> DataLoader[Item]:
-        workers = self.source.num_workers
+        # Worker processes decode images; a stored row is a copy, which they would only pass on.
+        workers = self.trunk.num_workers if self.store is None else 0
         return DataLoader(
             dataset,
-            batch_size=batch_size,
+            batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,
-            pin_memory=self.source.device.type == "cuda",
+            pin_memory=self.trunk.device.type == "cuda",
             **options,
         )
 
 
-def available_cores() -> int:
-    """Number of cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        return os.cpu_count() or 1
+def open_store(config: ExperimentConfig, backbone: FrozenBackbone) -> FeatureStore | None:
+    """Open the store of the states that `config` asks for; None with `--no-cache`."""
+    if not config.data.use_cache:
+        return None
+    key = StoreKey(
+        backbone.name,
+        backbone.weights.digest,
+        _layer(config),
+        Preprocessing(config.data.image_size).key(),
+        config.training.precision,
+    )
+    cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else default_cache_dir()
+    return FeatureStore(cache_dir, key)
 
 
-def choose_workers(wanted: int | None) -> int:
-    """Worker processes for decoding images: as asked, or one per core up to `MOST_WORKERS`."""
-    return wanted if wanted is not None else min(MOST_WORKERS, available_cores())
+def make_data(
+    config: ExperimentConfig,
+    splits: Mapping[str, Sequence[Sample]],
+    backbone: FrozenBackbone,
+    store: FeatureStore | None,
+    device: torch.device,
+    reporter: Reporter,
+) -> SegmentationDataModule:
+    """Return the data module of `splits`: states from `store`, or images where that is None.
+
+    Nothing is computed before its `setup`.
+    """
+    trunk = Trunk(
+        backbone,
+        _layer(config),
+        Preprocessing(config.data.image_size),
+        device,
+        config.training.precision,
+        choose_workers(config.data.num_workers),
+    )
+    vectors = (config.data.image_size // backbone.stride) ** 2
+    batch_size = config.training.batch_size
+    return SegmentationDataModule(
+        splits,
+        trunk,
+        store,
+        reporter,
+        batch_size=batch_size,
+        evaluation_batch_size=max(batch_size, EVALUATION_VECTORS // max(1, vectors)),
+        seed=config.training.seed,
+    )
+
+
+def _layer(config: ExperimentConfig) -> str:
+    """Return the layer whose states are stored: the one before what is trained."""
+    return "trunk" if config.model.unfreeze_last_layer else "features"

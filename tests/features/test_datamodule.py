@@ -7,11 +7,12 @@ import torch
 from lightning import LightningModule, Trainer
 
 from squeeze_cli.config.defaults import IGNORE_INDEX
-from squeeze_cli.data.datamodule import ImageDataset, SegmentationDataModule
+from squeeze_cli.console import Reporter
 from squeeze_cli.data.drawn_pets import SyntheticSample
 from squeeze_cli.data.samples import FileSample, UnreadableImageError
 from squeeze_cli.data.splits import build_splits
 from squeeze_cli.data.transforms import Preprocessing
+from squeeze_cli.features.datamodule import ImageDataset, SegmentationDataModule
 from tests.pets import TINY_NAMES
 
 CPU = torch.device("cpu")
@@ -24,7 +25,7 @@ def splits(tiny_pets):
 
 
 class Images:
-    """A source whose states are the normalized images."""
+    """A trunk whose states are the normalized images."""
 
     device = CPU
 
@@ -32,16 +33,13 @@ class Images:
         self.preprocessing = Preprocessing(size)
         self.num_workers = num_workers
 
-    def open(self, splits, ranks):
-        return {name: ImageDataset(split, self.preprocessing) for name, split in splits.items()}
-
-    def states(self, inputs):
-        return self.preprocessing.normalize(inputs)
+    def states(self, pixels):
+        return self.preprocessing.normalize(pixels)
 
 
 def make(splits, size=16, batch_size=3, seed=1, num_workers=0):
     module = SegmentationDataModule(
-        splits, Images(size, num_workers), batch_size=batch_size,
+        splits, Images(size, num_workers), None, Reporter(quiet=True), batch_size=batch_size,
         evaluation_batch_size=batch_size, seed=seed,
     )  # fmt: skip
     module.setup()

@@ -33,9 +33,9 @@ class DeepLabSegmentationHead(SegmentationHead):
         pretrained: dict[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.layers: nn.Sequential = DeepLabHead(feature_dim, num_classes)
         # `fold` sums over the channels: with those last in memory it copies no weight or gradient.
-        self.layers[0].convs.to(memory_format=torch.channels_last)
+        layers = DeepLabHead(feature_dim, num_classes).to(memory_format=torch.channels_last)
+        self.layers: nn.Sequential = layers
         own = self.layers.state_dict()
         fitting = {
             k: v for k, v in (pretrained or {}).items() if k in own and own[k].shape == v.shape

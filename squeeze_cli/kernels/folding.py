@@ -33,8 +33,7 @@ class AffineMap:
 
 def append_ones(vectors: Tensor) -> Tensor:
     """Append a channel of ones: `[B, d, h, w]` to `[B, d + 1, h, w]`."""
-    # Channels first in memory, as `fold` gives its weights: BatchNorm takes a CPU a fifth of the time.
-    return torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=1).contiguous()
+    return torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=1)
 
 
 def fold(weight: Tensor, output_map: AffineMap) -> Tensor:
@@ -50,7 +49,7 @@ def fold(weight: Tensor, output_map: AffineMap) -> Tensor:
     extended = torch.cat([output_map.weight, output_map.bias[:, None]], dim=1)  # [C, d + 1]
     # A CPU's autocast would copy the weight to bfloat16 for longer than this product takes.
     with torch.autocast("cpu", enabled=False):
-        return (weight.permute(0, 2, 3, 1) @ extended).permute(0, 3, 1, 2).contiguous()
+        return (weight.permute(0, 2, 3, 1) @ extended).permute(0, 3, 1, 2)
 
 
 def convolve_folded(conv: nn.Conv2d, extended: Tensor, output_map: AffineMap) -> Tensor:

@@ -26,10 +26,7 @@ from squeeze_cli.trackers.credentials import ClearMLUnavailableError
 
 
 def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> ClearMLTask:
-    """Begin the task of a run, or go on with that of a resumed run.
-
-    Raises what `usable_credentials` and `ClearMLTask.start` raise.
-    """
+    """Begin the task of a run, or go on with that of a resumed run."""
     options = config.logger
     offline = options.clearml_offline
     with_machine = options.auto_connect_frameworks
@@ -53,7 +50,7 @@ def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> 
     task.call("set_initial_iteration", offset=0)
     task.call("set_parameters_as_dict", dictionary=config.model_dump(mode="json"))
     if with_machine and AGENT_TASK not in os.environ:
-        others = [each for each in distributions() if each.name != "squeeze-cli"]
+        others = (each for each in distributions() if each.name != "squeeze-cli")
         packages = sorted(f"{each.name}=={each.version}" for each in others)
         record_source(task, present_source(), shlex.join(sys.argv[1:]), packages)
     page = None if offline else task.page
@@ -66,11 +63,9 @@ def end_task(
     task: ClearMLTask, config: ExperimentConfig, run: RunFolder, record: RunRecord
 ) -> None:
     """Report the run's results and files, and end the task; warn where not all of it arrives."""
-    table: list[list[str | float | None]] = [["split", "iou", "accuracy", "loss"]]
-    for split, measured in record.metrics:
-        if measured is not None:
-            table.append([split, measured.iou, measured.accuracy, measured.loss])
-    if len(table) > 1:
+    rows = [[split, m.iou, m.accuracy, m.loss] for split, m in record.metrics if m is not None]
+    if rows:
+        table = [["split", "iou", "accuracy", "loss"], *rows]
         task.call("report_table", title="results", series="metrics", iteration=0, table_plot=table)
     for name, value in record.metrics.test or ():
         if isinstance(value, (int, float)):
@@ -92,9 +87,7 @@ def end_task(
     try:
         task.finish("close", status=record.status, archive=str(archive))
     except ClearMLUnavailableError as error:
-        task.reporter.warn(
-            f"ClearML did not get all of this run ({error}): {run.path} is complete."
-        )
+        task.reporter.warn(f"ClearML did not get all of this run ({error}); {run.path} has it all.")
         return
     if config.logger.clearml_offline:
         task.reporter.say(f"ClearML session: {archive}, for clearml.Task.import_offline_session")
@@ -121,10 +114,7 @@ class Source:
 def send_to_queue(
     config: ExperimentConfig, queue: str, arguments: Sequence[str], reporter: Reporter
 ) -> dict[str, str]:
-    """Put this command on the queue of a ClearML agent; return the task's id, page, queue and command.
-
-    Raises SqueezeError where ClearML cannot be used, or has no such queue.
-    """
+    """Put this command on the queue of a ClearML agent; return the task's id, page, queue and command."""
     options = config.logger
     name = options.task_name or config.name or "squeeze"
     command = remote_command(arguments)
@@ -159,20 +149,15 @@ def remote_command(arguments: Sequence[str]) -> str:
 
 
 def find_source(reporter: Reporter) -> Source:
-    """Return the present source of squeeze for an agent, which must be able to clone it.
-
-    Raises SqueezeError where it cannot; a commit that is not pushed is a warning.
-    """
+    """Return the present source for an agent; SqueezeError where no agent could clone it."""
     source = present_source()
-    if not source.commit:
-        return source
-    if not source.repository:
+    if source.commit and not source.repository:
         raise SqueezeError(
             "--remote-queue: this checkout has no remote 'origin' that an agent could clone: "
             "`git remote add origin URL` and push."
         )
     folder, commit = Path(squeeze_cli.__file__).parent, source.commit
-    if not run_git(folder, "branch", "--remotes", "--contains", commit):
+    if commit and not run_git(folder, "branch", "--remotes", "--contains", commit):
         reporter.warn(f"The commit {commit[:12]} is on no remote branch: push it for the agent.")
     return source
 
@@ -196,8 +181,8 @@ def record_source(
     task: ClearMLTask, source: Source, command: str, packages: Sequence[str] = ()
 ) -> None:
     """Record in a task what an agent needs to run `squeeze COMMAND`."""
-    entry_point = f"-m squeeze_cli {command}"
-    task.call("set_script", **vars(source), working_dir=".", entry_point=entry_point)
+    script = {"working_dir": ".", "entry_point": f"-m squeeze_cli {command}"}
+    task.call("set_script", **vars(source), **script)
     task.call("set_packages", packages=[source.requirement, *packages])
 
 

@@ -28,7 +28,6 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.trackers.credentials import (
-    ENVIRONMENT,
     ClearMLUnavailableError,
     Credentials,
     find_credentials,
@@ -45,10 +44,7 @@ LOST_SECONDS = 10.0  # without a response during a training until a warning
 
 
 def usable_credentials(config: ExperimentConfig, reporter: Reporter) -> Credentials | None:
-    """Return credentials that the server accepts; None offline, and on an agent with its own.
-
-    Raises ClearMLUnavailableError where there are none, SqueezeError where the SDK is missing.
-    """
+    """Return credentials that the server accepts; None offline, and on an agent with its own."""
     if find_spec("clearml") is None:
         raise SqueezeError(
             "ClearML is not installed: pip install 'squeeze-cli[clearml]', or leave --use-clearml out."
@@ -60,10 +56,8 @@ def usable_credentials(config: ExperimentConfig, reporter: Reporter) -> Credenti
     if found.warning:
         reporter.warn(found.warning)
     if reason := probe(found):
-        raise ClearMLUnavailableError(
-            f"ClearML cannot be used: {reason} (credentials from {found.source}; "
-            "`squeeze doctor` says more)"
-        )
+        place = f"credentials from {found.source}; `squeeze doctor` says more"
+        raise ClearMLUnavailableError(f"ClearML cannot be used: {reason} ({place})")
     return found
 
 
@@ -85,11 +79,10 @@ class ClearMLTask:
         self._alive.touch()
         self._requests = (self._folder / REQUESTS).open("ab", buffering=0)
         output = 2 if reporter.verbose else subprocess.DEVNULL  # 2 is stderr
-        values = credentials.values() if credentials else {}
         environment = {
             "CLEARML_CONFIG_PATH": str(SETTINGS),
             **os.environ,
-            **{ENVIRONMENT[name]: value for name, value in values.items()},
+            **(credentials.environment() if credentials else {}),
             "CLEARML_OFFLINE_MODE": str(int(offline)),
             "TMPDIR": str(self._folder),  # the SDK leaves lock files there
             # The SDK must not take itself for one of the processes of a launcher such as torchrun.
@@ -98,12 +91,9 @@ class ClearMLTask:
         environment.pop("TORCHELASTIC_RUN_ID", None)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "squeeze_cli.trackers.clearml_task", self._folder],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=environment,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
             start_new_session=True,  # Ctrl-C is for squeeze alone
-        )
+        )  # fmt: skip
 
     def start(self, method: str, **options: object) -> None:
         """Make the task by `clearml.Task.init` or `create`; ClearMLUnavailableError if that fails."""
@@ -134,10 +124,7 @@ class ClearMLTask:
             self.reporter.warn(problem)
 
     def finish(self, method: str, /, **arguments: object) -> None:
-        """Make the last call, wait for it while the servers respond, and end the child.
-
-        Raises ClearMLUnavailableError, with the reason, where not everything arrived.
-        """
+        """Make the last call, end the child; ClearMLUnavailableError says why not all arrived."""
         try:
             self.reporter.say("Waiting for ClearML to receive the rest; Ctrl-C ends the waiting.")
             self._ask(float("inf"), method, **arguments)

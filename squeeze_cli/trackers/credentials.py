@@ -87,16 +87,13 @@ class Credentials:
             return f"{file} can be read by others: chmod 600 {file}"
         return ""
 
-    def values(self) -> dict[str, str]:
-        """Return the five values by name."""
-        return {name: getattr(self, name) for name in FIELDS}
+    def environment(self) -> dict[str, str]:
+        """Return the variables by which the SDK takes them."""
+        return {variable: getattr(self, name) for name, variable in ENVIRONMENT.items()}
 
 
 def find_credentials(explicit: Path | None = None) -> Credentials:
-    """Return the credentials of `explicit`, else of the first place (docs/trackers.md) with some.
-
-    Raises ClearMLUnavailableError where there are none, or where these cannot be used.
-    """
+    """Return the credentials of `explicit`, else of the first place (docs/trackers.md) with some."""
     given = {name: value for name, key in ENVIRONMENT.items() if (value := os.environ.get(key))}
     if explicit is None and ("api_key" in given or "api_secret" in given):
         source = "the environment variables CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY"
@@ -131,9 +128,8 @@ def read_clearml_conf(path: Path) -> dict[str, str]:
 
         api = ConfigFactory.parse_file(str(path)).get("api", {})
     except Exception as error:  # noqa: BLE001 - its message quotes the file
-        raise ClearMLUnavailableError(
-            f"{path} cannot be read ({type(error).__name__})", _INIT
-        ) from None
+        problem = f"{path} cannot be read ({type(error).__name__})"
+        raise ClearMLUnavailableError(problem, _INIT) from None
     given = zip(FIELDS, (api.get(name, None) for name in _CONF_NAMES), strict=True)
     values = {name: str(value) for name, value in given if value}
     return values if "api_key" in values or "api_secret" in values else {}
@@ -150,10 +146,8 @@ def checked_credentials(values: Mapping[str, object], source: str, fix: str) -> 
     """Make credentials of a mapping; ClearMLUnavailableError names every missing or unusable value."""
     values = with_public_hosts(values)
     problems = [f"an unknown key: {nearest(str(n), FIELDS)}" for n in values if n not in FIELDS]
-    for name in FIELDS:
-        problem = find_problem(name, values[name]) if name in values else "is missing"
-        if problem:
-            problems.append(f"{name} {problem}")
+    found = ((n, find_problem(n, values[n]) if n in values else "is missing") for n in FIELDS)
+    problems += [f"{name} {problem}" for name, problem in found if problem]
     if problems:
         raise ClearMLUnavailableError(f"{source}: {'; '.join(problems)}", fix)
     texts = {name: str(values[name]).strip() for name in FIELDS}
@@ -182,7 +176,7 @@ def find_problem(name: str, value: object) -> str | None:
 def write_credentials(path: Path, credentials: Credentials) -> None:
     """Write the file, which only its owner may read (mode 0600)."""
     text = "# ClearML credentials, by `squeeze clearml-init`. A secret: never commit it.\n"
-    text += yaml.safe_dump(credentials.values(), sort_keys=False)
+    text += yaml.safe_dump({name: getattr(credentials, name) for name in FIELDS}, sort_keys=False)
     write_text_atomically(path, text, mode=0o600)
 
 
@@ -209,11 +203,7 @@ def responds(url: str, seconds: float = 3.0) -> bool:
 
 
 def _get(url: str, seconds: float, login: tuple[str, str] | None = None) -> Response | str:
-    """Return the answer, or the reason why there is none after `seconds`.
-
-    The request has a thread to itself, which is left behind if it takes too long: a name look-up has
-    no time limit of its own, nor has an answer that arrives byte by byte.
-    """
+    """Return the answer, or the reason why there is none after `seconds`."""
     import requests
 
     verify = switched_on("CLEARML_API_HOST_VERIFY_CERT", default=True)
@@ -221,6 +211,7 @@ def _get(url: str, seconds: float, login: tuple[str, str] | None = None) -> Resp
     host = f"{parts.scheme}://{parts.netloc}"
     results: list[Response | str] = [f"{host} does not answer within {seconds:.0f} seconds"]
 
+    # A thread can be left behind: neither a name look-up nor a slow answer has a time limit.
     def request() -> None:
         try:  # without redirects: the credentials are for this server alone
             results.append(

@@ -29,7 +29,7 @@ def main() -> None:
     config = with_values(config, {"data.use_cache": False})
     experiment = set_up(config, Reporter(quiet=True))
     experiment.data.setup()
-    initialize(experiment.module, experiment.data)
+    initialize(experiment)
     torch.save(experiment.module.network.state_dict(), folder / "initial.pt")
     splits = {
         name: [_paths(sample) for sample in getattr(experiment.splits, name)]

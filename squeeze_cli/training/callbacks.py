@@ -9,10 +9,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 
 from squeeze_cli.console import Advance, Reporter, no_advance
-from squeeze_cli.features.datamodule import SegmentationDataModule
 from squeeze_cli.model.initialize import initialize_network
 from squeeze_cli.training.experiment import Experiment
-from squeeze_cli.training.modules import BaselineSegmentationModule
 from squeeze_cli.training.record import Epoch, Journal
 
 
@@ -26,26 +24,14 @@ class ReportedProgress(ProgressBar):
         super().__init__()
         self._reporter = reporter
         self._test_label = test_label
-        self._enabled = True
         self._stack = ExitStack()
         self._advance: Advance = no_advance
 
     def disable(self) -> None:
-        """Show nothing from now on."""
-        self._enabled = False
-
-    def enable(self) -> None:
-        """Show progress again."""
-        self._enabled = True
-
-    def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print a message beside the bar."""
-        del kwargs
-        self._reporter.say(" ".join(str(arg) for arg in args))
+        """Do nothing: on ranks above 0, where Lightning calls this, the reporter is silent."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar; a resumed run starts where it stopped."""
-        del pl_module
         self._open("Training", int(self.total_train_batches) * int(trainer.max_epochs or 1))
         if trainer.global_step:
             self._advance(trainer.global_step, "")
@@ -56,17 +42,9 @@ class ReportedProgress(ProgressBar):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the epoch's validation."""
-        del pl_module
-        values = trainer.callback_metrics
-        self._advance(
-            0,
-            f"epoch {trainer.current_epoch + 1}: val loss {float(values['val/loss']):.3f} "
-            f"iou {float(values['val/iou']):.3f}",
-        )
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the bar."""
-        self._stack.close()
+        loss, iou = (float(trainer.callback_metrics[f"val/{name}"]) for name in ("loss", "iou"))
+        epoch = trainer.current_epoch + 1
+        self._advance(0, f"epoch {epoch}: val loss {loss:.3f} iou {iou:.3f}")
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar of a test."""
@@ -77,7 +55,7 @@ class ReportedProgress(ProgressBar):
         """Move on by a batch."""
         self._advance(1, "")
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close the bar."""
         self._stack.close()
 
@@ -89,8 +67,7 @@ class ReportedProgress(ProgressBar):
 
     def _open(self, label: str, total: int) -> None:
         self._stack.callback(setattr, self, "_advance", no_advance)
-        if self._enabled:
-            self._advance = self._stack.enter_context(self._reporter.track(label, total))
+        self._advance = self._stack.enter_context(self._reporter.track(label, total))
 
 
 class Initialization(Callback):
@@ -100,21 +77,20 @@ class Initialization(Callback):
     as DDP does, rank 0's go to all.
     """
 
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Initialize the network of a training, once the data module is set up."""
-        if stage != "fit":
-            return
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, SegmentationDataModule)
-        assert isinstance(pl_module, BaselineSegmentationModule)
-        initialize(pl_module, data)
+        if stage == "fit":
+            initialize(self._experiment)
 
 
-def initialize(module: BaselineSegmentationModule, data: SegmentationDataModule) -> None:
-    """Fit all that is fitted before the first step, on the device; `data` is set up."""
-    module.network.to(data.trunk.device)
+def initialize(experiment: Experiment) -> None:
+    """Fit all that is fitted before the first step, on the device; the data module is set up."""
+    data, network = experiment.data, experiment.module.network.to(experiment.device)
     states = (states for states, _, _ in data.batches("train", data.batch_size, shuffled=True))
-    initialize_network(module.network, states, data.seed)
+    initialize_network(network, states, data.seed)
 
 
 class RecordKeeper(Checkpoint):

@@ -112,7 +112,7 @@ def train(
     keeper = RecordKeeper(experiment, journal)
     callbacks = [ReportedProgress(reporter), keeper, *checkpoint_callbacks(run)]
     if checkpoint is None:
-        callbacks.append(Initialization())
+        callbacks.append(Initialization(experiment))
     with quiet_libraries(verbose=reporter.verbose):
         trainer = create_trainer(
             config, device,

@@ -49,7 +49,7 @@ def test_a_failure_to_draw_is_a_warning(
     def fail(*_: object) -> None:
         raise RuntimeError("no\nfont")
 
-    monkeypatch.setattr(figures, "_figures", fail)
+    monkeypatch.setattr(figures, "curves_figure", fail)
     done = squeeze("train", "--quantizer", "fsq", *TINY)
     assert "Warning: The figures could not be made (RuntimeError: no font)." in done.stderr
     record = json.loads((tmp_path / "runs" / "it" / "run.json").read_text())

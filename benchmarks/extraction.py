@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.machine import show
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.base import Backbone, FrozenBackbone
+from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.console import Reporter
@@ -43,7 +43,7 @@ STORE = "the store's pass"
 
 @torch.inference_mode()
 def bare_rate(
-    backbone: Backbone,
+    backbone: BackboneNetwork,
     images: int,
     memory_format: torch.memory_format,
     batch_size: int,
@@ -53,10 +53,10 @@ def bare_rate(
     batch = torch.randn(batch_size, 3, SIZE_PX, SIZE_PX).to(memory_format=memory_format)
     steps = max(1, images // batch_size)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-        backbone.extract_features(batch)
+        backbone(batch)
         start = time.perf_counter()
         for _ in range(steps):
-            backbone.extract_features(batch)
+            backbone(batch)
         return steps * batch_size / (time.perf_counter() - start)
 
 
@@ -66,7 +66,7 @@ def deviation(backbone: FrozenBackbone, samples: list[Sample], precision: str) -
     preprocessing = Preprocessing(SIZE_PX)
     dataset = ImageDataset(samples[:DEVIATION_IMAGES], preprocessing)
     pixels = torch.stack([dataset[i][0] for i in range(len(dataset))])
-    exact = backbone.network.extract_features(preprocessing.normalize(pixels))
+    exact = backbone.network(preprocessing.normalize(pixels))
     given = Trunk(backbone, "features", preprocessing, CPU, precision).states(pixels)
     spread = (exact - exact.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
     return float(((given - exact).square().mean() / spread).sqrt())

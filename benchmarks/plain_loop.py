@@ -35,7 +35,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from vector_quantize_pytorch import ResidualVQ, VectorQuantize
 
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.base import Backbone
+from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.resolve import load_experiment
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.data.images import available_cores
@@ -73,9 +73,11 @@ class PetDataset(Dataset[tuple[Tensor, Tensor]]):
 class PlainModel(nn.Module):
     """Frozen backbone, quantizer with its projections, head on all channels, interpolation."""
 
-    def __init__(self, config: ExperimentConfig, backbone: Backbone, step_tokens: int) -> None:
+    def __init__(
+        self, config: ExperimentConfig, backbone: FrozenBackbone, step_tokens: int
+    ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone = backbone.network
         channels, classes = backbone.feature_dim, config.model.num_classes or 3
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
@@ -226,7 +228,7 @@ def train(folder: Path) -> dict[str, Any]:
         PetDataset(paths["train"], size), batch_size=training.batch_size, sampler=order,
         drop_last=single, **workers,
     )  # fmt: skip
-    backbone = create_backbone(config.model, size).network
+    backbone = create_backbone(config.model, size)
     step_tokens = training.batch_size * (size // backbone.stride) ** 2
     model = PlainModel(config, backbone, step_tokens)
     model.load_initial(torch.load(folder / "initial.pt", weights_only=True))

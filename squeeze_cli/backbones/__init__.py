@@ -10,10 +10,8 @@ from squeeze_cli.config.schema import ModelConfig
 def create_backbone(config: ModelConfig, image_size_px: int) -> FrozenBackbone:
     """Return the frozen backbone that `config.backbone` names, with its weights not yet read.
 
-    Raises:
-        UsageError: the name is unknown, or the backbone cannot take this image size.
-        SqueezeError: weights are missing.
+    Raises UsageError for an unknown name or an image size that the backbone cannot take,
+    SqueezeError if the weights are missing.
     """
-    kind = BACKBONES.load(config.backbone)
-    kind.check_image_size(image_size_px)
-    return FrozenBackbone(kind, kind.find_weights(config), image_size_px)
+    backbone: FrozenBackbone = BACKBONES.load(config.backbone)(config, image_size_px)
+    return backbone

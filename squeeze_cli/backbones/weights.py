@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +25,9 @@ RANDOM_WEIGHTS_SEED = 0
 
 
 class Weights:
-    """The place of a backbone's weights, identified without reading them into a network.
+    """The place of a backbone's weights: a file, or None where they are random.
 
-    Attributes:
-        source: as `--weights` says: `default`, `none` or a path.
-        file: the file that holds them; None where they are random.
+    `source` is what `--weights` says: `default`, `none` or a path.
     """
 
     def __init__(self, source: str, file: Path | None = None) -> None:
@@ -36,48 +35,51 @@ class Weights:
         self.file = file
         if file is not None and not file.is_file():
             raise SqueezeError(f"There is no weights file {file}: check --weights, or {_FIX}.")
-        self._stamp = None if file is None else _stamp(file)
+        self._mtime_ns = None if file is None else file.stat().st_mtime_ns
 
     @cached_property
     def digest(self) -> str:
-        """Hex SHA-256 of the file, or of the seed and versions that decide random weights.
-
-        Raises SqueezeError if the file cannot be read, or was changed since it was chosen.
-        """
-        if self.file is not None:
-            try:
-                with self.file.open("rb") as opened:
-                    digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            except OSError as error:
-                raise SqueezeError(
-                    f"{self.file} is no readable weights file ({error.strerror}): {_FIX}."
-                ) from None
-            self._require_unchanged(self.file)
-            return digest
-        makers = " ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm"))
-        return hashlib.sha256(f"random {RANDOM_WEIGHTS_SEED} {makers}".encode()).hexdigest()
+        """Hex SHA-256 of the file, or of the seed and versions that decide random weights."""
+        if self.file is None:
+            makers = " ".join(
+                f"{name} {version(name)}" for name in ("torch", "torchvision", "timm")
+            )
+            return hashlib.sha256(f"random {RANDOM_WEIGHTS_SEED} {makers}".encode()).hexdigest()
+        with self._reading(self.file), self.file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
 
     def read(self) -> dict[str, Tensor] | None:
         """Read the state dict in a `.safetensors` file, or in another by torch with weights_only.
 
         The nesting of training checkpoints (`state_dict`, `model`) is unwrapped. Random weights
-        give None. Raises SqueezeError if the file holds no state dict, or was changed since it was
-        chosen, because its digest would then stand for other weights.
+        give None. Raises SqueezeError if the file holds no state dict.
         """
         if self.file is None:
             return None
-        state = _read_state(self.file)
-        self._require_unchanged(self.file)
+        with self._reading(self.file):
+            if self.file.suffix == ".safetensors":
+                from safetensors.torch import load_file
+
+                state: Any = load_file(self.file)
+            else:
+                state = torch.load(self.file, map_location="cpu", weights_only=True)
+        for key in ("state_dict", "model"):
+            if isinstance(state, dict) and isinstance(state.get(key), dict):
+                state = state[key]
+        if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+            raise SqueezeError(f"{self.file} holds no state dict (names to tensors): {_FIX}.")
         return state
 
-    def _require_unchanged(self, file: Path) -> None:
-        if _stamp(file) != self._stamp:
+    @contextmanager
+    def _reading(self, file: Path) -> Iterator[None]:
+        """Raise SqueezeError if the file cannot be read, or was changed since it was chosen."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise anything
+            reason = " ".join(str(error).split())[:200]
+            raise SqueezeError(f"{file} is no readable weights file ({reason}): {_FIX}.") from None
+        if file.stat().st_mtime_ns != self._mtime_ns:
             raise SqueezeError(f"{file} was changed meanwhile: run the same command again.")
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    stat = file.stat()
-    return stat.st_size, stat.st_mtime_ns
 
 
 def published_weights(enumeration: Any, name: str) -> Path:
@@ -95,7 +97,7 @@ def published_weights(enumeration: Any, name: str) -> Path:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(place), expected, progress=False)
-    except (URLError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         reason = " ".join(str(getattr(error, "reason", error)).split())
         raise SqueezeError(
             f"Cannot download the weights {enumeration.__name__}.{name} ({reason}): put "
@@ -107,25 +109,6 @@ def published_weights(enumeration: Any, name: str) -> Path:
 def published_place(weights: Any) -> Path:
     """Return the path at which torchvision keeps published weights (an entry of its enumerations)."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise anything
-        reason = " ".join(str(error).split())[:200]
-        raise SqueezeError(f"{path} is no readable weights file ({reason}): {_FIX}.") from None
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise SqueezeError(f"{path} holds no state dict (names to tensors): {_FIX}.")
-    return state
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:

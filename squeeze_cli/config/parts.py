@@ -52,8 +52,8 @@ class Registry(dict[str, Entry]):
 
 _TRIMAP = {"num_classes": TRIMAP_CLASSES}
 BACKBONES = Registry("backbone", {
-    "vit": Entry("backbones.vit:ViTBackbone", defaults={"num_classes": 21}),
-    "deeplab": Entry("backbones.deeplab:DeepLabBackbone", defaults=_TRIMAP),
+    "vit": Entry("backbones.torchvision_models:ViTBackbone", defaults={"num_classes": 21}),
+    "deeplab": Entry("backbones.torchvision_models:DeepLabBackbone", defaults=_TRIMAP),
     "efficientnet-lite0": Entry(
         "backbones.efficientnet_lite:EfficientNetLite0Backbone", defaults=_TRIMAP),
 })  # fmt: skip

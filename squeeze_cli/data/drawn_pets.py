@@ -62,10 +62,8 @@ class SyntheticPetSource:
     image_size_px: int = 224
 
     def samples(self, split: str) -> list[SyntheticSample]:
-        """List 'trainval' (even indices) or 'test' (odd ones); raises ValueError otherwise."""
-        if split not in ("trainval", "test"):
-            raise ValueError(f"split must be 'trainval' or 'test', not {split!r}")
-        count, first = (self.count_trainval, 0) if split == "trainval" else (self.count_test, 1)
+        """List 'trainval' (even indices) or 'test' (odd ones)."""
+        count, first = {"trainval": (self.count_trainval, 0), "test": (self.count_test, 1)}[split]
         return [
             SyntheticSample(f"synthetic_{index:06d}", self.seed, index, self.image_size_px)
             for index in range(first, 2 * count, 2)

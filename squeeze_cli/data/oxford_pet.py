@@ -7,11 +7,11 @@ https://www.robots.ox.ac.uk/~vgg/data/pets/ (CC BY-SA 4.0).
 from __future__ import annotations
 
 import http.client
+import re
 import shutil
 import socket
 import tarfile
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 
 from torchvision.datasets.utils import download_url, extract_archive
@@ -26,12 +26,10 @@ ARCHIVES = (
     (f"{SITE}data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
 )
 SPLITS = ("trainval", "test")
-# A connection that gives no byte for so many seconds counts as dead.
-STALL_SECONDS = 20.0
+STALL_SECONDS = 20.0  # a connection that gives no byte for so long counts as dead
 # Archives are unpacked in this folder. A process that is killed meanwhile leaves it behind.
 _UNPACKING = ".unpacking"
-# URLError, timeouts and a full disk are OSErrors; torchvision reports a wrong checksum and too many
-# redirects as RuntimeError.
+# torchvision reports a wrong checksum and too many redirects as RuntimeError.
 _DOWNLOAD_ERRORS = (
     OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error,
 )  # fmt: skip
@@ -50,14 +48,12 @@ class OxfordPetSource:
     def samples(self, split: str) -> list[FileSample]:
         """List a split, 'trainval' or 'test', in the order of its list file.
 
-        A listed file may be missing or broken; `find_readable` finds out. Raises SqueezeError if
-        the data are incomplete and cannot be downloaded, or if a list file cannot be read.
+        A listed file may be missing or broken. Raises SqueezeError if the data are incomplete and
+        cannot be downloaded, or if a list file cannot be read.
         """
-        complete = self._is_complete()
-        if not complete and self.download:
+        if self.download and not self._is_complete():
             self._fetch()
-            complete = self._is_complete()
-        if not complete:
+        if not self._is_complete():
             raise SqueezeError(self._missing_message())
         return self._listed(split)
 
@@ -85,26 +81,25 @@ class OxfordPetSource:
         )
 
     def _fetch(self) -> None:
-        archives = [self.folder / url.rsplit("/", 1)[1] for url, _ in ARCHIVES]
         previous = socket.getdefaulttimeout()
         # torchvision opens its connections without a timeout, so the default is the only handle.
         socket.setdefaulttimeout(STALL_SECONDS)
         try:
-            for archive, (url, md5) in zip(archives, ARCHIVES, strict=True):
-                download_url(url, self.folder, archive.name, md5)  # unless it is there already
-            self._unpack(archives)
+            for url, md5 in ARCHIVES:
+                download_url(url, self.folder, md5=md5)  # unless it is there already
+            self._unpack()
         except _DOWNLOAD_ERRORS as error:
             raise SqueezeError(self._missing_message(error)) from error
         finally:
             socket.setdefaulttimeout(previous)
 
-    def _unpack(self, archives: Sequence[Path]) -> None:
+    def _unpack(self) -> None:
         """Unpack into a folder of its own, then move the files; existing list files are kept."""
         unpacked = self.folder / _UNPACKING
         shutil.rmtree(unpacked, ignore_errors=True)
         unpacked.unlink(missing_ok=True)  # earlier versions left a file of this name
-        for archive in archives:
-            extract_archive(archive, unpacked)
+        for url, _ in ARCHIVES:
+            extract_archive(self.folder / Path(url).name, unpacked)
         for source in [path for path in unpacked.rglob("*") if path.is_file()]:
             target = self.folder / source.relative_to(unpacked)
             if target.suffix != ".txt" or not target.exists():
@@ -113,10 +108,9 @@ class OxfordPetSource:
         shutil.rmtree(unpacked)
 
     def _missing_message(self, error: BaseException | None = None) -> str:
-        why = ""
-        if error is not None:
-            reason = " ".join(str(getattr(error, "reason", None) or error).split())
-            why = f" and could not be downloaded ({reason or type(error).__name__})"
+        reason = " ".join(str(getattr(error, "reason", None) or error).split())
+        reason = reason or type(error).__name__
+        why = "" if error is None else f" and could not be downloaded ({reason})"
         return (
             f"The Oxford-IIIT Pet data are not in {self.folder}{why}: put images.tar.gz and "
             f"annotations.tar.gz from {SITE} there (the next run unpacks them), "
@@ -132,10 +126,10 @@ def read_list(path: Path) -> list[str]:
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise SqueezeError(f"Cannot read {path} ({error.strerror}): make it readable.") from None
-    except UnicodeDecodeError as error:
-        raise SqueezeError(f"Cannot read {path} ({error}): save it as UTF-8 text.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SqueezeError(
+            f"Cannot read {path} ({error}): make it a readable file of UTF-8 text."
+        ) from None
     names = []
     for number, line in enumerate(lines, start=1):
         fields = line.split()
@@ -146,7 +140,7 @@ def read_list(path: Path) -> list[str]:
                 f"{path}, line {number}: {line.strip()[:60]!r} is neither a name nor 'name class "
                 "species breed': correct or remove the line."
             )
-        names.append(fields[0][:-4] if fields[0].lower().endswith(".jpg") else fields[0])
+        names.append(re.sub(r"\.jpg$", "", fields[0], flags=re.IGNORECASE))
     if not names:
         raise SqueezeError(f"{path} names no image: add names of images, one per line.")
     return names

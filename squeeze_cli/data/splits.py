@@ -18,6 +18,8 @@ from squeeze_cli.errors import SqueezeError, UsageError
 
 T = TypeVar("T")
 
+VAL_FRACTION = 0.2
+
 # Streams of the one seed: a subset must not be chosen by the same shuffle that splits it later.
 _SPLIT_STREAM, _SUBSET_STREAM = 0, 1
 
@@ -42,21 +44,10 @@ class SplitSamples:
         return total.hexdigest()
 
 
-def split_train_val(
-    samples: Sequence[T], seed: int, val_fraction: float = 0.2
-) -> tuple[list[T], list[T]]:
-    """Shuffle by the seed and split into training and validation, the same on every machine.
-
-    Validation gets `val_fraction`, rounded to whole samples; each split gets at least one. Raises
-    SqueezeError for fewer than two samples.
-    """
-    if len(samples) < 2:
-        raise SqueezeError(
-            f"{len(samples)} usable training image(s) cannot be split into training and "
-            "validation: provide 2 or more (5 or more make sense)."
-        )
+def split_train_val(samples: Sequence[T], seed: int) -> tuple[list[T], list[T]]:
+    """Shuffle two samples or more by the seed and split them, the same on every machine."""
     shuffled = _shuffled(samples, seed, _SPLIT_STREAM)
-    val_count = min(max(round(len(samples) * val_fraction), 1), len(samples) - 1)
+    val_count = max(round(len(samples) * VAL_FRACTION), 1)
     return shuffled[val_count:], shuffled[:val_count]
 
 
@@ -68,52 +59,44 @@ def build_splits(
     subset_size: int | None,
     known: Collection[str] = (),
 ) -> SplitSamples:
-    """List the samples of a data set, leave out those that cannot be read, and split the rest.
-
-    The official trainval list is split 80 to 20 into training and validation; the official test
-    list serves for tests only.
+    """Split the readable samples of trainval into training and validation; test stays apart.
 
     Args:
-        dataset: 'oxford-pet' or 'synthetic'.
+        dataset: 'oxford-pet' or 'synthetic'; another one raises UsageError.
         data_dir: folder of the photographs, or to download them to; unused by 'synthetic'.
         image_size_px: size of the images that 'synthetic' draws; photographs keep their own.
         seed: seed for the choice of a subset and for the split, but not for synthetic images.
         subset_size: most usable samples to take from trainval and from test; None takes all.
         known: digests of samples that were decoded before; they are not decoded again.
 
-    Raises:
-        UsageError: an unknown data set.
-        SqueezeError: the data are missing and cannot be downloaded, or too few can be read.
+    Raises SqueezeError if data are missing and cannot be downloaded, or if too few can be read.
     """
-    source = _create_source(dataset, data_dir, image_size_px)
-    trainval, skipped = _choose_usable(source.samples("trainval"), seed, subset_size, known)
-    test, skipped_test = _choose_usable(source.samples("test"), seed, subset_size, known)
+    trainval, test = list_samples(dataset, data_dir, image_size_px)
+    trainval, skipped = _choose_usable(trainval, seed, subset_size, known)
+    test, skipped_test = _choose_usable(test, seed, subset_size, known)
     skipped += skipped_test
     if not test or len(trainval) < 2:
-        example = f", e.g.: {skipped[0][1]}" if skipped else "."
+        example = f" For example: {skipped[0][1]}" if skipped else ""
         raise SqueezeError(
-            f"Too few images of {dataset} can be read ({len(trainval)} for training, "
-            f"{len(test)} for the test){example}"
+            f"Too few images of {dataset} can be read ({len(trainval)} for training, {len(test)} for "
+            f"the test): provide 2 or more to train on and 1 or more for the test.{example}"
         )
     train, val = split_train_val(trainval, seed)
     return SplitSamples(tuple(train), tuple(val), tuple(test), tuple(skipped))
 
 
-def require_data(dataset: str, data_dir: Path, image_size_px: int) -> None:
-    """Download missing data, or raise the error that `build_splits` would; this reads no image."""
-    source = _create_source(dataset, data_dir, image_size_px)
-    for split in ("trainval", "test"):
-        source.samples(split)
-
-
-def _create_source(
+def list_samples(
     dataset: str, data_dir: Path, image_size_px: int
-) -> OxfordPetSource | SyntheticPetSource:
+) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    """List trainval and test for `build_splits`; this downloads missing data, but reads no image."""
+    source: OxfordPetSource | SyntheticPetSource
     if dataset == "oxford-pet":
-        return OxfordPetSource(data_dir)
-    if dataset == "synthetic":
-        return SyntheticPetSource(image_size_px=image_size_px)
-    raise UsageError(f"Unknown dataset {dataset!r}: choose one of oxford-pet, synthetic.")
+        source = OxfordPetSource(data_dir)
+    elif dataset == "synthetic":
+        source = SyntheticPetSource(image_size_px=image_size_px)
+    else:
+        raise UsageError(f"Unknown dataset {dataset!r}: choose one of oxford-pet, synthetic.")
+    return source.samples("trainval"), source.samples("test")
 
 
 def _choose_usable(

@@ -25,13 +25,10 @@ _CLASSES[IGNORE_INDEX] = IGNORE_INDEX
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Deterministic conversion of images and trimaps to tensors.
+    """Conversion of images and trimaps to tensors of a square of S = `image_size_px` pixels a side.
 
-    Both are resized to a square, so that every image gives the same number of feature vectors.
-    There is no random augmentation: each image passes the backbone once.
-
-    Attributes:
-        image_size_px: S, the side of the square in pixels.
+    Every image so gives the same number of feature vectors. There is no random augmentation: each
+    image passes the backbone once.
     """
 
     image_size_px: int = 224
@@ -44,15 +41,12 @@ class Preprocessing:
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Normalize [B, S, S, 3] uint8 to [B, 3, S, S] float32, channels last in memory."""
-        batch, side_px = len(pixels), pixels.shape[1]
         # One multiplication and one subtraction are rounded the same on every machine. Whole rows
         # of pixels at a time are faster than three channels.
-        std = torch.tensor(IMAGENET_STD, dtype=torch.float64)
-        mean = torch.tensor(IMAGENET_MEAN, dtype=torch.float64)
-        scale, shift = ((1 / (255 * std)).float(), (mean / std).float())
-        rows = pixels.view(batch, side_px, -1).float()
-        rows *= scale.repeat(side_px).to(pixels.device)
-        rows -= shift.repeat(side_px).to(pixels.device)
+        mean, std = torch.tensor((IMAGENET_MEAN, IMAGENET_STD), dtype=torch.float64)
+        rows = pixels.flatten(2).float()
+        rows *= (1 / (255 * std)).float().repeat(pixels.shape[2]).to(pixels.device)
+        rows -= (mean / std).float().repeat(pixels.shape[2]).to(pixels.device)
         return rows.view(pixels.shape).permute(0, 3, 1, 2)
 
     def mask(self, mask: Image.Image | None) -> Tensor:

@@ -55,7 +55,7 @@ class Trunk:
             # cuDNN's convolutions of float32 keep 11 bits of it unless told otherwise.
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
         ):
-            run = network.trunk if self.layer == "trunk" else network.extract_features
+            run = network.trunk if self.layer == "trunk" else network
             return run(images).float()  # type: ignore[no-any-return]
 
     def extract(self, samples: Sequence[Sample]) -> Iterator[States]:

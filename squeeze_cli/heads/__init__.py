@@ -14,14 +14,9 @@ def create_head(
     num_classes: int,
     pretrained: dict[str, Tensor],
 ) -> SegmentationHead:
-    """Build the head that suits a backbone: DeepLab's own kind, or a small convolutional one.
+    """Build the head that suits the backbone of this name: DeepLab's own, or a small convolutional one.
 
-    Args:
-        backbone: the backbone's registered name.
-        feature_dim: channels of the feature maps.
-        num_classes: outputs.
-        pretrained: weights of a head that came with the backbone's, by the head's names; they are
-            taken where their shapes fit.
+    Weights of a `pretrained` head, by its names, are taken where their shapes fit.
     """
     if backbone == "deeplab":
         return DeepLabSegmentationHead(feature_dim, num_classes, pretrained)

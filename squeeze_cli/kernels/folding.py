@@ -37,14 +37,9 @@ def append_ones(vectors: Tensor) -> Tensor:
 
 
 def fold(weight: Tensor, output_map: AffineMap) -> Tensor:
-    """Fold the map into a convolution's weight.
+    """Fold the map into a convolution's weight over features, `[O, C, i, j]`.
 
-    Args:
-        weight: `[O, C, i, j]`, the weight over features.
-        output_map: the map from code vectors to features.
-
-    Returns:
-        `[O, d + 1, i, j]`, the weight over the channels that `append_ones` gives.
+    The result is the weight `[O, d + 1, i, j]` over the channels that `append_ones` gives.
     """
     extended = torch.cat([output_map.weight, output_map.bias[:, None]], dim=1)  # [C, d + 1]
     # A CPU's autocast would copy the weight to bfloat16 for longer than this product takes.
@@ -53,15 +48,10 @@ def fold(weight: Tensor, output_map: AffineMap) -> Tensor:
 
 
 def convolve_folded(conv: nn.Conv2d, extended: Tensor, output_map: AffineMap) -> Tensor:
-    """Convolve code vectors as `conv` convolves their features.
+    """Convolve code vectors as `conv`, which has no bias, convolves their features.
 
-    Args:
-        conv: a convolution without bias over C channels.
-        extended: what `append_ones` gives for the code vectors, `[B, d + 1, h, w]`.
-        output_map: the map from code vectors to features.
-
-    Returns:
-        `conv(output_map.map_channels(vectors))`, which is the plain reference, up to rounding.
+    `extended` is what `append_ones` gives for the code vectors, `[B, d + 1, h, w]`. The plain
+    reference is `conv(output_map.map_channels(vectors))`.
     """
     weight = fold(conv.weight, output_map)
     return F.conv2d(extended, weight, None, conv.stride, conv.padding, conv.dilation)

@@ -19,10 +19,8 @@ FOCAL_WEIGHT = 0.5  # in the combined loss
 class SegmentationLoss(nn.Module):
     """Base of all losses; pixels whose target is `IGNORE_INDEX` do not count.
 
-    Args:
-        class_weights: one weight per class; outputs beyond them (a head may have more outputs than
-            the masks have classes) weigh 1. None weighs all classes alike.
-        use_kernels: whether `parts_of_maps` may use a hand-made kernel.
+    `class_weights` has one weight per class; outputs beyond them (a head may have more outputs than
+    the masks have classes) weigh 1. `use_kernels` lets `parts_of_maps` use a hand-made kernel.
     """
 
     class_weights: Tensor
@@ -39,20 +37,13 @@ class SegmentationLoss(nn.Module):
     def parts(self, log_probs: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Compute the weighted parts by name.
 
-        Args:
-            log_probs: `[B, K, H, W]`.
-            target: `[B, H, W]` int64, in 0..K-1 or `IGNORE_INDEX`.
+        `log_probs` are `[B, K, H, W]`, the target `[B, H, W]` int64 in 0..K-1 or `IGNORE_INDEX`.
         """
 
     def parts_of_maps(self, maps: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Upsample logits bilinearly to the target's size, and compute parts and predictions.
+        """Upsample logits `[B, K, h, w]` float32 bilinearly to the target's size `[B, H, W]`.
 
-        Args:
-            maps: logits `[B, K, h, w]` float32.
-            target: `[B, H, W]`, an integer type.
-
-        Returns:
-            The parts as `parts` gives them, and the predicted classes `[B, H, W]`.
+        Returns the parts as `parts` gives them, and the predicted classes `[B, H, W]`.
         """
         logits = F.interpolate(maps, target.shape[1:], mode="bilinear", align_corners=False)
         return self.parts(logits.log_softmax(dim=1), target.long()), logits.detach().argmax(dim=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from squeeze_cli.backbones.base import FrozenBackbone
+from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import UsageError
 from squeeze_cli.heads import create_head
@@ -17,13 +18,8 @@ def build_network(
 ) -> SegmentationNetwork:
     """Build the trainable network for `config` on a frozen backbone, not yet initialized.
 
-    Args:
-        config: the experiment.
-        backbone: what the features come from; only its last layer is built, where it is trained.
-        processes: processes that train together; their codebooks are synchronized.
-
-    Raises:
-        UsageError: a size cannot work with this backbone.
+    Of the backbone only the last layer is built, where it is trained. `processes` that train
+    together synchronize their codebooks. Raises UsageError if the bottleneck is too wide.
     """
     model = config.model
     channels = backbone.feature_dim
@@ -41,7 +37,7 @@ def build_network(
     projected = feature_dim != channels
     vectors_per_image = (config.data.image_size // backbone.stride) ** 2
     step = StepSize(config.training.batch_size * vectors_per_image * processes, processes)
-    classes = model.num_classes or backbone.default_num_classes
+    classes = model.num_classes or int(BACKBONES[model.backbone].defaults["num_classes"])
     network = SegmentationNetwork(
         FeatureNormalizer(channels),
         create_quantizer(config.quantizer, feature_dim, step),

@@ -10,10 +10,6 @@ __all__ = ["Quantizer", "StepSize", "create_quantizer"]
 
 
 def create_quantizer(config: QuantizerConfig, feature_dim: int, step: StepSize) -> Quantizer:
-    """Build the quantizer that `config.type` names, for vectors of `feature_dim` channels.
-
-    Raises:
-        UsageError: `config.type` is unknown.
-    """
+    """Build the quantizer that `config.type` names, for vectors of `feature_dim` channels."""
     quantizer: Quantizer = QUANTIZERS.load(config.type)(config, feature_dim, step)
     return quantizer

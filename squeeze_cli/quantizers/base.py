@@ -35,12 +35,7 @@ class StepSize:
 
 
 class Quantizer(nn.Module):
-    """Base of all quantizers; a subclass runs a module of the library.
-
-    Args:
-        config: the options, with defaults resolved.
-        feature_dim: C, channels of the tokens.
-        step: size of a training step.
+    """Base of all quantizers of tokens with C = `feature_dim` channels.
 
     Attributes:
         code_sizes: the number of values of each of the Q codes of a vector.
@@ -65,9 +60,8 @@ class Quantizer(nn.Module):
     def run_library(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run the library's module on tokens `[B, N, C]`.
 
-        Returns:
-            Code vectors `[B, N, d]`, through which gradients pass; codes `[B, N, Q]` int64; the
-            library's loss, a scalar, not weighted.
+        Returns code vectors `[B, N, d]`, through which gradients pass, codes `[B, N, Q]` int64, and
+        the library's loss, a scalar.
         """
 
     def forward(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -43,10 +43,9 @@ class ProjectedQuantizer(Quantizer):
     def initialize_projections(self, tokens_nc: Tensor) -> None:
         """Set `project_in` to the principal axes of tokens `[n, C]`, and `project_out` to their inverse.
 
-        The bottleneck then keeps the most variance that a linear one can keep (PCA). One factor
-        scales it so that a component has unit variance on average: the codebook's initial scale and
-        the commitment loss mean the same for every backbone. Where C is below D, the axes past C
-        keep their random values.
+        The bottleneck then keeps the most variance that a linear one can keep. One factor scales it
+        so that a component has unit variance on average: the codebook's initial scale and the
+        commitment loss mean the same for every backbone.
         """
         mean = tokens_nc.mean(dim=0)
         axes_dc, variances_d = principal_axes(tokens_nc, self.bottleneck_dim)
@@ -74,21 +73,21 @@ class Whitening(nn.Module):
         self.register_buffer("running_mean", torch.zeros(dim))
         self.register_buffer("running_covariance", torch.eye(dim))
 
-    @torch.no_grad()
-    def fit(self, vectors_nd: Tensor) -> None:
-        """Set the running statistics to those of vectors `[n, d]`."""
-        mean, covariance = _statistics(vectors_nd)
-        self.running_mean.copy_(mean)
-        self.running_covariance.copy_(covariance)
+    def track(self, vectors_nd: Tensor, momentum: float) -> tuple[Tensor, Tensor]:
+        """Return mean and covariance of vectors `[n, d]`, and move the running ones towards them."""
+        mean = vectors_nd.mean(dim=0)
+        centred = vectors_nd - mean
+        covariance = centred.T @ centred / len(vectors_nd)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, momentum)
+            self.running_covariance.lerp_(covariance, momentum)
+        return mean, covariance
 
     def forward(self, vectors_nd: Tensor) -> Tensor:
         """Whiten vectors `[n, d]`."""
         mean, covariance = self.running_mean, self.running_covariance
         if self.training:
-            mean, covariance = _statistics(vectors_nd)
-            with torch.no_grad():
-                self.running_mean.lerp_(mean, WHITENING_MOMENTUM)
-                self.running_covariance.lerp_(covariance, WHITENING_MOMENTUM)
+            mean, covariance = self.track(vectors_nd, WHITENING_MOMENTUM)
         shrinkage = WHITENING_SHRINKAGE * covariance.diagonal().mean().clamp_min(1e-12)
         identity = torch.eye(len(mean), device=mean.device, dtype=mean.dtype)
         factor = torch.linalg.cholesky(covariance + shrinkage * identity)
@@ -144,19 +143,14 @@ class WhitenedQuantizer(ProjectedQuantizer):
         rotation = torch.linalg.qr(torch.randn(kept, kept)).Q.to(whitening)
         self.to_code.weight[:kept] = rotation @ whitening
         self.to_code.bias[:kept] = -(self.to_code.weight[:kept] @ bottleneck.mean(dim=0))
-        self.normalize.fit(self.to_code(bottleneck))
+        self.normalize.track(self.to_code(bottleneck), momentum=1.0)
         training = self.training
-        self.eval()
-        vectors = self(tokens_nc[None])[0][0]
+        vectors_nd = self.eval()(tokens_nc[None])[0][0]
         self.train(training)
-        self._fit_output(vectors, bottleneck)
-
-    def _fit_output(self, vectors_nd: Tensor, bottleneck_nd: Tensor) -> None:
-        """Set `from_code` to the least-squares map from code vectors to the bottleneck."""
-        # On the CPU, because not every device has float64.
+        # The least-squares map from code vectors to the bottleneck; not every device has float64.
         design = torch.cat([vectors_nd, torch.ones_like(vectors_nd[:, :1])], dim=1).cpu().double()
         ridge = 1e-6 * len(design) * torch.eye(design.shape[1]).double()
-        target = design.T @ bottleneck_nd.cpu().double()
+        target = design.T @ bottleneck.cpu().double()
         solution = torch.linalg.solve(design.T @ design + ridge, target)
         self.from_code.weight.copy_(solution[:-1].T)
         self.from_code.bias.copy_(solution[-1])
@@ -180,9 +174,3 @@ def principal_axes(rows_nc: Tensor, count: int) -> tuple[Tensor, Tensor]:
     leading = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
     axes = axes * torch.where(leading < 0, -1.0, 1.0)
     return axes.to(centred_nc), values[-kept:].flip(0).clamp_min(0).to(centred_nc)
-
-
-def _statistics(vectors_nd: Tensor) -> tuple[Tensor, Tensor]:
-    mean = vectors_nd.mean(dim=0)
-    centred = vectors_nd - mean
-    return mean, centred.T @ centred / len(vectors_nd)

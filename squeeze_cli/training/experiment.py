@@ -13,7 +13,7 @@ from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.defaults import TRIMAP_CLASSES
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.splits import SplitSamples, build_splits, require_data
+from squeeze_cli.data.splits import SplitSamples, build_splits, list_samples
 from squeeze_cli.features.datamodule import SegmentationDataModule, make_data, open_store
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.losses import create_loss
@@ -40,7 +40,7 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     device = choose_device(config.training.device)
     data = config.data
     # First: where data are missing, no weights are fetched.
-    require_data(data.dataset, Path(data.data_dir), data.image_size)
+    list_samples(data.dataset, Path(data.data_dir), data.image_size)
     backbone = create_backbone(config.model, data.image_size)
     store = open_store(config, backbone)
     if store is None or not store.digests:

@@ -191,7 +191,7 @@ def test_vits_positions_are_interpolated_to_other_image_sizes(tmp_path: Path) ->
     whole = vit_b_32(weights=None)
     torch.save(whole.state_dict(), tmp_path / "w.pth")
     backbone = create_backbone(ModelConfig(backbone="vit", weights=str(tmp_path / "w.pth")), 96)
-    positions = backbone.network.model.encoder.pos_embedding  # type: ignore[union-attr]
+    positions = backbone.network.trunk.pos_embedding
     given = whole.encoder.pos_embedding.detach()
     assert positions.shape == (1, 1 + 9, 768)
     assert torch.equal(positions[:, 0], given[:, 0])

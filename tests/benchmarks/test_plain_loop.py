@@ -33,7 +33,7 @@ def test_the_same_weights_give_the_same_logits(backbone_name: str, quantizer: st
     )
     backbone = create_backbone(config.model, SIZE)
     network = build_network(config, backbone)
-    extract = backbone.network.extract_features
+    extract = backbone.network
     torch.manual_seed(0)
     # k-means sees other images than the step does: a code may stand for a single vector, and what
     # that leaves for rvq's next code is rounding alone, as is the direction of its gradient.
@@ -41,7 +41,7 @@ def test_the_same_weights_give_the_same_logits(backbone_name: str, quantizer: st
     with torch.no_grad():
         initialize_network(network, [extract(known)], seed=1)
         states = extract(images)
-        plain = PlainModel(config, backbone.network, step_tokens=states[:, 0].numel())
+        plain = PlainModel(config, backbone, step_tokens=states[:, 0].numel())
         plain.load_initial(network.state_dict())
         expected = F.interpolate(
             network.eval()(states).logits, (SIZE, SIZE), mode="bilinear", align_corners=False

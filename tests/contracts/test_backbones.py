@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.base import Backbone, FrozenBackbone
+from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.heads import create_head
@@ -21,7 +21,7 @@ def frozen(request: pytest.FixtureRequest) -> FrozenBackbone:
 
 
 @pytest.fixture(scope="module")
-def backbone(frozen: FrozenBackbone) -> Backbone:
+def network(frozen: FrozenBackbone) -> BackboneNetwork:
     return frozen.network
 
 
@@ -29,27 +29,24 @@ def images(seed: int = 0) -> torch.Tensor:
     return torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-def test_features_have_the_stated_shape(backbone: Backbone) -> None:
-    features = backbone.extract_features(images())
-    side = SIZE // backbone.stride
-    assert features.shape == (2, backbone.feature_dim, side, side)
+def test_features_have_the_stated_shape(frozen: FrozenBackbone) -> None:
+    features = frozen.network(images())
+    side = SIZE // frozen.stride
+    assert features.shape == (2, frozen.feature_dim, side, side)
     assert features.dtype == torch.float32
-    assert BACKBONES[backbone.name].defaults["num_classes"] == backbone.default_num_classes
 
 
-def test_frozen_means_no_gradient_and_eval_mode_also_after_train(backbone: Backbone) -> None:
-    before = backbone.extract_features(images())
-    backbone.train()
-    assert not any(module.training for module in backbone.modules())
-    assert not any(parameter.requires_grad for parameter in backbone.parameters())
-    assert torch.equal(backbone.extract_features(images()), before)
+def test_frozen_means_no_gradient_and_eval_mode_also_after_train(network: BackboneNetwork) -> None:
+    before = network(images())
+    network.train()
+    assert not any(module.training for module in network.modules())
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert torch.equal(network(images()), before)
 
 
-def test_last_layer_after_trunk_is_the_whole(backbone: Backbone) -> None:
-    assert torch.equal(
-        backbone.last_layer(backbone.trunk(images())), backbone.extract_features(images())
-    )
-    assert sum(p.numel() for p in backbone.last_layer.parameters()) > 0
+def test_last_layer_after_trunk_is_the_whole(network: BackboneNetwork) -> None:
+    assert torch.equal(network.last_layer(network.trunk(images())), network(images()))
+    assert sum(p.numel() for p in network.last_layer.parameters()) > 0
 
 
 def test_random_weights_are_the_same_everywhere_and_marked(frozen: FrozenBackbone) -> None:

@@ -144,7 +144,7 @@ def test_features_are_the_backbones_own(
     backbone = create_backbone(ModelConfig(backbone="efficientnet-lite0"), 64).network
     image, _ = next(s for s in list_images(photographs) if s.name == "c").load()
     with torch.inference_mode():
-        wanted = backbone.extract_features(preprocessed(image, 64)[None])[0].numpy()
+        wanted = backbone(preprocessed(image, 64)[None])[0].numpy()
     with safe_open(tmp_path / "f" / "features-00000.safetensors", "numpy") as file:
         names = json.loads(file.metadata()["names"])
         found = file.get_tensor("embeddings")[names.index("c")]
@@ -160,7 +160,7 @@ def test_a_stopped_extraction_goes_on_and_ends_the_same(
 ) -> None:
     run = trained / "runs" / "q"
     monkeypatch.setattr("squeeze_cli.inference.output.CODES_PER_SHARD", 5)
-    monkeypatch.setattr("squeeze_cli.backbones.base.Backbone.inference_batch", 3)
+    monkeypatch.setattr("squeeze_cli.backbones.base.FrozenBackbone.inference_batch", 3)
     extract(run, out=tmp_path / "whole")
     original = TrainedRun.encode
     calls: Iterator[int] = iter(range(9))
@@ -189,7 +189,7 @@ def test_a_stopped_extraction_goes_on_and_ends_the_same(
 def test_ctrl_c_keeps_what_is_done(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("squeeze_cli.backbones.base.Backbone.inference_batch", 4)
+    monkeypatch.setattr("squeeze_cli.backbones.base.FrozenBackbone.inference_batch", 4)
     original = TrainedRun.codes
     calls = iter(range(9))
 

@@ -44,8 +44,7 @@ class BackboneNetwork(nn.Module):
 class FrozenBackbone(ABC):
     """Base of all backbones, with weights and image size chosen; `network` is built when needed.
 
-    Stored features need only the sizes, which are attributes of the class, and the weights' digest.
-    These are known without reading hundreds of megabytes into a network.
+    Stored features need only sizes and the weights' digest, without reading hundreds of megabytes.
     """
 
     feature_dim: int

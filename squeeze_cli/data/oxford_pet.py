@@ -76,7 +76,7 @@ class OxfordPetSource:
             return False
         return all(
             any(sample.image_path.is_file() for sample in samples)
-            and any(sample.mask_path.is_file() for sample in samples if sample.mask_path)
+            and any(sample.mask_path and sample.mask_path.is_file() for sample in samples)
             for samples in map(self._listed, SPLITS)
         )
 

@@ -39,9 +39,8 @@ def upsampled_cross_entropy(
         target: `[B, H, W]` int64, 0 to K - 1 also where a pixel's weight is 0.
         pixel_weights: `[B, H, W]`, 0 for pixels that do not count.
 
-    Returns:
-        The loss (a scalar, differentiable once with respect to `maps`), and the index of the
-        largest upsampled logit `[B, H, W]` uint8, the first of equal ones.
+    The loss can be differentiated once with respect to `maps`. The predictions `[B, H, W]` uint8 are
+    the indices of the largest upsampled logits, the first of equal ones.
     """
     loss, predictions = _UpsampledCrossEntropy.apply(maps, target, pixel_weights)
     return loss, predictions
@@ -111,10 +110,7 @@ def _contenders(bits: Tensor) -> tuple[int, bool]:
 
     A class that is below another one at every position of an image is below it at every pixel,
     because interpolation weights are positive. Heads may have outputs for classes that masks do not
-    have, and these soon fall below all others.
-
-    Returns:
-        The number of leading classes, and whether 2^x can be summed without an offset.
+    have, and these soon fall below all others. Also returned: whether 2^x can be summed as it is.
     """
     count = bits.shape[1]
     lowest = bits.amin(dim=(2, 3))

@@ -139,9 +139,9 @@ class CombinedLoss(SegmentationLoss):
 
     def parts(self, log_probs: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Compute the parts `ce`, `dice` and `focal`."""
-        focal = self.focal.parts(log_probs, target)["focal"]
         ce, dice = self.ce.parts(log_probs, target), self.dice.parts(log_probs, target)
-        return {**ce, **dice, "focal": FOCAL_WEIGHT * focal}
+        focal = FOCAL_WEIGHT * self.focal.parts(log_probs, target)["focal"]
+        return {**ce, **dice, "focal": focal}
 
 
 def sum_parts(parts: dict[str, Tensor]) -> Tensor:

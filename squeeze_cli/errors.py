@@ -1,7 +1,5 @@
 """Errors that a user can see: each message is one line that names the fix."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Writing of files that are complete or absent: they are written beside their place, then renamed."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager

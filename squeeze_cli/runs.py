@@ -3,8 +3,6 @@
 It needs neither torch nor YAML, so that `squeeze compare` starts quickly.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import re

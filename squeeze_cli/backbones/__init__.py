@@ -1,7 +1,5 @@
 """Frozen backbones: images to dense feature maps."""
 
-from __future__ import annotations
-
 from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ModelConfig

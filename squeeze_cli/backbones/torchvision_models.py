@@ -3,8 +3,6 @@
 Dosovitskiy et al., 2021, arXiv:2010.11929; Chen et al., 2017, arXiv:1706.05587.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

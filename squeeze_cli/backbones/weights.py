@@ -1,7 +1,5 @@
 """Backbone weights: published ones through torchvision, or a file; never by unpickling code."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager

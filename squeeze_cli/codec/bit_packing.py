@@ -5,8 +5,6 @@ integer below 2^63 in mixed radix (the first code is the least significant digit
 `ceil(log2)` bits, most significant first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache

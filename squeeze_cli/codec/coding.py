@@ -4,8 +4,6 @@
 stream, whose state carries the CRC-32.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Sequence
 from math import prod

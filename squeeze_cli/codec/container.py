@@ -4,8 +4,6 @@ It is a safetensors file with the tensors `crc32`, `lengths`, `names` and `paylo
 library reads it; the header is written here, because the library's order of the metadata varies.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import zlib

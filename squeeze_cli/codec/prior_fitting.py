@@ -4,8 +4,6 @@ Each layer's integers are its float values times a scale: 8-bit weights, and act
 limits of `prior.py`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import reduce

@@ -10,8 +10,6 @@ position if the next probabilities depend on the last symbol. Here a stream ends
 initial state carries a 32-bit seed (the codes' CRC-32), which decoding returns.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`squeeze clearml-init`: ask for the credentials of a ClearML server, test them and write them."""
 
-from __future__ import annotations
-
 import sys
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`squeeze compare`: a table of runs, from their records alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -3,8 +3,6 @@
 An error is what keeps squeeze from working at all; what only some commands need is a warning.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

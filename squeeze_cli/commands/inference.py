@@ -1,10 +1,8 @@
 """Commands on a finished run: `squeeze evaluate`, `show`, `extract-embeddings` and `decode`."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,9 +18,6 @@ from squeeze_cli.options import (
     option,
     with_options,
 )
-
-if TYPE_CHECKING:
-    from squeeze_cli.inference.trained_run import TrainedRun
 
 EXAMPLES = (
     "squeeze evaluate runs/vq-efficientnet-lite0",

@@ -4,8 +4,6 @@ With several devices, Lightning starts this command again for every further one,
 SLURM has started it for all of them. The process of rank 0 owns the run's folder and speaks.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import shlex
@@ -183,11 +181,12 @@ def _follow(config: ExperimentConfig, resume: bool) -> None:
     """Train with the first process, in silence and in the folder that it has made."""
     from rich.console import Console
 
-    from squeeze_cli.training.fit import follow_experiment
+    from squeeze_cli.training.experiment import set_up
+    from squeeze_cli.training.fit import train as fit
 
     place = os.environ.get(RUN_VARIABLE) or Path(config.output_dir) / str(config.name)
     silent = Reporter(quiet=True, err=Console(quiet=True))
     try:
-        follow_experiment(config, RunFolder(Path(place)), silent, resume=resume)
+        fit(set_up(config, silent), RunFolder(Path(place)), silent, resume=resume)
     except KeyboardInterrupt:  # the first process says so
         raise SystemExit(130) from None

@@ -1,7 +1,5 @@
 """Defaults that more than one room needs. Every other default stands at its field in the schema."""
 
-from __future__ import annotations
-
 # Mask value of pixels that no loss and no metric counts.
 IGNORE_INDEX = 255
 # Classes of a trimap: pet, background, border.

@@ -1,7 +1,5 @@
 """Building blocks of the schema: types of values, and the options that set them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin

@@ -4,8 +4,6 @@ The names stand for classes without importing them, because `--help` must not im
 A new part is one file and one entry here.
 """
 
-from __future__ import annotations
-
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The run record, `run.json`, as typed models; docs/run-record.md describes every field."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -4,8 +4,6 @@ A YAML file is either one experiment, with the sections at its top level, or nam
 `experiments:`. A missing key takes its default, an unknown one is an error.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

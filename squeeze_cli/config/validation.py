@@ -1,7 +1,5 @@
 """Validation of a configuration: every mistake is one line that names the key or option, and the fix."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import prod
 

@@ -3,8 +3,6 @@
 The animals are made of rounded cones; lengths are shares of the image's side.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import sqrt

@@ -1,7 +1,5 @@
 """Samples as tensors, and the processes that read them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Parkhi, Vedaldi, Zisserman, Jawahar: Cats and Dogs, CVPR 2012;
 https://www.robots.ox.ac.uk/~vgg/data/pets/ (CC BY-SA 4.0).
 """
 
-from __future__ import annotations
-
 import http.client
 import re
 import shutil

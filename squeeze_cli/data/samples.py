@@ -1,7 +1,5 @@
 """Samples: photographs and their trimaps, which are decoded when they are needed."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from abc import ABC, abstractmethod

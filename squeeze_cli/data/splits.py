@@ -1,7 +1,5 @@
 """Splits: the samples for training, validation and test."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Preprocessing: photographs and trimaps to the tensors that a backbone and a loss take."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The Lightning data module: batches of stored states, or of images that pass the trunk when met."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

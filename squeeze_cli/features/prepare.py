@@ -1,7 +1,5 @@
 """From samples to states: what the store lacks passes the frozen trunk, then all is loaded."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ masks   [n, H, W]          uint8
 metadata: format, rows (JSON list of the samples' digests), crc32 (JSON list)
 """
 
-from __future__ import annotations
-
 import json
 import zlib
 from collections.abc import Sequence

@@ -9,8 +9,6 @@ bytes: so no state can be stale. Shards are written whole or not at all and neve
 several processes can fill a store at once, and one that is killed leaves what it had finished.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Segmentation heads: feature maps to class logits."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from squeeze_cli.heads.base import ConvolutionalHead, SegmentationHead

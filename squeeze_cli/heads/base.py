@@ -1,7 +1,5 @@
 """The contract of all heads, and the small convolutional head of ViT and EfficientNet features."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 
 from torch import Tensor, nn

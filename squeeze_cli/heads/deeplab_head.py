@@ -1,7 +1,5 @@
 """torchvision's DeepLabHead (Chen et al., 2017, arXiv:1706.05587) on features or code vectors."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """`squeeze decode`: codes files to features or masks, without images and without a backbone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path, PurePosixPath

@@ -1,7 +1,5 @@
 """`squeeze extract-embeddings`: codes, quantized embeddings or features of many images as files."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from hashlib import blake2b
 from math import prod

@@ -4,8 +4,6 @@ manifest.json is written after every shard, so that a stopped extraction continu
 one. It says `complete` when all is there. docs/codes-format.md describes the fields.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence

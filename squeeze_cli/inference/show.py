@@ -1,7 +1,5 @@
 """`squeeze show`: a picture of what a trained run predicts."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -36,13 +34,9 @@ def show_run(
     """Draw rows of images, ground truth, the baseline's predictions and the run's own.
 
     Args:
-        run: The run.
-        split: `val` or `test`.
-        reporter: Reporter for messages and progress.
         how: Which images: `spread` evenly over the split, `best` or `worst` by the run's IoU of
-            each image, or `random`.
+            each image, or `random`, by `seed`.
         count: Number of images; all where the split has fewer.
-        seed: Seed of `random`.
         baseline: Folder of the run to show beside; None looks for one among the run's neighbours.
         open_run: Function that opens the baseline's folder.
         out: File of the picture; None puts it into the run's folder.

@@ -1,7 +1,5 @@
 """A trained run: features to codes, codes to features or masks, and what images need besides."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path

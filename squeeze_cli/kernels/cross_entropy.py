@@ -7,8 +7,6 @@ and those into the gradient with respect to the small map, while they are in the
 The plain reference is `SegmentationLoss.parts_of_maps` (losses/segmentation.py).
 """
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 from typing import Any

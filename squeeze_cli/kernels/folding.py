@@ -6,8 +6,6 @@ the folded one is cheaper by about C / d because the C feature channels are neve
 of ones is zero-padded like z, so the border is exact too: outside the map, features are zero and not b.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Segmentation losses."""
 
-from __future__ import annotations
-
 from squeeze_cli.config.parts import LOSSES
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.losses.segmentation import SegmentationLoss

@@ -1,7 +1,5 @@
 """Segmentation losses: logits and masks to named, weighted parts that sum to the loss."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Sequence
 

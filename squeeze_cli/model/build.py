@@ -1,7 +1,5 @@
 """From a configuration to the network that it describes."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from squeeze_cli.backbones.base import FrozenBackbone

@@ -1,7 +1,5 @@
 """The start of a training: normalization, PCA and k-means from pooled training features."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -7,8 +7,6 @@ The state is the frozen trunk's output, from the feature store or computed on th
 themselves, or with `--unfreeze-last-layer` the input of the last layer.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from hashlib import blake2b
 

@@ -1,7 +1,5 @@
 """Quantizers: feature vectors to codes and back."""
 
-from __future__ import annotations
-
 from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.quantizers.base import Quantizer, StepSize

@@ -9,8 +9,6 @@ that follows the codes is linear, so that a head can fold it into its first conv
 (`kernels/folding.py`). The modules of vector-quantize-pytorch do the quantizing.
 """
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from dataclasses import dataclass

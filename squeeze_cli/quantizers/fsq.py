@@ -1,7 +1,5 @@
 """Finite scalar quantization: a few dimensions, each rounded to its levels (arXiv:2309.15505)."""
 
-from __future__ import annotations
-
 from math import prod
 
 from torch import Tensor

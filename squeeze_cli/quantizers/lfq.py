@@ -1,7 +1,5 @@
 """Lookup-free quantization: the sign of each dimension is a bit (Yu et al., 2023, arXiv:2310.05737)."""
 
-from __future__ import annotations
-
 from math import log2
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Linear bottlenecks that start from principal axes, and batch whitening."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -3,8 +3,6 @@
 van den Oord et al., 2017, arXiv:1711.00937; Zeghidour et al., SoundStream, 2021, arXiv:2107.03312.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """The comparison of runs, from their records alone: rows, table, CSV and Markdown."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections import defaultdict

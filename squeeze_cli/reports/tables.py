@@ -1,7 +1,5 @@
 """Rich tables of the results of runs, and how numbers are written in all tables."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from pydantic import BaseModel

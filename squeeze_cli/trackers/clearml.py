@@ -1,7 +1,5 @@
 """The ClearML task of a run: on this machine, or through the queue of a ClearML agent."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

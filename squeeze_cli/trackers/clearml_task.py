@@ -6,8 +6,6 @@ enough. In a temporary folder, `ClearMLTask` appends to a file the methods to ca
 of the SDK's task; `Worker` touches another whenever the servers respond, and answers in a third.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The trackers of a run as Lightning's loggers: TensorBoard, and ClearML where it is asked for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Lightning callbacks: progress for people, the network's start, and the record kept up to date."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from typing import Any
 

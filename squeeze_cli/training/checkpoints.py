@@ -1,7 +1,5 @@
 """A run's weights on disk: written while it trains, loaded back after."""
 
-from __future__ import annotations
-
 import zlib
 from pathlib import Path
 from typing import Any

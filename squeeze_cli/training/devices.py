@@ -4,8 +4,6 @@ With several devices, Lightning starts this command again for every other one, o
 has started them all. Rank 0 owns the run's folder; the others train in it and are silent.
 """
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """An experiment from its configuration to everything that a trainer needs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -123,14 +123,8 @@ def save_figures(
     """Draw `figures/predictions.png`, `codebook.png` and `training.png`; show them in TensorBoard.
 
     Predictions are of a few validation images, evenly spread; codes are those of the test images.
+    `code_counts` are the uses of each value of each code in the test images, empty without codes.
     Whatever goes wrong is a warning: a finished training does not fail for its pictures.
-
-    Args:
-        run: the run's folder.
-        experiment: the experiment with the best epoch's weights, tested.
-        record: the record with history, quantizer and the best epoch.
-        code_counts: uses of each value of each code in the test images; empty without codes.
-        reporter: prints the warning.
     """
     try:
         figures = {"training": curves_figure(record.history, record.epochs.best)}

@@ -1,7 +1,5 @@
 """One experiment from a configuration to a finished run's folder."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -68,13 +66,6 @@ def fit_experiment(
     return run.read_finished()
 
 
-def follow_experiment(
-    config: ExperimentConfig, run: RunFolder, reporter: Reporter, *, resume: bool = False
-) -> None:
-    """Train `config` in `run` as a rank above 0: rank 0's `fit_experiment` writes all files."""
-    train(set_up(config, reporter), run, reporter, resume=resume)
-
-
 def _save_results(
     run: RunFolder, experiment: Experiment, record: RunRecord, reporter: Reporter
 ) -> None:
@@ -97,13 +88,8 @@ def train(
 ) -> None:
     """Train and measure, on all ranks alike; afterwards the module has the best epoch's weights.
 
-    Args:
-        experiment: an experiment, set up.
-        run: its folder.
-        reporter: shows progress.
-        journal: the run's record; None on a rank above 0.
-        loggers: trackers of metrics.
-        resume: whether to go on from `last.ckpt`, where it is there.
+    `journal` is the run's record, which a rank above 0 has not: rank 0 writes all files. With
+    `resume` the training goes on from `last.ckpt`, where it is there.
     """
     config, device, module = experiment.config.training, experiment.device, experiment.module
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
@@ -154,17 +140,9 @@ def evaluate(
     alone: bool = False,
     label: str = "",
 ) -> Values:
-    """Losses and metrics of the module's weights on a whole split, for no tracker.
+    """Losses and metrics of the module's weights on a whole split of `data`, for no tracker.
 
-    Args:
-        config: the experiment.
-        module: the module with trained weights.
-        data: a data module with `split`.
-        split: the split's name.
-        device: the device.
-        reporter: shows progress under `label`, where there is one.
-        alone: whether to use one device, whatever `config` says.
-        label: description of the progress bar; none is shown without.
+    `alone` uses one device, whatever `config` says. Progress is shown under `label`, if there is one.
     """
     data.test_split = split
     with quiet_libraries(verbose=reporter.verbose):

@@ -5,8 +5,6 @@ are summed over all images before they are divided, and classes that appear neit
 predictions nor in the targets do not count. It is not the mean of the images' own IoUs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The Lightning modules: a thin shell around `SegmentationNetwork`; metrics once per epoch."""
 
-from __future__ import annotations
-
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler

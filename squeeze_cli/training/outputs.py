@@ -1,7 +1,5 @@
 """Results of a finished run besides its weights: the prior, and the codes of its images as files."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 
@@ -72,14 +70,10 @@ def measure_codes(
     slots: Slots | None,
     file: str = "",
 ) -> MeasuredSplit:
-    """Measure a codes file, all its bytes counted; docs/run-record.md explains the fields.
+    """Measure a codes file, all bytes of its `content` counted; docs/run-record.md has the fields.
 
-    Args:
-        content: the file's bytes.
-        codes_nhwq: the codes in it.
-        feature_dim: channels of the backbone's features, for the compression ratio.
-        slots: the slots that the prior gives the codes, or None if they are packed.
-        file: the file's path below the run's folder.
+    `slots` are those that the prior gives the codes, or None if they are packed. The compression
+    ratio is against `feature_dim` channels of float32.
     """
     from safetensors.numpy import load
 

@@ -1,7 +1,5 @@
 """The run record as a training writes it; docs/run-record.md describes the fields."""
 
-from __future__ import annotations
-
 import platform
 import time
 from collections.abc import Sequence

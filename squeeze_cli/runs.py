@@ -40,7 +40,7 @@ class RunFolder:
 
     @property
     def replaced(self) -> Path:
-        """The place where the run that this one replaces is kept until this one is trained."""
+        """The place where the run that this one replaces is kept until the training begins."""
         return self.path.with_name(f".{self.name}.replaced")
 
     def discard(self) -> None:
@@ -129,7 +129,7 @@ def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
 
 
 def _make_room(run: RunFolder, overwrite: bool) -> None:
-    """Put aside the run that a new one replaces; it is lost only when the new one is trained."""
+    """Put aside the run that a new one replaces; it is deleted when the training begins."""
     recorded = run.record_file.exists()
     if not overwrite and (recorded or run.replaced.exists()):
         raise UsageError(

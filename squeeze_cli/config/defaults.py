@@ -1,6 +1,7 @@
-"""Defaults that more than one room needs. Every other default stands at its field in the schema."""
+"""Defaults that more than one folder needs. Others stand at their fields in `config/schema.py`."""
 
-# Mask value of pixels that no loss and no metric counts.
+# Mask value of pixels that no loss and no metric counts. Stored masks hold it: a new value needs
+# a new version of `Preprocessing.key`.
 IGNORE_INDEX = 255
 # Classes of a trimap: pet, background, border.
 TRIMAP_CLASSES = 3

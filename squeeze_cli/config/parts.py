@@ -18,7 +18,7 @@ class Entry:
     """A part that can be chosen.
 
     Attributes:
-        target: Its class within `squeeze_cli`, as `"room.module:Class"`.
+        target: Its class within `squeeze_cli`, as `"folder.module:Class"`.
         options: The configuration fields that mean something for this part.
         defaults: Values for the fields whose default depends on this part.
     """

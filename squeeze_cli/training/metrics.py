@@ -1,8 +1,9 @@
 """Mean IoU, pixel accuracy, codebook usage and perplexity, over whole sets of images.
 
-Mean IoU is the whole-set one (torchmetrics' `MulticlassJaccardIndex`): intersections and unions
-are summed over all images before they are divided, and classes that appear neither in the
-predictions nor in the targets do not count. It is not the mean of the images' own IoUs.
+Mean IoU is the figure of torchmetrics' `MulticlassJaccardIndex`, computed from one confusion matrix
+of the whole set: intersections and unions are summed over all images before they are divided, and
+classes that appear neither in the predictions nor in the targets do not count. It is not the mean of
+the images' own IoUs.
 """
 
 from collections.abc import Sequence

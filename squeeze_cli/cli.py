@@ -61,11 +61,11 @@ class SqueezeCommand(_PlainSwitches, TyperCommand):
 class SqueezeGroup(_PlainSwitches, TyperGroup):
     """The group of all commands; every error is one plain line."""
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, TyperCommand, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Import the command that is called, and only this one."""
-        name, _, rest = super().resolve_command(ctx, args)
-        assert name is not None
-        return name, load_command(name), rest
+        name, placeholder, rest = super().resolve_command(ctx, args)
+        # Shell completion asks for commands that are not there too.
+        return name, load_command(name) if name else placeholder, rest
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **settings: Any) -> None:
         """Run a command line and end the process with its exit code."""

@@ -124,7 +124,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class EvaluationOptions(DataOptions):
-    """Also the number of images per step."""
+    """The options of `DataOptions`, and the number of images per step."""
 
     batch_size: Annotated[int | None, field_option("training.batch_size", _OF_THE_RUN)] = None
 

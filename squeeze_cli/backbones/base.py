@@ -35,7 +35,6 @@ class BackboneNetwork(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode, because a frozen network uses no batch statistics and no dropout."""
-        del mode
         return super().train(False)
 
 
@@ -69,7 +68,6 @@ class FrozenBackbone(ABC):
 
     def own_state(self, state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
         """Return the tensors of a weights file by the names of `model`."""
-        del model
         return state
 
     @abstractmethod

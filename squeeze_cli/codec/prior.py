@@ -202,10 +202,10 @@ def exponentials() -> NDArray[np.float64]:
 
 def write_prior(path: Path, prior: CodePrior) -> None:
     """Write the prior atomically, as a safetensors file."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     with replacing(path) as temporary:
-        save_file(prior.arrays(), temporary, metadata=_metadata(prior))
+        temporary.write_bytes(save(prior.arrays(), _metadata(prior)))
 
 
 def read_prior(path: Path) -> CodePrior:

@@ -107,4 +107,4 @@ def keep_out_of_git(file: Path) -> None:
         exclude = file.parent / place
         exclude.parent.mkdir(exist_ok=True)
         with exclude.open("a", encoding="utf-8") as listed:
-            listed.write(f"{file.name}\n")
+            listed.write(f"\n{file.name}\n")  # the last line may not have ended

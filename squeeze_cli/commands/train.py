@@ -94,8 +94,8 @@ def run_experiment(
     if options.remote_queue:
         _send_away(config, options.remote_queue, output)
         return
-    if several and not is_first(config):
-        _follow(config, options.resume)
+    if several and not is_first(config, run):
+        _follow(config, run, options.resume)
         return
     run = run or create_run(config, options.overwrite)
     if several:
@@ -155,11 +155,11 @@ def _send_away(config: ExperimentConfig, queue: str, output: OutputOptions) -> N
     output.show(sent, f"Sent to {sent['queue']}: {sent['page']}")
 
 
-def is_first(config: ExperimentConfig) -> bool:
+def is_first(config: ExperimentConfig, run: RunFolder | None) -> bool:
     """Whether this one of several processes has rank 0.
 
-    Raises UsageError where torchrun, SLURM or the user starts the processes and no name is given:
-    they could not agree on an automatic one.
+    Raises UsageError where torchrun, SLURM or the user starts the processes, and neither a name is
+    given nor a run is resumed: they could not agree on an automatic name.
     """
     from lightning.pytorch.plugins.environments import (  # type: ignore[attr-defined]
         LightningEnvironment,
@@ -170,21 +170,22 @@ def is_first(config: ExperimentConfig) -> bool:
     launchers = (TorchElasticEnvironment, SLURMEnvironment)
     launcher = next((kind() for kind in launchers if kind.detect()), None)
     by_others = launcher or config.training.num_nodes > 1
-    if by_others and config.name is None and RUN_VARIABLE not in os.environ:
+    if by_others and not (config.name or run or RUN_VARIABLE in os.environ):
         raise UsageError("Several processes that train together need one --name.")
     if launcher:
         return launcher.global_rank() == 0
     return LightningEnvironment().node_rank() == LightningEnvironment().local_rank() == 0
 
 
-def _follow(config: ExperimentConfig, resume: bool) -> None:
+def _follow(config: ExperimentConfig, run: RunFolder | None, resume: bool) -> None:
     """Train with the first process, in silence and in the folder that it has made."""
     from rich.console import Console
 
     from squeeze_cli.training.experiment import set_up
     from squeeze_cli.training.fit import train as fit
 
-    place = os.environ.get(RUN_VARIABLE) or Path(config.output_dir) / str(config.name)
+    named = run.path if run else Path(config.output_dir) / str(config.name)
+    place = os.environ.get(RUN_VARIABLE, named)
     silent = Reporter(quiet=True, err=Console(quiet=True))
     try:
         fit(set_up(config, silent), RunFolder(Path(place)), silent, resume=resume)

@@ -33,7 +33,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _tell_switches_from_numbers(cls, value: object, info: ValidationInfo) -> object:
-        """Refuse what pydantic would convert: 1 for true, and true for 1."""
+        """Refuse what pydantic would convert: a number for a switch, and true for a number."""
         kind = option_type(cls.model_fields[info.field_name or ""])
         if kind is bool and not isinstance(value, bool):
             raise PydanticKnownError("bool_type")
@@ -42,8 +42,14 @@ class Section(BaseModel):
         return value
 
 
+def _as_list(value: object) -> object:
+    if isinstance(value, list | tuple) and any(isinstance(item, bool) for item in value):
+        raise ValueError("must hold numbers or texts")
+    return value.split(",") if isinstance(value, str) else value
+
+
 # A list, or its items in one text with commas between them.
-AsList = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
+AsList = BeforeValidator(_as_list)
 # A section without a key in a YAML file is None.
 AsSection = BeforeValidator(lambda value: {} if value is None else value)
 

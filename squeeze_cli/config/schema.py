@@ -8,7 +8,7 @@ size by the quantizer); `config.resolve` fills it in, so a run's `config.yaml` h
 
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
 
 from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE
 from squeeze_cli.config.fields import AsList, AsSection, Flag, Section, option_type, setting
@@ -18,6 +18,12 @@ from squeeze_cli.config.parts import BACKBONES, LOSSES, QUANTIZERS
 def _check_count(value: object) -> object:
     if value != "auto" and not (str(value).isdecimal() and int(str(value)) > 0):
         raise ValueError("must be 1 or more, or auto")
+    return value
+
+
+def _check_frozen(value: bool) -> bool:
+    if not value:
+        raise ValueError("must be true (unfreeze_last_layer trains the last layer)")
     return value
 
 
@@ -76,7 +82,7 @@ class ModelConfig(Section):
     num_classes: int | None = setting(
         None, "Number of outputs of the head. [default: 21 for vit, else 3]", ge=3, le=254
     )
-    freeze_backbone: Literal[True] = setting(
+    freeze_backbone: Annotated[bool, AfterValidator(_check_frozen)] = setting(
         True, "Always true: squeeze works on frozen features; see unfreeze_last_layer.", ""
     )
     unfreeze_last_layer: bool = setting(

@@ -48,7 +48,8 @@ def _first_problem(error: ValidationError, where: str, as_flags: bool) -> str:
     keys = [key for key in problem["loc"] if isinstance(key, str)]
     key = ".".join(keys)
     if problem["type"] == "extra_forbidden":
-        section, _, name = key.rpartition(".")
+        *sections, name = keys
+        section = ".".join(sections)
         place = ": ".join(filter(None, (where, section))) or "the configuration"
         return f"Unknown key {name!r} in {place}: {nearest(name, SECTIONS[section].model_fields)}"
     field = FIELDS.get(key)

@@ -12,6 +12,7 @@ import tarfile
 import zlib
 from pathlib import Path
 
+from filelock import FileLock
 from torchvision.datasets.utils import download_url, extract_archive
 
 from squeeze_cli.data.samples import FileSample
@@ -50,7 +51,10 @@ class OxfordPetSource:
         cannot be downloaded, or if a list file cannot be read.
         """
         if self.download and not self._is_complete():
-            self._fetch()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".download.lock"):  # one of several processes
+                if not self._is_complete():
+                    self._fetch()
         if not self._is_complete():
             raise SqueezeError(self._missing_message())
         return self._listed(split)

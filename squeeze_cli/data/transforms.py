@@ -25,7 +25,7 @@ _CLASSES[IGNORE_INDEX] = IGNORE_INDEX
 class Preprocessing:
     """Conversion of images and trimaps to tensors of a square of S = `image_size_px` pixels a side.
 
-    Every image so gives the same number of feature vectors. There is no random augmentation: each
+    All images have the same number of feature vectors. There is no random augmentation: each
     image passes the backbone once.
     """
 

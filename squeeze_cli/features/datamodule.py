@@ -31,8 +31,8 @@ Batch = tuple[Tensor, Tensor, Tensor]
 # torch's sampler seeds an epoch by the sum of seed and epoch. With seeds this far apart, no two
 # seeds share the order of any epoch.
 SEED_DISTANCE = 1_000_003
-# Vectors per batch that needs no gradients: with fewer, most of its time is not arithmetic.
-EVALUATION_VECTORS = 8192
+# Most images and vectors of a batch that needs no gradients: small ones cost calls, large ones memory.
+EVALUATION_IMAGES, EVALUATION_VECTORS = 16, 8192
 
 
 class SegmentationDataModule(LightningDataModule):
@@ -124,7 +124,6 @@ class SegmentationDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn the inputs of a batch, which is on the device, into states."""
-        del dataloader_idx
         inputs, masks, positions = batch
         with torch.no_grad():
             if self.store is None:
@@ -206,7 +205,9 @@ def make_data(
         store,
         reporter,
         batch_size=batch_size,
-        evaluation_batch_size=max(batch_size, EVALUATION_VECTORS // max(1, vectors)),
+        evaluation_batch_size=max(
+            batch_size, min(EVALUATION_IMAGES, EVALUATION_VECTORS // vectors)
+        ),
         seed=config.training.seed,
     )
 

@@ -54,7 +54,7 @@ def write_shard(
 
     The relative error of a float16 entry is at most 2^-11 (0.05 %).
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     # The comparison is false if there are NaNs.
     dtype = np.float16 if np.abs(states).max(initial=0) < FLOAT16_LIMIT else np.float32
@@ -63,7 +63,7 @@ def write_shard(
     crcs = [_row_crc32(s, m) for s, m in zip(*tensors.values(), strict=True)]
     metadata = {"format": FORMAT, "rows": json.dumps(list(digests)), "crc32": json.dumps(crcs)}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        temporary.write_bytes(save(tensors, metadata))
 
 
 def open_shard(path: Path) -> Shard:

@@ -83,8 +83,8 @@ class FeatureStore:
                 continue
             except OSError as error:  # it may be whole
                 raise SqueezeError(
-                    f"{path} cannot be read ({error.strerror or error}): fix that, take another "
-                    "--cache-dir, or --no-cache."
+                    f"{path} cannot be read ({error.strerror or error}): fix that (too many open "
+                    "files: `ulimit -n`), take another --cache-dir, or --no-cache."
                 ) from None
             for number, digest in enumerate(shard.digests):
                 self._rows.setdefault(digest, (shard, number))

@@ -11,11 +11,12 @@ def create_head(
     feature_dim: int,
     num_classes: int,
     pretrained: dict[str, Tensor],
+    use_kernels: bool,
 ) -> SegmentationHead:
     """Build the head that suits the backbone of this name: DeepLab's own, or a small convolutional one.
 
     Weights of a `pretrained` head, by its names, are taken where their shapes fit.
     """
     if backbone == "deeplab":
-        return DeepLabSegmentationHead(feature_dim, num_classes, pretrained)
+        return DeepLabSegmentationHead(feature_dim, num_classes, pretrained, use_kernels)
     return ConvolutionalHead(feature_dim, num_classes)

@@ -16,7 +16,8 @@ class DeepLabSegmentationHead(SegmentationHead):
 
     The layers and their names are torchvision's. The forward pass differs in the first convolutions
     of the pyramid alone: `project_out` can be folded into them, and one whose dilation is not smaller
-    than the map, as 36 on 28 × 28, is the 1×1 convolution of its centre tap: all other taps meet zeros.
+    than the map, as 36 on 28 × 28, is on a CPU the 1×1 convolution of its centre tap: all other taps
+    meet zeros.
 
     Args:
         feature_dim: channels of the features.
@@ -29,8 +30,10 @@ class DeepLabSegmentationHead(SegmentationHead):
         feature_dim: int,
         num_classes: int,
         pretrained: dict[str, Tensor] | None = None,
+        use_kernels: bool = True,
     ) -> None:
         super().__init__()
+        self.use_kernels = use_kernels
         # `fold` sums over the channels: with those last in memory it copies no weight or gradient.
         layers = DeepLabHead(feature_dim, num_classes).to(memory_format=torch.channels_last)
         self.layers: nn.Sequential = layers
@@ -39,7 +42,6 @@ class DeepLabSegmentationHead(SegmentationHead):
             k: v for k, v in (pretrained or {}).items() if k in own and own[k].shape == v.shape
         }
         self.layers.load_state_dict(own | fitting)
-        self.pretrained_names = tuple(fitting)
         self.expects_raw_features = _FIRST_LAYER in fitting
 
     def forward(self, maps: Tensor, output_map: AffineMap | None = None) -> Tensor:
@@ -63,7 +65,8 @@ class DeepLabSegmentationHead(SegmentationHead):
     def _convolve(self, conv: nn.Conv2d, maps: Tensor, output_map: AffineMap | None) -> Tensor:
         """Convolve features, or with `output_map` the channels that `append_ones` gives."""
         weight, padding, dilation = conv.weight, conv.padding, conv.dilation
-        if weight.shape[-1] == 3 and min(dilation) >= max(maps.shape[-2:]):
+        wide = weight.shape[-1] == 3 and min(dilation) >= max(maps.shape[-2:])
+        if wide and self.use_kernels and maps.device.type == "cpu":
             weight, padding, dilation = weight[:, :, 1:2, 1:2], (0, 0), (1, 1)
         if output_map is not None:
             weight = fold(weight, output_map)

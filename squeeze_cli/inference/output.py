@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import replacing, write_text_atomically
@@ -152,10 +152,8 @@ class ShardedOutput:
 
 def save_embeddings(path: Path, embeddings_nchw: Array, names: Sequence[str]) -> None:
     """Write a shard: tensor `embeddings` `[n, C, h, w]` float32, with `names` as metadata."""
-    save_file(
-        {"embeddings": np.ascontiguousarray(embeddings_nchw, dtype=np.float32)}, path,
-        metadata={"names": json.dumps(list(names), ensure_ascii=False)},
-    )  # fmt: skip
+    tensors = {"embeddings": np.ascontiguousarray(embeddings_nchw, dtype=np.float32)}
+    path.write_bytes(save(tensors, {"names": json.dumps(list(names), ensure_ascii=False)}))
 
 
 def read_manifest(folder: Path) -> Manifest:

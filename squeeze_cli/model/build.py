@@ -4,7 +4,7 @@ from torch import nn
 
 from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
-from squeeze_cli.config.schema import ExperimentConfig
+from squeeze_cli.config.schema import ExperimentConfig, ModelConfig
 from squeeze_cli.errors import UsageError
 from squeeze_cli.heads import create_head
 from squeeze_cli.model.network import FeatureNormalizer, ResidualAdapter, SegmentationNetwork
@@ -35,11 +35,16 @@ def build_network(
     projected = feature_dim != channels
     vectors_per_image = (config.data.image_size // backbone.stride) ** 2
     step = StepSize(config.training.batch_size * vectors_per_image * processes, processes)
-    classes = model.num_classes or int(BACKBONES[model.backbone].defaults["num_classes"])
     network = SegmentationNetwork(
         FeatureNormalizer(channels),
         create_quantizer(config.quantizer, feature_dim, step),
-        create_head(backbone.name, feature_dim, classes, backbone.head_state()),
+        create_head(
+            backbone.name,
+            feature_dim,
+            count_classes(model),
+            backbone.head_state(),
+            model.use_kernels,
+        ),
         last_layer=last_layer,
         adapter=ResidualAdapter(channels) if model.add_adapter else None,
         projection=nn.Conv2d(channels, feature_dim, kernel_size=1) if projected else None,
@@ -49,3 +54,8 @@ def build_network(
         # The pretrained first layer knows the backbone's channels, not the projection's.
         network.head.expects_raw_features = False
     return network
+
+
+def count_classes(model: ModelConfig) -> int:
+    """Return the number of the head's outputs: as configured, or the backbone's default."""
+    return model.num_classes or int(BACKBONES[model.backbone].defaults["num_classes"])

@@ -45,7 +45,6 @@ class Quantizer(nn.Module):
 
     def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
         super().__init__()
-        del step
         self.feature_dim = feature_dim
         self.loss_weight = config.vq_loss_weight
 

@@ -127,11 +127,14 @@ def read_clearml_conf(path: Path) -> dict[str, str]:
         from clearml.utilities.pyhocon import ConfigFactory
 
         api = ConfigFactory.parse_file(str(path)).get("api", {})
+        found = [api.get(name, None) for name in _CONF_NAMES]
+    except ImportError:
+        problem = f"ClearML, which reads {path}, is not installed"
+        raise ClearMLUnavailableError(problem, "pip install 'squeeze-cli[clearml]'") from None
     except Exception as error:  # noqa: BLE001 - its message quotes the file
         problem = f"{path} cannot be read ({type(error).__name__})"
         raise ClearMLUnavailableError(problem, _INIT) from None
-    given = zip(FIELDS, (api.get(name, None) for name in _CONF_NAMES), strict=True)
-    values = {name: str(value) for name, value in given if value}
+    values = {name: str(value) for name, value in zip(FIELDS, found, strict=True) if value}
     return values if "api_key" in values or "api_secret" in values else {}
 
 
@@ -168,7 +171,8 @@ def find_problem(name: str, value: object) -> str | None:
         return None
     with suppress(ValidationError):
         url = HttpUrl(text)
-        if url.username is None and url.query is None and url.fragment is None:
+        plain = url.username is None and url.query is None and url.fragment is None
+        if plain and urlsplit(text).hostname:
             return None
     return f"must be a plain http:// or https:// URL such as {PUBLIC_HOSTS[name]}"
 

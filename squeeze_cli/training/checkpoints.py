@@ -1,5 +1,6 @@
 """A run's weights on disk: written while it trains, loaded back after."""
 
+import io
 import zlib
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,10 @@ class WholeFiles(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         """Write beside `path`, then rename."""
-        del storage_options
+        content = io.BytesIO()  # torch reports a full disk as a RuntimeError about its own files
+        torch.save(checkpoint, content)
         with replacing(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+            temporary.write_bytes(content.getbuffer())
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None

@@ -8,14 +8,13 @@ import torch
 
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import FrozenBackbone
-from squeeze_cli.config.defaults import TRIMAP_CLASSES
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.splits import SplitSamples, build_splits, list_samples
 from squeeze_cli.features.datamodule import SegmentationDataModule, make_data, open_store
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.losses import create_loss
-from squeeze_cli.model.build import build_network
+from squeeze_cli.model.build import build_network, count_classes
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.training.devices import choose_device, count_processes
 from squeeze_cli.training.modules import BaselineSegmentationModule, VQSqueezeModule
@@ -63,7 +62,7 @@ def make_module(
     return kind(
         network,
         create_loss(config.model),
-        num_classes=config.model.num_classes or TRIMAP_CLASSES,
+        num_classes=count_classes(config.model),
         lr=config.training.lr,
         encoder_lr_factor=1.0 if (f := config.quantizer.encoder_lr_factor) is None else f,
         seed=config.training.seed,

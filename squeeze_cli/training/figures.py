@@ -76,7 +76,9 @@ def image_iou(predicted: Tensor, truth: Tensor, num_classes: int) -> float | Non
     A run's mean IoU sums over all images before it divides, so it is not the mean of these.
     None where every pixel is ignored.
     """
-    metric = SegmentationMetrics(num_classes, sync_on_compute=False)  # of this rank's image
+    metric = SegmentationMetrics(
+        num_classes, sync_on_compute=False
+    )  # this rank alone has the image
     metric.update(predicted, truth)
     if not int(metric.confmat.sum()):
         return None

@@ -69,21 +69,16 @@ class BaselineSegmentationModule(pl.LightningModule):
         }
         return losses | self._computed[split]
 
-    # --- steps -----------------------------------------------------------------------------
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Give the loss of a batch and add to the training metrics."""
-        del batch_idx
         return self._step(batch, "train", self.train_metrics)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add to the validation metrics."""
-        del batch_idx
         self._step(batch, "val", self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Add to the test metrics."""
-        del batch_idx
         self._step(batch, "test", self.test_metrics)
 
     def _step(self, batch: Batch, split: str, metrics: MetricCollection) -> Tensor:
@@ -104,10 +99,7 @@ class BaselineSegmentationModule(pl.LightningModule):
 
     def _losses(self, segmentation_loss: Tensor, output: NetworkOutput) -> dict[str, Tensor]:
         """`loss`, which is trained on, and what it is the sum of."""
-        del output
         return {"loss": segmentation_loss}
-
-    # --- epochs ----------------------------------------------------------------------------
 
     def on_train_epoch_start(self) -> None:
         """Seed the epoch by its number: a resumed run draws the numbers of an unbroken one."""
@@ -131,8 +123,6 @@ class BaselineSegmentationModule(pl.LightningModule):
         metrics.reset()
         self._computed[split] = values
         self.log_dict({f"{split}/{name}": value for name, value in flatten(values).items()})
-
-    # --- optimization ------------------------------------------------------------------------
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Fused AdamW with a one-cycle learning rate (Smith and Topin, 2018, arXiv:1708.07120)."""

@@ -138,7 +138,7 @@ def _fit_prior(
 def _save_first_batch(run: RunFolder, experiment: Experiment) -> None:
     """`codes/first_batch.safetensors`: `features` `[B, C, h, w]` (normalized), `quantized` of the
     same shape and `codes` `[B, h, w, Q]` of the first validation batch, to look at."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     maps = next(_feature_maps(experiment, "val"))
     quantizer = experiment.module.network.quantizer
@@ -153,4 +153,4 @@ def _save_first_batch(run: RunFolder, experiment: Experiment) -> None:
     }
     names = [sample.name for sample in experiment.splits.val[: len(maps)]]
     with replacing(run.codes_folder / "first_batch.safetensors") as temporary:
-        save_file(tensors, temporary, metadata={"names": json.dumps(names, ensure_ascii=False)})
+        temporary.write_bytes(save(tensors, {"names": json.dumps(names, ensure_ascii=False)}))

@@ -169,6 +169,15 @@ def test_the_file_is_kept_out_of_git(squeeze: Squeeze, tmp_path: Path) -> None:
     assert [exclude.count(name) for name in (FILE, "mine.yaml")] == [1, 1]
 
 
+def test_a_list_of_ignored_files_without_a_last_newline_is_kept(tmp_path: Path) -> None:
+    subprocess.run(["git", "-C", str(tmp_path), "init", "-q"], check=True)
+    exclude = tmp_path / ".git" / "info" / "exclude"
+    exclude.parent.mkdir(exist_ok=True)
+    exclude.write_text("*.log")
+    keep_out_of_git(tmp_path / FILE)
+    assert {"*.log", FILE} <= set(exclude.read_text().splitlines())
+
+
 def test_outside_git_there_is_nothing_to_ignore(tmp_path: Path) -> None:
     keep_out_of_git(tmp_path / FILE)
     assert list(tmp_path.iterdir()) == []

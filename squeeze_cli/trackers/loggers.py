@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
@@ -70,7 +69,7 @@ class ClearMLLogger(Logger):
             listed = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
             self.task.call("report_text", msg=f"step {step or 0}: {listed}", print_console=False)
 
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, *args: object, **kwargs: object) -> None:
         """Report nothing: the task has the run's whole configuration from its start."""
 
 

@@ -34,7 +34,7 @@ class ReportedProgress(ProgressBar):
         if trainer.global_step:
             self._advance(trainer.global_step, "")
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_end(self, *args: object, **kwargs: object) -> None:
         """Move on by a step."""
         self._advance(1, "")
 
@@ -49,7 +49,7 @@ class ReportedProgress(ProgressBar):
         if self._test_label:
             self._open(self._test_label, sum(int(count) for count in trainer.num_test_batches))
 
-    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_test_batch_end(self, *args: object, **kwargs: object) -> None:
         """Move on by a batch."""
         self._advance(1, "")
 

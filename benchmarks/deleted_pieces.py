@@ -110,6 +110,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--only", nargs="*", help="which rows, by a part of their names")
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
@@ -131,6 +132,8 @@ def main() -> None:
 
         seconds("")
         for name, patch in PIECES.items():
+            if options.only and not any(part in name for part in (*options.only, "nothing")):
+                continue
             figures[name] = statistics.median(seconds(patch) for _ in range(options.repeats))
             more = figures[name] - figures["nothing left out"]
             table.add_row(name, f"{figures[name]:.1f}", f"{more:+.1f}")

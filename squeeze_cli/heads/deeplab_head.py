@@ -56,7 +56,8 @@ class DeepLabSegmentationHead(SegmentationHead):
             branches.append(relu(norm(self._convolve(conv, maps, output_map))))
         pool, conv, norm, relu = pooling
         pooled = relu(norm(self._convolve(conv, pool(maps), output_map)))
-        branches.append(pooled.expand(-1, -1, *maps.shape[-2:]))  # bilinear from one position
+        constant = pooled.expand(-1, -1, *maps.shape[-2:])  # bilinear from one position
+        branches.append(constant.contiguous(memory_format=torch.channels_last))  # as the others
         hidden: Tensor = pyramid.project(torch.cat(branches, dim=1))
         for layer in list(self.layers)[1:]:
             hidden = layer(hidden)
@@ -67,7 +68,9 @@ class DeepLabSegmentationHead(SegmentationHead):
         weight, padding, dilation = conv.weight, conv.padding, conv.dilation
         wide = weight.shape[-1] == 3 and min(dilation) >= max(maps.shape[-2:])
         if wide and self.use_kernels and maps.device.type == "cpu":
-            weight, padding, dilation = weight[:, :, 1:2, 1:2], (0, 0), (1, 1)
+            # Cut with the channels last, as they lie in memory, so that the gradient lies like this.
+            weight = weight.permute(0, 2, 3, 1)[:, 1:2, 1:2].permute(0, 3, 1, 2)
+            padding, dilation = (0, 0), (1, 1)
         if output_map is not None:
             weight = fold(weight, output_map)
         return F.conv2d(maps, weight, None, conv.stride, padding, dilation)

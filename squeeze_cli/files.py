@@ -1,6 +1,6 @@
 """Writing of files that are complete or absent: they are written beside their place, then renamed."""
 
-import secrets
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         raise SqueezeError(f"{path} is no regular file and is not replaced: name another file.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     temporary.touch(mode, exist_ok=False)
     try:
         yield temporary

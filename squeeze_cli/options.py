@@ -63,6 +63,7 @@ def field_help(key: str, default: str | None = None) -> str:
     return f"{text} [default: {words}]" if words else text
 
 
+@functools.cache
 def field_option(key: str, default: str | None = None) -> Any:
     """Return Typer's option for the field `section.field`; `default` as in `field_help`."""
     flag, panel = flag_of(key), PANELS[key.rpartition(".")[0]]

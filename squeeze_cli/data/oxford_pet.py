@@ -51,10 +51,7 @@ class OxfordPetSource:
         cannot be downloaded, or if a list file cannot be read.
         """
         if self.download and not self._is_complete():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / ".download.lock"):  # one of several processes
-                if not self._is_complete():
-                    self._fetch()
+            self._fetch()
         if not self._is_complete():
             raise SqueezeError(self._missing_message())
         return self._listed(split)
@@ -87,9 +84,12 @@ class OxfordPetSource:
         # torchvision opens its connections without a timeout, so the default is the only handle.
         socket.setdefaulttimeout(STALL_SECONDS)
         try:
-            for url, md5 in ARCHIVES:
-                download_url(url, self.folder, md5=md5)  # unless it is there already
-            self._unpack()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".download.lock"):  # one of several processes
+                if not self._is_complete():
+                    for url, md5 in ARCHIVES:
+                        download_url(url, self.folder, md5=md5)  # unless it is there already
+                    self._unpack()
         except _DOWNLOAD_ERRORS as error:
             raise SqueezeError(self._missing_message(error)) from error
         finally:

@@ -11,7 +11,7 @@ def create_head(
     feature_dim: int,
     num_classes: int,
     pretrained: dict[str, Tensor],
-    use_kernels: bool,
+    use_kernels: bool = True,
 ) -> SegmentationHead:
     """Build the head that suits the backbone of this name: DeepLab's own, or a small convolutional one.
 

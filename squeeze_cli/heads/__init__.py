@@ -13,10 +13,7 @@ def create_head(
     pretrained: dict[str, Tensor],
     use_kernels: bool = True,
 ) -> SegmentationHead:
-    """Build the head that suits the backbone of this name: DeepLab's own, or a small convolutional one.
-
-    Weights of a `pretrained` head, by its names, are taken where their shapes fit.
-    """
+    """Build the head that suits a backbone; weights of a `pretrained` one are taken where they fit."""
     if backbone == "deeplab":
         return DeepLabSegmentationHead(feature_dim, num_classes, pretrained, use_kernels)
     return ConvolutionalHead(feature_dim, num_classes)

@@ -26,6 +26,7 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.trackers.credentials import (
+    ENVIRONMENT,
     ClearMLUnavailableError,
     Credentials,
     find_credentials,
@@ -163,7 +164,10 @@ class Worker:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.urls: list[str] = []  # that respond while ClearML's servers run
+        # Pages that respond while ClearML's servers run. Importing the SDK may already wait for them.
+        api, files = (os.environ.get(ENVIRONMENT[name], "") for name in ("api_host", "files_host"))
+        online = api and files and os.environ["CLEARML_OFFLINE_MODE"] == "0"
+        self.urls = [f"{api}/debug.ping", files] if online else []
         self.error = ""  # the first one of all requests
         self.task: Any = None
         self.identity = ("", "")  # the task's id and page

@@ -58,6 +58,11 @@ class FrozenBackbone(ABC):
             file = self.default_weights(config)
         self.weights = Weights(config.weights, file)
 
+    @property
+    def vectors_per_image(self) -> int:
+        """Number of feature vectors of an image, where the stride divides its size."""
+        return (self.image_size_px // self.stride) ** 2
+
     @abstractmethod
     def default_weights(self, config: ModelConfig) -> Path:
         """Return the file behind `--weights default`, downloading it if needed."""

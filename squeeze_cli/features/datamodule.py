@@ -197,17 +197,15 @@ def make_data(
         config.training.precision,
         choose_workers(config.data.num_workers),
     )
-    vectors = (config.data.image_size // backbone.stride) ** 2
     batch_size = config.training.batch_size
+    most_images = min(EVALUATION_IMAGES, EVALUATION_VECTORS // backbone.vectors_per_image)
     return SegmentationDataModule(
         splits,
         trunk,
         store,
         reporter,
         batch_size=batch_size,
-        evaluation_batch_size=max(
-            batch_size, min(EVALUATION_IMAGES, EVALUATION_VECTORS // vectors)
-        ),
+        evaluation_batch_size=max(batch_size, most_images),
         seed=config.training.seed,
     )
 

@@ -23,6 +23,7 @@ class DeepLabSegmentationHead(SegmentationHead):
         feature_dim: channels of the features.
         num_classes: outputs.
         pretrained: weights by torchvision's names; those whose shapes fit are taken.
+        use_kernels: whether a CPU may take the 1×1 convolution.
     """
 
     def __init__(

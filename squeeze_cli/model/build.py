@@ -33,8 +33,8 @@ def build_network(
         last_layer = backbone.network.last_layer
         last_layer.requires_grad_(True)
     projected = feature_dim != channels
-    vectors_per_image = (config.data.image_size // backbone.stride) ** 2
-    step = StepSize(config.training.batch_size * vectors_per_image * processes, processes)
+    images = config.training.batch_size * processes
+    step = StepSize(images * backbone.vectors_per_image, processes)
     network = SegmentationNetwork(
         FeatureNormalizer(channels),
         create_quantizer(config.quantizer, feature_dim, step),

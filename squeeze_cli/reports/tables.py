@@ -154,10 +154,8 @@ def extraction_table(result: ExtractionSummary) -> Table:
         parts = "codebook, projection" + (", prior" if result.coding == "prior" else "")
         coding = f"coding {result.coding}; all bytes of the files"
         once = f"{result.decoder_bytes:,} bytes once: {parts}"
-        ratio, full = (
-            result.compression_ratio_float32,
-            result.compression_ratio_float32_with_decoder,
-        )
+        ratio = result.compression_ratio_float32
+        full = result.compression_ratio_float32_with_decoder
         rows += [
             ("Nominal", f"{number(result.nominal_bits_per_vector)} bits per vector"),
             ("Measured", f"{number(result.bits_per_vector)} bits per vector ({coding})"),

@@ -109,6 +109,8 @@ app = typer.Typer(
     help="Compress the dense features of frozen vision backbones to a handful of bytes that still "
     "segment well.",
     no_args_is_help=True,
+    # Typer would check these two options by pydantic in every call of a command.
+    add_completion=not sys.argv[1:] or sys.argv[1].startswith("-"),
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={

@@ -133,8 +133,10 @@ def test_no_file_is_long() -> None:
 
 
 def test_the_package_stays_small() -> None:
-    assert len(FILES) <= 100
-    assert sum(line_counts().values()) <= 11_000
+    # 93 files and 11,000 lines held one data set and three backbones. The rest of the bound is for
+    # anyone's data and backbones: files of images, classes, timm, features of others.
+    assert len(FILES) <= 110
+    assert sum(line_counts().values()) <= 12_800
 
 
 def test_no_function_is_long() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from squeeze_cli.backbones.weights import RANDOM_WEIGHTS_SEED, Weights, load_strictly
 from squeeze_cli.config.schema import ModelConfig
+from squeeze_cli.data.transforms import Statistics
 
 
 class BackboneNetwork(nn.Module):
@@ -29,7 +30,7 @@ class BackboneNetwork(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute features `[B, C, H/stride, W/stride]` of ImageNet-normalized images."""
+        """Compute features `[B, C, H/stride, W/stride]` of normalized images."""
         features: Tensor = self.last_layer(self.trunk(images))
         return features
 
@@ -46,6 +47,7 @@ class FrozenBackbone(ABC):
 
     feature_dim: int
     stride: int
+    statistics = Statistics()  # of the images that the network expects
     # Images per forward pass: many keep a GPU busy, few stay in a CPU's cache.
     inference_batch = 8
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from squeeze_cli.config.defaults import IGNORE_INDEX
 
-# Channel statistics of ImageNet (RGB in 0..1), with which all pretrained backbones were trained.
+# Channel statistics of ImageNet (RGB in 0..1), with which most pretrained backbones were trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -22,6 +22,25 @@ _CLASSES[IGNORE_INDEX] = IGNORE_INDEX
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """How the images of a backbone's own training were resized and normalized.
+
+    Mean and standard deviation are those of R, G and B in 0..1; `interpolation` is the name of one of
+    Pillow's filters in small letters.
+    """
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: str = "bilinear"
+
+    def key(self) -> str:
+        """Return a text that names the statistics, such as 'bilinear-imagenet'."""
+        if (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
+            return f"{self.interpolation}-imagenet"
+        return "-".join([self.interpolation, *map(str, self.mean + self.std)])
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """Conversion of images and trimaps to tensors of a square of S = `image_size_px` pixels a side.
 
@@ -30,18 +49,20 @@ class Preprocessing:
     """
 
     image_size_px: int = 224
+    statistics: Statistics = Statistics()
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """Resize an RGB image of any size to [S, S, 3] uint8, bilinear with antialiasing."""
+        """Resize an RGB image of any size to [S, S, 3] uint8, with antialiasing."""
         side_px = self.image_size_px
-        square = image.resize((side_px, side_px), Image.Resampling.BILINEAR)
+        interpolation = Image.Resampling[self.statistics.interpolation.upper()]
+        square = image.resize((side_px, side_px), interpolation)
         return torch.from_numpy(np.array(square.convert("RGB")))
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Normalize [B, S, S, 3] uint8 to [B, 3, S, S] float32, channels last in memory."""
         # One multiplication and one subtraction are rounded the same on every machine. Whole rows
         # of pixels at a time are faster than three channels.
-        mean, std = torch.tensor((IMAGENET_MEAN, IMAGENET_STD), dtype=torch.float64)
+        mean, std = torch.tensor((self.statistics.mean, self.statistics.std), dtype=torch.float64)
         rows = pixels.flatten(2).float()
         rows *= (1 / (255 * std)).float().repeat(pixels.shape[2]).to(pixels.device)
         rows -= (mean / std).float().repeat(pixels.shape[2]).to(pixels.device)
@@ -62,4 +83,4 @@ class Preprocessing:
 
     def key(self) -> str:
         """Return a text that names these settings, such as 'square224-bilinear-imagenet-v1'."""
-        return f"square{self.image_size_px}-bilinear-imagenet-v{_VERSION}"
+        return f"square{self.image_size_px}-{self.statistics.key()}-v{_VERSION}"

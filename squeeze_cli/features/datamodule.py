@@ -170,7 +170,7 @@ def open_store(config: ExperimentConfig, backbone: FrozenBackbone) -> FeatureSto
         backbone.name,
         backbone.weights.digest,
         _layer(config),
-        Preprocessing(config.data.image_size).key(),
+        Preprocessing(config.data.image_size, backbone.statistics).key(),
         config.training.precision,
     )
     cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else default_cache_dir()
@@ -192,7 +192,7 @@ def make_data(
     trunk = Trunk(
         backbone,
         _layer(config),
-        Preprocessing(config.data.image_size),
+        Preprocessing(config.data.image_size, backbone.statistics),
         device,
         config.training.precision,
         choose_workers(config.data.num_workers),

@@ -11,6 +11,7 @@ from squeeze_cli.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Preprocessing,
+    Statistics,
 )
 from tests.pets import noise_image, trimap
 from tests.preprocessed import preprocessed
@@ -63,6 +64,28 @@ def test_no_mask_is_all_ignored():
 def test_key_is_pinned_and_names_the_size():
     assert Preprocessing().key() == "square224-bilinear-imagenet-v1"
     assert Preprocessing(96).key() != Preprocessing(224).key()
+
+
+def test_statistics_of_a_backbone_decide_pixels_and_key():
+    image = noise_image(64, 48)
+    given = Statistics((0.1, 0.2, 0.3), (0.5, 0.25, 0.125), "bicubic")
+    preprocessing = Preprocessing(32, given)
+    pixels = preprocessing.pixels(image)
+    resized = image.resize((32, 32), Image.Resampling.BICUBIC)
+    assert torch.equal(pixels, functional.pil_to_tensor(resized).permute(1, 2, 0))
+    assert not torch.equal(pixels, Preprocessing(32).pixels(image))
+    scaled = functional.to_dtype(functional.pil_to_tensor(resized), torch.float32, scale=True)
+    expected = functional.normalize(scaled, given.mean, given.std)
+    torch.testing.assert_close(preprocessing.normalize(pixels[None])[0], expected)
+    others = (
+        Statistics(),
+        Statistics(interpolation="bicubic"),
+        Statistics((0.1, 0.2, 0.3), (0.5, 0.25, 0.125)),
+        Statistics((0.1, 0.2, 0.3), (0.5, 0.25, 0.126), "bicubic"),
+        Statistics((0.1, 0.2, 0.31), (0.5, 0.25, 0.125), "bicubic"),
+    )
+    keys = {Preprocessing(32, each).key() for each in (given, *others)}
+    assert len(keys) == 6
 
 
 @pytest.mark.parametrize("size", [(224, 224), (301, 199)])

@@ -63,7 +63,7 @@ def bare_rate(
 @torch.inference_mode()
 def deviation(backbone: FrozenBackbone, samples: list[Sample], precision: str) -> float:
     """How far extracted features are from the bare backbone's: root mean square, of their spread."""
-    preprocessing = Preprocessing(SIZE_PX)
+    preprocessing = Preprocessing((SIZE_PX, SIZE_PX))
     dataset = ImageDataset(samples[:DEVIATION_IMAGES], preprocessing)
     pixels = torch.stack([dataset[i][0] for i in range(len(dataset))])
     exact = backbone.network(preprocessing.normalize(pixels))
@@ -78,7 +78,7 @@ def store_rate(
     """Images a second from files to a full store."""
     with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as place:
         start = time.perf_counter()
-        preprocessing = Preprocessing(SIZE_PX)
+        preprocessing = Preprocessing((SIZE_PX, SIZE_PX))
         digest = backbone.weights.digest
         key = StoreKey(backbone.name, digest, "features", preprocessing.key(), precision)
         prepare_states(
@@ -107,7 +107,9 @@ def main() -> None:
     samples: list[Sample] = list(OxfordPetSource(options.data_dir, False).samples("trainval"))
     samples = samples[: options.images]
     weights = "default" if options.backbone == "efficientnet-lite0" else "none"
-    backbone = create_backbone(ModelConfig(backbone=options.backbone, weights=weights), SIZE_PX)
+    backbone = create_backbone(
+        ModelConfig(backbone=options.backbone, weights=weights), (SIZE_PX, SIZE_PX)
+    )
     workers = choose_workers(options.num_workers)
     rates: dict[str, float] = {}
     for _ in range(options.repeats):

@@ -213,7 +213,7 @@ def run_epoch(
 def train(folder: Path) -> dict[str, Any]:
     """All epochs, then the test split by the best one's weights."""
     config = load_experiment(folder / "config.yaml", None)
-    training, size = config.training, config.data.image_size
+    training, (size, _) = config.training, config.data.size_px
     paths = json.loads((folder / "splits.json").read_text(encoding="utf-8"))
     order: DistributedSampler[Any] = DistributedSampler(
         paths["train"], num_replicas=1, rank=0, seed=training.seed * SEED_DISTANCE
@@ -228,8 +228,8 @@ def train(folder: Path) -> dict[str, Any]:
         PetDataset(paths["train"], size), batch_size=training.batch_size, sampler=order,
         drop_last=single, **workers,
     )  # fmt: skip
-    backbone = create_backbone(config.model, size)
-    step_tokens = training.batch_size * (size // backbone.stride) ** 2
+    backbone = create_backbone(config.model, (size, size))
+    step_tokens = training.batch_size * backbone.vectors_per_image
     model = PlainModel(config, backbone, step_tokens)
     model.load_initial(torch.load(folder / "initial.pt", weights_only=True))
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -98,7 +98,7 @@ def markdown(options: argparse.Namespace) -> str:
     lines += [
         "",
         f"{options.model}, {data.train_images} training, {data.val_images} validation and "
-        f"{data.test_images} test photographs at {data.image_size_px} px, "
+        f"{data.test_images} test photographs at {data.size_text} px, "
         f"{options.epochs} epochs, batch size {options.batch_size}, seeds "
         f"{', '.join(map(str, options.seeds))}: mean ± standard deviation over the seeds, which "
         "also draw the train/validation split. The best epoch is chosen on validation. Rates are "

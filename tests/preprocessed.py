@@ -10,5 +10,5 @@ from squeeze_cli.data.transforms import Preprocessing
 
 def preprocessed(image: Image.Image, side_px: int) -> Tensor:
     """Return `[3, S, S]` float32, as the batches of a data module hold it."""
-    preprocessing = Preprocessing(side_px)
+    preprocessing = Preprocessing((side_px, side_px))
     return preprocessing.normalize(preprocessing.pixels(image)[None])[0]

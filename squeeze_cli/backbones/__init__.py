@@ -2,14 +2,14 @@
 
 from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
-from squeeze_cli.config.schema import ModelConfig
+from squeeze_cli.config.schema import ModelConfig, Size
 
 
-def create_backbone(config: ModelConfig, image_size_px: int) -> FrozenBackbone:
+def create_backbone(config: ModelConfig, size_px: Size) -> FrozenBackbone:
     """Return the frozen backbone that `config.backbone` names, with its weights not yet read.
 
     Raises UsageError for an unknown name or an image size that the backbone cannot take,
     SqueezeError if the weights are missing.
     """
-    backbone: FrozenBackbone = BACKBONES.load(config.backbone)(config, image_size_px)
+    backbone: FrozenBackbone = BACKBONES.load(config.backbone)(config, size_px)
     return backbone

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from squeeze_cli.backbones.weights import RANDOM_WEIGHTS_SEED, Weights, load_strictly
-from squeeze_cli.config.schema import ModelConfig
+from squeeze_cli.config.schema import ModelConfig, Size
 from squeeze_cli.data.transforms import Statistics
 
 
@@ -51,9 +51,9 @@ class FrozenBackbone(ABC):
     # Images per forward pass: many keep a GPU busy, few stay in a CPU's cache.
     inference_batch = 8
 
-    def __init__(self, config: ModelConfig, image_size_px: int) -> None:
+    def __init__(self, config: ModelConfig, size_px: Size) -> None:
         self.name = config.backbone
-        self.image_size_px = image_size_px
+        self.size_px = size_px
         self.random_weights = config.weights == "none"
         file = None if self.random_weights else Path(config.weights)
         if config.weights == "default":
@@ -63,7 +63,8 @@ class FrozenBackbone(ABC):
     @property
     def vectors_per_image(self) -> int:
         """Number of feature vectors of an image, where the stride divides its size."""
-        return (self.image_size_px // self.stride) ** 2
+        height, width = self.size_px
+        return (height // self.stride) * (width // self.stride)
 
     @abstractmethod
     def default_weights(self, config: ModelConfig) -> Path:

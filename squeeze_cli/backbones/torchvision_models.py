@@ -15,7 +15,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
 from squeeze_cli.backbones.weights import published_weights
-from squeeze_cli.config.schema import ModelConfig
+from squeeze_cli.config.schema import ModelConfig, Size
 from squeeze_cli.errors import UsageError
 
 PATCH_PX = 32
@@ -27,14 +27,20 @@ class ViTBackbone(FrozenBackbone):
     feature_dim = 768
     stride = PATCH_PX
 
-    def __init__(self, config: ModelConfig, image_size_px: int) -> None:
-        if image_size_px % PATCH_PX:
-            lower = max(1, image_size_px // PATCH_PX) * PATCH_PX
+    def __init__(self, config: ModelConfig, size_px: Size) -> None:
+        side_px, width_px = size_px
+        if side_px != width_px:
             raise UsageError(
-                f"--image-size {image_size_px} cannot be cut into ViT-B/32's patches of 32 px: "
+                f"--image-size {side_px}x{width_px} cannot be used with vit, which takes squares: "
+                f"take {side_px} or {width_px}."
+            )
+        if side_px % PATCH_PX:
+            lower = max(1, side_px // PATCH_PX) * PATCH_PX
+            raise UsageError(
+                f"--image-size {side_px} cannot be cut into ViT-B/32's patches of 32 px: "
                 f"take {lower} or {lower + PATCH_PX}."
             )
-        super().__init__(config, image_size_px)
+        super().__init__(config, size_px)
 
     def default_weights(self, config: ModelConfig) -> Path:
         """Return the file of torchvision's `config.vit_weights`, a whole ViT-B/32."""
@@ -42,7 +48,7 @@ class ViTBackbone(FrozenBackbone):
 
     def create_model(self) -> nn.Module:
         """Create the ViT without its classifier."""
-        model: nn.Module = vit_b_32(weights=None, image_size=self.image_size_px)
+        model: nn.Module = vit_b_32(weights=None, image_size=self.size_px[0])
         model.heads = nn.Identity()
         return model
 
@@ -51,7 +57,7 @@ class ViTBackbone(FrozenBackbone):
         state = {k: v for k, v in state.items() if not k.startswith("heads.")}
         if "encoder.pos_embedding" not in state:
             return state  # of another model: `load_strictly` says so
-        return interpolate_embeddings(self.image_size_px, PATCH_PX, state)  # type: ignore[no-any-return]
+        return interpolate_embeddings(self.size_px[0], PATCH_PX, state)  # type: ignore[no-any-return]
 
     def cut(self, model: Any) -> BackboneNetwork:
         """Cut before the last encoder block."""

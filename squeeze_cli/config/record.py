@@ -81,17 +81,25 @@ class Seconds(_Part):
 
 
 class DataDescription(_Part):
-    """The images; `skipped` has `name` and `reason` of the first ones that could not be read."""
+    """The images; `image_size_px` is a side, or height and width, and `skipped` has `name` and `reason`
+    of the first ones that could not be read."""
 
     dataset: str
     digest: str
-    image_size_px: int
+    image_size_px: int | list[int]
+    fit: str = "squash"  # older records have none
     subset_size: int | None
     train_images: int
     val_images: int
     test_images: int
     skipped_images: int
     skipped: list[dict[str, str]]
+
+    @property
+    def size_text(self) -> str:
+        """Size of the images as `--image-size` takes it: `224`, or `480x640`."""
+        sides = self.image_size_px
+        return "x".join(map(str, sides if isinstance(sides, list) else [sides]))
 
 
 class ModelDescription(_Part):

@@ -8,7 +8,7 @@ size by the quantizer); `config.resolve` fills it in, so a run's `config.yaml` h
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, WithJsonSchema
 
 from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE
 from squeeze_cli.config.fields import AsList, AsSection, Flag, Section, option_type, setting
@@ -21,12 +21,41 @@ def _check_count(value: object) -> object:
     return value
 
 
+def _check_size(value: object) -> int | str:
+    """Return the side of a square, or the text `HxW` where the sides differ."""
+    sides = str(value).split("x")
+    if len(sides) > 2 or not all(
+        side.isdecimal() and len(side) < 6 and int(side) in SIDES_PX for side in sides
+    ):
+        raise ValueError(
+            "must be a side in pixels or height x width, such as 480x640, each "
+            f"{SIDES_PX[0]} to {SIDES_PX[-1]}"
+        )
+    height, width = int(sides[0]), int(sides[-1])
+    return height if height == width else f"{height}x{width}"
+
+
 def _check_frozen(value: bool) -> bool:
     if not value:
         raise ValueError("must be true (unfreeze_last_layer trains the last layer)")
     return value
 
 
+Size = tuple[int, int]  # height and width in pixels
+SIDES_PX = range(32, 8193)
+ImageSize = Annotated[
+    int | str,
+    BeforeValidator(_check_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": SIDES_PX[0], "maximum": SIDES_PX[-1]},
+                {"type": "string", "pattern": "^[0-9]+(x[0-9]+)?$"},
+            ]
+        }
+    ),
+]
+Fit = Literal["squash", "crop", "pad"]
 Count = Annotated[int | Literal["auto"], BeforeValidator(_check_count)]
 Kind = Literal["quantized", "baseline"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -119,7 +148,14 @@ class DataConfig(Section):
         "oxford-pet", "oxford-pet (downloaded if missing) or synthetic (drawn)."
     )
     data_dir: str = setting("./data", "Folder that holds oxford-iiit-pet/.", metavar="DIR")
-    image_size: int = setting(224, "Height and width of the images, in pixels.", ge=32)
+    image_size: ImageSize = setting(
+        224, "Size of the images in pixels: a side, or height x width (480x640).", metavar="N|HxW"
+    )
+    fit: Fit = setting(
+        "squash",
+        "How other proportions are fitted: squash, crop (the centre) or pad (right and bottom).",
+        metavar="FIT",
+    )
     subset_size: int | None = setting(
         None, "Use only N images of trainval, and at most N of test.", ge=5
     )
@@ -132,6 +168,12 @@ class DataConfig(Section):
     use_cache: bool = setting(
         True, "Keep features, so that each image passes the backbone once.", "--cache"
     )
+
+    @property
+    def size_px(self) -> Size:
+        """Height and width of the images."""
+        height, _, width = str(self.image_size).partition("x")
+        return int(height), int(width or height)
 
 
 class TrainingConfig(Section):

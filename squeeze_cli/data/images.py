@@ -18,7 +18,7 @@ MOST_WORKERS = 8
 class ImageDataset(Dataset[Item]):
     """Samples, read and resized when asked for.
 
-    `dataset[i]` gives the pixels `[S, S, 3]` uint8, the mask `[S, S]` uint8 and i itself, or raises
+    `dataset[i]` gives the pixels `[H, W, 3]` uint8, the mask `[H, W]` uint8 and i itself, or raises
     UnreadableImageError. Pixels are normalized on the device, a quarter of the bytes to move.
     """
 

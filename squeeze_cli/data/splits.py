@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from squeeze_cli.config.schema import Size
 from squeeze_cli.data.drawn_pets import SyntheticPetSource
 from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.samples import DIGEST_BYTES, Sample, find_readable
@@ -52,7 +53,7 @@ def split_train_val(samples: Sequence[T], seed: int) -> tuple[list[T], list[T]]:
 def build_splits(
     dataset: str,
     data_dir: Path,
-    image_size_px: int,
+    size_px: Size,
     seed: int,
     subset_size: int | None,
     known: Collection[str] = (),
@@ -62,14 +63,14 @@ def build_splits(
     Args:
         dataset: 'oxford-pet' or 'synthetic'; another one raises UsageError.
         data_dir: folder of the photographs, or to download them to; unused by 'synthetic'.
-        image_size_px: size of the images that 'synthetic' draws; photographs keep their own.
+        size_px: height and width; 'synthetic' draws squares of the longer side.
         seed: seed for the choice of a subset and for the split, but not for synthetic images.
         subset_size: most usable samples to take from trainval and from test; None takes all.
         known: digests of samples that were decoded before; they are not decoded again.
 
     Raises SqueezeError if data are missing and cannot be downloaded, or if too few can be read.
     """
-    trainval, test = list_samples(dataset, data_dir, image_size_px)
+    trainval, test = list_samples(dataset, data_dir, size_px)
     trainval, skipped = _choose_usable(trainval, seed, subset_size, known)
     test, skipped_test = _choose_usable(test, seed, subset_size, known)
     skipped += skipped_test
@@ -84,14 +85,14 @@ def build_splits(
 
 
 def list_samples(
-    dataset: str, data_dir: Path, image_size_px: int
+    dataset: str, data_dir: Path, size_px: Size
 ) -> tuple[Sequence[Sample], Sequence[Sample]]:
     """List trainval and test for `build_splits`; this downloads missing data, but reads no image."""
     source: OxfordPetSource | SyntheticPetSource
     if dataset == "oxford-pet":
         source = OxfordPetSource(data_dir)
     elif dataset == "synthetic":
-        source = SyntheticPetSource(image_size_px=image_size_px)
+        source = SyntheticPetSource(image_size_px=max(size_px))
     else:
         raise UsageError(f"Unknown dataset {dataset!r}: choose one of oxford-pet, synthetic.")
     return source.samples("trainval"), source.samples("test")

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from squeeze_cli.config.defaults import IGNORE_INDEX
+from squeeze_cli.config.schema import Fit, Size
 
 # Channel statistics of ImageNet (RGB in 0..1), with which most pretrained backbones were trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -42,24 +43,34 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Conversion of images and trimaps to tensors of a square of S = `image_size_px` pixels a side.
+    """Conversion of images and trimaps to tensors of height and width `size_px`.
 
     All images have the same number of feature vectors. There is no random augmentation: each
     image passes the backbone once.
+
+    Attributes:
+        size_px: Height H and width W.
+        fit: How an image of other proportions becomes H x W. `squash` changes its proportions,
+            `crop` cuts off what is left and right of its centre, or above and below, and `pad` adds
+            to its right or below: only the last column or row of cells is then partly padding.
     """
 
-    image_size_px: int = 224
+    size_px: Size = (224, 224)
+    fit: Fit = "squash"
     statistics: Statistics = Statistics()
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """Resize an RGB image of any size to [S, S, 3] uint8, with antialiasing."""
-        side_px = self.image_size_px
+        """Resize an RGB image of any size to [H, W, 3] uint8, with antialiasing.
+
+        Padding has the mean colour, which becomes 0 when it is normalized.
+        """
+        mean = tuple(round(255 * value) for value in self.statistics.mean)
         interpolation = Image.Resampling[self.statistics.interpolation.upper()]
-        square = image.resize((side_px, side_px), interpolation)
-        return torch.from_numpy(np.array(square.convert("RGB")))
+        fitted = self._fitted(image, interpolation, mean)
+        return torch.from_numpy(np.array(fitted.convert("RGB")))
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Normalize [B, S, S, 3] uint8 to [B, 3, S, S] float32, channels last in memory."""
+        """Normalize [B, H, W, 3] uint8 to [B, 3, H, W] float32, channels last in memory."""
         # One multiplication and one subtraction are rounded the same on every machine. Whole rows
         # of pixels at a time are faster than three channels.
         mean, std = torch.tensor((self.statistics.mean, self.statistics.std), dtype=torch.float64)
@@ -69,18 +80,36 @@ class Preprocessing:
         return rows.view(pixels.shape).permute(0, 3, 1, 2)
 
     def mask(self, mask: Image.Image | None) -> Tensor:
-        """Convert a trimap of mode 'L' to [S, S] uint8: 0 pet, 1 background, 2 border.
+        """Convert a trimap of mode 'L' to [H, W] uint8: 0 pet, 1 background, 2 border.
 
         The nearest pixel is taken, so that no class is invented. Values 1, 2, 3 become 0, 1, 2;
         other values become the nearest of them (0 becomes 0, above 3 becomes 2), but 255 stays
-        IGNORE_INDEX. None gives IGNORE_INDEX everywhere.
+        IGNORE_INDEX. Padding is IGNORE_INDEX too, and None gives it everywhere.
         """
-        side_px = self.image_size_px
         if mask is None:
-            return torch.full((side_px, side_px), IGNORE_INDEX, dtype=torch.uint8)
-        square = mask.resize((side_px, side_px), Image.Resampling.NEAREST)
-        return torch.from_numpy(_CLASSES[np.asarray(square)])
+            return torch.full(self.size_px, IGNORE_INDEX, dtype=torch.uint8)
+        fitted = self._fitted(mask, Image.Resampling.NEAREST, (IGNORE_INDEX,))
+        return torch.from_numpy(_CLASSES[np.asarray(fitted)])
+
+    def _fitted(
+        self, image: Image.Image, resampling: Image.Resampling, padding: tuple[int, ...]
+    ) -> Image.Image:
+        """Return an image of H x W; an image and its mask go the same way."""
+        height, width = self.size_px
+        if self.fit == "crop":
+            return ImageOps.fit(image, (width, height), resampling)
+        if self.fit == "squash":
+            return image.resize((width, height), resampling)
+        scale = min(height / image.height, width / image.width)
+        inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        padded = Image.new(image.mode, (width, height), padding)
+        padded.paste(image.resize(inner, resampling))
+        return padded
 
     def key(self) -> str:
         """Return a text that names these settings, such as 'square224-bilinear-imagenet-v1'."""
-        return f"square{self.image_size_px}-{self.statistics.key()}-v{_VERSION}"
+        height, width = self.size_px
+        size = f"{self.fit}{height}x{width}"
+        if self.fit == "squash" and height == width:
+            size = f"square{height}"
+        return f"{size}-{self.statistics.key()}-v{_VERSION}"

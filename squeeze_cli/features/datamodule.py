@@ -170,7 +170,7 @@ def open_store(config: ExperimentConfig, backbone: FrozenBackbone) -> FeatureSto
         backbone.name,
         backbone.weights.digest,
         _layer(config),
-        Preprocessing(config.data.image_size, backbone.statistics).key(),
+        _preprocessing(config, backbone).key(),
         config.training.precision,
     )
     cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else default_cache_dir()
@@ -192,7 +192,7 @@ def make_data(
     trunk = Trunk(
         backbone,
         _layer(config),
-        Preprocessing(config.data.image_size, backbone.statistics),
+        _preprocessing(config, backbone),
         device,
         config.training.precision,
         choose_workers(config.data.num_workers),
@@ -208,6 +208,11 @@ def make_data(
         evaluation_batch_size=max(batch_size, most_images),
         seed=config.training.seed,
     )
+
+
+def _preprocessing(config: ExperimentConfig, backbone: FrozenBackbone) -> Preprocessing:
+    """Return how images become the tensors that the backbone takes."""
+    return Preprocessing(config.data.size_px, config.data.fit, backbone.statistics)
 
 
 def _layer(config: ExperimentConfig) -> str:

@@ -44,7 +44,7 @@ class Trunk:
     num_workers: int = 0
 
     def states(self, pixels: Tensor) -> Tensor:
-        """Return the states, float32, of pixels `[B, S, S, 3]` uint8 on the device: maps or tokens."""
+        """Return the states, float32, of pixels `[B, H, W, 3]` uint8 on the device: maps or tokens."""
         network = self.backbone.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = self.preprocessing.normalize(pixels)
         with (

@@ -71,10 +71,13 @@ def _reference(
     """Return the run to show beside this one: the one given, or a neighbour, or None."""
     if baseline is not None:
         reference = open_run(baseline)
-        wanted, found = run.config.data.image_size, reference.config.data.image_size
+        wanted, found = (
+            f"{each.config.data.image_size} px ({each.config.data.fit})"
+            for each in (run, reference)
+        )
         if wanted != found:
             raise SqueezeError(
-                f"{baseline} saw images of {found} px, {run.folder.path} of {wanted}: give a "
+                f"{baseline} saw images of {found}, {run.folder.path} of {wanted}: give a "
                 "--baseline of the same size."
             )
         return reference

@@ -90,7 +90,7 @@ class TrainedRun:
         """
         config = with_values(self.config, {"model.weights": "none"})
         with torch.random.fork_rng(devices=[]):
-            backbone = create_backbone(config.model, config.data.image_size)
+            backbone = create_backbone(config.model, config.data.size_px)
             module = make_module(config, build_network(config, backbone))
         load_best(module, self.folder)
         module.network.head.expects_raw_features = self.record.model.head_expects_raw_features
@@ -167,10 +167,9 @@ class TrainedRun:
     @torch.no_grad()
     def masks(self, codes_bhwq: NDArray[np.integer]) -> NDArray[np.uint8]:
         """Return the predicted classes `[B, H, W]` of codes, at the size of the run's images."""
-        size, grid = self.config.data.image_size, codes_bhwq.shape[1:3]
-        logits = self.network.logits_of_codes(self._tokens(codes_bhwq), grid)
+        logits = self.network.logits_of_codes(self._tokens(codes_bhwq), codes_bhwq.shape[1:3])
         upsampled = torch.nn.functional.interpolate(
-            logits.float(), (size, size), mode="bilinear", align_corners=False
+            logits.float(), self.config.data.size_px, mode="bilinear", align_corners=False
         )
         return upsampled.argmax(dim=1).byte().cpu().numpy()
 
@@ -187,7 +186,7 @@ class TrainedRun:
 
         Raises SqueezeError where its weights are not those that the run was trained on.
         """
-        backbone = create_backbone(self.config.model, self.config.data.image_size)
+        backbone = create_backbone(self.config.model, self.config.data.size_px)
         if backbone.weights.digest != self.record.model.weights_digest:
             fix = f"bring back the file behind --weights {self.config.model.weights}"
             if backbone.random_weights:

@@ -117,7 +117,7 @@ def setting(record: RunRecord) -> Setting:
     model, data = record.model, record.data
     if model is None or data is None:
         return None
-    images = (data.dataset, data.image_size_px, data.subset_size, data.test_images)
+    images = (data.dataset, data.size_text, data.fit, data.subset_size, data.test_images)
     return (model.weights_digest, *images)
 
 

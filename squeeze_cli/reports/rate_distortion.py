@@ -97,7 +97,7 @@ def _panel(group: Sequence[RunRecord]) -> Panel:
     weights = " (random features)" if model.random_features else ""
     title = (
         f"{model.backbone}{weights}, {data.test_images} test images of {data.dataset}, "
-        f"{data.image_size_px} px"
+        f"{data.size_text} px"
     )
     return Panel(title, tuple(configurations), front, tuple(baseline_ious(group)))
 

@@ -37,8 +37,8 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     device = choose_device(config.training.device)
     data = config.data
     # First: where data are missing, no weights are fetched.
-    list_samples(data.dataset, Path(data.data_dir), data.image_size)
-    backbone = create_backbone(config.model, data.image_size)
+    list_samples(data.dataset, Path(data.data_dir), data.size_px)
+    backbone = create_backbone(config.model, data.size_px)
     store = open_store(config, backbone)
     if store is None or not store.digests:
         _ = backbone.network  # weights that do not fit are found before images are read
@@ -77,7 +77,7 @@ def load_splits(
     splits = build_splits(
         data.dataset,
         Path(data.data_dir),
-        image_size_px=data.image_size,
+        size_px=data.size_px,
         seed=config.training.seed,
         subset_size=data.subset_size,
         known=() if store is None else store.digests,

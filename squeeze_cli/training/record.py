@@ -58,10 +58,12 @@ def start_record(config: ExperimentConfig, name: str) -> RunRecord:
 
 def _describe_data(config: ExperimentConfig, splits: SplitSamples) -> DataDescription:
     """The images: enough to say whether two runs saw the same ones."""
+    height, width = config.data.size_px
     return DataDescription(
         dataset=config.data.dataset,
         digest=splits.digest(),
-        image_size_px=config.data.image_size,
+        image_size_px=height if height == width else [height, width],
+        fit=config.data.fit,
         subset_size=config.data.subset_size,
         train_images=len(splits.train),
         val_images=len(splits.val),

@@ -120,7 +120,7 @@ def test_missing_unreadable_and_other_files_are_told_apart(tmp_path: Path) -> No
     with pytest.raises(SqueezeError, match="holds no state dict"):
         Weights("w.pth", file).read()
     with pytest.raises(SqueezeError, match="There is no weights file"):
-        create_backbone(ModelConfig(backbone="vit", weights=str(tmp_path / "x.pth")), SIZE)
+        create_backbone(ModelConfig(backbone="vit", weights=str(tmp_path / "x.pth")), (SIZE, SIZE))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,9 @@ def test_features_are_those_of_the_whole_model_in_the_file(name: str, tmp_path: 
     }
     torch.save({"state_dict": state}, tmp_path / "w.pth")
     whole.load_state_dict(torch.load(tmp_path / "w.pth", weights_only=True)["state_dict"])
-    backbone = create_backbone(ModelConfig(backbone=name, weights=str(tmp_path / "w.pth")), SIZE)
+    backbone = create_backbone(
+        ModelConfig(backbone=name, weights=str(tmp_path / "w.pth")), (SIZE, SIZE)
+    )
     assert not backbone.random_weights
     assert {tensor.device.type for tensor in backbone.network.state_dict().values()} == {"cpu"}
     images = torch.randn(2, 3, SIZE, SIZE)
@@ -175,14 +177,19 @@ def test_a_pretrained_head_comes_from_the_same_file(tmp_path: Path) -> None:
     whole = whole_model("deeplab")
     torch.save(whole.state_dict(), tmp_path / "w.pth")
     config = ModelConfig(backbone="deeplab", weights=str(tmp_path / "w.pth"))
-    head = create_backbone(config, SIZE).head_state()
+    head = create_backbone(config, (SIZE, SIZE)).head_state()
     assert set(head) == set(whole.classifier.state_dict())  # type: ignore[union-attr]
-    assert create_backbone(ModelConfig(backbone="deeplab", weights="none"), SIZE).head_state() == {}
+    assert (
+        create_backbone(ModelConfig(backbone="deeplab", weights="none"), (SIZE, SIZE)).head_state()
+        == {}
+    )
 
 
 def test_a_file_of_another_model_is_refused_where_it_is_read(tmp_path: Path) -> None:
     torch.save(resnet50(weights=None).state_dict(), tmp_path / "w.pth")
-    backbone = create_backbone(ModelConfig(backbone="vit", weights=str(tmp_path / "w.pth")), SIZE)
+    backbone = create_backbone(
+        ModelConfig(backbone="vit", weights=str(tmp_path / "w.pth")), (SIZE, SIZE)
+    )
     with pytest.raises(SqueezeError, match=r"w\.pth do not fit this backbone .*Missing"):
         backbone.network.eval()
 
@@ -190,7 +197,9 @@ def test_a_file_of_another_model_is_refused_where_it_is_read(tmp_path: Path) -> 
 def test_vits_positions_are_interpolated_to_other_image_sizes(tmp_path: Path) -> None:
     whole = vit_b_32(weights=None)
     torch.save(whole.state_dict(), tmp_path / "w.pth")
-    backbone = create_backbone(ModelConfig(backbone="vit", weights=str(tmp_path / "w.pth")), 96)
+    backbone = create_backbone(
+        ModelConfig(backbone="vit", weights=str(tmp_path / "w.pth")), (96, 96)
+    )
     positions = backbone.network.trunk.pos_embedding
     given = whole.encoder.pos_embedding.detach()
     assert positions.shape == (1, 1 + 9, 768)
@@ -213,6 +222,8 @@ def test_a_backbone_without_a_head_reads_no_weights_for_it(
     torch.save({}, file)
     for name in ("efficientnet-lite0", "vit"):
         config = ModelConfig(backbone=name, weights=str(file))
-        assert create_backbone(config, SIZE).head_state() == {}
+        assert create_backbone(config, (SIZE, SIZE)).head_state() == {}
     with pytest.raises(AssertionError):
-        create_backbone(ModelConfig(backbone="deeplab", weights=str(file)), SIZE).head_state()
+        create_backbone(
+            ModelConfig(backbone="deeplab", weights=str(file)), (SIZE, SIZE)
+        ).head_state()

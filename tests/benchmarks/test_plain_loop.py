@@ -31,7 +31,7 @@ def test_the_same_weights_give_the_same_logits(backbone_name: str, quantizer: st
             model=ModelConfig(backbone=backbone_name, weights="none"),
         )
     )
-    backbone = create_backbone(config.model, SIZE)
+    backbone = create_backbone(config.model, (SIZE, SIZE))
     network = build_network(config, backbone)
     extract = backbone.network
     torch.manual_seed(0)

@@ -155,7 +155,12 @@ def test_unknown_experiment_and_missing_file(tmp_path: Path) -> None:
         ({"training.batch_size": 1}, "--batch-size"),
         ({"training.lr": float("nan")}, "--lr"),
         ({"training.max_batches": 0}, "--max-batches"),
-        ({"data.image_size": 8}, "--image-size"),
+        ({"data.image_size": 8}, "--image-size must be a side in pixels .* 32 to 8192 .*not 8"),
+        ({"data.image_size": "64x8"}, "--image-size must be a side"),
+        ({"data.image_size": "64x64x64"}, "height x width, such as 480x640"),
+        ({"data.image_size": "64x"}, "--image-size must be a side"),
+        ({"data.image_size": 1000000}, "--image-size must be a side"),
+        ({"data.fit": "stretch"}, "--fit must be 'squash', 'crop' or 'pad'"),
         ({"data.subset_size": 1}, "--subset-size"),
         ({"data.dataset": "synthetic", "data.data_dir": "x"}, "--dataset synthetic"),
         ({"data.use_cache": False, "data.cache_dir": "x"}, "--no-cache"),
@@ -188,6 +193,20 @@ def test_texts_and_numbers_mean_the_same(tmp_path: Path) -> None:
     assert (config.training.epochs, config.training.seed) == (3, 7)
     assert (config.training.precision, config.training.devices, config.name) == ("32", 2, "5")
     assert config.data == ExperimentConfig().data
+
+
+@pytest.mark.parametrize(
+    ("given", "stored", "size_px"),
+    [(448, 448, (448, 448)), ("96", 96, (96, 96)), ("64x64", 64, (64, 64)),
+     ("480x640", "480x640", (480, 640))],
+)  # fmt: skip
+def test_image_size_is_a_side_or_height_and_width(
+    tmp_path: Path, given: object, stored: object, size_px: tuple[int, int]
+) -> None:
+    data = resolve_config("quantized", {"data.image_size": given}).data
+    assert (data.image_size, data.size_px) == (stored, size_px)
+    write_config(tmp_path / "c.yaml", ExperimentConfig(data=data))
+    assert load_experiment(tmp_path / "c.yaml").data == data
 
 
 def test_a_configuration_cannot_be_changed_and_values_are_checked() -> None:

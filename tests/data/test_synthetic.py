@@ -112,7 +112,7 @@ def test_colour_alone_does_not_find_the_pet():
 
 def test_scenes_go_through_the_same_preprocessing():
     image, trimap = draw_pet(0, 5, 48)
-    preprocessing = Preprocessing(48)
+    preprocessing = Preprocessing((48, 48))
     assert preprocessed(image, 48).shape == (3, 48, 48)
     stored = np.asarray(trimap).astype(int) - 1
     assert (preprocessing.mask(trimap).numpy() == stored).all()

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def splits(tiny_pets):
-    found = build_splits("oxford-pet", tiny_pets, 32, seed=42, subset_size=None)
+    found = build_splits("oxford-pet", tiny_pets, (32, 32), seed=42, subset_size=None)
     return {"train": found.train, "val": found.val, "test": found.test}
 
 
@@ -30,7 +30,7 @@ class Images:
     device = CPU
 
     def __init__(self, size, num_workers=0):
-        self.preprocessing = Preprocessing(size)
+        self.preprocessing = Preprocessing((size, size))
         self.num_workers = num_workers
 
     def states(self, pixels):
@@ -60,7 +60,7 @@ def orders(module, epoch):
 
 
 def test_dataset_gives_pixels_mask_and_index(splits):
-    dataset = ImageDataset(splits["test"], Preprocessing(40))
+    dataset = ImageDataset(splits["test"], Preprocessing((40, 40)))
     pixels, mask, index = dataset[2]
     assert (len(dataset), index) == (len(TINY_NAMES["test"]), 2)
     assert (pixels.shape, pixels.dtype) == ((40, 40, 3), torch.uint8)
@@ -70,9 +70,9 @@ def test_dataset_gives_pixels_mask_and_index(splits):
 
 def test_dataset_travels_to_workers_and_ignores_missing_trimaps(splits, tmp_path):
     sample = FileSample("bare", splits["test"][0].image_path)
-    dataset = pickle.loads(pickle.dumps(ImageDataset([sample], Preprocessing(8))))
+    dataset = pickle.loads(pickle.dumps(ImageDataset([sample], Preprocessing((8, 8)))))
     assert dataset[0][1].unique().tolist() == [IGNORE_INDEX]
-    gone = ImageDataset([FileSample("gone", tmp_path / "gone.jpg")], Preprocessing(8))
+    gone = ImageDataset([FileSample("gone", tmp_path / "gone.jpg")], Preprocessing((8, 8)))
     with pytest.raises(UnreadableImageError, match=r"gone\.jpg"):
         gone[0]
 

@@ -15,13 +15,13 @@ from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features.prepare import Trunk
 from tests.preprocessed import preprocessed
 
-PREPROCESSING = Preprocessing(64)
+PREPROCESSING = Preprocessing((64, 64))
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def backbone() -> FrozenBackbone:
-    return create_backbone(ModelConfig(backbone="efficientnet-lite0", weights="none"), 64)
+    return create_backbone(ModelConfig(backbone="efficientnet-lite0", weights="none"), (64, 64))
 
 
 def extract(

@@ -33,7 +33,7 @@ KEY = StoreKey("b", "w", "features", "p", "32")
 
 @pytest.fixture(scope="module")
 def backbone() -> FrozenBackbone:
-    return create_backbone(ModelConfig(backbone="efficientnet-lite0", weights="none"), SIZE)
+    return create_backbone(ModelConfig(backbone="efficientnet-lite0", weights="none"), (SIZE, SIZE))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def prepared(
     backbone: FrozenBackbone, samples: list[Sample], cache: Path, reporter: Reporter | None = None,
     ranks: Ranks = ALONE,
 ) -> prepare.StateDataset:  # fmt: skip
-    preprocessing = Preprocessing(SIZE)
+    preprocessing = Preprocessing((SIZE, SIZE))
     digest = backbone.weights.digest
     key = StoreKey(backbone.name, digest, "features", preprocessing.key(), "32")
     store = FeatureStore(cache, key)
@@ -91,7 +91,7 @@ def test_states_are_those_of_the_backbone_within_float16(
 ) -> None:
     dataset = prepared(backbone, samples, tmp_path)
     states, masks, index = batch(dataset, [4, 1])
-    preprocessing = Preprocessing(SIZE)
+    preprocessing = Preprocessing((SIZE, SIZE))
     for row, position in enumerate(index.tolist()):
         image, mask = samples[position].load()
         expected = backbone.network(preprocessed(image, SIZE)[None])[0]

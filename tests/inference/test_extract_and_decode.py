@@ -105,7 +105,7 @@ def test_masks_are_those_that_the_run_was_measured_with(
         with Image.open(tmp_path / "masks" / f"{sample.name}.png") as image:
             assert image.mode == "P"
             predicted = torch.from_numpy(np.asarray(image).astype(np.int64))
-        truth = Preprocessing(64).mask(sample.load()[1])
+        truth = Preprocessing((64, 64)).mask(sample.load()[1])
         metric.update(predicted[None], truth[None].long())
     measured = opened.evaluate("test", Reporter(quiet=True)).metrics
     assert float(metric.compute()["iou"]) == pytest.approx(measured.iou, abs=1e-6)
@@ -141,7 +141,7 @@ def test_features_are_the_backbones_own(
     from squeeze_cli.config.schema import ModelConfig
     from squeeze_cli.data.samples import list_images
 
-    backbone = create_backbone(ModelConfig(backbone="efficientnet-lite0"), 64).network
+    backbone = create_backbone(ModelConfig(backbone="efficientnet-lite0"), (64, 64)).network
     image, _ = next(s for s in list_images(photographs) if s.name == "c").load()
     with torch.inference_mode():
         wanted = backbone(preprocessed(image, 64)[None])[0].numpy()

@@ -26,7 +26,7 @@ def test_masks_from_codes_are_the_networks_own(squeeze: Squeeze, tmp_path: Path)
     )  # fmt: skip
     folder = tmp_path / "runs" / "pre"
     run = open_run(folder, "cpu")
-    trained = build_network(run.config, create_backbone(run.config.model, 64))
+    trained = build_network(run.config, create_backbone(run.config.model, (64, 64)))
     trained.load_state_dict(run.network.state_dict())
     assert trained.head.expects_raw_features
     assert run.record.model.head_expects_raw_features

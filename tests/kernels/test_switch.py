@@ -40,7 +40,7 @@ def test_the_switch_turns_all_kernels_off(backbone: str, monkeypatch: pytest.Mon
         )
         torch.manual_seed(0)
         with torch.random.fork_rng(devices=[]):
-            frozen = create_backbone(config.model, 64)
+            frozen = create_backbone(config.model, (64, 64))
         torch.manual_seed(0)
         network = build_network(config, frozen).eval()
         states = torch.randn(2, frozen.feature_dim, 4, 4)

@@ -52,6 +52,12 @@ def test_difference_is_to_the_mean_of_baselines_on_the_same_features_and_images(
     smaller = record(0.9, kind="baseline")
     smaller["data"]["image_size_px"] = 128
     write(tmp_path, "b4", smaller)
+    padded = record(0.9, kind="baseline")
+    padded["data"]["fit"] = "pad"
+    write(tmp_path, "b5", padded)
+    oblong = record(0.9, kind="baseline")
+    oblong["data"]["image_size_px"] = [224, 448]
+    write(tmp_path, "b6", oblong)
     by_name = {row.name: row for row in rows(tmp_path)}
     assert by_name["q"].difference_to_baseline == pytest.approx(-0.1)
     assert by_name["b1"].difference_to_baseline is None

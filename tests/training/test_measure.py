@@ -24,7 +24,7 @@ class SmallTrunk:
 
     device = CPU
     num_workers = 0
-    preprocessing = Preprocessing(24)
+    preprocessing = Preprocessing((24, 24))
 
     def states(self, pixels: torch.Tensor) -> torch.Tensor:
         colours = F.avg_pool2d(self.preprocessing.normalize(pixels), 4)

@@ -7,14 +7,16 @@ A YAML file is either one experiment, with the sections at its top level, or nam
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from squeeze_cli.config.defaults import CODEBOOK_SIZE
 from squeeze_cli.config.parts import BACKBONES, QUANTIZERS
 from squeeze_cli.config.schema import ExperimentConfig, Kind, option_of
 from squeeze_cli.config.validation import check_together, parse, refuse_meaningless
+from squeeze_cli.config.yaml_files import read_yaml
 from squeeze_cli.errors import UsageError, nearest
 from squeeze_cli.files import write_text_atomically
+
+EXAMPLE = "the one in examples.yaml"
 
 
 def with_values(config: ExperimentConfig, values: Mapping[str, object]) -> ExperimentConfig:
@@ -111,7 +113,7 @@ def find_experiment(source: str, experiment: str | None) -> ExperimentConfig:
     if path.exists() or path.suffix or path.name != source:
         return load_experiment(path, experiment)
     places = (package / "examples.yaml", package.parent / "examples.yaml")  # installed; a checkout
-    named = _read_yaml(next(place for place in places if place.exists()))["experiments"]
+    named = read_yaml(next(place for place in places if place.exists()), EXAMPLE)["experiments"]
     if source not in named:
         hint = nearest(source, named)
         raise UsageError(f"--config {source} is neither a file nor an example: {hint}")
@@ -125,7 +127,7 @@ def load_experiment(path: Path, experiment: str | None = None) -> ExperimentConf
 
     Raises UsageError for a file that cannot be read, and for a name that is unknown or missing.
     """
-    content = _read_yaml(path)
+    content = read_yaml(path, EXAMPLE)
     named = content.get("experiments")
     if named is None:
         if experiment is not None:
@@ -150,33 +152,6 @@ def to_yaml(config: ExperimentConfig) -> str:
 def write_config(path: Path, config: ExperimentConfig) -> None:
     """Write the configuration as YAML, atomically."""
     write_text_atomically(path, to_yaml(config))
-
-
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    """Read a mapping from a YAML file in which no key stands twice."""
-    import yaml
-
-    class UniqueKeys(yaml.SafeLoader):
-        """PyYAML's safe loader, which alone would let the last of several equal keys win."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            names = set()
-            for key, _ in node.value:
-                name, line = str(key.value), key.start_mark.line + 1
-                if name in names:
-                    raise UsageError(f"{path}, line {line}: {name!r} stands there twice.")
-                names.add(name)
-            return super().construct_mapping(node, deep)
-
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}
-    except OSError as error:
-        raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, Mapping):
-        raise UsageError(f"{path} must hold a mapping, such as the one in examples.yaml.")
-    return content
 
 
 def _experiment_from(mapping: object, where: str) -> ExperimentConfig:

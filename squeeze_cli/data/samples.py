@@ -68,7 +68,7 @@ class FileSample(Sample):
         content = blake2b(digest_size=DIGEST_BYTES)
         for kind, path in (("image", self.image_path), ("trimap", self.mask_path)):
             if path is not None:
-                with _reading(kind, path):
+                with reading(kind, path):
                     data = path.read_bytes()
                 # The length tells apart what would be the same bytes split between files elsewhere.
                 content.update(len(data).to_bytes(8, "little"))
@@ -130,14 +130,14 @@ def read_trimap(path: Path) -> Image.Image:
 
 @contextmanager
 def _opened(kind: str, path: Path) -> Iterator[Image.Image]:
-    with _reading(kind, path), Image.open(path) as image:
+    with reading(kind, path), Image.open(path) as image:
         if image.mode == "F":
             raise ValueError("32-bit floats of unknown range; store it with 8 or 16 bits")
         yield image
 
 
 @contextmanager
-def _reading(kind: str, path: Path) -> Iterator[None]:
+def reading(kind: str, path: Path) -> Iterator[None]:
     """Turn what goes wrong with a file into UnreadableImageError."""
     try:
         yield

@@ -1,0 +1,175 @@
+"""Classes of a segmentation: their mask values, names and colours, in the order of the outputs."""
+
+import colorsys
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from squeeze_cli.config.defaults import IGNORE_INDEX
+from squeeze_cli.config.fields import Section
+from squeeze_cli.config.yaml_files import read_yaml
+from squeeze_cli.errors import UsageError
+
+Colour = tuple[int, int, int]
+
+# Class indices are bytes, and one of them is IGNORE_INDEX.
+MOST_CLASSES = 254
+_WORDS = {
+    "too_short": f"a table has 2 to {MOST_CLASSES} classes",
+    "too_long": f"a table has 2 to {MOST_CLASSES} classes",
+    "extra_forbidden": "unknown key; a class has `name` and `colour`",
+    "string_type": "must be a text",
+}
+# A picture leaves this class as it is.
+BACKGROUND = "background"
+_EXAMPLE = "0: background, 1: {name: cat, colour: [128, 0, 0]}, ignore: [255]"
+# Colours that stay apart for the colour-blind (Okabe and Ito, 2008).
+_FIRST_COLOURS = (
+    (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233),
+)  # fmt: skip
+
+
+def _as_colour(value: object) -> object:
+    """Turn `#rrggbb` into three numbers."""
+    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
+        return tuple(bytes.fromhex(value[1:]))
+    return value
+
+
+_Byte = Annotated[int, Field(ge=0, le=255)]
+_Colour = Annotated[tuple[_Byte, _Byte, _Byte], BeforeValidator(_as_colour)]
+_Value = Annotated[int, Field(ge=0, le=65535)]
+
+
+class ClassEntry(Section):
+    """One class: its value in index masks, its name, and its colour in RGB masks and pictures."""
+
+    value: _Value
+    name: str = Field(pattern=r"\S")
+    colour: _Colour | None = None
+
+
+class ClassTable(Section):
+    """The classes of a data set; a class's index is its place in the table.
+
+    `ignore` has the values of masks, and the colours of RGB masks, that no loss and no metric
+    counts; None stands for "not said", which `config.resolve` replaces.
+    """
+
+    classes: tuple[ClassEntry, ...] = Field(min_length=2, max_length=MOST_CLASSES)
+    ignore: tuple[_Value | _Colour, ...] | None = None
+
+    @model_validator(mode="after")
+    def _check_unique(self) -> Self:
+        uses: Counter[str] = Counter()
+        for entry in self.classes:
+            uses[f"the value {entry.value}"] += 1
+            uses[f"the name {entry.name!r}"] += 1
+            if entry.colour is not None:
+                uses[f"the colour {list(entry.colour)}"] += 1
+        for value in set(self.ignore or ()):
+            kind = "value" if isinstance(value, int) else "colour"
+            uses[f"the {kind} {value if isinstance(value, int) else list(value)}"] += 1
+        for what, count in uses.items():
+            if count > 1:
+                raise ValueError(f"{what} stands there {count} times: give each one meaning")
+        return self
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the classes in order."""
+        return [entry.name for entry in self.classes]
+
+    @property
+    def values(self) -> list[int]:
+        """Mask values of the classes in order."""
+        return [entry.value for entry in self.classes]
+
+    @property
+    def colours(self) -> list[Colour]:
+        """Colours for pictures in order: those of the table, and distinct ones for the others."""
+        given = {entry.colour for entry in self.classes}
+        fresh = (colour for colour in _distinct_colours() if colour not in given)
+        return [
+            entry.colour or ((240, 240, 240) if entry.name.lower() == BACKGROUND else next(fresh))
+            for entry in self.classes
+        ]
+
+    def ignoring(self, index: int | None) -> Self:
+        """Return the table with `--ignore-index` among the ignored values.
+
+        -1 stands for none, and None for 255 where the table says nothing of it.
+        """
+        ignored = list(self.ignore or ())
+        if index is None and self.ignore is None and IGNORE_INDEX not in self.values:
+            index = IGNORE_INDEX
+        if index is not None and index >= 0 and index not in ignored:
+            ignored.append(index)
+        return self.model_copy(update={"ignore": tuple(ignored)})
+
+
+def _distinct_colours() -> Iterable[Colour]:
+    yield from _FIRST_COLOURS
+    for index in range(1024):  # the golden ratio spreads hues evenly, however many there are
+        red, green, blue = colorsys.hsv_to_rgb(
+            index * 0.618034 % 1, (0.55, 0.85)[index % 2], (0.9, 0.65, 0.45)[index % 3]
+        )
+        yield round(255 * red), round(255 * green), round(255 * blue)
+
+
+def read_classes(value: object) -> object:
+    """Return the table of classes that a file name, or a mapping as in such a file, stands for.
+
+    The file maps mask values to names, or to mappings with `name` and `colour`; `ignore` lists the
+    ignored values. A run's configuration has the same as `classes` (a list) and `ignore`. Raises
+    UsageError, one line, for anything else.
+    """
+    if value is None or isinstance(value, ClassTable):
+        return value
+    where, content = "data.classes", value
+    if isinstance(value, str):
+        where, content = value, read_yaml(Path(value), f"`{_EXAMPLE}`")
+    if not isinstance(content, Mapping):
+        raise UsageError(f"{where} must map mask values to names, such as `{_EXAMPLE}`.")
+    fields = _long_form(content, where)
+    try:
+        return ClassTable.model_validate(fields)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+    words = _WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+    if len(problem["loc"]) > 1 and problem["loc"][0] == "classes":
+        _, index, *keys = problem["loc"]
+        entry = fields["classes"][index]  # type: ignore[index]
+        value = entry.get("value") if isinstance(entry, Mapping) else entry
+        if "colour" in keys:
+            words = "must be three numbers from 0 to 255, or '#rrggbb'"
+        words = f"{'.'.join([f'class {value}', *map(str, keys[:1])])}: {words}"
+    raise UsageError(f"{where}: {words} (such as `{_EXAMPLE}`).")
+
+
+def _long_form(content: Mapping[object, object], where: str) -> dict[str, object]:
+    """Return the fields of a `ClassTable` for a mapping in either form."""
+    if "classes" in content:
+        return {str(key): value for key, value in content.items()}
+    entries = []
+    for key, value in content.items():
+        if key == "ignore":
+            continue
+        if isinstance(key, bool) or not str(key).isdecimal():
+            raise UsageError(
+                f"{where}: {key!r} is no mask value: each key is a whole number or `ignore`, such as "
+                f"`{_EXAMPLE}`."
+            )
+        described = value if isinstance(value, Mapping) else {"name": value}
+        if "value" in described:
+            raise UsageError(f"{where}: class {key}: `value` is an unknown key: the key says it.")
+        entries.append({"value": int(str(key)), **described})
+    ignored = content.get("ignore")
+    return {"classes": entries, "ignore": [ignored] if isinstance(ignored, int) else ignored}

@@ -1,0 +1,154 @@
+"""From the values of masks to classes: the table is detected or checked, and never guessed."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeeze_cli.config.classes import MOST_CLASSES, ClassEntry, ClassTable, Colour
+from squeeze_cli.config.defaults import IGNORE_INDEX
+from squeeze_cli.data.masks import Mask
+from squeeze_cli.errors import SqueezeError
+
+# A message lists this many values at most.
+MOST_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The classes of a mask's pixels: `classes` has one for each of its values."""
+
+    mask: Mask
+    classes: tuple[int, ...]
+
+    def plane(self) -> NDArray[np.uint8]:
+        """Return class indices `[H, W]` uint8; IGNORE_INDEX where a pixel does not count."""
+        return self.mask.plane(self.classes)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Masks with their classes, and what is to be said of them.
+
+    Attributes:
+        labels: One for each mask, in order.
+        pixels: Number of pixels of each class, over all masks.
+        images: Number of masks in which each class occurs.
+        stray_pixels: Number of pixels that were given the nearest class.
+        stray_images: Number of masks that have such pixels.
+    """
+
+    labels: tuple[Labels, ...]
+    pixels: tuple[int, ...]
+    images: tuple[int, ...]
+    stray_pixels: int
+    stray_images: int
+
+
+def detect_classes(masks: Iterable[Mask], ignore: Sequence[int]) -> ClassTable:
+    """Return the table of all values in index masks, increasing, but for those in `ignore`.
+
+    Raises SqueezeError, which names the fix, where the masks are coloured, and for fewer than two
+    values or more than a table can have.
+    """
+    values: Counter[int] = Counter()
+    for mask in masks:
+        if mask.coloured:
+            found = ", ".join(f"#{value:06x}" for value in mask.values[:MOST_LISTED])
+            raise SqueezeError(
+                f"The masks are colours ({found}): name the class of each by --classes FILE, such as "
+                "`0: {name: road, colour: [128, 64, 128]}`."
+            )
+        values.update(mask.values)
+    kept = sorted(set(values) - set(ignore))
+    if len(kept) < 2:
+        found = ", ".join(map(str, sorted(values))) or "none"
+        ignored = f", of which {', '.join(map(str, ignore))} is ignored" if ignore else ""
+        raise SqueezeError(
+            f"The masks have fewer than two classes (values found: {found}{ignored}): --ignore-index "
+            "-1 counts all values, --classes FILE names the classes."
+        )
+    if len(kept) > MOST_CLASSES:
+        raise SqueezeError(
+            f"The masks have {len(kept)} different values from {kept[0]} to {kept[-1]}, and there are "
+            f"at most {MOST_CLASSES} classes: are they photographs, or colours turned into grey? Store "
+            "one value for each class, or RGB colours and --classes FILE."
+        )
+    entries = tuple(ClassEntry(value=value, name=f"class {value}") for value in kept)
+    return ClassTable(classes=entries, ignore=tuple(ignore))
+
+
+def label_masks(
+    masks: Sequence[tuple[str, Mask]], table: ClassTable, stray_share: float, fix: str
+) -> Labelled:
+    """Give each value of named masks its class by the table.
+
+    A value that is neither a class nor ignored is an error, unless at most `stray_share` of the
+    mask's pixels have such values: these get the class of the nearest value.
+
+    Raises SqueezeError, one line with the values, how many masks have each, and `fix`.
+    """
+    by_value = {value: index for index, value in enumerate(table.values)}
+    by_colour = {
+        _packed(entry.colour): index for index, entry in enumerate(table.classes) if entry.colour
+    }
+    for value in table.ignore or ():
+        if isinstance(value, int):
+            by_value[value] = IGNORE_INDEX
+        else:
+            by_colour[_packed(value)] = IGNORE_INDEX
+    unknown: Counter[str] = Counter()
+    wrong: list[str] = []
+    labels, stray_pixels, stray_images = [], 0, 0
+    pixels, images = np.zeros((2, 256), np.int64)
+    for name, mask in masks:
+        known = by_colour if mask.coloured else by_value
+        strays = {v: n for v, n in zip(mask.values, mask.counts, strict=True) if v not in known}
+        if sum(strays.values()) > stray_share * sum(mask.counts):
+            unknown.update(f"#{v:06x}" if mask.coloured else str(v) for v in strays)
+            wrong.append(name)
+            continue
+        stray_pixels += sum(strays.values())
+        stray_images += bool(strays)
+        classes = [known[v] if v in known else _nearest(v, table.values) for v in mask.values]
+        np.add.at(pixels, classes, mask.counts)
+        images[list(set(classes))] += 1
+        labels.append(Labels(mask, tuple(classes)))
+    if wrong:
+        raise SqueezeError(_unknown_message(unknown, wrong, len(masks), table, fix))
+    count = len(table)
+    return Labelled(
+        tuple(labels), tuple(pixels[:count].tolist()), tuple(images[:count].tolist()),
+        stray_pixels, stray_images,
+    )  # fmt: skip
+
+
+def _packed(colour: Colour) -> int:
+    return int.from_bytes(bytes(colour))
+
+
+def _nearest(value: int, values: Sequence[int]) -> int:
+    return min(range(len(values)), key=lambda index: abs(values[index] - value))
+
+
+def _unknown_message(
+    unknown: Counter[str], wrong: Sequence[str], total: int, table: ClassTable, fix: str
+) -> str:
+    found = ", ".join(
+        f"{value} in {count} image{'s' * (count > 1)}"
+        for value, count in unknown.most_common(MOST_LISTED)
+    )
+    found += ", ..." if len(unknown) > MOST_LISTED else ""
+    coloured = any(value.startswith("#") for value in unknown)
+    expected = [
+        f"#{_packed(entry.colour):06x}" if coloured and entry.colour else str(entry.value)
+        for entry in table.classes
+        if entry.colour or not coloured
+    ]
+    listed = ", ".join(expected[:MOST_LISTED]) + (", ..." if len(expected) > MOST_LISTED else "")
+    return (
+        f"{len(wrong)} of {total} masks hold values that are no class: {found}; expected are "
+        f"{listed or 'none: no class has a colour'}. For example {wrong[0]}. {fix}"
+    )

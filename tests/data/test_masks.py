@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from squeeze_cli.config.classes import ClassTable, read_classes
+from squeeze_cli.data.labels import detect_classes, label_masks
+from squeeze_cli.data.masks import Mask, read_mask
+from squeeze_cli.data.samples import UnreadableImageError
+from squeeze_cli.errors import SqueezeError
+from tests.pets import noise_image
+
+VALUES = np.array([[0, 3, 3], [7, 0, 3]])
+PALETTE = [*(v for i in range(256) for v in (i, 255 - i, i // 2))]
+
+
+def palette_image(values: np.ndarray) -> Image.Image:
+    image = Image.fromarray(values.astype(np.uint8), mode="P")
+    image.putpalette(PALETTE)
+    return image
+
+
+def rgb(values: np.ndarray) -> Image.Image:
+    return palette_image(values).convert("RGB")
+
+
+KINDS: dict[str, Callable[[], Image.Image]] = {
+    "grey.png": lambda: Image.fromarray(VALUES.astype(np.uint8)),
+    "palette.png": lambda: palette_image(VALUES),
+    "deep.png": lambda: Image.fromarray(VALUES.astype(np.uint16)),
+    "deep.tif": lambda: Image.fromarray(VALUES.astype(np.int32)),
+    "grey.bmp": lambda: Image.fromarray(VALUES.astype(np.uint8)),
+    "opaque.png": lambda: Image.fromarray(VALUES.astype(np.uint8)).convert("LA"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_values_are_read_as_stored_from_every_kind_of_file(name, tmp_path):
+    KINDS[name]().save(tmp_path / name)
+    mask = read_mask(tmp_path / name)
+    assert mask.size_px == (3, 2)
+    assert (mask.values, mask.counts, mask.coloured) == ((0, 3, 7), (2, 3, 1), False)
+    assert mask.plane((0, 1, 2)).tolist() == [[0, 1, 1], [2, 0, 1]]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_few_bits_keep_their_values(bits, mode, tmp_path):
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", 8 // bits, 1, bits, {"L": 0, "P": 3}[mode], 0, 0, 0)
+    row = {1: 0b01100000, 2: 0b00100111, 4: 0x3F}[bits]
+    content = [chunk(b"IHDR", header)]
+    content += [chunk(b"PLTE", bytes(PALETTE[: 3 * 2**bits]))] if mode == "P" else []
+    content += [chunk(b"IDAT", zlib.compress(bytes([0, row]))), chunk(b"IEND", b"")]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(content))
+    mask = read_mask(tmp_path / "a.png")
+    expected = {1: [0, 1, 1, 0, 0, 0, 0, 0], 2: [0, 2, 1, 3], 4: [3, 15]}[bits]
+    assert np.array(mask.values)[mask.plane(tuple(range(len(mask.values))))].tolist() == [expected]
+
+
+def test_16_bit_values_and_colours_are_not_cut(tmp_path):
+    Image.fromarray(np.array([[1000, 65535]], dtype=np.uint16)).save(tmp_path / "a.png")
+    assert read_mask(tmp_path / "a.png").values == (1000, 65535)
+    rgb(VALUES).save(tmp_path / "b.png")
+    mask = read_mask(tmp_path / "b.png")
+    assert (mask.values, mask.counts, mask.coloured) == (
+        (0x00FF00, 0x03FC01, 0x07F803),
+        (2, 3, 1),
+        True,
+    )
+    assert mask.plane((0, 1, 2)).tolist() == [[0, 1, 1], [2, 0, 1]]
+    rgb(VALUES).convert("RGBA").save(tmp_path / "c.png")
+    assert read_mask(tmp_path / "c.png").values == mask.values
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "reason"),
+    [
+        ("a.jpg", Image.fromarray(VALUES.astype(np.uint8)), "JPEG changes .* PNG"),
+        ("a.png", noise_image(40, 30), "more than 256 different colours: is it a photograph"),
+        ("a.png", Image.new("RGBA", (3, 2), (0, 0, 0, 7)), "transparent"),
+        ("a.tif", Image.new("F", (3, 2)), "mode F"),
+        ("a.tif", Image.fromarray(np.arange(-1, 5, dtype=np.int32).reshape(2, 3)), "0 to 65535"),
+        ("a.tif", Image.fromarray(np.arange(300, dtype=np.uint16)[None]), "300 different values"),
+    ],
+)
+def test_files_that_hold_no_classes_say_why(name, image, reason, tmp_path):
+    image.save(tmp_path / name)
+    with pytest.raises(UnreadableImageError, match=rf"mask .*{name} .*{reason}"):
+        read_mask(tmp_path / name)
+    with pytest.raises(UnreadableImageError, match="missing"):
+        read_mask(tmp_path / "other.png")
+
+
+def mask_of(*values: int) -> Mask:
+    return Mask.of_values(np.array([values], dtype=np.uint16), "")
+
+
+def table(content: object) -> ClassTable:
+    read = read_classes(content)
+    assert isinstance(read, ClassTable)
+    return read
+
+
+def test_detected_classes_are_the_values_in_order():
+    found = detect_classes([mask_of(9, 0, 255), mask_of(0, 300)], ignore=(255,))
+    assert (found.values, found.ignore) == ([0, 9, 300], (255,))
+    assert found.names == ["class 0", "class 9", "class 300"]
+
+
+@pytest.mark.parametrize(
+    ("masks", "ignore", "reason"),
+    [
+        ([mask_of(0, 255)], (255,), r"0, 255, of which 255 is ignored.*--ignore-index -1"),
+        ([mask_of(4)], (), r"values found: 4\)"),
+        ([mask_of(*range(256))], (255,), "255 different values from 0 to 254.*photographs"),
+    ],
+)
+def test_values_that_are_no_classes_are_an_error(masks, ignore, reason):
+    with pytest.raises(SqueezeError, match=reason):
+        detect_classes(masks, ignore)
+
+
+def test_coloured_masks_ask_for_a_table(tmp_path):
+    rgb(VALUES).save(tmp_path / "b.png")
+    with pytest.raises(SqueezeError, match=r"#00ff00, #03fc01, #07f803.*--classes FILE"):
+        detect_classes([read_mask(tmp_path / "b.png")], ())
+
+
+def test_classes_follow_the_table_and_are_counted():
+    classes = table({7: "cat", 0: "other", "ignore": [255]})
+    labelled = label_masks([("a", mask_of(0, 7, 7, 255)), ("b", mask_of(0))], classes, 0, "")
+    assert [labels.plane().tolist() for labels in labelled.labels] == [[[1, 0, 0, 255]], [[1]]]
+    assert (labelled.pixels, labelled.images) == ((2, 2), (1, 2))
+
+
+def test_colours_follow_the_table(tmp_path):
+    rgb(VALUES).save(tmp_path / "b.png")
+    mask = read_mask(tmp_path / "b.png")
+    fields = {1: {"name": "a", "colour": "#07f803"}, 2: {"name": "b", "colour": [0, 255, 0]}}
+    labelled = label_masks([("b", mask)], table({**fields, "ignore": [[3, 252, 1]]}), 0, "")
+    assert labelled.labels[0].plane().tolist() == [[1, 255, 255], [0, 1, 255]]
+    with pytest.raises(SqueezeError, match=r"no class: #03fc01 in 1 image; .*#07f803, #00ff00\. "):
+        label_masks([("b", mask)], table(fields), 0, "")
+
+
+def test_unknown_values_are_an_error_in_one_line():
+    masks = [("a", mask_of(0, 1, 9)), ("b", mask_of(9, 5)), ("c", mask_of(0))]
+    with pytest.raises(SqueezeError) as caught:
+        label_masks(masks, table({0: "x", 1: "y"}), 0, "Fix it.")
+    expected = (
+        "2 of 3 masks hold values that are no class: 9 in 2 images, 5 in 1 image; expected are 0, 1. "
+        "For example a. Fix it."
+    )
+    assert str(caught.value) == expected
+
+
+def test_stray_pixels_get_the_nearest_class_up_to_a_share():
+    classes = table({1: "pet", 2: "background", 3: "border", "ignore": 255})
+    stray = mask_of(0, 9, *[2] * 198)
+    labelled = label_masks([("a", stray)], classes, 0.01, "")
+    assert labelled.labels[0].plane()[0, :3].tolist() == [0, 2, 1]
+    assert (labelled.stray_pixels, labelled.stray_images) == (2, 1)
+    with pytest.raises(SqueezeError, match="0 in 1 image, 9 in 1 image; expected are 1, 2, 3"):
+        label_masks([("a", mask_of(0, 9, *[2] * 197))], classes, 0.01, "")

@@ -77,13 +77,14 @@ def setting(
 ) -> Any:
     """Return pydantic's field with default, description, limits and the `Flag` of its option.
 
-    The text ends with `[default: ...]` where another choice decides the default.
+    The text ends with `[default: ...]` where another choice decides the default, which is None then.
     """
     metadata: list[object] = [Flag(name, metavar)]
     if choices is not None:
-        text = f"{text}: {', '.join(choices)}."
-        limits["json_schema_extra"] = {"enum": list(choices)}
-        metadata.append(AfterValidator(choices.check))
+        text, bracket, words = text.partition(" [default: ")
+        text = f"{text}: {', '.join(choices)}.{bracket}{words}"
+        limits["json_schema_extra"] = {"enum": [*choices, *([None] if default is None else [])]}
+        metadata.append(AfterValidator(lambda name: None if name is None else choices.check(name)))
     field: FieldInfo = Field(default, description=text, **limits)
     field.metadata += metadata
     return field
@@ -93,7 +94,7 @@ def option_type(field: FieldInfo) -> Any:
     """Return the type in which the command line gives a field's value; the schema does the rest."""
     extra = field.json_schema_extra
     if isinstance(extra, dict) and isinstance(names := extra["enum"], list):
-        return Literal[tuple(names)]
+        return Literal[tuple(name for name in names if name is not None)]
     kinds = [each for each in get_args(field.annotation) if each is not NoneType]
     if get_origin(field.annotation) not in (Union, UnionType):
         kinds = [field.annotation]

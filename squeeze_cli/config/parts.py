@@ -1,4 +1,4 @@
-"""The parts that can be chosen by name: backbones, quantizers and losses.
+"""The parts that can be chosen by name: backbones, heads, quantizers and losses.
 
 The names stand for classes without importing them, because `--help` must not import torch.
 A new part is one file and one entry here.
@@ -25,7 +25,7 @@ class Entry:
 
     target: str
     options: frozenset[str] = frozenset()
-    defaults: Mapping[str, float] = field(default_factory=dict)
+    defaults: Mapping[str, float | str] = field(default_factory=dict)
 
 
 class Registry(dict[str, Entry]):
@@ -48,12 +48,20 @@ class Registry(dict[str, Entry]):
         return pkgutil.resolve_name(f"squeeze_cli.{self[name].target}")
 
 
-_TRIMAP = {"num_classes": TRIMAP_CLASSES}
+_CONV: dict[str, float | str] = {"head": "conv"}
+_TRIMAP = _CONV | {"num_classes": TRIMAP_CLASSES}
 BACKBONES = Registry("backbone", {
-    "vit": Entry("backbones.torchvision_models:ViTBackbone", defaults={"num_classes": 21}),
-    "deeplab": Entry("backbones.torchvision_models:DeepLabBackbone", defaults=_TRIMAP),
+    "vit": Entry("backbones.torchvision_models:ViTBackbone", defaults=_CONV | {"num_classes": 21}),
+    "deeplab": Entry("backbones.torchvision_models:DeepLabBackbone",
+                     defaults=_TRIMAP | {"head": "deeplab"}),
     "efficientnet-lite0": Entry(
         "backbones.efficientnet_lite:EfficientNetLite0Backbone", defaults=_TRIMAP),
+})  # fmt: skip
+
+HEADS = Registry("head", {
+    "conv": Entry("heads.base:ConvolutionalHead"),
+    "linear": Entry("heads.linear_head:LinearHead"),
+    "deeplab": Entry("heads.deeplab_head:DeepLabSegmentationHead"),
 })  # fmt: skip
 
 _ENCODER = frozenset({"bottleneck_dim", "encoder_lr_factor"})

@@ -112,6 +112,7 @@ class ModelDescription(_Part):
     feature_dim: int
     quantized_dim: int
     num_classes: int | None
+    head: str | None = None  # the first records have none: it was the backbone's default
     loss: str
     add_adapter: bool
     unfreeze_last_layer: bool

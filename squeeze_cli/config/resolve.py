@@ -77,8 +77,9 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
     for name, value in {**defaults, **QUANTIZERS[chosen].defaults}.items():
         if getattr(quantizer, name) is None:
             values[f"quantizer.{name}"] = value
-    if model.num_classes is None:
-        values["model.num_classes"] = BACKBONES[model.backbone].defaults["num_classes"]
+    for name, value in BACKBONES[model.backbone].defaults.items():
+        if getattr(model, name) is None:
+            values[f"model.{name}"] = value
     return with_values(config, values)
 
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, WithJ
 
 from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE
 from squeeze_cli.config.fields import AsList, AsSection, Flag, Section, option_type, setting
-from squeeze_cli.config.parts import BACKBONES, LOSSES, QUANTIZERS
+from squeeze_cli.config.parts import BACKBONES, HEADS, LOSSES, QUANTIZERS
 
 
 def _check_count(value: object) -> object:
@@ -110,6 +110,11 @@ class ModelConfig(Section):
     backbone: str = setting("vit", "Frozen backbone", "--model", choices=BACKBONES)
     num_classes: int | None = setting(
         None, "Number of outputs of the head. [default: 21 for vit, else 3]", ge=3, le=254
+    )
+    head: str | None = setting(
+        None,
+        "Segmentation head [default: deeplab for deeplab, else conv]",
+        choices=HEADS,
     )
     freeze_backbone: Annotated[bool, AfterValidator(_check_frozen)] = setting(
         True, "Always true: squeeze works on frozen features; see unfreeze_last_layer.", ""

@@ -2,18 +2,18 @@
 
 from torch import Tensor
 
-from squeeze_cli.heads.base import ConvolutionalHead, SegmentationHead
-from squeeze_cli.heads.deeplab_head import DeepLabSegmentationHead
+from squeeze_cli.config.parts import HEADS
+from squeeze_cli.heads.base import SegmentationHead
 
 
 def create_head(
-    backbone: str,
+    name: str,
     feature_dim: int,
     num_classes: int,
     pretrained: dict[str, Tensor],
     use_kernels: bool = True,
 ) -> SegmentationHead:
-    """Build the head that suits a backbone; weights of a `pretrained` one are taken where they fit."""
-    if backbone == "deeplab":
-        return DeepLabSegmentationHead(feature_dim, num_classes, pretrained, use_kernels)
-    return ConvolutionalHead(feature_dim, num_classes)
+    """Build the head of this name; `pretrained` weights and kernels are for that of DeepLab."""
+    own = (pretrained, use_kernels) if name == "deeplab" else ()
+    head: SegmentationHead = HEADS.load(name)(feature_dim, num_classes, *own)
+    return head

@@ -1,4 +1,4 @@
-"""The contract of all heads, and the small convolutional head of ViT and EfficientNet features."""
+"""The contract of all heads, and the small convolutional head, the default of most backbones."""
 
 from abc import abstractmethod
 

@@ -39,7 +39,7 @@ def build_network(
         FeatureNormalizer(channels),
         create_quantizer(config.quantizer, feature_dim, step),
         create_head(
-            backbone.name,
+            choose_head(model),
             feature_dim,
             count_classes(model),
             backbone.head_state(),
@@ -54,6 +54,11 @@ def build_network(
         # The pretrained first layer knows the backbone's channels, not the projection's.
         network.head.expects_raw_features = False
     return network
+
+
+def choose_head(model: ModelConfig) -> str:
+    """Return the head's name: as configured, or the backbone's default (older runs name none)."""
+    return model.head or str(BACKBONES[model.backbone].defaults["head"])
 
 
 def count_classes(model: ModelConfig) -> int:

@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.reports.tables import MISSING, duration, fixed, number, percent
@@ -113,12 +114,13 @@ def _row(run: RunFolder, record: RunRecord, comparable: Sequence[RunRecord]) -> 
 
 
 def setting(record: RunRecord) -> Setting:
-    """Return what runs must share to be compared: features and test images, but not the seed."""
+    """Return what runs must share to be compared: features, head, test images, but not the seed."""
     model, data = record.model, record.data
     if model is None or data is None:
         return None
+    head = model.head or BACKBONES[model.backbone].defaults["head"]
     images = (data.dataset, data.size_text, data.fit, data.subset_size, data.test_images)
-    return (model.weights_digest, *images)
+    return (model.weights_digest, head, *images)
 
 
 def by_setting(runs: Iterable[FoundRun]) -> dict[Setting, list[RunRecord]]:

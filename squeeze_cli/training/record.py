@@ -23,6 +23,7 @@ from squeeze_cli.config.record import (
 )
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.data.splits import SplitSamples
+from squeeze_cli.model.build import choose_head
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import Experiment, feature_grid
@@ -88,6 +89,7 @@ def _describe_model(
         feature_dim=backbone.feature_dim,
         quantized_dim=network.quantizer.feature_dim,
         num_classes=model.num_classes,
+        head=choose_head(model),
         loss=model.loss_type,
         add_adapter=model.add_adapter,
         unfreeze_last_layer=model.unfreeze_last_layer,

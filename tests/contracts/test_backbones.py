@@ -10,8 +10,6 @@ from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.errors import UsageError
-from squeeze_cli.heads import create_head
-from squeeze_cli.kernels.folding import AffineMap
 
 SIZE = 64
 
@@ -69,46 +67,3 @@ def test_random_weights_are_the_same_everywhere_and_marked(frozen: FrozenBackbon
     for mine, other in zip(frozen.network.parameters(), again.network.parameters(), strict=True):
         assert torch.equal(mine, other)
     assert frozen.random_weights
-
-
-def folded_and_unfolded(backbone: FrozenBackbone, dtype: torch.dtype) -> list[list[torch.Tensor]]:
-    """Logits and all gradients, unfolded first."""
-    torch.manual_seed(0)
-    d, side = 6, SIZE // backbone.stride + 3
-    head = (
-        create_head(backbone.name, backbone.feature_dim, 5, backbone.head_state()).to(dtype).train()
-    )
-    weight = (torch.randn(backbone.feature_dim, d, dtype=dtype) / d).requires_grad_()
-    bias = torch.randn(backbone.feature_dim, dtype=dtype).requires_grad_()
-    vectors = torch.randn(3, d, side, side + 2, dtype=dtype).requires_grad_()
-    output_map = AffineMap(weight, bias)
-    results = []
-    for folded in (False, True):
-        torch.manual_seed(1)  # the same dropout
-        if folded:
-            logits = head(vectors, output_map)
-        else:
-            logits = head(output_map(vectors.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-        inputs = [*head.parameters(), weight, bias, vectors]
-        loss = logits.square().mean()
-        gradients = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
-        results.append([logits, *gradients])
-    return results
-
-
-def test_its_head_folds_exactly(frozen: FrozenBackbone) -> None:
-    """Folded and unfolded logits, and gradients of all parameters and of the map, agree."""
-    for unfolded, folded in zip(*folded_and_unfolded(frozen, torch.float64), strict=True):
-        torch.testing.assert_close(folded, unfolded, rtol=1e-8, atol=1e-12)
-
-
-def test_its_head_folds_within_1e_5_in_float32(frozen: FrozenBackbone) -> None:
-    """In eval mode; in training BatchNorm divides the pooled branch, three values, by their spread."""
-    torch.manual_seed(0)
-    channels, d = frozen.feature_dim, 16
-    head = create_head(frozen.name, channels, 5, frozen.head_state()).eval()
-    output_map = AffineMap(torch.randn(channels, d) / d**0.5, torch.randn(channels))
-    vectors = torch.randn(2, d, 7, 9)
-    with torch.no_grad():
-        unfolded = head(output_map(vectors.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-        assert (head(vectors, output_map) - unfolded).abs().max() < 1e-5

@@ -64,6 +64,7 @@ def measured(bits: float, *, images: int = 9, vectors_per_image: int = 20) -> di
         "file_bytes": int(bits * images * vectors_per_image / 8), "payload_bytes": 1,
         "prior_cross_entropy_bits": None,
         "bits_per_vector": bits, "payload_bits_per_vector": bits - 0.5,
+        "bits_per_feature_point": bits / 320, "bits_per_pixel": None,
         "bytes_per_image": bits * vectors_per_image / 8, "compression_ratio": 10240 / bits,
     }  # fmt: skip
     val = {**test, "bits_per_vector": bits + 1, "bytes_per_image": 0.0, "compression_ratio": 1.0}

@@ -133,7 +133,10 @@ class QuantizerDescription(_Part):
 
 
 class MeasuredSplit(_Part):
-    """Sizes of one split's codes file; all bytes of the file count."""
+    """Sizes of one split's codes file; all bytes of the file count.
+
+    Feature points are all values of the backbone's features, pixels those that it was given.
+    """
 
     coding: Literal["prior", "packed"]
     images: int
@@ -143,6 +146,8 @@ class MeasuredSplit(_Part):
     bits_per_vector: float
     payload_bits_per_vector: float
     prior_cross_entropy_bits: float | None
+    bits_per_feature_point: float | None = None  # the first records have neither
+    bits_per_pixel: float | None = None
     bytes_per_image: float
     compression_ratio: float
     file: str

@@ -132,11 +132,14 @@ def _extract(run: TrainedRun, state: Tensor, content: Content) -> tuple[Array, d
 def _summary(run: TrainedRun, output: ShardedOutput) -> ExtractionSummary:
     manifest, size = output.manifest, output.manifest.bytes
     vectors = manifest.images * prod(run.record.quantizer.grid)
-    float32_bytes = FLOAT32_BYTES * run.network.normalizer.mean.numel() * vectors
+    points = run.network.normalizer.mean.numel() * vectors
+    float32_bytes = FLOAT32_BYTES * points
     summary = ExtractionSummary(
         run=manifest.run, out=str(output.folder), content=manifest.content, coding=manifest.coding,
         source=manifest.source, images=manifest.images, vectors=vectors,
         shards=len(manifest.shards), file_bytes=size, bytes_per_image=size / manifest.images,
+        bits_per_feature_point=8 * size / points,
+        bits_per_pixel=8 * size / (manifest.images * prod(run.config.data.size_px)),
         compression_ratio_float32=float32_bytes / size,
         compression_ratio_float16=float32_bytes / 2 / size,
     )  # fmt: skip

@@ -53,6 +53,10 @@ class ComparisonRow(BaseModel):
     nominal_bits_per_vector: float | None = _recorded("quantizer", "nominal_bits_per_vector")
     nominal_compression_ratio: float | None = _recorded("quantizer", "nominal_compression_ratio")
     measured_bits_per_vector: float | None = _recorded("measured", "test", "bits_per_vector")
+    measured_bits_per_feature_point: float | None = _recorded(
+        "measured", "test", "bits_per_feature_point"
+    )
+    measured_bits_per_pixel: float | None = _recorded("measured", "test", "bits_per_pixel")
     measured_bytes_per_image: float | None = _recorded("measured", "test", "bytes_per_image")
     measured_compression_ratio: float | None = _recorded("measured", "test", "compression_ratio")
     val_iou: float | None = _recorded("metrics", "val", "iou")
@@ -179,12 +183,16 @@ COLUMNS = (
     Column("nominal bits", lambda r: number(r.nominal_bits_per_vector),
            "bits per vector, from the codes' sizes", rank=3),
     Column("nominal ratio", lambda r: number(r.nominal_compression_ratio),
-           "to float32 features", rank=8),
+           "to float32 features", rank=10),
     Column("measured bits", lambda r: fixed(r.measured_bits_per_vector, 2),
            "bits per vector, from the whole file of the test images' codes"),
+    Column("measured BPFP", lambda r: fixed(r.measured_bits_per_feature_point, 4),
+           "bits per feature point: per value of the backbone's features", rank=7),
+    Column("measured bpp", lambda r: fixed(r.measured_bits_per_pixel, 4),
+           "bits per pixel of the backbone's input", rank=9),
     Column("measured bytes", lambda r: fixed(r.measured_bytes_per_image), "bytes per image", rank=2),
     Column("measured ratio", lambda r: number(r.measured_compression_ratio),
-           "to float32 features", rank=7),
+           "to float32 features", rank=8),
     Column("val", lambda r: percent(r.val_iou), "mean IoU in %", rank=4),
     Column("test", lambda r: percent(r.test_iou), "mean IoU in %"),
     Column("Δ", lambda r: percent(r.difference_to_baseline, "+"),
@@ -193,11 +201,11 @@ COLUMNS = (
            "% of the test mean IoU of the baseline on the same features", rank=1),
     Column("front", lambda r: "●" if r.pareto_front else "",
            "no other run has as few measured bits and as high a test mean IoU (Pareto)"),
-    Column("acc.", lambda r: percent(r.test_accuracy), "test pixel accuracy in %", rank=9),
+    Column("acc.", lambda r: percent(r.test_accuracy), "test pixel accuracy in %", rank=11),
     Column("used", lambda r: percent(r.codebook_usage),
            "codes in use on test images in % (the least used codebook)", rank=6),
-    Column("ep.", lambda r: number(r.epochs), "epochs", rank=10),
-    Column("time", lambda r: duration(r.seconds), "the whole run", rank=11),
+    Column("ep.", lambda r: number(r.epochs), "epochs", rank=12),
+    Column("time", lambda r: duration(r.seconds), "the whole run", rank=13),
 )  # fmt: skip
 
 

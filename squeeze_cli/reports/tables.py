@@ -41,6 +41,8 @@ class ExtractionSummary(BaseModel):
     shards: int
     file_bytes: int
     bytes_per_image: float
+    bits_per_feature_point: float
+    bits_per_pixel: float | None
     compression_ratio_float32: float
     compression_ratio_float16: float
     mse: float | None = None
@@ -101,6 +103,7 @@ def result_table(record: FinishedRecord) -> Table:
         ("Quantizer", "baseline, unquantized" if record.kind == "baseline" else quantizer.type),
         ("Nominal rate", nominal),
         ("Measured rate", measured),
+        ("", test and _field_rate(test.bits_per_feature_point, test.bits_per_pixel)),
         ("Codes file", test and f"{test.file}, {test.file_bytes:,} bytes"),
         ("Epochs", f"{epochs.done}" + ("" if epochs.best is None else f", best {epochs.best + 1}")),
         ("Validation", metrics_text(record.metrics.val)),
@@ -116,6 +119,12 @@ def _rate(bits_per_vector: float, bytes_per_image: float, ratio: float) -> str:
         f"{number(bits_per_vector)} bits per vector, {number(bytes_per_image)} bytes per image "
         f"(1/{number(ratio)} of float32)"
     )
+
+
+def _field_rate(per_point: float | None, per_pixel: float | None) -> str:
+    """Return a rate in the units of feature coding; empty where it is not known."""
+    rates = [(per_point, "bits per feature point"), (per_pixel, "bits per pixel")]
+    return ", ".join(f"{value:.4f} {unit}" for value, unit in rates if value is not None)
 
 
 def metrics_text(metrics: SplitMetrics | None) -> str | None:
@@ -159,6 +168,7 @@ def extraction_table(result: ExtractionSummary) -> Table:
         rows += [
             ("Nominal", f"{number(result.nominal_bits_per_vector)} bits per vector"),
             ("Measured", f"{number(result.bits_per_vector)} bits per vector ({coding})"),
+            ("", _field_rate(result.bits_per_feature_point, result.bits_per_pixel)),
             ("Ratio", f"1/{number(ratio)} of float32"),
             ("With decoder", f"1/{number(full)} of float32, {once}"),
         ]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from math import prod
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def save_outputs(
             temporary.write_bytes(content)
         measured[split] = measure_codes(
             content, codes[split], network.normalizer.mean.numel(), slots,
-            file=f"codes/{split}.safetensors",
+            pixels=prod(experiment.config.data.size_px), file=f"codes/{split}.safetensors",
         )  # fmt: skip
     counts = [
         np.bincount(codes["test"][..., level].ravel(), minlength=size)
@@ -68,16 +69,18 @@ def measure_codes(
     codes_nhwq: NDArray[np.integer],
     feature_dim: int,
     slots: Slots | None,
+    pixels: int | None = None,
     file: str = "",
 ) -> MeasuredSplit:
     """Measure a codes file, all bytes of its `content` counted; docs/run-record.md has the fields.
 
     `slots` are those that the prior gives the codes, or None if they are packed. The compression
-    ratio is against `feature_dim` channels of float32.
+    ratio is against `feature_dim` channels of float32. `pixels` is the number of pixels per image
+    that the backbone is given, or None where the features did not come from images.
     """
     from safetensors.numpy import load
 
-    images, vectors = len(codes_nhwq), codes_nhwq[..., 0].size
+    images, vectors, bits = len(codes_nhwq), codes_nhwq[..., 0].size, 8 * len(content)
     payload = load(content)["payload"].nbytes
     return MeasuredSplit(
         coding="packed" if slots is None else "prior",
@@ -85,9 +88,11 @@ def measure_codes(
         vectors=vectors,
         file_bytes=len(content),
         payload_bytes=payload,
-        bits_per_vector=8 * len(content) / vectors,
+        bits_per_vector=bits / vectors,
         payload_bits_per_vector=8 * payload / vectors,
         prior_cross_entropy_bits=None if slots is None else slots.bits / vectors,
+        bits_per_feature_point=bits / (vectors * feature_dim),
+        bits_per_pixel=pixels and bits / (images * pixels),
         bytes_per_image=len(content) / images,
         compression_ratio=FLOAT32_BYTES * feature_dim * vectors / len(content),
         file=file,

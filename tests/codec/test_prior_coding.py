@@ -173,13 +173,15 @@ def test_the_file_is_the_cross_entropy_and_what_it_states_besides(sizes: tuple[i
         codes, names, quantizer="vq", code_sizes=sizes, prior=prior, slots=slots
     )
     assert with_slots == content
-    measured = measure_codes(content, codes, feature_dim=20, slots=slots)
+    measured = measure_codes(content, codes, feature_dim=20, slots=slots, pixels=77)
     assert measured.coding == "prior"
     assert (measured.images, measured.vectors) == (30, 450)
     assert (measured.file_bytes, measured.payload_bytes) == (len(content), payload)
     assert measured.bits_per_vector == 8 * len(content) / 450
     assert measured.payload_bits_per_vector == 8 * payload / 450
     assert measured.prior_cross_entropy_bits == pytest.approx(bits / 450)
+    assert measured.bits_per_feature_point == 8 * len(content) / (450 * 20)
+    assert measured.bits_per_pixel == 8 * len(content) / (30 * 77)
     assert measured.bytes_per_image == len(content) / 30
     assert measured.compression_ratio == pytest.approx(450 * 20 * 4 / len(content))
 

@@ -68,6 +68,8 @@ def test_codes_of_a_split_are_measured_and_decode_to_the_quantized_embeddings(
     files = sorted((tmp_path / "codes").glob("*.safetensors"))
     assert result["file_bytes"] == sum(file.stat().st_size for file in files)
     assert result["bits_per_vector"] == pytest.approx(8 * result["file_bytes"] / (12 * 16))
+    assert result["bits_per_feature_point"] == pytest.approx(result["bits_per_vector"] / 320)
+    assert result["bits_per_pixel"] == pytest.approx(8 * result["bytes_per_image"] / 64**2)
     assert result["nominal_bits_per_vector"] == 8
     assert result["mse"] > 0
     assert -1 <= result["cosine"] <= 1

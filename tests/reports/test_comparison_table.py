@@ -39,6 +39,7 @@ def test_measured_rates_are_those_of_the_test_file(tmp_path: Path) -> None:
     a = by_name["a"]
     assert (a.measured_bits_per_vector, a.measured_bytes_per_image) == (2.75, 2.75 * 20 / 8)
     assert a.measured_compression_ratio == 10240 / 2.75
+    assert (a.measured_bits_per_feature_point, a.measured_bits_per_pixel) == (2.75 / 320, None)
     assert a.nominal_bits_per_vector == 9.0
     for name in ("none", "older"):
         assert by_name[name].measured_bits_per_vector is None

@@ -24,7 +24,7 @@ TINY = (
     "--model", "efficientnet-lite0", "--dataset", "synthetic", "--image-size", "64",
     "--subset-size", "8", "--num-workers", "0", "--no-progress", "--epochs", "1", "--name", "it",
 )  # fmt: skip
-FEATURE_DIM, VECTORS = 320, 16
+FEATURE_DIM, VECTORS, PIXELS = 320, 16, 64 * 64
 
 
 def network_codes(folder: RunFolder, split: str) -> tuple[list[str], np.ndarray]:
@@ -57,6 +57,8 @@ def check_measured(folder: RunFolder, measured: Measured | None, feature_dim: in
         assert figures.file_bytes == size
         assert 0 < figures.payload_bytes < size
         assert figures.bits_per_vector == pytest.approx(8 * size / vectors)
+        assert figures.bits_per_feature_point == pytest.approx(8 * size / vectors / feature_dim)
+        assert figures.bits_per_pixel == pytest.approx(8 * size / len(file) / PIXELS)
         assert figures.bytes_per_image == pytest.approx(size / len(file))
         assert figures.compression_ratio == pytest.approx(4 * feature_dim * vectors / size)
 

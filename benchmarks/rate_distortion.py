@@ -76,7 +76,7 @@ def row(configuration: Configuration, baseline: Sequence[float]) -> Iterator[str
     yield mean_of(tests, "bytes_per_image")
     yield mean_of(tests, "compression_ratio")
     yield fixed(statistics.mean(r.measured.decoder.total for r in records if r.measured) / 1000)
-    yield over_seeds(configuration.ious, 100)
+    yield over_seeds(configuration.qualities, 100)
     share = configuration.point[1] / statistics.mean(baseline) if baseline else None
     yield percent(share)
 

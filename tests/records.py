@@ -46,6 +46,16 @@ def record(iou: float, *, kind: str = "quantized", quantizer: str = "vq", **chan
     }  # fmt: skip
 
 
+def reconstructed(sqnr_db: float, **changed: Any) -> dict:
+    """Record of a run without a segmentation head."""
+    content = record(0.0, **changed)
+    content["model"] |= {"loss": "reconstruction", "num_classes": None}
+    mse = 10 ** (-sqnr_db / 10)
+    metrics = {"mse": mse, "cosine": 1 - mse / 2, "sqnr_db": sqnr_db, "codebook_usage": [0.9]}
+    content["metrics"] = {"train": metrics, "val": {**metrics, "mse": mse + 1}, "test": metrics}
+    return content
+
+
 def write(folder: Path, name: str, content: dict | str) -> RunFolder:
     run = RunFolder(folder / name)
     run.path.mkdir(parents=True)

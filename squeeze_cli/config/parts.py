@@ -79,9 +79,15 @@ QUANTIZERS = Registry("quantizer", {
     "none": Entry("quantizers.base:IdentityQuantizer"),
 })  # fmt: skip
 
+# Layers trained before the codes would make features that are easy to reconstruct, not useful ones.
+_SEGMENTATION = frozenset({
+    "head", "num_classes", "class_weights", "add_adapter", "unfreeze_last_layer", "feature_dim",
+})  # fmt: skip
 LOSSES = Registry("loss", {
-    "ce": Entry("losses.segmentation:CrossEntropyLoss"),
-    "dice": Entry("losses.segmentation:DiceLoss"),
-    "focal": Entry("losses.segmentation:FocalLoss"),
-    "combined": Entry("losses.segmentation:CombinedLoss"),
+    "ce": Entry("losses.segmentation:CrossEntropyLoss", _SEGMENTATION),
+    "dice": Entry("losses.segmentation:DiceLoss", _SEGMENTATION),
+    "focal": Entry("losses.segmentation:FocalLoss", _SEGMENTATION),
+    "combined": Entry("losses.segmentation:CombinedLoss", _SEGMENTATION),
+    "reconstruction": Entry(
+        "losses.reconstruction:ReconstructionLoss", frozenset({"cosine_weight"})),
 })  # fmt: skip

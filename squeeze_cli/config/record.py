@@ -40,17 +40,24 @@ class Epochs(_Part):
 
 
 class SplitMetrics(_Part):
-    """Metrics of one split; shares are 0 to 1, `codebook_*` has one value per code of a vector."""
+    """Metrics of one split; shares are 0 to 1, `codebook_*` has one value per code of a vector.
+
+    A run with a segmentation head has `iou` and its kin, one without has `mse`, `cosine`, `sqnr_db`.
+    """
 
     segmentation_loss: Number = None
+    reconstruction_loss: Number = None
     vq_loss: Number = None
     loss: Number = None
     loss_ce: Number = None
     loss_dice: Number = None
     loss_focal: Number = None
-    iou: float
-    accuracy: float
-    per_class_iou: list[Number]
+    iou: float | None = None
+    accuracy: float | None = None
+    per_class_iou: list[Number] | None = None
+    mse: Number = None
+    cosine: Number = None
+    sqnr_db: Number = None
     codebook_usage: list[float] | None = None
     codebook_perplexity: list[float] | None = None
 

@@ -78,7 +78,7 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
         if getattr(quantizer, name) is None:
             values[f"quantizer.{name}"] = value
     for name, value in BACKBONES[model.backbone].defaults.items():
-        if getattr(model, name) is None:
+        if model.has_head and getattr(model, name) is None:
             values[f"model.{name}"] = value
     return with_values(config, values)
 

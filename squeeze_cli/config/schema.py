@@ -140,10 +140,20 @@ class ModelConfig(Section):
     feature_dim: int | None = setting(
         None, "Project features to N channels first. [default: that of the backbone]", ge=1
     )
-    loss_type: str = setting("ce", "Segmentation loss", "--loss", choices=LOSSES)
+    loss_type: str = setting(
+        "ce", "Segmentation loss, or reconstruction (no head, no masks)", "--loss", choices=LOSSES
+    )
+    cosine_weight: float = setting(
+        0.0, "Weight of 1 - cosine similarity beside the squared error (reconstruction).", ge=0
+    )
     class_weights: ClassWeights = setting(
         None, "Loss weights of pet, background and border. [default: all 1]", metavar="1,1,2"
     )
+
+    @property
+    def has_head(self) -> bool:
+        """Whether masks are predicted; without a head, reconstruction alone trains the quantizer."""
+        return self.loss_type != "reconstruction"
 
 
 class DataConfig(Section):

@@ -6,7 +6,7 @@ from math import prod
 from pydantic import ValidationError
 
 from squeeze_cli.config.defaults import CODEBOOK_SIZE, TRIMAP_CLASSES
-from squeeze_cli.config.parts import QUANTIZERS
+from squeeze_cli.config.parts import LOSSES, QUANTIZERS
 from squeeze_cli.config.schema import FIELDS, SECTIONS, ExperimentConfig, option_of
 from squeeze_cli.errors import UsageError, nearest
 
@@ -80,6 +80,7 @@ def check_together(config: ExperimentConfig) -> None:
         )
     if (codes := prod(quantizer.levels)) > 2**20:
         raise UsageError(f"--levels gives {codes} codes: their product must not pass {2**20}.")
+    _check_loss(config)
     weights = model.class_weights
     if weights and len(weights) not in (TRIMAP_CLASSES, model.num_classes):
         raise UsageError(
@@ -90,6 +91,24 @@ def check_together(config: ExperimentConfig) -> None:
         raise UsageError("--class-weights must not be all 0, e.g. 1,1,2.")
     if logger.use_clearml and logger.clearml_offline and logger.require_clearml:
         raise UsageError("--clearml-offline contradicts --require-clearml: leave one of them out.")
+
+
+def _check_loss(config: ExperimentConfig) -> None:
+    """Refuse settings of the model that the chosen loss ignores, and a loss with nothing to train."""
+    loss = config.model.loss_type
+    for name in sorted(frozenset().union(*(entry.options for entry in LOSSES.values()))):
+        key = f"model.{name}"
+        if name not in LOSSES[loss].options and getattr(config.model, name) != FIELDS[key].default:
+            takers = [each for each in LOSSES if name in LOSSES[each].options]
+            raise UsageError(
+                f"{option_of(key)} means nothing with --loss {loss}: leave it out, or choose "
+                f"--loss {' or '.join(takers)}."
+            )
+    if not config.model.has_head and config.quantizer.type == "none":
+        raise UsageError(
+            f"--loss {loss} trains a quantizer alone, and unquantized features have none: choose "
+            "`squeeze train` with a --quantizer, or another --loss."
+        )
 
 
 def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -> None:

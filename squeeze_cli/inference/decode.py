@@ -49,7 +49,7 @@ def decode_codes(
         What `squeeze decode --json` prints.
 
     Raises:
-        SqueezeError: A file is damaged or of another run, or no run is found.
+        SqueezeError: A file is damaged or of another run, no run is found, or it predicts no masks.
         UsageError: `out` holds the codes themselves, or something else.
     """
     paths = _code_files(path)
@@ -60,6 +60,8 @@ def decode_codes(
         raise UsageError(f"{out} holds the codes that are to be decoded: choose another --out.")
     opened = TrainedRun(run or _find_run(path), device=device)
     opened.require_codes()
+    if content == "masks":
+        opened.require_head()
     files = [opened.open(file) for file in paths]
     batches = chain.from_iterable(file.batches(BATCH_IMAGES) for file in files)
     total = sum(len(file) for file in files)

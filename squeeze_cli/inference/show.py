@@ -14,6 +14,7 @@ from squeeze_cli.reports.comparison import setting
 from squeeze_cli.reports.figures import save_figure
 from squeeze_cli.runs import RECORD_NAME, RunFolder, read_runs
 from squeeze_cli.training.figures import PredictedMask, draw_predictions, predict_batch
+from squeeze_cli.training.modules import BaselineSegmentationModule
 
 How = Literal["spread", "best", "worst", "random"]
 OpenRun = Callable[[Path], TrainedRun]
@@ -45,8 +46,10 @@ def show_run(
         What `squeeze show --json` prints.
 
     Raises:
-        SqueezeError: The baseline cannot be loaded, or saw images of another size.
+        SqueezeError: The run predicts no masks, or the baseline cannot be loaded or saw images of
+            another size.
     """
+    run.require_head()
     samples = getattr(run.splits(reporter), split)
     reference = _reference(run, baseline, split, open_run, reporter)
     chosen = _choose(run, samples, how, min(count, len(samples)), seed, reporter)
@@ -71,6 +74,7 @@ def _reference(
     """Return the run to show beside this one: the one given, or a neighbour, or None."""
     if baseline is not None:
         reference = open_run(baseline)
+        reference.require_head()
         wanted, found = (
             f"{each.config.data.image_size} px ({each.config.data.fit})"
             for each in (run, reference)
@@ -134,6 +138,7 @@ def _predict(
     run: TrainedRun, samples: Sequence[Sample], reporter: Reporter
 ) -> Iterator[PredictedMask]:
     """Yield the run's prediction for each sample, in order."""
+    assert isinstance(run.module, BaselineSegmentationModule)
     data = run.data({"shown": samples}, reporter)
     with reporter.track(f"Predicting with {run.folder.name}", len(samples)) as advance:
         for batch in data.batches("shown"):

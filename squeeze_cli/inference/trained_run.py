@@ -31,7 +31,7 @@ from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.experiment import load_splits, make_module
 from squeeze_cli.training.fit import evaluate
-from squeeze_cli.training.modules import BaselineSegmentationModule
+from squeeze_cli.training.modules import FeatureModule
 
 
 class TrainedRun:
@@ -83,7 +83,7 @@ class TrainedRun:
         self.device = choose_device(self.config.training.device)
         self.module = self._load_module()
 
-    def _load_module(self) -> BaselineSegmentationModule:
+    def _load_module(self) -> FeatureModule:
         """Build the module and load its best epoch, without reading the backbone's weights.
 
         The shapes, and whether the head takes raw features, are all that is needed of the backbone.
@@ -93,7 +93,8 @@ class TrainedRun:
             backbone = create_backbone(config.model, config.data.size_px)
             module = make_module(config, build_network(config, backbone))
         load_best(module, self.folder)
-        module.network.head.expects_raw_features = self.record.model.head_expects_raw_features
+        if (head := module.network.head) is not None:
+            head.expects_raw_features = self.record.model.head_expects_raw_features
         return module.eval().to(self.device)
 
     @property
@@ -135,6 +136,14 @@ class TrainedRun:
                 f"{self.folder.path} was trained without a quantizer: it has features, no codes."
             )
 
+    def require_head(self) -> None:
+        """Raise SqueezeError where the run has no segmentation head, so that it predicts no masks."""
+        if self.network.head is None:
+            raise SqueezeError(
+                f"{self.folder.path} was trained by --loss reconstruction, without a segmentation "
+                "head: its codes decode to features, not to masks."
+            )
+
     def open(self, path: str | Path) -> CodesFile:
         """Open a codes file; raises SqueezeError for a damaged one, or one of another run."""
         return CodesFile(Path(path), self.prior).require_run(self.digest)
@@ -166,7 +175,11 @@ class TrainedRun:
 
     @torch.no_grad()
     def masks(self, codes_bhwq: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Return the predicted classes `[B, H, W]` of codes, at the size of the run's images."""
+        """Return the predicted classes `[B, H, W]` of codes, at the size of the run's images.
+
+        Raises SqueezeError where the run has no segmentation head.
+        """
+        self.require_head()
         logits = self.network.logits_of_codes(self._tokens(codes_bhwq), codes_bhwq.shape[1:3])
         upsampled = torch.nn.functional.interpolate(
             logits.float(), self.config.data.size_px, mode="bilinear", align_corners=False

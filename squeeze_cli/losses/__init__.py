@@ -1,11 +1,17 @@
-"""Segmentation losses."""
+"""Losses of the segmentation and of the reconstruction."""
 
 from squeeze_cli.config.parts import LOSSES
 from squeeze_cli.config.schema import ModelConfig
+from squeeze_cli.losses.reconstruction import ReconstructionLoss
 from squeeze_cli.losses.segmentation import SegmentationLoss
 
 
-def create_loss(config: ModelConfig) -> SegmentationLoss:
-    """Build the loss that `config.loss_type` names, with the class weights of `config`."""
-    loss: SegmentationLoss = LOSSES.load(config.loss_type)(config.class_weights, config.use_kernels)
+def create_loss(config: ModelConfig) -> SegmentationLoss | ReconstructionLoss:
+    """Build the loss that `config.loss_type` names, with the weights of `config`."""
+    kind = LOSSES.load(config.loss_type)
+    loss: SegmentationLoss | ReconstructionLoss
+    if config.has_head:
+        loss = kind(config.class_weights, config.use_kernels)
+    else:
+        loss = kind(config.cosine_weight)
     return loss

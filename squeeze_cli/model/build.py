@@ -32,28 +32,30 @@ def build_network(
     if model.unfreeze_last_layer:
         last_layer = backbone.network.last_layer
         last_layer.requires_grad_(True)
-    projected = feature_dim != channels
-    images = config.training.batch_size * processes
-    step = StepSize(images * backbone.vectors_per_image, processes)
-    network = SegmentationNetwork(
-        FeatureNormalizer(channels),
-        create_quantizer(config.quantizer, feature_dim, step),
-        create_head(
+    head = None
+    if model.has_head:
+        head = create_head(
             choose_head(model),
             feature_dim,
             count_classes(model),
             backbone.head_state(),
             model.use_kernels,
-        ),
+        )
+    projected = feature_dim != channels
+    if head is not None and projected:
+        # The pretrained first layer knows the backbone's channels, not the projection's.
+        head.expects_raw_features = False
+    images = config.training.batch_size * processes
+    step = StepSize(images * backbone.vectors_per_image, processes)
+    return SegmentationNetwork(
+        FeatureNormalizer(channels),
+        create_quantizer(config.quantizer, feature_dim, step),
+        head,
         last_layer=last_layer,
         adapter=ResidualAdapter(channels) if model.add_adapter else None,
         projection=nn.Conv2d(channels, feature_dim, kernel_size=1) if projected else None,
         use_kernels=model.use_kernels,
     )
-    if projected:
-        # The pretrained first layer knows the backbone's channels, not the projection's.
-        network.head.expects_raw_features = False
-    return network
 
 
 def choose_head(model: ModelConfig) -> str:

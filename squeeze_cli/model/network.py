@@ -22,6 +22,16 @@ ADAPTER_REDUCTION = 4
 
 
 @dataclass(frozen=True)
+class Reconstruction:
+    """Features and what their codes decode to, both `[B, C, h, w]`, codes and the quantizer's loss."""
+
+    features: Tensor
+    decoded: Tensor
+    codes: Tensor
+    quantizer_loss: Tensor
+
+
+@dataclass(frozen=True)
 class NetworkOutput:
     """Logits `[B, K, h, w]`, codes `[B, N, Q]` (N = h·w, row by row) and the quantizer's loss."""
 
@@ -86,10 +96,12 @@ class ResidualAdapter(nn.Module):
 class SegmentationNetwork(nn.Module):
     """Features to quantized features to logits; `quantizer` may be the identity (baseline, `none`).
 
+    Without a head it reconstructs features only.
+
     Args:
         normalizer: for the backbone's channels.
         quantizer: for features after adapter and projection.
-        head: for the same number of channels.
+        head: for the same number of channels; None where nothing is segmented.
         last_layer: the backbone's last layer, where it is trained.
         adapter: residual adapter.
         projection: 1×1 convolution to `--feature-dim` channels.
@@ -100,7 +112,7 @@ class SegmentationNetwork(nn.Module):
         self,
         normalizer: FeatureNormalizer,
         quantizer: Quantizer,
-        head: SegmentationHead,
+        head: SegmentationHead | None,
         *,
         last_layer: nn.Module | None = None,
         adapter: nn.Module | None = None,
@@ -138,6 +150,15 @@ class SegmentationNetwork(nn.Module):
         vectors, codes, loss = self.quantize(maps)
         return NetworkOutput(self._logits(vectors, maps.shape[-2:]), codes, loss)
 
+    def reconstruct(self, state: Tensor) -> Reconstruction:
+        """Compute the codes of a trunk's state, and the features that they decode to."""
+        maps = self.features(state).float()
+        vectors, codes, loss = self.quantize(maps)
+        with torch.autocast(maps.device.type, enabled=False):
+            decoded = self.quantizer.output_map()(vectors)
+        decoded = decoded.view(len(maps), *maps.shape[-2:], -1).permute(0, 3, 1, 2)
+        return Reconstruction(maps, decoded, codes, loss)
+
     def quantize(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run the quantizer on its input `[B, C, h, w]`; see `Quantizer.forward`."""
         # The choice of codes must not depend on the precision of the head.
@@ -162,6 +183,7 @@ class SegmentationNetwork(nn.Module):
 
     def _logits(self, vectors_bnd: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
         vectors = vectors_bnd.view(len(vectors_bnd), *grid, -1).permute(0, 3, 1, 2)
+        assert self.head is not None
         logits: Tensor
         raw = self.head.expects_raw_features
         if isinstance(self.quantizer, IdentityQuantizer):

@@ -5,6 +5,7 @@ import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from statistics import mean
 from typing import Any
 
@@ -25,7 +26,7 @@ LEAST_TEXT_WIDTH = 10
 
 FoundRun = tuple[RunFolder, RunRecord | SqueezeError]
 Setting = tuple[object, ...] | None  # None for a run that was not set up
-Point = tuple[float, float]  # measured bits per vector and mean IoU of the test images
+Point = tuple[float, float]  # measured bits per vector and quality of the test images
 
 
 def _recorded(*path: str) -> Any:
@@ -37,7 +38,8 @@ class ComparisonRow(BaseModel):
     """Figures of one run, None where it has none (yet); docs/run-record.md describes them.
 
     Measured rates count the whole file of the test split's codes, nominal ones are computed from
-    the codes' sizes. Shares, and differences of them, are 0 to 1.
+    the codes' sizes. Shares, and differences of them, are 0 to 1. MSE, cosine similarity and SQNR are
+    those of normalized features, of runs without a segmentation head.
     """
 
     model_config = ConfigDict(from_attributes=True, frozen=True)
@@ -65,6 +67,10 @@ class ComparisonRow(BaseModel):
     retention: float | None = None
     pareto_front: bool | None = None
     test_accuracy: float | None = _recorded("metrics", "test", "accuracy")
+    val_mse: float | None = _recorded("metrics", "val", "mse")
+    test_mse: float | None = _recorded("metrics", "test", "mse")
+    test_cosine: float | None = _recorded("metrics", "test", "cosine")
+    test_sqnr_db: float | None = _recorded("metrics", "test", "sqnr_db")
     codebook_usage: float | None = None
     epochs: int | None = _recorded("epochs", "done")
     seconds: float | None = _recorded("seconds", "total")
@@ -74,17 +80,18 @@ class ComparisonRow(BaseModel):
 FIELDS = tuple(ComparisonRow.model_fields)
 BEST_IS_MOST = (
     "val_iou", "test_iou", "difference_to_baseline", "retention", "pareto_front", "test_accuracy",
-    "codebook_usage", "nominal_compression_ratio", "measured_compression_ratio",
+    "test_cosine", "test_sqnr_db", "codebook_usage", "nominal_compression_ratio",
+    "measured_compression_ratio",
 )  # fmt: skip
 
 
 def compare_runs(runs: Sequence[FoundRun], sort: str | None = None) -> list[ComparisonRow]:
-    """Return a row for each run, by test mIoU (best first) or by the column `sort`.
+    """Return a row for each run, the best first: by test mIoU, then by test MSE, or by `sort`.
 
     Runs without a value in that column come last. Raises UsageError for an unknown column.
     """
-    column = (sort or "test_iou").replace("-", "_")
-    if column not in FIELDS:
+    columns = [sort.replace("-", "_")] if sort else ["test_iou", "test_mse"]
+    if columns[0] not in FIELDS:
         raise UsageError(f"--sort {sort}: choose one of {', '.join(FIELDS)}.")
     groups = by_setting(runs)
     rows = [
@@ -95,9 +102,12 @@ def compare_runs(runs: Sequence[FoundRun], sort: str | None = None) -> list[Comp
         else _row(run, record, groups[setting(record)])
         for run, record in runs
     ]
-    known = [row for row in rows if getattr(row, column) is not None]
-    known.sort(key=lambda row: getattr(row, column), reverse=column in BEST_IS_MOST)
-    return known + [row for row in rows if getattr(row, column) is None]
+    ordered: list[ComparisonRow] = []
+    for column in columns:
+        known = [row for row in rows if getattr(row, column) is not None]
+        rows = [row for row in rows if getattr(row, column) is None]
+        ordered += sorted(known, key=attrgetter(column), reverse=column in BEST_IS_MOST)
+    return ordered + rows
 
 
 def _row(run: RunFolder, record: RunRecord, comparable: Sequence[RunRecord]) -> ComparisonRow:
@@ -105,12 +115,12 @@ def _row(run: RunFolder, record: RunRecord, comparable: Sequence[RunRecord]) -> 
     test, baselines = record.metrics.test, baseline_ious(comparable)
     if record.kind == "baseline":
         computed["quantizer"] = "baseline"
-    elif test and baselines:
+    elif test and test.iou is not None and baselines:
         reference = mean(baselines)
         computed["difference_to_baseline"] = test.iou - reference
         computed["retention"] = test.iou / reference if reference else None
-    if point := rate_and_iou(record):
-        points = filter(None, map(rate_and_iou, comparable))
+    if point := rate_and_quality(record):
+        points = filter(None, map(rate_and_quality, comparable))
         computed["pareto_front"] = on_front(point, points)
     if test and test.codebook_usage:
         computed["codebook_usage"] = min(test.codebook_usage)
@@ -122,7 +132,9 @@ def setting(record: RunRecord) -> Setting:
     model, data = record.model, record.data
     if model is None or data is None:
         return None
-    head = model.head or BACKBONES[model.backbone].defaults["head"]
+    head = None
+    if model.loss != "reconstruction":
+        head = model.head or BACKBONES[model.backbone].defaults["head"]
     images = (data.dataset, data.size_text, data.fit, data.subset_size, data.test_images)
     return (model.weights_digest, head, *images)
 
@@ -138,19 +150,21 @@ def by_setting(runs: Iterable[FoundRun]) -> dict[Setting, list[RunRecord]]:
 
 def baseline_ious(records: Iterable[RunRecord]) -> list[float]:
     """Return the test mIoU of each baseline that is tested."""
-    return [r.metrics.test.iou for r in records if r.kind == "baseline" and r.metrics.test]
+    tested = (r.metrics.test for r in records if r.kind == "baseline")
+    return [test.iou for test in tested if test and test.iou is not None]
 
 
-def rate_and_iou(record: RunRecord) -> Point | None:
-    """Return the point of a finished run; None for a run without codes."""
+def rate_and_quality(record: RunRecord) -> Point | None:
+    """Return bits and test mean IoU, or SQNR without a head, of a finished run with codes, or None."""
     measured, test = record.measured, record.metrics.test
     if record.status != "finished" or measured is None or test is None:
         return None
-    return measured.test.bits_per_vector, test.iou
+    quality = test.sqnr_db if test.iou is None else test.iou
+    return None if quality is None else (measured.test.bits_per_vector, quality)
 
 
 def on_front(point: Point, points: Iterable[Point]) -> bool:
-    """Return whether no different point has at most the bits and at least the mean IoU of `point`."""
+    """Return whether no different point has at most the bits and at least the quality of `point`."""
     return not any(
         other != point and other[0] <= point[0] and other[1] >= point[1] for other in points
     )
@@ -176,6 +190,10 @@ class Column:
     text: bool = False
 
 
+_DISTORTION = (
+    "mean squared error, cosine similarity and signal-to-quantization-noise ratio in dB of normalized "
+    "test features"
+)
 COLUMNS = (
     Column("run", lambda r: r.name, text=True),
     Column("model", _model, text=True),
@@ -200,7 +218,10 @@ COLUMNS = (
     Column("kept", lambda r: percent(r.retention),
            "% of the test mean IoU of the baseline on the same features", rank=1),
     Column("front", lambda r: "●" if r.pareto_front else "",
-           "no other run has as few measured bits and as high a test mean IoU (Pareto)"),
+           "no other run has as few measured bits and as high a test mean IoU, or SQNR (Pareto)"),
+    Column("MSE", lambda r: fixed(r.test_mse, 3), _DISTORTION),
+    Column("cosine", lambda r: fixed(r.test_cosine, 3), _DISTORTION, rank=4),
+    Column("SQNR", lambda r: fixed(r.test_sqnr_db, 2), _DISTORTION),
     Column("acc.", lambda r: percent(r.test_accuracy), "test pixel accuracy in %", rank=11),
     Column("used", lambda r: percent(r.codebook_usage),
            "codes in use on test images in % (the least used codebook)", rank=6),

@@ -53,18 +53,24 @@ def save_figure(figure: Figure, path: Path, dpi: int = DPI) -> None:
 
 
 def curves_figure(history: Sequence[EpochMetrics], best: int | None) -> Figure:
-    """Draw loss and mean IoU of both splits by epoch, and mark `best`, the chosen epoch's index."""
+    """Draw loss and mean IoU of both splits by epoch, and mark `best`, the chosen epoch's index.
+
+    The MSE takes the place of the mean IoU where nothing is segmented.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7.2, 2.8), layout="constrained")
     epochs = [metrics.epoch + 1 for metrics in history]
-    for axis, name in zip(figure.subplots(1, 2), ("loss", "mean IoU in %"), strict=True):
+    segments = any(epoch.val.iou is not None for epoch in history)
+    quality = "mean IoU in %" if segments else "MSE of normalized features"
+    for axis, name in zip(figure.subplots(1, 2), ("loss", quality), strict=True):
         for split, colour in (("train", COLOURS[5]), ("val", COLOURS[0])):
             metrics = [epoch.train if split == "train" else epoch.val for epoch in history]
-            values = [m.loss if name == "loss" else 100 * m.iou for m in metrics]
+            field = "loss" if name == "loss" else "iou" if segments else "mse"
             # The loss of a diverged epoch is None, which becomes a gap in the line.
-            axis.plot(epochs, np.array(values, dtype=float), color=colour, label=split,
+            values = np.array([getattr(m, field) for m in metrics], dtype=float)
+            axis.plot(epochs, 100 * values if field == "iou" else values, color=colour, label=split,
                       marker="o" if len(epochs) == 1 else "")  # fmt: skip
         if best is not None:
             axis.axvline(best + 1, color=GREY, linestyle=":", label="chosen epoch")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import mean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.record import FinishedRecord, RunRecord
@@ -23,7 +23,7 @@ from squeeze_cli.reports.comparison import (
     baseline_ious,
     by_setting,
     on_front,
-    rate_and_iou,
+    rate_and_quality,
 )
 from squeeze_cli.reports.figures import COLOURS, GREY, grid_of_axes, style_axes
 
@@ -43,7 +43,7 @@ LABEL_OFFSET_POINTS = 8
 
 @dataclass(frozen=True)
 class Configuration:
-    """Runs that differ by their seed only, with measured bits per vector and test mIoU of each.
+    """Runs that differ by their seed only, with measured bits per vector and test quality of each.
 
     The label names what other configurations of the panel have not; the point is the seeds' mean.
     """
@@ -51,34 +51,36 @@ class Configuration:
     label: str
     records: tuple[FinishedRecord, ...]
     bits: tuple[float, ...]
-    ious: tuple[float, ...]
+    qualities: tuple[float, ...]
 
     @property
     def point(self) -> Point:
-        """Mean bits and mean mIoU over the seeds."""
-        return mean(self.bits), mean(self.ious)
+        """Mean bits and mean quality over the seeds."""
+        return mean(self.bits), mean(self.qualities)
 
 
 @dataclass(frozen=True)
 class Panel:
     """Configurations on the same features and images, by rising rate.
 
+    `quality` is mean IoU (0 to 1, drawn in %), or SQNR (in dB) for runs without a segmentation head.
     `front` are those on the Pareto front of the means, `baseline` the test mIoU of the runs on
     unquantized features.
     """
 
     title: str
+    quality: Literal["mean IoU", "SQNR"]
     configurations: tuple[Configuration, ...]
     front: tuple[Configuration, ...]
     baseline: tuple[float, ...]
 
 
 def rate_distortion(runs: Sequence[FoundRun]) -> list[Panel]:
-    """Return a panel for each setting in which a finished run has measured bits and a test mIoU.
+    """Return a panel for each setting in which a finished run has measured bits and is tested.
 
     Raises SqueezeError where there is none.
     """
-    groups = [group for group in by_setting(runs).values() if any(map(rate_and_iou, group))]
+    groups = [group for group in by_setting(runs).values() if any(map(rate_and_quality, group))]
     if not groups:
         raise SqueezeError(
             "Nothing to plot: none of these runs is finished and has measured bits; train one with "
@@ -88,7 +90,7 @@ def rate_distortion(runs: Sequence[FoundRun]) -> list[Panel]:
 
 
 def _panel(group: Sequence[RunRecord]) -> Panel:
-    plotted = filter(rate_and_iou, group)
+    plotted = filter(rate_and_quality, group)
     records = [FinishedRecord.model_validate(r.model_dump(exclude_unset=True)) for r in plotted]
     configurations = sorted(_configurations(records), key=lambda each: each.point)
     points = [configuration.point for configuration in configurations]
@@ -99,7 +101,8 @@ def _panel(group: Sequence[RunRecord]) -> Panel:
         f"{model.backbone}{weights}, {data.test_images} test images of {data.dataset}, "
         f"{data.size_text} px"
     )
-    return Panel(title, tuple(configurations), front, tuple(baseline_ious(group)))
+    quality: Literal["mean IoU", "SQNR"] = "SQNR" if model.loss == "reconstruction" else "mean IoU"
+    return Panel(title, quality, tuple(configurations), front, tuple(baseline_ious(group)))
 
 
 def _configurations(records: Sequence[FinishedRecord]) -> list[Configuration]:
@@ -121,8 +124,8 @@ def _configurations(records: Sequence[FinishedRecord]) -> list[Configuration]:
         for seeds in [group] if averaged else [[record] for record in group]:
             name = own["name"] if averaged else seeds[0].name
             label = ", ".join([str(name), *differing])
-            bits, ious = zip(*filter(None, map(rate_and_iou, seeds)), strict=True)
-            configurations.append(Configuration(label, tuple(seeds), bits, ious))
+            bits, qualities = zip(*filter(None, map(rate_and_quality, seeds)), strict=True)
+            configurations.append(Configuration(label, tuple(seeds), bits, qualities))
     return configurations
 
 
@@ -146,7 +149,7 @@ def _traits(record: FinishedRecord) -> dict[str, object]:
 
 
 def rate_distortion_figure(panels: Sequence[Panel]) -> Figure:
-    """Draw measured bits per vector (log axis) against test mIoU, one panel for each setting.
+    """Draw measured bits per vector (log axis) against test quality, one panel for each setting.
 
     A large marker is the mean over the seeds, the small ones are the seeds; the line along the
     large ones is the Pareto front.
@@ -156,8 +159,14 @@ def rate_distortion_figure(panels: Sequence[Panel]) -> Figure:
         _draw_panel(axis, panel)
     figure.draw_without_rendering()  # labels are placed when the layout of all panels is settled
     for axis, panel in zip(axes, panels, strict=True):
-        place_labels(axis, [(c.point[0], 100 * c.point[1], c.label) for c in panel.configurations])
+        labelled = ((*_drawn(panel, c.point), c.label) for c in panel.configurations)
+        place_labels(axis, list(labelled))
     return figure
+
+
+def _drawn(panel: Panel, point: Point) -> Point:
+    """Return a point in the units of the panel's axes."""
+    return point[0], (100 if panel.quality == "mean IoU" else 1) * point[1]
 
 
 def _draw_panel(axis: Axes, panel: Panel) -> None:
@@ -168,7 +177,7 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
     axis.xaxis.set_major_formatter("{x:g}")
     axis.margins(y=0.12)
     axis.set_xlabel("measured bits per vector (whole file of codes)")
-    axis.set_ylabel("test mean IoU in %")
+    axis.set_ylabel(f"test {panel.quality} in {'%' if panel.quality == 'mean IoU' else 'dB'}")
     style_axes(axis)
     if panel.baseline:
         level, label = 100 * mean(panel.baseline), "unquantized baseline"
@@ -178,19 +187,21 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
             axis.axhspan(level - deviation, level + deviation, color="black", alpha=0.12, lw=0)
         axis.axhline(level, color="black", linewidth=1.2, label=label)
     if len(panel.front) > 1:
-        rates, ious = zip(*(configuration.point for configuration in panel.front), strict=True)
-        axis.plot(rates, [100 * iou for iou in ious], ":", color=GREY, zorder=1,
-                  label="Pareto front")  # fmt: skip
+        front = zip(
+            *(_drawn(panel, configuration.point) for configuration in panel.front), strict=True
+        )
+        axis.plot(*front, ":", color=GREY, zorder=1, label="Pareto front")
     draw_seeds = partial(axis.plot, alpha=0.45, markersize=3.5, markeredgewidth=0)
     for configuration in panel.configurations:
         colour, marker = STYLES.get(configuration.records[0].quantizer.type, (GREY, "X"))
-        if len(configuration.ious) > 1:
-            percents = [100 * iou for iou in configuration.ious]
-            draw_seeds(configuration.bits, percents, marker, color=colour, zorder=2)
-        rate, iou = configuration.point
-        axis.plot([rate], [100 * iou], marker, color=colour, markersize=8, zorder=3,
+        if len(configuration.bits) > 1:
+            seeds = zip(configuration.bits, configuration.qualities, strict=True)
+            for seed in seeds:
+                draw_seeds(*_drawn(panel, seed), marker, color=colour, zorder=2)
+        rate, quality = _drawn(panel, configuration.point)
+        axis.plot([rate], [quality], marker, color=colour, markersize=8, zorder=3,
                   markeredgecolor="white")  # fmt: skip
-    if any(len(configuration.ious) > 1 for configuration in panel.configurations):
+    if any(len(configuration.bits) > 1 for configuration in panel.configurations):
         draw_seeds([], [], "o", color=GREY, label="one seed each; large: their mean")
     if axis.get_legend_handles_labels()[0]:
         axis.legend(loc="best", frameon=False, fontsize="small")

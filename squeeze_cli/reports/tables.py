@@ -131,16 +131,25 @@ def metrics_text(metrics: SplitMetrics | None) -> str | None:
     """Return the metrics of a split in two or three lines; None before they are measured."""
     if metrics is None:
         return None
-    named = zip(("pet", "background", "border"), metrics.per_class_iou, strict=False)
-    lines = [
-        f"mean IoU {percent(metrics.iou)} %, accuracy {percent(metrics.accuracy)} %",
-        "IoU " + ", ".join(f"{name} {percent(iou)}" for name, iou in named),
-    ]
+    if metrics.per_class_iou is None:
+        lines = [distortion_text(metrics.mse, metrics.cosine, metrics.sqnr_db)]
+    else:
+        named = zip(("pet", "background", "border"), metrics.per_class_iou, strict=False)
+        lines = [
+            f"mean IoU {percent(metrics.iou)} %, accuracy {percent(metrics.accuracy)} %",
+            "IoU " + ", ".join(f"{name} {percent(iou)}" for name, iou in named),
+        ]
     if metrics.codebook_usage and metrics.codebook_perplexity:
         usage = " ".join(percent(share) for share in metrics.codebook_usage)
         perplexity = " ".join(number(round(value)) for value in metrics.codebook_perplexity)
         lines.append(f"codes used {usage} %, perplexity {perplexity}")
     return "\n".join(lines)
+
+
+def distortion_text(mse: float | None, cosine: float | None, sqnr_db: float | None = None) -> str:
+    """Return the distortion of normalized features in one line."""
+    sqnr = "" if sqnr_db is None else f", SQNR {sqnr_db:.2f} dB"
+    return f"MSE {fixed(mse, 3)}, cosine {fixed(cosine, 3)}{sqnr} (normalized features)"
 
 
 def evaluation_table(result: EvaluationResult) -> Table:
@@ -173,8 +182,7 @@ def extraction_table(result: ExtractionSummary) -> Table:
             ("With decoder", f"1/{number(full)} of float32, {once}"),
         ]
     if result.mse is not None:
-        distortion = f"MSE {result.mse:.3f}, cosine {result.cosine:.3f} (normalized features)"
-        rows.append(("Distortion", distortion))
+        rows.append(("Distortion", distortion_text(result.mse, result.cosine)))
     return facts(f"{result.content} of {result.source}", [*rows, ("Folder", result.out)])
 
 

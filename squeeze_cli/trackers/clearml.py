@@ -22,6 +22,9 @@ from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.clearml_task import AGENT_TASK, ClearMLTask, usable_credentials
 from squeeze_cli.trackers.credentials import ClearMLUnavailableError
 
+# The metrics of the table of results, where a run has them.
+TABLE_METRICS = ("iou", "accuracy", "mse", "cosine", "sqnr_db", "loss")
+
 
 def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> ClearMLTask:
     """Begin the task of a run, or go on with that of a resumed run."""
@@ -61,9 +64,12 @@ def end_task(
     task: ClearMLTask, config: ExperimentConfig, run: RunFolder, record: RunRecord
 ) -> None:
     """Report the run's results and files, and end the task; warn where not all of it arrives."""
-    rows = [[split, m.iou, m.accuracy, m.loss] for split, m in record.metrics if m is not None]
-    if rows:
-        table = [["split", "iou", "accuracy", "loss"], *rows]
+    measured = {split: metrics for split, metrics in record.metrics if metrics is not None}
+    if measured:
+        known = dict(next(iter(measured.values())))
+        names = [name for name in TABLE_METRICS if known[name] is not None]
+        rows = [[split, *(getattr(m, name) for name in names)] for split, m in measured.items()]
+        table = [["split", *names], *rows]
         task.call("report_table", title="results", series="metrics", iteration=0, table_plot=table)
     for name, value in record.metrics.test or ():
         if isinstance(value, (int, float)):

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from squeeze_cli.console import Advance, Reporter, no_advance
 from squeeze_cli.model.initialize import initialize_network
 from squeeze_cli.training.experiment import Experiment
+from squeeze_cli.training.modules import FeatureModule
 from squeeze_cli.training.record import Epoch, Journal
 
 
@@ -40,9 +41,12 @@ class ReportedProgress(ProgressBar):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the epoch's validation."""
-        loss, iou = (float(trainer.callback_metrics[f"val/{name}"]) for name in ("loss", "iou"))
+        assert isinstance(pl_module, FeatureModule)
+        names = ("val/loss", pl_module.monitor)
+        loss, chosen_by = (float(trainer.callback_metrics[name]) for name in names)
+        metric = pl_module.monitor.removeprefix("val/")
         epoch = trainer.current_epoch + 1
-        self._advance(0, f"epoch {epoch}: val loss {loss:.3f} iou {iou:.3f}")
+        self._advance(0, f"epoch {epoch}: val loss {loss:.3f} {metric} {chosen_by:.3f}")
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar of a test."""

@@ -13,18 +13,19 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import replacing
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.training.modules import BaselineSegmentationModule
+from squeeze_cli.training.modules import FeatureModule
 
 
-def checkpoint_callbacks(run: RunFolder) -> list[ModelCheckpoint]:
-    """`best.ckpt` (weights, by val/iou) and `last.ckpt` (all that resuming needs), every epoch.
+def checkpoint_callbacks(run: RunFolder, module: FeatureModule) -> list[ModelCheckpoint]:
+    """`best.ckpt` (weights, by `module.monitor`) and `last.ckpt` (all that resuming needs), every epoch.
 
     The best comes first: a process that is killed between the two repeats the epoch and writes the
     same weights again.
     """
     folder = run.last_checkpoint.parent
     best = ModelCheckpoint(
-        folder, run.best_checkpoint.stem, monitor="val/iou", mode="max", save_weights_only=True,
+        folder, run.best_checkpoint.stem,
+        monitor=module.monitor, mode=module.mode, save_weights_only=True,
         save_on_train_epoch_end=True, enable_version_counter=False,
     )  # fmt: skip
     last = ModelCheckpoint(
@@ -70,7 +71,7 @@ def require_whole(path: Path) -> None:
         raise SqueezeError(f"{path} is damaged: train the run again, with --overwrite.")
 
 
-def load_best(module: BaselineSegmentationModule, run: RunFolder) -> int:
+def load_best(module: FeatureModule, run: RunFolder) -> int:
     """Load the best epoch's weights into the module.
 
     Returns:

@@ -17,7 +17,12 @@ from squeeze_cli.losses import create_loss
 from squeeze_cli.model.build import build_network, count_classes
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.training.devices import choose_device, count_processes
-from squeeze_cli.training.modules import BaselineSegmentationModule, VQSqueezeModule
+from squeeze_cli.training.modules import (
+    BaselineSegmentationModule,
+    FeatureModule,
+    ReconstructionModule,
+    VQSqueezeModule,
+)
 
 
 @dataclass
@@ -28,7 +33,7 @@ class Experiment:
     splits: SplitSamples
     backbone: FrozenBackbone
     data: SegmentationDataModule
-    module: BaselineSegmentationModule
+    module: FeatureModule
     device: torch.device
 
 
@@ -54,15 +59,17 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     return Experiment(config, splits, backbone, batches, module, device)
 
 
-def make_module(
-    config: ExperimentConfig, network: SegmentationNetwork
-) -> BaselineSegmentationModule:
+def make_module(config: ExperimentConfig, network: SegmentationNetwork) -> FeatureModule:
     """Make the Lightning module for `config` around `network`."""
-    kind = BaselineSegmentationModule if config.quantizer.type == "none" else VQSqueezeModule
+    kind: type[FeatureModule] = VQSqueezeModule
+    if not config.model.has_head:
+        kind = ReconstructionModule
+    elif config.quantizer.type == "none":
+        kind = BaselineSegmentationModule
     return kind(
         network,
         create_loss(config.model),
-        num_classes=count_classes(config.model),
+        num_classes=count_classes(config.model) if config.model.has_head else None,
         lr=config.training.lr,
         encoder_lr_factor=1.0 if (f := config.quantizer.encoder_lr_factor) is None else f,
         seed=config.training.seed,

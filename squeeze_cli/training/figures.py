@@ -132,7 +132,8 @@ def save_figures(
         figures = {"training": curves_figure(record.history, record.epochs.best)}
         if code_counts:
             figures["codebook"] = codebook_figure(code_counts)
-        figures["predictions"] = _predictions(experiment, record)
+        if isinstance(experiment.module, BaselineSegmentationModule):
+            figures["predictions"] = _predictions(experiment.module, experiment, record)
         files = [run.figures_folder / f"{name}.png" for name in figures]
         for file, figure in zip(files, figures.values(), strict=True):
             save_figure(figure, file, DPI)
@@ -145,9 +146,11 @@ def save_figures(
         reporter.warn(f"The figures could not be made ({type(error).__name__}: {reason}).")
 
 
-def _predictions(experiment: Experiment, record: RunRecord) -> Figure:
+def _predictions(
+    module: BaselineSegmentationModule, experiment: Experiment, record: RunRecord
+) -> Figure:
     samples = experiment.splits.val
     count = min(SHOWN_IMAGES, len(samples))
     positions = [i * len(samples) // count for i in range(count)]
-    masks = predict_batch(experiment.module, experiment.data.batch("val", positions))
+    masks = predict_batch(module, experiment.data.batch("val", positions))
     return draw_predictions([samples[i] for i in positions], [[m] for m in masks], [record])

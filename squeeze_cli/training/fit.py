@@ -24,7 +24,7 @@ from squeeze_cli.training.devices import create_trainer, quiet_libraries
 from squeeze_cli.training.experiment import Experiment, set_up
 from squeeze_cli.training.figures import save_figures
 from squeeze_cli.training.metrics import Values
-from squeeze_cli.training.modules import BaselineSegmentationModule
+from squeeze_cli.training.modules import FeatureModule
 from squeeze_cli.training.outputs import save_outputs
 from squeeze_cli.training.record import Journal, start_record
 
@@ -96,7 +96,7 @@ def train(
     if checkpoint is not None:
         require_whole(checkpoint)
     keeper = RecordKeeper(experiment, journal)
-    callbacks = [ReportedProgress(reporter), keeper, *checkpoint_callbacks(run)]
+    callbacks = [ReportedProgress(reporter), keeper, *checkpoint_callbacks(run, module)]
     if checkpoint is None:
         callbacks.append(Initialization(experiment))
     with quiet_libraries(verbose=reporter.verbose):
@@ -131,7 +131,7 @@ def _fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: Path | None) -
 
 def evaluate(
     config: ExperimentConfig,
-    module: BaselineSegmentationModule,
+    module: FeatureModule,
     data: SegmentationDataModule,
     split: str,
     device: torch.device,

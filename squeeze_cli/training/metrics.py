@@ -1,4 +1,4 @@
-"""Mean IoU, pixel accuracy, codebook usage and perplexity, over whole sets of images.
+"""Mean IoU, accuracy, distortion, codebook usage and perplexity, over whole sets of images.
 
 Mean IoU is the figure of torchmetrics' `MulticlassJaccardIndex`, computed from one confusion matrix
 of the whole set: intersections and unions are summed over all images before they are divided, and
@@ -43,6 +43,39 @@ class SegmentationMetrics(MulticlassConfusionMatrix):
         }
 
 
+class ReconstructionMetrics(Metric):
+    """Distortion of decoded features, over all vectors that count."""
+
+    full_state_update = False
+    squared_error: Tensor
+    squares: Tensor
+    cosine: Tensor
+    vectors: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("squared_error", "squares", "cosine"):
+            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("vectors", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, features: Tensor, decoded: Tensor, counted: Tensor) -> None:
+        """Add features and decoded features `[B, C, h, w]` where `counted` `[B, h, w]` is true."""
+        self.squared_error += (decoded - features).square().mean(dim=1)[counted].sum()
+        self.squares += features.square().mean(dim=1)[counted].sum()
+        self.cosine += torch.cosine_similarity(decoded, features, dim=1)[counted].sum()
+        self.vectors += counted.sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """`mse` (mean over vectors and channels), mean `cosine` similarity, and `sqnr_db`, the
+        signal-to-quantization-noise ratio in dB: 10 log10(sum of squares / sum of squared errors)."""
+        vectors = self.vectors.clamp_min(1)
+        return {
+            "mse": self.squared_error / vectors,
+            "cosine": self.cosine / vectors,
+            "sqnr_db": 10 * (self.squares / self.squared_error).log10(),
+        }
+
+
 class CodebookUsage(Metric):
     """Use of the codes of each codebook, for vectors of Q codes each."""
 
@@ -76,9 +109,16 @@ class CodebookUsage(Metric):
         }
 
 
-def make_metrics(num_classes: int, code_sizes: Sequence[int]) -> MetricCollection:
-    """The metrics of one split; `update` takes `preds`, `target` and `codes` by name."""
-    metrics: dict[str, Metric] = {"segmentation": SegmentationMetrics(num_classes)}
+def make_metrics(num_classes: int | None, code_sizes: Sequence[int]) -> MetricCollection:
+    """The metrics of one split: of a segmentation, or for None classes of a reconstruction.
+
+    `update` takes by name what the metrics' own take.
+    """
+    metrics: dict[str, Metric] = {}
+    if num_classes is None:
+        metrics["reconstruction"] = ReconstructionMetrics()
+    else:
+        metrics["segmentation"] = SegmentationMetrics(num_classes)
     if code_sizes:
         metrics["codebooks"] = CodebookUsage(code_sizes)
     return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]

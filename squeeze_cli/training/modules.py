@@ -1,13 +1,17 @@
 """The Lightning modules: a thin shell around `SegmentationNetwork`; metrics once per epoch."""
 
+from abc import abstractmethod
+from typing import Literal
+
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
 from squeeze_cli.features.datamodule import Batch
+from squeeze_cli.losses.reconstruction import counted_vectors
 from squeeze_cli.losses.segmentation import SegmentationLoss, sum_parts
 from squeeze_cli.model.network import NetworkOutput, SegmentationNetwork
 from squeeze_cli.training.metrics import Values, as_values, flatten, make_metrics
@@ -17,27 +21,33 @@ UNFROZEN_LR_FACTOR = 0.1
 WEIGHT_DECAY = 0.01
 
 
-class BaselineSegmentationModule(pl.LightningModule):
-    """Segmentation on unquantized features.
+class FeatureModule(pl.LightningModule):
+    """Base of all modules: what is trained on frozen features, its metrics and its optimizer.
 
-    A batch is (states, masks `[B, H, W]`, positions); states are what the frozen trunk gives.
+    A batch is (states, label planes `[B, H, W]`, positions); states are what the frozen trunk gives.
 
     Args:
         network: the network to train.
-        loss: the loss of its logits at the masks' size.
-        num_classes: outputs of the head.
+        loss: the loss that `measure` takes.
+        num_classes: outputs of the head; None without a head.
         lr: peak learning rate of the one-cycle schedule.
         encoder_lr_factor: share of `lr` for what stands before the codes.
         seed: seed of each epoch, together with the epoch's number and the rank, so that a resumed
             run draws the same random numbers.
+
+    Attributes:
+        monitor, mode: the metric of `val` that chooses the best epoch, and whether `max` or `min`.
     """
+
+    monitor: str
+    mode: Literal["max", "min"]
 
     def __init__(
         self,
         network: SegmentationNetwork,
-        loss: SegmentationLoss,
+        loss: nn.Module,
         *,
-        num_classes: int,
+        num_classes: int | None = None,
         lr: float = 1e-3,
         encoder_lr_factor: float = 1.0,
         seed: int = 42,
@@ -54,11 +64,9 @@ class BaselineSegmentationModule(pl.LightningModule):
         self.test_metrics = make_metrics(num_classes, sizes)
         self._computed: dict[str, Values] = {}
 
-    def predict_logits(self, state: Tensor, size: tuple[int, int]) -> tuple[Tensor, NetworkOutput]:
-        """Logits upsampled to `size` (bilinear), and the network's output."""
-        output = self.network(state)
-        logits = F.interpolate(output.logits.float(), size, mode="bilinear", align_corners=False)
-        return logits, output
+    @abstractmethod
+    def measure(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the losses of a batch, `loss` being trained on, and what the metrics take."""
 
     def results(self, split: str) -> Values:
         """Losses and metrics of the last whole epoch of `split`, as a run record holds them."""
@@ -82,24 +90,13 @@ class BaselineSegmentationModule(pl.LightningModule):
         self._step(batch, "test", self.test_metrics)
 
     def _step(self, batch: Batch, split: str, metrics: MetricCollection) -> Tensor:
-        states, masks, _ = batch
-        output = self.network(states)
-        # In half precision probabilities and their sum disagree.
-        with torch.autocast(masks.device.type, enabled=False):
-            parts, predictions = self.loss.parts_of_maps(output.logits.float(), masks)
-        losses = self._losses(sum_parts(parts), output)
-        if len(parts) > 1:
-            losses |= {f"loss_{name}": value for name, value in parts.items()}
+        losses, measured = self.measure(batch)
         self.log_dict(
             {f"{split}/{name}": value for name, value in losses.items()},
-            on_step=False, on_epoch=True, batch_size=len(masks), sync_dist=True,
+            on_step=False, on_epoch=True, batch_size=len(batch[1]), sync_dist=True,
         )  # fmt: skip
-        metrics.update(preds=predictions, target=masks, codes=output.codes)
+        metrics.update(**measured)
         return losses["loss"]
-
-    def _losses(self, segmentation_loss: Tensor, output: NetworkOutput) -> dict[str, Tensor]:
-        """`loss`, which is trained on, and what it is the sum of."""
-        return {"loss": segmentation_loss}
 
     def on_train_epoch_start(self) -> None:
         """Seed the epoch by its number: a resumed run draws the numbers of an unbroken one."""
@@ -150,9 +147,56 @@ class BaselineSegmentationModule(pl.LightningModule):
         }
 
 
+class BaselineSegmentationModule(FeatureModule):
+    """Segmentation on unquantized features; `loss` is that of its logits at the masks' size."""
+
+    monitor, mode = "val/iou", "max"
+    loss: SegmentationLoss
+
+    def predict_logits(self, state: Tensor, size: tuple[int, int]) -> tuple[Tensor, NetworkOutput]:
+        """Logits upsampled to `size` (bilinear), and the network's output."""
+        output = self.network(state)
+        logits = F.interpolate(output.logits.float(), size, mode="bilinear", align_corners=False)
+        return logits, output
+
+    def measure(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the losses of the predicted masks, and predictions, targets and codes."""
+        states, masks, _ = batch
+        output = self.network(states)
+        # In half precision probabilities and their sum disagree.
+        with torch.autocast(masks.device.type, enabled=False):
+            parts, predictions = self.loss.parts_of_maps(output.logits.float(), masks)
+        losses = self._losses(sum_parts(parts), output)
+        if len(parts) > 1:
+            losses |= {f"loss_{name}": value for name, value in parts.items()}
+        return losses, {"preds": predictions, "target": masks, "codes": output.codes}
+
+    def _losses(self, segmentation_loss: Tensor, output: NetworkOutput) -> dict[str, Tensor]:
+        """`loss`, which is trained on, and what it is the sum of."""
+        return {"loss": segmentation_loss}
+
+
 class VQSqueezeModule(BaselineSegmentationModule):
     """Segmentation on quantized features: adds the quantizer's loss."""
 
     def _losses(self, segmentation_loss: Tensor, output: NetworkOutput) -> dict[str, Tensor]:
         parts = {"segmentation_loss": segmentation_loss, "vq_loss": output.quantizer_loss}
         return {**parts, "loss": segmentation_loss + output.quantizer_loss}
+
+
+class ReconstructionModule(FeatureModule):
+    """Reconstruction of features from their codes, without masks: the quantizer is all that learns."""
+
+    monitor, mode = "val/mse", "min"
+
+    def measure(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the losses of the decoded features, and features, decoded features and codes."""
+        states, labels, _ = batch
+        output = self.network.reconstruct(states)
+        features, decoded = output.features, output.decoded
+        counted = counted_vectors(labels, features.shape[-2:])
+        reconstruction_loss = self.loss(decoded, features, counted)
+        losses = {"reconstruction_loss": reconstruction_loss, "vq_loss": output.quantizer_loss}
+        losses["loss"] = reconstruction_loss + output.quantizer_loss
+        measured = {"features": features, "decoded": decoded, "counted": counted}
+        return losses, {**measured, "codes": output.codes}

@@ -89,11 +89,11 @@ def _describe_model(
         feature_dim=backbone.feature_dim,
         quantized_dim=network.quantizer.feature_dim,
         num_classes=model.num_classes,
-        head=choose_head(model),
+        head=choose_head(model) if model.has_head else None,
         loss=model.loss_type,
         add_adapter=model.add_adapter,
         unfreeze_last_layer=model.unfreeze_last_layer,
-        head_expects_raw_features=network.head.expects_raw_features,
+        head_expects_raw_features=network.head is not None and network.head.expects_raw_features,
         trainable_parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
     )
 

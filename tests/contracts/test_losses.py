@@ -14,7 +14,10 @@ from squeeze_cli.losses import create_loss
 B, K, H, W = 2, 4, 5, 7
 
 
-@pytest.fixture(params=list(LOSSES))
+SEGMENTATION = [name for name in LOSSES if ModelConfig(loss_type=name).has_head]
+
+
+@pytest.fixture(params=SEGMENTATION)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

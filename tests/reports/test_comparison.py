@@ -149,7 +149,9 @@ def test_csv_and_markdown(squeeze: Squeeze, tmp_path: Path) -> None:
     assert [float(row["test_iou"]) for row in parsed] == [0.5, 0.4]
     lines = (tmp_path / "t.md").read_text().splitlines()
     assert lines[0].count("|") == len(COLUMNS) + 1
-    assert lines[2].startswith("| a | eff-lite0 | vq | 9 | 1,138 | – | – | – | – | – | 52.0 | 50.0 |")
+    assert lines[2].startswith(
+        "| a | eff-lite0 | vq | 9 | 1,138 | – | – | – | – | – | 52.0 | 50.0 |"
+    )
     assert r"pipe\|name" in lines[3]
 
 

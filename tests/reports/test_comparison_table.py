@@ -17,7 +17,7 @@ from squeeze_cli.reports.comparison import (
 )
 from squeeze_cli.runs import read_runs
 from tests.conftest import Squeeze
-from tests.records import measured, record, write
+from tests.records import measured, reconstructed, record, write
 
 
 def rows(folder: Path, sort: str | None = None) -> dict[str, ComparisonRow]:
@@ -115,3 +115,28 @@ def test_json_has_the_new_fields(squeeze: Squeeze, tmp_path: Path) -> None:
     assert row["retention"] is None
     squeeze("compare", "runs", "--csv", "t.csv")
     assert "measured_bytes_per_image" in (tmp_path / "t.csv").read_text().splitlines()[0]
+
+
+def test_runs_without_a_head_have_their_own_columns_order_and_front(
+    squeeze: Squeeze, tmp_path: Path
+) -> None:
+    """They come after the others, by MSE; their qualities are not compared with mean IoUs."""
+    write(tmp_path / "runs", "segments", record(0.5, measured=measured(4.0)))
+    for name, sqnr_db, bits in (("a", 5.0, 3.0), ("b", 10.0, 16.0), ("c", 4.0, 8.0)):
+        write(tmp_path / "runs", name, reconstructed(sqnr_db, measured=measured(bits)))
+    found = rows(tmp_path / "runs")
+    assert list(found) == ["segments", "b", "a", "c"]
+    assert {name: row.pareto_front for name, row in found.items()} == {
+        "segments": True, "b": True, "a": True, "c": False,
+    }  # fmt: skip
+    b = found["b"]
+    assert (b.test_mse, b.val_mse, b.test_cosine) == pytest.approx((0.1, 1.1, 0.95))
+    assert (b.test_sqnr_db, b.test_iou, b.difference_to_baseline) == (10.0, None, None)
+    lines = shown([found["a"], b], 200)
+    assert lines[1].split()[-6:] == ["MSE", "cosine", "SQNR", "used", "ep.", "time"]
+    assert lines[2].split()[-6:-3] == ["0.316", "0.842", "5.00"]
+    assert "of normalized test features" in " ".join(" ".join(lines).split())
+    assert not any(word in " ".join(lines) for word in ("None", "kept", "acc."))
+    (row,) = json.loads(squeeze("compare", "runs/b", "--json").stdout)["runs"]
+    assert (row["test_mse"], row["test_iou"]) == (pytest.approx(0.1), None)
+    assert next(iter(rows(tmp_path / "runs", "test-cosine"))) == "b"

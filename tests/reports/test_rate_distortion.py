@@ -10,10 +10,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.reports.rate_distortion import Panel, place_labels, rate_distortion
+from squeeze_cli.reports.rate_distortion import (
+    Panel,
+    place_labels,
+    rate_distortion,
+    rate_distortion_figure,
+)
 from squeeze_cli.runs import read_runs
 from tests.conftest import Squeeze
-from tests.records import measured, record, write
+from tests.records import measured, reconstructed, record, write
 
 
 def run_of(
@@ -36,7 +41,7 @@ def test_seeds_of_one_configuration_are_one_point_their_mean(tmp_path: Path) -> 
     (panel,) = panels(tmp_path)
     vq, rvq = panel.configurations
     assert vq.point == pytest.approx((2.75, 0.52))
-    assert (vq.bits, vq.ious) == ((3.0, 2.5), (0.50, 0.54))
+    assert (vq.bits, vq.qualities) == ((3.0, 2.5), (0.50, 0.54))
     assert (vq.label, rvq.label) == ("vq 512", "rvq 4 × 256")
     assert panel.baseline == (0.6,)
     assert panel.front == (vq, rvq)
@@ -49,6 +54,24 @@ def test_the_front_is_of_the_means(tmp_path: Path) -> None:
     write(tmp_path, "steady", run_of(0.60, 8.0, quantizer="fsq", sizes=(8, 5, 5)))
     (panel,) = panels(tmp_path)
     assert [c.label for c in panel.front] == ["fsq 8 × 5 × 5"]
+
+
+def test_runs_without_a_head_have_a_panel_in_decibels(squeeze: Squeeze, tmp_path: Path) -> None:
+    write(tmp_path, "segments", run_of(0.5, 3.0))
+    write(tmp_path, "a", reconstructed(5.0, measured=measured(3.0)))
+    write(tmp_path, "b", reconstructed(10.0, measured=measured(16.0), quantizer="rvq"))
+    found = {panel.quality: panel for panel in panels(tmp_path)}
+    assert [c.point for c in found["SQNR"].configurations] == [(3.0, 5.0), (16.0, 10.0)]
+    assert [c.point for c in found["mean IoU"].configurations] == [(3.0, 0.5)]
+    drawn = rate_distortion_figure([found["SQNR"], found["mean IoU"]])
+    decibels, percents = drawn.axes
+    assert (decibels.get_ylabel(), percents.get_ylabel()) == (
+        "test SQNR in dB", "test mean IoU in %",
+    )  # fmt: skip
+    assert {float(y) for line in decibels.lines for y in line.get_ydata()} == {5.0, 10.0}
+    assert {float(y) for line in percents.lines for y in line.get_ydata()} == {50.0}
+    squeeze("compare", ".", "--plot", "plot.svg")
+    assert "test SQNR in dB" in (tmp_path / "plot.svg").read_text()
 
 
 def test_labels_name_what_differs(tmp_path: Path) -> None:
@@ -64,7 +87,7 @@ def test_a_seed_that_comes_twice_hides_a_difference_so_nothing_is_averaged(tmp_p
     for name, iou in (("slow", 0.5), ("fast", 0.6)):
         write(tmp_path, name, {**run_of(iou, 3.0, seed=1), "name": name})
     (panel,) = panels(tmp_path)
-    assert {c.label: c.ious for c in panel.configurations} == {"slow": (0.5,), "fast": (0.6,)}
+    assert {c.label: c.qualities for c in panel.configurations} == {"slow": (0.5,), "fast": (0.6,)}
 
 
 def test_other_features_are_another_panel(tmp_path: Path) -> None:

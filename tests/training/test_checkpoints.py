@@ -56,7 +56,7 @@ def test_the_best_and_the_last_are_written_every_epoch(
     trainer = pl.Trainer(
         accelerator="cpu", devices=1, max_epochs=4, logger=False, num_sanity_val_steps=0,
         enable_progress_bar=False, enable_model_summary=False, plugins=[WholeFiles()],
-        callbacks=[scores, *checkpoint_callbacks(run)],
+        callbacks=[scores, *checkpoint_callbacks(run, module)],
     )  # fmt: skip
     loader = DataLoader(Random(), batch_size=2)
     trainer.fit(module, loader, loader)

@@ -6,6 +6,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 
 from squeeze_cli.training.metrics import (
     CodebookUsage,
+    ReconstructionMetrics,
     SegmentationMetrics,
     as_values,
     flatten,
@@ -45,6 +46,30 @@ def test_nothing_seen_gives_zeros_not_nans() -> None:
     }  # fmt: skip
 
 
+def test_distortion_is_over_all_vectors_that_count() -> None:
+    """Of the whole set, as numpy in float64 computes it, not a mean of the batches' own."""
+    generator = torch.Generator().manual_seed(0)
+    metric, counted_rows, features, decoded = ReconstructionMetrics(), [], [], []
+    for size in (1, 3):
+        maps = torch.randn(size, 4, 2, 5, generator=generator)
+        noisy = maps + 0.3 * size * torch.randn(size, 4, 2, 5, generator=generator)
+        counted = torch.rand(size, 2, 5, generator=generator) > 0.3
+        metric.update(maps, noisy, counted)
+        counted_rows.append(counted.flatten())
+        features.append(maps.permute(0, 2, 3, 1).reshape(-1, 4).double())
+        decoded.append(noisy.permute(0, 2, 3, 1).reshape(-1, 4).double())
+    kept = torch.cat(counted_rows)
+    x, y = torch.cat(features)[kept], torch.cat(decoded)[kept]
+    assert 0 < len(x) < len(kept)
+    assert as_values(metric.compute()) == pytest.approx(
+        {
+            "mse": float((x - y).square().mean()),
+            "cosine": float(((x * y).sum(1) / x.norm(dim=1) / y.norm(dim=1)).mean()),
+            "sqnr_db": float(10 * (x.square().sum() / (x - y).square().sum()).log10()),
+        }
+    )
+
+
 def test_codebook_usage_by_level() -> None:
     metric = CodebookUsage((4, 2))
     metric.update(torch.tensor([[[0, 1], [1, 1], [2, 1]]]))
@@ -68,6 +93,18 @@ def test_one_collection_measures_masks_and_codes_and_is_in_no_checkpoint() -> No
     }  # fmt: skip
     assert values["codebook_usage"] == [0.5]  # a list also where there is one code per vector
     assert metrics.state_dict() == {}
+
+
+def test_without_classes_the_distortion_is_measured() -> None:
+    metrics = make_metrics(None, (4,))
+    maps = torch.ones(1, 3, 1, 2)
+    counted = torch.ones(1, 1, 2, dtype=torch.bool)
+    codes = torch.tensor([[[0], [1]]])
+    metrics.update(features=maps, decoded=0.9 * maps, counted=counted, codes=codes)
+    values = as_values(metrics.compute())
+    assert values.pop("codebook_usage") == [0.5]
+    assert values.pop("codebook_perplexity") == pytest.approx([2.0])
+    assert values == pytest.approx({"mse": 0.01, "cosine": 1.0, "sqnr_db": 20.0}, abs=1e-4)
 
 
 def test_one_number_per_name_for_trackers() -> None:

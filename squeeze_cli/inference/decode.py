@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from squeeze_cli.codec.manifest import Manifest, read_manifest
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import replacing
-from squeeze_cli.inference.output import Manifest, ShardedOutput, read_manifest, save_embeddings
+from squeeze_cli.inference.output import ShardedOutput, save_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RECORD_NAME
 

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from squeeze_cli.codec.manifest import Content, Manifest
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import Sample, find_readable, list_images
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.inference.output import Array, Content, Manifest, ShardedOutput, save_embeddings
+from squeeze_cli.inference.output import Array, ShardedOutput, save_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.tables import ExtractionSummary
 from squeeze_cli.training.experiment import warn_of_skipped

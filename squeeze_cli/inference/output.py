@@ -10,65 +10,29 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b, file_digest
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError
 from safetensors.numpy import save
 
+from squeeze_cli.codec.manifest import (
+    MANIFEST_NAME,
+    SHARD_PATTERN,
+    DamagedManifestError,
+    Manifest,
+    ShardEntry,
+    read_any_manifest,
+)
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import replacing, write_text_atomically
 
-MANIFEST_NAME = "manifest.json"
-FORMAT, VERSION = "squeeze-embeddings", 1
 # Sizes of shards, of codes in images: small enough to lose little when an extraction is stopped.
 CODES_PER_SHARD = 8192
 EMBEDDING_SHARD_BYTES = 256 * 2**20
-_SHARD = r"(codes|quantized|features)-\d{5,}\.safetensors"
 # The files written here, finished or not yet renamed by `replacing`.
-_OWN = re.compile(rf"{_SHARD}|\.({_SHARD}|manifest\.json)\..+\.part")
+_OWN = re.compile(rf"{SHARD_PATTERN}|\.({SHARD_PATTERN}|manifest\.json)\..+\.part")
 _PROGRESS = {"complete", "images", "bytes", "shards"}
-Content = Literal["codes", "quantized", "features"]
 Array = NDArray[np.generic]
-
-
-class _DamagedManifestError(SqueezeError):
-    """A manifest of squeeze that cannot be read."""
-
-
-class ShardEntry(BaseModel, strict=True, extra="forbid"):
-    """One shard; the distortion is computed from `sums`."""
-
-    file: Annotated[str, Field(pattern=rf"^{_SHARD}$")]
-    bytes: int
-    blake2b: str
-    names: list[str]
-    sums: dict[str, float]
-
-
-class Manifest(BaseModel, strict=True, extra="forbid"):
-    """Content of manifest.json; the fields of `_PROGRESS` change while it is written."""
-
-    format: Literal["squeeze-embeddings"] = "squeeze-embeddings"
-    version: int = VERSION
-    content: Content
-    run: str
-    run_digest: str
-    source: str
-    images_digest: str | None = None
-    precision: str | None = None
-    coding: Literal["prior", "packed"] | None = None
-    dtype: Literal["float32"] | None = None
-    space: Literal["backbone", "adapted"]
-    complete: bool = False
-    images: int = 0
-    bytes: int = 0
-    shards: list[ShardEntry] = Field(default_factory=list)
-
-    def total(self, name: str) -> float:
-        """Return the sum of `sums[name]` over all shards."""
-        return sum(shard.sums.get(name, 0.0) for shard in self.shards)
 
 
 class ShardedOutput:
@@ -103,8 +67,8 @@ class ShardedOutput:
         elif not overwrite:
             self.manifest = _continued(folder, manifest)
         else:
-            with suppress(_DamagedManifestError):  # another program's manifest is not replaced
-                _read(folder)
+            with suppress(DamagedManifestError):  # another program's manifest is not replaced
+                read_any_manifest(folder)
         _remove(folder, ".*.part")  # a killed process left them
 
     def add(self, names: Sequence[str], part: Array, sums: Mapping[str, float]) -> None:
@@ -156,22 +120,9 @@ def save_embeddings(path: Path, embeddings_nchw: Array, names: Sequence[str]) ->
     path.write_bytes(save(tensors, {"names": json.dumps(list(names), ensure_ascii=False)}))
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a complete output; raises SqueezeError where there is none."""
-    if not (folder / MANIFEST_NAME).exists():
-        raise SqueezeError(
-            f"{folder} holds no {MANIFEST_NAME}: give a codes file, or a folder that `squeeze "
-            "extract-embeddings` wrote."
-        )
-    found = _read(folder)
-    if not found.complete:
-        raise SqueezeError(f"{folder} is not complete: run the same extraction again to continue.")
-    return found
-
-
 def _continued(folder: Path, wanted: Manifest) -> Manifest:
     """Read the manifest of a stopped output of the same content, and check its shards."""
-    found = _read(folder)
+    found = read_any_manifest(folder)
     mine, theirs = (each.model_dump(exclude=_PROGRESS) for each in (wanted, found))
     if names := [name for name in mine if mine[name] != theirs[name]]:
         what = " and ".join(name.removesuffix("_digest") for name in names)
@@ -184,25 +135,6 @@ def _continued(folder: Path, wanted: Manifest) -> Manifest:
         if not path.exists() or _digest(path) != shard.blake2b:
             raise SqueezeError(f"{path} is missing or damaged: --overwrite makes all anew.")
     return found
-
-
-def _read(folder: Path) -> Manifest:
-    """Read the manifest in `folder`, of a complete output or not."""
-    path = folder / MANIFEST_NAME
-    try:
-        content = json.loads(path.read_bytes())
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise UsageError(f"{path} is another program's: choose another folder.")
-        version = content.get("version")
-        if isinstance(version, int) and version > VERSION:
-            raise SqueezeError(f"{path} is of a newer version: update squeeze.")
-        return Manifest.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    except (OSError, ValueError) as error:
-        reason = str(error)
-    raise _DamagedManifestError(f"{path} cannot be read ({reason}): --overwrite makes it anew.")
 
 
 def _remove(folder: Path, pattern: str) -> None:

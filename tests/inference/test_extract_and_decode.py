@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 
 from squeeze_cli.api import extract, open_run
 from squeeze_cli.cli import app
+from squeeze_cli.codec.manifest import Manifest, read_manifest
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.inference.output import Manifest, ShardedOutput, read_manifest
+from squeeze_cli.inference.output import ShardedOutput
 from squeeze_cli.inference.trained_run import TrainedRun
 from tests.conftest import Squeeze
 from tests.preprocessed import preprocessed

@@ -1,0 +1,87 @@
+"""The manifest of a folder of shards: codes, or embeddings, that `extract-embeddings` wrote.
+
+docs/codes-format.md describes the fields.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from squeeze_cli.errors import SqueezeError, UsageError
+
+MANIFEST_NAME = "manifest.json"
+FORMAT, VERSION = "squeeze-embeddings", 1
+SHARD_PATTERN = r"(codes|quantized|features)-\d{5,}\.safetensors"
+Content = Literal["codes", "quantized", "features"]
+
+
+class DamagedManifestError(SqueezeError):
+    """A manifest of squeeze that cannot be read."""
+
+
+class ShardEntry(BaseModel, strict=True, extra="forbid"):
+    """One shard; the distortion is computed from `sums`."""
+
+    file: Annotated[str, Field(pattern=rf"^{SHARD_PATTERN}$")]
+    bytes: int
+    blake2b: str
+    names: list[str]
+    sums: dict[str, float]
+
+
+class Manifest(BaseModel, strict=True, extra="forbid"):
+    """Content of manifest.json; the fields from `complete` on change while it is written."""
+
+    format: Literal["squeeze-embeddings"] = "squeeze-embeddings"
+    version: int = VERSION
+    content: Content
+    run: str
+    run_digest: str
+    source: str
+    images_digest: str | None = None
+    precision: str | None = None
+    coding: Literal["prior", "packed"] | None = None
+    dtype: Literal["float32"] | None = None
+    space: Literal["backbone", "adapted"]
+    complete: bool = False
+    images: int = 0
+    bytes: int = 0
+    shards: list[ShardEntry] = Field(default_factory=list)
+
+    def total(self, name: str) -> float:
+        """Return the sum of `sums[name]` over all shards."""
+        return sum(shard.sums.get(name, 0.0) for shard in self.shards)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a complete output; raises SqueezeError where there is none."""
+    if not (folder / MANIFEST_NAME).exists():
+        raise SqueezeError(
+            f"{folder} holds no {MANIFEST_NAME}: give a codes file, or a folder that `squeeze "
+            "extract-embeddings` wrote."
+        )
+    found = read_any_manifest(folder)
+    if not found.complete:
+        raise SqueezeError(f"{folder} is not complete: run the same extraction again to continue.")
+    return found
+
+
+def read_any_manifest(folder: Path) -> Manifest:
+    """Read the manifest in `folder`, of a complete output or not."""
+    path = folder / MANIFEST_NAME
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise UsageError(f"{path} is another program's: choose another folder.")
+        version = content.get("version")
+        if isinstance(version, int) and version > VERSION:
+            raise SqueezeError(f"{path} is of a newer version: update squeeze.")
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    raise DamagedManifestError(f"{path} cannot be read ({reason}): --overwrite makes it anew.")

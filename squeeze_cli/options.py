@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from squeeze_cli.config.fields import option_type
+from squeeze_cli.config.fields import choices_of, option_type
 from squeeze_cli.config.schema import FIELDS, DeviceName, flag_of
 from squeeze_cli.console import Reporter, print_json
 from squeeze_cli.errors import UsageError
@@ -68,7 +68,10 @@ def field_option(key: str, default: str | None = None) -> Any:
     """Return Typer's option for the field `section.field`; `default` as in `field_help`."""
     flag, panel = flag_of(key), PANELS[key.rpartition(".")[0]]
     assert flag.name
-    return option(flag.name, field_help(key, default), flag.metavar, panel, show_default=False)
+    others: dict[str, Any] = {"show_default": False}
+    if (choices := choices_of(FIELDS[key])) and option_type(FIELDS[key]) is str:
+        others["autocompletion"] = choices.complete
+    return option(flag.name, field_help(key, default), flag.metavar, panel, **others)
 
 
 def figure_option(flag: str, text: str) -> Any:

@@ -108,7 +108,7 @@ def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
     SqueezeError where the folder cannot be made or another process trains in it.
     """
     kind = "baseline" if config.kind == "baseline" else config.quantizer.type
-    name = config.name or f"{kind}-{config.model.backbone}"
+    name = config.name or re.sub(r"[:/\\]+", "-", f"{kind}-{config.model.backbone}")
     if not re.fullmatch(r"[\w][\w .+=,@-]*", name):
         raise UsageError(
             f"--name {name!r} cannot be a folder's name: use letters, digits, '-', '_' and '.'."

@@ -48,6 +48,7 @@ class FrozenBackbone(ABC):
     feature_dim: int
     stride: int
     statistics = Statistics()  # of the images that the network expects
+    layers: tuple[int, ...] = ()  # by index, where a model lets them be chosen
     # Images per forward pass: many keep a GPU busy, few stay in a CPU's cache.
     inference_batch = 8
 
@@ -85,15 +86,18 @@ class FrozenBackbone(ABC):
     @cached_property
     def network(self) -> BackboneNetwork:
         """The frozen network; raises SqueezeError if the weights cannot be read or do not fit."""
-        state = self.weights.read()
-        # Weights that will be replaced take no memory.
-        device = torch.device("cpu" if state is None else "meta")
-        with torch.random.fork_rng(devices=[]), device:
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_WEIGHTS_SEED)
+            return self.cut(self.load_model(self.weights.read()))
+
+    def load_model(self, state: dict[str, Tensor] | None) -> nn.Module:
+        """Create the library's model with the weights of a file, or its initial ones for None."""
+        # Weights that will be replaced take no memory.
+        with torch.device("cpu" if state is None else "meta"):
             model = self.create_model()
         if state is not None:
             load_strictly(model, self.own_state(state, model), self.weights.source)
-        return self.cut(model)
+        return model
 
     def head_state(self) -> dict[str, Tensor]:
         """Read the pretrained segmentation head, by the head's names; empty if none comes with it."""

@@ -3,7 +3,6 @@
 Dosovitskiy et al., 2021, arXiv:2010.11929; Chen et al., 2017, arXiv:1706.05587.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
+from squeeze_cli.backbones.tokens import ViTLastLayer, check_patches
 from squeeze_cli.backbones.weights import published_weights
 from squeeze_cli.config.schema import ModelConfig, Size
-from squeeze_cli.errors import UsageError
 
 PATCH_PX = 32
 
@@ -28,19 +27,10 @@ class ViTBackbone(FrozenBackbone):
     stride = PATCH_PX
 
     def __init__(self, config: ModelConfig, size_px: Size) -> None:
-        side_px, width_px = size_px
-        if side_px != width_px:
-            raise UsageError(
-                f"--image-size {side_px}x{width_px} cannot be used with vit, which takes squares: "
-                f"take {side_px} or {width_px}."
-            )
-        if side_px % PATCH_PX:
-            lower = max(1, side_px // PATCH_PX) * PATCH_PX
-            raise UsageError(
-                f"--image-size {side_px} cannot be cut into ViT-B/32's patches of 32 px: "
-                f"take {lower} or {lower + PATCH_PX}."
-            )
+        check_patches("ViT-B/32", (PATCH_PX, PATCH_PX), size_px)
         super().__init__(config, size_px)
+        rows, columns = size_px[0] // PATCH_PX, size_px[1] // PATCH_PX
+        self.grid = (rows, columns)
 
     def default_weights(self, config: ModelConfig) -> Path:
         """Return the file of torchvision's `config.vit_weights`, a whole ViT-B/32."""
@@ -48,20 +38,30 @@ class ViTBackbone(FrozenBackbone):
 
     def create_model(self) -> nn.Module:
         """Create the ViT without its classifier."""
-        model: nn.Module = vit_b_32(weights=None, image_size=self.size_px[0])
+        height, width = self.size_px
+        model: VisionTransformer = vit_b_32(weights=None, image_size=height)
+        if height != width:  # torchvision's own are for squares
+            positions = torch.empty(1, 1 + self.grid[0] * self.grid[1], self.feature_dim)
+            model.encoder.pos_embedding = nn.Parameter(positions.normal_(std=0.02))
         model.heads = nn.Identity()
-        return model
+        vit: nn.Module = model
+        return vit
 
     def own_state(self, state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
         """Leave out the classifier, and interpolate the positions to the image size."""
         state = {k: v for k, v in state.items() if not k.startswith("heads.")}
-        if "encoder.pos_embedding" not in state:
+        positions = state.get("encoder.pos_embedding")
+        if positions is None:
             return state  # of another model: `load_strictly` says so
+        if self.grid[0] != self.grid[1]:
+            from timm.layers.pos_embed import resample_abs_pos_embed
+
+            return state | {"encoder.pos_embedding": resample_abs_pos_embed(positions, self.grid)}
         return interpolate_embeddings(self.size_px[0], PATCH_PX, state)  # type: ignore[no-any-return]
 
     def cut(self, model: Any) -> BackboneNetwork:
         """Cut before the last encoder block."""
-        last_layer = ViTLastLayer(model.encoder.layers[-1], model.encoder.ln)
+        last_layer = ViTLastLayer(model.encoder.layers[-1], model.encoder.ln, 1, self.grid)
         return BackboneNetwork(ViTTrunk(model), last_layer)
 
 
@@ -81,21 +81,6 @@ class ViTTrunk(nn.Module):
         class_token = self.class_token.expand(len(images), -1, -1)
         tokens: Tensor = self.layers(torch.cat([class_token, patches], dim=1) + self.pos_embedding)
         return tokens
-
-
-class ViTLastLayer(nn.Module):
-    """The last encoder block and the final norm, without the class token, as a map."""
-
-    def __init__(self, block: nn.Module, norm: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-        self.norm = norm
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens `[B, 1 + h·w, 768]` of a square image to features `[B, 768, h, w]`."""
-        patches: Tensor = self.norm(self.block(tokens))[:, 1:]
-        side = math.isqrt(patches.shape[1])
-        return patches.transpose(1, 2).reshape(len(tokens), -1, side, side)
 
 
 class DeepLabBackbone(FrozenBackbone):

@@ -1,4 +1,4 @@
-"""Backbone weights: published ones through torchvision, or a file; never by unpickling code."""
+"""Backbone weights: published ones of torchvision and timm, or a file; never by unpickling code."""
 
 import hashlib
 from collections.abc import Iterator
@@ -17,6 +17,9 @@ _FIX = (
     "give a file with --weights PATH, or take --model efficientnet-lite0, whose weights come "
     "with squeeze"
 )
+
+# Where checkpoints of training keep a state dict: averaged weights come first, as in timm.
+NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher")
 
 # Random weights are for tests: one fixed seed, so that all runs "with random features" share them.
 RANDOM_WEIGHTS_SEED = 0
@@ -49,8 +52,8 @@ class Weights:
     def read(self) -> dict[str, Tensor] | None:
         """Read the state dict in a `.safetensors` file, or in another by torch with weights_only.
 
-        The nesting of training checkpoints (`state_dict`, `model`) is unwrapped. Random weights
-        give None. Raises SqueezeError if the file holds no state dict.
+        The nesting of training checkpoints is unwrapped (`NESTED`). Random weights give None.
+        Raises SqueezeError if the file holds no state dict.
         """
         if self.file is None:
             return None
@@ -61,7 +64,7 @@ class Weights:
                 state: Any = load_file(self.file)
             else:
                 state = torch.load(self.file, map_location="cpu", weights_only=True)
-        for key in ("state_dict", "model"):
+        for key in NESTED:
             if isinstance(state, dict) and isinstance(state.get(key), dict):
                 state = state[key]
         if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
@@ -74,8 +77,9 @@ class Weights:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise anything
-            reason = " ".join(str(error).split())[:200]
-            raise SqueezeError(f"{file} is no readable weights file ({reason}): {_FIX}.") from None
+            raise SqueezeError(
+                f"{file} is no readable weights file ({on_one_line(error)}): {_FIX}."
+            ) from None
         if file.stat().st_mtime_ns != self._mtime_ns:
             raise SqueezeError(f"{file} was changed meanwhile: run the same command again.")
 
@@ -88,25 +92,74 @@ def published_weights(enumeration: Any, name: str) -> Path:
     if name not in enumeration.__members__:
         known = ", ".join(enumeration.__members__)
         raise UsageError(f"torchvision has no weights {name!r} for this backbone: choose {known}.")
-    url, place = enumeration[name].url, published_place(enumeration[name])
+    place = published_place(enumeration[name].url)
+    return fetch(enumeration[name].url, place, f"{enumeration.__name__}.{name}")
+
+
+def published_place(url: str) -> Path:
+    """Return the path at which torch keeps the file that was downloaded from `url`."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+
+
+def fetch(url: str, place: Path, name: str) -> Path:
+    """Return `place`, after downloading the weights called `name` from `url` if they are not there.
+
+    Raises SqueezeError without a network.
+    """
     if place.exists():
         return place
-    _, _, expected = place.stem.rpartition("-")  # published files are named after their SHA-256
+    digest = torch.hub.HASH_REGEX.search(
+        place.name
+    )  # published files are named after their SHA-256
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(place), expected, progress=False)
+        torch.hub.download_url_to_file(
+            url, str(place), digest.group(1) if digest else None, progress=False
+        )
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(getattr(error, "reason", error)).split())
         raise SqueezeError(
-            f"Cannot download the weights {enumeration.__name__}.{name} ({reason}): put "
+            f"Cannot download the weights {name} ({on_one_line(getattr(error, 'reason', error))}): put "
             f"{url} at {place}, {_FIX}."
         ) from None
     return place
 
 
-def published_place(weights: Any) -> Path:
-    """Return the path at which torchvision keeps published weights (an entry of its enumerations)."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+def hub_file(repository: str, name: str | None, download: bool = True) -> Path | None:
+    """Return the weights file of a repository on the Hugging Face hub, from its cache if it is there.
+
+    Without `name` it is one of the two names that timm uses. Without `download`, None stands for a
+    file that is not in the cache. Raises SqueezeError if it cannot be downloaded.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    repository, _, revision = repository.partition("@")
+    names = (name,) if name else ("model.safetensors", "pytorch_model.bin")
+    for each in names:
+        cached = try_to_load_from_cache(repository, each, revision=revision or None)
+        if isinstance(cached, str):
+            return Path(cached)
+    problem: object = "there is no such file"
+    for each in names if download else ():
+        try:
+            return Path(hf_hub_download(repository, each, revision=revision or None))
+        except (OSError, ValueError, EntryNotFoundError) as error:
+            problem = error
+            if isinstance(error, LocalEntryNotFoundError) or not isinstance(
+                error, EntryNotFoundError
+            ):
+                break
+    if download:
+        raise SqueezeError(
+            f"Cannot download the weights {repository} from the Hugging Face hub "
+            f"({on_one_line(problem)}): fetch them where there is a network, or {_FIX}."
+        )
+    return None
+
+
+def on_one_line(problem: object) -> str:
+    """Return what an exception says, as the short part of a message of one line."""
+    return " ".join(str(problem).split())[:200].rstrip(".") or type(problem).__name__
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -119,7 +172,6 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> N
         # Modules know their own older names, which published files still have: those of ViT's MLPs.
         module.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
         raise SqueezeError(
-            f"The weights {source} do not fit this backbone ({reason}): {_FIX}."
+            f"The weights {source} do not fit this backbone ({on_one_line(error)}): {_FIX}."
         ) from None

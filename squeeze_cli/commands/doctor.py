@@ -175,7 +175,7 @@ def check_weights() -> Iterator[Check]:
         ("vit", get_weight(f"ViT_B_32_Weights.{ModelConfig().vit_weights}")),
         ("deeplab", get_weight(f"DeepLabV3_ResNet50_Weights.{ModelConfig().deeplab_weights}")),
     ):
-        file = published_place(weights)
+        file = published_place(weights.url)
         missing = not file.is_file()
         found = f"not yet at {file}" if missing else str(file)
         fix = f"training downloads them once; without a network put {weights.url} there"

@@ -82,19 +82,33 @@ def setting(
     metadata: list[object] = [Flag(name, metavar)]
     if choices is not None:
         text, bracket, words = text.partition(" [default: ")
-        text = f"{text}: {', '.join(choices)}.{bracket}{words}"
-        limits["json_schema_extra"] = {"enum": [*choices, *([None] if default is None else [])]}
+        text = f"{text}: {', '.join(choices.names)}.{bracket}{words}"
+        limits["json_schema_extra"] = _json_schema(choices, optional=default is None)
+        metadata.append(choices)
         metadata.append(AfterValidator(lambda name: None if name is None else choices.check(name)))
     field: FieldInfo = Field(default, description=text, **limits)
     field.metadata += metadata
     return field
 
 
+def _json_schema(choices: Registry, optional: bool) -> dict[str, Any]:
+    """Return the part of a JSON schema that allows the names of a registry, or also null."""
+    closed = [name for name in choices if not name.endswith(":")]
+    names = {"enum": [*closed, *([None] if optional else [])]}
+    patterns = [{"pattern": f"^{name}."} for name in choices if name.endswith(":")]
+    return {"anyOf": [names, *patterns]} if patterns else names
+
+
+def choices_of(field: FieldInfo) -> Registry | None:
+    """Return the parts among which a field chooses, if it does."""
+    return next((item for item in field.metadata if isinstance(item, Registry)), None)
+
+
 def option_type(field: FieldInfo) -> Any:
     """Return the type in which the command line gives a field's value; the schema does the rest."""
-    extra = field.json_schema_extra
-    if isinstance(extra, dict) and isinstance(names := extra["enum"], list):
-        return Literal[tuple(name for name in names if name is not None)]
+    choices = choices_of(field)
+    if choices and not any(name.endswith(":") for name in choices):
+        return Literal[tuple(choices)]
     kinds = [each for each in get_args(field.annotation) if each is not NoneType]
     if get_origin(field.annotation) not in (Union, UnionType):
         kinds = [field.annotation]

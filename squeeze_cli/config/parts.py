@@ -21,27 +21,52 @@ class Entry:
         target: Its class within `squeeze_cli`, as `"folder.module:Class"`.
         options: The configuration fields that mean something for this part.
         defaults: Values for the fields whose default depends on this part.
+        image_size: Default side of the images of a backbone; None where its class tells.
     """
 
     target: str
     options: frozenset[str] = frozenset()
     defaults: Mapping[str, float | str] = field(default_factory=dict)
+    image_size: int | None = 224
 
 
 class Registry(dict[str, Entry]):
-    """The parts of one kind by name. An unknown name is a UsageError with the nearest one."""
+    """The parts of one kind by name. An unknown name is a UsageError with the nearest one.
+
+    A name that ends in a colon, such as `timm:`, stands for all names that begin with it; which there
+    are, only its class knows.
+    """
 
     def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
         super().__init__(entries)
         self.kind = kind
 
     def __missing__(self, name: str) -> Entry:
-        raise UsageError(f"Unknown {self.kind} {name!r}: {nearest(name, self)}")
+        prefix, colon, rest = name.partition(":")
+        if rest and prefix + colon in self:
+            return self[prefix + colon]
+        raise UsageError(f"Unknown {self.kind} {name!r}: {nearest(name, self.names)}")
+
+    @property
+    def names(self) -> list[str]:
+        """The names as a help text shows them, such as `timm:NAME`."""
+        return [f"{name}NAME" if name.endswith(":") else name for name in self]
 
     def check(self, name: str) -> str:
-        """Return `name`, if there is such a part."""
-        self[name]
+        """Return `name`, in its preferred spelling, if there is such a part."""
+        if ":" not in name:
+            name = name.replace("_", "-")
+        if self[name] and name.endswith(":"):
+            raise UsageError(f"{name} needs a name behind it, as in {name}NAME.")
         return name
+
+    def complete(self, start: str) -> list[str]:
+        """Return the names that begin with `start`; behind a prefix its class knows them."""
+        prefix, colon, _ = start.partition(":")
+        names = list(self)
+        if colon and prefix + colon in self:
+            names = [f"{prefix}:{name}" for name in self.load(prefix + colon).known_names()]
+        return [name for name in names if name.startswith(start)]
 
     def load(self, name: str) -> Any:
         """Import and return the class behind `name`."""
@@ -56,6 +81,7 @@ BACKBONES = Registry("backbone", {
                      defaults=_TRIMAP | {"head": "deeplab"}),
     "efficientnet-lite0": Entry(
         "backbones.efficientnet_lite:EfficientNetLite0Backbone", defaults=_TRIMAP),
+    "timm:": Entry("backbones.timm_models:TimmBackbone", frozenset({"layer"}), _TRIMAP, None),
 })  # fmt: skip
 
 HEADS = Registry("head", {

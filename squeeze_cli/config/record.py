@@ -119,6 +119,7 @@ class ModelDescription(_Part):
     feature_dim: int
     quantized_dim: int
     num_classes: int | None
+    layers: list[int] | None = None  # of a timm model
     head: str | None = None  # the first records have none: it was the backbone's default
     loss: str
     add_adapter: bool

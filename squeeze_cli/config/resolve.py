@@ -80,6 +80,10 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
     for name, value in BACKBONES[model.backbone].defaults.items():
         if model.has_head and getattr(model, name) is None:
             values[f"model.{name}"] = value
+    if config.data.image_size is None:
+        side = BACKBONES[model.backbone].image_size
+        own = BACKBONES.load(model.backbone).own_image_size if side is None else None
+        values["data.image_size"] = own(model.backbone) if own else side
     return with_values(config, values)
 
 

@@ -63,6 +63,7 @@ Precision = Annotated[  # YAML reads 32 as a number
     Literal["32", "bf16"], BeforeValidator(lambda value: "32" if value == 32 else value)
 ]
 Dataset = Literal["oxford-pet", "synthetic"]
+Layers = Annotated[tuple[int, ...], AsList]
 Levels = Annotated[tuple[Annotated[int, Field(ge=3)], ...], AsList]
 ClassWeights = Annotated[tuple[Annotated[float, Field(ge=0)], ...] | None, AsList]
 
@@ -108,6 +109,11 @@ class ModelConfig(Section):
     """The backbone, what is trained on it, and the loss."""
 
     backbone: str = setting("vit", "Frozen backbone", "--model", choices=BACKBONES)
+    layer: Layers = setting(
+        (-1,),
+        "Layers of a timm model by index, such as -1 (the last) or 2,5,8,11.",
+        metavar="N,...",
+    )
     num_classes: int | None = setting(
         None, "Number of outputs of the head. [default: 21 for vit, else 3]", ge=3, le=254
     )
@@ -163,8 +169,11 @@ class DataConfig(Section):
         "oxford-pet", "oxford-pet (downloaded if missing) or synthetic (drawn)."
     )
     data_dir: str = setting("./data", "Folder that holds oxford-iiit-pet/.", metavar="DIR")
-    image_size: ImageSize = setting(
-        224, "Size of the images in pixels: a side, or height x width (480x640).", metavar="N|HxW"
+    image_size: ImageSize | None = setting(
+        None,
+        "Size of the images in pixels: a side, or height x width (480x640). "
+        "[default: 224, or that of the timm model]",
+        metavar="N|HxW",
     )
     fit: Fit = setting(
         "squash",
@@ -186,7 +195,8 @@ class DataConfig(Section):
 
     @property
     def size_px(self) -> Size:
-        """Height and width of the images."""
+        """Height and width of the images; `config.resolve` has filled in their default."""
+        assert self.image_size is not None
         height, _, width = str(self.image_size).partition("x")
         return int(height), int(width or height)
 

@@ -6,7 +6,7 @@ from math import prod
 from pydantic import ValidationError
 
 from squeeze_cli.config.defaults import CODEBOOK_SIZE, TRIMAP_CLASSES
-from squeeze_cli.config.parts import LOSSES, QUANTIZERS
+from squeeze_cli.config.parts import BACKBONES, LOSSES, QUANTIZERS
 from squeeze_cli.config.schema import FIELDS, SECTIONS, ExperimentConfig, option_of
 from squeeze_cli.errors import UsageError, nearest
 
@@ -81,6 +81,10 @@ def check_together(config: ExperimentConfig) -> None:
     if (codes := prod(quantizer.levels)) > 2**20:
         raise UsageError(f"--levels gives {codes} codes: their product must not pass {2**20}.")
     _check_loss(config)
+    if model.layer != (-1,) and "layer" not in BACKBONES[model.backbone].options:
+        raise UsageError(
+            f"--layer means nothing with --model {model.backbone}: leave it out, or choose timm:NAME."
+        )
     weights = model.class_weights
     if weights and len(weights) not in (TRIMAP_CLASSES, model.num_classes):
         raise UsageError(

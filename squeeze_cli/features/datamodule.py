@@ -169,7 +169,7 @@ def open_store(config: ExperimentConfig, backbone: FrozenBackbone) -> FeatureSto
     key = StoreKey(
         backbone.name,
         backbone.weights.digest,
-        _layer(config),
+        _layer(config, backbone),
         _preprocessing(config, backbone).key(),
         config.training.precision,
     )
@@ -191,7 +191,7 @@ def make_data(
     """
     trunk = Trunk(
         backbone,
-        _layer(config),
+        _layer(config, backbone),
         _preprocessing(config, backbone),
         device,
         config.training.precision,
@@ -215,6 +215,8 @@ def _preprocessing(config: ExperimentConfig, backbone: FrozenBackbone) -> Prepro
     return Preprocessing(config.data.size_px, config.data.fit, backbone.statistics)
 
 
-def _layer(config: ExperimentConfig) -> str:
+def _layer(config: ExperimentConfig, backbone: FrozenBackbone) -> str:
     """Return the layer whose states are stored: the one before what is trained."""
-    return "trunk" if config.model.unfreeze_last_layer else "features"
+    if config.model.unfreeze_last_layer:
+        return "trunk"
+    return f"layer {','.join(map(str, backbone.layers))}" if backbone.layers else "features"

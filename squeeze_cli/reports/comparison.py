@@ -136,7 +136,7 @@ def setting(record: RunRecord) -> Setting:
     if model.loss != "reconstruction":
         head = model.head or BACKBONES[model.backbone].defaults["head"]
     images = (data.dataset, data.size_text, data.fit, data.subset_size, data.test_images)
-    return (model.weights_digest, head, *images)
+    return (model.backbone, model.weights_digest, tuple(model.layers or ()), head, *images)
 
 
 def by_setting(runs: Iterable[FoundRun]) -> dict[Setting, list[RunRecord]]:

@@ -89,6 +89,7 @@ def _describe_model(
         feature_dim=backbone.feature_dim,
         quantized_dim=network.quantizer.feature_dim,
         num_classes=model.num_classes,
+        layers=list(backbone.layers) or None,
         head=choose_head(model) if model.has_head else None,
         loss=model.loss_type,
         add_adapter=model.add_adapter,

@@ -209,6 +209,26 @@ def test_vits_positions_are_interpolated_to_other_image_sizes(tmp_path: Path) ->
         assert backbone.network(torch.randn(1, 3, 96, 96)).shape == (1, 768, 3, 3)
 
 
+def test_vits_positions_have_rows_and_columns(tmp_path: Path) -> None:
+    whole = vit_b_32(weights=None)
+    given = whole.encoder.pos_embedding.data[0]  # 7 x 7 behind the class token
+    given[1:, 0] = torch.arange(7.0).repeat_interleave(7)  # the row
+    given[1:, 1] = torch.arange(7.0).repeat(7)  # the column
+    torch.save(whole.state_dict(), tmp_path / "w.pth")
+    config = ModelConfig(backbone="vit", weights=str(tmp_path / "w.pth"))
+    backbone = create_backbone(config, (96, 160))
+    positions = backbone.network.trunk.pos_embedding[0]
+    assert positions.shape == (1 + 3 * 5, 768)
+    assert torch.equal(positions[0], given[0])
+    rows, columns = positions[1:, 0].view(3, 5), positions[1:, 1].view(3, 5)
+    assert torch.allclose(rows, rows[:, :1].expand(3, 5), atol=1e-4)
+    assert torch.allclose(columns, columns[:1].expand(3, 5), atol=1e-4)
+    assert (rows.diff(dim=0) > 1).all()
+    assert (columns.diff(dim=1) > 1).all()
+    with torch.no_grad():
+        assert backbone.network(torch.randn(1, 3, 96, 160)).shape == (1, 768, 3, 5)
+
+
 def test_a_backbone_without_a_head_reads_no_weights_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,7 +155,7 @@ def test_unknown_experiment_and_missing_file(tmp_path: Path) -> None:
         ({"training.batch_size": 1}, "--batch-size"),
         ({"training.lr": float("nan")}, "--lr"),
         ({"training.max_batches": 0}, "--max-batches"),
-        ({"data.image_size": 8}, "--image-size must be a side in pixels .* 32 to 8192 .*not 8"),
+        ({"data.image_size": 8}, "--image-size must be a side in pixels .* 32 to 8192, not 8"),
         ({"data.image_size": "64x8"}, "--image-size must be a side"),
         ({"data.image_size": "64x64x64"}, "height x width, such as 480x640"),
         ({"data.image_size": "64x"}, "--image-size must be a side"),

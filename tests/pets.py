@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from squeeze_cli.config.schema import DataConfig
+from squeeze_cli.data.labels import Labels
+from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.splits import SplitSamples, build_splits, choose_samples, label_samples
 
 
 def noise_image(width: int, height: int, seed: int = 0, mode: str = "RGB") -> Image.Image:
@@ -43,3 +49,17 @@ TINY_NAMES = {
     "trainval": [f"Abyssinian_{number}" for number in range(1, 11)],
     "test": [f"Bengal_{number}" for number in range(1, 5)],
 }
+
+
+def labelled(sample: Sample) -> Sample:
+    """A sample whose classes are the values of its mask, in order."""
+    mask = sample.read_mask()
+    assert mask is not None
+    return replace(sample, labels=Labels(mask, tuple(range(len(mask.values)))))
+
+
+def splits_of(dataset: str, data_dir: Path, seed: int = 0, **others: object) -> SplitSamples:
+    """The splits of a data set, as a training makes them."""
+    values = {"dataset": dataset, "data_dir": str(data_dir), "image_size": 64, **others}
+    config = DataConfig.model_validate(values)
+    return build_splits(label_samples(config, choose_samples(config, seed)), config.place, seed)

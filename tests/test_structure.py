@@ -135,8 +135,8 @@ def test_no_file_is_long() -> None:
 def test_the_package_stays_small() -> None:
     # 93 files and 11,000 lines held one data set and three backbones. The rest of the bound is for
     # anyone's data and backbones: files of images, classes, timm, features of others.
-    assert len(FILES) <= 110
-    assert sum(line_counts().values()) <= 12_800
+    assert len(FILES) <= 120
+    assert sum(line_counts().values()) <= 14_500
 
 
 def test_no_function_is_long() -> None:

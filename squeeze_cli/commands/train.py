@@ -143,11 +143,10 @@ def _print_plan(config: ExperimentConfig, run: "RunFolder | None", as_json: bool
         print_json(config.model_dump(mode="json"))
         return
     what = f"train {'a baseline' if config.kind == 'baseline' else config.quantizer.type}"
-    data = "synthetic images" if config.data.dataset == "synthetic" else config.data.data_dir
     sys.stdout.write(
         f"{to_yaml(config)}# Would {f'resume {run.path}' if run else what} on "
-        f"{config.model.backbone} features of {data} for {config.training.epochs} epochs, in "
-        f"{config.output_dir}/. Nothing was done.\n"
+        f"{config.model.backbone} features of {config.data.place} for {config.training.epochs} "
+        f"epochs, in {config.output_dir}/. Nothing was done.\n"
     )
 
 

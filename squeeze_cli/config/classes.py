@@ -124,7 +124,7 @@ def _distinct_colours() -> Iterable[Colour]:
         yield round(255 * red), round(255 * green), round(255 * blue)
 
 
-def read_classes(value: object) -> object:
+def read_classes(value: object) -> ClassTable | None:
     """Return the table of classes that a file name, or a mapping as in such a file, stands for.
 
     The file maps mask values to names, or to mappings with `name` and `colour`; `ignore` lists the

@@ -3,8 +3,6 @@
 # Mask value of pixels that no loss and no metric counts. Stored masks hold it: a new value needs
 # a new version of `Preprocessing.key`.
 IGNORE_INDEX = 255
-# Classes of a trimap: pet, background, border.
-TRIMAP_CLASSES = 3
 BOTTLENECK_DIM = 64
 CODEBOOK_SIZE = 512
 RESIDUAL_CODEBOOK_SIZE = 256

@@ -114,4 +114,6 @@ def option_type(field: FieldInfo) -> Any:
         kinds = [field.annotation]
     if get_origin(kinds[0]) is tuple:
         return list[str] if str in get_args(kinds[0]) else str
-    return kinds[0] if len(kinds) == 1 else str
+    if len(kinds) > 1 or (isinstance(kinds[0], type) and issubclass(kinds[0], Section)):
+        return str  # a section is given by the name of its file
+    return kinds[0]

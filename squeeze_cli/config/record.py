@@ -101,6 +101,7 @@ class DataDescription(_Part):
     test_images: int
     skipped_images: int
     skipped: list[dict[str, str]]
+    classes: list[str] = Field(default_factory=list)  # older records have none
 
     @property
     def size_text(self) -> str:

@@ -8,8 +8,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.defaults import CODEBOOK_SIZE
-from squeeze_cli.config.parts import BACKBONES, QUANTIZERS
+from squeeze_cli.config.parts import BACKBONES, DATASETS, DEFAULT_DATASET, QUANTIZERS
 from squeeze_cli.config.schema import ExperimentConfig, Kind, option_of
 from squeeze_cli.config.validation import check_together, parse, refuse_meaningless
 from squeeze_cli.config.yaml_files import read_yaml
@@ -70,7 +71,7 @@ def resolve_config(
 
 def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
     """Return the configuration with what other choices decide: codebook size, classes and rate."""
-    quantizer, model = config.quantizer, config.model
+    quantizer, model, data = config.quantizer, config.model, config.data
     chosen = "none" if config.kind == "baseline" else quantizer.type
     values: dict[str, object] = {"quantizer.type": chosen}
     defaults = {"codebook_size": CODEBOOK_SIZE, "encoder_lr_factor": 1.0}
@@ -80,11 +81,34 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
     for name, value in BACKBONES[model.backbone].defaults.items():
         if model.has_head and getattr(model, name) is None:
             values[f"model.{name}"] = value
-    if config.data.image_size is None:
+    if data.image_size is None:
         side = BACKBONES[model.backbone].image_size
         own = BACKBONES.load(model.backbone).own_image_size if side is None else None
         values["data.image_size"] = own(model.backbone) if own else side
-    return with_values(config, values)
+    if data.dataset is None:
+        values["data.dataset"] = "folder" if data.images else DEFAULT_DATASET
+    config = with_values(config, values)
+    if model.has_head and model.num_classes is None:
+        return with_values(config, {"model.num_classes": _default_outputs(config)})
+    return config
+
+
+def _default_outputs(config: ExperimentConfig) -> float | str | None:
+    """Return the number of the head's outputs, None before the classes are known."""
+    if config.data.classes:
+        return len(config.data.classes)
+    defaults = DATASETS[str(config.data.dataset)].defaults
+    return defaults.get(config.model.backbone, defaults.get("num_classes"))
+
+
+def with_classes(config: ExperimentConfig, classes: ClassTable) -> ExperimentConfig:
+    """Return the configuration of a data set whose classes were found in its masks.
+
+    Raises UsageError where options contradict the number of classes.
+    """
+    config = resolve_defaults(with_values(config, {"data.classes": classes}))
+    check_together(config)
+    return config
 
 
 def check_resumed(stored: ExperimentConfig, values: Mapping[str, object]) -> None:

@@ -8,11 +8,19 @@ size by the quantizer); `config.resolve` fills it in, so a run's `config.yaml` h
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+)
 
+from squeeze_cli.config.classes import ClassTable, read_classes
 from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE
 from squeeze_cli.config.fields import AsList, AsSection, Flag, Section, option_type, setting
-from squeeze_cli.config.parts import BACKBONES, HEADS, LOSSES, QUANTIZERS
+from squeeze_cli.config.parts import BACKBONES, DATASETS, HEADS, LOSSES, QUANTIZERS
 
 
 def _check_count(value: object) -> object:
@@ -33,6 +41,12 @@ def _check_size(value: object) -> int | str:
         )
     height, width = int(sides[0]), int(sides[-1])
     return height if height == width else f"{height}x{width}"
+
+
+def _read_classes(value: object, info: ValidationInfo) -> ClassTable | None:
+    """Return the table of classes, with `ignore_index` (the field before) among what it ignores."""
+    table = read_classes(value)
+    return table and table.ignoring(info.data.get("ignore_index"))
 
 
 def _check_frozen(value: bool) -> bool:
@@ -62,7 +76,6 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Annotated[  # YAML reads 32 as a number
     Literal["32", "bf16"], BeforeValidator(lambda value: "32" if value == 32 else value)
 ]
-Dataset = Literal["oxford-pet", "synthetic"]
 Layers = Annotated[tuple[int, ...], AsList]
 Levels = Annotated[tuple[Annotated[int, Field(ge=3)], ...], AsList]
 ClassWeights = Annotated[tuple[Annotated[float, Field(ge=0)], ...] | None, AsList]
@@ -115,7 +128,7 @@ class ModelConfig(Section):
         metavar="N,...",
     )
     num_classes: int | None = setting(
-        None, "Number of outputs of the head. [default: 21 for vit, else 3]", ge=3, le=254
+        None, "Number of outputs of the head. [default: that of the classes]", ge=2, le=254
     )
     head: str | None = setting(
         None,
@@ -153,7 +166,7 @@ class ModelConfig(Section):
         0.0, "Weight of 1 - cosine similarity beside the squared error (reconstruction).", ge=0
     )
     class_weights: ClassWeights = setting(
-        None, "Loss weights of pet, background and border. [default: all 1]", metavar="1,1,2"
+        None, "Loss weights of the classes, in their order. [default: all 1]", metavar="1,1,2"
     )
 
     @property
@@ -165,10 +178,36 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """Which images, at which size, and where their features are kept."""
 
-    dataset: Dataset = setting(
-        "oxford-pet", "oxford-pet (downloaded if missing) or synthetic (drawn)."
+    dataset: str | None = setting(
+        None,
+        "Images and masks [default: folder with --images, else oxford-pet]",
+        choices=DATASETS,
     )
-    data_dir: str = setting("./data", "Folder that holds oxford-iiit-pet/.", metavar="DIR")
+    data_dir: str = setting(
+        "./data", "Folder that data sets are downloaded to, if missing.", metavar="DIR"
+    )
+    images: str | None = setting(None, "Folder of images (folder).", metavar="DIR")
+    masks: str | None = setting(
+        None, "Folder of masks that are named as their images (folder).", metavar="DIR"
+    )
+    test_images: str | None = setting(None, "Images of the test split (folder).", metavar="DIR")
+    test_masks: str | None = setting(None, "Masks of the test split (folder).", metavar="DIR")
+    split_file: str | None = setting(
+        None,
+        "Lines `NAME train|val|test` (folder). [default: subfolders of these names, or the seed]",
+        metavar="FILE",
+    )
+    ignore_index: int | None = setting(
+        None,
+        "Mask value that does not count (folder); -1 for none. [default: 255]",
+        ge=-1,
+        le=65535,
+    )
+    classes: Annotated[ClassTable | None, BeforeValidator(_read_classes)] = setting(
+        None,
+        "YAML file of mask values, names and colours (folder). [default: the values found]",
+        metavar="FILE",
+    )
     image_size: ImageSize | None = setting(
         None,
         "Size of the images in pixels: a side, or height x width (480x640). "
@@ -199,6 +238,12 @@ class DataConfig(Section):
         assert self.image_size is not None
         height, _, width = str(self.image_size).partition("x")
         return int(height), int(width or height)
+
+    @property
+    def place(self) -> str:
+        """Return where the images are, or the name of a data set that has no place."""
+        name = str(self.dataset)
+        return self.images or (self.data_dir if "data_dir" in DATASETS[name].options else name)
 
 
 class TrainingConfig(Section):

@@ -5,9 +5,15 @@ from math import prod
 
 from pydantic import ValidationError
 
-from squeeze_cli.config.defaults import CODEBOOK_SIZE, TRIMAP_CLASSES
-from squeeze_cli.config.parts import BACKBONES, LOSSES, QUANTIZERS
-from squeeze_cli.config.schema import FIELDS, SECTIONS, ExperimentConfig, option_of
+from squeeze_cli.config.defaults import CODEBOOK_SIZE
+from squeeze_cli.config.parts import BACKBONES, DATASETS, LOSSES, QUANTIZERS, Registry
+from squeeze_cli.config.schema import (
+    FIELDS,
+    SECTIONS,
+    DataConfig,
+    ExperimentConfig,
+    option_of,
+)
 from squeeze_cli.errors import UsageError, nearest
 
 _WORDS = {
@@ -85,14 +91,8 @@ def check_together(config: ExperimentConfig) -> None:
         raise UsageError(
             f"--layer means nothing with --model {model.backbone}: leave it out, or choose timm:NAME."
         )
-    weights = model.class_weights
-    if weights and len(weights) not in (TRIMAP_CLASSES, model.num_classes):
-        raise UsageError(
-            f"--class-weights gives {len(weights)} weights: give {TRIMAP_CLASSES}, for the classes "
-            f"of a trimap, e.g. 1,1,2, or {model.num_classes}, for the head's outputs."
-        )
-    if weights and not any(weights):
-        raise UsageError("--class-weights must not be all 0, e.g. 1,1,2.")
+    _check_classes(config)
+    _check_folders(config.data)
     if logger.use_clearml and logger.clearml_offline and logger.require_clearml:
         raise UsageError("--clearml-offline contradicts --require-clearml: leave one of them out.")
 
@@ -115,21 +115,60 @@ def _check_loss(config: ExperimentConfig) -> None:
         )
 
 
+def _check_classes(config: ExperimentConfig) -> None:
+    """Check what depends on the number of classes, where that is known."""
+    data, model = config.data, config.model
+    known = DATASETS[str(data.dataset)].defaults.get("num_classes", 0)
+    count = len(data.classes) if data.classes else int(known)
+    weights, outputs = model.class_weights, model.num_classes
+    if count and outputs and outputs < count:
+        raise UsageError(f"--num-classes {outputs} is too few: the data have {count} classes.")
+    if weights and count and len(weights) not in (count, outputs):
+        raise UsageError(
+            f"--class-weights gives {len(weights)} weights: give {count}, one for each class, or "
+            f"{outputs}, one for each output of the head."
+        )
+    if weights and not any(weights):
+        raise UsageError("--class-weights must not be all 0, e.g. 1,1,2.")
+
+
+def _check_folders(data: DataConfig) -> None:
+    """Check that folders of images and masks come in pairs."""
+    if data.dataset == "folder" and not (data.images and data.masks):
+        raise UsageError("--dataset folder needs both --images DIR and --masks DIR.")
+    if bool(data.test_images) != bool(data.test_masks):
+        raise UsageError("--test-images and --test-masks need each other: give both.")
+    if data.test_images and data.split_file:
+        raise UsageError("--split-file contradicts --test-images: leave one of them out.")
+
+
 def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -> None:
     """Refuse options that the chosen parts would ignore, and name the parts that take them."""
-    chosen, clearml = config.quantizer.type, config.logger.use_clearml
+    clearml, data = config.logger.use_clearml, config.data
+    _refuse_foreign("quantizer", QUANTIZERS, config.quantizer.type, values)
+    # Folders that a file of experiments names, and the data set does not read, are a mistake too.
+    files = DATASETS["folder"].options
+    own = {f"data.{key}": value for key, value in data if value is not None and key in files}
+    _refuse_foreign("data", DATASETS, str(data.dataset), {**own, **values})
     for key, value in values.items():
         section, _, name = key.partition(".")
-        if section == "quantizer" and name not in {"type", *QUANTIZERS[chosen].options}:
-            takers = [each for each in QUANTIZERS if name in QUANTIZERS[each].options]
-            raise UsageError(
-                f"{option_of(key)} means nothing with --quantizer {chosen}: leave it out, or "
-                f"choose --quantizer {' or '.join(takers)}."
-            )
         elsewhere = ("use_clearml", "use_tensorboard", "auto_connect_frameworks")
         if value and section == "logger" and name not in elsewhere and not clearml:
             raise UsageError(f"{option_of(key)} means nothing without ClearML: add --use-clearml.")
-    if config.data.dataset == "synthetic" and "data.data_dir" in values:
-        raise UsageError("--data-dir means nothing with --dataset synthetic: leave one out.")
-    if not config.data.use_cache and "data.cache_dir" in values:
+    if not data.use_cache and "data.cache_dir" in values:
         raise UsageError("--cache-dir means nothing with --no-cache: leave one out.")
+
+
+def _refuse_foreign(
+    section: str, registry: Registry, chosen: str, values: Mapping[str, object]
+) -> None:
+    """Refuse options of a section that other parts of a registry take, and the chosen one does not."""
+    for key in values:
+        name = key.removeprefix(f"{section}.")
+        takers = [each for each in registry if name in registry[each].options]
+        if takers and chosen not in takers:
+            flag = f"--{registry.kind}"
+            raise UsageError(
+                f"{option_of(key)} means nothing with {flag} {chosen}: leave it out, or choose "
+                f"{flag} {' or '.join(takers)}."
+            )

@@ -1,1 +1,1 @@
-"""Images and trimaps: their sources, their splits, and their way to tensors."""
+"""Images and masks: their sources, their splits, and their way to tensors."""

@@ -7,19 +7,33 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from math import sqrt
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from squeeze_cli.data.samples import DIGEST_BYTES, Sample
+from squeeze_cli.config.classes import ClassEntry, ClassTable
+from squeeze_cli.config.schema import DataConfig
+from squeeze_cli.data.masks import Mask
+from squeeze_cli.data.reading import DIGEST_BYTES
+from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.sources import DataSource, Listing
 
 Field = NDArray[np.float32]
 
 # Raise it with any change that changes a pixel: digests, and so stored features, depend on it.
 RECIPE_VERSION = 2
 PET, BACKGROUND, BORDER = 1, 2, 3
+# The classes of trimaps, also of those of Oxford-IIIT Pet.
+PET_CLASSES = ClassTable(
+    classes=(
+        ClassEntry(value=PET, name="pet", colour=(0, 114, 178)),
+        ClassEntry(value=BACKGROUND, name="background", colour=(240, 240, 240)),
+        ClassEntry(value=BORDER, name="border", colour=(230, 159, 0)),
+    ),
+    ignore=(255,),
+)
 _BORDER = 4 / 224  # half its width: it then has a tenth of all pixels, as in Oxford-IIIT Pet
 # Eight colours of fur, then others. Backgrounds have all, so that no colour gives a pet away.
 _COLOURS = np.array((
@@ -42,22 +56,40 @@ class SyntheticSample(Sample):
         recipe = f"synthetic {RECIPE_VERSION} {self.seed} {self.index} {self.image_size_px}"
         return blake2b(recipe.encode(), digest_size=DIGEST_BYTES).hexdigest()
 
-    def load(self) -> tuple[Image.Image, Image.Image]:
-        """Draw the square RGB image and its trimap; this cannot fail."""
-        return draw_pet(self.seed, self.index, self.image_size_px)
+    def read_mask(self) -> Mask:
+        """Draw the trimap alone."""
+        rng = Random(f"{self.seed} {self.index}")
+        distance, _ = _draw_outline(rng, _draw_animal(rng), self.image_size_px)
+        return Mask.of_values(_trimap(distance), self.digest())
+
+    def load(self) -> tuple[Image.Image, Image.Image | None]:
+        """Draw the square RGB image; this cannot fail."""
+        image, _ = draw_pet(self.seed, self.index, self.image_size_px)
+        return image, self.class_image()
 
     def check(self) -> None:
         """Do nothing: a drawn image is always readable."""
 
 
 @dataclass(frozen=True)
-class SyntheticPetSource:
+class SyntheticPetSource(DataSource):
     """Drawn animals, which need no data; results on them do not carry over to photographs."""
 
     count_trainval: int = 160
     count_test: int = 40
     seed: int = 0
     image_size_px: int = 224
+
+    classes = PET_CLASSES
+
+    @classmethod
+    def of(cls, config: DataConfig) -> Self:
+        """Return the source that draws squares of the longer side."""
+        return cls(image_size_px=max(config.size_px))
+
+    def listing(self) -> Listing:
+        """List all images; the seed draws the validation images."""
+        return Listing(tuple(self.samples("trainval")), test=tuple(self.samples("test")))
 
     def samples(self, split: str) -> list[SyntheticSample]:
         """List 'trainval' (even indices) or 'test' (odd ones)."""
@@ -85,9 +117,8 @@ def draw_pet(seed: int, index: int, side_px: int) -> tuple[Image.Image, Image.Im
     """Draw a square RGB image and its trimap (mode 'L': 1 pet, 2 background, 3 border)."""
     rng = Random(f"{seed} {index}")
     animal = _draw_animal(rng)
-    body, eyes, nose = ([c for c in animal if c.part == part] for part in ("fur", "eye", "nose"))
-    distance, height = _relief_of(body, side_px)
-    distance += (_noise(rng, side_px, 3, 3) - 0.5) * rng.uniform(0.004, 0.028)  # rough fur
+    eyes, nose = ([c for c in animal if c.part == part] for part in ("eye", "nose"))
+    distance, height = _draw_outline(rng, animal, side_px)
     coat = _draw_surface(rng, height, fur=True)
     picture = _paint(_draw_background(rng, side_px), coat, distance)
     pupils = [cone._replace(ra=cone.ra * 0.6, rb=cone.rb * 0.6) for cone in eyes]
@@ -95,10 +126,21 @@ def draw_pet(seed: int, index: int, side_px: int) -> tuple[Image.Image, Image.Im
         picture = _paint(picture, paint, _relief_of(cones, side_px)[0])
     picture *= _noise(rng, side_px, 99, 99)[..., None] * rng.uniform(0.1, 0.5) + 0.75  # the light
     picture += _noise(rng, side_px, 1, 1)[..., None] * rng.uniform(0.01, 0.06)  # the sensor's grain
+    pixels = np.clip(picture * 255, 0, 255).astype(np.uint8)
+    return Image.fromarray(pixels), Image.fromarray(_trimap(distance))
+
+
+def _draw_outline(rng: Random, animal: list[Cone], side_px: int) -> tuple[Field, Field]:
+    """Distance to the outline of an animal in rough fur (negative inside), and its height."""
+    distance, height = _relief_of([cone for cone in animal if cone.part == "fur"], side_px)
+    distance += (_noise(rng, side_px, 3, 3) - 0.5) * rng.uniform(0.004, 0.028)
+    return distance, height
+
+
+def _trimap(distance: Field) -> NDArray[np.uint8]:
     trimap = np.where(distance < 0, PET, BACKGROUND).astype(np.uint8)
     trimap[np.abs(distance) <= _BORDER] = BORDER
-    pixels = np.clip(picture * 255, 0, 255).astype(np.uint8)
-    return Image.fromarray(pixels), Image.fromarray(trimap)
+    return trimap
 
 
 def _draw_background(rng: Random, side_px: int) -> Field:

@@ -30,8 +30,8 @@ class ImageDataset(Dataset[Item]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
-        image, trimap = self.samples[index].load()
-        return self.preprocessing.pixels(image), self.preprocessing.mask(trimap), index
+        image, mask = self.samples[index].load()
+        return self.preprocessing.pixels(image), self.preprocessing.mask(mask), index
 
 
 def available_cores() -> int:

@@ -23,6 +23,10 @@ class Labels:
     mask: Mask
     classes: tuple[int, ...]
 
+    def digest(self) -> str:
+        """Return a text that two masks share only where their classes are the same."""
+        return f"{self.mask.digest} {self.classes}"
+
     def plane(self) -> NDArray[np.uint8]:
         """Return class indices `[H, W]` uint8; IGNORE_INDEX where a pixel does not count."""
         return self.mask.plane(self.classes)
@@ -99,16 +103,14 @@ def label_masks(
             by_value[value] = IGNORE_INDEX
         else:
             by_colour[_packed(value)] = IGNORE_INDEX
-    unknown: Counter[str] = Counter()
-    wrong: list[str] = []
+    wrong: list[tuple[str, Mask]] = []
     labels, stray_pixels, stray_images = [], 0, 0
     pixels, images = np.zeros((2, 256), np.int64)
     for name, mask in masks:
         known = by_colour if mask.coloured else by_value
         strays = {v: n for v, n in zip(mask.values, mask.counts, strict=True) if v not in known}
         if sum(strays.values()) > stray_share * sum(mask.counts):
-            unknown.update(f"#{v:06x}" if mask.coloured else str(v) for v in strays)
-            wrong.append(name)
+            wrong.append((name, mask))
             continue
         stray_pixels += sum(strays.values())
         stray_images += bool(strays)
@@ -117,7 +119,11 @@ def label_masks(
         images[list(set(classes))] += 1
         labels.append(Labels(mask, tuple(classes)))
     if wrong:
-        raise SqueezeError(_unknown_message(unknown, wrong, len(masks), table, fix))
+        raise SqueezeError(
+            f"{len(wrong)} of {len(masks)} masks hold values that are no class: "
+            f"{_found_and_expected([mask for _, mask in wrong], table)}. For example {wrong[0][0]}. "
+            f"{fix}"
+        )
     count = len(table)
     return Labelled(
         tuple(labels), tuple(pixels[:count].tolist()), tuple(images[:count].tolist()),
@@ -133,22 +139,22 @@ def _nearest(value: int, values: Sequence[int]) -> int:
     return min(range(len(values)), key=lambda index: abs(values[index] - value))
 
 
-def _unknown_message(
-    unknown: Counter[str], wrong: Sequence[str], total: int, table: ClassTable, fix: str
-) -> str:
-    found = ", ".join(
-        f"{value} in {count} image{'s' * (count > 1)}"
-        for value, count in unknown.most_common(MOST_LISTED)
-    )
-    found += ", ..." if len(unknown) > MOST_LISTED else ""
-    coloured = any(value.startswith("#") for value in unknown)
-    expected = [
-        f"#{_packed(entry.colour):06x}" if coloured and entry.colour else str(entry.value)
-        for entry in table.classes
-        if entry.colour or not coloured
+def _found_and_expected(wrong: Sequence[Mask], table: ClassTable) -> str:
+    """Return the values of masks with the number of masks that have each, and those of the table."""
+    found = Counter((mask.coloured, value) for mask in wrong for value in mask.values)
+    words = [
+        f"{f'#{value:06x}' if coloured else value} in {count} image{'s' * (count > 1)}"
+        for (coloured, value), count in sorted(found.items())
     ]
-    listed = ", ".join(expected[:MOST_LISTED]) + (", ..." if len(expected) > MOST_LISTED else "")
+    expected = [str(value) for value in table.values]
+    if any(coloured for coloured, _ in found):
+        expected = [f"#{_packed(e.colour):06x}" for e in table.classes if e.colour]
+    ignored = [value for value in table.ignore or () if isinstance(value, int)]
     return (
-        f"{len(wrong)} of {total} masks hold values that are no class: {found}; expected are "
-        f"{listed or 'none: no class has a colour'}. For example {wrong[0]}. {fix}"
+        f"found are {_some(words)}; expected are {_some(expected) or 'none (no class has a colour)'}"
+        + f", and {_some(list(map(str, ignored)))} is ignored" * bool(ignored)
     )
+
+
+def _some(words: Sequence[str]) -> str:
+    return ", ".join(words[:MOST_LISTED]) + ", ..." * (len(words) > MOST_LISTED)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from squeeze_cli.data.samples import DIGEST_BYTES, reading
+from squeeze_cli.data.reading import DIGEST_BYTES, reading
 
 # Positions in a mask's list of values are bytes.
 MOST_VALUES = 256
@@ -44,13 +44,25 @@ class Mask:
     @classmethod
     def of_values(cls, pixels: NDArray[np.integer], digest: str) -> Self:
         """Pack an array `[H, W]`; raises ValueError for more than `MOST_VALUES` values."""
-        counts = np.bincount(pixels.ravel())
-        values = np.flatnonzero(counts)
+        if pixels.max() < MOST_VALUES:
+            return cls.of_bytes(Image.fromarray(pixels.astype(np.uint8)), digest)
+        values, places, counts = np.unique(pixels, return_inverse=True, return_counts=True)
         if len(values) > MOST_VALUES:
             raise ValueError(f"{len(values)} different values: is it a photograph?")
-        places = np.zeros(len(counts), np.uint8)
-        places[values] = np.arange(len(values))
-        return cls._pack(places[pixels], values.tolist(), counts[values].tolist(), False, digest)
+        places = places.astype(np.uint8).reshape(pixels.shape)
+        return cls._pack(places, values.tolist(), counts.tolist(), False, digest)
+
+    @classmethod
+    def of_bytes(cls, image: Image.Image, digest: str) -> Self:
+        """Pack an image of mode 'L' or 'P', as `of_values` does, in less time."""
+        counts = image.histogram()
+        values = [value for value, count in enumerate(counts) if count]
+        places = [0] * MOST_VALUES
+        for place, value in enumerate(values):
+            places[value] = place
+        packed = zlib.compress(image.point(places).tobytes(), 1)
+        found = tuple(counts[value] for value in values)
+        return cls(image.size, tuple(values), found, False, digest, packed)
 
     @classmethod
     def of_colours(cls, image: Image.Image, digest: str) -> Self:
@@ -105,6 +117,8 @@ def _read(file: ImageFile.ImageFile, digest: str) -> Mask:
         return Mask.of_colours(image, digest)
     if image.mode not in _INDEXED:
         raise ValueError(f"mode {image.mode}, but a mask has one channel of values, or RGB colours")
+    if image.mode in ("L", "P") and spread == 1:
+        return Mask.of_bytes(image, digest)
     pixels = np.asarray(image).astype(np.int32)
     if pixels.min() < 0 or pixels.max() > 65535:
         raise ValueError("values beyond 0 to 65535")

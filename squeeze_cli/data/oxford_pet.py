@@ -11,11 +11,15 @@ import socket
 import tarfile
 import zlib
 from pathlib import Path
+from typing import Self
 
 from filelock import FileLock
 from torchvision.datasets.utils import download_url, extract_archive
 
+from squeeze_cli.config.schema import DataConfig
+from squeeze_cli.data.drawn_pets import PET_CLASSES
 from squeeze_cli.data.samples import FileSample
+from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError
 
 SITE = "https://www.robots.ox.ac.uk/~vgg/data/pets/"
@@ -34,15 +38,30 @@ _DOWNLOAD_ERRORS = (
 )  # fmt: skip
 
 
-class OxfordPetSource:
+class OxfordPetSource(DataSource):
     """The photographs below `<data_dir>/oxford-iiit-pet`, in the layout of the archives.
 
     Missing data are downloaded (about 800 MB), unless `download` is False.
     """
 
+    classes = PET_CLASSES
+    stray_share = 0.01  # some trimaps have single pixels of other values
+    fix = (
+        "Correct the masks, or train on other classes by --dataset folder --images DIR --masks DIR."
+    )
+
     def __init__(self, data_dir: Path, download: bool = True) -> None:
         self.folder = data_dir / "oxford-iiit-pet"
         self.download = download
+
+    @classmethod
+    def of(cls, config: DataConfig) -> Self:
+        """Return the source in the data folder."""
+        return cls(Path(config.data_dir))
+
+    def listing(self) -> Listing:
+        """List the official splits; the seed draws the validation images from trainval."""
+        return Listing(tuple(self.samples("trainval")), test=tuple(self.samples("test")))
 
     def samples(self, split: str) -> list[FileSample]:
         """List a split, 'trainval' or 'test', in the order of its list file.

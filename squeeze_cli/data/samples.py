@@ -1,13 +1,11 @@
-"""Samples: photographs and their trimaps, which are decoded when they are needed."""
+"""Samples: images and their masks, which are decoded when they are needed."""
 
-import struct
-import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -15,41 +13,44 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from squeeze_cli.data.labels import Labels
+from squeeze_cli.data.masks import Mask, read_mask
+from squeeze_cli.data.reading import DIGEST_BYTES, UnreadableImageError, reading
 from squeeze_cli.errors import SqueezeError
 
-DIGEST_BYTES = 16
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 )
-# Exceptions that Pillow raises on broken files: OSError for files that are truncated or not
-# identified, SyntaxError for PNG, and nearly all of the others for TIFF.
-_DECODER_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError,
-    struct.error, zlib.error, Image.DecompressionBombError,
-)  # fmt: skip
-_TRIMAP_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
-
-
-class UnreadableImageError(SqueezeError):
-    """An image or trimap file is missing or broken, or the two do not fit together."""
 
 
 @dataclass(frozen=True)
 class Sample(ABC):
-    """One photograph and its trimap; picklable, so that it can be sent to worker processes."""
+    """One image and its mask; picklable, so that it can be sent to worker processes.
+
+    `labels` has the classes of the mask, once `data/splits.py` has read it.
+    """
 
     name: str  # unique in its data set, such as 'Abyssinian_100'
+    labels: Labels | None = field(default=None, kw_only=True, compare=False, repr=False)
 
     @abstractmethod
     def digest(self) -> str:
         """Hex BLAKE2b-128 of the content, 32 characters; paths and times do not count."""
 
     @abstractmethod
-    def load(self) -> tuple[Image.Image, Image.Image | None]:
-        """Return the RGB image, and its trimap (mode 'L': 1 pet, 2 background, 3 border) or None.
+    def read_mask(self) -> Mask | None:
+        """Read the mask, None where there is none; raises UnreadableImageError if it is broken."""
 
-        Raises UnreadableImageError if a file is missing or broken, or the two differ in size.
+    @abstractmethod
+    def load(self) -> tuple[Image.Image, Image.Image | None]:
+        """Return the RGB image, and the class indices of its mask (mode 'L') or None.
+
+        Raises UnreadableImageError if the file is missing or broken, or the two differ in size.
         """
+
+    def class_image(self) -> Image.Image | None:
+        """Return the class indices of the mask (mode 'L'), None without `labels`."""
+        return None if self.labels is None else Image.fromarray(self.labels.plane())
 
     @abstractmethod
     def check(self) -> None:
@@ -58,50 +59,51 @@ class Sample(ABC):
 
 @dataclass(frozen=True)
 class FileSample(Sample):
-    """A photograph in a file, with or without a trimap in another file."""
+    """An image in a file, with or without a mask in another file."""
 
     image_path: Path
     mask_path: Path | None = None
 
     def digest(self) -> str:
-        """Hex BLAKE2b-128 of both files' bytes; raises UnreadableImageError if one is missing."""
+        """Hex BLAKE2b-128 of the image file's bytes, and of the mask's with its classes."""
         content = blake2b(digest_size=DIGEST_BYTES)
-        for kind, path in (("image", self.image_path), ("trimap", self.mask_path)):
-            if path is not None:
-                with reading(kind, path):
-                    data = path.read_bytes()
-                # The length tells apart what would be the same bytes split between files elsewhere.
-                content.update(len(data).to_bytes(8, "little"))
-                content.update(data)
+        with reading("image", self.image_path):
+            content.update(self.image_path.read_bytes())
+        if self.labels is not None:
+            content.update(self.labels.digest().encode())
         return content.hexdigest()
 
+    def read_mask(self) -> Mask | None:
+        """Read the mask file, if there is one, with `masks.read_mask`."""
+        return None if self.mask_path is None else read_mask(self.mask_path)
+
     def load(self) -> tuple[Image.Image, Image.Image | None]:
-        """Decode both files with `read_image` and `read_trimap`."""
+        """Decode the image with `read_image`."""
         image = read_image(self.image_path)
-        return image, self._trimap_of_size(image.size)
+        self._check_size(image.size)
+        return image, self.class_image()
 
     def check(self) -> None:
-        """Read a JPEG at an eighth of its size, which still reads all its bytes, and the trimap."""
+        """Read a JPEG at an eighth of its size, which still reads all its bytes."""
         with _opened("image", self.image_path) as image:
             size_px = image.size
             image.draft(None, (1, 1))
             image.load()
-        self._trimap_of_size(size_px)
+        self._check_size(size_px)
 
-    def _trimap_of_size(self, size_px: tuple[int, int]) -> Image.Image | None:
-        trimap = None if self.mask_path is None else read_trimap(self.mask_path)
-        if trimap is not None and trimap.size != size_px:
+    def _check_size(self, size_px: tuple[int, int]) -> None:
+        if self.labels is not None and self.labels.mask.size_px != size_px:
+            width, height = self.labels.mask.size_px
             raise UnreadableImageError(
-                f"The image {self.image_path} has {size_px[0]} x {size_px[1]} pixels, its trimap "
-                f"{trimap.size[0]} x {trimap.size[1]}: replace or remove one of them."
+                f"The image {self.image_path} has {size_px[0]} x {size_px[1]} pixels, its mask "
+                f"{width} x {height}: replace or remove one of them."
             )
-        return trimap
 
 
 def read_image(path: Path) -> Image.Image:
     """Decode any image file to RGB, at its stored size; an animation gives its first frame.
 
-    An EXIF orientation is not applied, because trimaps are drawn over the stored pixels. Raises
+    An EXIF orientation is not applied, because masks are drawn over the stored pixels. Raises
     UnreadableImageError for a missing or broken file, or 32-bit floats of unknown range.
     """
     with _opened("image", path) as image:
@@ -116,18 +118,6 @@ def read_image(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def read_trimap(path: Path) -> Image.Image:
-    """Decode a trimap to mode 'L', with the class values as stored.
-
-    The classes of a palette image are its indices, not the brightness of its colours. Raises
-    UnreadableImageError for a missing or broken file, or one with several channels.
-    """
-    with _opened("trimap", path) as trimap:
-        if trimap.mode not in _TRIMAP_MODES:
-            raise ValueError(f"mode {trimap.mode}, but a trimap has one channel of 1, 2 and 3")
-        return Image.fromarray(np.clip(np.asarray(trimap), 0, 255).astype(np.uint8))
-
-
 @contextmanager
 def _opened(kind: str, path: Path) -> Iterator[Image.Image]:
     with reading(kind, path), Image.open(path) as image:
@@ -136,24 +126,8 @@ def _opened(kind: str, path: Path) -> Iterator[Image.Image]:
         yield image
 
 
-@contextmanager
-def reading(kind: str, path: Path) -> Iterator[None]:
-    """Turn what goes wrong with a file into UnreadableImageError."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise UnreadableImageError(
-            f"The {kind} {path} is missing: put it there or take it off the list."
-        ) from None
-    except _DECODER_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableImageError(
-            f"Cannot read the {kind} {path} ({reason}): replace or remove it."
-        ) from error
-
-
 def list_images(folder: Path) -> list[FileSample]:
-    """List the images in a folder and in all folders below it, sorted by path, without trimaps.
+    """List the images in a folder and in all folders below it, sorted by path, without masks.
 
     A sample's name is its path below `folder` without the suffix ('cats/tom'); if two images would
     share a name, both keep the suffix. Hidden files and folders are left out. Raises SqueezeError

@@ -1,26 +1,32 @@
-"""Splits: the samples for training, validation and test."""
+"""Splits: the samples for training, validation and test, with the classes of their masks."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from squeeze_cli.config.schema import Size
-from squeeze_cli.data.drawn_pets import SyntheticPetSource
-from squeeze_cli.data.oxford_pet import OxfordPetSource
-from squeeze_cli.data.samples import DIGEST_BYTES, Sample, find_readable
-from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.config.classes import ClassTable
+from squeeze_cli.config.defaults import IGNORE_INDEX
+from squeeze_cli.config.schema import DataConfig
+from squeeze_cli.data.labels import Labelled, detect_classes, label_masks
+from squeeze_cli.data.masks import Mask
+from squeeze_cli.data.reading import DIGEST_BYTES, UnreadableImageError
+from squeeze_cli.data.samples import FileSample, Sample, find_readable
+from squeeze_cli.data.sources import Listing, open_source
+from squeeze_cli.errors import SqueezeError
 
 T = TypeVar("T")
 
+# Of the images that are not for the test.
 VAL_FRACTION = 0.2
+# Of all images, where the data set has no test split.
+TEST_FRACTION = 0.2
 
 # Streams of the one seed: a subset must not be chosen by the same shuffle that splits it later.
-_SPLIT_STREAM, _SUBSET_STREAM = 0, 1
+_SPLIT_STREAM, _SUBSET_STREAM, _TEST_STREAM = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -43,75 +49,161 @@ class SplitSamples:
         return total.hexdigest()
 
 
+@dataclass(frozen=True)
+class LabelledListing:
+    """A listing whose samples have the classes of their masks, and what was counted there."""
+
+    listing: Listing
+    classes: ClassTable
+    labelled: Labelled
+
+
 def split_train_val(samples: Sequence[T], seed: int) -> tuple[list[T], list[T]]:
     """Shuffle two samples or more by the seed and split them, the same on every machine."""
-    shuffled = _shuffled(samples, seed, _SPLIT_STREAM)
-    val_count = max(round(len(samples) * VAL_FRACTION), 1)
-    return shuffled[val_count:], shuffled[:val_count]
+    return _split_off(samples, VAL_FRACTION, seed, _SPLIT_STREAM)
+
+
+def choose_samples(config: DataConfig, seed: int) -> Listing:
+    """List the samples of a data set, each in one split, and choose a subset of them by the seed.
+
+    The seed draws the test split too, where the data set has none. This downloads missing data, but
+    reads neither images nor masks. Raises SqueezeError where data are missing.
+    """
+    listing = _without_repetitions(open_source(config).listing())
+    train, test = listing.train, listing.test
+    if not test and len(train) > 1:
+        rest, drawn = _split_off(train, TEST_FRACTION, seed, _TEST_STREAM)
+        train, test = tuple(rest), tuple(drawn)
+    chosen = [
+        samples if config.subset_size is None
+        else tuple(_shuffled(samples, seed, _SUBSET_STREAM)[: config.subset_size])
+        for samples in (train, listing.val, test)
+    ]  # fmt: skip
+    return replace(listing, train=chosen[0], val=chosen[1], test=chosen[2])
+
+
+def label_samples(config: DataConfig, listing: Listing) -> LabelledListing:
+    """Read each mask once, in threads, and give its values their classes.
+
+    Samples whose masks cannot be read are skipped. The classes are those of the data set or of the
+    configuration, or are detected. Raises SqueezeError, in one line, for masks with other values.
+    """
+    source = open_source(config)
+    samples = [*listing.train, *listing.val, *listing.test]
+    with ThreadPoolExecutor() as pool:  # decoding and compressing release the GIL
+        masks = list(pool.map(_read_mask, samples))
+    found = [
+        (sample, mask)
+        for sample, mask in zip(samples, masks, strict=True)
+        if isinstance(mask, Mask)
+    ]
+    if not found:
+        raise SqueezeError(f"No mask of {config.place} can be read. For example: {masks[0]}")
+    table = config.classes or source.classes
+    if table is None:
+        index = IGNORE_INDEX if config.ignore_index is None else config.ignore_index
+        table = detect_classes((mask for _, mask in found), () if index < 0 else (index,))
+    named = [(str(getattr(sample, "mask_path", sample.name)), mask) for sample, mask in found]
+    labelled = label_masks(named, table, source.stray_share, source.fix)
+    kept = {
+        _place(sample): replace(sample, labels=labels)
+        for (sample, _), labels in zip(found, labelled.labels, strict=True)
+    }
+    skipped = [
+        (sample.name, str(mask))
+        for sample, mask in zip(samples, masks, strict=True)
+        if isinstance(mask, UnreadableImageError)
+    ]
+    train, val, test = (
+        tuple(kept[_place(sample)] for sample in split if _place(sample) in kept)
+        for _, split in _splits_of(listing)
+    )
+    listing = Listing(train, val, test, (*listing.skipped, *skipped))
+    return LabelledListing(listing, table, labelled)
 
 
 def build_splits(
-    dataset: str,
-    data_dir: Path,
-    size_px: Size,
-    seed: int,
-    subset_size: int | None,
-    known: Collection[str] = (),
+    data: LabelledListing, place: str, seed: int, known: Collection[str] = ()
 ) -> SplitSamples:
-    """Split the readable samples of trainval into training and validation; test stays apart.
+    """Drop images that cannot be read, and draw the validation images by the seed if need be.
 
-    Args:
-        dataset: 'oxford-pet' or 'synthetic'; another one raises UsageError.
-        data_dir: folder of the photographs, or to download them to; unused by 'synthetic'.
-        size_px: height and width; 'synthetic' draws squares of the longer side.
-        seed: seed for the choice of a subset and for the split, but not for synthetic images.
-        subset_size: most usable samples to take from trainval and from test; None takes all.
-        known: digests of samples that were decoded before; they are not decoded again.
-
-    Raises SqueezeError if data are missing and cannot be downloaded, or if too few can be read.
+    Images whose digests are `known` were decoded before, and are not decoded again. Raises
+    SqueezeError, which names the `place`, if too few images can be read.
     """
-    trainval, test = list_samples(dataset, data_dir, size_px)
-    trainval, skipped = _choose_usable(trainval, seed, subset_size, known)
-    test, skipped_test = _choose_usable(test, seed, subset_size, known)
-    skipped += skipped_test
-    if not test or len(trainval) < 2:
+    skipped = list(data.listing.skipped)
+    usable = {}
+    for name, samples in _splits_of(data.listing):
+        usable[name], bad = find_readable(samples, known)
+        skipped += bad
+    train, val, test = usable["train"], usable["val"], usable["test"]
+    if not test or len(train) + len(val) < 2 or not train:
         example = f" For example: {skipped[0][1]}" if skipped else ""
         raise SqueezeError(
-            f"Too few images of {dataset} can be read ({len(trainval)} for training, {len(test)} for "
-            f"the test): provide 2 or more to train on and 1 or more for the test.{example}"
+            f"Too few images of {place} can be read ({len(train) + len(val)} for training, {len(test)} "
+            f"for the test): provide 2 or more to train on and 1 or more for the test.{example}"
         )
-    train, val = split_train_val(trainval, seed)
+    if not val:
+        train, val = split_train_val(train, seed)
     return SplitSamples(tuple(train), tuple(val), tuple(test), tuple(skipped))
 
 
-def list_samples(
-    dataset: str, data_dir: Path, size_px: Size
-) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """List trainval and test for `build_splits`; this downloads missing data, but reads no image."""
-    source: OxfordPetSource | SyntheticPetSource
-    if dataset == "oxford-pet":
-        source = OxfordPetSource(data_dir)
-    elif dataset == "synthetic":
-        source = SyntheticPetSource(image_size_px=max(size_px))
-    else:
-        raise UsageError(f"Unknown dataset {dataset!r}: choose one of oxford-pet, synthetic.")
-    return source.samples("trainval"), source.samples("test")
+def _splits_of(listing: Listing) -> Iterator[tuple[str, tuple[Sample, ...]]]:
+    yield from (("train", listing.train), ("val", listing.val), ("test", listing.test))
 
 
-def _choose_usable(
-    listed: Sequence[Sample], seed: int, count: int | None, known: Collection[str]
-) -> tuple[list[Sample], list[tuple[str, str]]]:
-    """Return all usable samples, or `count` chosen by the seed; no other file is read."""
-    if count is None:
-        return find_readable(listed, known=known)
-    shuffled = _shuffled(listed, seed, _SUBSET_STREAM)
-    usable: list[Sample] = []
-    skipped: list[tuple[str, str]] = []
-    while shuffled and len(usable) < count:
-        missing = count - len(usable)
-        good, bad = find_readable(shuffled[:missing], known=known)
-        usable, skipped, shuffled = usable + good, skipped + bad, shuffled[missing:]
-    return usable, skipped
+def _place(sample: Sample) -> object:
+    """Return what two samples share only if they are the same image."""
+    return sample.image_path if isinstance(sample, FileSample) else sample
+
+
+def _read_mask(sample: Sample) -> Mask | UnreadableImageError | None:
+    try:
+        return sample.read_mask()
+    except UnreadableImageError as error:
+        return error
+
+
+def _without_repetitions(listing: Listing) -> Listing:
+    """Take out images that are listed twice, and those of the test from the other splits.
+
+    Where too few would be left to train on, the test is given up instead, to be drawn by the seed.
+    """
+    splits = {
+        name: {_place(sample): sample for sample in samples}
+        for name, samples in _splits_of(listing)
+    }
+    warnings = []
+    if twice := sum(len(s) - len(splits[name]) for name, s in _splits_of(listing)):
+        warnings.append(f"{twice} images are listed more than once; each counts once.")
+    train, val, test = splits.values()
+    if shared := (train.keys() | val.keys()) & test.keys():
+        many = f"{len(shared)} images are both in the test split and among those to train on"
+        if len((train.keys() | val.keys()) - shared) < 2:
+            warnings.append(f"{many}: the seed draws another test split.")
+            test = {}
+        else:
+            warnings.append(f"{many}; they are used for the test only.")
+            train, val = (
+                {p: s for p, s in split.items() if p not in shared} for split in (train, val)
+            )
+    if shared := train.keys() & val.keys():
+        warnings.append(
+            f"{len(shared)} images are in both train and val; they are used in val only."
+        )
+        train = {place: sample for place, sample in train.items() if place not in shared}
+    return replace(
+        listing, train=tuple(train.values()), val=tuple(val.values()), test=tuple(test.values()),
+        warnings=(*listing.warnings, *warnings),
+    )  # fmt: skip
+
+
+def _split_off(
+    samples: Sequence[T], fraction: float, seed: int, stream: int
+) -> tuple[list[T], list[T]]:
+    """Shuffle samples and return (the rest, a fraction of them, at least one)."""
+    shuffled = _shuffled(samples, seed, stream)
+    count = max(round(len(samples) * fraction), 1)
+    return shuffled[count:], shuffled[:count]
 
 
 def _shuffled(samples: Sequence[T], seed: int, stream: int) -> list[T]:

@@ -1,4 +1,4 @@
-"""Preprocessing: photographs and trimaps to the tensors that a backbone and a loss take."""
+"""Preprocessing: images and masks to the tensors that a backbone and a loss take."""
 
 from dataclasses import dataclass
 
@@ -16,10 +16,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Raise it with any change that changes a tensor: it is a part of the key of stored features.
 _VERSION = 1
-
-# The class of each value that a trimap may hold.
-_CLASSES = np.clip(np.arange(256) - 1, 0, 2).astype(np.uint8)
-_CLASSES[IGNORE_INDEX] = IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Conversion of images and trimaps to tensors of height and width `size_px`.
+    """Conversion of images and masks to tensors of height and width `size_px`.
 
     All images have the same number of feature vectors. There is no random augmentation: each
     image passes the backbone once.
@@ -80,16 +76,15 @@ class Preprocessing:
         return rows.view(pixels.shape).permute(0, 3, 1, 2)
 
     def mask(self, mask: Image.Image | None) -> Tensor:
-        """Convert a trimap of mode 'L' to [H, W] uint8: 0 pet, 1 background, 2 border.
+        """Resize class indices of mode 'L' to [H, W] uint8.
 
-        The nearest pixel is taken, so that no class is invented. Values 1, 2, 3 become 0, 1, 2;
-        other values become the nearest of them (0 becomes 0, above 3 becomes 2), but 255 stays
-        IGNORE_INDEX. Padding is IGNORE_INDEX too, and None gives it everywhere.
+        The nearest pixel is taken, so that no class is invented. Padding is IGNORE_INDEX, and None
+        gives it everywhere.
         """
         if mask is None:
             return torch.full(self.size_px, IGNORE_INDEX, dtype=torch.uint8)
         fitted = self._fitted(mask, Image.Resampling.NEAREST, (IGNORE_INDEX,))
-        return torch.from_numpy(_CLASSES[np.asarray(fitted)])
+        return torch.from_numpy(np.array(fitted))
 
     def _fitted(
         self, image: Image.Image, resampling: Image.Resampling, padding: tuple[int, ...]

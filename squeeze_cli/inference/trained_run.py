@@ -14,11 +14,14 @@ from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.prior import CodePrior, read_prior
+from squeeze_cli.config.classes import ClassTable
+from squeeze_cli.config.parts import DATASETS, DEFAULT_DATASET
 from squeeze_cli.config.record import FinishedRecord, SplitMetrics
 from squeeze_cli.config.resolve import load_experiment, with_values
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.sources import open_source
 from squeeze_cli.data.splits import SplitSamples
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.datamodule import SegmentationDataModule, make_data, open_store
@@ -29,7 +32,7 @@ from squeeze_cli.reports.tables import EvaluationResult
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.devices import choose_device
-from squeeze_cli.training.experiment import load_splits, make_module
+from squeeze_cli.training.experiment import load_labels, load_splits, make_module
 from squeeze_cli.training.fit import evaluate
 from squeeze_cli.training.modules import FeatureModule
 
@@ -217,7 +220,15 @@ class TrainedRun:
 
     def splits(self, reporter: Reporter) -> SplitSamples:
         """Return the images of each split, and report those that cannot be read."""
-        return load_splits(self.config, self.store, reporter)
+        labelled = load_labels(self.config, reporter)
+        return load_splits(self.config, labelled, self.store, reporter)
+
+    @property
+    def classes(self) -> ClassTable:
+        """The classes that the run tells apart."""
+        table = self.config.data.classes or open_source(self.config.data).classes
+        assert table is not None  # the training has written it into the configuration
+        return table
 
     def data(
         self, samples: Mapping[str, Sequence[Sample]], reporter: Reporter, use_store: bool = True
@@ -236,7 +247,7 @@ class TrainedRun:
 
         Raises SqueezeError where the backbone's weights or the data are missing.
         """
-        splits, source = self.splits(reporter), self.config.data
+        splits = self.splits(reporter)
         samples = getattr(splits, split)
         data = self.data({split: samples}, reporter)
         metrics = evaluate(
@@ -246,7 +257,8 @@ class TrainedRun:
         return EvaluationResult(
             run=self.folder.name,
             split=split,
-            data_dir=source.data_dir if source.dataset == "oxford-pet" else "synthetic",
+            data_dir=self.config.data.place,
+            classes=self.classes.names,
             images=len(samples),
             skipped_images=len(splits.skipped),
             metrics=SplitMetrics.model_validate(metrics),
@@ -260,6 +272,6 @@ def _load_config(folder: RunFolder, given: Mapping[str, object]) -> ExperimentCo
     except UsageError as error:  # the run wrote this file: the user made no mistake
         raise SqueezeError(f"{error} The run needs its own: train it again.") from None
     values = {key: value for key, value in given.items() if value is not None}
-    if "data.data_dir" in values and config.data.dataset == "synthetic":
-        values["data.dataset"] = "oxford-pet"
+    if "data.data_dir" in values and "data_dir" not in DATASETS[str(config.data.dataset)].options:
+        values["data.dataset"] = DEFAULT_DATASET
     return with_values(config, values)

@@ -37,7 +37,7 @@ def build_network(
         head = create_head(
             choose_head(model),
             feature_dim,
-            count_classes(model),
+            count_outputs(model),
             backbone.head_state(),
             model.use_kernels,
         )
@@ -63,6 +63,7 @@ def choose_head(model: ModelConfig) -> str:
     return model.head or str(BACKBONES[model.backbone].defaults["head"])
 
 
-def count_classes(model: ModelConfig) -> int:
-    """Return the number of the head's outputs: as configured, or the backbone's default."""
-    return model.num_classes or int(BACKBONES[model.backbone].defaults["num_classes"])
+def count_outputs(model: ModelConfig) -> int:
+    """Return the number of the head's outputs, which is known once the masks are read."""
+    assert model.num_classes is not None
+    return model.num_classes

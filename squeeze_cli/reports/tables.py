@@ -1,11 +1,12 @@
 """Rich tables of the results of runs, and how numbers are written in all tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel
 from rich.table import Column, Table
 from rich.text import Text
 
+from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.record import FinishedRecord, SplitMetrics
 
 MISSING = "–"
@@ -18,6 +19,7 @@ class EvaluationResult(BaseModel):
     run: str
     split: str
     data_dir: str
+    classes: list[str]
     images: int
     skipped_images: int
     metrics: SplitMetrics
@@ -106,8 +108,8 @@ def result_table(record: FinishedRecord) -> Table:
         ("", test and _field_rate(test.bits_per_feature_point, test.bits_per_pixel)),
         ("Codes file", test and f"{test.file}, {test.file_bytes:,} bytes"),
         ("Epochs", f"{epochs.done}" + ("" if epochs.best is None else f", best {epochs.best + 1}")),
-        ("Validation", metrics_text(record.metrics.val)),
-        ("Test", metrics_text(record.metrics.test)),
+        ("Validation", metrics_text(record.metrics.val, record.data.classes)),
+        ("Test", metrics_text(record.metrics.test, record.data.classes)),
         ("Skipped images", record.data.skipped_images),
         ("Time", f"{duration(seconds.total)} ({stages}, codes {duration(seconds.codes)})"),
     ]
@@ -127,14 +129,32 @@ def _field_rate(per_point: float | None, per_pixel: float | None) -> str:
     return ", ".join(f"{value:.4f} {unit}" for value, unit in rates if value is not None)
 
 
-def metrics_text(metrics: SplitMetrics | None) -> str | None:
+def classes_text(classes: ClassTable, pixels: Sequence[int], images: Sequence[int]) -> str:
+    """Return a table of the classes that masks hold, with the pixels and images of each."""
+    rows = [("value", "class", "% of pixels", "images")]
+    total = max(1, sum(pixels))
+    for entry, count, found in zip(classes.classes, pixels, images, strict=True):
+        rows.append((str(entry.value), entry.name, percent(count / total), str(found)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(
+            cell.ljust(width) if number == 1 else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+    ignored = ", ".join(map(str, classes.ignore or ())) or "none"
+    return "\n".join([*lines, f"Ignored values: {ignored}"])
+
+
+def metrics_text(metrics: SplitMetrics | None, classes: Sequence[str]) -> str | None:
     """Return the metrics of a split in two or three lines; None before they are measured."""
     if metrics is None:
         return None
     if metrics.per_class_iou is None:
         lines = [distortion_text(metrics.mse, metrics.cosine, metrics.sqnr_db)]
     else:
-        named = zip(("pet", "background", "border"), metrics.per_class_iou, strict=False)
+        named = zip(classes, metrics.per_class_iou, strict=False)
         lines = [
             f"mean IoU {percent(metrics.iou)} %, accuracy {percent(metrics.accuracy)} %",
             "IoU " + ", ".join(f"{name} {percent(iou)}" for name, iou in named),
@@ -157,7 +177,7 @@ def evaluation_table(result: EvaluationResult) -> Table:
     rows = [
         ("Data", f"{result.images} images, {result.split}, {result.data_dir}"),
         ("Skipped images", result.skipped_images),
-        (result.split.capitalize(), metrics_text(result.metrics)),
+        (result.split.capitalize(), metrics_text(result.metrics, result.classes)),
     ]
     return facts(result.run, rows)
 

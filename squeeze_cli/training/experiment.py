@@ -2,20 +2,29 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import FrozenBackbone
+from squeeze_cli.config.classes import ClassTable
+from squeeze_cli.config.parts import DATASETS
+from squeeze_cli.config.resolve import with_classes
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.splits import SplitSamples, build_splits, list_samples
+from squeeze_cli.data.splits import (
+    LabelledListing,
+    SplitSamples,
+    build_splits,
+    choose_samples,
+    label_samples,
+)
 from squeeze_cli.features.datamodule import SegmentationDataModule, make_data, open_store
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.losses import create_loss
-from squeeze_cli.model.build import build_network, count_classes
+from squeeze_cli.model.build import build_network, count_outputs
 from squeeze_cli.model.network import SegmentationNetwork
+from squeeze_cli.reports.tables import classes_text
 from squeeze_cli.training.devices import choose_device, count_processes
 from squeeze_cli.training.modules import (
     BaselineSegmentationModule,
@@ -27,9 +36,13 @@ from squeeze_cli.training.modules import (
 
 @dataclass
 class Experiment:
-    """An experiment, set up: everything between the configuration and the trainer."""
+    """An experiment, set up: everything between the configuration and the trainer.
+
+    `config` has what the masks told: the classes of a folder, and the number of the head's outputs.
+    """
 
     config: ExperimentConfig
+    classes: ClassTable
     splits: SplitSamples
     backbone: FrozenBackbone
     data: SegmentationDataModule
@@ -40,14 +53,17 @@ class Experiment:
 def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     """Data, backbone and the network (not yet initialized) for `config`; no image passes yet."""
     device = choose_device(config.training.device)
-    data = config.data
-    # First: where data are missing, no weights are fetched.
-    list_samples(data.dataset, Path(data.data_dir), data.size_px)
-    backbone = create_backbone(config.model, data.size_px)
+    # First: where data are missing, or masks make no sense, no weights are fetched.
+    labelled = load_labels(config, reporter)
+    if "classes" in DATASETS[str(config.data.dataset)].options:
+        config = with_classes(config, labelled.classes)
+        found = labelled.labelled
+        reporter.say(classes_text(labelled.classes, found.pixels, found.images))
+    backbone = create_backbone(config.model, config.data.size_px)
     store = open_store(config, backbone)
     if store is None or not store.digests:
         _ = backbone.network  # weights that do not fit are found before images are read
-    splits = load_splits(config, store, reporter)
+    splits = load_splits(config, labelled, store, reporter)
     if backbone.random_weights:
         reporter.warn("--weights none: the features are random; results say nothing about them.")
     with torch.random.fork_rng(devices=[]):
@@ -56,7 +72,7 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     named = {"train": splits.train, "val": splits.val, "test": splits.test}
     module = make_module(config, network)
     batches = make_data(config, named, backbone, store, device, reporter)
-    return Experiment(config, splits, backbone, batches, module, device)
+    return Experiment(config, labelled.classes, splits, backbone, batches, module, device)
 
 
 def make_module(config: ExperimentConfig, network: SegmentationNetwork) -> FeatureModule:
@@ -69,25 +85,40 @@ def make_module(config: ExperimentConfig, network: SegmentationNetwork) -> Featu
     return kind(
         network,
         create_loss(config.model),
-        num_classes=count_classes(config.model) if config.model.has_head else None,
+        num_classes=count_outputs(config.model) if config.model.has_head else None,
         lr=config.training.lr,
         encoder_lr_factor=1.0 if (f := config.quantizer.encoder_lr_factor) is None else f,
         seed=config.training.seed,
     )
 
 
+def load_labels(config: ExperimentConfig, reporter: Reporter) -> LabelledListing:
+    """Read the masks that `config` describes, with a warning for what is odd about them."""
+    listing = choose_samples(config.data, config.training.seed)
+    for warning in listing.warnings:
+        reporter.warn(warning)
+    data = label_samples(config.data, listing)
+    found = data.labelled
+    if found.stray_pixels:
+        reporter.warn(
+            f"{found.stray_pixels} pixels in {found.stray_images} masks have values that are no class; "
+            "they count as the class of the nearest value."
+        )
+    absent = [name for name, n in zip(data.classes.names, found.images, strict=True) if not n]
+    if absent:
+        reporter.warn(f"No mask has a pixel of {', '.join(absent)}.")
+    return data
+
+
 def load_splits(
-    config: ExperimentConfig, store: FeatureStore | None, reporter: Reporter
+    config: ExperimentConfig,
+    data: LabelledListing,
+    store: FeatureStore | None,
+    reporter: Reporter,
 ) -> SplitSamples:
-    """The splits that `config` describes; images that cannot be read are reported, not used."""
-    data = config.data
+    """The splits of labelled samples; images that cannot be read are reported, not used."""
     splits = build_splits(
-        data.dataset,
-        Path(data.data_dir),
-        size_px=data.size_px,
-        seed=config.training.seed,
-        subset_size=data.subset_size,
-        known=() if store is None else store.digests,
+        data, config.data.place, config.training.seed, () if store is None else store.digests
     )
     warn_of_skipped(splits.skipped, reporter)
     return splits

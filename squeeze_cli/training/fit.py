@@ -49,6 +49,7 @@ def fit_experiment(
         try:
             loggers = stack.enter_context(open_trackers(config, run, journal.record, reporter))
             experiment = set_up(config, reporter)
+            write_config(run.config_file, experiment.config)  # with the classes of the masks
             train(experiment, run, reporter, journal, loggers, resume=resume)
             _save_results(run, experiment, journal.record, reporter)
         except (KeyboardInterrupt, SystemExit):

@@ -22,7 +22,6 @@ from squeeze_cli.config.record import (
     Status,
 )
 from squeeze_cli.config.schema import ExperimentConfig
-from squeeze_cli.data.splits import SplitSamples
 from squeeze_cli.model.build import choose_head
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.runs import RunFolder
@@ -57,11 +56,12 @@ def start_record(config: ExperimentConfig, name: str) -> RunRecord:
     )
 
 
-def _describe_data(config: ExperimentConfig, splits: SplitSamples) -> DataDescription:
+def _describe_data(experiment: Experiment) -> DataDescription:
     """The images: enough to say whether two runs saw the same ones."""
+    config, splits = experiment.config, experiment.splits
     height, width = config.data.size_px
     return DataDescription(
-        dataset=config.data.dataset,
+        dataset=str(config.data.dataset),
         digest=splits.digest(),
         image_size_px=height if height == width else [height, width],
         fit=config.data.fit,
@@ -69,6 +69,7 @@ def _describe_data(config: ExperimentConfig, splits: SplitSamples) -> DataDescri
         train_images=len(splits.train),
         val_images=len(splits.val),
         test_images=len(splits.test),
+        classes=experiment.classes.names,
         skipped_images=len(splits.skipped),
         skipped=[
             {"name": name, "reason": reason} for name, reason in splits.skipped[:MOST_SKIPPED]
@@ -135,7 +136,7 @@ class Journal:
         """Write what is trained on what; now the run that this one replaces can go."""
         record, config, network = self.record, experiment.config, experiment.module.network
         record.seconds.features += experiment.data.setup_seconds
-        record.data = _describe_data(config, experiment.splits)
+        record.data = _describe_data(experiment)
         record.model = _describe_model(config, experiment.backbone, network)
         record.quantizer = _describe_quantizer(config, network, feature_grid(experiment))
         self._fit_start = time.perf_counter()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from squeeze_cli.config.parts import QUANTIZERS
+from squeeze_cli.config.parts import DATASETS, QUANTIZERS
 from tests.config.schemas import SCHEMAS, schema_text
 from tests.conftest import ROOT
 
@@ -24,9 +24,7 @@ def test_the_schema_says_what_a_file_may_hold() -> None:
     training = schema["$defs"]["TrainingConfig"]["properties"]
     assert training["epochs"]["minimum"] == 1
     assert training["seed"]["description"] == "Seed for all random numbers."
-    assert schema["$defs"]["DataConfig"]["properties"]["dataset"]["enum"] == [
-        "oxford-pet", "synthetic",
-    ]  # fmt: skip
+    assert schema["$defs"]["DataConfig"]["properties"]["dataset"]["enum"] == [*DATASETS, None]
     quantizer = schema["$defs"]["QuantizerConfig"]["properties"]
     assert quantizer["type"]["enum"] == list(QUANTIZERS)
     assert quantizer["codebook_size"]["default"] is None

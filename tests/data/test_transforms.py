@@ -41,31 +41,23 @@ def test_reduction_is_antialiased_and_axes_are_not_swapped():
     np.testing.assert_allclose(tensor[:, 16, 10], -mean / std, atol=0.01)
 
 
-def test_mask_classes_are_mapped_clamped_and_ignored():
-    stored = Image.fromarray(np.array([[0, 1, 2, 3], [4, 9, 254, 255]], dtype=np.uint8))
-    mask = Preprocessing((4, 4)).mask(stored)
-    assert mask.dtype == torch.uint8
-    assert mask[0].tolist() == [0, 0, 1, 2]
-    assert mask[3].tolist() == [2, 2, 2, IGNORE_INDEX]
-
-
 def test_mask_resize_invents_no_class_and_keeps_place():
     mask = Preprocessing((32, 32)).mask(trimap(97, 41))
-    assert mask.shape == (32, 32)
-    assert set(mask.unique().tolist()) == {0, 1, 2}
-    assert mask[16, 16] == 0
-    assert mask[0, 0] == 1
+    assert (mask.shape, mask.dtype) == ((32, 32), torch.uint8)
+    assert set(mask.unique().tolist()) == {1, 2, 3}
+    assert mask[16, 16] == 1
+    assert mask[0, 0] == 2
 
 
 RED, GREEN, BLUE = ([255, 0, 0], [0, 255, 0], [0, 0, 255])
 
 
 def striped(height: int, width: int) -> tuple[Image.Image, Image.Image]:
-    """An image of red, green and blue stripes, a third of its longer side each, and its trimap."""
+    """An image of red, green and blue stripes, a third of its longer side each, and the index of each."""
     longer = np.repeat([0, 1, 2], max(height, width) // 3)
     stripes = np.broadcast_to(longer if width > height else longer[:, None], (height, width))
     pixels = np.array([RED, GREEN, BLUE], np.uint8)[stripes]
-    return Image.fromarray(pixels), Image.fromarray((stripes + 1).astype(np.uint8))
+    return Image.fromarray(pixels), Image.fromarray(stripes.astype(np.uint8))
 
 
 def colours_of(preprocessing: Preprocessing, image: Image.Image) -> np.ndarray:

@@ -10,17 +10,16 @@ from squeeze_cli.config.defaults import IGNORE_INDEX
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.drawn_pets import SyntheticSample
 from squeeze_cli.data.samples import FileSample, UnreadableImageError
-from squeeze_cli.data.splits import build_splits
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features.datamodule import ImageDataset, SegmentationDataModule
-from tests.pets import TINY_NAMES
+from tests.pets import TINY_NAMES, splits_of
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def splits(tiny_pets):
-    found = build_splits("oxford-pet", tiny_pets, (32, 32), seed=42, subset_size=None)
+    found = splits_of("oxford-pet", tiny_pets, seed=42)
     return {"train": found.train, "val": found.val, "test": found.test}
 
 

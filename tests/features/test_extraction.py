@@ -13,6 +13,7 @@ from squeeze_cli.data.drawn_pets import SyntheticSample
 from squeeze_cli.data.samples import FileSample, Sample, UnreadableImageError
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features.prepare import Trunk
+from tests.pets import labelled
 from tests.preprocessed import preprocessed
 
 PREPROCESSING = Preprocessing((64, 64))
@@ -35,7 +36,7 @@ def test_batches_come_in_order_and_are_the_backbones_features(
     backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backbone, "inference_batch", 2)
-    samples: list[Sample] = [SyntheticSample(str(i), 3, i, 64) for i in range(7)]
+    samples: list[Sample] = [labelled(SyntheticSample(str(i), 3, i, 64)) for i in range(7)]
     batches = extract(backbone, samples, num_workers=1)
     assert [b[0] for b in batches] == [[0, 1], [2, 3], [4, 5], [6]]
     states = np.concatenate([b[1] for b in batches])

@@ -24,6 +24,7 @@ from squeeze_cli.features import prepare
 from squeeze_cli.features.prepare import Ranks, States, Trunk, from_rows
 from squeeze_cli.features.shards import DamagedShardError, open_shard, write_shard
 from squeeze_cli.features.store import FeatureStore, StoreKey, check_free_space
+from tests.pets import labelled
 from tests.preprocessed import preprocessed
 
 SIZE = 64
@@ -38,7 +39,8 @@ def backbone() -> FrozenBackbone:
 
 @pytest.fixture(scope="module")
 def samples() -> list[Sample]:
-    return list(SyntheticPetSource(count_trainval=6, image_size_px=SIZE).samples("trainval"))
+    source = SyntheticPetSource(count_trainval=6, image_size_px=SIZE)
+    return [labelled(sample) for sample in source.samples("trainval")]
 
 
 class Counting(Reporter):

@@ -1,0 +1,186 @@
+"""Anyone's images and masks: two folders, whose files pair by relative path and stem."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from squeeze_cli.config.schema import DataConfig
+from squeeze_cli.data.samples import FileSample, Sample, list_images
+from squeeze_cli.data.sources import DataSource, Listing
+from squeeze_cli.errors import SqueezeError, UsageError
+
+SPLITS = ("train", "val", "test")
+MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class FolderSource(DataSource):
+    """Images in one folder and masks in another, with the splits that a file or subfolders name."""
+
+    images: Path
+    masks: Path
+    test_images: Path | None = None
+    test_masks: Path | None = None
+    split_file: Path | None = None
+
+    fix = "Add the values to the file of --classes, with a name or under `ignore`, or correct the masks."
+
+    @classmethod
+    def of(cls, config: DataConfig) -> Self:
+        """Return the source of `images` and `masks`, which `config.validation` has demanded."""
+        others = (config.test_images, config.test_masks, config.split_file)
+        paths = [None if path is None else Path(path) for path in others]
+        return cls(Path(str(config.images)), Path(str(config.masks)), *paths)
+
+    def listing(self) -> Listing:
+        """List the pairs; raises SqueezeError where a folder is missing or nothing pairs."""
+        found = pair(self.images, self.masks)
+        if self.split_file is not None:
+            return _split_by_file(found, self.split_file)
+        found = _split_by_folder(found, self.images)
+        if self.test_images is None or self.test_masks is None:
+            return found
+        if found.test:
+            raise UsageError(
+                f"--test-images contradicts {self.images / 'test'}: leave one of them out."
+            )
+        test = pair(self.test_images, self.test_masks, prefix="test/")
+        return Listing(
+            found.train, found.val, test.train, found.skipped + test.skipped,
+            found.warnings + test.warnings,
+        )  # fmt: skip
+
+
+def pair(images: Path, masks: Path, prefix: str = "") -> Listing:
+    """Return the images with the masks of the same relative path and stem, all in `train`.
+
+    Names get the prefix. Images without a mask, or with several, are skipped; masks without an
+    image are a warning. Where one folder lies in the other, its files belong to it alone. Raises
+    SqueezeError where no image has a mask.
+    """
+    if images.resolve() == masks.resolve():
+        raise UsageError(
+            f"Images and masks are both in {images}: put the masks into another folder."
+        )
+    pictures = _list_without(images, masks)
+    by_stem: dict[Path, list[Path]] = defaultdict(list)
+    for mask in _list_without(masks, images):
+        by_stem[mask.image_path.relative_to(masks).with_suffix("")].append(mask.image_path)
+    samples, skipped, used = [], [], set()
+    for picture in pictures:
+        stem = picture.image_path.relative_to(images).with_suffix("")
+        found = by_stem.get(stem, [])
+        used.add(stem)
+        if len(found) == 1:
+            samples.append(FileSample(prefix + picture.name, picture.image_path, found[0]))
+        elif found:
+            several = " and ".join(path.name for path in found)
+            skipped.append((prefix + picture.name, f"it has several masks, {several}: remove one."))
+        else:
+            skipped.append((prefix + picture.name, f"there is no mask {masks / stem} of any kind."))
+    alone = [
+        str(path.relative_to(masks))
+        for stem, paths in by_stem.items()
+        if stem not in used
+        for path in paths
+    ]
+    if not samples:
+        raise SqueezeError(
+            f"No image in {images} has a mask in {masks}: the image "
+            f"{pictures[0].image_path.relative_to(images) if pictures else '(none)'} needs a mask of the "
+            f"same path but for its suffix; the first mask is {alone[0] if alone else '(none)'}."
+        )
+    warnings = [f"{len(alone)} masks in {masks} have no image: {_some(alone)}."] if alone else []
+    return Listing(tuple(samples), skipped=tuple(skipped), warnings=tuple(warnings))
+
+
+def _list_without(folder: Path, other: Path) -> list[FileSample]:
+    """List the images in a folder, but for those in the other folder where that lies in it."""
+    samples = list_images(folder)
+    if folder.resolve() not in other.resolve().parents:
+        return samples
+    inner = folder / other.resolve().relative_to(folder.resolve())
+    return [sample for sample in samples if inner not in sample.image_path.parents]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+
+
+def _split_by_folder(found: Listing, images: Path) -> Listing:
+    """Give the samples below train/, val/ and test/ to these splits, where there is a train/."""
+    by_split: dict[str, list[Sample]] = {name: [] for name in SPLITS}
+    outside: list[Sample] = []
+    for sample in found.train:
+        first = sample.name.partition("/")[0]
+        by_split.get(first, outside).append(sample)
+    if not by_split["train"]:
+        return found
+    if outside:
+        raise SqueezeError(
+            f"{images} has a folder train/, and {len(outside)} images outside of train/, val/ and test/: "
+            f"{_some([sample.name for sample in outside])}: move them, or give --split-file."
+        )
+    splits = {name: tuple(samples) for name, samples in by_split.items()}
+    return Listing(**splits, skipped=found.skipped, warnings=found.warnings)
+
+
+def _split_by_file(found: Listing, path: Path) -> Listing:
+    """Give the samples that a split file names to their splits; the others are left out."""
+    samples = {sample.name: sample for sample in found.train}
+    for sample in found.train:  # a name may be given with its suffix
+        if isinstance(sample, FileSample):
+            samples.setdefault(sample.name + sample.image_path.suffix, sample)
+    skipped = {name for name, _ in found.skipped}
+    by_split: dict[str, list[Sample]] = {name: [] for name in SPLITS}
+    lines: dict[str, int] = {}
+    for line, name, split in read_split_file(path):
+        if name not in samples:
+            if name in skipped or name.rpartition(".")[0] in skipped:
+                continue
+            raise SqueezeError(
+                f"{path}, line {line}: there is no image {name!r}: correct or remove the line."
+            )
+        sample = samples[name]
+        if sample.name in lines:
+            raise SqueezeError(
+                f"{path}, line {line}: {name!r} stands in line {lines[sample.name]} already: remove "
+                "one of the two."
+            )
+        lines[sample.name] = line
+        by_split[split].append(sample)
+    left = [sample.name for sample in found.train if sample.name not in lines]
+    warnings = found.warnings
+    if left:
+        warnings += (f"{len(left)} images are not listed in {path} and left out: {_some(left)}.",)
+    splits = {name: tuple(listed) for name, listed in by_split.items()}
+    return Listing(**splits, skipped=found.skipped, warnings=warnings)
+
+
+def read_split_file(path: Path) -> list[tuple[int, str, str]]:
+    """Read line number, name and split of each line of a split file.
+
+    A line is `NAME train`, `NAME val` or `NAME test`, with spaces, tabs or a comma between; a name
+    is an image's path in its folder, with or without suffix. Blank lines, lines that begin with `#`
+    and a byte-order mark are ignored. Raises SqueezeError, with file and line, for anything else.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SqueezeError(f"Cannot read {path} ({error}): give a file of UTF-8 text.") from None
+    found = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        *name, split = line.replace(",", " ").split()
+        if split not in SPLITS or not name:
+            raise SqueezeError(
+                f"{path}, line {number}: {line.strip()[:60]!r} does not end in train, val or test: "
+                "write `NAME train`, for example."
+            )
+        found.append((number, line.strip()[: -len(split)].rstrip(" \t,"), split))
+    if not found:
+        raise SqueezeError(f"{path} names no image: write lines such as `NAME train`.")
+    return found

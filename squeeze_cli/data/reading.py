@@ -1,0 +1,39 @@
+"""Errors of reading images and masks: what goes wrong with a file becomes one line."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from squeeze_cli.errors import SqueezeError
+
+DIGEST_BYTES = 16
+# Exceptions that Pillow raises on broken files: OSError for files that are truncated or not
+# identified, SyntaxError for PNG, and nearly all of the others for TIFF.
+_DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+
+
+class UnreadableImageError(SqueezeError):
+    """An image or mask file is missing or broken, or the two do not fit together."""
+
+
+@contextmanager
+def reading(kind: str, path: Path) -> Iterator[None]:
+    """Turn what goes wrong with a file into UnreadableImageError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UnreadableImageError(
+            f"The {kind} {path} is missing: put it there or take it off the list."
+        ) from None
+    except _DECODER_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImageError(
+            f"Cannot read the {kind} {path} ({reason}): replace or remove it."
+        ) from error

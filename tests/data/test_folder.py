@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from squeeze_cli.config.schema import DataConfig
+from squeeze_cli.data.folder import FolderSource
+from squeeze_cli.data.splits import build_splits, choose_samples, label_samples
+from squeeze_cli.errors import SqueezeError, UsageError
+from tests.pets import noise_image
+
+
+def write(folder: Path, *names: str, kind: str = "images", suffix: str = ".png") -> None:
+    """Images of noise, or masks of the values 0 and 7 and with a pixel of 255."""
+    for seed, name in enumerate(names):
+        path = folder / kind / (name + suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind.endswith("images"):
+            noise_image(23, 17, seed).save(path)
+        else:
+            values = np.zeros((17, 23), np.uint8)
+            values[4:9, 3:20] = 7
+            values[0, 0] = 255
+            Image.fromarray(values).save(path)
+
+
+def write_pairs(folder: Path, *names: str) -> None:
+    write(folder, *names, suffix=".jpg")
+    write(folder, *names, kind="masks")
+
+
+def config_of(folder: Path, **others: object) -> DataConfig:
+    values = {"dataset": "folder", "images": str(folder / "images"), "masks": str(folder / "masks")}
+    paths = {key: str(folder / str(value)) for key, value in others.items() if key != "classes"}
+    return DataConfig.model_validate({**values, **others, **paths})
+
+
+def names(samples) -> list[str]:
+    return [sample.name for sample in samples]
+
+
+def test_images_and_masks_pair_by_path_and_stem(tmp_path):
+    write_pairs(tmp_path, "b", "cats/a", "dogs/a")
+    listing = FolderSource.of(config_of(tmp_path)).listing()
+    assert names(listing.train) == ["b", "cats/a", "dogs/a"]
+    assert listing.train[1].mask_path == tmp_path / "masks" / "cats" / "a.png"
+    assert (listing.val, listing.test, listing.skipped, listing.warnings) == ((), (), (), ())
+
+
+def test_what_does_not_pair_is_said(tmp_path):
+    write_pairs(tmp_path, "a", "b")
+    write(tmp_path, "alone", "twice")
+    write(tmp_path, "twice", "spare", kind="masks")
+    write(tmp_path, "twice", kind="masks", suffix=".bmp")
+    listing = FolderSource.of(config_of(tmp_path)).listing()
+    assert names(listing.train) == ["a", "b"]
+    assert dict(listing.skipped).keys() == {"alone", "twice"}
+    assert "no mask" in dict(listing.skipped)["alone"]
+    assert "twice.bmp and twice.png" in dict(listing.skipped)["twice"]
+    (warning,) = listing.warnings
+    assert "1 masks" in warning
+    assert "spare.png" in warning
+
+
+def test_nothing_that_pairs_is_an_error_with_an_example(tmp_path):
+    write(tmp_path, "a")
+    write(tmp_path, "a_mask", kind="masks")
+    with pytest.raises(
+        SqueezeError, match=r"image a\.png needs a mask .* first mask is a_mask\.png"
+    ):
+        FolderSource.of(config_of(tmp_path)).listing()
+
+
+def test_masks_below_the_images_are_no_images(tmp_path):
+    write(tmp_path, "a", "b", suffix=".jpg")
+    write(tmp_path, "a", "b", kind="images/masks")
+    listing = FolderSource.of(config_of(tmp_path, masks="images/masks")).listing()
+    assert (names(listing.train), listing.skipped) == (["a", "b"], ())
+    with pytest.raises(UsageError, match="another folder"):
+        FolderSource.of(config_of(tmp_path, masks="images")).listing()
+
+
+def test_subfolders_name_the_splits(tmp_path):
+    write_pairs(tmp_path, "train/a", "train/b", "test/a")
+    listing = FolderSource.of(config_of(tmp_path)).listing()
+    assert names(listing.train) == ["train/a", "train/b"]
+    assert (listing.val, names(listing.test)) == ((), ["test/a"])
+    write_pairs(tmp_path, "others/c")
+    with pytest.raises(SqueezeError, match=r"1 images outside .*others/c"):
+        FolderSource.of(config_of(tmp_path)).listing()
+
+
+def test_test_images_are_the_test_split(tmp_path):
+    write_pairs(tmp_path, "a", "b")
+    write(tmp_path, "a", kind="test_images")
+    write(tmp_path, "a", kind="test_masks")
+    others = {"test_images": "test_images", "test_masks": "test_masks"}
+    listing = FolderSource.of(config_of(tmp_path, **others)).listing()
+    assert (names(listing.train), names(listing.test)) == (["a", "b"], ["test/a"])
+
+
+def test_a_split_file_names_the_splits(tmp_path):
+    write_pairs(tmp_path, "a", "b", "cats/c d", "e", "f")
+    text = "\ufeff# mine\r\n\r\na train\r\nb.jpg\tval\r\ncats/c d, test\r\ne,train\r\n"
+    (tmp_path / "splits.txt").write_text(text, encoding="utf-8")
+    listing = FolderSource.of(config_of(tmp_path, split_file="splits.txt")).listing()
+    assert names(listing.train) == ["a", "e"]
+    assert (names(listing.val), names(listing.test)) == (["b"], ["cats/c d"])
+    (warning,) = listing.warnings
+    assert "1 images are not listed" in warning
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a train\nb validate\n", r"splits\.txt, line 2: 'b validate' does not end in"),
+        ("a\n", r"line 1: 'a' does not end in"),
+        ("train\n", r"line 1: 'train' does not end in"),
+        ("# only\n", "names no image"),
+        ("a train\nz test\n", r"splits\.txt, line 2: there is no image 'z'"),
+        ("a train\nb val\na.jpg test\n", r"line 3: 'a.jpg' stands in line 1 already"),
+    ],
+)
+def test_a_split_file_that_means_nothing_names_the_line(text, reason, tmp_path):
+    write_pairs(tmp_path, "a", "b")
+    (tmp_path / "splits.txt").write_text(text)
+    with pytest.raises(SqueezeError, match=reason) as caught:
+        FolderSource.of(config_of(tmp_path, split_file="splits.txt")).listing()
+    assert "\n" not in str(caught.value)
+
+
+def test_the_seed_draws_the_splits_that_are_missing(tmp_path):
+    write_pairs(tmp_path, *(f"{number:02d}" for number in range(20)))
+    config = config_of(tmp_path)
+    splits = [
+        build_splits(label_samples(config, choose_samples(config, seed)), "here", seed)
+        for seed in (1, 1, 2)
+    ]
+    assert [(len(s.train), len(s.val), len(s.test)) for s in splits] == [(13, 3, 4)] * 3
+    assert len({*names(splits[0].train), *names(splits[0].val), *names(splits[0].test)}) == 20
+    assert splits[0] == splits[1] != splits[2]
+
+
+def test_classes_are_detected_and_unreadable_masks_are_skipped(tmp_path):
+    write_pairs(tmp_path, "a", "b", "c", "d")
+    (tmp_path / "masks" / "d.png").write_bytes(b"no mask")
+    config = config_of(tmp_path)
+    found = label_samples(config, choose_samples(config, 1))
+    assert (found.classes.values, found.classes.ignore) == ([0, 7], (255,))
+    assert found.labelled.images == (3, 3)
+    ((name, reason),) = found.listing.skipped
+    assert name == "d"
+    assert "d.png" in reason
+
+
+def test_each_mask_is_read_once(tmp_path, monkeypatch):
+    write_pairs(tmp_path, "a", "b", "c", "d")
+    read = []
+    own = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or own(path))
+    config = config_of(tmp_path)
+    splits = build_splits(label_samples(config, choose_samples(config, 1)), "here", 1)
+    for sample in splits.train:
+        sample.load()
+    splits.digest()
+    assert sorted(name for name in read if name.endswith(".png")) == [
+        "a.png",
+        "b.png",
+        "c.png",
+        "d.png",
+    ]
+
+
+def test_unknown_values_are_never_mapped(tmp_path):
+    write_pairs(tmp_path, "a", "b", "c")
+    config = config_of(tmp_path, classes={0: "other", 5: "pet"})
+    with pytest.raises(SqueezeError, match=r"3 of 3 masks .*7 in 3 images.*--classes"):
+        label_samples(config, choose_samples(config, 1))

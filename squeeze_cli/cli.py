@@ -29,6 +29,7 @@ COMMANDS = {
     "show": "Draw images, ground truth, the baseline's predictions and the run's own, with their IoU.",
     "extract-embeddings": "Write codes, embeddings or features of images, and say what they cost.",
     "decode": "Decode codes to embeddings or masks: no images, no backbone, only the run's folder.",
+    "backbones": "List the backbones that --model takes: channels, stride, image size, weights at hand.",
     "cache": "Show or delete the features kept for later runs; they can always be made again.",
     "clearml-init": "Ask for a ClearML server's address and credentials, test them, and write them.",
     "doctor": "Check versions, devices, cache, disk, data, weights and ClearML; say what fixes what.",

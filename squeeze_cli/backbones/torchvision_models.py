@@ -20,6 +20,15 @@ from squeeze_cli.config.schema import ModelConfig, Size
 PATCH_PX = 32
 
 
+def published_urls() -> dict[str, str]:
+    """Return the addresses from which `vit` and `deeplab` get their default weights."""
+    config = ModelConfig()
+    return {
+        "vit": ViT_B_32_Weights[config.vit_weights].url,
+        "deeplab": DeepLabV3_ResNet50_Weights[config.deeplab_weights].url,
+    }
+
+
 class ViTBackbone(FrozenBackbone):
     """ViT-B/32: 768-d patch tokens after the final layer norm, as a map at stride 32."""
 

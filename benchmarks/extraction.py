@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--backbone", choices=list(BACKBONES), default="vit")
+    parser.add_argument("--backbone", type=BACKBONES.check, metavar="NAME", default="vit")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--num-workers", type=int)

@@ -199,7 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--backbone", choices=list(BACKBONES), default="vit")
+    parser.add_argument("--backbone", type=BACKBONES.check, metavar="NAME", default="vit")
     parser.add_argument("--images", type=int, default=300, help="of trainval; as many of test")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=4)

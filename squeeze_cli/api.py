@@ -94,6 +94,8 @@ def extract(
     run: str | Path,
     *,
     images: str | Path | None = None,
+    features: str | Path | None = None,
+    feature_names: str | Path | None = None,
     split: Literal["train", "val", "test", "all"] | None = None,
     content: Literal["codes", "quantized", "features"] = "codes",
     coding: Literal["prior", "packed"] | None = None,
@@ -113,6 +115,8 @@ def extract(
     Args:
         run: Folder of a finished run.
         images: Folder of images, in place of a `split` of the run's data (by default `test`).
+        features: Features that somebody else computed, a file or folder, in place of images.
+        feature_names: File with the names of the rows of `features`, one per line.
         content: `codes`, `quantized` (embeddings made of codes) or `features` (what goes in).
         coding: How codes become bytes; None takes the prior where the run has one.
         out: Folder to write to, by default one in the run's folder; `overwrite` starts anew.
@@ -122,8 +126,9 @@ def extract(
         SqueezeError: The run has no codes, or something is missing or damaged.
         UsageError: Arguments contradict each other, or `out` holds something else.
     """
-    if split is not None and images is not None:
-        raise UsageError("--split and --images contradict each other: take one.")
+    _check_sources({"--split": split, "--images": images, "--features": features})
+    if feature_names is not None and features is None:
+        raise UsageError("--feature-names means nothing without --features PATH: add it.")
     if coding is not None and content != "codes":
         raise UsageError(f"--coding is for --format codes, not {content}: leave it out.")
     from squeeze_cli.inference.extract import extract_embeddings
@@ -134,8 +139,24 @@ def extract(
         num_workers=num_workers,
     )  # fmt: skip
     return extract_embeddings(
-        opened, reporter or Reporter(quiet=True), images, split, content, coding, out, overwrite
+        opened,
+        reporter or Reporter(quiet=True),
+        images,
+        features,
+        feature_names,
+        split,
+        content,
+        coding,
+        out,
+        overwrite,
     )
+
+
+def _check_sources(given: dict[str, object]) -> None:
+    """Raise UsageError where more than one source of images or features is given."""
+    chosen = [name for name, value in given.items() if value is not None]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)} contradict each other: take one.")
 
 
 def compare(folders: Iterable[str | Path], sort: str | None = None) -> list[ComparisonRow]:

@@ -60,7 +60,7 @@ def field_help(key: str, default: str | None = None) -> str:
     elif isinstance(own, tuple):
         own = ",".join(map(str, own))
     words = default or words.rstrip("]") or own
-    return f"{text} [default: {words}]" if words else text
+    return text if words in (None, "") else f"{text} [default: {words}]"
 
 
 @functools.cache

@@ -62,4 +62,6 @@ def splits_of(dataset: str, data_dir: Path, seed: int = 0, **others: object) -> 
     """The splits of a data set, as a training makes them."""
     values = {"dataset": dataset, "data_dir": str(data_dir), "image_size": 64, **others}
     config = DataConfig.model_validate(values)
-    return build_splits(label_samples(config, choose_samples(config, seed)), config.place, seed)
+    return build_splits(
+        label_samples(config, choose_samples(config, seed)).listing, config.place, seed
+    )

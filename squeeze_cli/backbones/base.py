@@ -39,16 +39,46 @@ class BackboneNetwork(nn.Module):
         return super().train(False)
 
 
-class FrozenBackbone(ABC):
+class FeatureOrigin(ABC):
+    """Origin of features, as far as it matters to what is trained on them.
+
+    Attributes:
+        name: that of the backbone, or `features` where they are given.
+        feature_dim: number of channels.
+        random_weights: whether the features are those of an untrained backbone.
+        inference_batch: images per forward pass.
+        layers: their indices, where a model lets them be chosen.
+    """
+
+    name: str
+    feature_dim: int
+    random_weights: bool = False
+    inference_batch: int
+    layers: tuple[int, ...] = ()
+
+    @property
+    @abstractmethod
+    def vectors_per_image(self) -> int:
+        """Number of feature vectors of an image."""
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """Digest of what decides the features, besides the images: of the weights."""
+
+    def head_state(self) -> dict[str, Tensor]:
+        """Read the pretrained segmentation head, by the head's names; empty if none comes with it."""
+        return {}
+
+
+class FrozenBackbone(FeatureOrigin):
     """Base of all backbones, with weights and image size chosen; `network` is built when needed.
 
     Stored features need only sizes and the weights' digest, without reading hundreds of megabytes.
     """
 
-    feature_dim: int
     stride: int
     statistics = Statistics()  # of the images that the network expects
-    layers: tuple[int, ...] = ()  # by index, where a model lets them be chosen
     # Images per forward pass: many keep a GPU busy, few stay in a CPU's cache.
     inference_batch = 8
 
@@ -60,6 +90,11 @@ class FrozenBackbone(ABC):
         if config.weights == "default":
             file = self.default_weights(config)
         self.weights = Weights(config.weights, file)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the weights."""
+        return self.weights.digest
 
     @property
     def vectors_per_image(self) -> int:
@@ -98,7 +133,3 @@ class FrozenBackbone(ABC):
         if state is not None:
             load_strictly(model, self.own_state(state, model), self.weights.source)
         return model
-
-    def head_state(self) -> dict[str, Tensor]:
-        """Read the pretrained segmentation head, by the head's names; empty if none comes with it."""
-        return {}

@@ -27,6 +27,7 @@ EXAMPLES = (
     "squeeze show runs/rvq-vit --baseline runs/baseline-vit --out rvq.png",
     "squeeze extract-embeddings runs/vq-efficientnet-lite0",
     "squeeze extract-embeddings runs/vq-efficientnet-lite0 --images holiday/",
+    "squeeze extract-embeddings runs/vq-features --features features.npy --out codes",
     "squeeze extract-embeddings runs/fsq-vit --split all --format quantized",
     "squeeze decode runs/vq-vit/codes/test.safetensors --to masks --out masks",
     "squeeze decode codes.safetensors --run runs/vq-vit --to features --out features",
@@ -106,6 +107,11 @@ def extract_embeddings(
         Path | None,
         option("--images", "Images in this folder and below it, in place of a split.", "DIR"),
     ] = None,
+    features: Annotated[
+        Path | None,
+        option("--features", "Features that somebody else computed, in place of images.", "PATH"),
+    ] = None,
+    feature_names: Annotated[Path | None, field_option("data.feature_names")] = None,
     content: Annotated[
         Literal["codes", "quantized", "features"],
         option("--format", "Codes, embeddings made of the codes, or the features that went in."),
@@ -130,8 +136,9 @@ def extract_embeddings(
     from squeeze_cli.reports.tables import extraction_table
 
     result = extract(
-        run, images=images, split=split, content=content, coding=coding, out=out,
-        overwrite=overwrite, reporter=output.reporter(), **vars(data),
+        run, images=images, features=features, feature_names=feature_names, split=split,
+        content=content, coding=coding, out=out, overwrite=overwrite,
+        reporter=output.reporter(), **vars(data),
     )  # fmt: skip
     output.show(result.model_dump(exclude_unset=True), extraction_table(result))
 

@@ -26,6 +26,7 @@ EXAMPLES = (
     "squeeze train --config quickstart",
     "squeeze train --quantizer lfq --model efficientnet-lite0 --data-dir data",
     "squeeze train --config examples.yaml --experiment rvq --epochs 5",
+    "squeeze train --features features.npy --feature-names names.txt",
     "squeeze baseline --config quickstart-baseline",
     "squeeze baseline --model efficientnet-lite0 --data-dir data --epochs 30",
 )
@@ -143,10 +144,12 @@ def _print_plan(config: ExperimentConfig, run: "RunFolder | None", as_json: bool
         print_json(config.model_dump(mode="json"))
         return
     what = f"train {'a baseline' if config.kind == 'baseline' else config.quantizer.type}"
+    source = f"features of {config.data.place}"
+    if config.data.features is None:
+        source = f"{config.model.backbone} {source}"
     sys.stdout.write(
-        f"{to_yaml(config)}# Would {f'resume {run.path}' if run else what} on "
-        f"{config.model.backbone} features of {config.data.place} for {config.training.epochs} "
-        f"epochs, in {config.output_dir}/. Nothing was done.\n"
+        f"{to_yaml(config)}# Would {f'resume {run.path}' if run else what} on {source} for "
+        f"{config.training.epochs} epochs, in {config.output_dir}/. Nothing was done.\n"
     )
 
 

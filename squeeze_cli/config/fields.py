@@ -94,7 +94,7 @@ def setting(
 def _json_schema(choices: Registry, optional: bool) -> dict[str, Any]:
     """Return the part of a JSON schema that allows the names of a registry, or also null."""
     closed = [name for name in choices if not name.endswith(":")]
-    names = {"enum": [*closed, *([None] if optional else [])]}
+    names = {"enum": [*closed, *choices.reserved, *([None] if optional else [])]}
     patterns = [{"pattern": f"^{name}."} for name in choices if name.endswith(":")]
     return {"anyOf": [names, *patterns]} if patterns else names
 

@@ -37,9 +37,10 @@ class Registry(dict[str, Entry]):
     are, only its class knows.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, Entry], *reserved: str) -> None:
         super().__init__(entries)
         self.kind = kind
+        self.reserved = reserved  # names that other choices set, which stand for no part
 
     def __missing__(self, name: str) -> Entry:
         prefix, colon, rest = name.partition(":")
@@ -56,7 +57,7 @@ class Registry(dict[str, Entry]):
         """Return `name`, in its preferred spelling, if there is such a part."""
         if ":" not in name:
             name = name.replace("_", "-")
-        if self[name] and name.endswith(":"):
+        if name not in self.reserved and self[name] and name.endswith(":"):
             raise UsageError(f"{name} needs a name behind it, as in {name}NAME.")
         return name
 
@@ -73,6 +74,8 @@ class Registry(dict[str, Entry]):
         return pkgutil.resolve_name(f"squeeze_cli.{self[name].target}")
 
 
+# The name of given features, as a data set and in place of the backbone.
+GIVEN_FEATURES = "features"
 # The defaults of a data set whose classes are known are the number of outputs of the head: that of
 # its classes, and others by backbone. The 21 of vit on pets are of the first runs, and stay.
 _PETS = {"num_classes": 3, "vit": 21}
@@ -81,6 +84,8 @@ DATASETS = Registry("dataset", {
         "images", "masks", "test_images", "test_masks", "split_file", "classes", "ignore_index"})),
     "oxford-pet": Entry("data.oxford_pet:OxfordPetSource", frozenset({"data_dir"}), _PETS),
     "synthetic": Entry("data.drawn_pets:SyntheticPetSource", defaults=_PETS),
+    GIVEN_FEATURES: Entry("data.arrays:FeatureSource",
+                          frozenset({"features", "feature_names", "split_file"})),
 })  # fmt: skip
 DEFAULT_DATASET = "oxford-pet"
 
@@ -91,7 +96,7 @@ BACKBONES = Registry("backbone", {
     "efficientnet-lite0": Entry(
         "backbones.efficientnet_lite:EfficientNetLite0Backbone", defaults=_CONV),
     "timm:": Entry("backbones.timm_models:TimmBackbone", frozenset({"layer"}), _CONV, None),
-})  # fmt: skip
+}, GIVEN_FEATURES)  # fmt: skip
 
 HEADS = Registry("head", {
     "conv": Entry("heads.base:ConvolutionalHead"),

@@ -88,12 +88,12 @@ class Seconds(_Part):
 
 
 class DataDescription(_Part):
-    """The images; `image_size_px` is a side, or height and width, and `skipped` has `name` and `reason`
-    of the first ones that could not be read."""
+    """The images; `image_size_px` is a side, or height and width, or None where features are given, and
+    `skipped` has `name` and `reason` of the first ones that could not be read."""
 
     dataset: str
     digest: str
-    image_size_px: int | list[int]
+    image_size_px: int | list[int] | None
     fit: str = "squash"  # older records have none
     subset_size: int | None
     train_images: int
@@ -105,8 +105,8 @@ class DataDescription(_Part):
 
     @property
     def size_text(self) -> str:
-        """Size of the images as `--image-size` takes it: `224`, or `480x640`."""
-        sides = self.image_size_px
+        """Size of the images as `--image-size` takes it: `224`, or `480x640`; "" without images."""
+        sides = self.image_size_px or []
         return "x".join(map(str, sides if isinstance(sides, list) else [sides]))
 
 

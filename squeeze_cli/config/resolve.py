@@ -10,7 +10,13 @@ from pathlib import Path
 
 from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.defaults import CODEBOOK_SIZE
-from squeeze_cli.config.parts import BACKBONES, DATASETS, DEFAULT_DATASET, QUANTIZERS
+from squeeze_cli.config.parts import (
+    BACKBONES,
+    DATASETS,
+    DEFAULT_DATASET,
+    GIVEN_FEATURES,
+    QUANTIZERS,
+)
 from squeeze_cli.config.schema import ExperimentConfig, Kind, option_of
 from squeeze_cli.config.validation import check_together, parse, refuse_meaningless
 from squeeze_cli.config.yaml_files import read_yaml
@@ -78,19 +84,34 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
     for name, value in {**defaults, **QUANTIZERS[chosen].defaults}.items():
         if getattr(quantizer, name) is None:
             values[f"quantizer.{name}"] = value
+    given = data.features is not None
+    if data.dataset is None:
+        values["data.dataset"] = (
+            GIVEN_FEATURES if given else "folder" if data.images else DEFAULT_DATASET
+        )
+    if given:
+        values["model.backbone"] = GIVEN_FEATURES
+    if model.loss_type is None:
+        without_masks = given or (data.images is not None and data.masks is None)
+        values["model.loss_type"] = "reconstruction" if without_masks else "ce"
+    config = with_values(config, values)
+    return config if given else _resolve_backbone(config)
+
+
+def _resolve_backbone(config: ExperimentConfig) -> ExperimentConfig:
+    """Return the configuration with what the backbone decides: size of images, head and outputs."""
+    model = config.model
+    values: dict[str, object] = {}
     for name, value in BACKBONES[model.backbone].defaults.items():
         if model.has_head and getattr(model, name) is None:
             values[f"model.{name}"] = value
-    if data.image_size is None:
+    if config.data.image_size is None:
         side = BACKBONES[model.backbone].image_size
         own = BACKBONES.load(model.backbone).own_image_size if side is None else None
         values["data.image_size"] = own(model.backbone) if own else side
-    if data.dataset is None:
-        values["data.dataset"] = "folder" if data.images else DEFAULT_DATASET
-    config = with_values(config, values)
     if model.has_head and model.num_classes is None:
-        return with_values(config, {"model.num_classes": _default_outputs(config)})
-    return config
+        values["model.num_classes"] = _default_outputs(config)
+    return with_values(config, values)
 
 
 def _default_outputs(config: ExperimentConfig) -> float | str | None:

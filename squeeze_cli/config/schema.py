@@ -131,9 +131,7 @@ class ModelConfig(Section):
         None, "Number of outputs of the head. [default: that of the classes]", ge=2, le=254
     )
     head: str | None = setting(
-        None,
-        "Segmentation head [default: deeplab for deeplab, else conv]",
-        choices=HEADS,
+        None, "Segmentation head [default: deeplab for deeplab, else conv]", choices=HEADS
     )
     freeze_backbone: Annotated[bool, AfterValidator(_check_frozen)] = setting(
         True, "Always true: squeeze works on frozen features; see unfreeze_last_layer.", ""
@@ -159,12 +157,10 @@ class ModelConfig(Section):
     feature_dim: int | None = setting(
         None, "Project features to N channels first. [default: that of the backbone]", ge=1
     )
-    loss_type: str = setting(
-        "ce", "Segmentation loss, or reconstruction (no head, no masks)", "--loss", choices=LOSSES
+    loss_type: str | None = setting(
+        None, "Loss [default: ce; reconstruction without masks]", "--loss", choices=LOSSES
     )
-    cosine_weight: float = setting(
-        0.0, "Weight of 1 - cosine similarity beside the squared error (reconstruction).", ge=0
-    )
+    cosine_weight: float = setting(0.0, "Weight of 1 - cosine similarity (reconstruction).", ge=0)
     class_weights: ClassWeights = setting(
         None, "Loss weights of the classes, in their order. [default: all 1]", metavar="1,1,2"
     )
@@ -179,9 +175,7 @@ class DataConfig(Section):
     """Which images, at which size, and where their features are kept."""
 
     dataset: str | None = setting(
-        None,
-        "Images and masks [default: folder with --images, else oxford-pet]",
-        choices=DATASETS,
+        None, "Data set [default: by --images or --features; oxford-pet]", choices=DATASETS
     )
     data_dir: str = setting(
         "./data", "Folder that data sets are downloaded to, if missing.", metavar="DIR"
@@ -194,7 +188,7 @@ class DataConfig(Section):
     test_masks: str | None = setting(None, "Masks of the test split (folder).", metavar="DIR")
     split_file: str | None = setting(
         None,
-        "Lines `NAME train|val|test` (folder). [default: subfolders of these names, or the seed]",
+        "Lines `NAME train|val|test` (folder, features). [default: subfolders, or the seed]",
         metavar="FILE",
     )
     ignore_index: int | None = setting(
@@ -207,6 +201,10 @@ class DataConfig(Section):
         None,
         "YAML file of mask values, names and colours (folder). [default: the values found]",
         metavar="FILE",
+    )
+    features: str | None = setting(None, "Features in place of images.", metavar="PATH")
+    feature_names: str | None = setting(
+        None, "Names of the rows of --features, one per line (features).", metavar="FILE"
     )
     image_size: ImageSize | None = setting(
         None,
@@ -233,6 +231,11 @@ class DataConfig(Section):
     )
 
     @property
+    def pixels(self) -> int | None:
+        """Number of pixels per image; None where features are given."""
+        return None if self.features is not None else self.size_px[0] * self.size_px[1]
+
+    @property
     def size_px(self) -> Size:
         """Height and width of the images; `config.resolve` has filled in their default."""
         assert self.image_size is not None
@@ -243,7 +246,11 @@ class DataConfig(Section):
     def place(self) -> str:
         """Return where the images are, or the name of a data set that has no place."""
         name = str(self.dataset)
-        return self.images or (self.data_dir if "data_dir" in DATASETS[name].options else name)
+        return (
+            self.features
+            or self.images
+            or (self.data_dir if "data_dir" in DATASETS[name].options else name)
+        )
 
 
 class TrainingConfig(Section):

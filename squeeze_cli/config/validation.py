@@ -6,11 +6,17 @@ from math import prod
 from pydantic import ValidationError
 
 from squeeze_cli.config.defaults import CODEBOOK_SIZE
-from squeeze_cli.config.parts import BACKBONES, DATASETS, LOSSES, QUANTIZERS, Registry
+from squeeze_cli.config.parts import (
+    BACKBONES,
+    DATASETS,
+    GIVEN_FEATURES,
+    LOSSES,
+    QUANTIZERS,
+    Registry,
+)
 from squeeze_cli.config.schema import (
     FIELDS,
     SECTIONS,
-    DataConfig,
     ExperimentConfig,
     option_of,
 )
@@ -35,6 +41,12 @@ _WORDS = {
     "model_type": "must be a mapping of keys to values",
     "invalid_key": "must have keys of text",
 }
+
+# Fields that mean nothing with `--features`, besides those of other data sets.
+OF_IMAGES = (
+    "data.image_size", "data.fit", "data.num_workers", "data.cache_dir", "data.use_cache",
+    "model.backbone", "model.weights", "model.layer",
+)  # fmt: skip
 
 
 def parse(values: object, where: str = "", as_flags: bool = False) -> ExperimentConfig:
@@ -87,19 +99,24 @@ def check_together(config: ExperimentConfig) -> None:
     if (codes := prod(quantizer.levels)) > 2**20:
         raise UsageError(f"--levels gives {codes} codes: their product must not pass {2**20}.")
     _check_loss(config)
-    if model.layer != (-1,) and "layer" not in BACKBONES[model.backbone].options:
+    given = config.data.features is not None
+    if not given and model.layer != (-1,) and "layer" not in BACKBONES[model.backbone].options:
         raise UsageError(
             f"--layer means nothing with --model {model.backbone}: leave it out, or choose timm:NAME."
         )
     _check_classes(config)
-    _check_folders(config.data)
+    _check_folders(config)
     if logger.use_clearml and logger.clearml_offline and logger.require_clearml:
         raise UsageError("--clearml-offline contradicts --require-clearml: leave one of them out.")
 
 
 def _check_loss(config: ExperimentConfig) -> None:
     """Refuse settings of the model that the chosen loss ignores, and a loss with nothing to train."""
-    loss = config.model.loss_type
+    loss = str(config.model.loss_type)
+    if config.model.has_head and config.data.features is not None:
+        raise UsageError(
+            f"--loss {loss} needs masks, which --features have not: use --loss reconstruction."
+        )
     for name in sorted(frozenset().union(*(entry.options for entry in LOSSES.values()))):
         key = f"model.{name}"
         if name not in LOSSES[loss].options and getattr(config.model, name) != FIELDS[key].default:
@@ -132,11 +149,17 @@ def _check_classes(config: ExperimentConfig) -> None:
         raise UsageError("--class-weights must not be all 0, e.g. 1,1,2.")
 
 
-def _check_folders(data: DataConfig) -> None:
-    """Check that folders of images and masks come in pairs."""
-    if data.dataset == "folder" and not (data.images and data.masks):
-        raise UsageError("--dataset folder needs both --images DIR and --masks DIR.")
-    if bool(data.test_images) != bool(data.test_masks):
+def _check_folders(config: ExperimentConfig) -> None:
+    """Check that data have a place, and that folders of images and masks come in pairs."""
+    data, with_masks = config.data, config.model.has_head
+    if data.dataset == GIVEN_FEATURES and not data.features:
+        raise UsageError(f"--dataset {GIVEN_FEATURES} needs --features PATH.")
+    if data.dataset == "folder" and not (data.images and (data.masks or not with_masks)):
+        raise UsageError(
+            "--dataset folder needs --images DIR, and --masks DIR unless --loss is reconstruction."
+        )
+    test_images, test_masks = bool(data.test_images), bool(data.test_masks)
+    if test_masks > test_images or (with_masks and test_images > test_masks):
         raise UsageError("--test-images and --test-masks need each other: give both.")
     if data.test_images and data.split_file:
         raise UsageError("--split-file contradicts --test-images: leave one of them out.")
@@ -157,6 +180,11 @@ def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -
             raise UsageError(f"{option_of(key)} means nothing without ClearML: add --use-clearml.")
     if not data.use_cache and "data.cache_dir" in values:
         raise UsageError("--cache-dir means nothing with --no-cache: leave one out.")
+    for key in OF_IMAGES:
+        if data.features is not None and key in values and values[key] != GIVEN_FEATURES:
+            raise UsageError(
+                f"{option_of(key)} means nothing with --features, which pass no backbone: leave it out."
+            )
 
 
 def _refuse_foreign(

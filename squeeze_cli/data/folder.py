@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -20,7 +20,7 @@ class FolderSource(DataSource):
     """Images in one folder and masks in another, with the splits that a file or subfolders name."""
 
     images: Path
-    masks: Path
+    masks: Path | None
     test_images: Path | None = None
     test_masks: Path | None = None
     split_file: Path | None = None
@@ -29,18 +29,18 @@ class FolderSource(DataSource):
 
     @classmethod
     def of(cls, config: DataConfig) -> Self:
-        """Return the source of `images` and `masks`, which `config.validation` has demanded."""
-        others = (config.test_images, config.test_masks, config.split_file)
+        """Return the source of `images` and `masks`, which `config.validation` has checked."""
+        others = (config.masks, config.test_images, config.test_masks, config.split_file)
         paths = [None if path is None else Path(path) for path in others]
-        return cls(Path(str(config.images)), Path(str(config.masks)), *paths)
+        return cls(Path(str(config.images)), *paths)
 
     def listing(self) -> Listing:
         """List the pairs; raises SqueezeError where a folder is missing or nothing pairs."""
         found = pair(self.images, self.masks)
         if self.split_file is not None:
-            return _split_by_file(found, self.split_file)
+            return split_by_file(found, self.split_file)
         found = _split_by_folder(found, self.images)
-        if self.test_images is None or self.test_masks is None:
+        if self.test_images is None:
             return found
         if found.test:
             raise UsageError(
@@ -53,13 +53,15 @@ class FolderSource(DataSource):
         )  # fmt: skip
 
 
-def pair(images: Path, masks: Path, prefix: str = "") -> Listing:
+def pair(images: Path, masks: Path | None, prefix: str = "") -> Listing:
     """Return the images with the masks of the same relative path and stem, all in `train`.
 
     Names get the prefix. Images without a mask, or with several, are skipped; masks without an
     image are a warning. Where one folder lies in the other, its files belong to it alone. Raises
-    SqueezeError where no image has a mask.
+    SqueezeError where no image has a mask. Without a folder of masks all images are taken.
     """
+    if masks is None:
+        return Listing(tuple(replace(s, name=prefix + s.name) for s in list_images(images)))
     if images.resolve() == masks.resolve():
         raise UsageError(
             f"Images and masks are both in {images}: put the masks into another folder."
@@ -127,7 +129,7 @@ def _split_by_folder(found: Listing, images: Path) -> Listing:
     return Listing(**splits, skipped=found.skipped, warnings=found.warnings)
 
 
-def _split_by_file(found: Listing, path: Path) -> Listing:
+def split_by_file(found: Listing, path: Path) -> Listing:
     """Give the samples that a split file names to their splits; the others are left out."""
     samples = {sample.name: sample for sample in found.train}
     for sample in found.train:  # a name may be given with its suffix

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -31,6 +32,8 @@ class ImageDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         image, mask = self.samples[index].load()
+        if mask is None:  # all of the picture counts, and no padding
+            mask = Image.new("L", image.size)
         return self.preprocessing.pixels(image), self.preprocessing.mask(mask), index
 
 

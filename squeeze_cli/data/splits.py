@@ -38,6 +38,10 @@ class SplitSamples:
     test: tuple[Sample, ...]
     skipped: tuple[tuple[str, str], ...] = ()
 
+    def named(self) -> dict[str, tuple[Sample, ...]]:
+        """Return the samples by the names of the splits."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
     def digest(self) -> str:
         """Hex BLAKE2b-128 over each split's names and contents, in order; this reads every file."""
         total = blake2b(digest_size=DIGEST_BYTES)
@@ -123,28 +127,38 @@ def label_samples(config: DataConfig, listing: Listing) -> LabelledListing:
 
 
 def build_splits(
-    data: LabelledListing, place: str, seed: int, known: Collection[str] = ()
+    listing: Listing, place: str, seed: int, known: Collection[str] = ()
 ) -> SplitSamples:
     """Drop images that cannot be read, and draw the validation images by the seed if need be.
 
     Images whose digests are `known` were decoded before, and are not decoded again. Raises
     SqueezeError, which names the `place`, if too few images can be read.
     """
-    skipped = list(data.listing.skipped)
-    usable = {}
-    for name, samples in _splits_of(data.listing):
-        usable[name], bad = find_readable(samples, known)
+    skipped = list(listing.skipped)
+    usable = []
+    for _, samples in _splits_of(listing):
+        good, bad = find_readable(samples, known)
+        usable.append(tuple(good))
         skipped += bad
-    train, val, test = usable["train"], usable["val"], usable["test"]
+    train, val, test = usable
+    return complete_splits(Listing(train, val, test, tuple(skipped)), place, seed)
+
+
+def complete_splits(listing: Listing, place: str, seed: int) -> SplitSamples:
+    """Draw the validation samples by the seed where none are listed.
+
+    Raises SqueezeError, which names the `place`, if there are too few samples.
+    """
+    train, val, test = listing.train, listing.val, listing.test
     if not test or len(train) + len(val) < 2 or not train:
-        example = f" For example: {skipped[0][1]}" if skipped else ""
+        example = f" For example: {listing.skipped[0][1]}" if listing.skipped else ""
         raise SqueezeError(
             f"Too few images of {place} can be read ({len(train) + len(val)} for training, {len(test)} "
             f"for the test): provide 2 or more to train on and 1 or more for the test.{example}"
         )
     if not val:
-        train, val = split_train_val(train, seed)
-    return SplitSamples(tuple(train), tuple(val), tuple(test), tuple(skipped))
+        train, val = map(tuple, split_train_val(train, seed))
+    return SplitSamples(train, val, test, listing.skipped)
 
 
 def _splits_of(listing: Listing) -> Iterator[tuple[str, tuple[Sample, ...]]]:

@@ -35,16 +35,17 @@ SEED_DISTANCE = 1_000_003
 EVALUATION_IMAGES, EVALUATION_VECTORS = 16, 8192
 
 
-class SegmentationDataModule(LightningDataModule):
-    """Batches of (states, masks `[B, H, W]` uint8, positions `[B]` int64) of every split.
+class FeatureBatches(LightningDataModule):
+    """Base: batches of (states, label planes `[B, H, W]` uint8, positions `[B]` int64) of every split.
 
-    States are what the frozen trunk gives: stored, or computed when a batch reaches the device.
     Training is shuffled by seed and epoch alone, so a resumed run continues the order of an
-    unbroken one; validation and test keep the splits' order.
+    unbroken one; validation and test keep the splits' order. A subclass opens the data sets in
+    `setup`, and makes states of their items in `on_after_batch_transfer`.
 
     Attributes:
         batch_size: images per training step and process.
         evaluation_batch_size: images per batch where nothing is trained.
+        num_workers: processes that load items.
         setup_seconds: time that `setup` took to open the data sets.
         test_split: the split that `Trainer.test` measures.
     """
@@ -52,22 +53,22 @@ class SegmentationDataModule(LightningDataModule):
     def __init__(
         self,
         splits: Mapping[str, Sequence[Sample]],
-        trunk: Trunk,
-        store: FeatureStore | None,
+        device: torch.device,
         reporter: Reporter,
         *,
         batch_size: int,
         evaluation_batch_size: int,
         seed: int,
+        num_workers: int = 0,
     ) -> None:
         super().__init__()
         self.splits = splits
-        self.trunk = trunk
-        self.store = store
+        self.device = device
         self.reporter = reporter
         self.batch_size = batch_size
         self.evaluation_batch_size = evaluation_batch_size
         self.seed = seed
+        self.num_workers = num_workers
         self.setup_seconds = 0.0
         self.test_split = "test"
         self._datasets: Mapping[str, Dataset[Item]] = {}
@@ -78,22 +79,6 @@ class SegmentationDataModule(LightningDataModule):
         if (trainer := self.trainer) is None:
             return Ranks()
         return Ranks(trainer.global_rank, trainer.world_size, trainer.strategy.barrier)
-
-    def setup(self, stage: str = "") -> None:
-        """Open the data sets of all splits, once; this fills the feature store."""
-        del stage  # all splits together, so that the backbone is loaded once
-        if not self._datasets:
-            start = time.perf_counter()
-            if self.store is not None:
-                self._datasets = prepare_states(
-                    self.splits, self.trunk, self.store, self.reporter, self.ranks
-                )
-            else:
-                self._datasets = {
-                    name: ImageDataset(split, self.trunk.preprocessing)
-                    for name, split in self.splits.items()
-                }
-            self.setup_seconds = time.perf_counter() - start
 
     def train_dataloader(self) -> DataLoader[Item]:
         """This rank's share of the training split in the order of the epoch."""
@@ -122,14 +107,6 @@ class SegmentationDataModule(LightningDataModule):
         share = range(self.ranks.rank, len(self.splits[split]), self.ranks.count)
         return self._loader(Subset(self._datasets[split], share), self.evaluation_batch_size)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Turn the inputs of a batch, which is on the device, into states."""
-        inputs, masks, positions = batch
-        with torch.no_grad():
-            if self.store is None:
-                return self.trunk.states(inputs), masks, positions
-            return from_rows(inputs.float()), masks, positions
-
     def batches(
         self, split: str, batch_size: int | None = None, *, shuffled: bool = False
     ) -> Iterator[Batch]:
@@ -146,20 +123,67 @@ class SegmentationDataModule(LightningDataModule):
         return self._on_device(default_collate([dataset[position] for position in positions]))
 
     def _on_device(self, batch: Batch) -> Batch:
-        inputs, masks, positions = (tensor.to(self.trunk.device) for tensor in batch)
-        return self.on_after_batch_transfer((inputs, masks, positions), 0)
+        inputs, masks, positions = (tensor.to(self.device) for tensor in batch)
+        states: Batch = self.on_after_batch_transfer((inputs, masks, positions), 0)
+        return states
 
     def _loader(self, dataset: Dataset[Item], batch_size: int, **options: Any) -> DataLoader[Item]:
-        # Worker processes decode images; a stored row is a copy, which they would only pass on.
-        workers = self.trunk.num_workers if self.store is None else 0
         return DataLoader(
             dataset,
             batch_size,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=self.trunk.device.type == "cuda",
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.device.type == "cuda",
             **options,
         )
+
+
+class SegmentationDataModule(FeatureBatches):
+    """Batches of images: their states are stored, or computed when a batch reaches the device."""
+
+    def __init__(
+        self,
+        splits: Mapping[str, Sequence[Sample]],
+        trunk: Trunk,
+        store: FeatureStore | None,
+        reporter: Reporter,
+        *,
+        batch_size: int,
+        evaluation_batch_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__(
+            splits, trunk.device, reporter,
+            batch_size=batch_size, evaluation_batch_size=evaluation_batch_size, seed=seed,
+            # Worker processes decode images; a stored row is a copy, which they would only pass on.
+            num_workers=trunk.num_workers if store is None else 0,
+        )  # fmt: skip
+        self.trunk = trunk
+        self.store = store
+
+    def setup(self, stage: str = "") -> None:
+        """Open the data sets of all splits, once; this fills the feature store."""
+        del stage  # all splits together, so that the backbone is loaded once
+        if not self._datasets:
+            start = time.perf_counter()
+            if self.store is not None:
+                self._datasets = prepare_states(
+                    self.splits, self.trunk, self.store, self.reporter, self.ranks
+                )
+            else:
+                self._datasets = {
+                    name: ImageDataset(split, self.trunk.preprocessing)
+                    for name, split in self.splits.items()
+                }
+            self.setup_seconds = time.perf_counter() - start
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Turn the inputs of a batch, which is on the device, into states."""
+        inputs, masks, positions = batch
+        with torch.no_grad():
+            if self.store is None:
+                return self.trunk.states(inputs), masks, positions
+            return from_rows(inputs.float()), masks, positions
 
 
 def open_store(config: ExperimentConfig, backbone: FrozenBackbone) -> FeatureStore | None:

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from squeeze_cli.codec.manifest import Content, Manifest
 from squeeze_cli.console import Reporter
+from squeeze_cli.data.arrays import list_features, shape_text
 from squeeze_cli.data.samples import Sample, find_readable, list_images
 from squeeze_cli.errors import SqueezeError
+from squeeze_cli.features.arrays import GivenFeatureBatches, check_splits
 from squeeze_cli.inference.output import Array, ShardedOutput, save_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.tables import ExtractionSummary
@@ -25,6 +27,8 @@ def extract_embeddings(
     run: TrainedRun,
     reporter: Reporter,
     images: str | Path | None,
+    features: str | Path | None,
+    feature_names: str | Path | None,
     split: Literal["train", "val", "test", "all"] | None,
     content: Content,
     coding: Literal["prior", "packed"] | None,
@@ -38,8 +42,13 @@ def extract_embeddings(
     if content == "codes":
         run.require_codes()
         coding = coding or ("prior" if run.prior else "packed")
-    if images is None:
-        name: str = split or "test"
+    source = "images"
+    if features is not None:
+        name, source = Path(features).resolve().stem, "features"
+        samples = _given_samples(run, Path(features), feature_names, reporter)
+    elif images is None:
+        name = split or "test"
+        source = f"split {name}"
         splits = run.splits(reporter)
         chosen = ("train", "val", "test") if name == "all" else (name,)
         samples = [sample for each in chosen for sample in getattr(splits, each)]
@@ -48,7 +57,7 @@ def extract_embeddings(
         samples = _folder_samples(Path(images), reporter)
     manifest = Manifest(
         content=content, run=run.folder.name, run_digest=run.digest,
-        source="images" if images is not None else f"split {name}", images_digest=_digest(samples),
+        source=source, images_digest=_digest(samples),
         precision=run.config.training.precision, coding=coding,
         dtype="float32" if content != "codes" else None, space=run.space,
     )  # fmt: skip
@@ -62,6 +71,23 @@ def extract_embeddings(
     if not output.manifest.complete:
         _write_all(run, samples, images is None, output, reporter)
     return _summary(run, output)
+
+
+def _given_samples(
+    run: TrainedRun, path: Path, names: str | Path | None, reporter: Reporter
+) -> list[Sample]:
+    """Return given features; raises SqueezeError where they do not fit the run or are no good."""
+    samples, warnings = list_features(path, None if names is None else Path(names))
+    for warning in warnings:
+        reporter.warn(warning)
+    given, checked = check_splits({"features": samples}, reporter)
+    wanted = (*run.record.quantizer.grid, run.record.model.feature_dim)
+    if given.shape != wanted:
+        raise SqueezeError(
+            f"The features in {path} are {shape_text(given.shape)} each, and those that "
+            f"{run.folder.path} was trained on {shape_text(wanted)}: give features of the same backbone."
+        )
+    return list(checked["features"])
 
 
 def _folder_samples(folder: Path, reporter: Reporter) -> list[Sample]:
@@ -92,10 +118,12 @@ def _write_all(
     done = output.manifest.images
     rest = samples[done:]
     data = run.data({"images": rest}, reporter, use_store)
+    given = isinstance(data, GivenFeatureBatches)
+    batch = data.evaluation_batch_size if given else run.backbone.inference_batch
     with reporter.track("Extracting", len(samples)) as advance:
         advance(done, "")
         try:
-            for states, _, positions in data.batches("images", run.backbone.inference_batch):
+            for states, _, positions in data.batches("images", batch):
                 names = [rest[position].name for position in positions.tolist()]
                 output.add(names, *_extract(run, states, output.manifest.content))
                 advance(len(names), "")
@@ -133,6 +161,7 @@ def _extract(run: TrainedRun, state: Tensor, content: Content) -> tuple[Array, d
 def _summary(run: TrainedRun, output: ShardedOutput) -> ExtractionSummary:
     manifest, size = output.manifest, output.manifest.bytes
     vectors = manifest.images * prod(run.record.quantizer.grid)
+    pixels = None if manifest.source == "features" else run.config.data.pixels
     points = run.network.normalizer.mean.numel() * vectors
     float32_bytes = FLOAT32_BYTES * points
     summary = ExtractionSummary(
@@ -140,7 +169,7 @@ def _summary(run: TrainedRun, output: ShardedOutput) -> ExtractionSummary:
         source=manifest.source, images=manifest.images, vectors=vectors,
         shards=len(manifest.shards), file_bytes=size, bytes_per_image=size / manifest.images,
         bits_per_feature_point=8 * size / points,
-        bits_per_pixel=8 * size / (manifest.images * prod(run.config.data.size_px)),
+        bits_per_pixel=pixels and 8 * size / (manifest.images * pixels),
         compression_ratio_float32=float32_bytes / size,
         compression_ratio_float16=float32_bytes / 2 / size,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.base import FrozenBackbone
+from squeeze_cli.backbones.base import FeatureOrigin, FrozenBackbone
 from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.config.classes import ClassTable
@@ -20,11 +20,13 @@ from squeeze_cli.config.record import FinishedRecord, SplitMetrics
 from squeeze_cli.config.resolve import load_experiment, with_values
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
+from squeeze_cli.data.arrays import FeatureSample
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.sources import open_source
 from squeeze_cli.data.splits import SplitSamples
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.features.datamodule import SegmentationDataModule, make_data, open_store
+from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures
+from squeeze_cli.features.datamodule import FeatureBatches, make_data, open_store
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.model.build import build_network
 from squeeze_cli.model.network import SegmentationNetwork
@@ -32,7 +34,13 @@ from squeeze_cli.reports.tables import EvaluationResult
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.devices import choose_device
-from squeeze_cli.training.experiment import load_labels, load_splits, make_module
+from squeeze_cli.training.experiment import (
+    load_features,
+    load_labels,
+    load_listing,
+    load_splits,
+    make_module,
+)
 from squeeze_cli.training.fit import evaluate
 from squeeze_cli.training.modules import FeatureModule
 
@@ -93,7 +101,9 @@ class TrainedRun:
         """
         config = with_values(self.config, {"model.weights": "none"})
         with torch.random.fork_rng(devices=[]):
-            backbone = create_backbone(config.model, config.data.size_px)
+            backbone: FeatureOrigin = self._given
+            if config.data.features is None:
+                backbone = create_backbone(config.model, config.data.size_px)
             module = make_module(config, build_network(config, backbone))
         load_best(module, self.folder)
         if (head := module.network.head) is not None:
@@ -196,12 +206,23 @@ class TrainedRun:
     def _tokens(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
         return torch.from_numpy(codes_bhwq.astype(np.int64)).flatten(1, 2).to(self.device)
 
+    @property
+    def _given(self) -> GivenFeatures:
+        """Shape of the features that may stand in place of those that the run was trained on."""
+        rows, columns = self.record.quantizer.grid
+        return GivenFeatures((rows, columns, self.record.model.feature_dim))
+
     @cached_property
     def backbone(self) -> FrozenBackbone:
         """The frozen backbone, which images pass.
 
-        Raises SqueezeError where its weights are not those that the run was trained on.
+        Raises SqueezeError where its weights are not those that the run was trained on, or where the
+        run was trained on given features.
         """
+        if self.config.data.features is not None:
+            raise SqueezeError(
+                f"{self.folder.path} was trained on given features, without a backbone: give --features."
+            )
         backbone = create_backbone(self.config.model, self.config.data.size_px)
         if backbone.weights.digest != self.record.model.weights_digest:
             fix = f"bring back the file behind --weights {self.config.model.weights}"
@@ -219,26 +240,47 @@ class TrainedRun:
         return open_store(self.config, self.backbone)
 
     def splits(self, reporter: Reporter) -> SplitSamples:
-        """Return the images of each split, and report those that cannot be read."""
-        labelled = load_labels(self.config, reporter)
-        return load_splits(self.config, labelled, self.store, reporter)
+        """Return the images of each split, and report those that cannot be read.
+
+        Raises SqueezeError where given features are not those that the run was trained on.
+        """
+        config = self.config
+        if config.data.features is not None:
+            given, splits = load_features(config, reporter)
+            if given.digest != self.record.model.weights_digest:
+                raise SqueezeError(
+                    f"The features in {config.data.features} are not those that {self.folder.path} was "
+                    "trained on: bring these back, or use `squeeze extract-embeddings --features`."
+                )
+            return splits
+        if self.network.head is None:
+            listing = load_listing(config, reporter)
+        else:
+            listing = load_labels(config, reporter).listing
+        return load_splits(config, listing, self.store, reporter)
 
     @property
     def classes(self) -> ClassTable:
-        """The classes that the run tells apart."""
+        """The classes that the run tells apart; raises SqueezeError without a segmentation head."""
+        self.require_head()
         table = self.config.data.classes or open_source(self.config.data).classes
         assert table is not None  # the training has written it into the configuration
         return table
 
     def data(
         self, samples: Mapping[str, Sequence[Sample]], reporter: Reporter, use_store: bool = True
-    ) -> SegmentationDataModule:
-        """Return a data module with the states of named lists of images, set up.
+    ) -> FeatureBatches:
+        """Return a data module with the states of named lists of images, or of features, set up.
 
         Without `use_store` images pass the backbone and nothing is kept.
         """
-        store = self.store if use_store else None
-        data = make_data(self.config, samples, self.backbone, store, self.device, reporter)
+        data: FeatureBatches
+        if all(isinstance(s, FeatureSample) for split in samples.values() for s in split):
+            training = self.config.training
+            data = GivenFeatureBatches(samples, self._given, training, self.device, reporter)
+        else:
+            store = self.store if use_store else None
+            data = make_data(self.config, samples, self.backbone, store, self.device, reporter)
         data.setup()
         return data
 
@@ -258,7 +300,7 @@ class TrainedRun:
             run=self.folder.name,
             split=split,
             data_dir=self.config.data.place,
-            classes=self.classes.names,
+            classes=[] if self.network.head is None else self.classes.names,
             images=len(samples),
             skipped_images=len(splits.skipped),
             metrics=SplitMetrics.model_validate(metrics),

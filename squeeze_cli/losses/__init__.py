@@ -8,7 +8,7 @@ from squeeze_cli.losses.segmentation import SegmentationLoss
 
 def create_loss(config: ModelConfig) -> SegmentationLoss | ReconstructionLoss:
     """Build the loss that `config.loss_type` names, with the weights of `config`."""
-    kind = LOSSES.load(config.loss_type)
+    kind = LOSSES.load(str(config.loss_type))
     loss: SegmentationLoss | ReconstructionLoss
     if config.has_head:
         loss = kind(config.class_weights, config.use_kernels)

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from squeeze_cli.backbones.base import FrozenBackbone
+from squeeze_cli.backbones.base import FeatureOrigin, FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ExperimentConfig, ModelConfig
 from squeeze_cli.errors import UsageError
@@ -12,9 +12,9 @@ from squeeze_cli.quantizers import StepSize, create_quantizer
 
 
 def build_network(
-    config: ExperimentConfig, backbone: FrozenBackbone, processes: int = 1
+    config: ExperimentConfig, backbone: FeatureOrigin, processes: int = 1
 ) -> SegmentationNetwork:
-    """Build the trainable network for `config` on a frozen backbone, not yet initialized.
+    """Build the trainable network for `config` on frozen features, not yet initialized.
 
     Of the backbone only the last layer is built, where it is trained. `processes` that train
     together synchronize their codebooks. Raises UsageError if the bottleneck is too wide.
@@ -30,6 +30,7 @@ def build_network(
         )
     last_layer = None
     if model.unfreeze_last_layer:
+        assert isinstance(backbone, FrozenBackbone)
         last_layer = backbone.network.last_layer
         last_layer.requires_grad_(True)
     head = None

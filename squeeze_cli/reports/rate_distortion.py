@@ -97,9 +97,8 @@ def _panel(group: Sequence[RunRecord]) -> Panel:
     front = tuple(each for each in configurations if on_front(each.point, points))
     model, data = records[0].model, records[0].data
     weights = " (random features)" if model.random_features else ""
-    title = (
-        f"{model.backbone}{weights}, {data.test_images} test images of {data.dataset}, "
-        f"{data.size_text} px"
+    title = f"{model.backbone}{weights}, {data.test_images} test images of {data.dataset}" + (
+        f", {data.size_text} px" if data.size_text else ""
     )
     quality: Literal["mean IoU", "SQNR"] = "SQNR" if model.loss == "reconstruction" else "mean IoU"
     return Panel(title, quality, tuple(configurations), front, tuple(baseline_ious(group)))

@@ -6,20 +6,23 @@ from dataclasses import dataclass
 import torch
 
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.base import FrozenBackbone
+from squeeze_cli.backbones.base import FeatureOrigin
 from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.parts import DATASETS
 from squeeze_cli.config.resolve import with_classes
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
+from squeeze_cli.data.sources import Listing
 from squeeze_cli.data.splits import (
     LabelledListing,
     SplitSamples,
     build_splits,
     choose_samples,
+    complete_splits,
     label_samples,
 )
-from squeeze_cli.features.datamodule import SegmentationDataModule, make_data, open_store
+from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures, check_splits
+from squeeze_cli.features.datamodule import FeatureBatches, make_data, open_store
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.losses import create_loss
 from squeeze_cli.model.build import build_network, count_outputs
@@ -39,13 +42,14 @@ class Experiment:
     """An experiment, set up: everything between the configuration and the trainer.
 
     `config` has what the masks told: the classes of a folder, and the number of the head's outputs.
+    Without a head no masks are read, and `classes` is None.
     """
 
     config: ExperimentConfig
-    classes: ClassTable
+    classes: ClassTable | None
     splits: SplitSamples
-    backbone: FrozenBackbone
-    data: SegmentationDataModule
+    backbone: FeatureOrigin
+    data: FeatureBatches
     module: FeatureModule
     device: torch.device
 
@@ -53,26 +57,44 @@ class Experiment:
 def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     """Data, backbone and the network (not yet initialized) for `config`; no image passes yet."""
     device = choose_device(config.training.device)
+    if config.data.features is not None:
+        given, splits = load_features(config, reporter)
+        features = GivenFeatureBatches(splits.named(), given, config.training, device, reporter)
+        return _assemble(config, None, splits, given, features, device)
     # First: where data are missing, or masks make no sense, no weights are fetched.
-    labelled = load_labels(config, reporter)
-    if "classes" in DATASETS[str(config.data.dataset)].options:
-        config = with_classes(config, labelled.classes)
-        found = labelled.labelled
-        reporter.say(classes_text(labelled.classes, found.pixels, found.images))
+    if config.model.has_head:
+        labelled = load_labels(config, reporter)
+        listing, classes = labelled.listing, labelled.classes
+        if "classes" in DATASETS[str(config.data.dataset)].options:
+            config = with_classes(config, classes)
+            found = labelled.labelled
+            reporter.say(classes_text(classes, found.pixels, found.images))
+    else:
+        listing, classes = load_listing(config, reporter), None
     backbone = create_backbone(config.model, config.data.size_px)
     store = open_store(config, backbone)
     if store is None or not store.digests:
         _ = backbone.network  # weights that do not fit are found before images are read
-    splits = load_splits(config, labelled, store, reporter)
+    splits = load_splits(config, listing, store, reporter)
     if backbone.random_weights:
         reporter.warn("--weights none: the features are random; results say nothing about them.")
+    batches = make_data(config, splits.named(), backbone, store, device, reporter)
+    return _assemble(config, classes, splits, backbone, batches, device)
+
+
+def _assemble(
+    config: ExperimentConfig,
+    classes: ClassTable | None,
+    splits: SplitSamples,
+    origin: FeatureOrigin,
+    data: FeatureBatches,
+    device: torch.device,
+) -> Experiment:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
-        network = build_network(config, backbone, count_processes(config.training, device))
-    named = {"train": splits.train, "val": splits.val, "test": splits.test}
+        network = build_network(config, origin, count_processes(config.training, device))
     module = make_module(config, network)
-    batches = make_data(config, named, backbone, store, device, reporter)
-    return Experiment(config, labelled.classes, splits, backbone, batches, module, device)
+    return Experiment(config, classes, splits, origin, data, module, device)
 
 
 def make_module(config: ExperimentConfig, network: SegmentationNetwork) -> FeatureModule:
@@ -92,12 +114,17 @@ def make_module(config: ExperimentConfig, network: SegmentationNetwork) -> Featu
     )
 
 
-def load_labels(config: ExperimentConfig, reporter: Reporter) -> LabelledListing:
-    """Read the masks that `config` describes, with a warning for what is odd about them."""
+def load_listing(config: ExperimentConfig, reporter: Reporter) -> Listing:
+    """List the samples that `config` describes, with a warning for what is odd about them."""
     listing = choose_samples(config.data, config.training.seed)
     for warning in listing.warnings:
         reporter.warn(warning)
-    data = label_samples(config.data, listing)
+    return listing
+
+
+def load_labels(config: ExperimentConfig, reporter: Reporter) -> LabelledListing:
+    """Read the masks that `config` describes, with a warning for what is odd about them."""
+    data = label_samples(config.data, load_listing(config, reporter))
     found = data.labelled
     if found.stray_pixels:
         reporter.warn(
@@ -112,16 +139,29 @@ def load_labels(config: ExperimentConfig, reporter: Reporter) -> LabelledListing
 
 def load_splits(
     config: ExperimentConfig,
-    data: LabelledListing,
+    listing: Listing,
     store: FeatureStore | None,
     reporter: Reporter,
 ) -> SplitSamples:
-    """The splits of labelled samples; images that cannot be read are reported, not used."""
+    """The splits of listed samples; images that cannot be read are reported, not used."""
     splits = build_splits(
-        data, config.data.place, config.training.seed, () if store is None else store.digests
+        listing, config.data.place, config.training.seed, () if store is None else store.digests
     )
     warn_of_skipped(splits.skipped, reporter)
     return splits
+
+
+def load_features(
+    config: ExperimentConfig, reporter: Reporter
+) -> tuple[GivenFeatures, SplitSamples]:
+    """Return the given features that `config` names, in their splits, each read once.
+
+    Raises SqueezeError, which names file and row, for features that are no good.
+    """
+    listing = load_listing(config, reporter)
+    splits = complete_splits(listing, config.data.place, config.training.seed)
+    given, checked = check_splits(splits.named(), reporter)
+    return given, SplitSamples(checked["train"], checked["val"], checked["test"])
 
 
 def warn_of_skipped(skipped: Sequence[tuple[str, str]], reporter: Reporter) -> None:

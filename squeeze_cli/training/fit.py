@@ -15,7 +15,7 @@ from squeeze_cli.config.resolve import write_config
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.features.datamodule import SegmentationDataModule
+from squeeze_cli.features.datamodule import FeatureBatches
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.loggers import open_trackers
 from squeeze_cli.training.callbacks import Initialization, RecordKeeper, ReportedProgress
@@ -133,7 +133,7 @@ def _fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: Path | None) -
 def evaluate(
     config: ExperimentConfig,
     module: FeatureModule,
-    data: SegmentationDataModule,
+    data: FeatureBatches,
     split: str,
     device: torch.device,
     reporter: Reporter,

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from math import prod
 
 import numpy as np
 import torch
@@ -55,7 +54,7 @@ def save_outputs(
             temporary.write_bytes(content)
         measured[split] = measure_codes(
             content, codes[split], network.normalizer.mean.numel(), slots,
-            pixels=prod(experiment.config.data.size_px), file=f"codes/{split}.safetensors",
+            pixels=experiment.config.data.pixels, file=f"codes/{split}.safetensors",
         )  # fmt: skip
     counts = [
         np.bincount(codes["test"][..., level].ravel(), minlength=size)

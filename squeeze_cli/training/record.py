@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from squeeze_cli import __version__
-from squeeze_cli.backbones.base import FrozenBackbone
+from squeeze_cli.backbones.base import FeatureOrigin
 from squeeze_cli.config.record import (
     DataDescription,
     EpochMetrics,
@@ -59,17 +59,17 @@ def start_record(config: ExperimentConfig, name: str) -> RunRecord:
 def _describe_data(experiment: Experiment) -> DataDescription:
     """The images: enough to say whether two runs saw the same ones."""
     config, splits = experiment.config, experiment.splits
-    height, width = config.data.size_px
+    size_px = None if config.data.features is not None else config.data.size_px
     return DataDescription(
         dataset=str(config.data.dataset),
         digest=splits.digest(),
-        image_size_px=height if height == width else [height, width],
+        image_size_px=size_px and (size_px[0] if size_px[0] == size_px[1] else list(size_px)),
         fit=config.data.fit,
         subset_size=config.data.subset_size,
         train_images=len(splits.train),
         val_images=len(splits.val),
         test_images=len(splits.test),
-        classes=experiment.classes.names,
+        classes=[] if experiment.classes is None else experiment.classes.names,
         skipped_images=len(splits.skipped),
         skipped=[
             {"name": name, "reason": reason} for name, reason in splits.skipped[:MOST_SKIPPED]
@@ -78,7 +78,7 @@ def _describe_data(experiment: Experiment) -> DataDescription:
 
 
 def _describe_model(
-    config: ExperimentConfig, backbone: FrozenBackbone, network: SegmentationNetwork
+    config: ExperimentConfig, backbone: FeatureOrigin, network: SegmentationNetwork
 ) -> ModelDescription:
     """The backbone, what is trained on it, and the number of trainable parameters."""
     model = config.model
@@ -86,13 +86,13 @@ def _describe_model(
         backbone=backbone.name,
         weights="random" if backbone.random_weights else model.weights,
         random_features=backbone.random_weights,
-        weights_digest=backbone.weights.digest,
+        weights_digest=backbone.digest,
         feature_dim=backbone.feature_dim,
         quantized_dim=network.quantizer.feature_dim,
         num_classes=model.num_classes,
         layers=list(backbone.layers) or None,
         head=choose_head(model) if model.has_head else None,
-        loss=model.loss_type,
+        loss=str(model.loss_type),
         add_adapter=model.add_adapter,
         unfreeze_last_layer=model.unfreeze_last_layer,
         head_expects_raw_features=network.head is not None and network.head.expects_raw_features,

@@ -136,7 +136,7 @@ def test_the_seed_draws_the_splits_that_are_missing(tmp_path):
     write_pairs(tmp_path, *(f"{number:02d}" for number in range(20)))
     config = config_of(tmp_path)
     splits = [
-        build_splits(label_samples(config, choose_samples(config, seed)), "here", seed)
+        build_splits(label_samples(config, choose_samples(config, seed)).listing, "here", seed)
         for seed in (1, 1, 2)
     ]
     assert [(len(s.train), len(s.val), len(s.test)) for s in splits] == [(13, 3, 4)] * 3
@@ -162,7 +162,7 @@ def test_each_mask_is_read_once(tmp_path, monkeypatch):
     own = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or own(path))
     config = config_of(tmp_path)
-    splits = build_splits(label_samples(config, choose_samples(config, 1)), "here", 1)
+    splits = build_splits(label_samples(config, choose_samples(config, 1)).listing, "here", 1)
     for sample in splits.train:
         sample.load()
     splits.digest()

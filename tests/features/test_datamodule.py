@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 from lightning import LightningModule, Trainer
+from PIL import Image
 
 from squeeze_cli.config.defaults import IGNORE_INDEX
 from squeeze_cli.console import Reporter
@@ -67,10 +68,14 @@ def test_dataset_gives_pixels_mask_and_index(splits):
     assert set(mask.unique().tolist()) == {0, 1, 2}
 
 
-def test_dataset_travels_to_workers_and_ignores_missing_trimaps(splits, tmp_path):
+def test_dataset_travels_to_workers_and_without_a_mask_all_but_padding_counts(splits, tmp_path):
     sample = FileSample("bare", splits["test"][0].image_path)
     dataset = pickle.loads(pickle.dumps(ImageDataset([sample], Preprocessing((8, 8)))))
-    assert dataset[0][1].unique().tolist() == [IGNORE_INDEX]
+    assert dataset[0][1].unique().tolist() == [0]
+    width, height = Image.open(sample.image_path).size
+    wide = ImageDataset([sample], Preprocessing((8, 8 * width // height * 2), "pad"))[0][1]
+    assert wide[:, 0].unique().tolist() == [0]
+    assert wide[:, -1].unique().tolist() == [IGNORE_INDEX]
     gone = ImageDataset([FileSample("gone", tmp_path / "gone.jpg")], Preprocessing((8, 8)))
     with pytest.raises(UnreadableImageError, match=r"gone\.jpg"):
         gone[0]

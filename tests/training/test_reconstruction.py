@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,30 @@ def test_resumed_is_the_same_as_unbroken(squeeze: Squeeze, tmp_path: Path) -> No
     whole, resumed = (record(tmp_path / "runs" / name) for name in ("whole", "broken"))
     assert resumed["metrics"] == whole["metrics"]
     assert resumed["digest"] == whole["digest"]
+
+
+def test_images_without_masks_are_trained_on(
+    squeeze: Squeeze, tmp_path: Path, tiny_pets: Path
+) -> None:
+    """The loss is chosen by itself; a folder of masks is not read, whatever is in it."""
+    source = tiny_pets / "oxford-iiit-pet" / "images"
+    folder = tmp_path / "mine"
+    shutil.copytree(source, folder)
+    common = (
+        "--model", "efficientnet-lite0", "--image-size", "64", "--fit", "pad", "--epochs", "1",
+        "--num-workers", "0", "--no-progress", "--codebook-size", "8",
+    )  # fmt: skip
+    squeeze("train", "--images", "mine", *common, "--name", "it")
+    run = record(tmp_path / "runs" / "it")
+    assert (run["data"]["dataset"], run["model"]["loss"]) == ("folder", "reconstruction")
+    assert run["data"]["classes"] == []
+    images = len(list(folder.iterdir()))
+    counts = [run["data"][f"{split}_images"] for split in ("train", "val", "test")]
+    assert sum(counts) == images
+    assert counts[2] == round(images / 5)
+    again = json.loads(squeeze("evaluate", "runs/it", "--json", "--no-progress").stdout)
+    assert again["metrics"]["mse"] == pytest.approx(run["metrics"]["test"]["mse"], rel=1e-5)
+    assert "--masks DIR" in squeeze("train", "--images", "mine", "--loss", "ce", code=2).stderr
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,337 @@
+"""Feature maps that somebody else computed: arrays in files, read row by row through memory maps."""
+
+import struct
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, Self
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from squeeze_cli.codec.manifest import MANIFEST_NAME, Manifest, read_manifest
+from squeeze_cli.config.schema import DataConfig
+from squeeze_cli.console import Advance
+from squeeze_cli.data.folder import split_by_file
+from squeeze_cli.data.reading import DIGEST_BYTES
+from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.sources import DataSource, Listing
+from squeeze_cli.errors import SqueezeError, UsageError
+
+FEATURE_SUFFIXES = (".npy", ".npz", ".safetensors")
+TYPES = frozenset({"float16", "float32", "float64", "F16", "BF16", "F32", "F64"})
+# Names of the array to take from a file that holds several.
+ARRAY_NAMES = ("features", "embeddings")
+# Rows that are checked together have this many values at most.
+BLOCK_VALUES = 2**22
+FIX = "store it again with numpy.save or safetensors"
+
+MapShape = tuple[int, int, int]  # rows, columns and channels of a feature map
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureArray:
+    """An array in a file; `values` is a memory map of NumPy, or a slice of safetensors.
+
+    Only the parts that are read take memory, but for compressed .npz files.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    values: Any
+
+    def read(self, rows: slice) -> Tensor:
+        """Return rows as float32."""
+        part = self.values[rows]
+        if isinstance(part, Tensor):
+            return part.float()
+        return torch.from_numpy(np.array(part, dtype=np.float32, order="C"))
+
+
+@dataclass(frozen=True)
+class FeatureSample(Sample):
+    """One feature map: a row of an array, or a file of its own where `array` is None."""
+
+    path: Path
+    array: FeatureArray | None = None
+    row: int = 0
+    channels_first: bool = False
+    content: str = ""  # what `check_features` found
+
+    @property
+    def place(self) -> str:
+        """File and row, as a message names them."""
+        return f"{self.path}" if self.array is None else f"row {self.row} of {self.path}"
+
+    def digest(self) -> str:
+        """Return the hex BLAKE2b-128 of the values as float32, once they are checked."""
+        assert self.content, f"{self.name} was not checked"
+        return self.content
+
+    def features(self) -> Tensor:
+        """Return the feature map `[h, w, C]` float32; a single vector is a map of 1×1."""
+        return read_block([self])[0]
+
+    def read_mask(self) -> None:
+        """Return None: there is no mask."""
+
+    def load(self) -> tuple[Image.Image, Image.Image | None]:
+        """Raise SqueezeError: there is no image behind given features."""
+        raise SqueezeError(f"{self.name} has features, but no image: show images of another run.")
+
+    def check(self) -> None:
+        """Do nothing: `check_features` has read the values."""
+
+
+@dataclass(frozen=True)
+class FeatureSource(DataSource):
+    """Given features, with the splits that a file names."""
+
+    path: Path
+    names_file: Path | None = None
+    split_file: Path | None = None
+
+    @classmethod
+    def of(cls, config: DataConfig) -> Self:
+        """Return the source of `features`, which `config.validation` has demanded."""
+        others = (config.feature_names, config.split_file)
+        return cls(Path(str(config.features)), *(None if p is None else Path(p) for p in others))
+
+    def listing(self) -> Listing:
+        """List the feature maps; raises SqueezeError as `list_features` does."""
+        samples, warnings = list_features(self.path, self.names_file)
+        found = Listing(tuple(samples), warnings=tuple(warnings))
+        return found if self.split_file is None else split_by_file(found, self.split_file)
+
+
+def list_features(path: Path, names_file: Path | None) -> tuple[list[FeatureSample], list[str]]:
+    """List the feature maps of a file, of a folder of files or of `squeeze extract-embeddings`.
+
+    A file holds one array `[N, h, w, C]` or `[N, C]`; each file of a folder `[h, w, C]` or `[C]`.
+    `names_file` has the names of an array's rows, one on each line; without it they are numbers.
+
+    Returns the samples and warnings. Raises SqueezeError for what is missing or cannot be read.
+    """
+    if path.is_file():
+        array = open_array(path, dimensions=(2, 4))
+        names = _row_names(names_file, path, array.shape[0])
+        return [FeatureSample(n, path, array, row) for row, n in enumerate(names)], []
+    if not path.is_dir():
+        raise SqueezeError(f"There are no features {path}: give a file or a folder of features.")
+    if names_file is not None:
+        raise UsageError(
+            f"--feature-names means nothing with the folder {path}, whose files have names: leave it out."
+        )
+    if (path / MANIFEST_NAME).exists():
+        return _list_shards(path, read_manifest(path)), []
+    return _list_files(path)
+
+
+def open_array(path: Path, dimensions: Collection[int]) -> FeatureArray:
+    """Open the array in a file, without reading its values.
+
+    Raises SqueezeError for a damaged file, values of another type than float16, bfloat16, float32
+    or float64, and for another number of dimensions.
+    """
+    from safetensors import SafetensorError
+
+    opened: dict[str, Any] = {".npz": _map_npz, ".safetensors": _open_safetensors}
+    try:
+        found = opened.get(path.suffix.lower(), _map_npy)(path)
+    except (OSError, ValueError, EOFError, BadZipFile, SafetensorError, struct.error) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SqueezeError(f"Cannot read the features in {path} ({reason}): {FIX}.") from None
+    shape, kind, values = found
+    if kind not in TYPES:
+        raise SqueezeError(
+            f"{path} holds values of type {kind}: convert them to float16, bfloat16 (safetensors) or "
+            "float32."
+        )
+    if len(shape) not in dimensions or 0 in shape:
+        wanted = "[N, h, w, C] or [N, C]" if 4 in dimensions else "[h, w, C] or [C]"
+        raise SqueezeError(f"{path} holds an array of shape {list(shape)}: features are {wanted}.")
+    return FeatureArray(path, tuple(shape), values)
+
+
+def check_features(
+    samples: Sequence[FeatureSample], advance: Advance
+) -> tuple[MapShape, list[str]]:
+    """Read all feature maps once, in threads: return their shape, and a digest of each.
+
+    `advance` hears of each map. Raises SqueezeError, which names file and row, for a map of another
+    shape than the first, and for values that are not finite.
+    """
+    digests: dict[FeatureSample, str] = {}
+    first: tuple[FeatureSample, MapShape] | None = None
+    with ThreadPoolExecutor() as pool:  # reading and hashing release the GIL
+        for block, shape, found in pool.map(_check_block, _blocks(samples)):
+            first = first or (block[0], shape)
+            if shape != first[1]:
+                raise SqueezeError(
+                    f"Features must have one shape: {first[0].place} is {shape_text(first[1])}, "
+                    f"{block[0].place} is {shape_text(shape)}."
+                )
+            digests |= zip(block, found, strict=True)
+            advance(len(block), "")
+    wrong = [sample for sample, digest in digests.items() if not digest]
+    if wrong:
+        raise SqueezeError(
+            f"{len(wrong)} of {len(samples)} feature maps hold values that are not finite, such as "
+            f"{wrong[0].place}: repair or remove them."
+        )
+    assert first is not None
+    return first[1], [digests[sample] for sample in samples]
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Return rows, columns and channels as a message shows them."""
+    return " x ".join(map(str, shape))
+
+
+def read_block(samples: Sequence[FeatureSample]) -> Tensor:
+    """Return the feature maps `[n, h, w, C]` float32 of samples in neighbouring rows of an array."""
+    first = samples[0]
+    if first.array is None:
+        array = open_array(first.path, dimensions=(1, 3))
+        values = array.read(slice(None))[None]
+    else:
+        values = first.array.read(slice(first.row, first.row + len(samples)))
+    if values.dim() == 2:
+        values = values[:, None, None]
+    return values.permute(0, 2, 3, 1).contiguous() if first.channels_first else values
+
+
+def _check_block(
+    block: Sequence[FeatureSample],
+) -> tuple[Sequence[FeatureSample], MapShape, list[str]]:
+    """Return the block, the shape of its maps, and a digest of each, "" where a value is not finite."""
+    maps = read_block(block)
+    finite = maps.flatten(1).isfinite().all(dim=1).tolist()
+    digests = [
+        blake2b(values.numpy(), digest_size=DIGEST_BYTES).hexdigest() if good else ""
+        for values, good in zip(maps, finite, strict=True)
+    ]
+    rows, columns, channels = maps.shape[1:]
+    return block, (rows, columns, channels), digests
+
+
+def _blocks(samples: Sequence[FeatureSample]) -> Iterator[list[FeatureSample]]:
+    """Cut samples, in the order of files and rows, where rows are no neighbours or get too many."""
+    if not samples:
+        return
+    ordered = sorted(samples, key=lambda sample: (str(sample.path), sample.row))
+    block = ordered[:1]
+    for before, sample in pairwise(ordered):
+        array = sample.array
+        most = 1 if array is None else max(1, BLOCK_VALUES // int(np.prod(array.shape[1:])))
+        if array is not before.array or sample.row != before.row + 1 or len(block) >= most:
+            yield block
+            block = []
+        block.append(sample)
+    yield block
+
+
+def _list_shards(folder: Path, manifest: Manifest) -> list[FeatureSample]:
+    if manifest.content == "codes":
+        raise SqueezeError(f"{folder} holds codes: decode them to features first.")
+    samples = []
+    for shard in manifest.shards:
+        array = open_array(folder / shard.file, dimensions=(4,))
+        if len(shard.names) != array.shape[0]:
+            raise SqueezeError(f"{array.path} does not fit its manifest: extract it again.")
+        samples += [
+            FeatureSample(name, array.path, array, row, channels_first=True)
+            for row, name in enumerate(shard.names)
+        ]
+    return samples
+
+
+def _list_files(folder: Path) -> tuple[list[FeatureSample], list[str]]:
+    below = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    below = [path for path in below if not any(part.startswith(".") for part in path.parts)]
+    files = [path for path in below if path.suffix.lower() in FEATURE_SUFFIXES]
+    if not files:
+        raise SqueezeError(
+            f"The folder {folder} holds no features: put some there ({', '.join(FEATURE_SUFFIXES)})."
+        )
+    uses = Counter(path.with_suffix("") for path in files)
+    names = [path if uses[path.with_suffix("")] > 1 else path.with_suffix("") for path in files]
+    samples = [FeatureSample(n.as_posix(), folder / p) for n, p in zip(names, files, strict=True)]
+    others = len(below) - len(files)
+    return samples, [f"{others} files in {folder} are no features and left out."] if others else []
+
+
+def _row_names(file: Path | None, path: Path, count: int) -> list[str]:
+    if file is None:
+        return [f"{row:0{len(str(count - 1))}d}" for row in range(count)]
+    try:
+        names = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SqueezeError(f"Cannot read {file} ({error}): give a file of UTF-8 text.") from None
+    if len(names) != count:
+        raise SqueezeError(
+            f"{file} has {len(names)} names and {path} {count} rows: give one name per line and row."
+        )
+    name, uses = Counter(names).most_common(1)[0]
+    if uses > 1 or "" in names:
+        raise SqueezeError(
+            f"{file} has the name {name!r} {uses} times: give each row its own name."
+        )
+    return names
+
+
+def _map_npy(path: Path) -> tuple[tuple[int, ...], str, NDArray[Any]]:
+    values: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    return values.shape, values.dtype.name, values
+
+
+def _map_npz(path: Path) -> tuple[tuple[int, ...], str, NDArray[Any]]:
+    """Map an array that is stored as it is; a compressed one is read into memory as a whole."""
+    with ZipFile(path) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    name = _choose_array(path, list(members))
+    info = members[name]
+    values: NDArray[Any]
+    if info.compress_type != ZIP_STORED:
+        with np.load(path) as arrays:
+            values = arrays[name]
+        return values.shape, values.dtype.name, values
+    with path.open("rb") as file:
+        file.seek(info.header_offset + 26)  # lengths of name and extra field in the local header
+        file.seek(sum(struct.unpack("<HH", file.read(4))), 1)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[np.lib.format.read_magic(file)]
+        shape, fortran_order, dtype = read_header(file)
+        order: Literal["F", "C"] = "F" if fortran_order else "C"
+        values = np.memmap(path, dtype, "r", file.tell(), shape, order)
+    return shape, dtype.name, values
+
+
+def _open_safetensors(path: Path) -> tuple[tuple[int, ...], str, Any]:
+    from safetensors import safe_open
+
+    path.open("rb").close()  # the library calls a file missing that cannot be opened
+    with safe_open(path, framework="pt") as file:
+        values = file.get_slice(_choose_array(path, list(file.keys())))
+    return tuple(values.get_shape()), values.get_dtype(), values
+
+
+def _choose_array(path: Path, names: Sequence[str]) -> str:
+    named = [name for name in names if name in ARRAY_NAMES] or names
+    if len(named) != 1:
+        listed = ", ".join(sorted(names)[:5])
+        raise SqueezeError(
+            f"{path} holds {len(names)} arrays ({listed}): name one of them `features`, or store it "
+            "alone."
+        )
+    return named[0]

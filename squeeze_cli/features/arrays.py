@@ -1,0 +1,101 @@
+"""Features that are given: they stand where a backbone's would, and pass no network and no store."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+
+import torch
+from torch.utils.data import Dataset
+
+from squeeze_cli.backbones.base import FeatureOrigin
+from squeeze_cli.config.schema import TrainingConfig
+from squeeze_cli.console import Reporter
+from squeeze_cli.data.arrays import FeatureSample, MapShape, check_features
+from squeeze_cli.data.images import Item
+from squeeze_cli.data.samples import Sample
+from squeeze_cli.features.datamodule import EVALUATION_VECTORS, Batch, FeatureBatches
+from squeeze_cli.features.prepare import from_rows
+
+
+class GivenFeatures(FeatureOrigin):
+    """Stands where a backbone would: the shape `(h, w, C)` of the features, and a digest of them."""
+
+    name = "features"
+
+    def __init__(self, shape: MapShape, digest: str = "") -> None:
+        self.shape = shape
+        self.feature_dim = shape[2]
+        self.inference_batch = max(1, EVALUATION_VECTORS // self.vectors_per_image)
+        self._digest = digest
+
+    @property
+    def vectors_per_image(self) -> int:
+        """Number of vectors of a feature map."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def digest(self) -> str:
+        """Digest of all features."""
+        return self._digest
+
+
+def check_splits(
+    splits: Mapping[str, Sequence[Sample]], reporter: Reporter
+) -> tuple[GivenFeatures, dict[str, tuple[FeatureSample, ...]]]:
+    """Read all features once; return what is known of them, and the samples with their digests.
+
+    Raises SqueezeError as `check_features` does.
+    """
+    samples = [s for split in splits.values() for s in split if isinstance(s, FeatureSample)]
+    with reporter.track("Checking features", len(samples)) as advance:
+        shape, digests = check_features(samples, advance)
+    found = iter([replace(s, content=digest) for s, digest in zip(samples, digests, strict=True)])
+    checked = {name: tuple(next(found) for _ in split) for name, split in splits.items()}
+    # Sorted, so that the splits of another seed have the same digest.
+    lines = sorted(f"{s.name}\0{digest}\n" for s, digest in zip(samples, digests, strict=True))
+    content = blake2b("".join(lines).encode(), digest_size=8)
+    return GivenFeatures(shape, content.hexdigest()), checked
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureDataset(Dataset[Item]):
+    """Feature maps by position: `[h, w, C]` float32, a label plane of zeros, and the position."""
+
+    samples: Sequence[Sample]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, position: int) -> Item:
+        sample = self.samples[position]
+        assert isinstance(sample, FeatureSample)
+        features = sample.features()
+        return features, torch.zeros(features.shape[:2], dtype=torch.uint8), position
+
+
+class GivenFeatureBatches(FeatureBatches):
+    """Batches of given features; the label planes are `[B, h, w]` zeros, since nothing is padding."""
+
+    def __init__(
+        self,
+        splits: Mapping[str, Sequence[Sample]],
+        given: GivenFeatures,
+        training: TrainingConfig,
+        device: torch.device,
+        reporter: Reporter,
+    ) -> None:
+        batch_size = training.batch_size
+        super().__init__(
+            splits, device, reporter, batch_size=batch_size,
+            evaluation_batch_size=max(batch_size, given.inference_batch), seed=training.seed,
+        )  # fmt: skip
+
+    def setup(self, stage: str = "") -> None:
+        """Open the data sets of all splits."""
+        del stage
+        self._datasets = {name: FeatureDataset(split) for name, split in self.splits.items()}
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Turn the rows of a batch, which is on the device, into maps `[B, C, h, w]`."""
+        rows, labels, positions = batch
+        return from_rows(rows), labels, positions

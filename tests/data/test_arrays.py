@@ -1,0 +1,174 @@
+"""Feature maps in files of every kind: the same values come out, and mistakes are named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from squeeze_cli.console import no_advance
+from squeeze_cli.data.arrays import FeatureSample, check_features, list_features
+from squeeze_cli.errors import SqueezeError
+
+N, H, W, C = 5, 2, 3, 4
+# Values that float16 and bfloat16 hold exactly.
+VALUES = torch.arange(N * H * W * C, dtype=torch.float32).reshape(N, H, W, C) - 50
+
+
+def _npz(path: Path, values: torch.Tensor) -> None:
+    np.savez(path, features=values.numpy(), others=np.arange(7))
+
+
+WRITERS: dict[str, Callable[[Path, torch.Tensor], object]] = {
+    "x.npy": lambda path, values: np.save(path, values.numpy()),
+    "big-endian.npy": lambda path, values: np.save(
+        path, values.numpy().astype(values.numpy().dtype.newbyteorder(">"))
+    ),
+    "fortran.npy": lambda path, values: np.save(path, np.asfortranarray(values.numpy())),
+    "x.npz": _npz,
+    "compressed.npz": lambda path, values: np.savez_compressed(path, anything=values.numpy()),
+    "x.safetensors": lambda path, values: save_file({"anything": values}, path),
+}
+TYPES = (torch.float16, torch.float32, torch.float64)
+CASES = [(name, dtype) for name in WRITERS for dtype in TYPES]
+CASES.append(("x.safetensors", torch.bfloat16))
+
+
+def read(samples: list[FeatureSample]) -> torch.Tensor:
+    return torch.stack([sample.features() for sample in samples])
+
+
+def reason(path: Path, names: Path | None = None) -> str:
+    with pytest.raises(SqueezeError) as caught:
+        check_features(list_features(path, names)[0], no_advance)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_rows_of_an_array_are_maps_in_float32(
+    tmp_path: Path, name: str, dtype: torch.dtype
+) -> None:
+    path = tmp_path / name
+    WRITERS[name](path, VALUES.to(dtype))
+    samples, warnings = list_features(path, None)
+    maps = read(samples)
+    assert maps.dtype == torch.float32
+    assert torch.equal(maps, VALUES)
+    assert [sample.name for sample in samples] == ["0", "1", "2", "3", "4"]
+    assert warnings == []
+    shape, digests = check_features(samples, no_advance)
+    assert shape == (H, W, C)
+    # The digest is of the values, whatever the file and the order of the samples are.
+    np.save(tmp_path / "plain.npy", VALUES.numpy())
+    plain, _ = list_features(tmp_path / "plain.npy", None)
+    assert check_features(plain[::-1], no_advance) == (shape, digests[::-1])
+    assert len(set(digests)) == N
+
+
+def test_vectors_are_maps_of_one_by_one(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", VALUES.reshape(-1, C).numpy())
+    samples, _ = list_features(tmp_path / "x.npy", None)
+    assert torch.equal(read(samples), VALUES.reshape(-1, 1, 1, C))
+    assert check_features(samples, no_advance)[0] == (1, 1, C)
+    assert (samples[0].name, samples[-1].name) == ("00", "29")
+
+
+@pytest.mark.parametrize("values", [VALUES, VALUES[:, 0, 0]], ids=["maps", "vectors"])
+def test_a_folder_has_a_map_in_each_file(tmp_path: Path, values: torch.Tensor) -> None:
+    (tmp_path / "sub").mkdir()
+    for name, row in (("b.npy", 0), ("a.npz", 1), ("sub/a.safetensors", 2), ("b.safetensors", 3)):
+        WRITERS[f"x.{name.rpartition('.')[2]}"](tmp_path / name, values[row])
+    (tmp_path / "notes.txt").write_text("no features")
+    (tmp_path / ".hidden.npy").write_text("no features")
+    samples, warnings = list_features(tmp_path, None)
+    assert [s.name for s in samples] == ["a", "b.npy", "b.safetensors", "sub/a"]
+    assert torch.equal(read(samples).reshape(-1), values[[1, 0, 3, 2]].reshape(-1))
+    assert warnings == [f"1 files in {tmp_path} are no features and left out."]
+
+
+def test_names_are_those_of_the_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", VALUES.numpy())
+    names = tmp_path / "names.txt"
+    names.write_text("\ufeffa\nb c\nd/e\nf\ng\n", encoding="utf-8")
+    assert [s.name for s in list_features(tmp_path / "x.npy", names)[0]] == [
+        "a",
+        "b c",
+        "d/e",
+        "f",
+        "g",
+    ]
+    names.write_text("a\nb\n")
+    assert "has 2 names and" in reason(tmp_path / "x.npy", names)
+    names.write_text("a\nb\nc\na\nd\n")
+    assert "'a' 2 times" in reason(tmp_path / "x.npy", names)
+    assert "leave it out" in reason(tmp_path, names)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_named(tmp_path: Path, value: float) -> None:
+    broken = VALUES.clone()
+    broken[3, 1, 2, 0] = broken[4, 0, 0, 0] = value
+    path = tmp_path / "x.npy"
+    np.save(path, broken.numpy())
+    assert (
+        f"2 of 5 feature maps hold values that are not finite, such as row 3 of {path}"
+        in reason(path)
+    )
+    samples = list_features(path, None)[0][:3]  # what is not used does not matter
+    assert check_features(samples, no_advance)[0] == (H, W, C)
+
+
+def test_maps_of_other_shapes_are_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", VALUES[0].numpy())
+    np.save(tmp_path / "b.npy", VALUES[0, :, :, :3].numpy())
+    found = reason(tmp_path)
+    assert re.search(r"a\.npy is 2 x 3 x 4, .*b\.npy is 2 x 3 x 3", found)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.zeros((2, 3, 4), np.float32), "shape [2, 3, 4]: features are [N, h, w, C] or [N, C]"),
+        (np.zeros((0, 4), np.float32), "shape [0, 4]"),
+        (np.zeros((2, 4), np.int64), "values of type int64"),
+        (np.array([[{}]]), "Cannot read"),
+    ],
+)
+def test_arrays_that_are_no_features_are_refused(
+    tmp_path: Path, values: np.ndarray, words: str
+) -> None:
+    np.save(tmp_path / "x.npy", values)
+    assert words in reason(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.safetensors"])
+def test_damaged_and_ambiguous_files_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    WRITERS[name](path, VALUES)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert f"Cannot read the features in {path}" in reason(path)
+    path.write_bytes(b"")
+    assert f"Cannot read the features in {path}" in reason(path)
+    np.savez(tmp_path / "two.npz", a=VALUES.numpy(), b=VALUES.numpy())
+    assert "2 arrays (a, b)" in reason(tmp_path / "two.npz")
+    assert "There are no features" in reason(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "holds no features" in reason(tmp_path / "empty")
+
+
+def test_only_the_rows_that_are_read_take_memory(tmp_path: Path) -> None:
+    """A file of 64 GB in which nearly nothing is written."""
+    path = tmp_path / "x.npy"
+    np.lib.format.open_memmap(path, "w+", np.float16, (2**20, 8, 8, 512))[2**19, 0, 0, :3] = (
+        1,
+        2,
+        3,
+    )
+    samples, _ = list_features(path, None)
+    assert samples[2**19].features()[0, 0, :4].tolist() == [1, 2, 3, 0]

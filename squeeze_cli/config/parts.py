@@ -83,6 +83,7 @@ DATASETS = Registry("dataset", {
     "folder": Entry("data.folder:FolderSource", frozenset({
         "images", "masks", "test_images", "test_masks", "split_file", "classes", "ignore_index"})),
     "oxford-pet": Entry("data.oxford_pet:OxfordPetSource", frozenset({"data_dir"}), _PETS),
+    "voc": Entry("data.voc:VOCSource", frozenset({"data_dir"}), {"num_classes": 21}),
     "synthetic": Entry("data.drawn_pets:SyntheticPetSource", defaults=_PETS),
     GIVEN_FEATURES: Entry("data.arrays:FeatureSource",
                           frozenset({"features", "feature_names", "split_file"})),

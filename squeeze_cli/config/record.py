@@ -88,8 +88,9 @@ class Seconds(_Part):
 
 
 class DataDescription(_Part):
-    """The images; `image_size_px` is a side, or height and width, or None where features are given, and
-    `skipped` has `name` and `reason` of the first ones that could not be read."""
+    """The images; `image_size_px` is a side, or height and width, or None where features are given;
+    `images` is their folder where it is no known data set, and `skipped` has `name` and `reason` of
+    the first ones that could not be read."""
 
     dataset: str
     digest: str
@@ -101,7 +102,8 @@ class DataDescription(_Part):
     test_images: int
     skipped_images: int
     skipped: list[dict[str, str]]
-    classes: list[str] = Field(default_factory=list)  # older records have none
+    images: str | None = None  # older records have neither this
+    classes: list[str] = Field(default_factory=list)  # nor this
 
     @property
     def size_text(self) -> str:

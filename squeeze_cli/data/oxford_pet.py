@@ -4,19 +4,12 @@ Parkhi, Vedaldi, Zisserman, Jawahar: Cats and Dogs, CVPR 2012;
 https://www.robots.ox.ac.uk/~vgg/data/pets/ (CC BY-SA 4.0).
 """
 
-import http.client
 import re
-import shutil
-import socket
-import tarfile
-import zlib
 from pathlib import Path
 from typing import Self
 
-from filelock import FileLock
-from torchvision.datasets.utils import download_url, extract_archive
-
 from squeeze_cli.config.schema import DataConfig
+from squeeze_cli.data.download import UNPACKING, describe_error, fetch
 from squeeze_cli.data.drawn_pets import PET_CLASSES
 from squeeze_cli.data.samples import FileSample
 from squeeze_cli.data.sources import DataSource, Listing
@@ -29,13 +22,6 @@ ARCHIVES = (
     (f"{SITE}data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
 )
 SPLITS = ("trainval", "test")
-STALL_SECONDS = 20.0  # a connection that gives no byte for so long counts as dead
-# Archives are unpacked in this folder. A process that is killed meanwhile leaves it behind.
-_UNPACKING = ".unpacking"
-# torchvision reports a wrong checksum and too many redirects as RuntimeError.
-_DOWNLOAD_ERRORS = (
-    OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error,
-)  # fmt: skip
 
 
 class OxfordPetSource(DataSource):
@@ -70,7 +56,7 @@ class OxfordPetSource(DataSource):
         cannot be downloaded, or if a list file cannot be read.
         """
         if self.download and not self._is_complete():
-            self._fetch()
+            fetch(self.folder, ARCHIVES, self._is_complete, self._missing_message)
         if not self._is_complete():
             raise SqueezeError(self._missing_message())
         return self._listed(split)
@@ -90,7 +76,7 @@ class OxfordPetSource(DataSource):
     def _is_complete(self) -> bool:
         """Whether both lists are there, each with at least one of its images and of its trimaps."""
         lists = [self.folder / "annotations" / f"{split}.txt" for split in SPLITS]
-        if (self.folder / _UNPACKING).exists() or not all(path.is_file() for path in lists):
+        if (self.folder / UNPACKING).exists() or not all(path.is_file() for path in lists):
             return False
         return all(
             any(sample.image_path.is_file() for sample in samples)
@@ -98,43 +84,10 @@ class OxfordPetSource(DataSource):
             for samples in map(self._listed, SPLITS)
         )
 
-    def _fetch(self) -> None:
-        previous = socket.getdefaulttimeout()
-        # torchvision opens its connections without a timeout, so the default is the only handle.
-        socket.setdefaulttimeout(STALL_SECONDS)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / ".download.lock"):  # one of several processes
-                if not self._is_complete():
-                    for url, md5 in ARCHIVES:
-                        download_url(url, self.folder, md5=md5)  # unless it is there already
-                    self._unpack()
-        except _DOWNLOAD_ERRORS as error:
-            raise SqueezeError(self._missing_message(error)) from error
-        finally:
-            socket.setdefaulttimeout(previous)
-
-    def _unpack(self) -> None:
-        """Unpack into a folder of its own, then move the files; existing list files are kept."""
-        unpacked = self.folder / _UNPACKING
-        shutil.rmtree(unpacked, ignore_errors=True)
-        unpacked.unlink(missing_ok=True)  # earlier versions left a file of this name
-        for url, _ in ARCHIVES:
-            extract_archive(self.folder / Path(url).name, unpacked)
-        for source in [path for path in unpacked.rglob("*") if path.is_file()]:
-            target = self.folder / source.relative_to(unpacked)
-            if target.suffix != ".txt" or not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                source.replace(target)
-        shutil.rmtree(unpacked)
-
     def _missing_message(self, error: BaseException | None = None) -> str:
-        reason = " ".join(str(getattr(error, "reason", None) or error).split())
-        reason = reason or type(error).__name__
-        why = "" if error is None else f" and could not be downloaded ({reason})"
         return (
-            f"The Oxford-IIIT Pet data are not in {self.folder}{why}: put images.tar.gz and "
-            f"annotations.tar.gz from {SITE} there (the next run unpacks them), "
+            f"The Oxford-IIIT Pet data are not in {self.folder}{describe_error(error)}: put "
+            f"images.tar.gz and annotations.tar.gz from {SITE} there (the next run unpacks them), "
             "or use --dataset synthetic, which needs no data."
         )
 

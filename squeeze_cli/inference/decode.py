@@ -17,10 +17,6 @@ from squeeze_cli.inference.output import ShardedOutput, save_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RECORD_NAME
 
-# Blue pet, light background, orange border: colour-blind people can tell them apart. Further
-# outputs of a head are greys.
-PALETTE = [0, 114, 178, 240, 240, 240, 230, 159, 0]
-PALETTE += [grey for index in range(3, 256) for grey in (index, index, index)]
 BATCH_IMAGES = 64
 Batches = Iterable[tuple[tuple[str, ...], NDArray[np.int32]]]
 
@@ -34,7 +30,7 @@ def decode_codes(
     run: Path | None = None,
     overwrite: bool = False,
     device: str = "auto",
-) -> dict[str, str | int]:
+) -> dict[str, object]:
     """Decode a codes file, or a folder of them, into `out`.
 
     Args:
@@ -70,7 +66,10 @@ def decode_codes(
     with reporter.track("Decoding", total) as advance:
         for images in write(opened, batches, out, overwrite):
             advance(images, "")
-    return {"run": opened.folder.name, "content": content, "images": total, "out": str(out)}
+    result: dict[str, object] = {"run": opened.folder.name, "content": content, "images": total}
+    if content == "masks":
+        result["classes"] = opened.classes.names
+    return {**result, "out": str(out)}
 
 
 def _write_features(run: TrainedRun, batches: Batches, out: Path, overwrite: bool) -> Iterator[int]:
@@ -89,7 +88,13 @@ def _write_features(run: TrainedRun, batches: Batches, out: Path, overwrite: boo
 
 
 def _write_masks(run: TrainedRun, batches: Batches, out: Path, overwrite: bool) -> Iterator[int]:
-    """Write a PNG of classes per image; yields the images per batch."""
+    """Write a PNG of class indices per image, with the classes' colours as palette.
+
+    Outputs of the head beyond the classes are greys. Yields the images per batch.
+    """
+    colours = run.classes.colours
+    palette = [channel for colour in colours for channel in colour]
+    palette += [index for index in range(len(colours), 256) for _ in range(3)]
     for names, codes in batches:
         for name, mask in zip(names, run.masks(codes), strict=True):
             parts = PurePosixPath(name).parts
@@ -101,7 +106,7 @@ def _write_masks(run: TrainedRun, batches: Batches, out: Path, overwrite: bool) 
             if path.exists() and not overwrite:
                 raise UsageError(f"{path} exists: choose another --out, or --overwrite.")
             image = Image.fromarray(mask)
-            image.putpalette(PALETTE)
+            image.putpalette(palette)
             with replacing(path) as temporary:
                 image.save(temporary, format="PNG", optimize=True)
         yield len(names)

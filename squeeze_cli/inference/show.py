@@ -56,7 +56,8 @@ def show_run(
     shown = [run] if reference is None else [reference, run]
     predictions = list(zip(*(_predict(each, chosen, reporter) for each in shown), strict=True))
     file = out or run.folder.figures_folder / f"show-{split}-{how}.png"
-    save_figure(draw_predictions(chosen, predictions, [each.record for each in shown]), file)
+    records = [each.record for each in shown]
+    save_figure(draw_predictions(chosen, predictions, records, run.classes), file)
     images = [
         {"name": sample.name, "iou": m[-1].iou, "baseline_iou": m[0].iou if reference else None}
         for sample, m in zip(chosen, predictions, strict=True)

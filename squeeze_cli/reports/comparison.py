@@ -135,7 +135,8 @@ def setting(record: RunRecord) -> Setting:
     head = None
     if model.loss != "reconstruction":
         head = model.head or BACKBONES[model.backbone].defaults["head"]
-    images = (data.dataset, data.size_text, data.fit, data.subset_size, data.test_images)
+    own = data.images and (data.images, tuple(data.classes))  # other data sets have fixed classes
+    images = (data.dataset, own, data.size_text, data.fit, data.subset_size, data.test_images)
     return (model.backbone, model.weights_digest, tuple(model.layers or ()), head, *images)
 
 

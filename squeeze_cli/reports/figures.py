@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from squeeze_cli.config.classes import BACKGROUND, ClassTable
 from squeeze_cli.config.record import EpochMetrics
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import replacing
@@ -28,8 +29,6 @@ GREY = "#666666"
 DPI = 150
 # A figure of codebooks has this many panels at most, and a panel this many steps.
 MOST_LEVELS, MOST_STEPS = 16, 4096
-# Classes that a picture shows in colour, by index; background and others are left as they are.
-COLOURED_CLASSES = {0: ("pet", COLOURS[0]), 2: ("border", COLOURS[4])}
 OPACITY = 0.6
 CELL_INCHES = 1.5
 NAME_CHARACTERS = 20
@@ -126,15 +125,25 @@ class PictureColumn:
     notes: Sequence[str]
 
 
-def picture_grid(titles: Sequence[str], columns: Sequence[PictureColumn]) -> Figure:
-    """Draw one column per image: its pixels first, then a row for each mask; `titles` are of rows."""
+def picture_grid(
+    titles: Sequence[str], columns: Sequence[PictureColumn], classes: ClassTable
+) -> Figure:
+    """Draw one column per image: its pixels first, then a row for each mask; `titles` are of rows.
+
+    Classes have the colours of the table; the background, and outputs beyond the table, have none.
+    """
     from matplotlib.colors import to_rgba
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
+    shown = {value for column in columns for mask in column.masks for value in np.unique(mask)}
     overlay = np.zeros((256, 4))  # the colour of each class, transparent for most
-    for value, (_, colour) in COLOURED_CLASSES.items():
-        overlay[value] = to_rgba(colour, OPACITY)
+    patches = []
+    for value, (name, rgb) in enumerate(zip(classes.names, classes.colours, strict=True)):
+        if name.lower() != BACKGROUND and value in shown:
+            colour = f"#{bytes(rgb).hex()}"
+            overlay[value] = to_rgba(colour, OPACITY)
+            patches.append(Patch(color=colour, label=name))
     rows = len(titles)
     size = (CELL_INCHES * len(columns) + 0.3, (CELL_INCHES + 0.15) * rows + 0.3)
     figure = Figure(figsize=size, layout="constrained")
@@ -152,8 +161,10 @@ def picture_grid(titles: Sequence[str], columns: Sequence[PictureColumn]) -> Fig
         axes[0, number].set_title(name, fontsize=7, pad=3)
     for axis, title in zip(axes[:, 0], titles, strict=True):
         axis.set_ylabel(title, fontsize=8)
-    patches = [Patch(color=colour, label=name) for name, colour in COLOURED_CLASSES.values()]
-    figure.legend(handles=patches, loc="outside lower center", ncols=2, frameon=False, fontsize=7)
+    figure.legend(
+        handles=patches, loc="outside lower center", ncols=min(len(columns), 4) + 1,
+        frameon=False, fontsize=7,
+    )  # fmt: skip
     return figure
 
 

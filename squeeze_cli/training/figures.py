@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import Sample
@@ -42,7 +43,7 @@ class PredictedMask:
     """A run's prediction for one image.
 
     Attributes:
-        truth: `[H, W]` uint8, 0 pet, 1 background, 2 border, 255 unknown.
+        truth: `[H, W]` uint8, class indices; IGNORE_INDEX where unknown.
         predicted: `[H, W]` uint8, indices of the head's outputs.
         iou: Mean IoU of this image alone; None where none of its pixels is labelled.
     """
@@ -89,6 +90,7 @@ def draw_predictions(
     samples: Sequence[Sample],
     predictions: Sequence[Sequence[PredictedMask]],
     records: Sequence[RunRecord],
+    classes: ClassTable,
 ) -> Figure:
     """Draw images, their ground truth, and a row with the predictions of each record's run.
 
@@ -102,7 +104,7 @@ def draw_predictions(
         shown = [truth, *(mask.predicted for mask in masks)]
         notes = ["", *(f"IoU {percent(mask.iou)}" for mask in masks)]
         columns.append(PictureColumn(sample.name, np.asarray(image), shown, notes))
-    return picture_grid(["image", "ground truth", *map(_row_title, records)], columns)
+    return picture_grid(["image", "ground truth", *map(_row_title, records)], columns, classes)
 
 
 def _row_title(record: RunRecord) -> str:
@@ -153,4 +155,6 @@ def _predictions(
     count = min(SHOWN_IMAGES, len(samples))
     positions = [i * len(samples) // count for i in range(count)]
     masks = predict_batch(module, experiment.data.batch("val", positions))
-    return draw_predictions([samples[i] for i in positions], [[m] for m in masks], [record])
+    return draw_predictions(
+        [samples[i] for i in positions], [[m] for m in masks], [record], experiment.classes
+    )

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from squeeze_cli import __version__
@@ -62,6 +63,7 @@ def _describe_data(experiment: Experiment) -> DataDescription:
     size_px = None if config.data.features is not None else config.data.size_px
     return DataDescription(
         dataset=str(config.data.dataset),
+        images=config.data.images and str(Path(config.data.images).resolve()),
         digest=splits.digest(),
         image_size_px=size_px and (size_px[0] if size_px[0] == size_px[1] else list(size_px)),
         fit=config.data.fit,

@@ -106,7 +106,7 @@ def test_an_older_file_without_the_newer_sections(tmp_path: Path) -> None:
         ("quantizer: {type: vqq}", r"Unknown quantizer 'vqq': did you mean 'vq'\?"),
         (
             "data: {dataset: pets}",
-            "Unknown dataset 'pets': choose one of folder, oxford-pet, synthetic",
+            "Unknown dataset 'pets': choose one of folder, oxford-pet, voc, synthetic",
         ),
         ("training: {device: cuda:0}", r"training.device must be 'auto', 'cpu', 'cuda' or 'mps'"),
         ("training: {devices: 0}", r"training.devices must be 1 or more, or auto"),

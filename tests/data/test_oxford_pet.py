@@ -4,24 +4,17 @@ import hashlib
 import shutil
 import socket
 import tarfile
-import threading
 import urllib.error
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from squeeze_cli.data import oxford_pet
+from squeeze_cli.data import download, oxford_pet
 from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.samples import find_readable
 from squeeze_cli.errors import SqueezeError
 from tests.conftest import REAL_DATA
+from tests.data.conftest import serving
 from tests.pets import TINY_NAMES, cut, write_layout
-
-
-class _QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, format, *args):
-        pass
 
 
 @pytest.fixture
@@ -30,20 +23,15 @@ def archives(tmp_path_factory, monkeypatch):
     where = tmp_path_factory.mktemp("server")
     folder = write_layout(where / "made", TINY_NAMES)
     resources = []
-    handler = partial(_QuietHandler, directory=where)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving(where) as site:
         for part in ("images", "annotations"):
             archive = where / f"{part}.tar.gz"
             with tarfile.open(archive, "w:gz") as tar:
                 tar.add(folder / part, part)
-            url = f"http://127.0.0.1:{server.server_port}/{archive.name}"
-            resources.append((url, hashlib.md5(archive.read_bytes()).hexdigest()))
+            md5 = hashlib.md5(archive.read_bytes()).hexdigest()
+            resources.append((f"{site}/{archive.name}", md5))
         monkeypatch.setattr(oxford_pet, "ARCHIVES", tuple(resources))
         yield where
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -178,9 +166,9 @@ def test_killed_while_unpacking_is_not_complete_and_unpacks_again(tmp_path, monk
             raise KeyboardInterrupt
         return extract(path, to_path)
 
-    extract = oxford_pet.extract_archive
+    extract = download.extract_archive
     with monkeypatch.context() as patch:
-        patch.setattr(oxford_pet, "extract_archive", killed)
+        patch.setattr(download, "extract_archive", killed)
         with pytest.raises(KeyboardInterrupt):
             OxfordPetSource(tmp_path).samples("test")
     with pytest.raises(SqueezeError, match="are not in"):
@@ -212,7 +200,7 @@ def test_a_server_that_stalls_does_not_hang(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/images.tar.gz"
         monkeypatch.setattr(oxford_pet, "ARCHIVES", ((url, "0" * 32),))
-        monkeypatch.setattr(oxford_pet, "STALL_SECONDS", 0.1)
+        monkeypatch.setattr(download, "STALL_SECONDS", 0.1)
         with pytest.raises(SqueezeError, match="timed out"):
             OxfordPetSource(tmp_path).samples("test")
 

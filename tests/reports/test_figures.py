@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from squeeze_cli.config.classes import read_classes
 from squeeze_cli.config.record import EpochMetrics, SplitMetrics
+from squeeze_cli.data.drawn_pets import PET_CLASSES
 from squeeze_cli.reports.figures import (
     PictureColumn,
     codebook_figure,
@@ -54,7 +56,7 @@ def test_curves_leave_a_gap_where_a_training_diverged() -> None:
 def test_pet_and_border_are_coloured_and_background_and_other_classes_are_not() -> None:
     pixels = np.full((1, 4, 3), 100, np.uint8)
     column = PictureColumn("a", pixels, [np.array([[0, 1, 2, 7]], np.uint8)], [""])
-    image, mask = picture_grid(["image", "ground truth"], [column]).axes
+    image, mask = picture_grid(["image", "ground truth"], [column], PET_CLASSES).axes
     assert [np.asarray(shown.get_array()).tolist() for shown in image.images] == [pixels.tolist()]
     below, overlay = (np.asarray(shown.get_array()) for shown in mask.images)
     assert below.tolist() == pixels.tolist()
@@ -64,13 +66,26 @@ def test_pet_and_border_are_coloured_and_background_and_other_classes_are_not() 
     assert (overlay[0, [1, 3], 3] == 0).all()
 
 
+def test_the_legend_names_the_classes_that_are_shown() -> None:
+    table = read_classes(
+        {0: "Background", 4: {"name": "cat", "colour": [1, 2, 3]}, 9: "dog", 7: "sky"}
+    )
+    assert table is not None
+    column = PictureColumn(
+        "a", np.zeros((1, 3, 3), np.uint8), [np.array([[0, 1, 3]], np.uint8)], [""]
+    )
+    figure = picture_grid(["image", "ground truth"], [column], table)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["cat", "sky"]
+
+
 def test_an_image_a_column_and_its_masks_below_it(tmp_path: Path) -> None:
     masks = [np.zeros((6, 4), np.uint8), np.full((6, 4), 2, np.uint8)]
     columns = [
         PictureColumn(name, np.zeros((6, 4, 3), np.uint8), masks, ["", f"IoU {name}"])
         for name in ("a", "b", "a-name-that-is-longer-than-its-picture")
     ]
-    figure = picture_grid(["image", "ground truth", "vq"], columns)
+    figure = picture_grid(["image", "ground truth", "vq"], columns, PET_CLASSES)
     assert len(figure.axes) == 9
     assert [axis.get_title() for axis in figure.axes[:2]] == ["a", "b"]
     assert len(figure.axes[2].get_title()) == 20

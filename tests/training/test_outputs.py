@@ -17,7 +17,6 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.features.datamodule import make_data
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.training.experiment import load_splits
 from tests.conftest import Squeeze
 
 TINY = (
@@ -31,7 +30,7 @@ def network_codes(folder: RunFolder, split: str) -> tuple[list[str], np.ndarray]
     """Names of a split's images, and the codes `[n, h, w, Q]` that the run's network gives them."""
     config = load_experiment(folder.config_file, None)
     run = TrainedRun(folder.path, device="cpu")
-    samples = getattr(load_splits(config, run.store, Reporter()), split)
+    samples = getattr(run.splits(Reporter()), split)
     data = make_data(
         config, {split: samples}, run.backbone, run.store,
         torch.device("cpu"), Reporter(progress=False),

@@ -1,0 +1,72 @@
+"""Downloads of data sets: archives that are fetched once, and unpacked whole or not at all."""
+
+import http.client
+import shutil
+import socket
+import tarfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from filelock import FileLock
+from torchvision.datasets.utils import download_url, extract_archive
+
+from squeeze_cli.errors import SqueezeError
+
+STALL_SECONDS = 20.0  # a connection that gives no byte for so long counts as dead
+# Archives are unpacked in this folder. A process that is killed meanwhile leaves it behind.
+UNPACKING = ".unpacking"
+# torchvision reports a wrong checksum and too many redirects as RuntimeError.
+_DOWNLOAD_ERRORS = (
+    OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error,
+)  # fmt: skip
+
+
+def fetch(
+    folder: Path,
+    archives: Sequence[tuple[str, str]],
+    is_complete: Callable[[], bool],
+    message: Callable[[BaseException], str],
+) -> None:
+    """Download archives, given by URL and MD5 sum, into a folder and unpack them there.
+
+    An archive that is there already is not downloaded again, and of several processes one fetches.
+    Raises SqueezeError with the `message` for what went wrong.
+    """
+    previous = socket.getdefaulttimeout()
+    # torchvision opens its connections without a timeout, so the default is the only handle.
+    socket.setdefaulttimeout(STALL_SECONDS)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".download.lock"):
+            if not is_complete():
+                for url, md5 in archives:
+                    download_url(url, folder, md5=md5)
+                _unpack(folder, [folder / Path(url).name for url, _ in archives])
+    except _DOWNLOAD_ERRORS as error:
+        raise SqueezeError(message(error)) from error
+    finally:
+        socket.setdefaulttimeout(previous)
+
+
+def describe_error(error: BaseException | None) -> str:
+    """Return what went wrong as a part of a sentence; empty for None."""
+    if error is None:
+        return ""
+    reason = " ".join(str(getattr(error, "reason", None) or error).split())
+    return f" and could not be downloaded ({reason or type(error).__name__})"
+
+
+def _unpack(folder: Path, archives: Sequence[Path]) -> None:
+    """Unpack into a folder of its own, then move the files; existing list files are kept."""
+    unpacked = folder / UNPACKING
+    shutil.rmtree(unpacked, ignore_errors=True)
+    unpacked.unlink(missing_ok=True)  # earlier versions left a file of this name
+    for archive in archives:
+        extract_archive(archive, unpacked)
+    for source in [path for path in unpacked.rglob("*") if path.is_file()]:
+        target = folder / source.relative_to(unpacked)
+        if target.suffix != ".txt" or not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(target)
+    shutil.rmtree(unpacked)

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.record import FinishedRecord
 from squeeze_cli.config.resolve import resolve_config
 from squeeze_cli.config.schema import ExperimentConfig
@@ -38,6 +39,9 @@ def train(
     *,
     dataset: str | None = None,
     data_dir: str | Path | None = None,
+    images: str | Path | None = None,
+    masks: str | Path | None = None,
+    classes: str | Path | ClassTable | None = None,
     epochs: int | None = None,
     seed: int | None = None,
     device: str | None = None,
@@ -62,6 +66,9 @@ def train(
         "model.backbone": model,
         "data.dataset": dataset,
         "data.data_dir": data_dir and str(data_dir),
+        "data.images": images and str(images),
+        "data.masks": masks and str(masks),
+        "data.classes": str(classes) if isinstance(classes, Path) else classes,
         "training.epochs": epochs,
         "training.seed": seed,
         "training.device": device,

@@ -133,6 +133,16 @@ class EvaluationOptions(DataOptions):
     batch_size: Annotated[int | None, field_option("training.batch_size", _OF_THE_RUN)] = None
 
 
+@dataclass(frozen=True)
+class FolderOptions:
+    """Other folders for a run that was trained on folders of images and masks."""
+
+    images: Annotated[str | None, field_option("data.images", _OF_THE_RUN)] = None
+    masks: Annotated[str | None, field_option("data.masks", _OF_THE_RUN)] = None
+    test_images: Annotated[str | None, field_option("data.test_images", _OF_THE_RUN)] = None
+    test_masks: Annotated[str | None, field_option("data.test_masks", _OF_THE_RUN)] = None
+
+
 def experiment_keys(*sections: str) -> list[str]:
     """Return the fields of these sections that have an option, as `section.field`.
 

@@ -12,6 +12,7 @@ from squeeze_cli.errors import UsageError
 from squeeze_cli.options import (
     DataOptions,
     EvaluationOptions,
+    FolderOptions,
     OutputOptions,
     field_option,
     figure_option,
@@ -39,13 +40,14 @@ Overwrite = Annotated[bool, option("--overwrite", "Replace what is in the folder
 
 @with_options()
 def evaluate(
-    run: Run, split: Split = "test", *, data: EvaluationOptions, output: OutputOptions
-) -> None:
+    run: Run, split: Split = "test", *, data: EvaluationOptions, folders: FolderOptions,
+    output: OutputOptions,
+) -> None:  # fmt: skip
     """Measure a finished run: mean IoU, accuracy and codebook usage."""
     from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.tables import evaluation_table
 
-    result = TrainedRun(run, **vars(data)).evaluate(split, output.reporter())
+    result = TrainedRun(run, **vars(data), folders=vars(folders)).evaluate(split, output.reporter())
     output.show(result.model_dump(exclude_unset=True), evaluation_table(result))
 
 

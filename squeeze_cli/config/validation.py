@@ -105,7 +105,7 @@ def check_together(config: ExperimentConfig) -> None:
             f"--layer means nothing with --model {model.backbone}: leave it out, or choose timm:NAME."
         )
     _check_classes(config)
-    _check_folders(config)
+    check_folders(config)
     if logger.use_clearml and logger.clearml_offline and logger.require_clearml:
         raise UsageError("--clearml-offline contradicts --require-clearml: leave one of them out.")
 
@@ -149,7 +149,7 @@ def _check_classes(config: ExperimentConfig) -> None:
         raise UsageError("--class-weights must not be all 0, e.g. 1,1,2.")
 
 
-def _check_folders(config: ExperimentConfig) -> None:
+def check_folders(config: ExperimentConfig) -> None:
     """Check that data have a place, and that folders of images and masks come in pairs."""
     data, with_masks = config.data, config.model.has_head
     if data.dataset == GIVEN_FEATURES and not data.features:
@@ -168,11 +168,11 @@ def _check_folders(config: ExperimentConfig) -> None:
 def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -> None:
     """Refuse options that the chosen parts would ignore, and name the parts that take them."""
     clearml, data = config.logger.use_clearml, config.data
-    _refuse_foreign("quantizer", QUANTIZERS, config.quantizer.type, values)
+    refuse_foreign("quantizer", QUANTIZERS, config.quantizer.type, values)
     # Folders that a file of experiments names, and the data set does not read, are a mistake too.
     files = DATASETS["folder"].options
     own = {f"data.{key}": value for key, value in data if value is not None and key in files}
-    _refuse_foreign("data", DATASETS, str(data.dataset), {**own, **values})
+    refuse_foreign("data", DATASETS, str(data.dataset), {**own, **values})
     for key, value in values.items():
         section, _, name = key.partition(".")
         elsewhere = ("use_clearml", "use_tensorboard", "auto_connect_frameworks")
@@ -187,7 +187,7 @@ def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -
             )
 
 
-def _refuse_foreign(
+def refuse_foreign(
     section: str, registry: Registry, chosen: str, values: Mapping[str, object]
 ) -> None:
     """Refuse options of a section that other parts of a registry take, and the chosen one does not."""

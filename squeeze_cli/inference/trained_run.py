@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from squeeze_cli.config.parts import DATASETS, DEFAULT_DATASET
 from squeeze_cli.config.record import FinishedRecord, SplitMetrics
 from squeeze_cli.config.resolve import load_experiment, with_values
 from squeeze_cli.config.schema import ExperimentConfig
+from squeeze_cli.config.validation import check_folders, refuse_foreign
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import FeatureSample
 from squeeze_cli.data.samples import Sample
@@ -57,6 +59,7 @@ class TrainedRun:
         data_dir: Folder of the data set; a run on synthetic images then takes photographs.
         cache_dir, use_cache: Folder of the feature store, and whether it is used.
         num_workers, batch_size: Processes that decode images, and images per step.
+        folders: Other `images`, `masks`, `test_images` and `test_masks`, for a run on folders.
 
     Attributes:
         folder, record, config: The run's folder, its record, and its configuration, with the
@@ -78,6 +81,7 @@ class TrainedRun:
         use_cache: bool | None = None,
         num_workers: int | None = None,
         batch_size: int | None = None,
+        folders: Mapping[str, str | None] = MappingProxyType({}),
     ) -> None:
         self.folder = RunFolder(Path(path))
         self.record: FinishedRecord = self.folder.read_finished()
@@ -89,6 +93,7 @@ class TrainedRun:
             "data.cache_dir": cache_dir and str(cache_dir),
             "data.use_cache": use_cache,
             "data.num_workers": num_workers,
+            **{f"data.{name}": folder for name, folder in folders.items()},
         }
         self.config = _load_config(self.folder, given)
         self.device = choose_device(self.config.training.device)
@@ -314,6 +319,10 @@ def _load_config(folder: RunFolder, given: Mapping[str, object]) -> ExperimentCo
     except UsageError as error:  # the run wrote this file: the user made no mistake
         raise SqueezeError(f"{error} The run needs its own: train it again.") from None
     values = {key: value for key, value in given.items() if value is not None}
-    if "data.data_dir" in values and "data_dir" not in DATASETS[str(config.data.dataset)].options:
-        values["data.dataset"] = DEFAULT_DATASET
-    return with_values(config, values)
+    own = DATASETS[str(config.data.dataset)]
+    if "data.data_dir" in values and own.defaults == DATASETS[DEFAULT_DATASET].defaults:
+        values["data.dataset"] = DEFAULT_DATASET  # drawn images give way to photographs
+    config = with_values(config, values)
+    refuse_foreign("data", DATASETS, str(config.data.dataset), values)
+    check_folders(config)
+    return config

@@ -151,10 +151,11 @@ def save_figures(
 def _predictions(
     module: BaselineSegmentationModule, experiment: Experiment, record: RunRecord
 ) -> Figure:
-    samples = experiment.splits.val
+    samples, classes = experiment.splits.val, experiment.classes
+    assert classes is not None  # a module that predicts masks was trained on some
     count = min(SHOWN_IMAGES, len(samples))
     positions = [i * len(samples) // count for i in range(count)]
     masks = predict_batch(module, experiment.data.batch("val", positions))
     return draw_predictions(
-        [samples[i] for i in positions], [[m] for m in masks], [record], experiment.classes
+        [samples[i] for i in positions], [[m] for m in masks], [record], classes
     )

@@ -94,7 +94,7 @@ def split_features(
         split: torch.cat([network.features(states) for states, _, _ in data.batches(split, 64)])
         for split in samples
     }
-    return features, [sample.name for sample in splits.test]
+    return features, [sample.name for sample in data.splits["test"]]
 
 
 def best_seconds(jobs: dict[str, Callable[[], Any]], repeat: int) -> dict[str, float]:

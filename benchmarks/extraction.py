@@ -27,7 +27,7 @@ from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.images import ImageDataset, choose_workers
+from squeeze_cli.data.images import choose_workers
 from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
@@ -64,8 +64,8 @@ def bare_rate(
 def deviation(backbone: FrozenBackbone, samples: list[Sample], precision: str) -> float:
     """How far extracted features are from the bare backbone's: root mean square, of their spread."""
     preprocessing = Preprocessing((SIZE_PX, SIZE_PX))
-    dataset = ImageDataset(samples[:DEVIATION_IMAGES], preprocessing)
-    pixels = torch.stack([dataset[i][0] for i in range(len(dataset))])
+    images = [sample.read().decode() for sample in samples[:DEVIATION_IMAGES]]
+    pixels = torch.stack([preprocessing.pixels(image) for image in images])
     exact = backbone.network(preprocessing.normalize(pixels))
     given = Trunk(backbone, "features", preprocessing, CPU, precision).states(pixels)
     spread = (exact - exact.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
@@ -82,7 +82,7 @@ def store_rate(
         digest = backbone.weights.digest
         key = StoreKey(backbone.name, digest, "features", preprocessing.key(), precision)
         prepare_states(
-            {"all": samples},
+            samples,
             Trunk(backbone, "features", preprocessing, CPU, precision, workers),
             FeatureStore(Path(place), key),
             Reporter(quiet=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from PIL import Image
 
 from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.labels import Labels
+from squeeze_cli.data.reading import UnreadableImageError
 from squeeze_cli.data.samples import Sample
-from squeeze_cli.data.splits import SplitSamples, build_splits, choose_samples, label_samples
+from squeeze_cli.data.splits import SplitSamples, choose_samples, complete_splits, label_samples
 
 
 def noise_image(width: int, height: int, seed: int = 0, mode: str = "RGB") -> Image.Image:
@@ -58,10 +60,21 @@ def labelled(sample: Sample) -> Sample:
     return replace(sample, labels=Labels(mask, tuple(range(len(mask.values)))))
 
 
+def broken(samples: Iterable[Sample]) -> list[str]:
+    """The names of the samples whose image or mask cannot be read."""
+    names = []
+    for sample in samples:
+        try:
+            labelled(sample).read().decode()
+        except UnreadableImageError:
+            names.append(sample.name)
+    return names
+
+
 def splits_of(dataset: str, data_dir: Path, seed: int = 0, **others: object) -> SplitSamples:
     """The splits of a data set, as a training makes them."""
     values = {"dataset": dataset, "data_dir": str(data_dir), "image_size": 64, **others}
     config = DataConfig.model_validate(values)
-    return build_splits(
+    return complete_splits(
         label_samples(config, choose_samples(config, seed)).listing, config.place, seed
     )

@@ -62,7 +62,7 @@ def write(folder: Path, source: DataSource, classes: int, kind: str, most: int =
             elif kind == "rgb":
                 image = Image.fromarray(colours[values])
             image.save(masks / f"{sample.name}.png")
-            sample.load()[0].save(images / f"{sample.name}.png")
+            sample.read().decode().save(images / f"{sample.name}.png")
     lines = [
         f"{value}: {{name: {name}, colour: {list(colour)}}}\n" for value, name, colour in table
     ]

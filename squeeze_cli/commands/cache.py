@@ -81,7 +81,9 @@ def _spaces_table(spaces: Sequence[Space], total: str) -> Table:
         box=None, pad_edge=False, padding=(0, 1, 0, 0), show_footer=len(spaces) > 1,
     )  # fmt: skip
     for space in spaces:
-        names = (space.backbone, space.layer, space.precision, space.image_size_px)
+        sides = space.image_size_px
+        size = "x".join(map(str, sides)) if isinstance(sides, list) else sides
+        names = (space.backbone, space.layer, space.precision, size)
         table.add_row(
             space.key[:12],
             *(str(name or MISSING) for name in names),

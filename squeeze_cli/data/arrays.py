@@ -14,12 +14,12 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from squeeze_cli.codec.manifest import MANIFEST_NAME, Manifest, read_manifest
 from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.console import Advance
+from squeeze_cli.data.encoded import ReadImage
 from squeeze_cli.data.folder import split_by_file
 from squeeze_cli.data.reading import DIGEST_BYTES
 from squeeze_cli.data.samples import Sample
@@ -83,12 +83,9 @@ class FeatureSample(Sample):
     def read_mask(self) -> None:
         """Return None: there is no mask."""
 
-    def load(self) -> tuple[Image.Image, Image.Image | None]:
+    def read(self) -> ReadImage:
         """Raise SqueezeError: there is no image behind given features."""
         raise SqueezeError(f"{self.name} has features, but no image: show images of another run.")
-
-    def check(self) -> None:
-        """Do nothing: `check_features` has read the values."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from squeeze_cli.config.classes import ClassEntry, ClassTable
 from squeeze_cli.config.schema import DataConfig
+from squeeze_cli.data.encoded import ImageFacts
 from squeeze_cli.data.masks import Mask
 from squeeze_cli.data.reading import DIGEST_BYTES
 from squeeze_cli.data.samples import Sample
@@ -51,24 +52,38 @@ class SyntheticSample(Sample):
     index: int
     image_size_px: int
 
-    def digest(self) -> str:
-        """Hex BLAKE2b-128 of the recipe, which decides every pixel."""
-        recipe = f"synthetic {RECIPE_VERSION} {self.seed} {self.index} {self.image_size_px}"
-        return blake2b(recipe.encode(), digest_size=DIGEST_BYTES).hexdigest()
+    def read(self) -> "DrawnImage":
+        """Return the image's recipe; this cannot fail."""
+        return DrawnImage(self.seed, self.index, self.image_size_px)
 
     def read_mask(self) -> Mask:
         """Draw the trimap alone."""
         rng = Random(f"{self.seed} {self.index}")
         distance, _ = _draw_outline(rng, _draw_animal(rng), self.image_size_px)
-        return Mask.of_values(_trimap(distance), self.digest())
+        return Mask.of_values(_trimap(distance), self.read().facts.digest)
 
-    def load(self) -> tuple[Image.Image, Image.Image | None]:
-        """Draw the square RGB image; this cannot fail."""
-        image, _ = draw_pet(self.seed, self.index, self.image_size_px)
-        return image, self.class_image()
+
+@dataclass(frozen=True)
+class DrawnImage:
+    """A square image that is drawn when it is decoded."""
+
+    seed: int
+    index: int
+    side_px: int
+
+    @property
+    def facts(self) -> ImageFacts:
+        """The digest of the recipe, which decides every pixel, and the size."""
+        recipe = f"synthetic {RECIPE_VERSION} {self.seed} {self.index} {self.side_px}"
+        digest = blake2b(recipe.encode(), digest_size=DIGEST_BYTES).hexdigest()
+        return ImageFacts(digest, (self.side_px, self.side_px))
+
+    def decode(self) -> Image.Image:
+        """Draw the image."""
+        return draw_pet(self.seed, self.index, self.side_px)[0]
 
     def check(self) -> None:
-        """Do nothing: a drawn image is always readable."""
+        """Do nothing: a drawn image is never broken."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Samples as tensors, and the processes that read them."""
+"""Samples as tensors, and the threads or processes that read them."""
 
 import os
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ MOST_WORKERS = 8
 
 
 class ImageDataset(Dataset[Item]):
-    """Samples, read and resized when asked for.
+    """Samples, read and resized when asked for; `facts` of all are known.
 
-    `dataset[i]` gives the pixels `[H, W, 3]` uint8, the mask `[H, W]` uint8 and i itself, or raises
+    `dataset[i]` gives the pixels `[H, W, 3]` uint8, the classes `[H, W]` uint8 and i itself, or raises
     UnreadableImageError. Pixels are normalized on the device, a quarter of the bytes to move.
     """
 
@@ -31,10 +31,19 @@ class ImageDataset(Dataset[Item]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
-        image, mask = self.samples[index].load()
-        if mask is None:  # all of the picture counts, and no padding
-            mask = Image.new("L", image.size)
-        return self.preprocessing.pixels(image), self.preprocessing.mask(mask), index
+        sample = self.samples[index]
+        pixels = self.preprocessing.pixels(sample.read().decode())
+        return pixels, label_plane(sample, self.preprocessing), index
+
+
+def label_plane(sample: Sample, preprocessing: Preprocessing) -> Tensor:
+    """Return the classes `[H, W]` uint8 of a sample whose `facts` are known.
+
+    Without labels they are 0 on the image; padding is IGNORE_INDEX with and without.
+    """
+    if sample.labels is not None:
+        return preprocessing.mask(Image.fromarray(sample.labels.plane()))
+    return preprocessing.mask(Image.new("L", sample.known().size_px))
 
 
 def available_cores() -> int:
@@ -45,5 +54,5 @@ def available_cores() -> int:
 
 
 def choose_workers(wanted: int | None) -> int:
-    """Worker processes for decoding images: as asked, or one per core up to `MOST_WORKERS`."""
+    """Return how many images are decoded at once: as asked, or one per core up to `MOST_WORKERS`."""
     return wanted if wanted is not None else min(MOST_WORKERS, available_cores())

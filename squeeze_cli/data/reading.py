@@ -2,18 +2,19 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
 
+from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
 
 DIGEST_BYTES = 16
 # Exceptions that Pillow raises on broken files: OSError for files that are truncated or not
 # identified, SyntaxError for PNG, and nearly all of the others for TIFF.
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError,
     struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
@@ -32,8 +33,16 @@ def reading(kind: str, path: Path) -> Iterator[None]:
         raise UnreadableImageError(
             f"The {kind} {path} is missing: put it there or take it off the list."
         ) from None
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImageError(
             f"Cannot read the {kind} {path} ({reason}): replace or remove it."
         ) from error
+
+
+def warn_of_skipped(skipped: Sequence[tuple[str, str]], reporter: Reporter) -> None:
+    """Name the first images that cannot be read, each with its reason, and count all of them."""
+    for name, reason in skipped[:5]:
+        reporter.warn(f"Skipped {name}: {reason}")
+    if len(skipped) > 5:
+        reporter.warn(f"Skipped {len(skipped)} images in all.")

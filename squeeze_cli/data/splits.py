@@ -1,10 +1,10 @@
 """Splits: the samples for training, validation and test, with the classes of their masks."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.labels import Labelled, detect_classes, label_masks
 from squeeze_cli.data.masks import Mask
 from squeeze_cli.data.reading import DIGEST_BYTES, UnreadableImageError
-from squeeze_cli.data.samples import FileSample, Sample, find_readable
+from squeeze_cli.data.samples import FileSample, Sample
 from squeeze_cli.data.sources import Listing, open_source
 from squeeze_cli.errors import SqueezeError
 
@@ -42,14 +42,19 @@ class SplitSamples:
         """Return the samples by the names of the splits."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
+    def without(
+        self, kept: Mapping[str, Sequence[Sample]], skipped: Iterable[tuple[str, str]]
+    ) -> Self:
+        """Return the splits with the samples that were kept of each, and with more skipped ones."""
+        splits = {name: tuple(samples) for name, samples in kept.items()}
+        return replace(self, skipped=(*self.skipped, *skipped), **splits)
+
     def digest(self) -> str:
-        """Hex BLAKE2b-128 over each split's names and contents, in order; this reads every file."""
+        """Hex BLAKE2b-128 over each split's names and contents, in order, once images were read."""
         total = blake2b(digest_size=DIGEST_BYTES)
-        with ThreadPoolExecutor() as pool:
-            for split, samples in (("train", self.train), ("val", self.val), ("test", self.test)):
-                digests = pool.map(lambda sample: sample.digest(), samples)
-                for sample, digest in zip(samples, digests, strict=True):
-                    total.update(f"{split}\0{sample.name}\0{digest}\n".encode())
+        for split, samples in (("train", self.train), ("val", self.val), ("test", self.test)):
+            for sample in samples:
+                total.update(f"{split}\0{sample.name}\0{sample.digest()}\n".encode())
         return total.hexdigest()
 
 
@@ -126,26 +131,8 @@ def label_samples(config: DataConfig, listing: Listing) -> LabelledListing:
     return LabelledListing(listing, table, labelled)
 
 
-def build_splits(
-    listing: Listing, place: str, seed: int, known: Collection[str] = ()
-) -> SplitSamples:
-    """Drop images that cannot be read, and draw the validation images by the seed if need be.
-
-    Images whose digests are `known` were decoded before, and are not decoded again. Raises
-    SqueezeError, which names the `place`, if too few images can be read.
-    """
-    skipped = list(listing.skipped)
-    usable = []
-    for _, samples in _splits_of(listing):
-        good, bad = find_readable(samples, known)
-        usable.append(tuple(good))
-        skipped += bad
-    train, val, test = usable
-    return complete_splits(Listing(train, val, test, tuple(skipped)), place, seed)
-
-
 def complete_splits(listing: Listing, place: str, seed: int) -> SplitSamples:
-    """Draw the validation samples by the seed where none are listed.
+    """Draw the validation samples by the seed where none are listed; no image is read.
 
     Raises SqueezeError, which names the `place`, if there are too few samples.
     """

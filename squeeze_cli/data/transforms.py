@@ -75,14 +75,11 @@ class Preprocessing:
         rows -= (mean / std).float().repeat(pixels.shape[2]).to(pixels.device)
         return rows.view(pixels.shape).permute(0, 3, 1, 2)
 
-    def mask(self, mask: Image.Image | None) -> Tensor:
+    def mask(self, mask: Image.Image) -> Tensor:
         """Resize class indices of mode 'L' to [H, W] uint8.
 
-        The nearest pixel is taken, so that no class is invented. Padding is IGNORE_INDEX, and None
-        gives it everywhere.
+        The nearest pixel is taken, so that no class is invented. Padding is IGNORE_INDEX.
         """
-        if mask is None:
-            return torch.full(self.size_px, IGNORE_INDEX, dtype=torch.uint8)
         fitted = self._fitted(mask, Image.Resampling.NEAREST, (IGNORE_INDEX,))
         return torch.from_numpy(np.array(fitted))
 

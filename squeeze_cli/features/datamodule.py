@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,21 @@ from torch.utils.data import (
 from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.images import ImageDataset, Item, choose_workers
+from squeeze_cli.data.images import ImageDataset, Item, choose_workers, label_plane
+from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
-from squeeze_cli.features.prepare import Ranks, Trunk, from_rows, prepare_states
+from squeeze_cli.errors import SqueezeError
+from squeeze_cli.features.prepare import (
+    Look,
+    Ranks,
+    StateDataset,
+    Trunk,
+    check_images,
+    from_rows,
+    prepare_states,
+)
+from squeeze_cli.features.shards import State
 from squeeze_cli.features.store import FeatureStore, StoreKey, default_cache_dir
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -46,6 +58,8 @@ class FeatureBatches(LightningDataModule):
         batch_size: images per training step and process.
         evaluation_batch_size: images per batch where nothing is trained.
         num_workers: processes that load items.
+        splits: samples of each split; after `setup` those that could be read, with their facts.
+        skipped: (name, reason) of those that could not, once `setup` has looked at them.
         setup_seconds: time that `setup` took to open the data sets.
         test_split: the split that `Trainer.test` measures.
     """
@@ -62,7 +76,8 @@ class FeatureBatches(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        self.splits = splits
+        self.splits = dict(splits)
+        self.skipped: list[tuple[str, str]] = []
         self.device = device
         self.reporter = reporter
         self.batch_size = batch_size
@@ -108,10 +123,20 @@ class FeatureBatches(LightningDataModule):
         return self._loader(Subset(self._datasets[split], share), self.evaluation_batch_size)
 
     def batches(
-        self, split: str, batch_size: int | None = None, *, shuffled: bool = False
+        self,
+        split: str,
+        batch_size: int | None = None,
+        *,
+        shuffled: bool = False,
+        first: int = 0,
     ) -> Iterator[Batch]:
-        """Batches of a whole split on the device, outside a trainer; `setup` comes first."""
+        """Batches of a split on the device, outside a trainer; `setup` comes before.
+
+        All images, `shuffled` or in order from the position `first` on.
+        """
         dataset = self._datasets[split]
+        if first:
+            dataset = Subset(dataset, range(first, len(self.splits[split])))
         generator = torch.Generator().manual_seed(self.seed)
         sampler = RandomSampler(dataset, generator=generator) if shuffled else None  # type: ignore[arg-type]
         loader = self._loader(dataset, batch_size or self.evaluation_batch_size, sampler=sampler)
@@ -162,20 +187,54 @@ class SegmentationDataModule(FeatureBatches):
         self.store = store
 
     def setup(self, stage: str = "") -> None:
-        """Open the data sets of all splits, once; this fills the feature store."""
+        """Read the images of all splits, once, and open their data sets; this fills the store.
+
+        Images that cannot be read are taken out of their splits. Raises SqueezeError where a split
+        is left with none.
+        """
         del stage  # all splits together, so that the backbone is loaded once
-        if not self._datasets:
-            start = time.perf_counter()
-            if self.store is not None:
-                self._datasets = prepare_states(
-                    self.splits, self.trunk, self.store, self.reporter, self.ranks
+        if self._datasets:
+            return
+        start = time.perf_counter()
+        samples = [sample for split in self.splits.values() for sample in split]
+        if self.store is None:
+            self._keep(check_images(samples, self.trunk, self.reporter))
+            self._datasets = {
+                name: ImageDataset(split, self.trunk.preprocessing)
+                for name, split in self.splits.items()
+            }
+        else:
+            looks, states = prepare_states(
+                samples, self.trunk, self.store, self.reporter, self.ranks
+            )
+            self._keep(looks)
+            self._datasets = {
+                name: self._stored(self.store, split, states) for name, split in self.splits.items()
+            }
+        self.setup_seconds = time.perf_counter() - start
+
+    def _keep(self, looks: Sequence[Look]) -> None:
+        """Keep the samples that could be read in their splits, and report the others."""
+        found = iter(looks)
+        for name, split in self.splits.items():
+            looked = [next(found) for _ in split]
+            self.splits[name] = [look.sample for look in looked if look.reason is None]
+            self.skipped += [(look.sample.name, look.reason) for look in looked if look.reason]
+            if split and not self.splits[name]:
+                raise SqueezeError(
+                    f"No image of {name} can be read. For example: {self.skipped[-1][1]}"
                 )
-            else:
-                self._datasets = {
-                    name: ImageDataset(split, self.trunk.preprocessing)
-                    for name, split in self.splits.items()
-                }
-            self.setup_seconds = time.perf_counter() - start
+        warn_of_skipped(self.skipped, self.reporter)
+
+    def _stored(
+        self, store: FeatureStore, samples: Sequence[Sample], states: Mapping[str, State]
+    ) -> StateDataset:
+        """Return the data set of stored states; classes are held in memory where states are."""
+        preprocessing, planes = self.trunk.preprocessing, []
+        if states:
+            with ThreadPoolExecutor() as pool:
+                planes = list(pool.map(lambda each: label_plane(each, preprocessing), samples))
+        return StateDataset(samples, preprocessing, store, states, planes)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn the inputs of a batch, which is on the device, into states."""

@@ -1,30 +1,37 @@
-"""From samples to states: what the store lacks passes the frozen trunk, then all is loaded."""
+"""From samples to states: each image is read once, and what the store lacks passes the trunk."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from math import prod
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.images import ImageDataset, Item
+from squeeze_cli.data.encoded import ReadImage
+from squeeze_cli.data.images import Item, label_plane
+from squeeze_cli.data.reading import UnreadableImageError
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.features.shards import StoredArrays
+from squeeze_cli.features.shards import State
 from squeeze_cli.features.store import FeatureStore, check_free_space
+
+T = TypeVar("T")
 
 # A shard is written when it holds this much: small enough to lose little, large enough to read well.
 SHARD_BYTES = 64 * 2**20
-# Share of the free memory that the states of all splits together may take.
+# Share of the free memory that the states and classes of all splits together may take.
 MEMORY_SHARE = 0.5
-
-States = tuple[list[int], NDArray[np.float32], NDArray[np.uint8]]
+# Images that may be decoded before the trunk takes them, so that it does not wait.
+AHEAD = 24
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Trunk:
 
     `layer` is `features` (the whole backbone) or `trunk` (all but its last layer), `precision` is
     `32` or `bf16` (autocast). The network is built when the first image comes; `num_workers`
-    processes decode images.
+    images are decoded at once.
     """
 
     backbone: FrozenBackbone
@@ -56,18 +63,11 @@ class Trunk:
             run = network.trunk if self.layer == "trunk" else network
             return run(images).float()  # type: ignore[no-any-return]
 
-    def extract(self, samples: Sequence[Sample]) -> Iterator[States]:
-        """Yield (positions in `samples`, states as rows float32, masks `[B, H, W]` uint8)."""
-        loader: DataLoader[Item] = DataLoader(
-            ImageDataset(samples, self.preprocessing),
-            batch_size=self.backbone.inference_batch,
-            num_workers=min(self.num_workers, len(samples)),
-            pin_memory=self.device.type == "cuda",
-        )
-        for pixels, masks, positions in loader:
-            states = self.states(pixels.to(self.device, non_blocking=True))
-            rows = states.permute(0, 2, 3, 1) if states.dim() == 4 else states
-            yield positions.tolist(), rows.cpu().contiguous().numpy(), masks.numpy()
+    def rows(self, pixels: Tensor) -> NDArray[np.float32]:
+        """Return the states of pixels `[B, H, W, 3]` uint8 as they are stored, channels last."""
+        states = self.states(pixels.to(self.device))
+        rows = states.permute(0, 2, 3, 1) if states.dim() == 4 else states
+        return rows.cpu().contiguous().numpy()
 
 
 def from_rows(rows: Tensor) -> Tensor:
@@ -84,81 +84,106 @@ class Ranks:
     barrier: Callable[[], None] = lambda: None
 
 
-@dataclass(frozen=True, eq=False)
-class StateDataset(Dataset[Item]):
-    """Stored states and masks by position, held in memory or read from the store when asked for.
+class Look(NamedTuple):
+    """Result of reading a sample: the sample with its facts, or the reason why it is skipped.
 
-    `dataset[i]` gives the state and mask of `FeatureStore.read`, and i itself. Raises SqueezeError
-    if they are not held and were damaged since the store was opened.
+    `pixels` are there where its state is to be computed.
     """
 
+    sample: Sample
+    reason: str | None = None
+    pixels: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class StateDataset(Dataset[Item]):
+    """Stored states and classes by position, held in memory or read and made when asked for.
+
+    `dataset[i]` gives the state of `FeatureStore.read`, the classes `[H, W]` uint8, and i itself.
+    Raises SqueezeError if a state is not held and was damaged since the store was opened.
+    """
+
+    samples: Sequence[Sample]
+    preprocessing: Preprocessing
     store: FeatureStore
-    digests: Sequence[str]
-    held: Mapping[str, StoredArrays]
+    states: Mapping[str, State]
+    planes: Sequence[Tensor]
 
     def __len__(self) -> int:
-        return len(self.digests)
+        return len(self.samples)
 
     def __getitem__(self, position: int) -> Item:
-        digest = self.digests[position]
-        found = self.held.get(digest) or self.store.read(digest)
-        if found is None:
+        sample = self.samples[position]
+        digest = sample.known().digest
+        state = self.states.get(digest) if self.states else self.store.read(digest)
+        if state is None:
             raise SqueezeError(
                 f"The feature store was damaged ({self.store.damage[-1]}); the damaged part is "
                 "removed: run the same command again."
             )
-        state, mask = found
-        return torch.from_numpy(state), torch.from_numpy(mask), position
+        plane = self.planes[position] if self.planes else label_plane(sample, self.preprocessing)
+        return torch.from_numpy(state), plane, position
+
+
+def check_images(samples: Sequence[Sample], trunk: Trunk, reporter: Reporter) -> list[Look]:
+    """Look at all images and find those that are broken, without a store and without a backbone."""
+
+    def check(image: ReadImage) -> None:
+        image.check()
+
+    with reporter.track("Images", len(samples)) as advance:
+        looks = []
+        for look in _in_threads(lambda sample: _look(sample, check), samples, trunk.num_workers):
+            looks.append(look)
+            advance(1, "")
+    return looks
 
 
 def prepare_states(
-    splits: Mapping[str, Sequence[Sample]],
+    samples: Sequence[Sample],
     trunk: Trunk,
     store: FeatureStore,
     reporter: Reporter,
     ranks: Ranks,
-) -> dict[str, StateDataset]:
-    """Return the states of every split; each image passes the backbone at most once, ever.
+) -> tuple[list[Look], dict[str, State]]:
+    """Look at all images, and compute what the store lacks: each image is read once.
 
-    With several ranks each computes its share of what is missing, and all wait for one another.
+    With several ranks each reads all images and computes its share of what is missing, and all wait
+    for one another; an image that one of them found broken is broken for all.
+
+    Returns:
+        A look at each sample, and all states by digest where memory holds them, else none.
 
     Raises SqueezeError where the disk has no room or the backbone's weights are no good.
     """
-    samples = [sample for split in splits.values() for sample in split]
-    with ThreadPoolExecutor() as pool:  # hashing lets other threads run
-        digests = list(pool.map(lambda sample: sample.digest(), samples))
-    for attempt in range(4):  # damaged rows are found when they are read, and made again
-        store.refresh()  # others may have filled it meanwhile
-        missing = store.missing(digests)
-        for reason in store.damage:
-            reporter.warn(f"A part of the feature store was damaged ({reason}); it is made again.")
-        store.damage.clear()
-        if attempt == 0:
-            ranks.barrier()  # all have seen the same rows missing
-            missing = missing[ranks.rank :: ranks.count]
-        if missing:
-            _fill(store, {digests[i]: samples[i] for i in missing}, trunk, reporter)
+    looks: dict[int, Look] = {}
+    todo: Sequence[int] = range(len(samples))
+    for attempt in range(4):  # what was cleared or damaged, or is broken for another rank
+        share = ranks if attempt == 0 else Ranks()
+        looked = _fill([samples[i] for i in todo], trunk, store, reporter, share)
+        looks |= zip(todo, looked, strict=True)
         if attempt == 0:
             ranks.barrier()
         store.refresh()
-        if store.missing(digests):  # somebody cleared the store meanwhile
-            continue
-        held = {}
-        if fits_in_memory(store.stored_bytes(set(digests))):
-            held = {digest: row for digest in set(digests) if (row := store.read(digest))}
-        if not store.missing(digests):
-            break
-    else:
-        raise SqueezeError(
-            f"The feature store in {store.folder} is damaged as soon as it is written: check the "
-            "disk, take another --cache-dir, or --no-cache."
-        )
-    store.mark_used()
-    found = iter(digests)
-    return {
-        name: StateDataset(store, [next(found) for _ in split], held)
-        for name, split in splits.items()
-    }
+        digests = {i: look.sample.known().digest for i, look in looks.items() if not look.reason}
+        held: dict[str, State] = {}
+        if not store.missing(list(digests.values())):
+            wanted = set(digests.values())
+            planes_bytes = len(samples) * prod(trunk.preprocessing.size_px)
+            if fits_in_memory(store.stored_bytes(wanted) + planes_bytes):
+                held = {digest: row for digest in wanted if (row := store.read(digest)) is not None}
+        for reason in store.damage:
+            reporter.warn(f"A part of the feature store was damaged ({reason}); it is made again.")
+        store.damage.clear()
+        positions = list(digests)
+        todo = [positions[i] for i in store.missing(list(digests.values()))]
+        if not todo:
+            store.mark_used()
+            return [looks[i] for i in range(len(samples))], held
+    raise SqueezeError(
+        f"The feature store in {store.folder} is damaged as soon as it is written: check the disk, "
+        "take another --cache-dir, or --no-cache."
+    )
 
 
 def fits_in_memory(needed_bytes: float) -> bool:
@@ -169,25 +194,72 @@ def fits_in_memory(needed_bytes: float) -> bool:
 
 
 def _fill(
-    store: FeatureStore, samples: Mapping[str, Sample], trunk: Trunk, reporter: Reporter
-) -> None:
-    """Compute the states of samples, given by their digests, and write them shard by shard."""
-    reporter.say(f"Computing features of {len(samples)} images (kept for later runs).")
-    digests = list(samples)
-    batches: list[States] = []
-    done = held_bytes = 0
-    with reporter.track("Features", len(samples)) as advance:
-        for batch in trunk.extract(list(samples.values())):
-            positions, states, masks = batch
-            if not done:
-                per_image = (states.nbytes + masks.nbytes) / len(positions)
-                check_free_space(store.folder, per_image * len(samples))
-            batches.append(batch)
-            held_bytes += states.nbytes + masks.nbytes
-            done += len(positions)
-            advance(len(positions), "")
-            if held_bytes >= SHARD_BYTES or done == len(samples):
-                written, all_states, all_masks = zip(*batches, strict=True)
-                names = [digests[position] for part in written for position in part]
-                store.add(names, np.concatenate(all_states), np.concatenate(all_masks))
-                batches, held_bytes = [], 0
+    samples: Sequence[Sample], trunk: Trunk, store: FeatureStore, reporter: Reporter, ranks: Ranks
+) -> list[Look]:
+    """Look at samples; compute the states of this rank's share that are missing, shard by shard."""
+    batch_size = trunk.backbone.inference_batch
+    known = set(store.digests)
+
+    def look_at(numbered: tuple[int, Sample]) -> Look:
+        mine = numbered[0] // batch_size % ranks.count == ranks.rank
+
+        def decode(image: ReadImage) -> Tensor | None:
+            if not mine or image.facts.digest in known:
+                return None
+            known.add(image.facts.digest)  # the same image may come again
+            return trunk.preprocessing.pixels(image.decode())
+
+        return _look(numbered[1], decode)
+
+    looks: list[Look] = []
+    batch: list[Look] = []
+    shard: list[tuple[str, NDArray[np.float32]]] = []
+    computed = 0
+    with reporter.track("Images", len(samples)) as advance:
+        for look in _in_threads(look_at, enumerate(samples), trunk.num_workers):
+            looks.append(look._replace(pixels=None))
+            advance(1, "")
+            if look.pixels is not None:
+                batch.append(look)
+            last = len(looks) == len(samples)
+            if batch and (last or len(batch) == batch_size):
+                rows = trunk.rows(
+                    torch.stack([each.pixels for each in batch if each.pixels is not None])
+                )
+                if not computed:  # at least so many are missing
+                    missing = max(len(samples) - len(store.digests), len(batch))
+                    check_free_space(store.folder, rows[0].nbytes * missing)
+                shard += zip((each.sample.known().digest for each in batch), rows, strict=True)
+                computed, batch = computed + len(batch), []
+            if shard and (last or sum(row.nbytes for _, row in shard) >= SHARD_BYTES):
+                store.add([digest for digest, _ in shard], np.stack([row for _, row in shard]))
+                shard = []
+    if computed:
+        reporter.say(f"Computed features of {computed} images (kept for later runs).")
+    return looks
+
+
+def _look(sample: Sample, use: Callable[[ReadImage], Tensor | None]) -> Look:
+    """Read a sample, and decode it as far as `use` does."""
+    try:
+        sample.name.encode()
+        image = sample.read()
+        pixels = use(image)
+        return Look(replace(sample, facts=image.facts), None, pixels)
+    except UnicodeEncodeError:
+        name = sample.name.encode(errors="backslashreplace").decode()
+        return Look(replace(sample, name=name), "its name is not UTF-8")
+    except UnreadableImageError as error:
+        return Look(sample, str(error))
+
+
+def _in_threads(function: Callable[[T], Look], items: Iterable[T], threads: int) -> Iterator[Look]:
+    """Map in order; reading and decoding let other threads run. A few results may wait in memory."""
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        ahead: deque[Future[Look]] = deque()
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) > AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()

@@ -1,8 +1,7 @@
-"""A shard: states and masks of some images in one safetensors file, with a CRC-32 for each image.
+"""A shard: states of some images in one safetensors file, with a CRC-32 for each image.
 
 states  [n, *state_shape]  float16 or float32; maps are channels-last
-masks   [n, H, W]          uint8
-metadata: format, rows (JSON list of the samples' digests), crc32 (JSON list)
+metadata: format, rows (JSON list of the images' digests), crc32 (JSON list)
 """
 
 import json
@@ -17,11 +16,12 @@ from numpy.typing import NDArray
 
 from squeeze_cli.files import replacing
 
-FORMAT = "1"
+# Format 1 held masks too, and its digests were those of images and masks together.
+FORMAT = "2"
 FLOAT16_LIMIT = 60000.0
 
-# State and mask of an image, as they are stored.
-StoredArrays = tuple[NDArray[np.float16 | np.float32], NDArray[np.uint8]]
+# The state of an image, as it is stored.
+State = NDArray[np.float16 | np.float32]
 
 
 class DamagedShardError(Exception):
@@ -30,26 +30,23 @@ class DamagedShardError(Exception):
 
 @dataclass(frozen=True)
 class Shard:
-    """An open shard; `states` and `masks` are slices of safetensors, which outlive their file."""
+    """An open shard; `states` is a slice of safetensors, which outlives its file."""
 
     path: Path
     digests: tuple[str, ...]
     crc32: tuple[int, ...]
     states: Any
-    masks: Any
     file_bytes: int
 
-    def read(self, row: int) -> StoredArrays:
-        """Return the state and mask of a row; raises DamagedShardError if their bytes changed."""
-        state, mask = self.states[row], self.masks[row]
-        if _row_crc32(state, mask) != self.crc32[row]:
+    def read(self, row: int) -> State:
+        """Return the state of a row; raises DamagedShardError if its bytes changed."""
+        state: State = self.states[row]
+        if zlib.crc32(state.data) != self.crc32[row]:
             raise DamagedShardError(f"{self.path.name}: row {row} is damaged")
-        return state, mask
+        return state
 
 
-def write_shard(
-    path: Path, digests: Sequence[str], states: NDArray[np.float32], masks: NDArray[np.uint8]
-) -> None:
+def write_shard(path: Path, digests: Sequence[str], states: NDArray[np.float32]) -> None:
     """Write a shard atomically; float16 if all values are finite and within its range.
 
     The relative error of a float16 entry is at most 2^-11 (0.05 %).
@@ -59,11 +56,10 @@ def write_shard(
     # The comparison is false if there are NaNs.
     dtype = np.float16 if np.abs(states).max(initial=0) < FLOAT16_LIMIT else np.float32
     stored = np.ascontiguousarray(states, dtype=dtype)
-    tensors = {"states": stored, "masks": np.ascontiguousarray(masks)}
-    crcs = [_row_crc32(s, m) for s, m in zip(*tensors.values(), strict=True)]
+    crcs = [zlib.crc32(state.data) for state in stored]
     metadata = {"format": FORMAT, "rows": json.dumps(list(digests)), "crc32": json.dumps(crcs)}
     with replacing(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata))
+        temporary.write_bytes(save({"states": stored}, metadata))
 
 
 def open_shard(path: Path) -> Shard:
@@ -79,17 +75,11 @@ def open_shard(path: Path) -> Shard:
                 tuple(json.loads(metadata["rows"])),
                 tuple(json.loads(metadata["crc32"])),
                 file.get_slice("states"),
-                file.get_slice("masks"),
                 path.stat().st_size,
             )
-        lengths = {len(shard.digests), len(shard.crc32)}
-        lengths |= {array.get_shape()[0] for array in (shard.states, shard.masks)}
+        lengths = {len(shard.digests), len(shard.crc32), shard.states.get_shape()[0]}
         if metadata["format"] != FORMAT or len(lengths) != 1:
             raise ValueError("it is of another format, or its lengths differ")
     except (SafetensorError, FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise DamagedShardError(f"{path.name}: {error}") from None
     return shard
-
-
-def _row_crc32(state: NDArray[np.float16 | np.float32], mask: NDArray[np.uint8]) -> int:
-    return zlib.crc32(mask.data, zlib.crc32(state.data))

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.shards import (
+    FORMAT,
     DamagedShardError,
     Shard,
-    StoredArrays,
+    State,
     open_shard,
     write_shard,
 )
@@ -39,6 +40,8 @@ DESCRIPTION_NAME = "space.json"
 SHARD_PATTERN = "*.safetensors"
 # A part file of this age was left by a process that was killed.
 STALE_PART_S = 3600.0
+# The size in `Preprocessing.key`, such as square224 or pad480x640.
+_SIZE_PATTERN = re.compile(r"[a-z]+(\d+)(?:x(\d+))?-")
 _KEY_PATTERN = re.compile(r"[0-9a-f]{20}")
 
 
@@ -53,13 +56,13 @@ class StoreKey:
     precision: str
 
     def digest(self) -> str:
-        """Return the short hex digest that names the folder."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        """Return the short hex digest that names the folder; another format has another folder."""
+        text = json.dumps(asdict(self) | {"format": FORMAT}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 class FeatureStore:
-    """The states and masks of one key by the samples' digests; `damage` tells of removed shards."""
+    """The states of one key by the images' digests; `damage` tells of removed shards."""
 
     def __init__(self, cache_dir: Path, key: StoreKey) -> None:
         self.folder = features_folder(cache_dir) / key.digest()
@@ -91,7 +94,7 @@ class FeatureStore:
 
     @property
     def digests(self) -> KeysView[str]:
-        """Digests of all samples that are stored, and so were decoded before."""
+        """Digests of all images whose states are stored."""
         return self._rows.keys()
 
     def missing(self, digests: Sequence[str]) -> list[int]:
@@ -99,12 +102,12 @@ class FeatureStore:
         return [i for i, digest in enumerate(digests) if digest not in self._rows]
 
     def stored_bytes(self, digests: Iterable[str]) -> float:
-        """Return the size of samples that are stored, their share of the shards' headers included."""
+        """Return the size of states that are stored, their share of the shards' headers included."""
         shards = [self._rows[digest][0] for digest in digests]
         return sum(shard.file_bytes / len(shard.digests) for shard in shards)
 
-    def read(self, digest: str) -> StoredArrays | None:
-        """Return a sample's state (float16 or float32, maps `[h, w, C]`) and mask `[H, W]` uint8.
+    def read(self, digest: str) -> State | None:
+        """Return an image's state: float16 or float32, maps `[h, w, C]`.
 
         None if it is not stored, or if its shard proves to be damaged, which is then removed.
         """
@@ -117,14 +120,12 @@ class FeatureStore:
             self._discard(shard.path, str(error))
             return None
 
-    def add(
-        self, digests: Sequence[str], states: NDArray[np.float32], masks: NDArray[np.uint8]
-    ) -> None:
-        """Write samples as a new shard."""
+    def add(self, digests: Sequence[str], states: NDArray[np.float32]) -> None:
+        """Write states as a new shard."""
         described = self.folder / DESCRIPTION_NAME
         if not described.exists():
             write_text_atomically(described, json.dumps(asdict(self.key), indent=2) + "\n")
-        write_shard(self.folder / f"{uuid.uuid4().hex}.safetensors", digests, states, masks)
+        write_shard(self.folder / f"{uuid.uuid4().hex}.safetensors", digests, states)
 
     def mark_used(self) -> None:
         """Note the time for `squeeze cache ls`: a run has just used these features."""
@@ -132,7 +133,7 @@ class FeatureStore:
             os.utime(self.folder / DESCRIPTION_NAME)
 
     def _discard(self, path: Path, reason: str) -> None:
-        """Remove a damaged shard; its samples are missing from then on."""
+        """Remove a damaged shard; its images are missing from then on."""
         self._rows = {d: row for d, row in self._rows.items() if row[0].path != path}
         with contextlib.suppress(OSError):  # a read-only store serves as well
             path.unlink(missing_ok=True)
@@ -166,14 +167,15 @@ def check_free_space(cache_dir: Path, needed_bytes: float) -> None:
 class Space:
     """A store as `squeeze cache` shows it; a field is None if no whole file tells it.
 
-    `images` counts different images in whole shards, `bytes` all files; `last_used` is in UTC.
+    `image_size_px` is a side, or height and width. `images` counts different images in whole shards, 0
+    for a store of an older version, and `bytes` all files; `last_used` is in UTC.
     """
 
     key: str
     backbone: str | None
     layer: str | None
     precision: str | None
-    image_size_px: int | None
+    image_size_px: int | list[int] | None
     images: int
     bytes: int
     last_used: datetime
@@ -219,13 +221,15 @@ def _read_space(folder: Path) -> Space:
             files.append(path.stat())
             if path.match(SHARD_PATTERN):
                 shards.append(open_shard(path))
+    size = _SIZE_PATTERN.match(str(described.get("preprocessing")))
+    sides = [int(side) for side in (size.groups() if size else ()) if side]
     used = max(file.st_mtime for file in files or [folder.stat()])
     return Space(
         key=folder.name,
         backbone=described.get("backbone"),
         layer=described.get("layer"),
         precision=described.get("precision"),
-        image_size_px=shards[0].masks.get_shape()[1] if shards else None,
+        image_size_px=sides if len(sides) > 1 else sides[0] if sides else None,
         images=len({digest for shard in shards for digest in shard.digests}),
         bytes=sum(file.st_size for file in files),
         last_used=datetime.fromtimestamp(used, UTC),

@@ -13,13 +13,13 @@ from torch import Tensor
 from squeeze_cli.codec.manifest import Content, Manifest
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import list_features, shape_text
-from squeeze_cli.data.samples import Sample, find_readable, list_images
+from squeeze_cli.data.samples import Sample, list_images
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, check_splits
+from squeeze_cli.features.datamodule import FeatureBatches
 from squeeze_cli.inference.output import Array, ShardedOutput, save_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.tables import ExtractionSummary
-from squeeze_cli.training.experiment import warn_of_skipped
 from squeeze_cli.training.outputs import FLOAT32_BYTES, decoder_bytes
 
 
@@ -54,10 +54,11 @@ def extract_embeddings(
         samples = [sample for each in chosen for sample in getattr(splits, each)]
     else:
         name = Path(images).resolve().name
-        samples = _folder_samples(Path(images), reporter)
+        samples = list(list_images(Path(images)))
+    data = run.data({"images": samples}, reporter, use_store=images is None)
     manifest = Manifest(
         content=content, run=run.folder.name, run_digest=run.digest,
-        source=source, images_digest=_digest(samples),
+        source=source, images_digest=_digest(data.splits["images"]),
         precision=run.config.training.precision, coding=coding,
         dtype="float32" if content != "codes" else None, space=run.space,
     )  # fmt: skip
@@ -69,7 +70,7 @@ def extract_embeddings(
     write = write_codes if content == "codes" else save_embeddings
     output = ShardedOutput(folder, manifest, write, overwrite=overwrite)
     if not output.manifest.complete:
-        _write_all(run, samples, images is None, output, reporter)
+        _write_all(run, data, output, reporter)
     return _summary(run, output)
 
 
@@ -90,15 +91,6 @@ def _given_samples(
     return list(checked["features"])
 
 
-def _folder_samples(folder: Path, reporter: Reporter) -> list[Sample]:
-    """Return all readable images in a folder and below; raises SqueezeError where none is."""
-    samples, skipped = find_readable(list_images(folder))
-    warn_of_skipped(skipped, reporter)
-    if not samples:
-        raise SqueezeError(f"No image in {folder} can be read.")
-    return samples
-
-
 def _digest(samples: Sequence[Sample]) -> str:
     """Return sixteen hexadecimal digits of all names and contents, in order."""
     content = blake2b(digest_size=8)
@@ -109,22 +101,19 @@ def _digest(samples: Sequence[Sample]) -> str:
 
 def _write_all(
     run: TrainedRun,
-    samples: Sequence[Sample],
-    use_store: bool,
+    data: FeatureBatches,
     output: ShardedOutput,
     reporter: Reporter,
 ) -> None:
-    """Extract from the images that are not in `output` yet; states of a folder are not stored."""
-    done = output.manifest.images
-    rest = samples[done:]
-    data = run.data({"images": rest}, reporter, use_store)
+    """Extract from the images that are not in `output` yet."""
+    done, samples = output.manifest.images, data.splits["images"]
     given = isinstance(data, GivenFeatureBatches)
-    batch = data.evaluation_batch_size if given else run.backbone.inference_batch
+    size = data.evaluation_batch_size if given else run.backbone.inference_batch
     with reporter.track("Extracting", len(samples)) as advance:
         advance(done, "")
         try:
-            for states, _, positions in data.batches("images", batch):
-                names = [rest[position].name for position in positions.tolist()]
+            for states, _, positions in data.batches("images", size, first=done):
+                names = [samples[position].name for position in positions.tolist()]
                 output.add(names, *_extract(run, states, output.manifest.content))
                 advance(len(names), "")
         except KeyboardInterrupt:

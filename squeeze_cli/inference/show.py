@@ -9,11 +9,17 @@ from squeeze_cli.config.record import RunRecord
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.errors import SqueezeError
+from squeeze_cli.features.datamodule import FeatureBatches
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.comparison import setting
 from squeeze_cli.reports.figures import save_figure
 from squeeze_cli.runs import RECORD_NAME, RunFolder, read_runs
-from squeeze_cli.training.figures import PredictedMask, draw_predictions, predict_batch
+from squeeze_cli.training.figures import (
+    PredictedMask,
+    draw_predictions,
+    predict_batch,
+    read_pictures,
+)
 from squeeze_cli.training.modules import BaselineSegmentationModule
 
 How = Literal["spread", "best", "worst", "random"]
@@ -54,13 +60,16 @@ def show_run(
     reference = _reference(run, baseline, split, open_run, reporter)
     chosen = _choose(run, samples, how, min(count, len(samples)), seed, reporter)
     shown = [run] if reference is None else [reference, run]
-    predictions = list(zip(*(_predict(each, chosen, reporter) for each in shown), strict=True))
+    data = [each.data({"shown": chosen}, reporter) for each in shown]
+    pictures = read_pictures(data[-1], "shown", range(len(data[-1].splits["shown"])))
+    predicted = [_predict(each, its, reporter) for each, its in zip(shown, data, strict=True)]
+    predictions = list(zip(*predicted, strict=True))
     file = out or run.folder.figures_folder / f"show-{split}-{how}.png"
     records = [each.record for each in shown]
-    save_figure(draw_predictions(chosen, predictions, records, run.classes), file)
+    save_figure(draw_predictions(pictures, predictions, records, run.classes), file)
     images = [
-        {"name": sample.name, "iou": m[-1].iou, "baseline_iou": m[0].iou if reference else None}
-        for sample, m in zip(chosen, predictions, strict=True)
+        {"name": name, "iou": m[-1].iou, "baseline_iou": m[0].iou if reference else None}
+        for name, m in zip(pictures, predictions, strict=True)
     ]
     beside = reference.folder.name if reference else None
     return {
@@ -129,19 +138,18 @@ def _choose(
         return [samples[i * len(samples) // count] for i in range(count)]
     if how == "random":
         return random.Random(seed).sample(list(samples), count)
-    ious = [mask.iou for mask in _predict(run, samples, reporter)]
+    data = run.data({"shown": samples}, reporter)
+    ious = [mask.iou for mask in _predict(run, data, reporter)]
     scored = sorted((iou, number) for number, iou in enumerate(ious) if iou is not None)
     ordered = reversed(scored) if how == "best" else scored
-    return [samples[number] for _, number in ordered][:count]
+    return [data.splits["shown"][number] for _, number in ordered][:count]
 
 
-def _predict(
-    run: TrainedRun, samples: Sequence[Sample], reporter: Reporter
-) -> Iterator[PredictedMask]:
-    """Yield the run's prediction for each sample, in order."""
+def _predict(run: TrainedRun, data: FeatureBatches, reporter: Reporter) -> Iterator[PredictedMask]:
+    """Yield the run's prediction for each of the data's images `shown`, in order."""
     assert isinstance(run.module, BaselineSegmentationModule)
-    data = run.data({"shown": samples}, reporter)
-    with reporter.track(f"Predicting with {run.folder.name}", len(samples)) as advance:
+    total = len(data.splits["shown"])
+    with reporter.track(f"Predicting with {run.folder.name}", total) as advance:
         for batch in data.batches("shown"):
             yield from predict_batch(run.module, batch)
             advance(len(batch[1]), "")

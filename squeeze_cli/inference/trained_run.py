@@ -245,7 +245,7 @@ class TrainedRun:
         return open_store(self.config, self.backbone)
 
     def splits(self, reporter: Reporter) -> SplitSamples:
-        """Return the images of each split, and report those that cannot be read.
+        """Return the images of each split, and report those whose masks cannot be read.
 
         Raises SqueezeError where given features are not those that the run was trained on.
         """
@@ -262,7 +262,7 @@ class TrainedRun:
             listing = load_listing(config, reporter)
         else:
             listing = load_labels(config, reporter).listing
-        return load_splits(config, listing, self.store, reporter)
+        return load_splits(config, listing, reporter)
 
     @property
     def classes(self) -> ClassTable:
@@ -277,7 +277,8 @@ class TrainedRun:
     ) -> FeatureBatches:
         """Return a data module with the states of named lists of images, or of features, set up.
 
-        Without `use_store` images pass the backbone and nothing is kept.
+        Its `splits` are without the images that cannot be read, which are reported. Without
+        `use_store` images pass the backbone and nothing is kept.
         """
         data: FeatureBatches
         if all(isinstance(s, FeatureSample) for split in samples.values() for s in split):
@@ -295,8 +296,7 @@ class TrainedRun:
         Raises SqueezeError where the backbone's weights or the data are missing.
         """
         splits = self.splits(reporter)
-        samples = getattr(splits, split)
-        data = self.data({split: samples}, reporter)
+        data = self.data({split: getattr(splits, split)}, reporter)
         metrics = evaluate(
             self.config, self.module, data, split, self.device, reporter, alone=True,
             label="Evaluating",
@@ -306,8 +306,8 @@ class TrainedRun:
             split=split,
             data_dir=self.config.data.place,
             classes=[] if self.network.head is None else self.classes.names,
-            images=len(samples),
-            skipped_images=len(splits.skipped),
+            images=len(data.splits[split]),
+            skipped_images=len(splits.skipped) + len(data.skipped),
             metrics=SplitMetrics.model_validate(metrics),
         )
 

@@ -1,6 +1,5 @@
 """An experiment from its configuration to everything that a trainer needs."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,18 +11,17 @@ from squeeze_cli.config.parts import DATASETS
 from squeeze_cli.config.resolve import with_classes
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
+from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.sources import Listing
 from squeeze_cli.data.splits import (
     LabelledListing,
     SplitSamples,
-    build_splits,
     choose_samples,
     complete_splits,
     label_samples,
 )
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures, check_splits
 from squeeze_cli.features.datamodule import FeatureBatches, make_data, open_store
-from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.losses import create_loss
 from squeeze_cli.model.build import build_network, count_outputs
 from squeeze_cli.model.network import SegmentationNetwork
@@ -47,11 +45,16 @@ class Experiment:
 
     config: ExperimentConfig
     classes: ClassTable | None
-    splits: SplitSamples
+    listed: SplitSamples
     backbone: FeatureOrigin
     data: FeatureBatches
     module: FeatureModule
     device: torch.device
+
+    @property
+    def splits(self) -> SplitSamples:
+        """The samples of each split; once `data` is set up, those whose images could be read."""
+        return self.listed.without(self.data.splits, self.data.skipped)
 
 
 def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
@@ -75,7 +78,7 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     store = open_store(config, backbone)
     if store is None or not store.digests:
         _ = backbone.network  # weights that do not fit are found before images are read
-    splits = load_splits(config, listing, store, reporter)
+    splits = load_splits(config, listing, reporter)
     if backbone.random_weights:
         reporter.warn("--weights none: the features are random; results say nothing about them.")
     batches = make_data(config, splits.named(), backbone, store, device, reporter)
@@ -137,16 +140,9 @@ def load_labels(config: ExperimentConfig, reporter: Reporter) -> LabelledListing
     return data
 
 
-def load_splits(
-    config: ExperimentConfig,
-    listing: Listing,
-    store: FeatureStore | None,
-    reporter: Reporter,
-) -> SplitSamples:
-    """The splits of listed samples; images that cannot be read are reported, not used."""
-    splits = build_splits(
-        listing, config.data.place, config.training.seed, () if store is None else store.digests
-    )
+def load_splits(config: ExperimentConfig, listing: Listing, reporter: Reporter) -> SplitSamples:
+    """The splits of listed samples; those whose masks cannot be read are reported, not used."""
+    splits = complete_splits(listing, config.data.place, config.training.seed)
     warn_of_skipped(splits.skipped, reporter)
     return splits
 
@@ -162,14 +158,6 @@ def load_features(
     splits = complete_splits(listing, config.data.place, config.training.seed)
     given, checked = check_splits(splits.named(), reporter)
     return given, SplitSamples(checked["train"], checked["val"], checked["test"])
-
-
-def warn_of_skipped(skipped: Sequence[tuple[str, str]], reporter: Reporter) -> None:
-    """Name the first images that cannot be read, each with its reason, and count all of them."""
-    for name, reason in skipped[:5]:
-        reporter.warn(f"Skipped {name}: {reason}")
-    if len(skipped) > 5:
-        reporter.warn(f"Skipped {len(skipped)} images in all.")
 
 
 def feature_grid(experiment: Experiment) -> tuple[int, int]:

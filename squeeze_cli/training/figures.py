@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.samples import Sample
-from squeeze_cli.features.datamodule import Batch
+from squeeze_cli.features.datamodule import Batch, FeatureBatches, SegmentationDataModule
 from squeeze_cli.reports.figures import (
     PictureColumn,
     codebook_figure,
@@ -86,24 +84,32 @@ def image_iou(predicted: Tensor, truth: Tensor, num_classes: int) -> float | Non
     return float(metric.compute()["iou"])
 
 
+def read_pictures(
+    data: FeatureBatches, split: str, positions: Sequence[int]
+) -> dict[str, NDArray[np.uint8]]:
+    """Return the pixels `[H, W, 3]`, by name, of the images at these positions of a split."""
+    assert isinstance(data, SegmentationDataModule)  # given features come without images
+    samples = [data.splits[split][position] for position in positions]
+    fitted = data.trunk.preprocessing.pixels
+    return {sample.name: fitted(sample.read().decode()).numpy() for sample in samples}
+
+
 def draw_predictions(
-    samples: Sequence[Sample],
+    pictures: Mapping[str, NDArray[np.uint8]],
     predictions: Sequence[Sequence[PredictedMask]],
     records: Sequence[RunRecord],
     classes: ClassTable,
 ) -> Figure:
     """Draw images, their ground truth, and a row with the predictions of each record's run.
 
-    `predictions` has for each image one mask per record.
+    `pictures` has the pixels `[H, W, 3]` of each image by its name, and `predictions` for each of
+    them one mask per record.
     """
     columns = []
-    for sample, masks in zip(samples, predictions, strict=True):
-        truth = masks[0].truth
-        size_px = (truth.shape[1], truth.shape[0])
-        image = sample.load()[0].resize(size_px, Image.Resampling.BILINEAR).convert("RGB")
-        shown = [truth, *(mask.predicted for mask in masks)]
+    for (name, pixels), masks in zip(pictures.items(), predictions, strict=True):
+        shown = [masks[0].truth, *(mask.predicted for mask in masks)]
         notes = ["", *(f"IoU {percent(mask.iou)}" for mask in masks)]
-        columns.append(PictureColumn(sample.name, np.asarray(image), shown, notes))
+        columns.append(PictureColumn(name, pixels, shown, notes))
     return picture_grid(["image", "ground truth", *map(_row_title, records)], columns, classes)
 
 
@@ -151,11 +157,10 @@ def save_figures(
 def _predictions(
     module: BaselineSegmentationModule, experiment: Experiment, record: RunRecord
 ) -> Figure:
-    samples, classes = experiment.splits.val, experiment.classes
+    classes, total = experiment.classes, len(experiment.data.splits["val"])
     assert classes is not None  # a module that predicts masks was trained on some
-    count = min(SHOWN_IMAGES, len(samples))
-    positions = [i * len(samples) // count for i in range(count)]
+    count = min(SHOWN_IMAGES, total)
+    positions = [i * total // count for i in range(count)]
     masks = predict_batch(module, experiment.data.batch("val", positions))
-    return draw_predictions(
-        [samples[i] for i in positions], [[m] for m in masks], [record], classes
-    )
+    pictures = read_pictures(experiment.data, "val", positions)
+    return draw_predictions(pictures, [[mask] for mask in masks], [record], classes)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.filesize import decimal
+from safetensors.numpy import save
 
 from squeeze_cli.commands import cache as command
 from squeeze_cli.features.store import FeatureStore, StoreKey
@@ -23,7 +24,7 @@ def fill(cache: Path, key: StoreKey, names: list[str], used_s: int) -> FeatureSt
     """A space with one shard of `names`, last used `used_s` seconds after 1970."""
     store = FeatureStore(cache, key)
     states = np.ones((len(names), 3, 2, 5), dtype=np.float32)
-    store.add(names, states, np.zeros((len(names), 96, 96), dtype=np.uint8))
+    store.add(names, states)
     store.mark_used()
     for file in store.folder.iterdir():
         os.utime(file, (used_s, used_s))
@@ -41,8 +42,8 @@ def stores(tmp_path: Path) -> dict[str, FeatureStore]:
 def test_ls_shows_each_space_the_last_used_first(
     squeeze: Squeeze, stores: dict[str, FeatureStore]
 ) -> None:
-    two = np.ones((2, 3, 2, 5), np.float32), np.zeros((2, 96, 96), np.uint8)
-    stores["vit"].add(["b", "c"], *two)  # b is there twice now
+    two = np.ones((2, 3, 2, 5), np.float32)
+    stores["vit"].add(["b", "c"], two)  # b is there twice now
     shown = json.loads(squeeze("cache", "ls", "--json", "--cache-dir", "cache").stdout)
     vit, deeplab = shown  # vit was just written to
     assert vit["images"] == 3
@@ -83,6 +84,22 @@ def test_damage_is_shown_as_what_is_whole(
     (space,) = (s for s in shown if s["key"] == stores["vit"].folder.name)
     assert (space["images"], space["backbone"], space["image_size_px"]) == (0, None, None)
     assert space["bytes"] == 5
+
+
+def test_a_store_of_an_older_version_is_shown_and_can_be_cleared(
+    squeeze: Squeeze, stores: dict[str, FeatureStore]
+) -> None:
+    """Its key has no format in it, and its shards hold masks besides."""
+    folder = stores["vit"].folder
+    older = folder.rename(folder.parent / "0123456789abcdef0123")
+    (shard,) = older.glob("*.safetensors")
+    tensors = {"states": np.ones((1, 2), np.float16), "masks": np.ones((1, 4, 4), np.uint8)}
+    shard.write_bytes(save(tensors, {"format": "1", "rows": '["a"]', "crc32": "[1]"}))
+    shown = json.loads(squeeze("cache", "ls", "--json", "--cache-dir", "cache").stdout)
+    (space,) = (s for s in shown if s["key"] == older.name)
+    assert (space["images"], space["backbone"], space["image_size_px"]) == (0, "vit", 96)
+    squeeze("cache", "clear", "0123", "--yes", "--cache-dir", "cache")
+    assert not older.exists()
 
 
 def test_clear_by_the_beginning_of_a_key(squeeze: Squeeze, stores: dict[str, FeatureStore]) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.folder import FolderSource
-from squeeze_cli.data.splits import build_splits, choose_samples, label_samples
+from squeeze_cli.data.splits import choose_samples, complete_splits, label_samples
 from squeeze_cli.errors import SqueezeError, UsageError
 from tests.pets import noise_image
 
@@ -136,7 +136,7 @@ def test_the_seed_draws_the_splits_that_are_missing(tmp_path):
     write_pairs(tmp_path, *(f"{number:02d}" for number in range(20)))
     config = config_of(tmp_path)
     splits = [
-        build_splits(label_samples(config, choose_samples(config, seed)).listing, "here", seed)
+        complete_splits(label_samples(config, choose_samples(config, seed)).listing, "here", seed)
         for seed in (1, 1, 2)
     ]
     assert [(len(s.train), len(s.val), len(s.test)) for s in splits] == [(13, 3, 4)] * 3
@@ -162,10 +162,9 @@ def test_each_mask_is_read_once(tmp_path, monkeypatch):
     own = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or own(path))
     config = config_of(tmp_path)
-    splits = build_splits(label_samples(config, choose_samples(config, 1)).listing, "here", 1)
+    splits = complete_splits(label_samples(config, choose_samples(config, 1)).listing, "here", 1)
     for sample in splits.train:
-        sample.load()
-    splits.digest()
+        sample.read().decode()
     assert sorted(name for name in read if name.endswith(".png")) == [
         "a.png",
         "b.png",

@@ -9,7 +9,7 @@ from PIL import Image
 from squeeze_cli.config.classes import ClassTable, read_classes
 from squeeze_cli.data.labels import detect_classes, label_masks
 from squeeze_cli.data.masks import Mask, read_mask
-from squeeze_cli.data.samples import UnreadableImageError
+from squeeze_cli.data.reading import UnreadableImageError
 from squeeze_cli.errors import SqueezeError
 from tests.pets import noise_image
 

@@ -33,7 +33,8 @@ def test_a_scene_is_an_rgb_image_and_a_trimap():
     assert (image.mode, image.size) == ("RGB", (80, 80))
     assert (trimap.mode, trimap.size) == ("L", (80, 80))
     sample = SyntheticSample("synthetic_000003", 0, 3, 80)
-    assert sample.load() == (image, None)
+    assert sample.read().decode() == image
+    assert sample.read().facts.size_px == (80, 80)
     mask = sample.read_mask()  # drawn without the image
     assert (mask.values, mask.size_px) == ((1, 2, 3), (80, 80))
     assert (mask.plane(mask.values) == np.asarray(trimap)).all()
@@ -67,8 +68,8 @@ def test_digest_differs_by_all_that_decides_the_pixels():
         SyntheticSample("a", 0, 1, 64),
         SyntheticSample("a", 0, 0, 65),
     ]
-    assert len({sample.digest() for sample in samples}) == 4
-    assert samples[0].digest() == SyntheticSample("renamed", 0, 0, 64).digest()
+    assert len({sample.read().facts.digest for sample in samples}) == 4
+    assert samples[0].read() == SyntheticSample("renamed", 0, 0, 64).read()
 
 
 def test_the_same_image_is_drawn_again_and_another_for_each_seed_and_index():

@@ -97,10 +97,6 @@ def test_crop_is_the_centre_and_pad_is_right_and_below():
     assert normalized[0, :, height:].abs().max() < 0.01
 
 
-def test_no_mask_is_all_ignored():
-    assert Preprocessing((8, 8)).mask(None).unique().tolist() == [IGNORE_INDEX]
-
-
 def test_key_is_pinned_and_names_the_size():
     assert Preprocessing().key() == "square224-bilinear-imagenet-v1"
     sizes = [(96, 96), (96, 64), (64, 96), (224, 224)]

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning import LightningModule, Trainer
-from PIL import Image
 
 from squeeze_cli.config.defaults import IGNORE_INDEX
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.drawn_pets import SyntheticSample
-from squeeze_cli.data.samples import FileSample, UnreadableImageError
+from squeeze_cli.data.reading import UnreadableImageError
+from squeeze_cli.data.samples import FileSample
 from squeeze_cli.data.transforms import Preprocessing
+from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.datamodule import ImageDataset, SegmentationDataModule
-from tests.pets import TINY_NAMES, splits_of
+from squeeze_cli.features.prepare import Trunk
+from squeeze_cli.features.store import FeatureStore, StoreKey
+from tests.pets import TINY_NAMES, cut, noise_image, splits_of
 
 CPU = torch.device("cpu")
 
@@ -28,6 +33,8 @@ class Images:
     """A trunk whose states are the normalized images."""
 
     device = CPU
+    backbone = SimpleNamespace(inference_batch=2)
+    rows = Trunk.rows
 
     def __init__(self, size, num_workers=0):
         self.preprocessing = Preprocessing((size, size))
@@ -37,9 +44,9 @@ class Images:
         return self.preprocessing.normalize(pixels)
 
 
-def make(splits, size=16, batch_size=3, seed=1, num_workers=0):
+def make(splits, size=16, batch_size=3, seed=1, num_workers=0, store=None):
     module = SegmentationDataModule(
-        splits, Images(size, num_workers), None, Reporter(quiet=True), batch_size=batch_size,
+        splits, Images(size, num_workers), store, Reporter(quiet=True), batch_size=batch_size,
         evaluation_batch_size=batch_size, seed=seed,
     )  # fmt: skip
     module.setup()
@@ -68,17 +75,45 @@ def test_dataset_gives_pixels_mask_and_index(splits):
     assert set(mask.unique().tolist()) == {0, 1, 2}
 
 
-def test_dataset_travels_to_workers_and_without_a_mask_all_but_padding_counts(splits, tmp_path):
+def test_without_labels_classes_are_0_on_the_image_and_padding_is_ignored(splits, tmp_path):
     sample = FileSample("bare", splits["test"][0].image_path)
-    dataset = pickle.loads(pickle.dumps(ImageDataset([sample], Preprocessing((8, 8)))))
-    assert dataset[0][1].unique().tolist() == [0]
-    width, height = Image.open(sample.image_path).size
-    wide = ImageDataset([sample], Preprocessing((8, 8 * width // height * 2), "pad"))[0][1]
-    assert wide[:, 0].unique().tolist() == [0]
-    assert wide[:, -1].unique().tolist() == [IGNORE_INDEX]
+    sample = replace(sample, facts=sample.read().facts)
+    dataset = pickle.loads(pickle.dumps(ImageDataset([sample], Preprocessing((8, 8), "pad"))))
+    pixels, classes, _ = dataset[0]
+    height = round(8 / 47 * 31)
+    assert classes[:height].unique().tolist() == [0]
+    assert classes[height:].unique().tolist() == [IGNORE_INDEX]
+    assert pixels[height:].float().std(dim=(0, 1)).max() == 0
     gone = ImageDataset([FileSample("gone", tmp_path / "gone.jpg")], Preprocessing((8, 8)))
     with pytest.raises(UnreadableImageError, match=r"gone\.jpg"):
         gone[0]
+
+
+@pytest.mark.parametrize("use_store", [False, True])
+def test_broken_images_leave_their_split_and_the_rest_keeps_its_order(
+    splits, tmp_path, tiny_pets, use_store, capsys
+):
+    noise_image(47, 31).save(tmp_path / "cut.jpg")
+    cut(tmp_path / "cut.jpg")
+    broken = FileSample("cut", tmp_path / "cut.jpg")
+    wrong = replace(splits["val"][0], name="wrong", image_path=tmp_path / "wrong.png")
+    noise_image(31, 47).save(tmp_path / "wrong.png")
+    unnamed = replace(splits["val"][0], name="caf\udce9")
+    mixed = {"train": [broken, *splits["train"]], "val": [splits["val"][0], wrong, unnamed]}
+    store = FeatureStore(tmp_path, StoreKey("b", "w", "f", "p", "32")) if use_store else None
+    module = make(mixed, store=store)
+    assert module.splits == {"train": list(splits["train"]), "val": [splits["val"][0]]}
+    assert [name for name, _ in module.skipped] == ["cut", "wrong", "caf\\udce9"]
+    reasons = [reason for _, reason in module.skipped]
+    assert "truncated" in reasons[0]
+    assert "has 31 x 47 pixels, its mask 47 x 31" in reasons[1]
+    assert "not UTF-8" in reasons[2]
+    positions = [int(i) for _, _, batch in module.batches("train") for i in batch]
+    assert positions == list(range(8))
+    rest = [int(i) for _, _, batch in module.batches("train", 3, first=5) for i in batch]
+    assert rest == [5, 6, 7]
+    with pytest.raises(SqueezeError, match=r"No image of val can be read.*truncated"):
+        make({"train": splits["train"], "val": [broken]}, store=store)
 
 
 def test_batches_have_the_agreed_shapes_and_types(splits):

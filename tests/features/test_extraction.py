@@ -1,23 +1,26 @@
 from __future__ import annotations
 
-from pathlib import Path
+import threading
+import time
 
-import numpy as np
 import pytest
 import torch
 
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.schema import ModelConfig
+from squeeze_cli.console import Reporter
 from squeeze_cli.data.drawn_pets import SyntheticSample
-from squeeze_cli.data.samples import FileSample, Sample, UnreadableImageError
+from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
-from squeeze_cli.features.prepare import Trunk
-from tests.pets import labelled
+from squeeze_cli.features import prepare
+from squeeze_cli.features.prepare import Ranks, Trunk, prepare_states
+from squeeze_cli.features.store import FeatureStore, StoreKey
 from tests.preprocessed import preprocessed
 
 PREPROCESSING = Preprocessing((64, 64))
 CPU = torch.device("cpu")
+KEY = StoreKey("b", "w", "features", "p", "32")
 
 
 @pytest.fixture(scope="module")
@@ -25,35 +28,48 @@ def backbone() -> FrozenBackbone:
     return create_backbone(ModelConfig(backbone="efficientnet-lite0", weights="none"), (64, 64))
 
 
-def extract(
-    backbone: FrozenBackbone, samples: list[Sample], num_workers: int = 0
-) -> list[tuple[list[int], np.ndarray, np.ndarray]]:
-    trunk = Trunk(backbone, "features", PREPROCESSING, CPU, num_workers=num_workers)
-    return list(trunk.extract(samples))
-
-
-def test_batches_come_in_order_and_are_the_backbones_features(
-    backbone: FrozenBackbone, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("threads", [0, 3])
+def test_states_are_the_backbones_features_of_each_image_in_order(
+    backbone: FrozenBackbone, tmp_path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     monkeypatch.setattr(backbone, "inference_batch", 2)
-    samples: list[Sample] = [labelled(SyntheticSample(str(i), 3, i, 64)) for i in range(7)]
-    batches = extract(backbone, samples, num_workers=1)
-    assert [b[0] for b in batches] == [[0, 1], [2, 3], [4, 5], [6]]
-    states = np.concatenate([b[1] for b in batches])
-    masks = np.concatenate([b[2] for b in batches])
-    for i, sample in enumerate(samples):
-        image, trimap = sample.load()
-        assert trimap is not None
+    samples: list[Sample] = [SyntheticSample(str(i), 3, i, 64) for i in range(7)]
+    trunk = Trunk(backbone, "features", PREPROCESSING, CPU, num_workers=threads)
+    looks, states = prepare_states(
+        samples, trunk, FeatureStore(tmp_path, KEY), Reporter(quiet=True), Ranks()
+    )
+    assert [look.sample.name for look in looks] == [str(i) for i in range(7)]
+    for look, sample in zip(looks, samples, strict=True):
+        image = sample.read().decode()
         expected = backbone.network(preprocessed(image, 64)[None])[0]
-        torch.testing.assert_close(
-            torch.from_numpy(states[i]).permute(2, 0, 1), expected, rtol=1e-4, atol=1e-5
-        )
-        assert torch.equal(torch.from_numpy(masks[i]), PREPROCESSING.mask(trimap))
+        state = torch.from_numpy(states[look.sample.known().digest]).float()
+        torch.testing.assert_close(state.permute(2, 0, 1), expected, rtol=1e-3, atol=1e-3)
+        assert look.sample.known().size_px == (64, 64)
 
 
-def test_an_image_that_cannot_be_read_ends_it_with_its_name(
-    backbone: FrozenBackbone, tmp_path: Path
+def test_few_images_wait_decoded_for_a_slow_backbone(
+    backbone: FrozenBackbone, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    samples = [SyntheticSample("0", 3, 0, 64), FileSample("gone", tmp_path / "gone.jpg")]
-    with pytest.raises(UnreadableImageError, match="gone"):
-        extract(backbone, samples)
+    decoded, lead = threading.Semaphore(0), []
+    original = Preprocessing.pixels
+
+    def counted(preprocessing: Preprocessing, image):
+        decoded.release()
+        return original(preprocessing, image)
+
+    taken = 0
+
+    def slow(trunk: Trunk, pixels: torch.Tensor) -> torch.Tensor:
+        nonlocal taken
+        taken += len(pixels)
+        time.sleep(0.05)  # the others decode as far as they may
+        lead.append(decoded._value - taken)
+        return torch.zeros(len(pixels), 4, 2, 2)
+
+    monkeypatch.setattr(prepare, "AHEAD", 4)
+    monkeypatch.setattr(Preprocessing, "pixels", counted)
+    monkeypatch.setattr(Trunk, "states", slow)
+    samples: list[Sample] = [SyntheticSample(str(i), 3, i, 32) for i in range(40)]
+    trunk = Trunk(backbone, "features", Preprocessing((32, 32)), CPU, num_workers=2)
+    prepare_states(samples, trunk, FeatureStore(tmp_path, KEY), Reporter(quiet=True), Ranks())
+    assert 0 < max(lead) <= 5

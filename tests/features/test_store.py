@@ -3,28 +3,28 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import default_collate
+from PIL import Image
 
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.drawn_pets import SyntheticPetSource
-from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.samples import FileSample, Sample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features import prepare
-from squeeze_cli.features.prepare import Ranks, States, Trunk, from_rows
+from squeeze_cli.features.datamodule import Batch, SegmentationDataModule
+from squeeze_cli.features.prepare import Ranks, Trunk
 from squeeze_cli.features.shards import DamagedShardError, open_shard, write_shard
 from squeeze_cli.features.store import FeatureStore, StoreKey, check_free_space
-from tests.pets import labelled
+from tests.pets import cut, labelled, noise_image
 from tests.preprocessed import preprocessed
 
 SIZE = 64
@@ -39,6 +39,7 @@ def backbone() -> FrozenBackbone:
 
 @pytest.fixture(scope="module")
 def samples() -> list[Sample]:
+    """Six drawn images, with the classes of their masks."""
     source = SyntheticPetSource(count_trainval=6, image_size_px=SIZE)
     return [labelled(sample) for sample in source.samples("trainval")]
 
@@ -54,38 +55,52 @@ class Counting(Reporter):
         self.warnings.append(text)  # type: ignore[attr-defined]
 
 
+class Ranked(SegmentationDataModule):
+    """A data module of one of several processes."""
+
+    ranks = ALONE
+
+
 def prepared(
     backbone: FrozenBackbone, samples: list[Sample], cache: Path, reporter: Reporter | None = None,
     ranks: Ranks = ALONE,
-) -> prepare.StateDataset:  # fmt: skip
+) -> SegmentationDataModule:  # fmt: skip
+    """A data module with the split `all`, set up."""
     preprocessing = Preprocessing((SIZE, SIZE))
     digest = backbone.weights.digest
     key = StoreKey(backbone.name, digest, "features", preprocessing.key(), "32")
-    store = FeatureStore(cache, key)
-    trunk = Trunk(backbone, "features", preprocessing, torch.device("cpu"))
-    return prepare.prepare_states({"all": samples}, trunk, store, reporter or Counting(), ranks)[
-        "all"
-    ]
+    data = Ranked(
+        {"all": samples}, Trunk(backbone, "features", preprocessing, torch.device("cpu")),
+        FeatureStore(cache, key), reporter or Counting(),
+        batch_size=2, evaluation_batch_size=2, seed=0,
+    )  # fmt: skip
+    data.ranks = ranks
+    data.setup()
+    return data
 
 
-def batch(dataset: prepare.StateDataset, positions: list[int]) -> tuple[torch.Tensor, ...]:
-    """States, masks and positions, as the data module makes them of rows."""
-    rows, masks, index = default_collate([dataset[position] for position in positions])
-    return from_rows(rows.float()), masks, index
+def batch(data: SegmentationDataModule, positions: list[int]) -> Batch:
+    """States, classes and positions."""
+    return data.batch("all", positions)
 
 
-def forbid_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise AssertionError("the backbone ran again")
+def watch_backbone(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that will hold the size of each batch that passes the backbone."""
+    passed: list[int] = []
+    original = Trunk.states
 
-    monkeypatch.setattr(Trunk, "extract", refuse)
+    def watched(trunk: Trunk, pixels: torch.Tensor) -> torch.Tensor:
+        passed.append(len(pixels))
+        return original(trunk, pixels)
+
+    monkeypatch.setattr(Trunk, "states", watched)
+    return passed
 
 
-def rows(count: int, seed: int = 0) -> tuple[list[str], np.ndarray, np.ndarray]:
+def rows(count: int, seed: int = 0) -> tuple[list[str], np.ndarray]:
     generator = np.random.default_rng(seed)
     states = generator.standard_normal((count, 3, 2, 5)).astype(np.float32)
-    masks = generator.integers(0, 3, (count, 4, 6), dtype=np.uint8)
-    return [f"{seed}-{i}" for i in range(count)], states, masks
+    return [f"{seed}-{i}" for i in range(count)], states
 
 
 def test_states_are_those_of_the_backbone_within_float16(
@@ -95,12 +110,13 @@ def test_states_are_those_of_the_backbone_within_float16(
     states, masks, index = batch(dataset, [4, 1])
     preprocessing = Preprocessing((SIZE, SIZE))
     for row, position in enumerate(index.tolist()):
-        image, mask = samples[position].load()
+        image = samples[position].read().decode()
         expected = backbone.network(preprocessed(image, SIZE)[None])[0]
         error = (states[row] - expected).abs()
         assert (error <= expected.abs() * 2**-11 + 1e-4).all()
-        assert mask is not None
-        assert torch.equal(masks[row], preprocessing.mask(mask))
+        labels = samples[position].labels
+        assert labels is not None
+        assert torch.equal(masks[row], preprocessing.mask(Image.fromarray(labels.plane())))
     assert states.dtype == torch.float32
     assert states.is_contiguous(memory_format=torch.channels_last)
 
@@ -108,54 +124,63 @@ def test_states_are_those_of_the_backbone_within_float16(
 def test_each_image_passes_the_backbone_once(
     backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = prepared(backbone, samples, tmp_path)
-    forbid_backbone(monkeypatch)
+    passed = watch_backbone(monkeypatch)
+    first = prepared(backbone, [*samples, *samples[:3]], tmp_path)
     again = prepared(backbone, samples[::-1], tmp_path)
+    assert sum(passed) == 6
     assert torch.equal(batch(first, [0, 5])[0], batch(again, [5, 0])[0])
+    assert torch.equal(batch(first, [2])[0], batch(first, [8])[0])
 
 
 def test_only_what_is_missing_is_computed(
     backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared(backbone, samples[:4], tmp_path)
-    seen: list[int] = []
-    original = Trunk.extract
-
-    def watched(trunk: Trunk, missing: list[Sample]) -> Iterator[States]:
-        seen.append(len(missing))
-        return original(trunk, missing)
-
-    monkeypatch.setattr(Trunk, "extract", watched)
+    passed = watch_backbone(monkeypatch)
     prepared(backbone, samples, tmp_path)
-    assert seen == [2]
+    assert passed == [2]
 
 
 def test_ranks_share_what_is_missing_and_wait_for_one_another(
     backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other rank works whenever this one waits: together they compute each image once."""
-    seen: list[tuple[int, int]] = []
-    original = Trunk.extract
-    rank = 0
-
-    def watched(trunk: Trunk, missing: list[Sample]) -> Iterator[States]:
-        seen.append((rank, len(missing)))
-        return original(trunk, missing)
+    """The other rank works while this one waits: together they compute each image once."""
+    monkeypatch.setattr(backbone, "inference_batch", 2)
+    passed = watch_backbone(monkeypatch)
+    waits = []
 
     def other_rank() -> None:
-        nonlocal rank, waits
-        waits += 1
-        if waits == 2:  # all have looked, and this one has computed its share
-            rank = 1
-            prepared(backbone, samples[1::2], tmp_path)
+        waits.append(sum(passed))
+        if len(waits) == 1:
+            prepared(backbone, samples, tmp_path, ranks=Ranks(1, 2, other_rank))
 
-    waits = 0
-    monkeypatch.setattr(Trunk, "extract", watched)
-    dataset = prepared(backbone, samples, tmp_path, ranks=Ranks(0, 2, other_rank))
-    assert (waits, seen) == (2, [(0, 3), (1, 3)])
-    monkeypatch.undo()
+    data = prepared(backbone, samples, tmp_path, ranks=Ranks(0, 2, other_rank))
+    assert (waits, sum(passed)) == ([4, 6], 6)
     alone = prepared(backbone, samples, tmp_path / "alone")
-    assert torch.equal(batch(dataset, [0, 3, 5])[0], batch(alone, [0, 3, 5])[0])
+    assert torch.equal(batch(data, [0, 3, 5])[0], batch(alone, [0, 3, 5])[0])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_image_that_breaks_for_one_rank_is_left_out_by_all(
+    backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, rank: int,
+) -> None:  # fmt: skip
+    """Its header is whole: only the rank that decodes it sees that it is cut."""
+    monkeypatch.setattr(backbone, "inference_batch", 1)
+    noise_image(67, 41).save(tmp_path / "cut.jpg")
+    cut(tmp_path / "cut.jpg")
+    mixed = [samples[0], samples[1], FileSample("cut", tmp_path / "cut.jpg"), samples[3]]
+
+    def other_rank() -> None:
+        prepared(backbone, mixed, tmp_path, ranks=Ranks(1 - rank, 2))
+
+    reporter = Counting()
+    data = prepared(backbone, mixed, tmp_path, reporter, Ranks(rank, 2, other_rank))
+    assert data.splits["all"] == [samples[0], samples[1], samples[3]]
+    assert [name for name, _ in data.skipped] == ["cut"]
+    assert "truncated" in data.skipped[0][1]
+    assert len(reporter.warnings) == 1  # type: ignore[attr-defined]
+    assert torch.equal(batch(data, [2])[0], batch(prepared(backbone, mixed, tmp_path), [2])[0])
 
 
 @pytest.mark.parametrize(
@@ -179,15 +204,15 @@ def test_states_that_fit_in_memory_are_read_from_disk_once(
     backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path
 ) -> None:
     """Whatever happens to the files after the start, every epoch sees what was read then."""
-    dataset = prepared(backbone, samples, tmp_path)
-    first = [state.clone() for state, _, _ in (dataset[i] for i in range(6))]
+    data = prepared(backbone, samples, tmp_path)
+    first = batch(data, [0, 1, 2, 3, 4, 5])[0].clone()
     for path in tmp_path.rglob("*.safetensors"):
         with path.open("r+b") as file:  # in place: a memory map would show it
             file.write(bytes(path.stat().st_size))
     assert all(states.abs().max() > 0 for states in first)
-    for a, (b, mask, _) in zip(first, (dataset[i] for i in range(6)), strict=True):
-        assert torch.equal(a, b)
-        assert mask.max() > 0
+    again, masks, _ = batch(data, [0, 1, 2, 3, 4, 5])
+    assert torch.equal(again, first)
+    assert all(mask.max() > 0 for mask in masks)
 
 
 def damage(cache: Path, position: int = -7) -> Path:
@@ -217,7 +242,7 @@ def test_a_truncated_shard_is_noticed_and_made_again(
     (shard,) = tmp_path.rglob("*.safetensors")
     shard.write_bytes(shard.read_bytes()[:-100])
     reporter = Counting()
-    assert len(prepared(backbone, samples, tmp_path, reporter)) == 6
+    assert len(prepared(backbone, samples, tmp_path, reporter).splits["all"]) == 6
     assert len(reporter.warnings) == 1  # type: ignore[attr-defined]
 
 
@@ -225,10 +250,11 @@ def test_a_shard_with_several_damaged_rows_is_told_of_once(
     backbone: FrozenBackbone, samples: list[Sample], tmp_path: Path
 ) -> None:
     prepared(backbone, samples, tmp_path)
-    for position in (-7, -SIZE * SIZE - 7, -2 * SIZE * SIZE - 7):  # masks of three images
+    state_bytes = 2 * 320 * 4 * 4
+    for position in (-7, -state_bytes - 7, -2 * state_bytes - 7):  # states of three images
         damage(tmp_path, position)
     reporter = Counting()
-    assert len(prepared(backbone, samples, tmp_path, reporter)) == 6
+    assert len(prepared(backbone, samples, tmp_path, reporter).splits["all"]) == 6
     assert len(reporter.warnings) == 1  # type: ignore[attr-defined]
 
 
@@ -238,9 +264,9 @@ def test_damage_met_in_a_mapped_store_ends_the_run_with_the_fix(
     monkeypatch.setattr(prepare, "fits_in_memory", lambda total: False)
     prepared(backbone, samples, tmp_path)
     shard = damage(tmp_path)
-    dataset = prepared(backbone, samples, tmp_path)
+    data = prepared(backbone, samples, tmp_path)
     with pytest.raises(SqueezeError, match="run the same command again"):
-        batch(dataset, [0, 1, 2, 3, 4, 5])
+        batch(data, [0, 1, 2, 3, 4, 5])
     assert not shard.exists()
 
 
@@ -262,7 +288,7 @@ def test_open_shards_hold_no_file_open(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     store = FeatureStore(tmp_path, KEY)
     for image in range(12):
-        store.add([f"{image}"], *(array[:1] for array in rows(1)[1:]))
+        store.add([f"{image}"], rows(1)[1])
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     in_use = len(list(Path("/dev/fd").iterdir()))
     resource.setrlimit(resource.RLIMIT_NOFILE, (in_use + 4, hard))
@@ -289,13 +315,13 @@ def test_shards_that_cannot_be_opened_now_are_kept(
 
 
 def test_float16_only_where_the_values_allow(tmp_path: Path) -> None:
-    digests, states, masks = rows(2)
-    write_shard(tmp_path / "small.safetensors", digests, states, masks)
-    assert open_shard(tmp_path / "small.safetensors").read(0)[0].dtype == np.float16
+    digests, states = rows(2)
+    write_shard(tmp_path / "small.safetensors", digests, states)
+    assert open_shard(tmp_path / "small.safetensors").read(0).dtype == np.float16
     states[0, 0, 0, 0] = 1e6
-    write_shard(tmp_path / "large.safetensors", digests, states, masks)
+    write_shard(tmp_path / "large.safetensors", digests, states)
     shard = open_shard(tmp_path / "large.safetensors")
-    read = [shard.read(row)[0] for row in range(2)]
+    read = [shard.read(row) for row in range(2)]
     assert read[0].dtype == np.float32
     assert np.array_equal(read, states)
 

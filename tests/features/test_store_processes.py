@@ -29,7 +29,7 @@ store = FeatureStore(cache, StoreKey("b", "w", "features", "p", "32"))
 def add(part):
     value = int(name) + part
     states = np.full((3, 4, 2, 5), value, np.float32)
-    store.add([f"{name}-{part}-{i}" for i in range(3)], states, np.full((3, 6, 8), 1, np.uint8))
+    store.add([f"{name}-{part}-{i}" for i in range(3)], states)
 
 print("ready", flush=True)
 sys.stdin.readline()
@@ -87,7 +87,7 @@ def test_two_processes_can_fill_a_store_at_once(tmp_path: Path) -> None:
     assert list(store.folder.glob(".*")) == []
     found = store.read("200-7-2")
     assert found is not None
-    assert np.all(found[0] == 207)
+    assert np.all(found == 207)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
@@ -112,14 +112,13 @@ def test_a_space_deleted_under_a_reader_keeps_what_it_opened_and_takes_new_rows(
     tmp_path: Path,
 ) -> None:
     store = FeatureStore(tmp_path, KEY)
-    states, masks = np.full((1, 4, 2, 5), 7, np.float32), np.ones((1, 6, 8), np.uint8)
-    store.add(["a"], states, masks)
+    states = np.full((1, 4, 2, 5), 7, np.float32)
+    store.add(["a"], states)
     store.refresh()
     remove_space(tmp_path, choose_spaces(tmp_path, None)[0])
     assert not store.folder.exists()
     found = store.read("a")
     assert found is not None
-    assert np.array_equal(found[0][None], states)
-    assert np.array_equal(found[1][None], masks)
-    store.add(["b"], states, masks)
+    assert np.array_equal(found[None], states)
+    store.add(["b"], states)
     assert FeatureStore(tmp_path, KEY).missing(["a", "b"]) == [0]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors.numpy import load_file, safe_open
 from typer.testing import CliRunner
 
@@ -23,6 +23,7 @@ from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.inference.output import ShardedOutput
 from squeeze_cli.inference.trained_run import TrainedRun
 from tests.conftest import Squeeze
+from tests.pets import noise_image
 from tests.preprocessed import preprocessed
 
 
@@ -108,7 +109,8 @@ def test_masks_are_those_that_the_run_was_measured_with(
         with Image.open(tmp_path / "masks" / f"{sample.name}.png") as image:
             assert image.mode == "P"
             predicted = torch.from_numpy(np.asarray(image).astype(np.int64))
-        truth = Preprocessing((64, 64)).mask(sample.load()[1])
+        assert sample.labels is not None
+        truth = Preprocessing((64, 64)).mask(Image.fromarray(sample.labels.plane()))
         metric.update(predicted[None], truth[None].long())
     measured = opened.evaluate("test", Reporter(quiet=True)).metrics
     assert float(metric.compute()["iou"]) == pytest.approx(measured.iou, abs=1e-6)
@@ -133,6 +135,39 @@ def test_any_folder_of_images(
     assert "--overwrite" in again.stderr
 
 
+def test_a_picture_has_the_same_codes_however_the_camera_was_held(
+    squeeze: Squeeze, trained: Path, tmp_path: Path
+) -> None:
+    """Stored in EXIF orientations 1, 3, 6, 8, in folders and behind a link to one of them."""
+    (tmp_path / "images" / "below").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    picture = noise_image(60, 44).resize((120, 88))
+    turned = {1: 0, 3: 180, 6: 90, 8: 270}
+    for place, suffix in (("images", "png"), ("images/below", "jfif"), ("elsewhere", "png")):
+        for orientation, angle in turned.items():
+            exif = Image.Exif()
+            exif[ExifTags.Base.Orientation] = orientation
+            stored = picture.rotate(angle, expand=True)
+            file = tmp_path / place / f"{orientation}.{suffix}"
+            stored.save(file, "PNG", exif=exif)
+    (tmp_path / "images" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images" / "below" / "loop").symlink_to(tmp_path / "images")
+    os.mkfifo(tmp_path / "images" / "pipe.png")
+    done = squeeze(
+        "extract-embeddings", str(trained / "runs" / "q"), "--images", "images", "--out", "codes"
+    )
+    assert "Skipped pipe: " in done.stderr
+    assert "regular file" in done.stderr
+    manifest = json.loads((tmp_path / "codes" / "manifest.json").read_text())
+    (shard,) = manifest["shards"]
+    assert shard["names"] == [
+        *(str(n) for n in turned), *(f"below/{n}" for n in turned), *(f"link/{n}" for n in turned)
+    ]  # fmt: skip
+    codes = open_run(trained / "runs" / "q").open(tmp_path / "codes" / shard["file"]).read()
+    assert len(codes) == 12
+    assert np.array_equal(codes, np.broadcast_to(codes[:1], codes.shape))
+
+
 def test_features_are_the_backbones_own(
     squeeze: Squeeze, trained: Path, photographs: Path, tmp_path: Path
 ) -> None:
@@ -145,7 +180,7 @@ def test_features_are_the_backbones_own(
     from squeeze_cli.data.samples import list_images
 
     backbone = create_backbone(ModelConfig(backbone="efficientnet-lite0"), (64, 64)).network
-    image, _ = next(s for s in list_images(photographs) if s.name == "c").load()
+    image = next(s for s in list_images(photographs) if s.name == "c").read().decode()
     with torch.inference_mode():
         wanted = backbone(preprocessed(image, 64)[None])[0].numpy()
     with safe_open(tmp_path / "f" / "features-00000.safetensors", "numpy") as file:

@@ -75,7 +75,7 @@ def test_two_processes_train_one_network(squeeze: Squeeze, tmp_path: Path) -> No
     assert (two["status"], two["epochs"]["done"]) == ("finished", 10)
     assert two["history"] == first["history"]
     assert done.stderr.count("a prior is fitted") == 1
-    assert done.stderr.count("Computing features of 40 images") == 1  # the other half is silent
+    assert done.stderr.count("Computed features of 40 images") == 1  # the other half is silent
     assert done.stdout.count("mean IoU") == 2  # validation and test
     assert "Warning" not in done.stderr
     assert len(scalars(run)["val/iou"]) == 10

@@ -1,0 +1,126 @@
+"""Images as their files hold them: read once, and decoded where their pixels are needed."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from squeeze_cli.data.reading import DECODER_ERRORS, DIGEST_BYTES, UnreadableImageError, reading
+
+# EXIF orientations with which an image is shown with its sides exchanged.
+_ON_ITS_SIDE = (5, 6, 7, 8)
+
+
+class ImageFacts(NamedTuple):
+    """Digest and size of an image that was read.
+
+    `digest` is the hex BLAKE2b-128 of what decides its pixels, `size_px` width and height.
+    """
+
+    digest: str
+    size_px: tuple[int, int]
+
+
+class ReadImage(Protocol):
+    """An image that was read, but not decoded."""
+
+    @property
+    def facts(self) -> ImageFacts:
+        """Digest and size, which need no decoding."""
+
+    def decode(self) -> Image.Image:
+        """Return the RGB image; raises UnreadableImageError if it is broken."""
+
+    def check(self) -> None:
+        """Raise the UnreadableImageError that `decode` would, in less time."""
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """The bytes of an image file; `turned` says whether its EXIF orientation is applied."""
+
+    path: Path
+    content: bytes = field(repr=False)
+    turned: bool
+    facts: ImageFacts
+
+    def decode(self) -> Image.Image:
+        """Decode to RGB; an animation gives its first frame, transparent pixels become white."""
+        with reading("image", self.path), _opened(self.content) as image:
+            return _as_rgb(ImageOps.exif_transpose(image) if self.turned else image)
+
+    def check(self) -> None:
+        """Decode a JPEG at an eighth of its size, which still reads all its bytes."""
+        with reading("image", self.path), _opened(self.content) as image:
+            image.draft(None, (1, 1))
+            image.load()
+
+
+def read_image(path: Path, mask_size_px: tuple[int, int] | None = None) -> EncodedImage:
+    """Read an image file of any kind that Pillow decodes.
+
+    An EXIF orientation is applied, as a viewer does. Where there is a mask, of width and height
+    `mask_size_px`, the orientation is applied only if the stored size is not the mask's.
+
+    Raises UnreadableImageError for a missing or broken file, 32-bit floats of unknown range, or an
+    image of another size than its mask.
+    """
+    with reading("image", path):
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")
+        content = path.read_bytes()
+        with _opened(content) as image:
+            size_px = image.size
+            orientation = 1 if size_px == mask_size_px else _orientation(image, content)
+    if orientation in _ON_ITS_SIDE:
+        size_px = (size_px[1], size_px[0])
+    if mask_size_px is not None and mask_size_px != size_px:
+        raise UnreadableImageError(
+            f"The image {path} has {size_px[0]} x {size_px[1]} pixels, its mask {mask_size_px[0]} x "
+            f"{mask_size_px[1]}: replace or remove one of them."
+        )
+    digest = blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
+    turned = orientation != 1
+    facts = ImageFacts(f"{digest}-turned" if turned else digest, size_px)
+    return EncodedImage(path, content, turned, facts)
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    with Image.open(io.BytesIO(content)) as image:
+        if image.mode == "F":
+            raise ValueError("32-bit floats of unknown range; store it with 8 or 16 bits")
+        yield image
+
+
+def _orientation(image: Image.Image, content: bytes) -> int:
+    """Return the EXIF orientation that is still to be applied, from 1 (none) to 8.
+
+    One that cannot be read, or is not defined, counts as none.
+    """
+    # Pillow turns a TIFF itself, and decodes a whole PNG to look for EXIF behind its pixels.
+    if image.format == "TIFF" or (image.format == "PNG" and b"eXIf" not in content):
+        return 1
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except DECODER_ERRORS:
+        return 1
+    return int(orientation) if orientation in range(1, 9) else 1
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # Pillow's own conversion would clip nearly all 16-bit values to white.
+        levels = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
+        return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:  # it becomes white, as a viewer shows it
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")

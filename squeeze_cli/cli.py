@@ -41,6 +41,8 @@ MODULES = {"baseline": "train"} | dict.fromkeys(
 # Busy rounds of a waiting OpenMP thread before it gives its core away (libgomp's GOMP_SPINCOUNT).
 # With libgomp's own 300,000, two trainings at once on two cores take ten times as long as one.
 OPENMP_SPIN_COUNT = "10000"
+# Whether a command line begins with a command, in the context's `meta`.
+_COMMAND_FIRST = "squeeze.command-first"
 
 
 class _PlainSwitches:
@@ -61,6 +63,15 @@ class SqueezeCommand(_PlainSwitches, TyperCommand):
 
 class SqueezeGroup(_PlainSwitches, TyperGroup):
     """The group of all commands; every error is one plain line."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the group's own options, which stand before the command."""
+        ctx.meta[_COMMAND_FIRST] = bool(args) and not args[0].startswith("-")
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return no option where none is given: Typer has pydantic check also those left out."""
+        return [] if ctx.meta.get(_COMMAND_FIRST) else super().get_params(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Import the command that is called, and only this one."""
@@ -110,8 +121,6 @@ app = typer.Typer(
     help="Compress the dense features of frozen vision backbones to a handful of bytes that still "
     "segment well.",
     no_args_is_help=True,
-    # Typer would check these two options by pydantic in every call of a command.
-    add_completion=not sys.argv[1:] or sys.argv[1].startswith("-"),
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={

@@ -53,8 +53,14 @@ def squeeze_commands() -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("arguments", squeeze_commands(), ids=" ".join)
-def test_commands_are_understood(arguments: tuple[str, ...], squeeze: Squeeze) -> None:
+def test_commands_are_understood(
+    arguments: tuple[str, ...], squeeze: Squeeze, tmp_path: Path
+) -> None:
     name, *rest = arguments
+    if "--classes" in rest:  # a file that the page shows
+        text = (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")
+        (classes,) = re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)
+        (tmp_path / rest[rest.index("--classes") + 1]).write_text(classes)
     if name in {"train", "baseline"} and rest and not {"--resume", "--config"} & set(rest):
         squeeze(*arguments, "--dry-run")
     elif name.startswith("-") or not rest:

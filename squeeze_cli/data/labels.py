@@ -142,9 +142,13 @@ def _nearest(value: int, values: Sequence[int]) -> int:
 def _found_and_expected(wrong: Sequence[Mask], table: ClassTable) -> str:
     """Return the values of masks with the number of masks that have each, and those of the table."""
     found = Counter((mask.coloured, value) for mask in wrong for value in mask.values)
-    words = [
+    named = {(True, _packed(e.colour)) for e in table.classes if e.colour}
+    named |= {(False, value) for value in table.values}
+    words = [  # those without a class come first, as there may be too many to list
         f"{f'#{value:06x}' if coloured else value} in {count} image{'s' * (count > 1)}"
-        for (coloured, value), count in sorted(found.items())
+        for (coloured, value), count in sorted(
+            found.items(), key=lambda item: (item[0] in named, item[0])
+        )
     ]
     expected = [str(value) for value in table.values]
     if any(coloured for coloured, _ in found):

@@ -160,8 +160,8 @@ def test_unknown_values_are_an_error_in_one_line():
     with pytest.raises(SqueezeError) as caught:
         label_masks(masks, table({0: "x", 1: "y"}), 0, "Fix it.")
     expected = (
-        "2 of 3 masks hold values that are no class: found are 0 in 1 image, 1 in 1 image, 5 in 1 "
-        "image, 9 in 2 images; expected are 0, 1. For example a. Fix it."
+        "2 of 3 masks hold values that are no class: found are 5 in 1 image, 9 in 2 images, 0 "
+        "in 1 image, 1 in 1 image; expected are 0, 1. For example a. Fix it."
     )
     assert str(caught.value) == expected
 
@@ -173,6 +173,6 @@ def test_stray_pixels_get_the_nearest_class_up_to_a_share():
     assert labelled.labels[0].plane()[0, :3].tolist() == [0, 2, 1]
     assert (labelled.stray_pixels, labelled.stray_images) == (2, 1)
     with pytest.raises(
-        SqueezeError, match=r"0 in 1 image, 2 in 1 image, 9 in 1 .*expected are 1, 2, 3"
+        SqueezeError, match=r"0 in 1 image, 9 in 1 image, 2 in 1 .*expected are 1, 2, 3"
     ):
         label_masks([("a", mask_of(0, 9, *[2] * 197))], classes, 0.01, "")

@@ -1,0 +1,61 @@
+"""The commands of docs/own-data.md run, in order, on small drawn data."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from squeeze_cli.config.classes import read_classes
+from tests.conftest import ROOT, Squeeze
+from tests.pets import noise_image
+from tests.test_docs import commands
+
+PAGE = ROOT / "docs" / "own-data.md"
+SMALL = (
+    "--epochs", "1", "--max-batches", "1", "--image-size", "64", "--num-workers", "0", "--no-progress",
+)  # fmt: skip
+
+
+def yaml_block() -> str:
+    """The classes that the page shows."""
+    (found,) = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    return found
+
+
+def write_data(folder: Path) -> None:
+    """Masks of 0 and 255 beside photos/, and RGB masks of the twenty classes in street/."""
+    (folder / "street.yaml").write_text(yaml_block())
+    table = read_classes(str(folder / "street.yaml"))
+    assert table is not None
+    colours = np.array(table.colours, np.uint8)
+    masks = {"masks": "photos", "street/masks": "street/images"}
+    for number in range(12):
+        blocks = np.roll(np.arange(20, dtype=np.uint8), number).reshape(4, 5)
+        classes = np.kron(blocks, np.ones((9, 11), np.uint8))
+        values = {
+            "masks": ((classes == 5) * 255).astype(np.uint8),
+            "street/masks": colours[classes],
+        }
+        for name, images in masks.items():
+            for place in (name, images):
+                (folder / place).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values[name]).save(folder / name / f"{number}.png")
+            noise_image(55, 36, number).save(folder / images / f"{number}.jpg")
+
+
+def test_the_commands_of_the_page_run(squeeze: Squeeze, tmp_path: Path) -> None:
+    write_data(tmp_path)
+    found = commands(PAGE, "squeeze")
+    assert len(found) >= 6
+    for name, *rest in found:
+        if name in ("train", "baseline") and "voc" not in rest:  # VOC would be downloaded
+            squeeze(name, *rest, *SMALL)
+        elif "voc" not in rest:
+            squeeze(name, *rest)
+    with Image.open(next((tmp_path / "decoded").glob("*.png"))) as image:
+        palette = image.getpalette()
+    assert palette is not None
+    assert palette[:6] == [128, 64, 128, 244, 35, 232]

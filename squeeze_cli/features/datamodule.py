@@ -225,6 +225,20 @@ class SegmentationDataModule(FeatureBatches):
                     f"No image of {name} can be read. For example: {self.skipped[-1][1]}"
                 )
         warn_of_skipped(self.skipped, self.reporter)
+        self._warn_of_repeated()
+
+    def _warn_of_repeated(self) -> None:
+        """Warn of images that are trained on and also measured, under other names or in copies."""
+        contents = {
+            name: [sample.known().digest for sample in split] for name, split in self.splits.items()
+        }
+        trained = set(contents.get("train", ()))
+        for name in ("val", "test"):
+            if count := sum(digest in trained for digest in contents.get(name, ())):
+                self.reporter.warn(
+                    f"{count} images of {name} have the same content as images of train: metrics on "
+                    "them say too much; remove the copies, or name the splits by --split-file."
+                )
 
     def _stored(
         self, store: FeatureStore, samples: Sequence[Sample], states: Mapping[str, State]

@@ -132,6 +132,16 @@ def test_images_of_the_test_are_not_trained_on(squeeze: Squeeze, tmp_path: Path)
     assert (data["train_images"], data["val_images"], data["test_images"]) == (6, 2, 8)
 
 
+def test_copies_in_two_splits_are_counted(squeeze: Squeeze, tmp_path: Path) -> None:
+    images = write_pets(tmp_path / "d", "ok", count=8) / "images"
+    for number in range(8):
+        copied = (images / f"pet_{number}.jpg").read_bytes()
+        (images / f"pet_{number + 8}.jpg").write_bytes(copied)
+    told = squeeze(*TRAIN, "--data-dir", "d").stderr
+    assert "Warning: 6 images of test have the same content as images of train" in told
+    assert "same content" not in squeeze(*TRAIN, "--dataset", "synthetic", "--name", "s").stderr
+
+
 def folder_flags(folder: str, *others: str) -> tuple[str, ...]:
     return ("--images", f"{folder}/images", "--masks", f"{folder}/masks", *others)
 

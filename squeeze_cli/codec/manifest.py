@@ -21,6 +21,10 @@ class DamagedManifestError(SqueezeError):
     """A manifest of squeeze that cannot be read."""
 
 
+class ForeignManifestError(UsageError):
+    """A manifest of another program."""
+
+
 class ShardEntry(BaseModel, strict=True, extra="forbid"):
     """One shard; the distortion is computed from `sums`."""
 
@@ -74,7 +78,7 @@ def read_any_manifest(folder: Path) -> Manifest:
     try:
         content = json.loads(path.read_bytes())
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise UsageError(f"{path} is another program's: choose another folder.")
+            raise ForeignManifestError(f"{path} is another program's: choose another folder.")
         version = content.get("version")
         if isinstance(version, int) and version > VERSION:
             raise SqueezeError(f"{path} is of a newer version: update squeeze.")

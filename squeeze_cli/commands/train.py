@@ -145,7 +145,7 @@ def _print_plan(config: ExperimentConfig, run: "RunFolder | None", as_json: bool
         return
     what = f"train {'a baseline' if config.kind == 'baseline' else config.quantizer.type}"
     source = f"features of {config.data.place}"
-    if config.data.features is None:
+    if not config.data.has_features:
         source = f"{config.model.backbone} {source}"
     sys.stdout.write(
         f"{to_yaml(config)}# Would {f'resume {run.path}' if run else what} on {source} for "

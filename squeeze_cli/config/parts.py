@@ -22,12 +22,14 @@ class Entry:
         options: The configuration fields that mean something for this part.
         defaults: Values for the fields whose default depends on this part.
         image_size: Default side of the images of a backbone; None where its class tells.
+        photographs: Data set of the same classes, for drawn images, that `--data-dir` stands for.
     """
 
     target: str
     options: frozenset[str] = frozenset()
     defaults: Mapping[str, float | str] = field(default_factory=dict)
     image_size: int | None = 224
+    photographs: str | None = None
 
 
 class Registry(dict[str, Entry]):
@@ -84,7 +86,8 @@ DATASETS = Registry("dataset", {
         "images", "masks", "test_images", "test_masks", "split_file", "classes", "ignore_index"})),
     "oxford-pet": Entry("data.oxford_pet:OxfordPetSource", frozenset({"data_dir"}), _PETS),
     "voc": Entry("data.voc:VOCSource", frozenset({"data_dir"}), {"num_classes": 21}),
-    "synthetic": Entry("data.drawn_pets:SyntheticPetSource", defaults=_PETS),
+    "synthetic": Entry("data.drawn_pets:SyntheticPetSource", defaults=_PETS,
+                       photographs="oxford-pet"),
     GIVEN_FEATURES: Entry("data.arrays:FeatureSource",
                           frozenset({"features", "feature_names", "split_file"})),
 })  # fmt: skip

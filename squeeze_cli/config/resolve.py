@@ -84,7 +84,7 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
     for name, value in {**defaults, **QUANTIZERS[chosen].defaults}.items():
         if getattr(quantizer, name) is None:
             values[f"quantizer.{name}"] = value
-    given = data.features is not None
+    given = data.has_features
     if data.dataset is None:
         values["data.dataset"] = (
             GIVEN_FEATURES if given else "folder" if data.images else DEFAULT_DATASET

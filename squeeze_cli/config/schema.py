@@ -60,15 +60,11 @@ SIDES_PX = range(32, 8193)
 ImageSize = Annotated[
     int | str,
     BeforeValidator(_check_size),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": SIDES_PX[0], "maximum": SIDES_PX[-1]},
-                {"type": "string", "pattern": "^[0-9]+(x[0-9]+)?$"},
-            ]
-        }
-    ),
-]
+    WithJsonSchema({"anyOf": [
+        {"type": "integer", "minimum": SIDES_PX[0], "maximum": SIDES_PX[-1]},
+        {"type": "string", "pattern": "^[0-9]+(x[0-9]+)?$"},
+    ]}),
+]  # fmt: skip
 Fit = Literal["squash", "crop", "pad"]
 Count = Annotated[int | Literal["auto"], BeforeValidator(_check_count)]
 Kind = Literal["quantized", "baseline"]
@@ -231,9 +227,14 @@ class DataConfig(Section):
     )
 
     @property
+    def has_features(self) -> bool:
+        """Whether features are given, which pass no backbone, in place of images."""
+        return self.features is not None
+
+    @property
     def pixels(self) -> int | None:
         """Number of pixels per image; None where features are given."""
-        return None if self.features is not None else self.size_px[0] * self.size_px[1]
+        return None if self.has_features else self.size_px[0] * self.size_px[1]
 
     @property
     def size_px(self) -> Size:
@@ -246,11 +247,8 @@ class DataConfig(Section):
     def place(self) -> str:
         """Return where the images are, or the name of a data set that has no place."""
         name = str(self.dataset)
-        return (
-            self.features
-            or self.images
-            or (self.data_dir if "data_dir" in DATASETS[name].options else name)
-        )
+        own = self.data_dir if "data_dir" in DATASETS[name].options else name
+        return self.features or self.images or own
 
 
 class TrainingConfig(Section):

@@ -99,7 +99,7 @@ def check_together(config: ExperimentConfig) -> None:
     if (codes := prod(quantizer.levels)) > 2**20:
         raise UsageError(f"--levels gives {codes} codes: their product must not pass {2**20}.")
     _check_loss(config)
-    given = config.data.features is not None
+    given = config.data.has_features
     if not given and model.layer != (-1,) and "layer" not in BACKBONES[model.backbone].options:
         raise UsageError(
             f"--layer means nothing with --model {model.backbone}: leave it out, or choose timm:NAME."
@@ -113,7 +113,7 @@ def check_together(config: ExperimentConfig) -> None:
 def _check_loss(config: ExperimentConfig) -> None:
     """Refuse settings of the model that the chosen loss ignores, and a loss with nothing to train."""
     loss = str(config.model.loss_type)
-    if config.model.has_head and config.data.features is not None:
+    if config.model.has_head and config.data.has_features:
         raise UsageError(
             f"--loss {loss} needs masks, which --features have not: use --loss reconstruction."
         )
@@ -169,8 +169,9 @@ def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -
     """Refuse options that the chosen parts would ignore, and name the parts that take them."""
     clearml, data = config.logger.use_clearml, config.data
     refuse_foreign("quantizer", QUANTIZERS, config.quantizer.type, values)
-    # Folders that a file of experiments names, and the data set does not read, are a mistake too.
-    files = DATASETS["folder"].options
+    # Files and folders that a file of experiments names, and the data set does not read, are a
+    # mistake too.
+    files = DATASETS["folder"].options | DATASETS[GIVEN_FEATURES].options
     own = {f"data.{key}": value for key, value in data if value is not None and key in files}
     refuse_foreign("data", DATASETS, str(data.dataset), {**own, **values})
     for key, value in values.items():
@@ -181,7 +182,7 @@ def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -
     if not data.use_cache and "data.cache_dir" in values:
         raise UsageError("--cache-dir means nothing with --no-cache: leave one out.")
     for key in OF_IMAGES:
-        if data.features is not None and key in values and values[key] != GIVEN_FEATURES:
+        if data.has_features and key in values and values[key] != GIVEN_FEATURES:
             raise UsageError(
                 f"{option_of(key)} means nothing with --features, which pass no backbone: leave it out."
             )

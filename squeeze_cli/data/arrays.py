@@ -4,6 +4,7 @@ import struct
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
@@ -16,7 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from squeeze_cli.codec.manifest import MANIFEST_NAME, Manifest, read_manifest
+from squeeze_cli.codec.manifest import (
+    MANIFEST_NAME,
+    ForeignManifestError,
+    Manifest,
+    read_manifest,
+)
 from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.console import Advance
 from squeeze_cli.data.encoded import ReadImage
@@ -33,6 +39,11 @@ ARRAY_NAMES = ("features", "embeddings")
 # Rows that are checked together have this many values at most.
 BLOCK_VALUES = 2**22
 FIX = "store it again with numpy.save or safetensors"
+# Versions of the header of .npy files that NumPy reads by a public name.
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 MapShape = tuple[int, int, int]  # rows, columns and channels of a feature map
 
@@ -80,9 +91,6 @@ class FeatureSample(Sample):
         """Return the feature map `[h, w, C]` float32; a single vector is a map of 1×1."""
         return read_block([self])[0]
 
-    def read_mask(self) -> None:
-        """Return None: there is no mask."""
-
     def read(self) -> ReadImage:
         """Raise SqueezeError: there is no image behind given features."""
         raise SqueezeError(f"{self.name} has features, but no image: show images of another run.")
@@ -128,7 +136,8 @@ def list_features(path: Path, names_file: Path | None) -> tuple[list[FeatureSamp
             f"--feature-names means nothing with the folder {path}, whose files have names: leave it out."
         )
     if (path / MANIFEST_NAME).exists():
-        return _list_shards(path, read_manifest(path)), []
+        with suppress(ForeignManifestError):
+            return _list_shards(path, read_manifest(path)), []
     return _list_files(path)
 
 
@@ -239,6 +248,15 @@ def _blocks(samples: Sequence[FeatureSample]) -> Iterator[list[FeatureSample]]:
 def _list_shards(folder: Path, manifest: Manifest) -> list[FeatureSample]:
     if manifest.content == "codes":
         raise SqueezeError(f"{folder} holds codes: decode them to features first.")
+    if manifest.content != "features":
+        raise SqueezeError(
+            f"{folder} holds quantized embeddings, not features: extract with --format features."
+        )
+    if manifest.space != "backbone":
+        raise SqueezeError(
+            f"{folder} holds features behind an adapter or a projection, not those of a backbone: "
+            "extract them with a run that has neither --add-adapter nor --feature-dim."
+        )
     samples = []
     for shard in manifest.shards:
         array = open_array(folder / shard.file, dimensions=(4,))
@@ -291,27 +309,25 @@ def _map_npy(path: Path) -> tuple[tuple[int, ...], str, NDArray[Any]]:
 
 
 def _map_npz(path: Path) -> tuple[tuple[int, ...], str, NDArray[Any]]:
-    """Map an array that is stored as it is; a compressed one is read into memory as a whole."""
+    """Map an array that is stored as it is; another one is read into memory as a whole."""
     with ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     name = _choose_array(path, list(members))
     info = members[name]
     values: NDArray[Any]
-    if info.compress_type != ZIP_STORED:
-        with np.load(path) as arrays:
-            values = arrays[name]
-        return values.shape, values.dtype.name, values
     with path.open("rb") as file:
         file.seek(info.header_offset + 26)  # lengths of name and extra field in the local header
         file.seek(sum(struct.unpack("<HH", file.read(4))), 1)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[np.lib.format.read_magic(file)]
-        shape, fortran_order, dtype = read_header(file)
-        order: Literal["F", "C"] = "F" if fortran_order else "C"
-        values = np.memmap(path, dtype, "r", file.tell(), shape, order)
-    return shape, dtype.name, values
+        stored = info.compress_type == ZIP_STORED
+        read_header = HEADERS.get(np.lib.format.read_magic(file)) if stored else None
+        if read_header is not None:
+            shape, fortran_order, dtype = read_header(file)
+            order: Literal["F", "C"] = "F" if fortran_order else "C"
+            values = np.memmap(path, dtype, "r", file.tell(), shape, order)
+            return shape, dtype.name, values
+    with np.load(path) as arrays:
+        values = arrays[name]
+    return values.shape, values.dtype.name, values
 
 
 def _open_safetensors(path: Path) -> tuple[tuple[int, ...], str, Any]:

@@ -16,10 +16,10 @@ from squeeze_cli.backbones.base import FeatureOrigin, FrozenBackbone
 from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.config.classes import ClassTable
-from squeeze_cli.config.parts import DATASETS, DEFAULT_DATASET
+from squeeze_cli.config.parts import DATASETS
 from squeeze_cli.config.record import FinishedRecord, SplitMetrics
 from squeeze_cli.config.resolve import load_experiment, with_values
-from squeeze_cli.config.schema import ExperimentConfig
+from squeeze_cli.config.schema import ExperimentConfig, option_of
 from squeeze_cli.config.validation import check_folders, refuse_foreign
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import FeatureSample
@@ -45,6 +45,9 @@ from squeeze_cli.training.experiment import (
 )
 from squeeze_cli.training.fit import evaluate
 from squeeze_cli.training.modules import FeatureModule
+
+# Fields of the data that name files and folders of the user.
+PLACES = ("images", "masks", "test_images", "test_masks", "split_file", "features", "feature_names")
 
 
 class TrainedRun:
@@ -102,14 +105,14 @@ class TrainedRun:
     def _load_module(self) -> FeatureModule:
         """Build the module and load its best epoch, without reading the backbone's weights.
 
-        The shapes, and whether the head takes raw features, are all that is needed of the backbone.
+        The record has the shape of the features; only a last layer that was trained is the backbone's.
         """
         config = with_values(self.config, {"model.weights": "none"})
         with torch.random.fork_rng(devices=[]):
-            backbone: FeatureOrigin = self._given
-            if config.data.features is None:
-                backbone = create_backbone(config.model, config.data.size_px)
-            module = make_module(config, build_network(config, backbone))
+            origin: FeatureOrigin = self._given
+            if config.model.unfreeze_last_layer:
+                origin = create_backbone(config.model, config.data.size_px)
+            module = make_module(config, build_network(config, origin))
         load_best(module, self.folder)
         if (head := module.network.head) is not None:
             head.expects_raw_features = self.record.model.head_expects_raw_features
@@ -224,7 +227,7 @@ class TrainedRun:
         Raises SqueezeError where its weights are not those that the run was trained on, or where the
         run was trained on given features.
         """
-        if self.config.data.features is not None:
+        if self.config.data.has_features:
             raise SqueezeError(
                 f"{self.folder.path} was trained on given features, without a backbone: give --features."
             )
@@ -247,10 +250,12 @@ class TrainedRun:
     def splits(self, reporter: Reporter) -> SplitSamples:
         """Return the images of each split, and report those whose masks cannot be read.
 
-        Raises SqueezeError where given features are not those that the run was trained on.
+        Raises SqueezeError where folders are missing, or given features are not those that the run was
+        trained on.
         """
         config = self.config
-        if config.data.features is not None:
+        self._require_places()
+        if config.data.has_features:
             given, splits = load_features(config, reporter)
             if given.digest != self.record.model.weights_digest:
                 raise SqueezeError(
@@ -263,6 +268,15 @@ class TrainedRun:
         else:
             listing = load_labels(config, reporter).listing
         return load_splits(config, listing, reporter)
+
+    def _require_places(self) -> None:
+        for name in PLACES:
+            path = getattr(self.config.data, name)
+            if path is not None and not Path(path).exists():
+                raise SqueezeError(
+                    f"There is no {path}, the {option_of(f'data.{name}')} of {self.folder.path}: put it "
+                    f"back, or write its new place as `{name}` into {self.folder.config_file}."
+                )
 
     @property
     def classes(self) -> ClassTable:
@@ -319,9 +333,9 @@ def _load_config(folder: RunFolder, given: Mapping[str, object]) -> ExperimentCo
     except UsageError as error:  # the run wrote this file: the user made no mistake
         raise SqueezeError(f"{error} The run needs its own: train it again.") from None
     values = {key: value for key, value in given.items() if value is not None}
-    own = DATASETS[str(config.data.dataset)]
-    if "data.data_dir" in values and own.defaults == DATASETS[DEFAULT_DATASET].defaults:
-        values["data.dataset"] = DEFAULT_DATASET  # drawn images give way to photographs
+    photographs = DATASETS[str(config.data.dataset)].photographs
+    if "data.data_dir" in values and photographs:
+        values["data.dataset"] = photographs
     config = with_values(config, values)
     refuse_foreign("data", DATASETS, str(config.data.dataset), values)
     check_folders(config)

@@ -60,7 +60,7 @@ class Experiment:
 def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     """Data, backbone and the network (not yet initialized) for `config`; no image passes yet."""
     device = choose_device(config.training.device)
-    if config.data.features is not None:
+    if config.data.has_features:
         given, splits = load_features(config, reporter)
         features = GivenFeatureBatches(splits.named(), given, config.training, device, reporter)
         return _assemble(config, None, splits, given, features, device)

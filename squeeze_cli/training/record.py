@@ -60,7 +60,7 @@ def start_record(config: ExperimentConfig, name: str) -> RunRecord:
 def _describe_data(experiment: Experiment) -> DataDescription:
     """The images: enough to say whether two runs saw the same ones."""
     config, splits = experiment.config, experiment.splits
-    size_px = None if config.data.features is not None else config.data.size_px
+    size_px = None if config.data.has_features else config.data.size_px
     return DataDescription(
         dataset=str(config.data.dataset),
         images=config.data.images and str(Path(config.data.images).resolve()),

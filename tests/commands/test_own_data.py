@@ -184,8 +184,23 @@ def test_detected_classes_are_the_runs_own(squeeze: Squeeze, tmp_path: Path) -> 
     assert "2 in 1 image; expected are 0, 1" in told
     (tmp_path / "d").rename(tmp_path / "moved")
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(str(mask).replace("/d/", "/moved/"))
-    assert "no folder" in squeeze("evaluate", str(run), code=1).stderr
+    for command in ("evaluate", "show", "extract-embeddings"):
+        told = squeeze(command, str(run), "--quiet", code=1).stderr
+        assert "There is no d/images, the --images of" in told
+        assert told.count("\n") == 1
+    told = squeeze("evaluate", str(run), "--data-dir", "moved", code=2).stderr
+    assert "--data-dir means nothing with --dataset folder" in told
     squeeze("evaluate", str(run), *folder_flags("moved"))
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(" d/", " moved/"))
+    squeeze("show", str(run), "--images", "1")
+
+
+def test_photographs_take_the_place_of_drawn_images(squeeze: Squeeze, tmp_path: Path) -> None:
+    write_pets(tmp_path / "d", "ok", count=5)
+    squeeze(*TRAIN, "--dataset", "synthetic", "--subset-size", "8", "--name", "it")
+    told = json.loads(squeeze("evaluate", "runs/it", "--data-dir", "d", "--json").stdout)
+    assert (told["data_dir"], told["images"]) == ("d", 5)
 
 
 @pytest.mark.parametrize("classes", TABLES)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from squeeze_cli.codec.manifest import Content, Manifest, ShardEntry
 from squeeze_cli.console import no_advance
 from squeeze_cli.data.arrays import FeatureSample, check_features, list_features
 from squeeze_cli.errors import SqueezeError
@@ -160,6 +163,54 @@ def test_damaged_and_ambiguous_files_are_refused(tmp_path: Path, name: str) -> N
     assert "There are no features" in reason(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     assert "holds no features" in reason(tmp_path / "empty")
+
+
+def test_a_header_of_another_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    with ZipFile(path, "w") as archive, archive.open("features.npy", "w") as file:
+        np.lib.format.write_array(file, VALUES.numpy(), version=(3, 0))
+    samples, _ = list_features(path, None)
+    assert torch.equal(read(samples), VALUES)
+    names = np.zeros((2, 4), [("\N{GREEK SMALL LETTER BETA}", np.float32)])
+    with pytest.warns(UserWarning, match="format 3.0"):  # NumPy's own choice for such names
+        np.savez(path, features=names)
+    assert "values of type void" in reason(path)
+
+
+def test_a_manifest_of_another_program_is_no_manifest(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", VALUES[0].numpy())
+    (tmp_path / "manifest.json").write_text('{"name": "mine"}')
+    samples, warnings = list_features(tmp_path, None)
+    assert torch.equal(read(samples)[0], VALUES[0])
+    assert warnings == [f"1 files in {tmp_path} are no features and left out."]
+    (tmp_path / "manifest.json").write_text('{"format": "squeeze-embeddings"}')
+    assert "cannot be read" in reason(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "space", "words"),
+    [
+        ("features", "backbone", None),
+        ("features", "adapted", "behind an adapter or a projection, not those of a backbone"),
+        ("quantized", "backbone", "holds quantized embeddings, not features"),
+        ("codes", "backbone", "holds codes"),
+    ],
+)
+def test_only_features_of_a_backbone_are_taken_from_shards(
+    tmp_path: Path, content: Content, space: Literal["backbone", "adapted"], words: str | None
+) -> None:
+    file = f"{content}-00000.safetensors"
+    save_file({"embeddings": VALUES.permute(0, 3, 1, 2).contiguous()}, tmp_path / file)
+    shard = ShardEntry(file=file, bytes=1, blake2b="", names=list("abcde"), sums={})
+    manifest = Manifest(
+        content=content, run="r", run_digest="d", source="images", space=space, complete=True,
+        images=N, shards=[shard],
+    )  # fmt: skip
+    (tmp_path / "manifest.json").write_text(manifest.model_dump_json())
+    if words is None:
+        assert torch.equal(read(list_features(tmp_path, None)[0]), VALUES)
+    else:
+        assert words in reason(tmp_path)
 
 
 def test_only_the_rows_that_are_read_take_memory(tmp_path: Path) -> None:

@@ -215,6 +215,28 @@ def test_what_means_nothing_is_refused(
     assert words in line(squeeze(*arguments, code=2))
 
 
+def test_a_file_of_settings_that_names_features_of_another_data_set_is_refused(
+    squeeze: Squeeze, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", features().numpy())
+    (tmp_path / "c.yaml").write_text("data: {dataset: oxford-pet, features: x.npy}\n")
+    found = line(squeeze("train", "--config", "c.yaml", *SMALL, code=2))
+    assert "--features means nothing with --dataset oxford-pet" in found
+
+
+def test_features_that_moved_are_named_with_the_setting(squeeze: Squeeze, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", features().numpy())
+    squeeze("train", "--features", "x.npy", *SMALL, "--name", "it")
+    (tmp_path / "x.npy").rename(tmp_path / "y.npy")
+    for command in (("evaluate",), ("extract-embeddings", "--split", "val")):
+        found = line(squeeze(*command, "runs/it", code=1))
+        assert "There is no x.npy, the --features of runs/it" in found
+        assert "write its new place as `features` into runs/it/config.yaml" in found
+    config = tmp_path / "runs" / "it" / "config.yaml"
+    config.write_text(config.read_text().replace("x.npy", "y.npy"))
+    squeeze("extract-embeddings", "runs/it", "--split", "val", "--no-progress")
+
+
 def test_too_few_features_are_refused(squeeze: Squeeze, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", features()[:2].numpy())
     assert "provide 2 or more to train on" in line(

@@ -86,6 +86,17 @@ def test_codes_of_a_split_are_measured_and_decode_to_the_quantized_embeddings(
     assert np.array_equal(wanted, found)
 
 
+def test_decoding_needs_nothing_of_the_backbone(
+    squeeze: Squeeze, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained / "runs" / "q"
+    monkeypatch.setattr("squeeze_cli.inference.trained_run.create_backbone", None)
+    for content in ("features", "masks"):
+        squeeze(
+            "decode", str(run / "codes" / "test.safetensors"), "--to", content, "--out", content
+        )
+
+
 def test_the_table_fits_the_terminal(squeeze: Squeeze, trained: Path) -> None:
     done = squeeze("extract-embeddings", str(trained / "runs" / "q"), "--out", "codes")
     assert "Nominal" in done.stdout

@@ -51,7 +51,7 @@ def train(
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> FinishedRecord:
-    """Train a quantizer and a segmentation head on frozen features, as `squeeze train` does.
+    """Train a quantizer, and with masks a segmentation head, as `squeeze train` does.
 
     Each argument up to `output_dir` is the option of that name; None leaves the value of `config`,
     or the default where there is no `config`. A configuration of kind `baseline` trains a baseline.

@@ -22,7 +22,7 @@ from squeeze_cli.errors import SqueezeError
 
 # The commands, and the first line of the help of each.
 COMMANDS = {
-    "train": "Train a quantizer and a segmentation head on the features of a frozen backbone.",
+    "train": "Train a quantizer, and with masks a segmentation head, on frozen features.",
     "baseline": "Train a segmentation head on unquantized features, to compare quantizers with.",
     "evaluate": "Measure a finished run: mean IoU, accuracy and codebook usage.",
     "compare": "Compare all runs below the folders given: rate, mean IoU, difference to the baseline.",

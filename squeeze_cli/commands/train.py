@@ -63,9 +63,9 @@ class RunOptions:
 
 @with_options("quantizer", "model", "training", "data", "logger", "")
 def train(values: Mapping[str, object], options: RunOptions, output: OutputOptions) -> None:
-    """Train a quantizer and a segmentation head on the features of a frozen backbone.
+    """Train a quantizer, and with masks a segmentation head, on frozen features.
 
-    The best epoch is tested on the official test split. Everything is written to runs/NAME/.
+    The best epoch is tested on the test split. Everything is written to runs/NAME/.
     """
     run_experiment("quantized", values, options, output)
 

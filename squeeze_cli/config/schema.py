@@ -2,8 +2,8 @@
 
 Each field holds its default, its range, its description and, where its name does not say enough,
 its option. `options` makes the command line of these, and docs/config.schema.json is their JSON schema.
-None stands for "decided by another choice" (the number of classes by the backbone, the codebook
-size by the quantizer); `config.resolve` fills it in, so a run's `config.yaml` holds no such None.
+None stands for "decided by another choice" (the number of outputs by the classes, the codebook size
+by the quantizer); `config.resolve` fills it in, so a run's `config.yaml` holds no such None.
 """
 
 from typing import Annotated, Literal

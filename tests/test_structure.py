@@ -149,6 +149,32 @@ def test_no_function_is_long() -> None:
     assert long == {}
 
 
+# Lines that name the data set of pets outside its own two files: its registration, and help texts.
+PETS_ARE_NAMED_IN = {
+    "config/parts.py": [
+        "_PETS =", "_PETS_OUTPUTS =", '"oxford-pet": Entry(', "_PETS_OUTPUTS),",
+        '"synthetic": Entry(', "outputs=_PETS_OUTPUTS", 'DEFAULT_DATASET = "oxford-pet"',
+    ],
+    "config/schema.py": ["Data set [default:"],
+}  # fmt: skip
+
+
+def test_only_its_own_files_know_the_data_set_of_pets() -> None:
+    named = [
+        (name, line.strip())
+        for name, path in zip(IDS, FILES, strict=True)
+        if name not in {"data/oxford_pet.py", "data/drawn_pets.py"}
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"(?i)trimap|oxford|(?<![a-z])pets?(?![a-z])", line)
+        or re.search(r"Pets?(?![a-z])", line)
+    ]
+    allowed = {(name, text) for name, texts in PETS_ARE_NAMED_IN.items() for text in texts}
+    used = {(name, text) for name, text in allowed if any(text in line for _, line in named)}
+    others = [line for line in named if not any(text in line[1] for _, text in allowed)]
+    assert not others
+    assert used == allowed
+
+
 def test_few_lines_have_any() -> None:
     lines = [
         f"{path.relative_to(PACKAGE)}: {line.strip()}"

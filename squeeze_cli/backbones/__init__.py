@@ -2,7 +2,8 @@
 
 from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
-from squeeze_cli.config.schema import ModelConfig, Size
+from squeeze_cli.config.schema import ModelConfig
+from squeeze_cli.config.sizes import Size
 
 
 def create_backbone(config: ModelConfig, size_px: Size) -> FrozenBackbone:

@@ -9,11 +9,11 @@ import timm
 
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.timm_models import PREFIX, create_on_meta, own_size, published_file
-from squeeze_cli.backbones.tokens import size_text
 from squeeze_cli.backbones.torchvision_models import published_urls
 from squeeze_cli.backbones.weights import published_place
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ModelConfig
+from squeeze_cli.config.sizes import size_text
 from squeeze_cli.errors import UsageError
 
 # Published weights: on this machine, to be downloaded, or none.
@@ -77,4 +77,4 @@ def _describe_timm(name: str) -> Description:
         channels, stride = backbone.feature_dim, backbone.stride
     except UsageError:
         pass
-    return Description(name, channels, stride, size_text(*size), len(model.feature_info), weights)
+    return Description(name, channels, stride, size_text(size), len(model.feature_info), weights)

@@ -18,9 +18,10 @@ from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
-from squeeze_cli.backbones.tokens import ViTLastLayer, check_patches, size_text
+from squeeze_cli.backbones.tokens import ViTLastLayer, check_patches
 from squeeze_cli.backbones.weights import fetch, hub_file, on_one_line, published_place
-from squeeze_cli.config.schema import ModelConfig, Size
+from squeeze_cli.config.schema import ModelConfig
+from squeeze_cli.config.sizes import Size, size_text
 from squeeze_cli.data.transforms import Statistics
 from squeeze_cli.errors import SqueezeError, UsageError, nearest
 
@@ -58,7 +59,7 @@ class TimmBackbone(FrozenBackbone):
     @staticmethod
     def own_image_size(name: str) -> str:
         """Return the image size for which the weights of `timm:NAME` were made."""
-        return size_text(*own_size(create_on_meta(name.removeprefix(PREFIX))))
+        return size_text(own_size(create_on_meta(name.removeprefix(PREFIX))))
 
     @staticmethod
     def known_names() -> list[str]:
@@ -107,7 +108,7 @@ class TimmBackbone(FrozenBackbone):
         except Exception as error:  # noqa: BLE001 - timm converts files as if they were the model's
             raise SqueezeError(
                 f"The weights {self.weights.source} do not fit {self.name} at --image-size "
-                f"{size_text(*self.size_px)} ({on_one_line(error)}): give a file of this model."
+                f"{size_text(self.size_px)} ({on_one_line(error)}): give a file of this model."
             ) from None
         del model.pretrained_cfg["state_dict"]  # type: ignore[operator, union-attr]
         return model
@@ -266,15 +267,15 @@ def _probe(
             problem = problem or error
             continue
         if len({each.shape[-2:] for each in maps}) > 1:
-            sizes = ", ".join(size_text(*each.shape[-2:]) for each in maps)
+            sizes = ", ".join(size_text(each.shape[-2:]) for each in maps)
             raise UsageError(
                 f"--layer {','.join(map(str, layers))} of {name} have maps of {sizes}: name layers "
                 "of one size."
             )
         return norm, (sum(each.shape[1] for each in maps), *maps[0].shape[-2:])
     raise UsageError(
-        f"{name} gives no dense features of {size_text(*size_px)} images "
-        f"({on_one_line(problem)}): its own --image-size is {size_text(*own_size(own))}."
+        f"{name} gives no dense features of {size_text(size_px)} images "
+        f"({on_one_line(problem)}): its own --image-size is {size_text(own_size(own))}."
     )
 
 

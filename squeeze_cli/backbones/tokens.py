@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from squeeze_cli.config.schema import Size
+from squeeze_cli.config.sizes import Size, size_text
 from squeeze_cli.errors import UsageError
 
 
@@ -34,13 +34,8 @@ def check_patches(name: str, patch_px: Size, size_px: Size) -> None:
     if any(size % side for size, side in zip(size_px, patch_px, strict=True)):
         lower = [max(1, size // side) * side for size, side in zip(size_px, patch_px, strict=True)]
         upper = [size + side for size, side in zip(lower, patch_px, strict=True)]
-        given, below, above = (size_text(*sides) for sides in (size_px, lower, upper))
+        given, below, above = (size_text(sides) for sides in (size_px, lower, upper))
         raise UsageError(
             f"--image-size {given} cannot be cut into the patches of {name}, which have "
-            f"{size_text(*patch_px)} px: take {below} or {above}."
+            f"{size_text(patch_px)} px: take {below} or {above}."
         )
-
-
-def size_text(height: int, width: int) -> str:
-    """Return a size as `--image-size` takes it."""
-    return str(height) if height == width else f"{height}x{width}"

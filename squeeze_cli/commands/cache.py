@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.filesize import decimal
 
+from squeeze_cli.config.sizes import size_text
 from squeeze_cli.console import print_json
 from squeeze_cli.errors import UsageError
 from squeeze_cli.options import OutputOptions, field_option, option, with_options
@@ -82,7 +83,7 @@ def _spaces_table(spaces: Sequence[Space], total: str) -> Table:
     )  # fmt: skip
     for space in spaces:
         sides = space.image_size_px
-        size = "x".join(map(str, sides)) if isinstance(sides, list) else sides
+        size = size_text(sides) if sides else None
         names = (space.backbone, space.layer, space.precision, size)
         table.add_row(
             space.key[:12],

@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from squeeze_cli import __version__
+from squeeze_cli.config.parts import DATASETS, DEFAULT_DATASET
 from squeeze_cli.console import print_json
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.options import OutputOptions, field_option, with_options
@@ -150,16 +151,15 @@ def check_cache(cache_dir: Path | None) -> Iterator[Check]:
 
 
 def check_data(data_dir: Path) -> Iterator[Check]:
-    """Count the Oxford-IIIT Pet photographs below `data_dir`."""
-    from squeeze_cli.data.oxford_pet import SPLITS, OxfordPetSource
-
-    source = OxfordPetSource(data_dir, download=False)
+    """Count the images of the default data set below `data_dir`."""
+    source = DATASETS.load(DEFAULT_DATASET)(data_dir, download=False)
     try:
-        found = ", ".join(f"{len(source.samples(split))} {split}" for split in SPLITS)
-        yield Check("data", OK, f"Oxford-IIIT Pet in {data_dir}: {found}")
+        found = source.listing()
+        counts = f"{len(found.train)} to train on, {len(found.test)} for the test"
+        yield Check("data", OK, f"{DEFAULT_DATASET} in {data_dir}: {counts}")
     except SqueezeError:
-        fix = "training downloads them (800 MB); or --data-dir DIR, or --dataset synthetic"
-        yield Check("data", WARNING, f"no Oxford-IIIT Pet in {data_dir}", fix)
+        fix = "training downloads it; or --data-dir DIR, or --dataset synthetic"
+        yield Check("data", WARNING, f"no {DEFAULT_DATASET} in {data_dir}", fix)
 
 
 def check_weights() -> Iterator[Check]:

@@ -21,6 +21,7 @@ class Entry:
         target: Its class within `squeeze_cli`, as `"folder.module:Class"`.
         options: The configuration fields that mean something for this part.
         defaults: Values for the fields whose default depends on this part.
+        outputs: Number of the head's outputs by backbone, where it is not `num_classes`.
         image_size: Default side of the images of a backbone; None where its class tells.
         photographs: Data set of the same classes, for drawn images, that `--data-dir` stands for.
     """
@@ -28,6 +29,7 @@ class Entry:
     target: str
     options: frozenset[str] = frozenset()
     defaults: Mapping[str, float | str] = field(default_factory=dict)
+    outputs: Mapping[str, int] = field(default_factory=dict)
     image_size: int | None = 224
     photographs: str | None = None
 
@@ -45,10 +47,15 @@ class Registry(dict[str, Entry]):
         self.reserved = reserved  # names that other choices set, which stand for no part
 
     def __missing__(self, name: str) -> Entry:
+        return self[self._key(name)]
+
+    def _key(self, name: str) -> str:
+        """Return the name of the entry that `name` stands for; UsageError where there is none."""
         prefix, colon, rest = name.partition(":")
-        if rest and prefix + colon in self:
-            return self[prefix + colon]
-        raise UsageError(f"Unknown {self.kind} {name!r}: {nearest(name, self.names)}")
+        key = prefix + colon if rest else name
+        if key not in self:
+            raise UsageError(f"Unknown {self.kind} {name!r}: {nearest(name, self.names)}")
+        return key
 
     @property
     def names(self) -> list[str]:
@@ -59,7 +66,9 @@ class Registry(dict[str, Entry]):
         """Return `name`, in its preferred spelling, if there is such a part."""
         if ":" not in name:
             name = name.replace("_", "-")
-        if name not in self.reserved and self[name] and name.endswith(":"):
+        if name in self.reserved:
+            return name
+        if self._key(name) == name and name.endswith(":"):
             raise UsageError(f"{name} needs a name behind it, as in {name}NAME.")
         return name
 
@@ -78,16 +87,16 @@ class Registry(dict[str, Entry]):
 
 # The name of given features, as a data set and in place of the backbone.
 GIVEN_FEATURES = "features"
-# The defaults of a data set whose classes are known are the number of outputs of the head: that of
-# its classes, and others by backbone. The 21 of vit on pets are of the first runs, and stay.
-_PETS = {"num_classes": 3, "vit": 21}
+_PETS = {"num_classes": 3}
+_PETS_OUTPUTS = {"vit": 21}  # as in the first runs, with which later ones are compared
 DATASETS = Registry("dataset", {
     "folder": Entry("data.folder:FolderSource", frozenset({
         "images", "masks", "test_images", "test_masks", "split_file", "classes", "ignore_index"})),
-    "oxford-pet": Entry("data.oxford_pet:OxfordPetSource", frozenset({"data_dir"}), _PETS),
+    "oxford-pet": Entry("data.oxford_pet:OxfordPetSource", frozenset({"data_dir"}), _PETS,
+                        _PETS_OUTPUTS),
     "voc": Entry("data.voc:VOCSource", frozenset({"data_dir"}), {"num_classes": 21}),
     "synthetic": Entry("data.drawn_pets:SyntheticPetSource", defaults=_PETS,
-                       photographs="oxford-pet"),
+                       outputs=_PETS_OUTPUTS, photographs="oxford-pet"),
     GIVEN_FEATURES: Entry("data.arrays:FeatureSource",
                           frozenset({"features", "feature_names", "split_file"})),
 })  # fmt: skip
@@ -99,8 +108,15 @@ BACKBONES = Registry("backbone", {
     "deeplab": Entry("backbones.torchvision_models:DeepLabBackbone", defaults={"head": "deeplab"}),
     "efficientnet-lite0": Entry(
         "backbones.efficientnet_lite:EfficientNetLite0Backbone", defaults=_CONV),
-    "timm:": Entry("backbones.timm_models:TimmBackbone", frozenset({"layer"}), _CONV, None),
+    "timm:": Entry("backbones.timm_models:TimmBackbone", frozenset({"layer"}), _CONV,
+                   image_size=None),
 }, GIVEN_FEATURES)  # fmt: skip
+
+
+def choose_head(head: str | None, backbone: str) -> str:
+    """Return the name of the head; older runs have none, and theirs was the backbone's default."""
+    return head or str(BACKBONES[backbone].defaults["head"])
+
 
 HEADS = Registry("head", {
     "conv": Entry("heads.base:ConvolutionalHead"),

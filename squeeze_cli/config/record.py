@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from squeeze_cli.config.schema import Kind
+from squeeze_cli.config.sizes import size_text
 from squeeze_cli.errors import SqueezeError
 
 SCHEMA_VERSION = 1
@@ -108,8 +109,7 @@ class DataDescription(_Part):
     @property
     def size_text(self) -> str:
         """Size of the images as `--image-size` takes it: `224`, or `480x640`; "" without images."""
-        sides = self.image_size_px or []
-        return "x".join(map(str, sides if isinstance(sides, list) else [sides]))
+        return size_text(self.image_size_px) if self.image_size_px else ""
 
 
 class ModelDescription(_Part):

@@ -17,7 +17,7 @@ from squeeze_cli.config.parts import (
     GIVEN_FEATURES,
     QUANTIZERS,
 )
-from squeeze_cli.config.schema import ExperimentConfig, Kind, option_of
+from squeeze_cli.config.schema import DataConfig, ExperimentConfig, Kind, option_of
 from squeeze_cli.config.validation import check_together, parse, refuse_meaningless
 from squeeze_cli.config.yaml_files import read_yaml
 from squeeze_cli.errors import UsageError, nearest
@@ -86,9 +86,7 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
             values[f"quantizer.{name}"] = value
     given = data.has_features
     if data.dataset is None:
-        values["data.dataset"] = (
-            GIVEN_FEATURES if given else "folder" if data.images else DEFAULT_DATASET
-        )
+        values["data.dataset"] = _default_dataset(data)
     if given:
         values["model.backbone"] = GIVEN_FEATURES
     if model.loss_type is None:
@@ -96,6 +94,12 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
         values["model.loss_type"] = "reconstruction" if without_masks else "ce"
     config = with_values(config, values)
     return config if given else _resolve_backbone(config)
+
+
+def _default_dataset(data: DataConfig) -> str:
+    if data.has_features:
+        return GIVEN_FEATURES
+    return "folder" if data.images else DEFAULT_DATASET
 
 
 def _resolve_backbone(config: ExperimentConfig) -> ExperimentConfig:
@@ -118,8 +122,8 @@ def _default_outputs(config: ExperimentConfig) -> float | str | None:
     """Return the number of the head's outputs, None before the classes are known."""
     if config.data.classes:
         return len(config.data.classes)
-    defaults = DATASETS[str(config.data.dataset)].defaults
-    return defaults.get(config.model.backbone, defaults.get("num_classes"))
+    dataset = DATASETS[str(config.data.dataset)]
+    return dataset.outputs.get(config.model.backbone, dataset.defaults.get("num_classes"))
 
 
 def with_classes(config: ExperimentConfig, classes: ClassTable) -> ExperimentConfig:

@@ -17,10 +17,11 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from squeeze_cli.config.classes import ClassTable, read_classes
+from squeeze_cli.config.classes import MOST_CLASSES, ClassTable, read_classes
 from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE
 from squeeze_cli.config.fields import AsList, AsSection, Flag, Section, option_type, setting
 from squeeze_cli.config.parts import BACKBONES, DATASETS, HEADS, LOSSES, QUANTIZERS
+from squeeze_cli.config.sizes import Size, size_text
 
 
 def _check_count(value: object) -> object:
@@ -39,8 +40,8 @@ def _check_size(value: object) -> int | str:
             "must be a side in pixels or height x width, such as 480x640, each "
             f"{SIDES_PX[0]} to {SIDES_PX[-1]}"
         )
-    height, width = int(sides[0]), int(sides[-1])
-    return height if height == width else f"{height}x{width}"
+    text = size_text([int(side) for side in sides])
+    return int(text) if text.isdecimal() else text
 
 
 def _read_classes(value: object, info: ValidationInfo) -> ClassTable | None:
@@ -55,7 +56,6 @@ def _check_frozen(value: bool) -> bool:
     return value
 
 
-Size = tuple[int, int]  # height and width in pixels
 SIDES_PX = range(32, 8193)
 ImageSize = Annotated[
     int | str,
@@ -124,7 +124,7 @@ class ModelConfig(Section):
         metavar="N,...",
     )
     num_classes: int | None = setting(
-        None, "Number of outputs of the head. [default: that of the classes]", ge=2, le=254
+        None, "Number of outputs of the head. [default: one per class]", ge=2, le=MOST_CLASSES
     )
     head: str | None = setting(
         None, "Segmentation head [default: deeplab for deeplab, else conv]", choices=HEADS

@@ -158,8 +158,9 @@ def check_folders(config: ExperimentConfig) -> None:
         raise UsageError(
             "--dataset folder needs --images DIR, and --masks DIR unless --loss is reconstruction."
         )
-    test_images, test_masks = bool(data.test_images), bool(data.test_masks)
-    if test_masks > test_images or (with_masks and test_images > test_masks):
+    masks_alone = data.test_masks and not data.test_images
+    images_alone = data.test_images and not data.test_masks and with_masks
+    if masks_alone or images_alone:
         raise UsageError("--test-images and --test-masks need each other: give both.")
     if data.test_images and data.split_file:
         raise UsageError("--split-file contradicts --test-images: leave one of them out.")

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from squeeze_cli.config.sizes import short_size
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.shards import (
     FORMAT,
@@ -229,7 +230,7 @@ def _read_space(folder: Path) -> Space:
         backbone=described.get("backbone"),
         layer=described.get("layer"),
         precision=described.get("precision"),
-        image_size_px=sides if len(sides) > 1 else sides[0] if sides else None,
+        image_size_px=short_size(sides) if sides else None,
         images=len({digest for shard in shards for digest in shard.digests}),
         bytes=sum(file.st_size for file in files),
         last_used=datetime.fromtimestamp(used, UTC),

@@ -3,7 +3,7 @@
 from torch import nn
 
 from squeeze_cli.backbones.base import FeatureOrigin, FrozenBackbone
-from squeeze_cli.config.parts import BACKBONES
+from squeeze_cli.config.parts import choose_head
 from squeeze_cli.config.schema import ExperimentConfig, ModelConfig
 from squeeze_cli.errors import UsageError
 from squeeze_cli.heads import create_head
@@ -36,7 +36,7 @@ def build_network(
     head = None
     if model.has_head:
         head = create_head(
-            choose_head(model),
+            choose_head(model.head, model.backbone),
             feature_dim,
             count_outputs(model),
             backbone.head_state(),
@@ -57,11 +57,6 @@ def build_network(
         projection=nn.Conv2d(channels, feature_dim, kernel_size=1) if projected else None,
         use_kernels=model.use_kernels,
     )
-
-
-def choose_head(model: ModelConfig) -> str:
-    """Return the head's name: as configured, or the backbone's default (older runs name none)."""
-    return model.head or str(BACKBONES[model.backbone].defaults["head"])
 
 
 def count_outputs(model: ModelConfig) -> int:

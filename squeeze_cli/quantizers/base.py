@@ -20,6 +20,8 @@ from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.kernels.folding import AffineMap
 
+FLOAT32_BITS = 32  # of a feature that is not compressed, to which ratios are stated
+
 
 @dataclass(frozen=True)
 class StepSize:
@@ -104,8 +106,8 @@ class IdentityQuantizer(Quantizer):
 
     @property
     def nominal_bits_per_vector(self) -> float:
-        """32 bits per channel: float32 features."""
-        return 32.0 * self.feature_dim
+        """The bits of float32 features."""
+        return float(FLOAT32_BITS * self.feature_dim)
 
     def forward(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the tokens, codes `[B, N, 0]` and loss 0."""

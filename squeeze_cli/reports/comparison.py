@@ -15,7 +15,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from squeeze_cli.config.parts import BACKBONES
+from squeeze_cli.config.parts import choose_head
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.reports.tables import MISSING, duration, fixed, number, percent
@@ -134,7 +134,7 @@ def setting(record: RunRecord) -> Setting:
         return None
     head = None
     if model.loss != "reconstruction":
-        head = model.head or BACKBONES[model.backbone].defaults["head"]
+        head = choose_head(model.head, model.backbone)
     own = data.images and (data.images, tuple(data.classes))  # other data sets have fixed classes
     images = (data.dataset, own, data.size_text, data.fit, data.subset_size, data.test_images)
     return (model.backbone, model.weights_digest, tuple(model.layers or ()), head, *images)

@@ -15,12 +15,12 @@ from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_s
 from squeeze_cli.config.record import DecoderBytes, Measured, MeasuredSplit
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import replacing
-from squeeze_cli.quantizers.base import Quantizer
+from squeeze_cli.quantizers.base import FLOAT32_BITS, Quantizer
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import Experiment
 
 MEASURED_SPLITS = ("val", "test")
-FLOAT32_BYTES = 4
+FLOAT32_BYTES = FLOAT32_BITS // 8
 
 
 def save_outputs(

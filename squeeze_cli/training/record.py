@@ -10,6 +10,7 @@ from typing import Any
 
 from squeeze_cli import __version__
 from squeeze_cli.backbones.base import FeatureOrigin
+from squeeze_cli.config.parts import choose_head
 from squeeze_cli.config.record import (
     DataDescription,
     EpochMetrics,
@@ -23,15 +24,15 @@ from squeeze_cli.config.record import (
     Status,
 )
 from squeeze_cli.config.schema import ExperimentConfig
-from squeeze_cli.model.build import choose_head
+from squeeze_cli.config.sizes import short_size
 from squeeze_cli.model.network import SegmentationNetwork
+from squeeze_cli.quantizers.base import FLOAT32_BITS
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import Experiment, feature_grid
 from squeeze_cli.training.metrics import Values
 
 # The number of an epoch, and its metrics on `train` and `val`.
 Epoch = dict[str, Any]
-FLOAT32_BITS = 32
 MOST_SKIPPED = 100
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "vector-quantize-pytorch")
 
@@ -65,7 +66,7 @@ def _describe_data(experiment: Experiment) -> DataDescription:
         dataset=str(config.data.dataset),
         images=config.data.images and str(Path(config.data.images).resolve()),
         digest=splits.digest(),
-        image_size_px=size_px and (size_px[0] if size_px[0] == size_px[1] else list(size_px)),
+        image_size_px=size_px and short_size(size_px),
         fit=config.data.fit,
         subset_size=config.data.subset_size,
         train_images=len(splits.train),
@@ -93,7 +94,7 @@ def _describe_model(
         quantized_dim=network.quantizer.feature_dim,
         num_classes=model.num_classes,
         layers=list(backbone.layers) or None,
-        head=choose_head(model) if model.has_head else None,
+        head=choose_head(model.head, model.backbone) if model.has_head else None,
         loss=str(model.loss_type),
         add_adapter=model.add_adapter,
         unfreeze_last_layer=model.unfreeze_last_layer,

@@ -96,7 +96,7 @@ def test_placeholders_are_named_with_the_command_that_replaces_them(
 def test_real_photographs_are_counted(squeeze: Squeeze, real_data: Path) -> None:
     found = checks(squeeze, "--data-dir", str(real_data))["data"]
     assert found["status"] == OK
-    assert "300 trainval, 149 test" in found["found"]
+    assert "300 to train on, 149 for the test" in found["found"]
 
 
 def test_what_keeps_squeeze_from_working_is_an_error(

@@ -133,9 +133,8 @@ def test_no_file_is_long() -> None:
 
 
 def test_the_package_stays_small() -> None:
-    # 93 files and 11,000 lines held one data set and three backbones. The rest of the bound is for
-    # anyone's data and backbones: files of images, classes, timm, features of others.
-    assert len(FILES) <= 120
+    # The present size, rounded up: what makes the package larger makes something else smaller.
+    assert len(FILES) <= 115
     assert sum(line_counts().values()) <= 14_500
 
 

@@ -100,7 +100,8 @@ def check_together(config: ExperimentConfig) -> None:
         raise UsageError(f"--levels gives {codes} codes: their product must not pass {2**20}.")
     _check_loss(config)
     given = config.data.has_features
-    if not given and model.layer != (-1,) and "layer" not in BACKBONES[model.backbone].options:
+    layers_chosen = model.layer != FIELDS["model.layer"].default
+    if not given and layers_chosen and "layer" not in BACKBONES[model.backbone].options:
         raise UsageError(
             f"--layer means nothing with --model {model.backbone}: leave it out, or choose timm:NAME."
         )

@@ -14,9 +14,8 @@ from tests.pets import noise_image
 from tests.test_docs import commands
 
 PAGE = ROOT / "docs" / "own-data.md"
-SMALL = (
-    "--epochs", "1", "--max-batches", "1", "--image-size", "64", "--num-workers", "0", "--no-progress",
-)  # fmt: skip
+SHORT = ("--epochs", "1", "--max-batches", "1", "--no-progress")
+SMALL = (*SHORT, "--image-size", "64", "--num-workers", "0")
 
 
 def yaml_block() -> str:
@@ -26,7 +25,11 @@ def yaml_block() -> str:
 
 
 def write_data(folder: Path) -> None:
-    """Masks of 0 and 255 beside photos/, and RGB masks of the twenty classes in street/."""
+    """Masks of 0 and 255 beside photos/, RGB masks of the twenty classes in street/, and features."""
+    generator = np.random.default_rng(0)
+    for name in ("features.npy", "more-features.npy"):
+        np.save(folder / name, generator.normal(size=(12, 3, 4, 70)).astype(np.float16))
+    (folder / "names.txt").write_text("".join(f"map {row}\n" for row in range(12)))
     (folder / "street.yaml").write_text(yaml_block())
     table = read_classes(str(folder / "street.yaml"))
     assert table is not None
@@ -52,7 +55,7 @@ def test_the_commands_of_the_page_run(squeeze: Squeeze, tmp_path: Path) -> None:
     assert len(found) >= 6
     for name, *rest in found:
         if name in ("train", "baseline") and "voc" not in rest:  # VOC would be downloaded
-            squeeze(name, *rest, *SMALL)
+            squeeze(name, *rest, *(SHORT if "--features" in rest else SMALL))
         elif "voc" not in rest:
             squeeze(name, *rest)
     with Image.open(next((tmp_path / "decoded").glob("*.png"))) as image:

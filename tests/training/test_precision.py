@@ -8,19 +8,24 @@ from squeeze_cli.config.schema import ModelConfig, QuantizerConfig
 from squeeze_cli.features.datamodule import Batch
 from squeeze_cli.heads.base import ConvolutionalHead
 from squeeze_cli.losses import create_loss
+from squeeze_cli.losses.reconstruction import ReconstructionLoss
 from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
-from squeeze_cli.training.modules import BaselineSegmentationModule
+from squeeze_cli.training.modules import (
+    BaselineSegmentationModule,
+    FeatureModule,
+    ReconstructionModule,
+)
 
 
-def run_step(module: BaselineSegmentationModule, batch: Batch) -> torch.Tensor:
+def run_step(module: FeatureModule, batch: Batch) -> torch.Tensor:
     """A training step without a trainer, which is what logs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "log_dict", lambda *args, **kwargs: None)
         return module.training_step(batch, 0)
 
 
-@pytest.mark.parametrize("name", list(LOSSES))
+@pytest.mark.parametrize("name", [n for n in LOSSES if ModelConfig(loss_type=n).has_head])
 def test_a_step_in_bf16_is_nearly_the_same_with_every_loss(
     module: BaselineSegmentationModule, name: str
 ) -> None:
@@ -53,3 +58,18 @@ def test_codes_do_not_depend_on_the_precision() -> None:
         expected = network(state).codes
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(network(state).codes, expected)
+
+
+def test_the_error_of_a_reconstruction_does_not_depend_on_the_precision() -> None:
+    torch.manual_seed(0)
+    config = QuantizerConfig(type="vq", bottleneck_dim=8, codebook_size=16)
+    quantizer = create_quantizer(config, 32, StepSize(32))
+    network = SegmentationNetwork(FeatureNormalizer(32), quantizer, None).eval()
+    module = ReconstructionModule(network, ReconstructionLoss(cosine_weight=0.5))
+    batch = torch.randn(2, 32, 4, 4), torch.zeros(2, 8, 8, dtype=torch.uint8), torch.arange(2)
+    losses = []
+    for half in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            losses.append(run_step(module, batch))
+    assert torch.equal(losses[0], losses[1])
+    assert losses[0] > 0.1

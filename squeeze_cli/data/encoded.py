@@ -11,7 +11,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from squeeze_cli.data.reading import DECODER_ERRORS, DIGEST_BYTES, UnreadableImageError, reading
+from squeeze_cli.data.reading import (
+    DECODER_ERRORS,
+    DIGEST_BYTES,
+    UnreadableImageError,
+    read_content,
+    reading,
+)
 
 # EXIF orientations with which an image is shown with its sides exchanged.
 _ON_ITS_SIDE = (5, 6, 7, 8)
@@ -72,9 +78,7 @@ def read_image(path: Path, mask_size_px: tuple[int, int] | None = None) -> Encod
     image of another size than its mask.
     """
     with reading("image", path):
-        if path.exists() and not path.is_file():
-            raise ValueError("it is no regular file")
-        content = path.read_bytes()
+        content = read_content(path)
         with _opened(content) as image:
             size_px = image.size
             orientation = 1 if size_px == mask_size_px else _orientation(image, content)

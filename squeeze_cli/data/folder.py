@@ -1,6 +1,6 @@
 """Anyone's images and masks: two folders, whose files pair by relative path and stem."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,7 +39,7 @@ class FolderSource(DataSource):
         found = pair(self.images, self.masks)
         if self.split_file is not None:
             return split_by_file(found, self.split_file)
-        found = _split_by_folder(found, self.images)
+        found = _split_by_folder(found, self.images, test_elsewhere=self.test_images is not None)
         if self.test_images is None:
             return found
         if found.test:
@@ -56,9 +56,10 @@ class FolderSource(DataSource):
 def pair(images: Path, masks: Path | None, prefix: str = "") -> Listing:
     """Return the images with the masks of the same relative path and stem, all in `train`.
 
-    Names get the prefix. Images without a mask, or with several, are skipped; masks without an
-    image are a warning. Where one folder lies in the other, its files belong to it alone. Raises
-    SqueezeError where no image has a mask. Without a folder of masks all images are taken.
+    Names get the prefix. Images without a mask, with several, or with the stem of another image are
+    skipped; masks without an image are a warning. Where one folder lies in the other, its files
+    belong to it alone. Raises SqueezeError where no image has a mask. Without a folder of masks all
+    images are taken.
     """
     if masks is None:
         return Listing(tuple(replace(s, name=prefix + s.name) for s in list_images(images)))
@@ -67,15 +68,19 @@ def pair(images: Path, masks: Path | None, prefix: str = "") -> Listing:
             f"Images and masks are both in {images}: put the masks into another folder."
         )
     pictures = _list_without(images, masks)
+    stems = [picture.image_path.relative_to(images).with_suffix("") for picture in pictures]
+    uses = Counter(stems)
     by_stem: dict[Path, list[Path]] = defaultdict(list)
     for mask in _list_without(masks, images):
         by_stem[mask.image_path.relative_to(masks).with_suffix("")].append(mask.image_path)
     samples, skipped, used = [], [], set()
-    for picture in pictures:
-        stem = picture.image_path.relative_to(images).with_suffix("")
+    for picture, stem in zip(pictures, stems, strict=True):
         found = by_stem.get(stem, [])
         used.add(stem)
-        if len(found) == 1:
+        if uses[stem] > 1:
+            several = f"{uses[stem]} images are named {stem}, but for their suffixes"
+            skipped.append((prefix + picture.name, f"{several}: rename or remove all but one."))
+        elif len(found) == 1:
             samples.append(FileSample(prefix + picture.name, picture.image_path, found[0]))
         elif found:
             several = " and ".join(path.name for path in found)
@@ -111,22 +116,38 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
 
 
-def _split_by_folder(found: Listing, images: Path) -> Listing:
-    """Give the samples below train/, val/ and test/ to these splits, where there is a train/."""
+def _split_by_folder(found: Listing, images: Path, test_elsewhere: bool) -> Listing:
+    """Give the samples below train/, val/ and test/ to these splits, where there are such folders."""
     by_split: dict[str, list[Sample]] = {name: [] for name in SPLITS}
     outside: list[Sample] = []
     for sample in found.train:
         first = sample.name.partition("/")[0]
         by_split.get(first, outside).append(sample)
-    if not by_split["train"]:
+    named = [f"{name}/" for name, samples in by_split.items() if samples]
+    if not named:
         return found
+    if not by_split["train"]:
+        raise SqueezeError(
+            f"{images} has images in {' and '.join(named)}, but none to train on in train/: move these "
+            "there, or give --split-file."
+        )
     if outside:
         raise SqueezeError(
             f"{images} has a folder train/, and {len(outside)} images outside of train/, val/ and test/: "
             f"{_some([sample.name for sample in outside])}: move them, or give --split-file."
         )
+    return _in_splits(found, by_split, None if test_elsewhere else images)
+
+
+def _in_splits(found: Listing, by_split: dict[str, list[Sample]], where: Path | None) -> Listing:
+    """Return the listing with these splits, and with a warning where `where` names no test."""
+    warnings = found.warnings
+    if where is not None and not by_split["test"]:
+        warnings += (
+            f"{where} names no test images: 20 % of those in train become the test split.",
+        )
     splits = {name: tuple(samples) for name, samples in by_split.items()}
-    return Listing(**splits, skipped=found.skipped, warnings=found.warnings)
+    return Listing(**splits, skipped=found.skipped, warnings=warnings)
 
 
 def split_by_file(found: Listing, path: Path) -> Listing:
@@ -154,11 +175,10 @@ def split_by_file(found: Listing, path: Path) -> Listing:
         lines[sample.name] = line
         by_split[split].append(sample)
     left = [sample.name for sample in found.train if sample.name not in lines]
-    warnings = found.warnings
     if left:
-        warnings += (f"{len(left)} images are not listed in {path} and left out: {_some(left)}.",)
-    splits = {name: tuple(listed) for name, listed in by_split.items()}
-    return Listing(**splits, skipped=found.skipped, warnings=warnings)
+        warning = f"{len(left)} images are not listed in {path} and left out: {_some(left)}."
+        found = replace(found, warnings=(*found.warnings, warning))
+    return _in_splits(found, by_split, path)
 
 
 def read_split_file(path: Path) -> list[tuple[int, str, str]]:

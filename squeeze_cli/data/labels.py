@@ -103,14 +103,16 @@ def label_masks(
             by_value[value] = IGNORE_INDEX
         else:
             by_colour[_packed(value)] = IGNORE_INDEX
-    wrong: list[tuple[str, Mask]] = []
+    unknown: Counter[tuple[bool, int]] = Counter()  # masks that have a value, which may be a colour
+    wrong: list[str] = []
     labels, stray_pixels, stray_images = [], 0, 0
     pixels, images = np.zeros((2, 256), np.int64)
     for name, mask in masks:
         known = by_colour if mask.coloured else by_value
         strays = {v: n for v, n in zip(mask.values, mask.counts, strict=True) if v not in known}
         if sum(strays.values()) > stray_share * sum(mask.counts):
-            wrong.append((name, mask))
+            wrong.append(name)
+            unknown.update((mask.coloured, value) for value in strays)
             continue
         stray_pixels += sum(strays.values())
         stray_images += bool(strays)
@@ -121,8 +123,7 @@ def label_masks(
     if wrong:
         raise SqueezeError(
             f"{len(wrong)} of {len(masks)} masks hold values that are no class: "
-            f"{_found_and_expected([mask for _, mask in wrong], table)}. For example {wrong[0][0]}. "
-            f"{fix}"
+            f"{_unknown_and_expected(unknown, table)}. For example {wrong[0]}. {fix}"
         )
     count = len(table)
     return Labelled(
@@ -139,23 +140,18 @@ def _nearest(value: int, values: Sequence[int]) -> int:
     return min(range(len(values)), key=lambda index: abs(values[index] - value))
 
 
-def _found_and_expected(wrong: Sequence[Mask], table: ClassTable) -> str:
-    """Return the values of masks with the number of masks that have each, and those of the table."""
-    found = Counter((mask.coloured, value) for mask in wrong for value in mask.values)
-    named = {(True, _packed(e.colour)) for e in table.classes if e.colour}
-    named |= {(False, value) for value in table.values}
-    words = [  # those without a class come first, as there may be too many to list
+def _unknown_and_expected(unknown: Counter[tuple[bool, int]], table: ClassTable) -> str:
+    """Return unknown values with the number of masks that have each, and those of the table."""
+    words = [
         f"{f'#{value:06x}' if coloured else value} in {count} image{'s' * (count > 1)}"
-        for (coloured, value), count in sorted(
-            found.items(), key=lambda item: (item[0] in named, item[0])
-        )
+        for (coloured, value), count in sorted(unknown.items())
     ]
     expected = [str(value) for value in table.values]
-    if any(coloured for coloured, _ in found):
+    if any(coloured for coloured, _ in unknown):
         expected = [f"#{_packed(e.colour):06x}" for e in table.classes if e.colour]
     ignored = [value for value in table.ignore or () if isinstance(value, int)]
     return (
-        f"found are {_some(words)}; expected are {_some(expected) or 'none (no class has a colour)'}"
+        f"{_some(words)}; expected are {_some(expected) or 'none (no class has a colour)'}"
         + f", and {_some(list(map(str, ignored)))} is ignored" * bool(ignored)
     )
 

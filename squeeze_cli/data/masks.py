@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from squeeze_cli.data.reading import DIGEST_BYTES, reading
+from squeeze_cli.data.reading import DIGEST_BYTES, read_content, reading
 
 # Positions in a mask's list of values are bytes.
 MOST_VALUES = 256
 _INDEXED = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
-# Pillow spreads grey values of 2 and 4 bits over 0..255: the factor by its name for the raw data.
+# Pillow spreads grey values of 2 and 4 bits over 0..255: the factor by its name for the raw data,
+# which may end in I or R for other orders of values and bits.
 _SPREAD = {"L;2": 85, "L;4": 17}
 
 
@@ -98,7 +99,7 @@ def read_mask(path: Path) -> Mask:
     floats, JPEG, which changes values, transparent pixels, or more than `MOST_VALUES` values.
     """
     with reading("mask", path):
-        content = path.read_bytes()
+        content = read_content(path)
         digest = blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
         with Image.open(io.BytesIO(content)) as image:
             return _read(image, digest)
@@ -107,7 +108,11 @@ def read_mask(path: Path) -> Mask:
 def _read(file: ImageFile.ImageFile, digest: str) -> Mask:
     if file.format in ("JPEG", "MPO"):
         raise ValueError("JPEG changes the values of a mask; store it as PNG")
-    spread = _SPREAD.get(str(file.tile[0].args)[:3], 1)
+    arguments = (
+        file.tile[0].args if file.tile else ""
+    )  # the raw mode alone, or the first of several
+    raw_mode = arguments if isinstance(arguments, str) or not arguments else arguments[0]
+    spread = _SPREAD.get(str(raw_mode)[:3], 1)
     image: Image.Image = file
     if file.mode in ("LA", "PA", "RGBA"):
         if file.getchannel("A").getextrema() != (255, 255):

@@ -40,6 +40,13 @@ def reading(kind: str, path: Path) -> Iterator[None]:
         ) from error
 
 
+def read_content(path: Path) -> bytes:
+    """Return the bytes of a file; raises ValueError for a pipe or device, which may never end."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no regular file")
+    return path.read_bytes()
+
+
 def warn_of_skipped(skipped: Sequence[tuple[str, str]], reporter: Reporter) -> None:
     """Name the first images that cannot be read, each with its reason, and count all of them."""
     for name, reason in skipped[:5]:

@@ -106,8 +106,13 @@ def label_samples(config: DataConfig, listing: Listing) -> LabelledListing:
         for sample, mask in zip(samples, masks, strict=True)
         if isinstance(mask, Mask)
     ]
+    skipped = [
+        (sample.name, str(mask))
+        for sample, mask in zip(samples, masks, strict=True)
+        if isinstance(mask, UnreadableImageError)
+    ]
     if not found:
-        raise SqueezeError(f"No mask of {config.place} can be read. For example: {masks[0]}")
+        raise _too_few(Listing((), skipped=(*listing.skipped, *skipped)), config.place)
     table = config.classes or source.classes
     if table is None:
         index = IGNORE_INDEX if config.ignore_index is None else config.ignore_index
@@ -118,11 +123,6 @@ def label_samples(config: DataConfig, listing: Listing) -> LabelledListing:
         _place(sample): replace(sample, labels=labels)
         for (sample, _), labels in zip(found, labelled.labels, strict=True)
     }
-    skipped = [
-        (sample.name, str(mask))
-        for sample, mask in zip(samples, masks, strict=True)
-        if isinstance(mask, UnreadableImageError)
-    ]
     train, val, test = (
         tuple(kept[_place(sample)] for sample in split if _place(sample) in kept)
         for _, split in _splits_of(listing)
@@ -138,14 +138,22 @@ def complete_splits(listing: Listing, place: str, seed: int) -> SplitSamples:
     """
     train, val, test = listing.train, listing.val, listing.test
     if not test or len(train) + len(val) < 2 or not train:
-        example = f" For example: {listing.skipped[0][1]}" if listing.skipped else ""
-        raise SqueezeError(
-            f"Too few images of {place} can be read ({len(train) + len(val)} for training, {len(test)} "
-            f"for the test): provide 2 or more to train on and 1 or more for the test.{example}"
-        )
+        raise _too_few(listing, place)
     if not val:
         train, val = map(tuple, split_train_val(train, seed))
     return SplitSamples(train, val, test, listing.skipped)
+
+
+def _too_few(listing: Listing, place: str) -> SqueezeError:
+    example = ""
+    if listing.skipped:
+        name, reason = listing.skipped[0]
+        example = f" For example, {name} is skipped: {reason}"
+    return SqueezeError(
+        f"Too few images of {place} can be read ({len(listing.train) + len(listing.val)} for training, "
+        f"{len(listing.test)} for the test): provide 2 or more to train on and 1 or more for the test."
+        f"{example}"
+    )
 
 
 def _splits_of(listing: Listing) -> Iterator[tuple[str, tuple[Sample, ...]]]:

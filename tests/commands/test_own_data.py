@@ -54,11 +54,11 @@ def write_pets(data_dir: Path, kind: str, count: int = 8) -> Path:
 @pytest.mark.parametrize(
     ("kind", "found"),
     [
-        ("zero_based", "0 in 16 images, 1 in 16 images, 2 in 16 images"),
-        ("binary01", "0 in 16 images, 1 in 16 images"),
-        ("binary0255", "0 in 16 images, 255 in 16 images"),
-        ("voc", "0 in 16 images, 12 in 16 images, 255 in 16 images"),
-        ("one_bit", "0 in 16 images, 1 in 16 images"),
+        ("zero_based", "0 in 16 images"),
+        ("binary01", "0 in 16 images"),
+        ("binary0255", "0 in 16 images"),
+        ("voc", "0 in 16 images, 12 in 16 images"),
+        ("one_bit", "0 in 16 images"),
     ],
 )
 def test_trimaps_of_other_values_are_an_error_in_one_line(
@@ -67,7 +67,7 @@ def test_trimaps_of_other_values_are_an_error_in_one_line(
     write_pets(tmp_path / "d", kind)
     done = squeeze(*TRAIN, "--data-dir", "d", "--quiet", code=1)
     assert done.stderr.count("\n") == 1
-    assert f"16 of 16 masks hold values that are no class: found are {found}" in done.stderr
+    assert f"16 of 16 masks hold values that are no class: {found}; expected" in done.stderr
     assert "expected are 1, 2, 3" in done.stderr
     assert not (tmp_path / "runs").exists()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,15 @@ def test_what_does_not_pair_is_said(tmp_path):
     assert "spare.png" in warning
 
 
+def test_images_of_one_stem_share_no_mask(tmp_path):
+    write_pairs(tmp_path, "a", "b", "c/a")
+    write(tmp_path, "a", suffix=".png")
+    listing = FolderSource.of(config_of(tmp_path)).listing()
+    assert (names(listing.train), listing.warnings) == (["b", "c/a"], ())
+    assert dict(listing.skipped).keys() == {"a.jpg", "a.png"}
+    assert all("2 images are named a, but for their suffixes" in r for _, r in listing.skipped)
+
+
 def test_nothing_that_pairs_is_an_error_with_an_example(tmp_path):
     write(tmp_path, "a")
     write(tmp_path, "a_mask", kind="masks")
@@ -91,6 +101,38 @@ def test_subfolders_name_the_splits(tmp_path):
     write_pairs(tmp_path, "others/c")
     with pytest.raises(SqueezeError, match=r"1 images outside .*others/c"):
         FolderSource.of(config_of(tmp_path)).listing()
+
+
+@pytest.mark.parametrize(
+    ("folders", "named"),
+    [
+        (("training", "test"), "test/"),
+        (("val", "other"), "val/"),
+        (("val", "test"), "val/ and test/"),
+    ],
+)
+def test_images_of_val_and_test_are_never_trained_on(folders, named, tmp_path):
+    write_pairs(tmp_path, *(f"{folder}/{name}" for folder in folders for name in "abc"))
+    with pytest.raises(SqueezeError, match=rf"has images in {named}, but none .* in train/"):
+        FolderSource.of(config_of(tmp_path)).listing()
+
+
+@pytest.mark.parametrize("by", ["file", "folder"])
+def test_splits_without_test_images_are_a_warning(by, tmp_path):
+    write_pairs(tmp_path, *(f"train/{name}" for name in "abcdefghij"), "val/k")
+    lines = [f"train/{name} train\n" for name in "abcdefghij"]
+    (tmp_path / "splits.txt").write_text("".join([*lines, "val/k val\n"]))
+    config = config_of(tmp_path, **({"split_file": "splits.txt"} if by == "file" else {}))
+    listing = choose_samples(config, 1)
+    assert [len(split) for split in (listing.train, listing.val, listing.test)] == [8, 1, 2]
+    place = tmp_path / ("splits.txt" if by == "file" else "images")
+    assert listing.warnings == (
+        f"{place} names no test images: 20 % of those in train become the test split.",
+    )
+    write(tmp_path, "a", kind="test_images")
+    write(tmp_path, "a", kind="test_masks")
+    others = {"test_images": "test_images", "test_masks": "test_masks"}
+    assert FolderSource.of(config_of(tmp_path, **others)).listing().warnings == ()
 
 
 def test_test_images_are_the_test_split(tmp_path):
@@ -154,6 +196,24 @@ def test_classes_are_detected_and_unreadable_masks_are_skipped(tmp_path):
     ((name, reason),) = found.listing.skipped
     assert name == "d"
     assert "d.png" in reason
+
+
+def test_a_pipe_among_the_masks_is_skipped(tmp_path):
+    write_pairs(tmp_path, "a", "b", "c", "d")
+    (tmp_path / "masks" / "d.png").unlink()
+    os.mkfifo(tmp_path / "masks" / "d.png")
+    config = config_of(tmp_path)
+    ((name, reason),) = label_samples(config, choose_samples(config, 1)).listing.skipped
+    assert (name, "no regular file" in reason) == ("d", True)
+
+
+def test_a_split_file_of_skipped_images_says_why(tmp_path):
+    write_pairs(tmp_path, "a")
+    write(tmp_path, "b", "c", suffix=".jpg")
+    (tmp_path / "splits.txt").write_text("b train\nc.jpg test\n")
+    config = config_of(tmp_path, split_file="splits.txt")
+    with pytest.raises(SqueezeError, match=r"0 for training, 0 .* b is skipped: there is no mask"):
+        label_samples(config, choose_samples(config, 1))
 
 
 def test_each_mask_is_read_once(tmp_path, monkeypatch):

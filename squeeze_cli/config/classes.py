@@ -40,9 +40,10 @@ def _as_colour(value: object) -> object:
     return value
 
 
-_Byte = Annotated[int, Field(ge=0, le=255)]
+# Strict: true is no number.
+_Byte = Annotated[int, Field(ge=0, le=255, strict=True)]
 _Colour = Annotated[tuple[_Byte, _Byte, _Byte], BeforeValidator(_as_colour)]
-_Value = Annotated[int, Field(ge=0, le=65535)]
+_Value = Annotated[int, Field(ge=0, le=65535, strict=True)]
 
 
 class ClassEntry(Section):
@@ -105,8 +106,15 @@ class ClassTable(Section):
     def ignoring(self, index: int | None) -> Self:
         """Return the table with `--ignore-index` among the ignored values.
 
-        -1 stands for none, and None for 255 where the table says nothing of it.
+            -1 stands for none, and None for 255 where the table says nothing of it. Raises UsageError for
+        the value of a class.
         """
+        if index in self.values:
+            name = self.names[self.values.index(index)]
+            raise UsageError(
+                f"--ignore-index {index} is the value of the class {name!r}: take the class out of "
+                "--classes, or give another value."
+            )
         ignored = list(self.ignore or ())
         if index is None and self.ignore is None and IGNORE_INDEX not in self.values:
             index = IGNORE_INDEX
@@ -144,7 +152,11 @@ def read_classes(value: object) -> ClassTable | None:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
     words = _WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-    if len(problem["loc"]) > 1 and problem["loc"][0] == "classes":
+    if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
+        words = f"{problem['loc'][0]!r} is an unknown key beside `classes` and `ignore`"
+    elif problem["loc"][:1] == ("ignore",):
+        words = "`ignore` must list mask values from 0 to 65535, or colours"
+    elif len(problem["loc"]) > 1 and problem["loc"][0] == "classes":
         _, index, *keys = problem["loc"]
         entry = fields["classes"][index]  # type: ignore[index]
         value = entry.get("value") if isinstance(entry, Mapping) else entry
@@ -162,10 +174,10 @@ def _long_form(content: Mapping[object, object], where: str) -> dict[str, object
     for key, value in content.items():
         if key == "ignore":
             continue
-        if isinstance(key, bool) or not str(key).isdecimal():
+        if isinstance(key, bool) or not re.fullmatch("0|[1-9][0-9]*", str(key)):
             raise UsageError(
-                f"{where}: {key!r} is no mask value: each key is a whole number or `ignore`, such as "
-                f"`{_EXAMPLE}`."
+                f"{where}: {key!r} is no mask value: each key is a whole number, without leading zeros, "
+                f"or `ignore`, such as `{_EXAMPLE}`."
             )
         described = value if isinstance(value, Mapping) else {"name": value}
         if "value" in described:

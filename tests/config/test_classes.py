@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from squeeze_cli.config.classes import ClassTable, read_classes
+from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.errors import UsageError
 
 
@@ -46,6 +47,12 @@ def test_a_file_maps_values_to_names_and_colours(tmp_path: Path) -> None:
         ({0: "a", "other": "b"}, "'other' is no mask value"),
         ({0: "a", 70000: "b"}, "class 70000.value"),
         ({"classes": [5, 6]}, "class 5"),
+        ({"classes": [{"value": 0, "name": "a"}, {"value": 1, "name": "b"}], "colour": 3},
+         "'colour' is an unknown key beside `classes`"),
+        ({0: "a", "01": "b"}, "'01' is no mask value"),
+        ({0: "a", 1: "b", "ignore": True}, "`ignore` must list mask values"),
+        ({0: "a", 1: "b", "ignore": [[0, 0, True]]}, "`ignore` must list mask values"),
+        ({0: "a", 1: {"name": "b", "colour": [True, 0, 0]}}, "class 1.colour: must be three numbers"),
         (["a", "b"], "must map mask values to names"),
     ],
 )  # fmt: skip
@@ -66,6 +73,30 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("0: a\n1: b\n0x1: c\n", "line 3: '0x1' stands there twice"),
+        ("0: a\n1: b\n01: c\n", "line 3: write 01 without leading zeros"),
+        ("0: a\n010: b\n", "line 2: write 010 without leading zeros"),
+        ("0: a\n1: {name: b, colour: [010, 0, 0]}\n", "line 2: write 010 without leading zeros"),
+        ("0: a\n08: b\n", "'08' is no mask value"),
+        ("0: a\n1: b\n'1': c\n", "the value 1 stands there 2 times"),
+    ],
+)
+def test_keys_that_are_one_number_are_never_dropped(text: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(UsageError, match=rf"c\.yaml.*{reason}"):
+        read_classes(str(tmp_path / "c.yaml"))
+
+
+def test_merged_keys_may_be_overridden(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "0: &a {name: a, colour: [1, 2, 3]}\n1: {<<: *a, name: b, colour: [3, 2, 1]}\n"
+    )
+    assert table(str(tmp_path / "c.yaml")).colours == [(1, 2, 3), (3, 2, 1)]
+
+
+@pytest.mark.parametrize(
     ("ignore", "index", "expected"),
     [
         (None, None, (255,)), (None, -1, ()), (None, 7, (7,)),
@@ -78,6 +109,12 @@ def test_ignore_index_joins_the_ignored_values(
     classes = table({0: "a", 1: "b", "ignore": ignore}).ignoring(index)
     assert classes.ignore == expected
     assert classes.ignoring(index) == classes
+
+
+def test_a_class_is_never_ignored_by_the_option() -> None:
+    classes = table({0: "a", 1: "b"})
+    with pytest.raises(UsageError, match="--ignore-index 1 is the value of the class 'b'"):
+        DataConfig(ignore_index=1, classes=classes)
 
 
 def test_255_is_a_class_where_the_table_says_so() -> None:

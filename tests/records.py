@@ -31,6 +31,7 @@ def record(iou: float, *, kind: str = "quantized", quantizer: str = "vq", **chan
         "data": {
             "dataset": "oxford-pet", "image_size_px": 224, "subset_size": None,
             "train_images": 16, "val_images": 4, "test_images": 9, "digest": "d1",
+            "test_digest": "t1", "classes": ["pet", "background", "border"],
             "skipped_images": 0, "skipped": [],
         },
         "quantizer": {

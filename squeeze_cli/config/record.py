@@ -89,9 +89,11 @@ class Seconds(_Part):
 
 
 class DataDescription(_Part):
-    """The images; `image_size_px` is a side, or height and width, or None where features are given;
-    `images` is their folder where it is no known data set, and `skipped` has `name` and `reason` of
-    the first ones that could not be read."""
+    """The images; `image_size_px` is a side, or height and width, or None where features are given.
+
+    The digests are of names and contents, of all splits and of the test alone. `skipped` has `name`
+    and `reason` of the first images that could not be read.
+    """
 
     dataset: str
     digest: str
@@ -103,7 +105,7 @@ class DataDescription(_Part):
     test_images: int
     skipped_images: int
     skipped: list[dict[str, str]]
-    images: str | None = None  # older records have neither this
+    test_digest: str | None = None  # older records have neither this
     classes: list[str] = Field(default_factory=list)  # nor this
 
     @property

@@ -49,11 +49,12 @@ class SplitSamples:
         splits = {name: tuple(samples) for name, samples in kept.items()}
         return replace(self, skipped=(*self.skipped, *skipped), **splits)
 
-    def digest(self) -> str:
-        """Hex BLAKE2b-128 over each split's names and contents, in order, once images were read."""
+    def digest(self, *splits: str) -> str:
+        """Hex BLAKE2b-128 over names and contents, in order, of all or some splits, once read."""
         total = blake2b(digest_size=DIGEST_BYTES)
-        for split, samples in (("train", self.train), ("val", self.val), ("test", self.test)):
-            for sample in samples:
+        named = self.named()
+        for split in splits or named:
+            for sample in named[split]:
                 total.update(f"{split}\0{sample.name}\0{sample.digest()}\n".encode())
         return total.hexdigest()
 

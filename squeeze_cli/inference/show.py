@@ -52,8 +52,8 @@ def show_run(
         What `squeeze show --json` prints.
 
     Raises:
-        SqueezeError: The run predicts no masks, or the baseline cannot be loaded or saw images of
-            another size.
+        SqueezeError: The run predicts no masks, or the baseline cannot be loaded, tells other classes
+            apart or saw images of another size.
     """
     run.require_head()
     samples = getattr(run.splits(reporter), split)
@@ -85,6 +85,12 @@ def _reference(
     if baseline is not None:
         reference = open_run(baseline)
         reference.require_head()
+        if reference.classes.names != run.classes.names:
+            raise SqueezeError(
+                f"{baseline} tells the classes {', '.join(reference.classes.names)} apart, "
+                f"{run.folder.path} the classes {', '.join(run.classes.names)}: give a --baseline of "
+                "the same classes."
+            )
         wanted, found = (
             f"{each.config.data.image_size} px ({each.config.data.fit})"
             for each in (run, reference)
@@ -112,7 +118,7 @@ def _reference(
 
 
 def find_baseline(run: RunFolder, record: RunRecord, split: str) -> RunFolder | None:
-    """Find a finished baseline beside `run` with the same backbone weights and images.
+    """Find a finished baseline beside `run` with the same backbone weights and test images.
 
     One of the same train/validation split is preferred, and demanded for validation images:
     another seed's baseline was trained on some of them.

@@ -135,8 +135,8 @@ def setting(record: RunRecord) -> Setting:
     head = None
     if model.loss != "reconstruction":
         head = choose_head(model.head, model.backbone)
-    own = data.images and (data.images, tuple(data.classes))  # other data sets have fixed classes
-    images = (data.dataset, own, data.size_text, data.fit, data.subset_size, data.test_images)
+    test = (data.dataset, data.test_images, data.test_digest, tuple(data.classes))
+    images = (*test, data.size_text, data.fit, data.subset_size)
     return (model.backbone, model.weights_digest, tuple(model.layers or ()), head, *images)
 
 

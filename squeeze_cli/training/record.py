@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from squeeze_cli import __version__
@@ -64,8 +63,8 @@ def _describe_data(experiment: Experiment) -> DataDescription:
     size_px = None if config.data.has_features else config.data.size_px
     return DataDescription(
         dataset=str(config.data.dataset),
-        images=config.data.images and str(Path(config.data.images).resolve()),
         digest=splits.digest(),
+        test_digest=splits.digest("test"),
         image_size_px=size_px and short_size(size_px),
         fit=config.data.fit,
         subset_size=config.data.subset_size,

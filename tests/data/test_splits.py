@@ -97,6 +97,19 @@ def test_digest_follows_contents_names_and_splits(tiny_pets):
     assert read(first).digest() != read(second).digest()
 
 
+def test_digest_of_the_test_follows_the_test_alone():
+    one, two, three = (SyntheticSample(name, 0, row, 32) for row, name in enumerate("abc"))
+    digests = [
+        read(SplitSamples(*splits)).digest("test")
+        for splits in [
+            ((one,), (two,), (three,)),
+            ((two,), (one,), (three,)),
+            ((one,), (three,), (two,)),
+        ]
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_synthetic_images_are_the_same_for_every_seed(tmp_path):
     first = splits_of("synthetic", tmp_path, seed=1)
     second = splits_of("synthetic", tmp_path, seed=2)

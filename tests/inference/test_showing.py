@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,24 @@ def test_another_splits_baseline_was_trained_on_validation_images(tmp_path: Path
     assert other.model is not None
     other.model.weights_digest = "w2"
     assert find_baseline(run, other, "test") is None
+    drawn = run.read_record()  # another seed drew other test images
+    assert drawn.data is not None
+    drawn.data.test_digest = "t2"
+    assert find_baseline(run, drawn, "test") is None
+
+
+def test_a_baseline_of_other_classes_is_refused(squeeze: Squeeze, trained: Path) -> None:
+    folder = trained / "runs" / "other"
+    shutil.copytree(trained / "runs" / "b", folder)
+    config = folder / "config.yaml"
+    named = "[{value: 1, name: cat}, {value: 2, name: background}, {value: 3, name: border}]"
+    text = config.read_text()
+    assert "classes: null" in text
+    text = text.replace("classes: null", f"classes: {{classes: {named}, ignore: [255]}}")
+    config.write_text(text)
+    arguments = ("--baseline", str(folder), "--images", "1")
+    done = squeeze("show", str(trained / "runs" / "q"), *arguments, code=1)
+    shutil.rmtree(folder)
+    assert "tells the classes cat, background, border apart" in done.stderr
+    assert "the classes pet, background, border: give a --baseline" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -58,6 +58,9 @@ def test_difference_is_to_the_mean_of_baselines_on_the_same_features_and_images(
     oblong = record(0.9, kind="baseline")
     oblong["data"]["image_size_px"] = [224, 448]
     write(tmp_path, "b6", oblong)
+    elsewhere = record(0.9, kind="baseline", seed=2)  # another seed drew other test images
+    elsewhere["data"]["test_digest"] = "t2"
+    write(tmp_path, "b7", elsewhere)
     by_name = {row.name: row for row in rows(tmp_path)}
     assert by_name["q"].difference_to_baseline == pytest.approx(-0.1)
     assert by_name["b1"].difference_to_baseline is None

@@ -26,11 +26,13 @@ _ON_ITS_SIDE = (5, 6, 7, 8)
 class ImageFacts(NamedTuple):
     """Digest and size of an image that was read.
 
-    `digest` is the hex BLAKE2b-128 of what decides its pixels, `size_px` width and height.
+    `digest` is the hex BLAKE2b-128 of what decides its pixels, `size_px` width and height. It is
+    `ambiguous` where its EXIF orientation is not applied, and its mask would fit all the same.
     """
 
     digest: str
     size_px: tuple[int, int]
+    ambiguous: bool = False
 
 
 class ReadImage(Protocol):
@@ -81,9 +83,15 @@ def read_image(path: Path, mask_size_px: tuple[int, int] | None = None) -> Encod
         content = read_content(path)
         with _opened(content) as image:
             size_px = image.size
-            orientation = 1 if size_px == mask_size_px else _orientation(image, content)
+            orientation = _orientation(image, content)
+    as_stored, upright = size_px == mask_size_px, size_px
     if orientation in _ON_ITS_SIDE:
-        size_px = (size_px[1], size_px[0])
+        upright = (size_px[1], size_px[0])
+    ambiguous = as_stored and orientation != 1 and upright == size_px
+    if as_stored:
+        orientation = 1
+    else:
+        size_px = upright
     if mask_size_px is not None and mask_size_px != size_px:
         raise UnreadableImageError(
             f"The image {path} has {size_px[0]} x {size_px[1]} pixels, its mask {mask_size_px[0]} x "
@@ -91,7 +99,7 @@ def read_image(path: Path, mask_size_px: tuple[int, int] | None = None) -> Encod
         )
     digest = blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
     turned = orientation != 1
-    facts = ImageFacts(f"{digest}-turned" if turned else digest, size_px)
+    facts = ImageFacts(f"{digest}-turned" if turned else digest, size_px, ambiguous)
     return EncodedImage(path, content, turned, facts)
 
 

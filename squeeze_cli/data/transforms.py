@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.nn import functional as F
 
 from squeeze_cli.config.defaults import IGNORE_INDEX
 from squeeze_cli.config.schema import Fit
@@ -17,6 +18,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Raise it with any change that changes a tensor: it is a part of the key of stored features.
 _VERSION = 1
+
+
+def counted_vectors(labels: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
+    """Return which vectors of a grid count, `[B, h, w]` bool, by the label planes `[B, H, W]`.
+
+    A vector whose cell holds nothing but `IGNORE_INDEX`, such as padding, does not.
+    """
+    known = (labels != IGNORE_INDEX).float()
+    return F.adaptive_max_pool2d(known[:, None], tuple(grid))[:, 0] > 0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.data.images import ImageDataset, Item, choose_workers, label_plane
 from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.samples import Sample
-from squeeze_cli.data.transforms import Preprocessing
+from squeeze_cli.data.transforms import Preprocessing, counted_vectors
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.prepare import (
     Look,
@@ -93,7 +94,12 @@ class FeatureBatches(LightningDataModule):
         """The processes of the trainer; this one alone where there is no trainer."""
         if (trainer := self.trainer) is None:
             return Ranks()
-        return Ranks(trainer.global_rank, trainer.world_size, trainer.strategy.barrier)
+        strategy = trainer.strategy
+
+        def agree(value: object) -> bool:
+            return strategy.reduce_boolean_decision(strategy.broadcast(value) == value)
+
+        return Ranks(trainer.global_rank, trainer.world_size, strategy.barrier, agree)
 
     def train_dataloader(self) -> DataLoader[Item]:
         """This rank's share of the training split in the order of the epoch."""
@@ -147,6 +153,11 @@ class FeatureBatches(LightningDataModule):
         dataset = self._datasets[split]
         return self._on_device(default_collate([dataset[position] for position in positions]))
 
+    def counted(self, split: str, positions: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
+        """Return which vectors of a split's images are no padding, `[B, h, w]` bool: all of them."""
+        del split
+        return torch.ones(len(positions), *grid, dtype=torch.bool, device=positions.device)
+
     def _on_device(self, batch: Batch) -> Batch:
         inputs, masks, positions = (tensor.to(self.device) for tensor in batch)
         states: Batch = self.on_after_batch_transfer((inputs, masks, positions), 0)
@@ -190,7 +201,7 @@ class SegmentationDataModule(FeatureBatches):
         """Read the images of all splits, once, and open their data sets; this fills the store.
 
         Images that cannot be read are taken out of their splits. Raises SqueezeError where a split
-        is left with none.
+        is left with none, or processes disagree on which can be read.
         """
         del stage  # all splits together, so that the backbone is loaded once
         if self._datasets:
@@ -214,7 +225,21 @@ class SegmentationDataModule(FeatureBatches):
         self.setup_seconds = time.perf_counter() - start
 
     def _keep(self, looks: Sequence[Look]) -> None:
-        """Keep the samples that could be read in their splits, and report the others."""
+        """Keep the samples that could be read in their splits, and report the others.
+
+        Raises SqueezeError, in all processes, where they disagree: they would wait for one another.
+        """
+        if not self.ranks.agree([look.reason is None for look in looks]):
+            raise SqueezeError(
+                "An image could be read by some processes and not by others: check the disk or network "
+                "that holds the images, and start again."
+            )
+        ambiguous = sum(look.sample.known().ambiguous for look in looks if look.reason is None)
+        if ambiguous:
+            self.reporter.warn(
+                f"{ambiguous} images have an EXIF orientation with and without which they fit their "
+                "masks: they are left as stored."
+            )
         found = iter(looks)
         for name, split in self.splits.items():
             looked = [next(found) for _ in split]
@@ -249,6 +274,15 @@ class SegmentationDataModule(FeatureBatches):
             with ThreadPoolExecutor() as pool:
                 planes = list(pool.map(lambda each: label_plane(each, preprocessing), samples))
         return StateDataset(samples, preprocessing, store, states, planes)
+
+    def counted(self, split: str, positions: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
+        """Return which vectors of a split's images are no padding, `[B, h, w]` bool."""
+        preprocessing = self.trunk.preprocessing
+        if preprocessing.fit != "pad":
+            return super().counted(split, positions, grid)
+        samples = [self.splits[split][position] for position in positions.tolist()]
+        planes = [label_plane(replace(each, labels=None), preprocessing) for each in samples]
+        return counted_vectors(torch.stack(planes), grid).to(positions.device)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn the inputs of a batch, which is on the device, into states."""
@@ -287,13 +321,9 @@ def make_data(
     Nothing is computed before its `setup`.
     """
     trunk = Trunk(
-        backbone,
-        _layer(config, backbone),
-        _preprocessing(config, backbone),
-        device,
-        config.training.precision,
-        choose_workers(config.data.num_workers),
-    )
+        backbone, _layer(config, backbone), _preprocessing(config, backbone), device,
+        config.training.precision, choose_workers(config.data.num_workers),
+    )  # fmt: skip
     batch_size = config.training.batch_size
     most_images = min(EVALUATION_IMAGES, EVALUATION_VECTORS // backbone.vectors_per_image)
     return SegmentationDataModule(

@@ -77,11 +77,15 @@ def from_rows(rows: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that train together: this one's rank, their number, and their barrier."""
+    """The processes that train together: this one's rank, their number, and their barrier.
+
+    `agree` waits for all, and tells all whether they gave it the same value.
+    """
 
     rank: int = 0
     count: int = 1
     barrier: Callable[[], None] = lambda: None
+    agree: Callable[[object], bool] = lambda value: True
 
 
 class Look(NamedTuple):
@@ -214,11 +218,13 @@ def _fill(
     looks: list[Look] = []
     batch: list[Look] = []
     shard: list[tuple[str, NDArray[np.float32]]] = []
-    computed = 0
+    computed, unseen = 0, set(known)
     with reporter.track("Images", len(samples)) as advance:
         for look in _in_threads(look_at, enumerate(samples), trunk.num_workers):
             looks.append(look._replace(pixels=None))
             advance(1, "")
+            if not look.reason:
+                unseen.discard(look.sample.known().digest)
             if look.pixels is not None:
                 batch.append(look)
             last = len(looks) == len(samples)
@@ -226,12 +232,12 @@ def _fill(
                 rows = trunk.rows(
                     torch.stack([each.pixels for each in batch if each.pixels is not None])
                 )
-                if not computed:  # at least so many are missing
-                    missing = max(len(samples) - len(store.digests), len(batch))
-                    check_free_space(store.folder, rows[0].nbytes * missing)
                 shard += zip((each.sample.known().digest for each in batch), rows, strict=True)
                 computed, batch = computed + len(batch), []
             if shard and (last or sum(row.nbytes for _, row in shard) >= SHARD_BYTES):
+                # As many of the rest are missing as stored images that were not met cannot be.
+                rest = max(0, len(samples) - len(looks) - len(unseen)) // ranks.count
+                check_free_space(store.folder, shard[0][1].nbytes * (len(shard) + rest))
                 store.add([digest for digest, _ in shard], np.stack([row for _, row in shard]))
                 shard = []
     if computed:

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from squeeze_cli.codec.manifest import Content, Manifest
 from squeeze_cli.console import Reporter
@@ -16,10 +15,11 @@ from squeeze_cli.data.arrays import list_features, shape_text
 from squeeze_cli.data.samples import Sample, list_images
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, check_splits
-from squeeze_cli.features.datamodule import FeatureBatches
+from squeeze_cli.features.datamodule import Batch, FeatureBatches
 from squeeze_cli.inference.output import Array, ShardedOutput, save_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.tables import ExtractionSummary
+from squeeze_cli.training.metrics import ReconstructionMetrics
 from squeeze_cli.training.outputs import FLOAT32_BYTES, decoder_bytes
 
 
@@ -112,9 +112,9 @@ def _write_all(
     with reporter.track("Extracting", len(samples)) as advance:
         advance(done, "")
         try:
-            for states, _, positions in data.batches("images", size, first=done):
-                names = [samples[position].name for position in positions.tolist()]
-                output.add(names, *_extract(run, states, output.manifest.content))
+            for batch in data.batches("images", size, first=done):
+                names = [samples[position].name for position in batch[2].tolist()]
+                output.add(names, *_extract(run, data, batch, output.manifest.content))
                 advance(len(names), "")
         except KeyboardInterrupt:
             output.flush()  # so that what is done is kept
@@ -123,11 +123,14 @@ def _write_all(
 
 
 @torch.no_grad()
-def _extract(run: TrainedRun, state: Tensor, content: Content) -> tuple[Array, dict[str, float]]:
+def _extract(
+    run: TrainedRun, data: FeatureBatches, batch: Batch, content: Content
+) -> tuple[Array, dict[str, float]]:
     """Return what is written of a batch, and sums for its distortion.
 
-    The distortion is that of normalized features, as the quantizer sees them.
+    The distortion is that of normalized features, as the quantizer sees them, without padding.
     """
+    state, _, positions = batch
     if content == "features" and run.space == "backbone":
         last_layer = run.network.last_layer
         return (state if last_layer is None else last_layer(state)).float().cpu().numpy(), {}
@@ -136,12 +139,9 @@ def _extract(run: TrainedRun, state: Tensor, content: Content) -> tuple[Array, d
         return run.to_output(maps).float().cpu().numpy(), {}
     codes = run.codes(maps)
     decoded = run.features(codes)
-    error = (decoded - maps).square().mean(dim=1).cpu().double()
-    cosine = torch.cosine_similarity(decoded, maps, dim=1).cpu().double()
-    sums = {
-        "squared_error": error.sum().item(), "cosine": cosine.sum().item(),
-        "vectors": float(error.numel()),
-    }  # fmt: skip
+    metric = ReconstructionMetrics().to(run.device)
+    metric.update(maps, decoded, data.counted("images", positions, maps.shape[-2:]))
+    sums = {name: float(getattr(metric, name)) for name in ("squared_error", "cosine", "vectors")}
     if content == "codes":
         return codes, sums
     return run.to_output(decoded).float().cpu().numpy(), sums

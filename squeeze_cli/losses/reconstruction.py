@@ -2,9 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-
-from squeeze_cli.config.defaults import IGNORE_INDEX
 
 
 class ReconstructionLoss(nn.Module):
@@ -24,12 +21,3 @@ class ReconstructionLoss(nn.Module):
             similarity = torch.cosine_similarity(decoded, features, dim=1)
             costs = costs + self.cosine_weight * (1 - similarity)
         return (costs * counted).sum() / counted.sum().clamp_min(1)
-
-
-def counted_vectors(labels: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
-    """Return which vectors of a grid count, `[B, h, w]` bool, by the label planes `[B, H, W]`.
-
-    A vector whose cell holds nothing but `IGNORE_INDEX`, such as padding, does not.
-    """
-    known = (labels != IGNORE_INDEX).float()
-    return F.adaptive_max_pool2d(known[:, None], tuple(grid))[:, 0] > 0

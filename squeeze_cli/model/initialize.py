@@ -12,18 +12,20 @@ POOL_VECTORS = 65536
 
 
 @torch.no_grad()
-def initialize_network(network: SegmentationNetwork, states: Iterable[Tensor], seed: int) -> None:
+def initialize_network(
+    network: SegmentationNetwork, batches: Iterable[tuple[Tensor, Tensor]], seed: int
+) -> None:
     """Fit the normalizer, the projections and the codebooks in place.
 
     Args:
         network: the network, as built.
-        states: batches of trunk states of training images in random order, on the network's
-            device; read until `POOL_VECTORS` vectors are pooled.
+        batches: trunk states of training images in random order, on the network's device, and which
+            of their vectors count, `[B, h, w]` bool; read until `POOL_VECTORS` vectors are pooled.
         seed: for the pool's order and the first choice of k-means.
     """
     was_training = network.training
     network.eval()
-    pool = _pool_features(network, states, seed)
+    pool = _pool_features(network, batches, seed)
     network.normalizer.fit_and_normalize_(pool)
     if network.projection is not None:
         axes, variances = principal_axes(pool, network.projection.out_channels)
@@ -37,13 +39,15 @@ def initialize_network(network: SegmentationNetwork, states: Iterable[Tensor], s
     network.train(was_training)
 
 
-def _pool_features(network: SegmentationNetwork, states: Iterable[Tensor], seed: int) -> Tensor:
+def _pool_features(
+    network: SegmentationNetwork, batches: Iterable[tuple[Tensor, Tensor]], seed: int
+) -> Tensor:
     """Return the backbone's features (not normalized) as shuffled rows `[n, C]`."""
     rows: list[Tensor] = []
     count = 0
-    for state in states:
+    for state, counted in batches:
         maps = network.backbone_features(state)  # the normalizer is still the identity
-        rows.append(maps.permute(0, 2, 3, 1).flatten(0, 2))
+        rows.append(maps.permute(0, 2, 3, 1)[counted])
         count += len(rows[-1])
         if count >= POOL_VECTORS:
             break

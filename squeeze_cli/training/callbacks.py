@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 
 from squeeze_cli.console import Advance, Reporter, no_advance
 from squeeze_cli.model.initialize import initialize_network
-from squeeze_cli.training.experiment import Experiment
+from squeeze_cli.training.experiment import Experiment, feature_grid
 from squeeze_cli.training.modules import FeatureModule
 from squeeze_cli.training.record import Epoch, Journal
 
@@ -91,8 +91,12 @@ class Initialization(Callback):
 def initialize(experiment: Experiment) -> None:
     """Fit all that is fitted before the first step, on the device; the data module is set up."""
     data, network = experiment.data, experiment.module.network.to(experiment.device)
-    states = (states for states, _, _ in data.batches("train", data.batch_size, shuffled=True))
-    initialize_network(network, states, data.seed)
+    grid = feature_grid(experiment)
+    batches = (
+        (states, data.counted("train", positions, grid))
+        for states, _, positions in data.batches("train", data.batch_size, shuffled=True)
+    )
+    initialize_network(network, batches, data.seed)
 
 
 class RecordKeeper(Checkpoint):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
+from squeeze_cli.data.transforms import counted_vectors
 from squeeze_cli.features.datamodule import Batch
-from squeeze_cli.losses.reconstruction import counted_vectors
 from squeeze_cli.losses.segmentation import SegmentationLoss, sum_parts
 from squeeze_cli.model.network import NetworkOutput, SegmentationNetwork
 from squeeze_cli.training.metrics import Values, as_values, flatten, make_metrics

@@ -39,7 +39,8 @@ def test_the_same_weights_give_the_same_logits(backbone_name: str, quantizer: st
     # that leaves for rvq's next code is rounding alone, as is the direction of its gradient.
     known, images = torch.randn(2, IMAGES, 3, SIZE, SIZE)
     with torch.no_grad():
-        initialize_network(network, [extract(known)], seed=1)
+        pool = extract(known)
+        initialize_network(network, [(pool, torch.ones_like(pool[:, 0], dtype=torch.bool))], seed=1)
         states = extract(images)
         plain = PlainModel(config, backbone, step_tokens=states[:, 0].numel())
         plain.load_initial(network.state_dict())

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tests.conftest import REAL_DATA, Squeeze
 from tests.pets import noise_image
@@ -93,6 +93,16 @@ def test_single_stray_pixels_count_as_the_nearest_class(squeeze: Squeeze, tmp_pa
     done = squeeze(*TRAIN, "--data-dir", "d", code=1)
     assert "1 of 16 masks" in done.stderr
     assert "77 in 1 image" in done.stderr
+
+
+def test_images_that_may_stand_on_their_heads_are_counted(squeeze: Squeeze, tmp_path: Path) -> None:
+    folder = write_pets(tmp_path / "d", "ok")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    for number in (1, 2, 9):
+        noise_image(56, 40, number).save(folder / "images" / f"pet_{number}.jpg", exif=exif)
+    told = squeeze(*TRAIN, "--data-dir", "d").stderr
+    assert told.count("Warning: 3 images have an EXIF orientation with and without which") == 1
 
 
 def test_classes_that_never_occur_are_named(squeeze: Squeeze, tmp_path: Path) -> None:

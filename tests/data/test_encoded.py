@@ -106,6 +106,20 @@ def test_an_orientation_is_applied_where_there_is_no_mask(
 
 
 @pytest.mark.parametrize("orientation", list(STORED))
+@pytest.mark.parametrize("height_px", [17, 23])
+def test_an_orientation_that_a_mask_does_not_decide_is_ambiguous(
+    orientation: int, height_px: int, tmp_path: Path
+) -> None:
+    """One that exchanges the sides is decided, unless the picture is a square."""
+    path = save(tmp_path / "a.jpg", orientation, noise_image(23, height_px))
+    with Image.open(path) as file:
+        as_stored = read_image(path, file.size)
+    assert as_stored.facts.ambiguous == (orientation > 1 and (height_px == 23 or orientation < 5))
+    assert not as_stored.turned
+    assert not read_image(path).facts.ambiguous
+
+
+@pytest.mark.parametrize("orientation", list(STORED))
 def test_with_a_mask_the_size_decides(orientation: int, tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", orientation)
     with Image.open(path) as file:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from threading import Barrier, Thread, current_thread
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,7 @@ from squeeze_cli.data.samples import FileSample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.datamodule import ImageDataset, SegmentationDataModule
-from squeeze_cli.features.prepare import Trunk
+from squeeze_cli.features.prepare import Ranks, Trunk
 from squeeze_cli.features.store import FeatureStore, StoreKey
 from tests.pets import TINY_NAMES, cut, noise_image, splits_of
 
@@ -64,6 +65,40 @@ def orders(module, epoch):
     loader = module.train_dataloader()
     loader.sampler.set_epoch(epoch)
     return list(loader.batch_sampler)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_processes_that_disagree_on_an_image_all_stop(splits, tmp_path, monkeypatch, stored):
+    """A read that fails in one of two processes, once, is an error in both."""
+    given, waiting = [], Barrier(2, timeout=60)
+
+    def agree(value):
+        given.append(value)
+        waiting.wait()
+        return given[0] == given[1]
+
+    ranks = {name: Ranks(number, 2, waiting.wait, agree) for number, name in enumerate("ab")}
+    monkeypatch.setattr(
+        SegmentationDataModule, "ranks", property(lambda _: ranks[current_thread().name])
+    )
+    broken = replace(splits["train"][0], image_path=tmp_path / "away.jpg")
+
+    def run(name):
+        store = FeatureStore(tmp_path, StoreKey("b", "w", "l", "p", "32")) if stored else None
+        train = [broken if name == "b" else splits["train"][0], *splits["train"][1:]]
+        try:
+            make({"train": train}, store=store)
+        except SqueezeError as error:
+            told[name] = str(error)
+
+    told: dict[str, str] = {}
+    threads = [Thread(target=run, args=(name,), name=name) for name in ranks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert sorted(told) == ["a", "b"]
+    assert all("by some processes and not by others" in text for text in told.values())
 
 
 def test_dataset_gives_pixels_mask_and_index(splits):

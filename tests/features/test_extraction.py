@@ -28,6 +28,34 @@ def backbone() -> FrozenBackbone:
     return create_backbone(ModelConfig(backbone="efficientnet-lite0", weights="none"), (64, 64))
 
 
+def test_room_is_needed_for_the_states_that_are_missing(
+    backbone: FrozenBackbone, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed: list[float] = []
+    monkeypatch.setattr(prepare, "check_free_space", lambda _, size: needed.append(size))
+    trunk = Trunk(backbone, "features", PREPROCESSING, CPU)
+    state_bytes = 4 * 4 * 320 * 4
+
+    def fill(first: int, last: int, copies: int = 1) -> list[float]:
+        needed.clear()
+        samples: list[Sample] = [
+            SyntheticSample(f"{i} {copy}", 3, i, 64)
+            for i in range(first, last)
+            for copy in range(copies)
+        ]
+        store = FeatureStore(tmp_path, KEY)
+        prepare_states(samples, trunk, store, Reporter(quiet=True), Ranks())
+        return [size / state_bytes for size in needed]
+
+    assert fill(0, 3, copies=4) == [3]
+    assert fill(2, 9) == [6]  # of 7, one is stored, and two that are stored are others
+    assert fill(0, 9) == []
+    monkeypatch.setattr(prepare, "SHARD_BYTES", 1)
+    monkeypatch.setattr(backbone, "inference_batch", 2)
+    # Until they are read, nine of the rest could be those that are stored.
+    assert fill(9, 30) == [12, 10, 8, 6, 4, 2, 2, 2, 2, 2, 1]
+
+
 @pytest.mark.parametrize("threads", [0, 3])
 def test_states_are_the_backbones_features_of_each_image_in_order(
     backbone: FrozenBackbone, tmp_path, monkeypatch: pytest.MonkeyPatch, threads: int

@@ -17,8 +17,11 @@ def test_the_normalizer_fits_the_states(
     monkeypatch.setattr(initialize, "POOL_VECTORS", pool)
     torch.manual_seed(0)
     states = torch.randn(7, 4, 6, 6) * torch.tensor([1.0, 30.0, 0.1, 0.0])[:, None, None] + 5
-    initialize_network(module.network, states.split(3), seed=0)
-    seen = states.permute(0, 2, 3, 1).flatten(0, 2)[:pool]
+    counted = torch.ones(7, 6, 6, dtype=torch.bool)
+    counted[1:, 4:] = counted[3, :, 5] = False  # padding, where states are of no account
+    states.permute(0, 2, 3, 1)[~counted] = 1e6
+    initialize_network(module.network, zip(states.split(3), counted.split(3), strict=True), seed=0)
+    seen = states.permute(0, 2, 3, 1)[counted][:pool]
     torch.testing.assert_close(module.network.normalizer.mean, seen.mean(dim=0))
     expected = seen.std(dim=0)
     expected[3] = 1  # never moves

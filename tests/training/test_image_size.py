@@ -7,19 +7,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from squeeze_cli.api import open_run
 from squeeze_cli.config.defaults import IGNORE_INDEX
+from squeeze_cli.config.schema import Fit
 from squeeze_cli.console import Reporter
+from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.transforms import Preprocessing
 from tests.conftest import Squeeze
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad"])
 def test_a_run_on_images_of_other_proportions(
-    squeeze: Squeeze, tmp_path: Path, tiny_pets: Path, fit: str
+    squeeze: Squeeze, tmp_path: Path, tiny_pets: Path, fit: Fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The photographs have 47 x 31 pixels: 63 of 64 rows are picture where 96 columns are."""
+    figures: dict[str, Figure] = {}
+    for module in ("training.figures", "inference.show"):
+        monkeypatch.setattr(
+            f"squeeze_cli.{module}.save_figure",
+            lambda figure, file, *_: figures.update({Path(file).stem: figure}),
+        )
+    monkeypatch.setattr("squeeze_cli.trackers.loggers.add_pictures", lambda *_: None)
     squeeze(
         "train", "--model", "efficientnet-lite0", "--image-size", "64x128", "--fit", fit,
         "--data-dir", str(tiny_pets), "--epochs", "1", "--num-workers", "0", "--no-progress",
@@ -39,4 +52,45 @@ def test_a_run_on_images_of_other_proportions(
     assert padding.sum() == (128 - round(64 / 31 * 47) if fit == "pad" else 0)
     assert np.all(padding[-1:] == (fit == "pad"))
     squeeze("show", str(run))
-    assert (run / "figures" / "show-test-spread.png").stat().st_size > 1000
+    splits = opened.splits(Reporter(quiet=True))
+    for name, samples in (("predictions", splits.val), ("show-test-spread", splits.test)):
+        columns = [axis.get_title() for axis in figures[name].axes if axis.get_title()]
+        by_name = {sample.name: sample for sample in samples}
+        assert set(columns) <= set(by_name)
+        for number, column in enumerate(columns):
+            assert_drawn(figures[name].axes[number :: len(columns)], by_name[column], fit)
+
+
+def assert_drawn(axes: list[Axes], sample: Sample, fit: Fit) -> None:
+    """The rows of a column show the pixels and classes that the network was given."""
+    preprocessing = Preprocessing((64, 128), fit)
+    image = sample.read().decode()
+    pixels = preprocessing.pixels(image).numpy()
+    for axis in axes:
+        assert np.array_equal(axis.images[0].get_array(), pixels)
+    assert sample.labels is not None
+    classes = preprocessing.mask(Image.fromarray(sample.labels.plane())).numpy()
+    shown = axes[1].images[1].get_array()[..., 3] > 0
+    assert np.array_equal(shown, (classes == 0) | (classes == 2))  # all but background and padding
+    if fit == "pad":
+        assert np.all(pixels[:, 97:] == (124, 116, 104))
+
+
+def test_padding_is_in_no_statistic(squeeze: Squeeze, tmp_path: Path, tiny_pets: Path) -> None:
+    """The last of eight columns of vectors is padding."""
+    squeeze(
+        "train", "--model", "efficientnet-lite0", "--image-size", "64x128", "--fit", "pad",
+        "--data-dir", str(tiny_pets), "--epochs", "1", "--num-workers", "0", "--no-progress",
+        "--name", "it", "--cache-dir", str(tmp_path / "cache"), "--loss", "reconstruction",
+        "--codebook-size", "16", "--bottleneck-dim", "8",
+    )  # fmt: skip
+    opened = open_run(tmp_path / "runs" / "it")
+    splits = opened.splits(Reporter(quiet=True))
+    data = opened.data({"train": splits.train}, Reporter(quiet=True))
+    states, _, _ = data.batch("train", range(len(splits.train)))
+    seen = states[..., :7].permute(1, 0, 2, 3).flatten(1).mean(dim=1)
+    torch.testing.assert_close(opened.network.normalizer.mean, seen, rtol=1e-4, atol=1e-4)
+    measured = json.loads(squeeze("evaluate", "runs/it", "--json").stdout)["metrics"]
+    summary = json.loads(squeeze("extract-embeddings", "runs/it", "--json").stdout)
+    for name in ("mse", "cosine"):
+        assert summary[name] == pytest.approx(measured[name], rel=1e-5)

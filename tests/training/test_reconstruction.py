@@ -12,7 +12,8 @@ import torch
 
 from squeeze_cli.api import open_run
 from squeeze_cli.config.parts import QUANTIZERS
-from squeeze_cli.losses.reconstruction import ReconstructionLoss, counted_vectors
+from squeeze_cli.data.transforms import counted_vectors
+from squeeze_cli.losses.reconstruction import ReconstructionLoss
 from tests.conftest import Squeeze
 
 TINY = (

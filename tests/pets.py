@@ -13,7 +13,8 @@ from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.labels import Labels
 from squeeze_cli.data.reading import UnreadableImageError
 from squeeze_cli.data.samples import Sample
-from squeeze_cli.data.splits import SplitSamples, choose_samples, complete_splits, label_samples
+from squeeze_cli.data.sources import Listing
+from squeeze_cli.data.splits import choose_samples, complete_splits, label_samples
 
 
 def noise_image(width: int, height: int, seed: int = 0, mode: str = "RGB") -> Image.Image:
@@ -71,7 +72,7 @@ def broken(samples: Iterable[Sample]) -> list[str]:
     return names
 
 
-def splits_of(dataset: str, data_dir: Path, seed: int = 0, **others: object) -> SplitSamples:
+def splits_of(dataset: str, data_dir: Path, seed: int = 0, **others: object) -> Listing:
     """The splits of a data set, as a training makes them."""
     values = {"dataset": dataset, "data_dir": str(data_dir), "image_size": 64, **others}
     config = DataConfig.model_validate(values)

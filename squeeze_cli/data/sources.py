@@ -1,12 +1,15 @@
 """Sources: where the images and masks of a data set are, and what its mask values mean."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Self
 
 from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.parts import DATASETS
 from squeeze_cli.config.schema import DataConfig
+from squeeze_cli.data.reading import DIGEST_BYTES
 from squeeze_cli.data.samples import Sample
 
 
@@ -24,6 +27,27 @@ class Listing:
     test: tuple[Sample, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def named(self) -> dict[str, tuple[Sample, ...]]:
+        """Return the samples by the names of the splits."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    def without(
+        self, kept: Mapping[str, Sequence[Sample]], skipped: Iterable[tuple[str, str]]
+    ) -> Self:
+        """Return the splits with the samples that were kept of each, and with more skipped ones."""
+        train, val, test = (tuple(kept[name]) for name in self.named())
+        more = (*self.skipped, *skipped)
+        return replace(self, train=train, val=val, test=test, skipped=more)
+
+    def digest(self, *splits: str) -> str:
+        """Hex BLAKE2b-128 over names and contents, in order, of all or some splits, once read."""
+        total = blake2b(digest_size=DIGEST_BYTES)
+        named = self.named()
+        for split in splits or named:
+            for sample in named[split]:
+                total.update(f"{split}\0{sample.name}\0{sample.digest()}\n".encode())
+        return total.hexdigest()
 
 
 class DataSource(ABC):

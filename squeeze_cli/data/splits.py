@@ -1,10 +1,9 @@
 """Splits: the samples for training, validation and test, with the classes of their masks."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from hashlib import blake2b
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from squeeze_cli.config.defaults import IGNORE_INDEX
 from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.labels import Labelled, detect_classes, label_masks
 from squeeze_cli.data.masks import Mask
-from squeeze_cli.data.reading import DIGEST_BYTES, UnreadableImageError
+from squeeze_cli.data.reading import UnreadableImageError
 from squeeze_cli.data.samples import FileSample, Sample
 from squeeze_cli.data.sources import Listing, open_source
 from squeeze_cli.errors import SqueezeError
@@ -27,36 +26,6 @@ TEST_FRACTION = 0.2
 
 # Streams of the one seed: a subset must not be chosen by the same shuffle that splits it later.
 _SPLIT_STREAM, _SUBSET_STREAM, _TEST_STREAM = 0, 1, 2
-
-
-@dataclass(frozen=True)
-class SplitSamples:
-    """The usable samples of each split, and (name, reason) for each sample that was skipped."""
-
-    train: tuple[Sample, ...]
-    val: tuple[Sample, ...]
-    test: tuple[Sample, ...]
-    skipped: tuple[tuple[str, str], ...] = ()
-
-    def named(self) -> dict[str, tuple[Sample, ...]]:
-        """Return the samples by the names of the splits."""
-        return {"train": self.train, "val": self.val, "test": self.test}
-
-    def without(
-        self, kept: Mapping[str, Sequence[Sample]], skipped: Iterable[tuple[str, str]]
-    ) -> Self:
-        """Return the splits with the samples that were kept of each, and with more skipped ones."""
-        splits = {name: tuple(samples) for name, samples in kept.items()}
-        return replace(self, skipped=(*self.skipped, *skipped), **splits)
-
-    def digest(self, *splits: str) -> str:
-        """Hex BLAKE2b-128 over names and contents, in order, of all or some splits, once read."""
-        total = blake2b(digest_size=DIGEST_BYTES)
-        named = self.named()
-        for split in splits or named:
-            for sample in named[split]:
-                total.update(f"{split}\0{sample.name}\0{sample.digest()}\n".encode())
-        return total.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -126,13 +95,13 @@ def label_samples(config: DataConfig, listing: Listing) -> LabelledListing:
     }
     train, val, test = (
         tuple(kept[_place(sample)] for sample in split if _place(sample) in kept)
-        for _, split in _splits_of(listing)
+        for split in listing.named().values()
     )
     listing = Listing(train, val, test, (*listing.skipped, *skipped))
     return LabelledListing(listing, table, labelled)
 
 
-def complete_splits(listing: Listing, place: str, seed: int) -> SplitSamples:
+def complete_splits(listing: Listing, place: str, seed: int) -> Listing:
     """Draw the validation samples by the seed where none are listed; no image is read.
 
     Raises SqueezeError, which names the `place`, if there are too few samples.
@@ -142,7 +111,7 @@ def complete_splits(listing: Listing, place: str, seed: int) -> SplitSamples:
         raise _too_few(listing, place)
     if not val:
         train, val = map(tuple, split_train_val(train, seed))
-    return SplitSamples(train, val, test, listing.skipped)
+    return replace(listing, train=train, val=val)
 
 
 def _too_few(listing: Listing, place: str) -> SqueezeError:
@@ -155,10 +124,6 @@ def _too_few(listing: Listing, place: str) -> SqueezeError:
         f"{len(listing.test)} for the test): provide 2 or more to train on and 1 or more for the test."
         f"{example}"
     )
-
-
-def _splits_of(listing: Listing) -> Iterator[tuple[str, tuple[Sample, ...]]]:
-    yield from (("train", listing.train), ("val", listing.val), ("test", listing.test))
 
 
 def _place(sample: Sample) -> object:
@@ -180,10 +145,10 @@ def _without_repetitions(listing: Listing) -> Listing:
     """
     splits = {
         name: {_place(sample): sample for sample in samples}
-        for name, samples in _splits_of(listing)
+        for name, samples in listing.named().items()
     }
     warnings = []
-    if twice := sum(len(s) - len(splits[name]) for name, s in _splits_of(listing)):
+    if twice := sum(len(s) - len(splits[name]) for name, s in listing.named().items()):
         warnings.append(f"{twice} images are listed more than once; each counts once.")
     train, val, test = splits.values()
     if shared := (train.keys() | val.keys()) & test.keys():

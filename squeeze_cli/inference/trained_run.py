@@ -24,8 +24,7 @@ from squeeze_cli.config.validation import check_folders, refuse_foreign
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import FeatureSample
 from squeeze_cli.data.samples import Sample
-from squeeze_cli.data.sources import open_source
-from squeeze_cli.data.splits import SplitSamples
+from squeeze_cli.data.sources import Listing, open_source
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures
 from squeeze_cli.features.datamodule import FeatureBatches, make_data, open_store
@@ -247,7 +246,7 @@ class TrainedRun:
         """The feature store of the run's images; None with `--no-cache`."""
         return open_store(self.config, self.backbone)
 
-    def splits(self, reporter: Reporter) -> SplitSamples:
+    def splits(self, reporter: Reporter) -> Listing:
         """Return the images of each split, and report those whose masks cannot be read.
 
         Raises SqueezeError where folders are missing, or given features are not those that the run was

@@ -15,7 +15,6 @@ from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.sources import Listing
 from squeeze_cli.data.splits import (
     LabelledListing,
-    SplitSamples,
     choose_samples,
     complete_splits,
     label_samples,
@@ -45,14 +44,14 @@ class Experiment:
 
     config: ExperimentConfig
     classes: ClassTable | None
-    listed: SplitSamples
+    listed: Listing
     backbone: FeatureOrigin
     data: FeatureBatches
     module: FeatureModule
     device: torch.device
 
     @property
-    def splits(self) -> SplitSamples:
+    def splits(self) -> Listing:
         """The samples of each split; once `data` is set up, those whose images could be read."""
         return self.listed.without(self.data.splits, self.data.skipped)
 
@@ -88,7 +87,7 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
 def _assemble(
     config: ExperimentConfig,
     classes: ClassTable | None,
-    splits: SplitSamples,
+    splits: Listing,
     origin: FeatureOrigin,
     data: FeatureBatches,
     device: torch.device,
@@ -140,16 +139,14 @@ def load_labels(config: ExperimentConfig, reporter: Reporter) -> LabelledListing
     return data
 
 
-def load_splits(config: ExperimentConfig, listing: Listing, reporter: Reporter) -> SplitSamples:
+def load_splits(config: ExperimentConfig, listing: Listing, reporter: Reporter) -> Listing:
     """The splits of listed samples; those whose masks cannot be read are reported, not used."""
     splits = complete_splits(listing, config.data.place, config.training.seed)
     warn_of_skipped(splits.skipped, reporter)
     return splits
 
 
-def load_features(
-    config: ExperimentConfig, reporter: Reporter
-) -> tuple[GivenFeatures, SplitSamples]:
+def load_features(config: ExperimentConfig, reporter: Reporter) -> tuple[GivenFeatures, Listing]:
     """Return the given features that `config` names, in their splits, each read once.
 
     Raises SqueezeError, which names file and row, for features that are no good.
@@ -157,7 +154,7 @@ def load_features(
     listing = load_listing(config, reporter)
     splits = complete_splits(listing, config.data.place, config.training.seed)
     given, checked = check_splits(splits.named(), reporter)
-    return given, SplitSamples(checked["train"], checked["val"], checked["test"])
+    return given, Listing(checked["train"], checked["val"], checked["test"])
 
 
 def feature_grid(experiment: Experiment) -> tuple[int, int]:

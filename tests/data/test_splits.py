@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from squeeze_cli.data.drawn_pets import SyntheticPetSource, SyntheticSample
-from squeeze_cli.data.splits import SplitSamples, split_train_val
+from squeeze_cli.data.sources import Listing
+from squeeze_cli.data.splits import split_train_val
 from squeeze_cli.errors import SqueezeError
 from tests.conftest import REAL_DATA
 from tests.pets import cut, noise_image, splits_of
@@ -70,7 +71,7 @@ def test_no_readable_mask_says_why(tiny_pets):
         splits_of("oxford-pet", tiny_pets, seed=0)
 
 
-def read(splits: SplitSamples) -> SplitSamples:
+def read(splits: Listing) -> Listing:
     """The splits once their images were read."""
     kept = {
         name: [replace(sample, facts=sample.read().facts) for sample in getattr(splits, name)]
@@ -93,14 +94,14 @@ def test_digest_follows_contents_names_and_splits(tiny_pets):
     path.write_bytes(content)  # another modification time, the same content
     assert digest() == before
     one, two = SyntheticSample("a", 0, 0, 32), SyntheticSample("b", 0, 1, 32)
-    first, second = SplitSamples((one,), (two,), ()), SplitSamples((two,), (one,), ())
+    first, second = Listing((one,), (two,), ()), Listing((two,), (one,), ())
     assert read(first).digest() != read(second).digest()
 
 
 def test_digest_of_the_test_follows_the_test_alone():
     one, two, three = (SyntheticSample(name, 0, row, 32) for row, name in enumerate("abc"))
     digests = [
-        read(SplitSamples(*splits)).digest("test")
+        read(Listing(*splits)).digest("test")
         for splits in [
             ((one,), (two,), (three,)),
             ((two,), (one,), (three,)),

@@ -59,7 +59,7 @@ def scalars(run: Path) -> dict[str, list[float]]:
 def test_two_processes_train_one_network(squeeze: Squeeze, tmp_path: Path) -> None:
     """The same codebooks and metrics on both, and nearly those of one process."""
     (tmp_path / "probed.py").write_text(PROBED)
-    arguments = ("train", *COMMON, "--subset-size", "40", "--epochs", "10", "--cache-dir", "cache")
+    arguments = ("train", *COMMON, "--subset-size", "80", "--epochs", "10", "--cache-dir", "cache")
     done = subprocess.run(
         [sys.executable, "probed.py", *arguments, "--devices", "2", "--batch-size", "4"],
         cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
@@ -75,7 +75,7 @@ def test_two_processes_train_one_network(squeeze: Squeeze, tmp_path: Path) -> No
     assert (two["status"], two["epochs"]["done"]) == ("finished", 10)
     assert two["history"] == first["history"]
     assert done.stderr.count("a prior is fitted") == 1
-    assert done.stderr.count("Computed features of 40 images") == 1  # the other half is silent
+    assert done.stderr.count("Computed features of 64 images") == 1  # the other half is silent
     assert done.stdout.count("mean IoU") == 2  # validation and test
     assert "Warning" not in done.stderr
     assert len(scalars(run)["val/iou"]) == 10

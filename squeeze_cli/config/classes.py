@@ -106,8 +106,8 @@ class ClassTable(Section):
     def ignoring(self, index: int | None) -> Self:
         """Return the table with `--ignore-index` among the ignored values.
 
-            -1 stands for none, and None for 255 where the table says nothing of it. Raises UsageError for
-        the value of a class.
+        -1 stands for none, also of those in the table, and None for 255 where the table says nothing
+        of it. Raises UsageError for the value of a class.
         """
         if index in self.values:
             name = self.names[self.values.index(index)]
@@ -115,7 +115,7 @@ class ClassTable(Section):
                 f"--ignore-index {index} is the value of the class {name!r}: take the class out of "
                 "--classes, or give another value."
             )
-        ignored = list(self.ignore or ())
+        ignored = [] if index == -1 else list(self.ignore or ())
         if index is None and self.ignore is None and IGNORE_INDEX not in self.values:
             index = IGNORE_INDEX
         if index is not None and index >= 0 and index not in ignored:

@@ -128,8 +128,8 @@ def _check_loss(config: ExperimentConfig) -> None:
             )
     if not config.model.has_head and config.quantizer.type == "none":
         raise UsageError(
-            f"--loss {loss} trains a quantizer alone, and unquantized features have none: choose "
-            "`squeeze train` with a --quantizer, or another --loss."
+            f"--loss {loss}, the default without masks, trains a quantizer alone, and unquantized "
+            "features have none: give masks by --masks DIR, or `squeeze train` with a --quantizer."
         )
 
 

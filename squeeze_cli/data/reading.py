@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
@@ -35,6 +35,8 @@ def reading(kind: str, path: Path) -> Iterator[None]:
         ) from None
     except DECODER_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # its text has an object's address
+            reason = "it is in no image format that can be read, or is empty"
         raise UnreadableImageError(
             f"Cannot read the {kind} {path} ({reason}): replace or remove it."
         ) from error

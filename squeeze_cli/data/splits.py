@@ -128,7 +128,7 @@ def _too_few(listing: Listing, place: str) -> SqueezeError:
 
 def _place(sample: Sample) -> object:
     """Return what two samples share only if they are the same image."""
-    return sample.image_path if isinstance(sample, FileSample) else sample
+    return sample.image_path.resolve() if isinstance(sample, FileSample) else sample
 
 
 def _read_mask(sample: Sample) -> Mask | UnreadableImageError | None:

@@ -100,7 +100,7 @@ def test_merged_keys_may_be_overridden(tmp_path: Path) -> None:
     ("ignore", "index", "expected"),
     [
         (None, None, (255,)), (None, -1, ()), (None, 7, (7,)),
-        ([3], None, (3,)), ([3], 7, (3, 7)), ([3], -1, (3,)),
+        ([3], None, (3,)), ([3], 7, (3, 7)), ([3], -1, ()),
     ],
 )  # fmt: skip
 def test_ignore_index_joins_the_ignored_values(

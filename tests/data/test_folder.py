@@ -144,6 +144,16 @@ def test_test_images_are_the_test_split(tmp_path):
     assert (names(listing.train), names(listing.test)) == (["a", "b"], ["test/a"])
 
 
+def test_test_images_are_the_same_by_whatever_path(tmp_path):
+    write_pairs(tmp_path, "a", "b", "c", "d")
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    config = config_of(tmp_path, test_images="link/images", test_masks="link/masks")
+    listing = choose_samples(config, seed=0)
+    paths = [s.image_path.resolve() for split in (listing.train, listing.test) for s in split]
+    assert len(set(paths)) == len(paths) == 4
+    assert "4 images are both in the test split and among those to train on" in listing.warnings[0]
+
+
 def test_a_split_file_names_the_splits(tmp_path):
     write_pairs(tmp_path, "a", "b", "cats/c d", "e", "f")
     text = "\ufeff# mine\r\n\r\na train\r\nb.jpg\tval\r\ncats/c d, test\r\ne,train\r\n"
@@ -195,7 +205,7 @@ def test_classes_are_detected_and_unreadable_masks_are_skipped(tmp_path):
     assert found.labelled.images == (3, 3)
     ((name, reason),) = found.listing.skipped
     assert name == "d"
-    assert "d.png" in reason
+    assert "d.png (it is in no image format that can be read, or is empty)" in reason
 
 
 def test_a_pipe_among_the_masks_is_skipped(tmp_path):

@@ -218,7 +218,7 @@ def _fill(
     looks: list[Look] = []
     batch: list[Look] = []
     shard: list[tuple[str, NDArray[np.float32]]] = []
-    computed, unseen = 0, set(known)
+    computed, shard_bytes, unseen = 0, 0, set(known)
     with reporter.track("Images", len(samples)) as advance:
         for look in _in_threads(look_at, enumerate(samples), trunk.num_workers):
             looks.append(look._replace(pixels=None))
@@ -233,13 +233,14 @@ def _fill(
                     torch.stack([each.pixels for each in batch if each.pixels is not None])
                 )
                 shard += zip((each.sample.known().digest for each in batch), rows, strict=True)
+                shard_bytes += rows.nbytes
                 computed, batch = computed + len(batch), []
-            if shard and (last or sum(row.nbytes for _, row in shard) >= SHARD_BYTES):
+            if shard and (last or shard_bytes >= SHARD_BYTES):
                 # As many of the rest are missing as stored images that were not met cannot be.
                 rest = max(0, len(samples) - len(looks) - len(unseen)) // ranks.count
                 check_free_space(store.folder, shard[0][1].nbytes * (len(shard) + rest))
                 store.add([digest for digest, _ in shard], np.stack([row for _, row in shard]))
-                shard = []
+                shard, shard_bytes = [], 0
     if computed:
         reporter.say(f"Computed features of {computed} images (kept for later runs).")
     return looks

@@ -44,7 +44,7 @@ def test_files_have_the_usual_permissions(name: str, tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         if name == "shard":
-            write_shard(path, ["a"], states, np.zeros((1, 4, 4), np.uint8))
+            write_shard(path, ["a"], states)
         elif name == "prior":
             write_prior(path, drawn_prior((4,), (2, 2)))
         elif name == "embeddings":
@@ -74,7 +74,7 @@ def test_a_full_disk_is_an_oserror(writer: str, tmp_path: Path) -> None:
         "path, data = Path(sys.argv[2]), np.ones((1, 100, 100, 3), np.float32)\n"
         "try:\n"
         "    if sys.argv[1] == 'shard':\n"
-        "        write_shard(path, ['a'], data, np.zeros((1, 4, 4), np.uint8))\n"
+        "        write_shard(path, ['a'], data)\n"
         "    else:\n"
         "        WholeFiles().save_checkpoint({'a': torch.from_numpy(data)}, path)\n"
         "except OSError:\n"

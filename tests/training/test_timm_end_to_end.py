@@ -21,12 +21,13 @@ def test_layers_of_a_timm_model_are_trained_on_stored_and_decoded(
     """Two layers, images that are no squares, the linear head; nothing is computed twice."""
     squeeze("train", "--model", MODEL, "--weights", "none", "--layer", "-3,-1", "--head", "linear",
             "--image-size", "64x96", "--dataset", "synthetic", "--subset-size", "10", "--epochs", "1",
-            "--codebook-size", "16", "--bottleneck-dim", "8", "--no-progress")  # fmt: skip
+            "--codebook-size", "16", "--bottleneck-dim", "8", "--no-progress",
+            "--cache-dir", "cache")  # fmt: skip
     run = tmp_path / "runs" / "vq-timm-test_vit"
     model = json.loads((run / "run.json").read_text())["model"]
     assert (model["backbone"], model["layers"], model["head"]) == (MODEL, [3, 5], "linear")
     assert model["feature_dim"] == 128
-    (space,) = json.loads(squeeze("cache", "ls", "--json").stdout)
+    (space,) = json.loads(squeeze("cache", "ls", "--cache-dir", "cache", "--json").stdout)
     assert (space["backbone"], space["layer"]) == (MODEL, "layer 3,5")
     again = squeeze("evaluate", str(run), "--json")
     assert "Computing features" not in again.stderr

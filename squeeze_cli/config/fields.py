@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -114,6 +114,8 @@ def option_type(field: FieldInfo) -> Any:
         kinds = [field.annotation]
     if get_origin(kinds[0]) is tuple:
         return list[str] if str in get_args(kinds[0]) else str
-    if len(kinds) > 1 or (isinstance(kinds[0], type) and issubclass(kinds[0], Section)):
+    if len(kinds) > 1 or get_origin(kinds[0]) is Annotated:
+        return str
+    if isinstance(kinds[0], type) and issubclass(kinds[0], Section):
         return str  # a section is given by the name of its file
     return kinds[0]

@@ -49,6 +49,12 @@ def check_splits(
     samples = [s for split in splits.values() for s in split if isinstance(s, FeatureSample)]
     with reporter.track("Checking features", len(samples)) as advance:
         shape, digests = check_features(samples, advance)
+    rows, columns, channels = shape
+    if columns == channels != rows:
+        reporter.warn(
+            f"The features are read as maps of {rows} x {columns} vectors with {channels} channels: if "
+            "they are [C, h, w], transpose them to [h, w, C]."
+        )
     found = iter([replace(s, content=digest) for s, digest in zip(samples, digests, strict=True)])
     checked = {name: tuple(next(found) for _ in split) for name, split in splits.items()}
     # Sorted, so that the splits of another seed have the same digest.

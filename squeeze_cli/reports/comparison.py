@@ -219,7 +219,8 @@ COLUMNS = (
     Column("kept", lambda r: percent(r.retention),
            "% of the test mean IoU of the baseline on the same features", rank=1),
     Column("front", lambda r: "●" if r.pareto_front else "",
-           "no other run has as few measured bits and as high a test mean IoU, or SQNR (Pareto)"),
+           "no other run on the same data and features has as few measured bits and as high a test "
+           "mean IoU, or SQNR (Pareto)"),
     Column("MSE", lambda r: fixed(r.test_mse, 3), _DISTORTION),
     Column("cosine", lambda r: fixed(r.test_cosine, 3), _DISTORTION, rank=4),
     Column("SQNR", lambda r: fixed(r.test_sqnr_db, 2), _DISTORTION),

@@ -30,6 +30,7 @@ from squeeze_cli.codec.prior_fitting import (
     PriorNetwork,
     can_have_prior,
     fit_prior,
+    fitting_steps,
     round_prior,
 )
 from squeeze_cli.codec.range_coding import TOTAL
@@ -212,3 +213,11 @@ def test_missing_and_newer_priors_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b'"version":"1"', b'"version":"2"'))
     with pytest.raises(SqueezeError, match="update squeeze"):
         read_prior(path)
+
+
+@pytest.mark.parametrize("images", [1, 8, 9, 10, 11, 12])
+def test_a_prior_of_few_steps_is_fitted(images: int) -> None:
+    codes = np.arange(images * 100).reshape(images, 10, 10, 1) % 4
+    assert fitting_steps(codes.shape) == images
+    prior = fit_prior(codes, [torch.eye(4)])
+    assert prior.code_sizes == (4,)

@@ -26,6 +26,7 @@ from squeeze_cli.data.transforms import Statistics
 from squeeze_cli.errors import SqueezeError, UsageError, nearest
 
 PREFIX = "timm:"
+Settings = dict[str, Any]  # arguments and configurations of timm, by name
 # Names that programs for training put before a model's own, the outermost first.
 WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.")
 
@@ -43,7 +44,7 @@ class TimmBackbone(FrozenBackbone):
         self.statistics = statistics_of(own)
         self.layers = _choose_layers(config, len(own.feature_info))
         self._settings = own.pretrained_cfg
-        self._options: dict[str, Any] = {"num_classes": 0}
+        self._options: Settings = {"num_classes": 0}
         if self._settings.get("fixed_input_size") and size_px != own_size(own):
             self._options["img_size"] = size_px
         self._trains_last = config.unfreeze_last_layer
@@ -208,7 +209,7 @@ def own_size(model: nn.Module) -> Size:
     return height, width
 
 
-def published_file(settings: dict[str, Any], download: bool) -> Path | None:
+def published_file(settings: Settings, download: bool) -> Path | None:
     """Return the file of the weights that a timm model's configuration names; None if there is none.
 
     Without `download`, None also stands for a file that is not on this machine. Raises SqueezeError
@@ -249,7 +250,7 @@ def _check_cut(name: str, model: nn.Module, layers: tuple[int, ...]) -> None:
 
 
 def _probe(
-    name: str, own: nn.Module, options: dict[str, Any], layers: tuple[int, ...], size_px: Size
+    name: str, own: nn.Module, options: Settings, layers: tuple[int, ...], size_px: Size
 ) -> tuple[bool, tuple[int, int, int]]:
     """Return whether the layers can be normalized, and channels, rows and columns of the features.
 

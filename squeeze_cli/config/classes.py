@@ -115,12 +115,19 @@ class ClassTable(Section):
                 f"--ignore-index {index} is the value of the class {name!r}: take the class out of "
                 "--classes, or give another value."
             )
-        ignored = [] if index == -1 else list(self.ignore or ())
-        if index is None and self.ignore is None and IGNORE_INDEX not in self.values:
-            index = IGNORE_INDEX
-        if index is not None and index >= 0 and index not in ignored:
-            ignored.append(index)
-        return self.model_copy(update={"ignore": tuple(ignored)})
+        said = index is None and (self.ignore is not None or IGNORE_INDEX in self.values)
+        ignored = () if index == -1 else self.ignore or ()
+        more = () if said else ignored_values(index)
+        return self.model_copy(
+            update={"ignore": (*ignored, *(value for value in more if value not in ignored))}
+        )
+
+
+def ignored_values(index: int | None) -> tuple[int, ...]:
+    """Return the mask values that `--ignore-index` stands for: 255 by default, none for -1."""
+    if index is None:
+        index = IGNORE_INDEX
+    return () if index == -1 else (index,)
 
 
 def _distinct_colours() -> Iterable[Colour]:

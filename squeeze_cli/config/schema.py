@@ -217,7 +217,7 @@ class DataConfig(Section):
         None, "Use only N images of trainval, and at most N of test.", ge=5
     )
     num_workers: int | None = setting(
-        None, "Number of processes that decode images. [default: one per core, at most 8]", ge=0
+        None, "Number of images that are decoded at once. [default: one per core, at most 8]", ge=0
     )
     cache_dir: str | None = setting(
         None, "Folder of the stored features. [default: the platform's cache folder]", metavar="DIR"

@@ -14,7 +14,6 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from squeeze_cli.codec.manifest import (
@@ -28,7 +27,7 @@ from squeeze_cli.console import Advance
 from squeeze_cli.data.encoded import ReadImage
 from squeeze_cli.data.folder import split_by_file
 from squeeze_cli.data.reading import DIGEST_BYTES
-from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.samples import Sample, names_below
 from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, UsageError
 
@@ -46,6 +45,7 @@ HEADERS = {
 }
 
 MapShape = tuple[int, int, int]  # rows, columns and channels of a feature map
+Opened = tuple[tuple[int, ...], str, Any]  # shape, name of the type, and what gives the values
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +149,7 @@ def open_array(path: Path, dimensions: Collection[int]) -> FeatureArray:
     """
     from safetensors import SafetensorError
 
-    opened: dict[str, Any] = {".npz": _map_npz, ".safetensors": _open_safetensors}
+    opened = {".npz": _map_npz, ".safetensors": _open_safetensors}
     try:
         found = opened.get(path.suffix.lower(), _map_npy)(path)
     except (OSError, ValueError, EOFError, BadZipFile, SafetensorError, struct.error) as error:
@@ -277,9 +277,8 @@ def _list_files(folder: Path) -> tuple[list[FeatureSample], list[str]]:
         raise SqueezeError(
             f"The folder {folder} holds no features: put some there ({', '.join(FEATURE_SUFFIXES)})."
         )
-    uses = Counter(path.with_suffix("") for path in files)
-    names = [path if uses[path.with_suffix("")] > 1 else path.with_suffix("") for path in files]
-    samples = [FeatureSample(n.as_posix(), folder / p) for n, p in zip(names, files, strict=True)]
+    names = names_below(files)
+    samples = [FeatureSample(n, folder / p) for n, p in zip(names, files, strict=True)]
     others = len(below) - len(files)
     return samples, [f"{others} files in {folder} are no features and left out."] if others else []
 
@@ -303,18 +302,17 @@ def _row_names(file: Path | None, path: Path, count: int) -> list[str]:
     return names
 
 
-def _map_npy(path: Path) -> tuple[tuple[int, ...], str, NDArray[Any]]:
-    values: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+def _map_npy(path: Path) -> Opened:
+    values = np.lib.format.open_memmap(path, mode="r")
     return values.shape, values.dtype.name, values
 
 
-def _map_npz(path: Path) -> tuple[tuple[int, ...], str, NDArray[Any]]:
+def _map_npz(path: Path) -> Opened:
     """Map an array that is stored as it is; another one is read into memory as a whole."""
     with ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     name = _choose_array(path, list(members))
     info = members[name]
-    values: NDArray[Any]
     with path.open("rb") as file:
         file.seek(info.header_offset + 26)  # lengths of name and extra field in the local header
         file.seek(sum(struct.unpack("<HH", file.read(4))), 1)
@@ -330,7 +328,7 @@ def _map_npz(path: Path) -> tuple[tuple[int, ...], str, NDArray[Any]]:
     return values.shape, values.dtype.name, values
 
 
-def _open_safetensors(path: Path) -> tuple[tuple[int, ...], str, Any]:
+def _open_safetensors(path: Path) -> Opened:
     from safetensors import safe_open
 
     path.open("rb").close()  # the library calls a file missing that cannot be opened

@@ -3,7 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,9 +85,17 @@ def list_images(folder: Path) -> list[FileSample]:
     if not below:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise SqueezeError(f"The folder {folder} holds no images: put some there ({suffixes}).")
-    uses = Counter(path.with_suffix("") for path in below)
-    names = [path if uses[path.with_suffix("")] > 1 else path.with_suffix("") for path in below]
-    return [FileSample(n.as_posix(), folder / path) for n, path in zip(names, below, strict=True)]
+    names = names_below(below)
+    return [FileSample(name, folder / path) for name, path in zip(names, below, strict=True)]
+
+
+def names_below(paths: Sequence[Path]) -> list[str]:
+    """Return names for files by their paths below a folder: without suffix where that is unique."""
+    uses = Counter(path.with_suffix("") for path in paths)
+    return [
+        (path if uses[path.with_suffix("")] > 1 else path.with_suffix("")).as_posix()
+        for path in paths
+    ]
 
 
 def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:

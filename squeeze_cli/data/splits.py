@@ -7,8 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from squeeze_cli.config.classes import ClassTable
-from squeeze_cli.config.defaults import IGNORE_INDEX
+from squeeze_cli.config.classes import ClassTable, ignored_values
 from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.labels import Labelled, detect_classes, label_masks
 from squeeze_cli.data.masks import Mask
@@ -85,8 +84,8 @@ def label_samples(config: DataConfig, listing: Listing) -> LabelledListing:
         raise _too_few(Listing((), skipped=(*listing.skipped, *skipped)), config.place)
     table = config.classes or source.classes
     if table is None:
-        index = IGNORE_INDEX if config.ignore_index is None else config.ignore_index
-        table = detect_classes((mask for _, mask in found), () if index < 0 else (index,))
+        ignored = ignored_values(config.ignore_index)
+        table = detect_classes((mask for _, mask in found), ignored)
     named = [(str(getattr(sample, "mask_path", sample.name)), mask) for sample, mask in found]
     labelled = label_masks(named, table, source.stray_share, source.fix)
     kept = {

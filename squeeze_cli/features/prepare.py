@@ -221,7 +221,7 @@ def _fill(
     computed, shard_bytes, unseen = 0, 0, set(known)
     with reporter.track("Images", len(samples)) as advance:
         for look in _in_threads(look_at, enumerate(samples), trunk.num_workers):
-            looks.append(look._replace(pixels=None))
+            looks.append(Look(look.sample, look.reason))
             advance(1, "")
             if not look.reason:
                 unseen.discard(look.sample.known().digest)

@@ -37,8 +37,6 @@ from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.experiment import (
     load_features,
-    load_labels,
-    load_listing,
     load_splits,
     make_module,
 )
@@ -262,11 +260,7 @@ class TrainedRun:
                     "trained on: bring these back, or use `squeeze extract-embeddings --features`."
                 )
             return splits
-        if self.network.head is None:
-            listing = load_listing(config, reporter)
-        else:
-            listing = load_labels(config, reporter).listing
-        return load_splits(config, listing, reporter)
+        return load_splits(config, reporter)[0]
 
     def _require_places(self) -> None:
         for name in PLACES:

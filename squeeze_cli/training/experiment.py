@@ -64,24 +64,19 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
         features = GivenFeatureBatches(splits.named(), given, config.training, device, reporter)
         return _assemble(config, None, splits, given, features, device)
     # First: where data are missing, or masks make no sense, no weights are fetched.
-    if config.model.has_head:
-        labelled = load_labels(config, reporter)
-        listing, classes = labelled.listing, labelled.classes
-        if "classes" in DATASETS[str(config.data.dataset)].options:
-            config = with_classes(config, classes)
-            found = labelled.labelled
-            reporter.say(classes_text(classes, found.pixels, found.images))
-    else:
-        listing, classes = load_listing(config, reporter), None
+    splits, masks = load_splits(config, reporter)
+    if masks and "classes" in DATASETS[str(config.data.dataset)].options:
+        config = with_classes(config, masks.classes)
+        found = masks.labelled
+        reporter.say(classes_text(masks.classes, found.pixels, found.images))
     backbone = create_backbone(config.model, config.data.size_px)
     store = open_store(config, backbone)
     if store is None or not store.digests:
         _ = backbone.network  # weights that do not fit are found before images are read
-    splits = load_splits(config, listing, reporter)
     if backbone.random_weights:
         reporter.warn("--weights none: the features are random; results say nothing about them.")
     batches = make_data(config, splits.named(), backbone, store, device, reporter)
-    return _assemble(config, classes, splits, backbone, batches, device)
+    return _assemble(config, masks.classes if masks else None, splits, backbone, batches, device)
 
 
 def _assemble(
@@ -139,11 +134,18 @@ def load_labels(config: ExperimentConfig, reporter: Reporter) -> LabelledListing
     return data
 
 
-def load_splits(config: ExperimentConfig, listing: Listing, reporter: Reporter) -> Listing:
-    """The splits of listed samples; those whose masks cannot be read are reported, not used."""
+def load_splits(
+    config: ExperimentConfig, reporter: Reporter
+) -> tuple[Listing, LabelledListing | None]:
+    """Return the splits, and what their masks told, None without a head, which needs no masks.
+
+    Samples whose masks cannot be read are reported, not used.
+    """
+    masks = load_labels(config, reporter) if config.model.has_head else None
+    listing = masks.listing if masks else load_listing(config, reporter)
     splits = complete_splits(listing, config.data.place, config.training.seed)
     warn_of_skipped(splits.skipped, reporter)
-    return splits
+    return splits, masks
 
 
 def load_features(config: ExperimentConfig, reporter: Reporter) -> tuple[GivenFeatures, Listing]:

@@ -133,9 +133,10 @@ def test_no_file_is_long() -> None:
 
 
 def test_the_package_stays_small() -> None:
-    # The present size, rounded up: what makes the package larger makes something else smaller.
-    assert len(FILES) <= 115
-    assert sum(line_counts().values()) <= 14_500
+    # What makes the package larger makes something else smaller. The last rise, by 800 lines, is for
+    # the checks of files, names and data that come from elsewhere (docs/reliability.md).
+    assert len(FILES) <= 118
+    assert sum(line_counts().values()) <= 15_300
 
 
 def test_no_function_is_long() -> None:

@@ -49,13 +49,15 @@ def write_data(folder: Path) -> None:
             noise_image(55, 36, number).save(folder / images / f"{number}.jpg")
 
 
-def test_the_commands_of_the_page_run(squeeze: Squeeze, tmp_path: Path) -> None:
+def test_the_commands_of_the_page_run(
+    squeeze: Squeeze, squeeze_executable: Squeeze, tmp_path: Path
+) -> None:
     write_data(tmp_path)
     found = commands(PAGE, "squeeze")
     assert len(found) >= 6
     for name, *rest in found:
         if name in ("train", "baseline") and "voc" not in rest:  # VOC would be downloaded
-            squeeze(name, *rest, *(SHORT if "--features" in rest else SMALL))
+            squeeze_executable(name, *rest, *(SHORT if "--features" in rest else SMALL))
         elif "voc" not in rest:
             squeeze(name, *rest)
     with Image.open(next((tmp_path / "decoded").glob("*.png"))) as image:

@@ -25,9 +25,11 @@ from squeeze_cli.codec.manifest import (
 from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.console import Advance
 from squeeze_cli.data.encoded import ReadImage
+from squeeze_cli.data.finding import names_below
 from squeeze_cli.data.folder import split_by_file
+from squeeze_cli.data.lists import read_lines
 from squeeze_cli.data.reading import DIGEST_BYTES
-from squeeze_cli.data.samples import Sample, names_below
+from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, UsageError
 
@@ -286,10 +288,7 @@ def _list_files(folder: Path) -> tuple[list[FeatureSample], list[str]]:
 def _row_names(file: Path | None, path: Path, count: int) -> list[str]:
     if file is None:
         return [f"{row:0{len(str(count - 1))}d}" for row in range(count)]
-    try:
-        names = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SqueezeError(f"Cannot read {file} ({error}): give a file of UTF-8 text.") from None
+    names = read_lines(file)
     if len(names) != count:
         raise SqueezeError(
             f"{file} has {len(names)} names and {path} {count} rows: give one name per line and row."

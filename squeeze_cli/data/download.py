@@ -1,6 +1,7 @@
 """Downloads of data sets: archives that are fetched once, and unpacked whole or not at all."""
 
 import http.client
+import os
 import shutil
 import socket
 import tarfile
@@ -58,7 +59,7 @@ def describe_error(error: BaseException | None) -> str:
 
 
 def _unpack(folder: Path, archives: Sequence[Path]) -> None:
-    """Unpack into a folder of its own, then move the files; existing list files are kept."""
+    """Unpack into a folder of its own, then move the files, but for those that are there already."""
     unpacked = folder / UNPACKING
     shutil.rmtree(unpacked, ignore_errors=True)
     unpacked.unlink(missing_ok=True)  # earlier versions left a file of this name
@@ -66,7 +67,7 @@ def _unpack(folder: Path, archives: Sequence[Path]) -> None:
         extract_archive(archive, unpacked)
     for source in [path for path in unpacked.rglob("*") if path.is_file()]:
         target = folder / source.relative_to(unpacked)
-        if target.suffix != ".txt" or not target.exists():
+        if not os.path.lexists(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             source.replace(target)
     shutil.rmtree(unpacked)

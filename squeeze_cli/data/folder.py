@@ -1,18 +1,19 @@
 """Anyone's images and masks: two folders, whose files pair by relative path and stem."""
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from squeeze_cli.config.schema import DataConfig
-from squeeze_cli.data.samples import FileSample, Sample, list_images
+from squeeze_cli.data.finding import list_images, some
+from squeeze_cli.data.lists import read_entries, same_name
+from squeeze_cli.data.samples import FileSample, Sample
 from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, UsageError
 
 SPLITS = ("train", "val", "test")
-MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -61,32 +62,36 @@ def pair(images: Path, masks: Path | None, prefix: str = "") -> Listing:
     belong to it alone. Raises SqueezeError where no image has a mask. Without a folder of masks all
     images are taken.
     """
-    if masks is None:
-        return Listing(tuple(replace(s, name=prefix + s.name) for s in list_images(images)))
-    if images.resolve() == masks.resolve():
+    if masks is not None and images.resolve() == masks.resolve():
         raise UsageError(
             f"Images and masks are both in {images}: put the masks into another folder."
         )
-    pictures = _list_without(images, masks)
-    stems = [picture.image_path.relative_to(images).with_suffix("") for picture in pictures]
+    listed = list_images(images, masks)
+    pictures = [replace(s, name=prefix + s.name) for s in listed.train if isinstance(s, FileSample)]
+    skipped = [(prefix + name, reason) for name, reason in listed.skipped]
+    if masks is None:
+        return Listing(tuple(pictures), skipped=tuple(skipped), warnings=listed.warnings)
+    stems = [_stem(picture.image_path, images) for picture in pictures]
     uses = Counter(stems)
-    by_stem: dict[Path, list[Path]] = defaultdict(list)
-    for mask in _list_without(masks, images):
-        by_stem[mask.image_path.relative_to(masks).with_suffix("")].append(mask.image_path)
-    samples, skipped, used = [], [], set()
+    listed_masks = list_images(masks, images)
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for mask in listed_masks.train:
+        if isinstance(mask, FileSample):
+            by_stem[_stem(mask.image_path, masks)].append(mask.image_path)
+    samples, used = [], set()
     for picture, stem in zip(pictures, stems, strict=True):
         found = by_stem.get(stem, [])
         used.add(stem)
         if uses[stem] > 1:
             several = f"{uses[stem]} images are named {stem}, but for their suffixes"
-            skipped.append((prefix + picture.name, f"{several}: rename or remove all but one."))
+            skipped.append((picture.name, f"{several}: rename or remove all but one."))
         elif len(found) == 1:
-            samples.append(FileSample(prefix + picture.name, picture.image_path, found[0]))
+            samples.append(FileSample(picture.name, picture.image_path, found[0]))
         elif found:
             several = " and ".join(path.name for path in found)
-            skipped.append((prefix + picture.name, f"it has several masks, {several}: remove one."))
+            skipped.append((picture.name, f"it has several masks, {several}: remove one."))
         else:
-            skipped.append((prefix + picture.name, f"there is no mask {masks / stem} of any kind."))
+            skipped.append((picture.name, f"there is no mask {masks / stem} of any kind."))
     alone = [
         str(path.relative_to(masks))
         for stem, paths in by_stem.items()
@@ -99,21 +104,16 @@ def pair(images: Path, masks: Path | None, prefix: str = "") -> Listing:
             f"{pictures[0].image_path.relative_to(images) if pictures else '(none)'} needs a mask of the "
             f"same path but for its suffix; the first mask is {alone[0] if alone else '(none)'}."
         )
-    warnings = [f"{len(alone)} masks in {masks} have no image: {_some(alone)}."] if alone else []
+    warnings = [*listed.warnings, *listed_masks.warnings]
+    warnings += [f"{name} in {masks}: {reason}" for name, reason in listed_masks.skipped]
+    if alone:
+        warnings.append(f"{len(alone)} masks in {masks} have no image: {some(alone)}.")
     return Listing(tuple(samples), skipped=tuple(skipped), warnings=tuple(warnings))
 
 
-def _list_without(folder: Path, other: Path) -> list[FileSample]:
-    """List the images in a folder, but for those in the other folder where that lies in it."""
-    samples = list_images(folder)
-    if folder.resolve() not in other.resolve().parents:
-        return samples
-    inner = folder / other.resolve().relative_to(folder.resolve())
-    return [sample for sample in samples if inner not in sample.image_path.parents]
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+def _stem(path: Path, folder: Path) -> str:
+    """Return the path below a folder without suffix, in one form of Unicode."""
+    return same_name(path.relative_to(folder).with_suffix("").as_posix())
 
 
 def _split_by_folder(found: Listing, images: Path, test_elsewhere: bool) -> Listing:
@@ -134,7 +134,7 @@ def _split_by_folder(found: Listing, images: Path, test_elsewhere: bool) -> List
     if outside:
         raise SqueezeError(
             f"{images} has a folder train/, and {len(outside)} images outside of train/, val/ and test/: "
-            f"{_some([sample.name for sample in outside])}: move them, or give --split-file."
+            f"{some([sample.name for sample in outside])}: move them, or give --split-file."
         )
     return _in_splits(found, by_split, None if test_elsewhere else images)
 
@@ -151,32 +151,38 @@ def _in_splits(found: Listing, by_split: dict[str, list[Sample]], where: Path | 
 
 
 def split_by_file(found: Listing, path: Path) -> Listing:
-    """Give the samples that a split file names to their splits; the others are left out."""
-    samples = {sample.name: sample for sample in found.train}
+    """Give the samples that a split file names to their splits; the others are left out.
+
+    A sample that two lines give to one split counts once. Raises SqueezeError, with file and line, for
+    a name that is not there, and one that is in two splits.
+    """
+    samples = {same_name(sample.name): sample for sample in found.train}
     for sample in found.train:  # a name may be given with its suffix
         if isinstance(sample, FileSample):
-            samples.setdefault(sample.name + sample.image_path.suffix, sample)
-    skipped = {name for name, _ in found.skipped}
+            whole = same_name(sample.name) + sample.image_path.suffix
+            samples.setdefault(whole, sample)
+    skipped = {same_name(name) for name, _ in found.skipped}
     by_split: dict[str, list[Sample]] = {name: [] for name in SPLITS}
-    lines: dict[str, int] = {}
+    lines: dict[str, tuple[int, str]] = {}
     for line, name, split in read_split_file(path):
-        if name not in samples:
-            if name in skipped or name.rpartition(".")[0] in skipped:
+        key = same_name(name)
+        if key not in samples:
+            if key in skipped or key.rpartition(".")[0] in skipped:
                 continue
             raise SqueezeError(
                 f"{path}, line {line}: there is no image {name!r}: correct or remove the line."
             )
-        sample = samples[name]
-        if sample.name in lines:
+        sample = samples[key]
+        earlier, other = lines.setdefault(sample.name, (line, split))
+        if other != split:
             raise SqueezeError(
-                f"{path}, line {line}: {name!r} stands in line {lines[sample.name]} already: remove "
-                "one of the two."
+                f"{path}, line {line}: {name!r} is in {split} here and in {other} in line {earlier}: "
+                "remove one of the two."
             )
-        lines[sample.name] = line
         by_split[split].append(sample)
     left = [sample.name for sample in found.train if sample.name not in lines]
     if left:
-        warning = f"{len(left)} images are not listed in {path} and left out: {_some(left)}."
+        warning = f"{len(left)} images are not listed in {path} and left out: {some(left)}."
         found = replace(found, warnings=(*found.warnings, warning))
     return _in_splits(found, by_split, path)
 
@@ -188,21 +194,13 @@ def read_split_file(path: Path) -> list[tuple[int, str, str]]:
     is an image's path in its folder, with or without suffix. Blank lines, lines that begin with `#`
     and a byte-order mark are ignored. Raises SqueezeError, with file and line, for anything else.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SqueezeError(f"Cannot read {path} ({error}): give a file of UTF-8 text.") from None
     found = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        *name, split = line.replace(",", " ").split()
-        if split not in SPLITS or not name:
+    for number, line in read_entries(path):
+        match = re.fullmatch(rf"(.*[^\s,])[\s,]+({'|'.join(SPLITS)})", line)
+        if match is None:
             raise SqueezeError(
-                f"{path}, line {number}: {line.strip()[:60]!r} does not end in train, val or test: "
+                f"{path}, line {number}: {line[:60]!r} does not end in train, val or test: "
                 "write `NAME train`, for example."
             )
-        found.append((number, line.strip()[: -len(split)].rstrip(" \t,"), split))
-    if not found:
-        raise SqueezeError(f"{path} names no image: write lines such as `NAME train`.")
+        found.append((number, match[1], match[2]))
     return found

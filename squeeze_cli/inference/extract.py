@@ -12,7 +12,9 @@ import torch
 from squeeze_cli.codec.manifest import Content, Manifest
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import list_features, shape_text
-from squeeze_cli.data.samples import Sample, list_images
+from squeeze_cli.data.finding import list_images
+from squeeze_cli.data.reading import warn_of_skipped
+from squeeze_cli.data.samples import Sample
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, check_splits
 from squeeze_cli.features.datamodule import Batch, FeatureBatches
@@ -54,7 +56,13 @@ def extract_embeddings(
         samples = [sample for each in chosen for sample in getattr(splits, each)]
     else:
         name = Path(images).resolve().name
-        samples = list(list_images(Path(images)))
+        listing = list_images(Path(images))
+        for warning in listing.warnings:
+            reporter.warn(warning)
+        warn_of_skipped(listing.skipped, reporter)
+        samples = list(listing.train)
+    if not samples:
+        raise SqueezeError(f"No image of {name} can be read: see the warnings.")
     data = run.data({"images": samples}, reporter, use_store=images is None)
     manifest = Manifest(
         content=content, run=run.folder.name, run_digest=run.digest,

@@ -171,9 +171,12 @@ def test_a_split_file_names_the_splits(tmp_path):
         ("a train\nb validate\n", r"splits\.txt, line 2: 'b validate' does not end in"),
         ("a\n", r"line 1: 'a' does not end in"),
         ("train\n", r"line 1: 'train' does not end in"),
-        ("# only\n", "names no image"),
+        ("# only\n", r"splits\.txt names nothing: write a name on each line"),
         ("a train\nz test\n", r"splits\.txt, line 2: there is no image 'z'"),
-        ("a train\nb val\na.jpg test\n", r"line 3: 'a.jpg' stands in line 1 already"),
+        (
+            "a train\nb val\na.jpg test\n",
+            "line 3: 'a.jpg' is in test here and in train in line 1",
+        ),
     ],
 )
 def test_a_split_file_that_means_nothing_names_the_line(text, reason, tmp_path):

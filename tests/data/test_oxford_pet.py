@@ -13,7 +13,7 @@ from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.errors import SqueezeError
 from tests.conftest import REAL_DATA
 from tests.data.conftest import serving
-from tests.pets import TINY_NAMES, broken, cut, write_layout
+from tests.pets import TINY_NAMES, broken, write_layout
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_half_unpacked_data_are_missing_data(gone, tiny_pets):
         path.mkdir()
     else:
         path.unlink()
-    with pytest.raises(SqueezeError, match="are not in"):
+    with pytest.raises(SqueezeError, match="is not complete"):
         OxfordPetSource(tiny_pets, download=False).samples("trainval")
 
 
@@ -100,7 +100,7 @@ def test_half_unpacked_data_are_missing_data(gone, tiny_pets):
     [
         ("Bengal_1 1 1 1\nBengal_2 1\n", r"test\.txt, line 2: 'Bengal_2 1' .*: correct or remove"),
         ("\nBengal_1 one 1 1\n", r"test\.txt, line 2: .*: correct or remove"),
-        ("# nothing else\n", r"test\.txt names no image: add names"),
+        ("# nothing else\n", r"test\.txt names nothing: write a name"),
         ("Bengal_\udcff\n", r"test\.txt .*UTF-8"),
     ],
 )
@@ -139,6 +139,28 @@ def test_unpacking_keeps_a_list_that_is_there(tmp_path):
 
 
 @pytest.mark.usefixtures("archives")
+def test_unpacking_replaces_no_file(tiny_pets):
+    folder = tiny_pets / "oxford-iiit-pet"
+    own = {path: path.read_bytes() for path in folder.rglob("*.*g")}
+    for path in own:
+        own[path] += b"own"
+        path.write_bytes(own[path])
+    (folder / ".unpacking").touch()
+    assert names(OxfordPetSource(tiny_pets).samples("test")) == TINY_NAMES["test"]
+    assert {path: path.read_bytes() for path in own} == own
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("gone", ["annotations/test.txt", "annotations/trimaps"])
+def test_nothing_is_downloaded_beside_somebodys_images(gone, tiny_pets, monkeypatch):
+    path = tiny_pets / "oxford-iiit-pet" / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    monkeypatch.setattr("squeeze_cli.data.lists.fetch", None)
+    with pytest.raises(SqueezeError, match=f"{gone}.*Add what is missing, or put https"):
+        OxfordPetSource(tiny_pets).samples("test")
+
+
+@pytest.mark.usefixtures("archives")
 def test_download_and_unpacking(tmp_path):
     source = OxfordPetSource(tmp_path)
     assert names(source.samples("trainval")) == TINY_NAMES["trainval"]
@@ -152,7 +174,7 @@ def test_damaged_download_does_not_pass_and_is_fetched_again(archives, tmp_path)
     (archives / "annotations.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SqueezeError, match=r"could not be downloaded .*corrupted"):
         OxfordPetSource(tmp_path).samples("trainval")
-    with pytest.raises(SqueezeError, match="are not in"):
+    with pytest.raises(SqueezeError, match="is not complete"):
         OxfordPetSource(tmp_path, download=False).samples("trainval")
     (archives / "annotations.tar.gz").write_bytes(whole)
     assert len(OxfordPetSource(tmp_path).samples("trainval")) == 10
@@ -170,7 +192,7 @@ def test_killed_while_unpacking_is_not_complete_and_unpacks_again(tmp_path, monk
         patch.setattr(download, "extract_archive", killed)
         with pytest.raises(KeyboardInterrupt):
             OxfordPetSource(tmp_path).samples("test")
-    with pytest.raises(SqueezeError, match="are not in"):
+    with pytest.raises(SqueezeError, match="is not complete"):
         OxfordPetSource(tmp_path, download=False).samples("test")
     assert len(OxfordPetSource(tmp_path).samples("test")) == 4
     assert not (tmp_path / "oxford-iiit-pet" / ".unpacking").exists()
@@ -180,8 +202,8 @@ def test_killed_while_unpacking_is_not_complete_and_unpacks_again(tmp_path, monk
 def test_what_an_earlier_version_left_half_unpacked_is_unpacked_again(tiny_pets):
     folder = tiny_pets / "oxford-iiit-pet"
     (folder / ".unpacking").touch()
-    cut(folder / "images" / "Bengal_1.jpg")
-    with pytest.raises(SqueezeError, match="are not in"):
+    (folder / "images" / "Bengal_1.jpg").unlink()
+    with pytest.raises(SqueezeError, match="is not complete"):
         OxfordPetSource(tiny_pets, download=False).samples("test")
     assert broken(OxfordPetSource(tiny_pets).samples("test")) == []
 

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from squeeze_cli.data.drawn_pets import SyntheticSample
+from squeeze_cli.data.finding import list_images
 from squeeze_cli.data.labels import Labels
 from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.reading import UnreadableImageError
-from squeeze_cli.data.samples import FileSample, list_images
+from squeeze_cli.data.samples import FileSample
 from squeeze_cli.errors import SqueezeError
 from tests.conftest import REAL_DATA
 from tests.pets import labelled, noise_image, trimap
@@ -52,10 +53,21 @@ def test_list_images_is_sorted_recursive_and_gives_unique_names(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "notes.txt").touch()
-    samples = list_images(tmp_path)
+    (tmp_path / "tom.heic").touch()
+    listing = list_images(tmp_path)
+    samples = listing.train
     assert [sample.name for sample in samples] == ["a.png", "a.webp", "b", "cats/tom"]
     assert samples[3].image_path == tmp_path / "cats" / "tom.jpeg"
     assert samples[3].mask_path is None
+    left = f"2 files in {tmp_path} are no images and left out: 1 of .heic, 1 of .txt."
+    assert listing.warnings == (left,)
+
+
+def test_names_that_end_as_a_suffix_stay_apart(tmp_path):
+    for name in ("tom.jpg", "tom.png", "tom.jpg.png", "ann.jpg", "ann.jpg.webp", "bob.png.jpg"):
+        (tmp_path / name).touch()
+    names = [sample.name for sample in list_images(tmp_path).train]
+    assert names == ["ann", "ann.jpg.webp", "bob.png", "tom.jpg", "tom.jpg.png", "tom.png"]
 
 
 def test_list_images_without_images_or_folder_names_the_fix(tmp_path):
@@ -65,7 +77,7 @@ def test_list_images_without_images_or_folder_names_the_fix(tmp_path):
         list_images(tmp_path / "nowhere")
 
 
-def test_links_to_folders_are_followed_but_not_in_a_circle(tmp_path):
+def test_links_to_folders_are_followed_and_each_folder_is_listed_once(tmp_path):
     images, elsewhere = tmp_path / "images", tmp_path / "elsewhere"
     for folder in (images / "below", elsewhere / "deep"):
         folder.mkdir(parents=True)
@@ -75,8 +87,11 @@ def test_links_to_folders_are_followed_but_not_in_a_circle(tmp_path):
     (images / "below" / "up").symlink_to(images)
     (elsewhere / "back").symlink_to(images / "below")
     (images / "lost.png").symlink_to(tmp_path / "gone.png")
-    names = [sample.name for sample in list_images(images)]
-    assert names == ["again/a", "below/a", "link/back/a", "link/deep/a", "lost"]
+    listing = list_images(images)
+    assert [sample.name for sample in listing.train] == ["again/a", "below/a", "lost"]
+    (warning,) = listing.warnings
+    assert warning.startswith("3 folders in ")
+    assert warning.endswith(": below/up, link/back, link/deep.")
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real photographs are not here")

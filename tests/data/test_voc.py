@@ -84,7 +84,8 @@ def test_missing_data_are_downloaded_and_unpacked_once(archive: Path, tmp_path: 
 def test_data_that_cannot_be_downloaded_name_the_fix(archive: Path, tmp_path: Path) -> None:
     archive.unlink()
     with pytest.raises(
-        SqueezeError, match=r"VOC2012 and could not be .*put VOCtrainval_11"
+        SqueezeError,
+        match=r"/train.txt is missing and could not be .* put http.*VOCtrainval_11",
     ) as caught:
         VOCSource(tmp_path / "data").listing()
     assert "\n" not in str(caught.value)

@@ -188,10 +188,10 @@ def test_features_are_the_backbones_own(
     )  # fmt: skip
     from squeeze_cli.backbones import create_backbone
     from squeeze_cli.config.schema import ModelConfig
-    from squeeze_cli.data.samples import list_images
+    from squeeze_cli.data.finding import list_images
 
     backbone = create_backbone(ModelConfig(backbone="efficientnet-lite0"), (64, 64)).network
-    image = next(s for s in list_images(photographs) if s.name == "c").read().decode()
+    image = next(s for s in list_images(photographs).train if s.name == "c").read().decode()
     with torch.inference_mode():
         wanted = backbone(preprocessed(image, 64)[None])[0].numpy()
     with safe_open(tmp_path / "f" / "features-00000.safetensors", "numpy") as file:

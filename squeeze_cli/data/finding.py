@@ -1,0 +1,98 @@
+"""Images below a folder: which files are images, and the name of each."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from squeeze_cli.data.samples import FileSample
+from squeeze_cli.data.sources import Listing
+from squeeze_cli.errors import SqueezeError
+
+# Pillow decodes these; photographs and masks are not stored in its other formats.
+IMAGE_SUFFIXES = frozenset(
+    {
+        ".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
+        ".jpx", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+    }
+)  # fmt: skip
+MOST_NAMED = 3
+
+
+def list_images(folder: Path, without: Path | None = None) -> Listing:
+    """List the images in a folder and in all folders below it, sorted by path, without masks.
+
+    A sample's name is its path below `folder` without the suffix ('cats/tom'), or with it where two
+    images would share a name. All are in `train`; files of other kinds are counted in a warning, and
+    images whose names are not UTF-8 are skipped. The folder `without` is left out.
+
+    Raises SqueezeError if there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise SqueezeError(f"There is no folder {folder}: give a folder of images.")
+    files, repeated = files_below(folder, without)
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise SqueezeError(f"The folder {folder} holds no images: put some there ({suffixes}).")
+    samples, skipped, warnings = [], [], []
+    for name, path in zip(names_below(images), images, strict=True):
+        if (shown := name.encode(errors="backslashreplace").decode()) == name:
+            samples.append(FileSample(name, folder / path))
+        else:
+            skipped.append((shown, "its name is not UTF-8: rename it."))
+    if others := Counter(path.suffix.lower() or "no suffix" for path in set(files) - set(images)):
+        kinds = some([f"{count} of {suffix}" for suffix, count in sorted(others.items())])
+        warnings.append(f"{others.total()} files in {folder} are no images and left out: {kinds}.")
+    if repeated:
+        warnings.append(
+            f"{len(repeated)} folders in {folder} are links to, or below links to, others that are "
+            f"listed, and are left out: {some(repeated)}."
+        )
+    return Listing(tuple(samples), skipped=tuple(skipped), warnings=tuple(warnings))
+
+
+def files_below(folder: Path, without: Path | None = None) -> tuple[list[Path], list[str]]:
+    """Return the paths, relative and sorted, of all files in a folder and below it.
+
+    Links to folders are followed, but each folder is entered once: second come the names of those that
+    were met again. Hidden files and folders are left out, as is the folder `without`. Raises
+    SqueezeError where a folder cannot be listed.
+    """
+    left_out = None if without is None else without.resolve()
+    files, repeated, entered = [], [], set()
+    folders, links = [Path()], list[Path]()
+    while folders or links:
+        inner = (folders or links).pop()  # a link's target may be among the folders
+        real = (folder / inner).resolve()
+        if real == left_out:
+            continue
+        if real in entered:
+            repeated.append(inner.as_posix())
+            continue
+        entered.add(real)
+        try:
+            names = sorted((p.name for p in (folder / inner).iterdir()), reverse=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise SqueezeError(f"Cannot list {folder / inner} ({reason}): fix that.") from None
+        for path in (inner / name for name in names if not name.startswith(".")):
+            if not (folder / path).is_dir():
+                files.append(path)
+            else:
+                (links if (folder / path).is_symlink() else folders).append(path)
+    return sorted(files), sorted(repeated)
+
+
+def names_below(paths: Sequence[Path]) -> list[str]:
+    """Return a name for each file by its path below a folder: without suffix where that is unique."""
+    whole = set(paths)
+    uses = Counter(path.with_suffix("") for path in paths)
+    return [
+        (path if uses[stem := path.with_suffix("")] > 1 or stem in whole else stem).as_posix()
+        for path in paths
+    ]
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first names as a part of a sentence."""
+    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")

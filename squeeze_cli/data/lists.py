@@ -1,0 +1,181 @@
+"""Lists of names: text files, a name on each line, that say which files of a folder are a split."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from squeeze_cli.data.download import UNPACKING, describe_error, fetch
+from squeeze_cli.data.finding import IMAGE_SUFFIXES, files_below
+from squeeze_cli.data.reading import read_content
+from squeeze_cli.data.samples import FileSample
+from squeeze_cli.data.sources import DataSource, Listing
+from squeeze_cli.errors import SqueezeError
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file, without line ends; a byte-order mark is ignored.
+
+    Raises SqueezeError, which names the file, where it cannot be read or is not UTF-8.
+    """
+    try:
+        content = read_content(path)
+        if b"\0" in content:
+            raise ValueError("it is UTF-16 or no text")
+        text = content.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise SqueezeError(
+            f"Cannot read {path} ({error}): make it a readable file of UTF-8 text."
+        ) from None
+    return re.split(r"\r\n|\r|\n", text.removesuffix("\n").removesuffix("\r"))
+
+
+def read_entries(path: Path) -> list[tuple[int, str]]:
+    """Return number and text, stripped, of the lines that are neither blank nor begin with `#`.
+
+    Raises SqueezeError as `read_lines` does, and where there is none.
+    """
+    stripped = ((number, line.strip()) for number, line in enumerate(read_lines(path), start=1))
+    entries = [(number, line) for number, line in stripped if line and not line.startswith("#")]
+    if not entries:
+        raise SqueezeError(f"{path} names nothing: write a name on each line.")
+    return entries
+
+
+def same_name(name: str) -> str:
+    """Return what two spellings of a name share: the composed Unicode form, without `./`."""
+    return unicodedata.normalize("NFC", PurePosixPath(name).as_posix())
+
+
+class NamedFiles:
+    """The images in a folder and below it, by name, with or without suffix.
+
+    Of several files that share a stem, the one of the usual `suffix` is found.
+    """
+
+    def __init__(self, folder: Path, suffix: str) -> None:
+        self.folder, self._suffix = folder, suffix
+        below = files_below(folder)[0] if folder.is_dir() else []
+        below = [path for path in below if path.suffix.lower() in IMAGE_SUFFIXES]
+        self._by_name = {same_name(path.as_posix()): path for path in below}
+        below.sort(key=lambda path: (path.suffix != suffix, path.suffix.lower() != suffix, path))
+        self._by_stem = {
+            same_name(path.with_suffix("").as_posix()): path for path in reversed(below)
+        }
+
+    def named(self, name: str) -> str | None:
+        """Return the stem of the file of this name, or of this stem; None where there is none.
+
+        A name with suffix stays as it is where its stem is that of another file.
+        """
+        key = same_name(name)
+        if key in self._by_stem:
+            return key
+        stem, _, suffix = key.rpartition(".")
+        if f".{suffix}".lower() not in IMAGE_SUFFIXES or stem not in self._by_stem:
+            return None
+        return key if self._by_name.get(key, self._by_stem[stem]) != self._by_stem[stem] else stem
+
+    def path(self, name: str) -> Path:
+        """Return the file of this stem or name; where there is none, the path that it should have."""
+        key = same_name(name)
+        found = self._by_stem.get(key) or self._by_name.get(key)
+        return self.folder / (found or f"{name}{self._suffix}")
+
+
+class ListedSource(DataSource):
+    """Base of data sets that come in archives, and whose splits are lists of names.
+
+    Missing data are downloaded, unless `download` is False or images are there, which may be
+    anybody's; the archives replace no file.
+
+    Attributes:
+        folder: Folder that the archives are put into and unpacked in.
+        title: The data set as messages name it.
+        images, masks: Folders of both.
+        lists: List file of each split; the first split is for training, the second for the test.
+        archives: URL and MD5 sum of each archive.
+        numbers: Count of the numbers that may follow a name in its line.
+        alternative: What else can be done where data are missing, as the end of a message.
+    """
+
+    title: str
+    numbers = 0
+    alternative = ""
+
+    def __init__(
+        self, folder: Path, images: Path, masks: Path, lists: Mapping[str, Path],
+        archives: Sequence[tuple[str, str]], download: bool,
+    ) -> None:  # fmt: skip
+        self.folder, self.images, self.masks = folder, images, masks
+        self.lists, self.archives, self.download = lists, archives, download
+
+    def listing(self) -> Listing:
+        """List the official splits; the seed draws the validation images from the first."""
+        train, test = self._splits().values()
+        return Listing(tuple(train), test=tuple(test))
+
+    def samples(self, split: str) -> list[FileSample]:
+        """List a split in the order of its list file.
+
+        A listed file may be missing or broken. Raises SqueezeError if the data are incomplete and
+        cannot be downloaded, or if a list file cannot be read.
+        """
+        return self._splits()[split]
+
+    def _splits(self) -> dict[str, list[FileSample]]:
+        found = self._find()
+        if isinstance(found, str) and self.download and self._may_unpack():
+            fetch(self.folder, self.archives, lambda: isinstance(self._find(), dict), self._missing)
+            found = self._find()
+        if isinstance(found, str):
+            raise SqueezeError(self._missing())
+        return found
+
+    def _find(self) -> dict[str, list[FileSample]] | str:
+        """List the splits, or say what is missing."""
+        if (self.folder / UNPACKING).exists():
+            return "they were not unpacked to the end"
+        for path in self.lists.values():
+            if not path.exists():
+                return f"{path} is missing"
+        images, masks = NamedFiles(self.images, ".jpg"), NamedFiles(self.masks, ".png")
+        splits = {}
+        for split, path in self.lists.items():
+            names = self._names(path, images)
+            splits[split] = [FileSample(n, images.path(n), masks.path(n)) for n in names]
+            for files in (images, masks):
+                places = [files.path(name) for name in names]
+                if not any(map(os.path.isfile, places)):
+                    return f"no file that {path} names is there, such as {places[0]}"
+        return splits
+
+    def _names(self, path: Path, images: NamedFiles) -> list[str]:
+        """Read the names in a list; raises SqueezeError for a line that cannot be a name."""
+        names = []
+        for number, line in read_entries(path):
+            name = re.sub(rf"(\s+\d+){{{self.numbers}}}$", "", line)
+            found = images.named(line) or images.named(name)
+            outside = name.startswith("/") or ".." in PurePosixPath(name).parts
+            if found is None and (outside or re.search(r"\s", name)):
+                raise SqueezeError(
+                    f"{path}, line {number}: {line[:60]!r} names no file in {images.folder}: correct or "
+                    "remove the line."
+                )
+            names.append(found or name)
+        return names
+
+    def _may_unpack(self) -> bool:
+        """Whether there is nothing but lists, or the archives were put there."""
+        cut_short = (self.folder / UNPACKING).exists()
+        archives = all((self.folder / Path(url).name).exists() for url, _ in self.archives)
+        return cut_short or archives or not (self.images.is_dir() and any(self.images.iterdir()))
+
+    def _missing(self, error: BaseException | None = None) -> str:
+        files = " and ".join(url for url, _ in self.archives)
+        return (
+            f"{self.title} in {self.folder} is not complete: {self._find()}{describe_error(error)}. "
+            f"Add what is missing, or put {files} there: the next run unpacks them, and "
+            f"replaces no file. {self.alternative}".rstrip()
+        )

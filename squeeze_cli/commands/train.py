@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from squeeze_cli.config.resolve import check_resumed, load_experiment, resolve_config, to_yaml
+from squeeze_cli.config.resolve import (
+    check_resumed,
+    check_settings,
+    load_experiment,
+    resolve_config,
+    to_yaml,
+)
 from squeeze_cli.config.schema import ExperimentConfig, Kind
 from squeeze_cli.console import Reporter, print_json
 from squeeze_cli.errors import UsageError
@@ -133,6 +139,7 @@ def _find_stopped(
 
     run = find_resumable(Path(str(values.get("output_dir", "runs"))), name)
     config = load_experiment(run.config_file, None)
+    check_settings(config, run.read_record().settings, run.config_file)
     check_resumed(config, values)
     if config.kind != kind:
         raise UsageError(f"{run.path} is a {config.kind} run: resume it by its own command.")

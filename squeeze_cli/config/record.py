@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from squeeze_cli.config.schema import Kind
 from squeeze_cli.config.sizes import size_text
@@ -180,11 +180,12 @@ class DecoderBytes(_Part):
 
 
 class Measured(_Part):
-    """Sizes of the codes files of `val` and `test`, and of the decoder."""
+    """Sizes of the codes files of `val` and `test`, and of the decoder; the digest of the prior."""
 
     val: MeasuredSplit
     test: MeasuredSplit
     decoder: DecoderBytes
+    prior_digest: str | None = None  # older records have none
 
 
 class RunRecord(_Part):
@@ -202,6 +203,7 @@ class RunRecord(_Part):
     history: list[EpochMetrics] = Field(default_factory=list)
     seconds: Seconds
     versions: dict[str, str] = Field(default_factory=dict)
+    settings: dict[str, JsonValue] = Field(default_factory=dict)  # older records have none
     data: DataDescription | None = None
     model: ModelDescription | None = None
     quantizer: QuantizerDescription | None = None

@@ -5,8 +5,9 @@ A YAML file is either one experiment, with the sections at its top level, or nam
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.defaults import CODEBOOK_SIZE
@@ -17,13 +18,23 @@ from squeeze_cli.config.parts import (
     GIVEN_FEATURES,
     QUANTIZERS,
 )
-from squeeze_cli.config.schema import DataConfig, ExperimentConfig, Kind, option_of
+from squeeze_cli.config.schema import FIELDS, DataConfig, ExperimentConfig, Kind, option_of
 from squeeze_cli.config.validation import check_together, parse, refuse_meaningless
 from squeeze_cli.config.yaml_files import read_yaml
-from squeeze_cli.errors import UsageError, nearest
+from squeeze_cli.errors import SqueezeError, UsageError, nearest
 from squeeze_cli.files import write_text_atomically
 
 EXAMPLE = "the one in examples.yaml"
+# Settings that may change in a run's config.yaml: of the data and the model those not named here.
+DECISIVE_DATA = ("dataset", "classes", "ignore_index", "image_size", "fit", "subset_size")
+FREE = (
+    "model.weights",
+    "model.use_kernels",
+    "training.device",
+    "training.devices",
+    "training.num_nodes",
+    "training.strategy",
+)
 
 
 def with_values(config: ExperimentConfig, values: Mapping[str, object]) -> ExperimentConfig:
@@ -138,16 +149,52 @@ def with_classes(config: ExperimentConfig, classes: ClassTable) -> ExperimentCon
 
 def check_resumed(stored: ExperimentConfig, values: Mapping[str, object]) -> None:
     """Raise UsageError where an option asks a resumed run for something else than it began with."""
-    asked = with_values(stored, values)
+    for key, own, other in _differences(stored, values):
+        raise UsageError(
+            f"{option_of(key)} {other} differs from the run's own {own}: leave it out to resume, or "
+            "start another run."
+        )
+
+
+def decisive_settings(config: ExperimentConfig) -> dict[str, Any]:
+    """Return what decides weights, codes and masks, by `section.field`, as plain values.
+
+    Places of files, devices and trackers do not: they may change in the `config.yaml` of a run.
+    """
+    values = config.model_dump(mode="json")
+    settings = {}
+    for key in FIELDS:
+        section, _, name = key.rpartition(".")
+        named = name in DECISIVE_DATA if section == "data" else key not in FREE
+        if section in ("quantizer", "model", "training", "data") and named:
+            settings[key] = values[section][name]
+    return settings
+
+
+def check_settings(config: ExperimentConfig, recorded: Mapping[str, object], file: Path) -> None:
+    """Raise SqueezeError where `config`, read from `file`, is not what the run's record says."""
+    known = {key: value for key, value in recorded.items() if key in FIELDS}
+    for key, own, other in _differences(config, known):
+        raise SqueezeError(
+            f"{file} was changed since the run was trained ({key}: {str(own)[:80]}, it was "
+            f"{str(other)[:80]}): change it back, or train the run again."
+        )
+
+
+def _differences(
+    config: ExperimentConfig, values: Mapping[str, object]
+) -> Iterator[tuple[str, object, object]]:
+    """Yield the key, the own and the other value of each of `values` that `config` has otherwise.
+
+    Those that are no section's, the name and place of a run, are left out.
+    """
+    asked = with_values(config, values)
     for key in values:
         section, _, name = key.rpartition(".")
-        if section:  # the others are the run's name and place
-            own, other = (getattr(getattr(c, section), name) for c in (stored, asked))
+        if section:
+            own, other = (getattr(getattr(c, section), name) for c in (config, asked))
             if own != other:
-                raise UsageError(
-                    f"{option_of(key)} {other} differs from the run's own {own}: leave it out to "
-                    "resume, or start another run."
-                )
+                yield key, own, other
 
 
 def switched_on(*names: str, default: bool = False) -> bool:

@@ -1,7 +1,7 @@
 """A shard: states of some images in one safetensors file, with a CRC-32 for each image.
 
 states  [n, *state_shape]  float16 or float32; maps are channels-last
-metadata: format, rows (JSON list of the images' digests), crc32 (JSON list)
+metadata: format, rows (JSON list of the images' digests), crc32 (JSON list), space (the folder's name)
 """
 
 import json
@@ -39,10 +39,13 @@ class Shard:
     file_bytes: int
 
     def read(self, row: int) -> State:
-        """Return the state of a row; raises DamagedShardError if its bytes changed."""
+        """Return the state of a row; raises DamagedShardError if its bytes changed, or for NaNs."""
         state: State = self.states[row]
         if zlib.crc32(state.data) != self.crc32[row]:
             raise DamagedShardError(f"{self.path.name}: row {row} is damaged")
+        # Older versions stored whatever a network gave; float16 has held finite values only.
+        if state.dtype == np.float32 and not np.isfinite(state).all():
+            raise DamagedShardError(f"{self.path.name}: row {row} is not finite")
         return state
 
 
@@ -57,7 +60,10 @@ def write_shard(path: Path, digests: Sequence[str], states: NDArray[np.float32])
     dtype = np.float16 if np.abs(states).max(initial=0) < FLOAT16_LIMIT else np.float32
     stored = np.ascontiguousarray(states, dtype=dtype)
     crcs = [zlib.crc32(state.data) for state in stored]
-    metadata = {"format": FORMAT, "rows": json.dumps(list(digests)), "crc32": json.dumps(crcs)}
+    metadata = {
+        "format": FORMAT, "space": path.parent.name,
+        "rows": json.dumps(list(digests)), "crc32": json.dumps(crcs),
+    }  # fmt: skip
     with replacing(path) as temporary:
         temporary.write_bytes(save({"states": stored}, metadata))
 
@@ -80,6 +86,8 @@ def open_shard(path: Path) -> Shard:
         lengths = {len(shard.digests), len(shard.crc32), shard.states.get_shape()[0]}
         if metadata["format"] != FORMAT or len(lengths) != 1:
             raise ValueError("it is of another format, or its lengths differ")
+        if metadata.get("space", path.parent.name) != path.parent.name:  # older shards have none
+            raise ValueError("it holds other features")
     except (SafetensorError, FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise DamagedShardError(f"{path.name}: {error}") from None
     return shard

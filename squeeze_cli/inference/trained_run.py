@@ -17,8 +17,8 @@ from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.parts import DATASETS
-from squeeze_cli.config.record import FinishedRecord, SplitMetrics
-from squeeze_cli.config.resolve import load_experiment, with_values
+from squeeze_cli.config.record import FinishedRecord, RunRecord, SplitMetrics
+from squeeze_cli.config.resolve import check_settings, load_experiment, with_values
 from squeeze_cli.config.schema import ExperimentConfig, option_of
 from squeeze_cli.config.validation import check_folders, refuse_foreign
 from squeeze_cli.console import Reporter
@@ -95,7 +95,7 @@ class TrainedRun:
             "data.num_workers": num_workers,
             **{f"data.{name}": folder for name, folder in folders.items()},
         }
-        self.config = _load_config(self.folder, given)
+        self.config = _load_config(self.folder, self.record, given)
         self.device = choose_device(self.config.training.device)
         self.module = self._load_module()
 
@@ -110,7 +110,7 @@ class TrainedRun:
             if config.model.unfreeze_last_layer:
                 origin = create_backbone(config.model, config.data.size_px)
             module = make_module(config, build_network(config, origin))
-        load_best(module, self.folder)
+        load_best(module, self.folder, self.record.digest)
         if (head := module.network.head) is not None:
             head.expects_raw_features = self.record.model.head_expects_raw_features
         return module.eval().to(self.device)
@@ -136,10 +136,16 @@ class TrainedRun:
 
     @cached_property
     def prior(self) -> CodePrior | None:
-        """The run's prior, or None where its codes are packed."""
+        """The run's prior, or None where its codes are packed; SqueezeError for another's."""
         measured = self.record.measured
-        coded = measured is not None and measured.val.coding == "prior"
-        return read_prior(self.folder.prior_file) if coded else None
+        if measured is None or measured.val.coding != "prior":
+            return None
+        prior = read_prior(self.folder.prior_file)
+        if measured.prior_digest not in (None, prior.digest):
+            raise SqueezeError(
+                f"{self.folder.prior_file} is not this run's: bring its own back, or train it again."
+            )
+        return prior
 
     @property
     def space(self) -> Literal["backbone", "adapted"]:
@@ -319,10 +325,13 @@ class TrainedRun:
         )
 
 
-def _load_config(folder: RunFolder, given: Mapping[str, object]) -> ExperimentConfig:
+def _load_config(
+    folder: RunFolder, record: RunRecord, given: Mapping[str, object]
+) -> ExperimentConfig:
     """Read the run's configuration, and put the given values, where not None, in it."""
     try:
         config = load_experiment(folder.config_file, None)
+        check_settings(config, record.settings, folder.config_file)
     except UsageError as error:  # the run wrote this file: the user made no mistake
         raise SqueezeError(f"{error} The run needs its own: train it again.") from None
     values = {key: value for key, value in given.items() if value is not None}

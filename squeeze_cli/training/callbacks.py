@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 
 from squeeze_cli.console import Advance, Reporter, no_advance
 from squeeze_cli.model.initialize import initialize_network
+from squeeze_cli.training.checkpoints import HISTORY_KEY
 from squeeze_cli.training.experiment import Experiment, feature_grid
 from squeeze_cli.training.modules import FeatureModule
 from squeeze_cli.training.record import Epoch, Journal
@@ -119,7 +120,7 @@ class RecordKeeper(Checkpoint):
     @property
     def state_key(self) -> str:
         """Name of the history in `last.ckpt`."""
-        return "RunRecord"
+        return HISTORY_KEY
 
     def state_dict(self) -> dict[str, Any]:
         """The history."""

@@ -2,6 +2,7 @@
 
 import io
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -10,10 +11,14 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from squeeze_cli.config.record import EpochMetrics
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import replacing
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.modules import FeatureModule
+
+# Name of the epochs' metrics in `last.ckpt`.
+HISTORY_KEY = "RunRecord"
 
 
 def checkpoint_callbacks(run: RunFolder, module: FeatureModule) -> list[ModelCheckpoint]:
@@ -71,8 +76,33 @@ def require_whole(path: Path) -> None:
         raise SqueezeError(f"{path} is damaged: train the run again, with --overwrite.")
 
 
-def load_best(module: FeatureModule, run: RunFolder) -> int:
-    """Load the best epoch's weights into the module.
+def require_own(path: Path, module: FeatureModule, history: Sequence[EpochMetrics]) -> None:
+    """Raise SqueezeError unless the run with this history wrote the `last.ckpt` at `path`.
+
+    Its epochs are the first of the record's, which is written before it, to the last digit.
+    """
+    require_whole(path)
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        epochs = [
+            EpochMetrics.model_validate(epoch)
+            for epoch in stored["callbacks"][HISTORY_KEY]["history"]
+        ]
+        own, found = (
+            {name: tensor.shape for name, tensor in state.items()}
+            for state in (module.state_dict(), stored["state_dict"])
+        )
+        fits = own == found and epochs == list(history[: len(epochs)])
+    except Exception:  # noqa: BLE001 - another's content can raise anything
+        fits = False
+    if not fits:
+        raise SqueezeError(
+            f"{path} is no checkpoint of this run: bring its own back, or start anew with --overwrite."
+        )
+
+
+def load_best(module: FeatureModule, run: RunFolder, digest: str | None = None) -> int:
+    """Load the best epoch's weights into the module; `digest` is theirs, where it is known.
 
     Returns:
         The epoch's number, from 0.
@@ -89,6 +119,11 @@ def load_best(module: FeatureModule, run: RunFolder) -> int:
                 if name.startswith("network.")
             }
         )
+        if digest not in (None, module.network.digest()):
+            raise SqueezeError(
+                f"{run.best_checkpoint} holds the weights of another run than {run.record_file}: "
+                "bring this run's own back, or train it again."
+            )
         return int(checkpoint["epoch"])
     except FileNotFoundError:
         raise SqueezeError(f"{run.path} holds no checkpoint: train it to the end first.") from None

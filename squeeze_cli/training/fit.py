@@ -19,7 +19,7 @@ from squeeze_cli.features.datamodule import FeatureBatches
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.loggers import open_trackers
 from squeeze_cli.training.callbacks import Initialization, RecordKeeper, ReportedProgress
-from squeeze_cli.training.checkpoints import checkpoint_callbacks, load_best, require_whole
+from squeeze_cli.training.checkpoints import checkpoint_callbacks, load_best, require_own
 from squeeze_cli.training.devices import create_trainer, quiet_libraries
 from squeeze_cli.training.experiment import Experiment, set_up
 from squeeze_cli.training.figures import save_figures
@@ -94,8 +94,8 @@ def train(
     """
     config, device, module = experiment.config.training, experiment.device, experiment.module
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
-    if checkpoint is not None:
-        require_whole(checkpoint)
+    if checkpoint is not None and journal is not None:
+        require_own(checkpoint, module, journal.record.history)
     keeper = RecordKeeper(experiment, journal)
     callbacks = [ReportedProgress(reporter), keeper, *checkpoint_callbacks(run, module)]
     if checkpoint is None:

@@ -60,7 +60,12 @@ def save_outputs(
         np.bincount(codes["test"][..., level].ravel(), minlength=size)
         for level, size in enumerate(sizes)
     ]
-    return digest, Measured(**measured, decoder=decoder_bytes(network.quantizer, prior)), counts
+    written = Measured(
+        **measured,
+        decoder=decoder_bytes(network.quantizer, prior),
+        prior_digest=None if prior is None else prior.digest,
+    )
+    return digest, written, counts
 
 
 def measure_codes(

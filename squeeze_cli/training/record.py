@@ -22,6 +22,7 @@ from squeeze_cli.config.record import (
     SplitMetrics,
     Status,
 )
+from squeeze_cli.config.resolve import decisive_settings
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.config.sizes import short_size
 from squeeze_cli.model.network import SegmentationNetwork
@@ -141,6 +142,7 @@ class Journal:
         record.data = _describe_data(experiment)
         record.model = _describe_model(config, experiment.backbone, network)
         record.quantizer = _describe_quantizer(config, network, feature_grid(experiment))
+        record.settings = decisive_settings(config)
         self._fit_start = time.perf_counter()
         self.save()
         self.run.drop_replaced()

@@ -332,6 +332,27 @@ def test_a_shard_of_another_format_is_not_read(tmp_path: Path) -> None:
         open_shard(tmp_path / "x.safetensors")
 
 
+def test_a_shard_of_another_space_is_not_read(tmp_path: Path) -> None:
+    digests, states = rows(2)
+    for name in ("own", "other"):
+        (tmp_path / name).mkdir()
+    write_shard(tmp_path / "other" / "x.safetensors", digests, states)
+    assert open_shard(tmp_path / "other" / "x.safetensors").digests == tuple(digests)
+    moved = (tmp_path / "other" / "x.safetensors").rename(tmp_path / "own" / "x.safetensors")
+    with pytest.raises(DamagedShardError, match="other features"):
+        open_shard(moved)
+
+
+def test_states_that_are_not_finite_are_computed_again(tmp_path: Path) -> None:
+    digests, states = rows(2)
+    states[1, 0, 0, 0] = np.nan
+    write_shard(tmp_path / "x.safetensors", digests, states)
+    shard = open_shard(tmp_path / "x.safetensors")
+    assert np.array_equal(shard.read(0), states[0])
+    with pytest.raises(DamagedShardError, match="row 1 is not finite"):
+        shard.read(1)
+
+
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(SqueezeError, match=r"needs 1000000.* GB.*--cache-dir"):
         check_free_space(tmp_path / "not" / "there", 10**15)

@@ -162,6 +162,9 @@ def test_a_baseline_of_other_classes_is_refused(squeeze: Squeeze, trained: Path)
     assert "classes: null" in text
     text = text.replace("classes: null", f"classes: {{classes: {named}, ignore: [255]}}")
     config.write_text(text)
+    content = json.loads((folder / "run.json").read_text())
+    del content["settings"]["data.classes"]  # as in the record of a run with these classes
+    (folder / "run.json").write_text(json.dumps(content))
     arguments = ("--baseline", str(folder), "--images", "1")
     done = squeeze("show", str(trained / "runs" / "q"), *arguments, code=1)
     shutil.rmtree(folder)

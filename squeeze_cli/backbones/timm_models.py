@@ -19,7 +19,13 @@ from torch import Tensor, nn
 
 from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
 from squeeze_cli.backbones.tokens import ViTLastLayer, check_patches
-from squeeze_cli.backbones.weights import fetch, hub_file, on_one_line, published_place
+from squeeze_cli.backbones.weights import (
+    fetch,
+    hub_file,
+    on_one_line,
+    published_place,
+    without_prefixes,
+)
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.config.sizes import Size, size_text
 from squeeze_cli.data.transforms import Statistics
@@ -27,8 +33,8 @@ from squeeze_cli.errors import SqueezeError, UsageError, nearest
 
 PREFIX = "timm:"
 Settings = dict[str, Any]  # arguments and configurations of timm, by name
-# Names that programs for training put before a model's own, the outermost first.
-WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.")
+# Names of the part of a larger model that is the backbone, the outermost first.
+PARTS = ("model.", "backbone.")
 
 
 class TimmBackbone(FrozenBackbone):
@@ -96,7 +102,7 @@ class TimmBackbone(FrozenBackbone):
         """
         if state is None:
             return self.create_model()
-        state = _own_part(state)
+        state = without_prefixes(state, PARTS)
         classes = _count_classes(state, self._settings.get("classifier"))
         source = {"state_dict": state, "num_classes": classes, "label_offset": 0, "source": ""}
         try:
@@ -278,14 +284,6 @@ def _probe(
         f"{name} gives no dense features of {size_text(size_px)} images "
         f"({on_one_line(problem)}): its own --image-size is {size_text(own_size(own))}."
     )
-
-
-def _own_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a model's own tensors by its own names, without what was wrapped around it."""
-    for prefix in WRAPPERS:
-        inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        state = inner or state
-    return state
 
 
 def _count_classes(state: dict[str, Tensor], classifier: str | tuple[str, ...] | None) -> int:

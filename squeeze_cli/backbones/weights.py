@@ -1,7 +1,7 @@
 """Backbone weights: published ones of torchvision and timm, or a file; never by unpickling code."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
@@ -20,6 +20,8 @@ _FIX = (
 
 # Where checkpoints of training keep a state dict: averaged weights come first, as in timm.
 NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher")
+# Prefixes by which torch wraps a model's names: DataParallel, and torch.compile.
+WRAPPERS = ("module.", "_orig_mod.")
 
 # Random weights are for tests: one fixed seed, so that all runs "with random features" share them.
 RANDOM_WEIGHTS_SEED = 0
@@ -52,8 +54,8 @@ class Weights:
     def read(self) -> dict[str, Tensor] | None:
         """Read the state dict in a `.safetensors` file, or in another by torch with weights_only.
 
-        The nesting of training checkpoints is unwrapped (`NESTED`). Random weights give None.
-        Raises SqueezeError if the file holds no state dict.
+        The nesting and the names of training checkpoints are unwrapped (`NESTED`, `WRAPPERS`). Random
+        weights give None. Raises SqueezeError if the file holds no state dict, or not finite values.
         """
         if self.file is None:
             return None
@@ -64,12 +66,7 @@ class Weights:
                 state: Any = load_file(self.file)
             else:
                 state = torch.load(self.file, map_location="cpu", weights_only=True)
-        for key in NESTED:
-            if isinstance(state, dict) and isinstance(state.get(key), dict):
-                state = state[key]
-        if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-            raise SqueezeError(f"{self.file} holds no state dict (names to tensors): {_FIX}.")
-        return state
+            return without_prefixes(_checked(state), WRAPPERS)
 
     @contextmanager
     def _reading(self, file: Path) -> Iterator[None]:
@@ -77,11 +74,38 @@ class Weights:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise anything
-            raise SqueezeError(
-                f"{file} is no readable weights file ({on_one_line(error)}): {_FIX}."
-            ) from None
+            reason = "it is damaged, or holds Python objects besides tensors"
+            if isinstance(error, (OSError, ValueError)):  # torch's own advise to run what is in it
+                reason = on_one_line(error)
+            raise SqueezeError(f"{file} is no usable weights file ({reason}): {_FIX}.") from None
         if file.stat().st_mtime_ns != self._mtime_ns:
             raise SqueezeError(f"{file} was changed meanwhile: run the same command again.")
+
+
+def without_prefixes(state: dict[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with each prefix, without it; all where none does."""
+    for prefix in prefixes:
+        inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        state = inner or state
+    return state
+
+
+def _checked(content: Any) -> dict[str, Tensor]:
+    """Return the state dict in the content of a file; raises ValueError where there is none, or its
+    numbers are no weights."""
+    while isinstance(content, dict) and any(isinstance(content.get(k), dict) for k in NESTED):
+        content = next(content[key] for key in NESTED if isinstance(content.get(key), dict))
+    if not isinstance(content, dict) or not content:
+        raise ValueError("it holds no state dict: names to tensors")
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise ValueError(f"it holds no state dict: {name!r} is no name of a tensor")
+        floating = tensor.is_floating_point() or not name.endswith(("weight", "bias"))
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex() or not floating:
+            raise ValueError(f"the tensor {name} holds no floating-point numbers")
+        if not torch.isfinite(tensor.float()).all():
+            raise ValueError(f"values of the tensor {name} are NaN, infinite or too large")
+    return content
 
 
 def published_weights(enumeration: Any, name: str) -> Path:

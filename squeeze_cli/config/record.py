@@ -196,6 +196,7 @@ class RunRecord(_Part):
     kind: Kind
     status: Status
     error: str | None = None
+    warnings: list[str] = Field(default_factory=list)  # older records have none
     created: str | None = None
     seed: int
     epochs: Epochs

@@ -35,6 +35,7 @@ from squeeze_cli.features.prepare import (
     check_images,
     from_rows,
     prepare_states,
+    require_finite,
 )
 from squeeze_cli.features.shards import State
 from squeeze_cli.features.store import FeatureStore, StoreKey, default_cache_dir
@@ -146,22 +147,24 @@ class FeatureBatches(LightningDataModule):
         generator = torch.Generator().manual_seed(self.seed)
         sampler = RandomSampler(dataset, generator=generator) if shuffled else None  # type: ignore[arg-type]
         loader = self._loader(dataset, batch_size or self.evaluation_batch_size, sampler=sampler)
-        return map(self._on_device, loader)
+        return (self._on_device(batch, split) for batch in loader)
 
     def batch(self, split: str, positions: Sequence[int]) -> Batch:
         """One batch, as those of `batches`, of the images at these positions of a split."""
         dataset = self._datasets[split]
-        return self._on_device(default_collate([dataset[position] for position in positions]))
+        loaded = default_collate([dataset[position] for position in positions])
+        return self._on_device(loaded, split)
 
     def counted(self, split: str, positions: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
         """Return which vectors of a split's images are no padding, `[B, h, w]` bool: all of them."""
         del split
         return torch.ones(len(positions), *grid, dtype=torch.bool, device=positions.device)
 
-    def _on_device(self, batch: Batch) -> Batch:
-        inputs, masks, positions = (tensor.to(self.device) for tensor in batch)
-        states: Batch = self.on_after_batch_transfer((inputs, masks, positions), 0)
-        return states
+    def _on_device(self, loaded: Batch, split: str) -> Batch:
+        inputs, masks, positions = (tensor.to(self.device) for tensor in loaded)
+        batch: Batch = self.on_after_batch_transfer((inputs, masks, positions), 0)
+        require_finite(batch[0], [self.splits[split][i].name for i in positions.tolist()])
+        return batch
 
     def _loader(self, dataset: Dataset[Item], batch_size: int, **options: Any) -> DataLoader[Item]:
         return DataLoader(
@@ -327,14 +330,9 @@ def make_data(
     batch_size = config.training.batch_size
     most_images = min(EVALUATION_IMAGES, EVALUATION_VECTORS // backbone.vectors_per_image)
     return SegmentationDataModule(
-        splits,
-        trunk,
-        store,
-        reporter,
-        batch_size=batch_size,
-        evaluation_batch_size=max(batch_size, most_images),
-        seed=config.training.seed,
-    )
+        splits, trunk, store, reporter, batch_size=batch_size,
+        evaluation_batch_size=max(batch_size, most_images), seed=config.training.seed,
+    )  # fmt: skip
 
 
 def _preprocessing(config: ExperimentConfig, backbone: FrozenBackbone) -> Preprocessing:

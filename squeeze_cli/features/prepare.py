@@ -190,6 +190,17 @@ def prepare_states(
     )
 
 
+def require_finite(states: Tensor, names: Sequence[str]) -> None:
+    """Raise SqueezeError, which names an image, where not all states `[B, ...]` are finite."""
+    finite = torch.isfinite(states).flatten(1).all(dim=1).tolist()
+    broken = [name for name, whole in zip(names, finite, strict=True) if not whole]
+    if broken:
+        raise SqueezeError(
+            f"The backbone's features of {broken[0]} are NaN or infinite ({len(broken)} of "
+            f"{len(names)} images): check --weights, or take --precision 32."
+        )
+
+
 def fits_in_memory(needed_bytes: float) -> bool:
     """Whether so much may be held in memory, by what is free now."""
     import psutil
@@ -232,6 +243,7 @@ def _fill(
                 rows = trunk.rows(
                     torch.stack([each.pixels for each in batch if each.pixels is not None])
                 )
+                require_finite(torch.from_numpy(rows), [each.sample.name for each in batch])
                 shard += zip((each.sample.known().digest for each in batch), rows, strict=True)
                 shard_bytes += rows.nbytes
                 computed, batch = computed + len(batch), []

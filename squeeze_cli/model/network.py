@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from squeeze_cli.errors import SqueezeError
 from squeeze_cli.heads.base import SegmentationHead
 from squeeze_cli.kernels.folding import AffineMap
 from squeeze_cli.quantizers.base import IdentityQuantizer, Quantizer
@@ -55,11 +56,16 @@ class FeatureNormalizer(nn.Module):
     def fit_and_normalize_(self, tokens_nc: Tensor) -> None:
         """Set mean and standard deviation from tokens `[n, C]`, and normalize the tokens in place.
 
-        A constant channel keeps scale 1.
+        A constant channel keeps scale 1. Raises SqueezeError where a variance is no float32.
         """
         self.mean.copy_(tokens_nc.mean(dim=0))
         tokens_nc.sub_(self.mean)
         std = tokens_nc.norm(dim=0) / max(1, len(tokens_nc) - 1) ** 0.5
+        if not std.isfinite().all():
+            raise SqueezeError(
+                f"The features are too large, up to {float(tokens_nc.abs().max()):.0e}: scale them to "
+                "values around 1, or take other --weights."
+            )
         self.std.copy_(torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std)))
         tokens_nc.div_(self.std)
 

@@ -65,7 +65,11 @@ class CodebookQuantizer(ProjectedQuantizer):
         if self.initialize_codebook:
             training = self.training
             self.train()
-            self.run_library(tokens_nc[None, : KMEANS_VECTORS_PER_CODE * self.code_sizes[0]])
+            size = self.code_sizes[0]
+            sample = tokens_nc[: KMEANS_VECTORS_PER_CODE * size]
+            if len(sample) < size:  # the library would warn that it takes some twice
+                sample = sample.repeat(-(-size // len(sample)), 1)
+            self.run_library(sample[None])
             self.train(training)
 
 

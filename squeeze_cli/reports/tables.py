@@ -111,6 +111,7 @@ def result_table(record: FinishedRecord) -> Table:
         ("Validation", metrics_text(record.metrics.val, record.data.classes)),
         ("Test", metrics_text(record.metrics.test, record.data.classes)),
         ("Skipped images", record.data.skipped_images),
+        ("Warnings", "\n".join(record.warnings)),
         ("Time", f"{duration(seconds.total)} ({stages}, codes {duration(seconds.codes)})"),
     ]
     return facts(record.name, rows)

@@ -1,5 +1,6 @@
 """Lightning callbacks: progress for people, the network's start, and the record kept up to date."""
 
+import math
 from contextlib import ExitStack
 from typing import Any
 
@@ -7,6 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 
 from squeeze_cli.console import Advance, Reporter, no_advance
+from squeeze_cli.errors import SqueezeError
 from squeeze_cli.model.initialize import initialize_network
 from squeeze_cli.training.checkpoints import HISTORY_KEY
 from squeeze_cli.training.experiment import Experiment, feature_grid
@@ -98,6 +100,50 @@ def initialize(experiment: Experiment) -> None:
         for states, _, positions in data.batches("train", data.batch_size, shuffled=True)
     )
     initialize_network(network, batches, data.seed)
+
+
+class DivergenceGuard(Checkpoint):
+    """Stops a training whose loss is not finite, in all processes, before its weights are written.
+
+    The first step's loss is kept, in `last.ckpt` too, for comparison with the last epoch's.
+    """
+
+    first_loss = math.nan
+
+    def state_dict(self) -> dict[str, Any]:
+        """The first step's loss."""
+        return {"first_loss": self.first_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the first step's loss up again."""
+        self.first_loss = state_dict["first_loss"]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: object
+    ) -> None:
+        """Look at the loss of a step."""
+        loss = outputs["loss"]
+        if trainer.global_step == 1:
+            self.first_loss = float(loss)
+        if not trainer.strategy.reduce_boolean_decision(bool(loss.isfinite())):
+            raise divergence(trainer, f"the loss is not finite at step {trainer.global_step}")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at what the epoch's validation has found, which is that of all processes."""
+        if not trainer.callback_metrics["val/loss"].isfinite():
+            what = f"the validation loss is not finite after step {trainer.global_step}"
+            raise divergence(trainer, what)
+
+
+def divergence(trainer: pl.Trainer, what: str) -> SqueezeError:
+    """Return the error that ends a diverged training.
+
+    Seeds fix the steps, so the run would diverge again where it was resumed.
+    """
+    return SqueezeError(
+        f"The training has diverged: {what} (epoch {trainer.current_epoch + 1} of "
+        f"{trainer.max_epochs}). Start it anew with --overwrite and a lower --lr."
+    )
 
 
 class RecordKeeper(Checkpoint):

@@ -18,7 +18,13 @@ from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.datamodule import FeatureBatches
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.loggers import open_trackers
-from squeeze_cli.training.callbacks import Initialization, RecordKeeper, ReportedProgress
+from squeeze_cli.training.callbacks import (
+    DivergenceGuard,
+    Initialization,
+    RecordKeeper,
+    ReportedProgress,
+    divergence,
+)
 from squeeze_cli.training.checkpoints import checkpoint_callbacks, load_best, require_own
 from squeeze_cli.training.devices import create_trainer, quiet_libraries
 from squeeze_cli.training.experiment import Experiment, set_up
@@ -96,8 +102,8 @@ def train(
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
     if checkpoint is not None and journal is not None:
         require_own(checkpoint, module, journal.record.history)
-    keeper = RecordKeeper(experiment, journal)
-    callbacks = [ReportedProgress(reporter), keeper, *checkpoint_callbacks(run, module)]
+    guard, keeper = DivergenceGuard(), RecordKeeper(experiment, journal)
+    callbacks = [ReportedProgress(reporter), guard, keeper, *checkpoint_callbacks(run, module)]
     if checkpoint is None:
         callbacks.append(Initialization(experiment))
     with quiet_libraries(verbose=reporter.verbose):
@@ -115,7 +121,9 @@ def train(
         tested = module.results("test")
     trained = evaluate(experiment.config, module, experiment.data, "train", device, reporter)
     if journal is not None:
-        journal.conclude(best, trained, tested)
+        journal.conclude(best, trained, tested, guard.first_loss)
+        for warning in journal.record.warnings:
+            reporter.warn(warning)
 
 
 def _fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: Path | None) -> None:
@@ -124,6 +132,9 @@ def _fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: Path | None) -
         trainer.fit(
             experiment.module, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True
         )
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        what = f"a covariance is singular or not finite after step {trainer.global_step}"
+        raise divergence(trainer, what) from None
     except SIGTERMException:
         raise SystemExit(TERMINATED) from None
     except SystemExit:

@@ -34,6 +34,10 @@ from squeeze_cli.training.metrics import Values
 # The number of an epoch, and its metrics on `train` and `val`.
 Epoch = dict[str, Any]
 MOST_SKIPPED = 100
+# Factor on the first step's loss above which that of the last epoch is reported.
+GROWN_LOSS = 10.0
+# Perplexity below which a codebook says next to nothing: 1 is that of a single code.
+COLLAPSED_PERPLEXITY = 1.2
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "vector-quantize-pytorch")
 
 
@@ -154,10 +158,32 @@ class Journal:
         self.record.seconds.fit = self._earlier.fit + time.perf_counter() - self._fit_start
         self.save()
 
-    def conclude(self, best: int, train: Values, test: Values) -> None:
-        """Add the best epoch and the metrics of its weights, for the next `save`."""
+    def conclude(self, best: int, train: Values, test: Values, first_loss: float) -> None:
+        """Add the best epoch, the metrics of its weights and warnings on them, for the next `save`.
+
+        `first_loss` is that of the first training step.
+        """
         self.record.epochs.best = best
         metrics = self.record.metrics
         metrics.train = SplitMetrics.model_validate(train)
         metrics.val = self.record.history[best].val
         metrics.test = SplitMetrics.model_validate(test)
+        self.record.warnings = _find_warnings(self.record, first_loss)
+
+
+def _find_warnings(record: RunRecord, first_loss: float) -> list[str]:
+    """Return what is odd about a training that has come to its end."""
+    assert record.metrics.train is not None
+    warnings, last = [], record.history[-1].train.loss or 0.0
+    if last > GROWN_LOSS * first_loss > 0:
+        warnings.append(
+            f"The training loss grew from {first_loss:.3g} at the first step to {last:.3g} in the last "
+            "epoch: lower --lr."
+        )
+    for level, perplexity in enumerate(record.metrics.train.codebook_perplexity or ()):
+        if perplexity < COLLAPSED_PERPLEXITY:
+            warnings.append(
+                f"Nearly all vectors have the same code (codebook {level}, perplexity "
+                f"{perplexity:.2f}): the codebook has collapsed, or the images are alike."
+            )
+    return warnings

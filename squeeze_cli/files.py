@@ -19,7 +19,9 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         raise SqueezeError(f"{path} is no regular file and is not replaced: name another file.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+    # A name may be as long as the file system allows: the temporary one keeps its beginning.
+    begin = os.fsencode(path.name)[:200].decode(errors="ignore")
+    temporary = path.with_name(f".{begin}.{os.urandom(4).hex()}.part")
     temporary.touch(mode, exist_ok=False)
     try:
         yield temporary

@@ -173,6 +173,19 @@ def read_classes(value: object) -> ClassTable | None:
     raise UsageError(f"{where}: {words} (such as `{_EXAMPLE}`).")
 
 
+def classes_to_yaml(table: ClassTable) -> str:
+    """Return a table for masks of class indices, as the text of a file that `read_classes` reads."""
+    import yaml
+
+    content: dict[object, object] = {
+        index: {"name": name, "colour": list(colour)}
+        for index, (name, colour) in enumerate(zip(table.names, table.colours, strict=True))
+    }
+    return yaml.safe_dump(
+        {**content, "ignore": []}, default_flow_style=None, sort_keys=False, allow_unicode=True
+    )
+
+
 def _long_form(content: Mapping[object, object], where: str) -> dict[str, object]:
     """Return the fields of a `ClassTable` for a mapping in either form."""
     if "classes" in content:

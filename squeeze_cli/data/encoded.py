@@ -27,7 +27,7 @@ class ImageFacts(NamedTuple):
     """Digest and size of an image that was read.
 
     `digest` is the hex BLAKE2b-128 of what decides its pixels, `size_px` width and height. It is
-    `ambiguous` where its EXIF orientation is not applied, and its mask would fit all the same.
+    `ambiguous` where its EXIF orientation is applied, and its mask would fit without as well.
     """
 
     digest: str
@@ -73,8 +73,8 @@ class EncodedImage:
 def read_image(path: Path, mask_size_px: tuple[int, int] | None = None) -> EncodedImage:
     """Read an image file of any kind that Pillow decodes.
 
-    An EXIF orientation is applied, as a viewer does. Where there is a mask, of width and height
-    `mask_size_px`, the orientation is applied only if the stored size is not the mask's.
+    An EXIF orientation is applied, as a viewer does, but for an image that has the width and height
+    `mask_size_px` of its mask only as it is stored.
 
     Raises UnreadableImageError for a missing or broken file, 32-bit floats of unknown range, or an
     image of another size than its mask.
@@ -84,21 +84,18 @@ def read_image(path: Path, mask_size_px: tuple[int, int] | None = None) -> Encod
         with _opened(content) as image:
             size_px = image.size
             orientation = _orientation(image, content)
-    as_stored, upright = size_px == mask_size_px, size_px
+    stored_px, turned = size_px, orientation != 1
     if orientation in _ON_ITS_SIDE:
-        upright = (size_px[1], size_px[0])
-    ambiguous = as_stored and orientation != 1 and upright == size_px
-    if as_stored:
-        orientation = 1
-    else:
-        size_px = upright
+        size_px = (size_px[1], size_px[0])
+    ambiguous = turned and stored_px == size_px == mask_size_px
+    if stored_px == mask_size_px != size_px:
+        size_px, turned = stored_px, False
     if mask_size_px is not None and mask_size_px != size_px:
         raise UnreadableImageError(
             f"The image {path} has {size_px[0]} x {size_px[1]} pixels, its mask {mask_size_px[0]} x "
             f"{mask_size_px[1]}: replace or remove one of them."
         )
     digest = blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
-    turned = orientation != 1
     facts = ImageFacts(f"{digest}-turned" if turned else digest, size_px, ambiguous)
     return EncodedImage(path, content, turned, facts)
 

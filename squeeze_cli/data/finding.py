@@ -1,5 +1,6 @@
 """Images below a folder: which files are images, and the name of each."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,12 +37,12 @@ def list_images(folder: Path, without: Path | None = None) -> Listing:
         raise SqueezeError(f"The folder {folder} holds no images: put some there ({suffixes}).")
     samples, skipped, warnings = [], [], []
     for name, path in zip(names_below(images), images, strict=True):
-        if (shown := name.encode(errors="backslashreplace").decode()) == name:
-            samples.append(FileSample(name, folder / path))
+        if re.search("[\ud800-\udfff]", name):  # bytes that are not UTF-8
+            skipped.append((name, "its name is not UTF-8: rename it."))
         else:
-            skipped.append((shown, "its name is not UTF-8: rename it."))
+            samples.append(FileSample(name, folder / path))
     if others := Counter(path.suffix.lower() or "no suffix" for path in set(files) - set(images)):
-        kinds = some([f"{count} of {suffix}" for suffix, count in sorted(others.items())])
+        kinds = some([f"{count} of {suffix}" for suffix, count in others.most_common()])
         warnings.append(f"{others.total()} files in {folder} are no images and left out: {kinds}.")
     if repeated:
         warnings.append(

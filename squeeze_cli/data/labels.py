@@ -27,6 +27,11 @@ class Labels:
         """Return a text that two masks share only where their classes are the same."""
         return f"{self.mask.digest} {self.classes}"
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether a pixel has a class, and not only ignored values."""
+        return any(index != IGNORE_INDEX for index in self.classes)
+
     def plane(self) -> NDArray[np.uint8]:
         """Return class indices `[H, W]` uint8; IGNORE_INDEX where a pixel does not count."""
         return self.mask.plane(self.classes)

@@ -12,6 +12,8 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
 
 DIGEST_BYTES = 16
+# An image that Pillow decodes, uncompressed, is smaller.
+MOST_BYTES = 2**31
 # Exceptions that Pillow raises on broken files: OSError for files that are truncated or not
 # identified, SyntaxError for PNG, and nearly all of the others for TIFF.
 DECODER_ERRORS = (
@@ -43,9 +45,14 @@ def reading(kind: str, path: Path) -> Iterator[None]:
 
 
 def read_content(path: Path) -> bytes:
-    """Return the bytes of a file; raises ValueError for a pipe or device, which may never end."""
+    """Return the bytes of a file.
+
+    Raises ValueError for a pipe or device, which may never end, and for more than `MOST_BYTES`.
+    """
     if path.exists() and not path.is_file():
         raise ValueError("it is no regular file")
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES // 2**30} GiB")
     return path.read_bytes()
 
 

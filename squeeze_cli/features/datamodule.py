@@ -241,7 +241,7 @@ class SegmentationDataModule(FeatureBatches):
         if ambiguous:
             self.reporter.warn(
                 f"{ambiguous} images have an EXIF orientation with and without which they fit their "
-                "masks: they are left as stored."
+                "masks: it is applied, as a viewer does."
             )
         found = iter(looks)
         for name, split in self.splits.items():

@@ -261,13 +261,9 @@ def _fill(
 def _look(sample: Sample, use: Callable[[ReadImage], Tensor | None]) -> Look:
     """Read a sample, and decode it as far as `use` does."""
     try:
-        sample.name.encode()
         image = sample.read()
         pixels = use(image)
         return Look(replace(sample, facts=image.facts), None, pixels)
-    except UnicodeEncodeError:
-        name = sample.name.encode(errors="backslashreplace").decode()
-        return Look(replace(sample, name=name), "its name is not UTF-8")
     except UnreadableImageError as error:
         return Look(sample, str(error))
 

@@ -1,8 +1,10 @@
 """`squeeze decode`: codes files to features or masks, without images and without a backbone."""
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Literal
 
 import numpy as np
@@ -10,14 +12,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from squeeze_cli.codec.manifest import Manifest, read_manifest
+from squeeze_cli.config.classes import classes_to_yaml
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.files import replacing
+from squeeze_cli.files import replacing, write_text_atomically
 from squeeze_cli.inference.output import ShardedOutput, save_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RECORD_NAME
 
 BATCH_IMAGES = 64
+# The file of classes beside decoded masks.
+CLASSES_NAME = "classes.yaml"
+# Bytes that file systems allow for a file's name.
+LONGEST_NAME = 255
 Batches = Iterable[tuple[tuple[str, ...], NDArray[np.int32]]]
 
 
@@ -35,7 +42,8 @@ def decode_codes(
 
     Args:
         path: A codes file, or a folder that `squeeze extract-embeddings` wrote.
-        content: `features` (shards of embeddings) or `masks` (one PNG per image).
+        content: `features` (shards of embeddings) or `masks` (one PNG per image, and `classes.yaml`,
+            their classes as `--classes` reads them).
         out: Folder to write to.
         reporter: Reporter for progress.
         run: Folder of the run that made the codes; None looks for it around `path`.
@@ -62,9 +70,13 @@ def decode_codes(
     files = [opened.open(file) for file in paths]
     batches = chain.from_iterable(file.batches(BATCH_IMAGES) for file in files)
     total = sum(len(file) for file in files)
-    write = _write_masks if content == "masks" else _write_features
+    if content == "masks":
+        names = [name for file in files for name in file.names]
+        written = _write_masks(opened, batches, _plan_files(names, out, overwrite, reporter), out)
+    else:
+        written = _write_features(opened, batches, out, overwrite)
     with reporter.track("Decoding", total) as advance:
-        for images in write(opened, batches, out, overwrite):
+        for images in written:
             advance(images, "")
     result: dict[str, object] = {"run": opened.folder.name, "content": content, "images": total}
     if content == "masks":
@@ -87,29 +99,63 @@ def _write_features(run: TrainedRun, batches: Batches, out: Path, overwrite: boo
     output.finish()
 
 
-def _write_masks(run: TrainedRun, batches: Batches, out: Path, overwrite: bool) -> Iterator[int]:
-    """Write a PNG of class indices per image, with the classes' colours as palette.
+def _plan_files(names: Sequence[str], out: Path, overwrite: bool, reporter: Reporter) -> list[Path]:
+    """Return a file for each image's mask, before any is written: no image loses its own.
+
+    A mask has its image's name, unless that is too long for a file, or the file would be the folder of
+    another mask: a warning counts these. Raises SqueezeError for a name that would leave `out`, and
+    UsageError for files that exist.
+    """
+    for name in names:
+        if PurePath(name).anchor or ".." in PurePath(name).parts:
+            raise SqueezeError(f"The image name {name!r} would leave {out}: decode to features.")
+    wanted = [out / "/".join(map(_short, f"{name}.png".split("/"))) for name in names]
+    folders = {folder for file in wanted for folder in file.parents}
+    taken: set[Path] = set(folders)
+    files = []
+    for file in wanted:
+        while file in taken:
+            file = file.with_name(f"{file.name}.png")
+        taken.add(file)
+        files.append(file)
+    for file in (out / CLASSES_NAME, *files):
+        if file.exists() and not overwrite:
+            raise UsageError(f"{file} exists: choose another --out, or --overwrite.")
+    other = [f"{n} ({f.name})" for n, f in zip(names, files, strict=True) if f != out / f"{n}.png"]
+    if other:
+        reporter.warn(
+            f"{len(other)} masks cannot have the names of their images, and have others: {other[0]}."
+        )
+    return files
+
+
+def _short(part: str) -> str:
+    """Return a part of a path that a file system takes: a digest replaces the end of a long one."""
+    if len(content := os.fsencode(part)) <= LONGEST_NAME:
+        return part
+    digest = blake2b(content, digest_size=4).hexdigest()
+    return f"{content[: LONGEST_NAME - 16].decode(errors='ignore')}-{digest}{Path(part).suffix[:5]}"
+
+
+def _write_masks(
+    run: TrainedRun, batches: Batches, files: Sequence[Path], out: Path
+) -> Iterator[int]:
+    """Write a PNG of class indices per image, with the classes' colours as palette, and the classes.
 
     Outputs of the head beyond the classes are greys. Yields the images per batch.
     """
     colours = run.classes.colours
     palette = [channel for colour in colours for channel in colour]
     palette += [index for index in range(len(colours), 256) for _ in range(3)]
+    places = iter(files)
     for names, codes in batches:
-        for name, mask in zip(names, run.masks(codes), strict=True):
-            parts = PurePosixPath(name).parts
-            if name.startswith("/") or ".." in parts or "\\" in name:
-                raise SqueezeError(
-                    f"The image name {name!r} would leave {out}: decode to features."
-                )
-            path = out / f"{name}.png"
-            if path.exists() and not overwrite:
-                raise UsageError(f"{path} exists: choose another --out, or --overwrite.")
+        for mask in run.masks(codes):
             image = Image.fromarray(mask)
             image.putpalette(palette)
-            with replacing(path) as temporary:
+            with replacing(next(places)) as temporary:
                 image.save(temporary, format="PNG", optimize=True)
         yield len(names)
+    write_text_atomically(out / CLASSES_NAME, classes_to_yaml(run.classes))
 
 
 def _code_files(path: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from squeeze_cli.config.classes import BACKGROUND, ClassTable
 from squeeze_cli.config.record import EpochMetrics
+from squeeze_cli.console import printable
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import replacing
 
@@ -156,15 +157,17 @@ def picture_grid(
         for axis, mask, note in zip(axes[1:, number], column.masks, column.notes, strict=True):
             axis.imshow(overlay[mask])
             axis.set_xlabel(note, fontsize=7, labelpad=2)
-        end = column.name[1 - NAME_CHARACTERS :]
-        name = column.name if len(column.name) <= NAME_CHARACTERS else f"…{end}"
-        axes[0, number].set_title(name, fontsize=7, pad=3)
+        name = printable(column.name)
+        name = name if len(name) <= NAME_CHARACTERS else f"…{name[1 - NAME_CHARACTERS :]}"
+        axes[0, number].set_title(name, fontsize=7, pad=3, parse_math=False)
     for axis, title in zip(axes[:, 0], titles, strict=True):
         axis.set_ylabel(title, fontsize=8)
-    figure.legend(
+    legend = figure.legend(
         handles=patches, loc="outside lower center", ncols=min(len(columns), 4) + 1,
         frameon=False, fontsize=7,
     )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 

@@ -19,6 +19,7 @@ from squeeze_cli.data.splits import (
     complete_splits,
     label_samples,
 )
+from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures, check_splits
 from squeeze_cli.features.datamodule import FeatureBatches, make_data, open_store
 from squeeze_cli.losses import create_loss
@@ -145,7 +146,24 @@ def load_splits(
     listing = masks.listing if masks else load_listing(config, reporter)
     splits = complete_splits(listing, config.data.place, config.training.seed)
     warn_of_skipped(splits.skipped, reporter)
+    if masks:
+        _check_labelled(splits, reporter)
     return splits, masks
+
+
+def _check_labelled(splits: Listing, reporter: Reporter) -> None:
+    """Warn of masks that label no pixel; raises SqueezeError where no mask of a split labels one."""
+    for name, samples in splits.named().items():
+        blank = [each.name for each in samples if each.labels and not each.labels.is_labelled]
+        if len(blank) == len(samples):
+            raise SqueezeError(
+                f"The {len(blank)} masks of {name} hold nothing but ignored values, such as that of "
+                f"{blank[0]}: correct the masks, or choose other splits."
+            )
+        if blank:
+            reporter.warn(
+                f"{len(blank)} masks of {name} label no pixel, such as that of {blank[0]}."
+            )
 
 
 def load_features(config: ExperimentConfig, reporter: Reporter) -> tuple[GivenFeatures, Listing]:

@@ -25,6 +25,7 @@ from squeeze_cli.config.record import (
 from squeeze_cli.config.resolve import decisive_settings
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.config.sizes import short_size
+from squeeze_cli.console import printable
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.quantizers.base import FLOAT32_BITS
 from squeeze_cli.runs import RunFolder
@@ -79,7 +80,8 @@ def _describe_data(experiment: Experiment) -> DataDescription:
         classes=[] if experiment.classes is None else experiment.classes.names,
         skipped_images=len(splits.skipped),
         skipped=[
-            {"name": name, "reason": reason} for name, reason in splits.skipped[:MOST_SKIPPED]
+            {"name": printable(name), "reason": printable(reason)}
+            for name, reason in splits.skipped[:MOST_SKIPPED]
         ],
     )
 
@@ -135,7 +137,7 @@ class Journal:
 
     def save(self, status: Status = "running", error: str | None = None) -> None:
         """Write the record with a status and the time that has passed."""
-        self.record.status, self.record.error = status, error
+        self.record.status, self.record.error = status, error and printable(error)
         self.record.seconds.total = self._earlier.total + time.perf_counter() - self._start
         self.run.write_record(self.record)
 

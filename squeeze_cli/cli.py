@@ -93,8 +93,7 @@ class SqueezeGroup(_PlainSwitches, TyperGroup):
                 traceback.print_exc()
             message = _one_line(error)  # none where the help is shown in its place
         if code == 130:  # Typer's for an interrupt
-            trains = {"train", "baseline"} & set(given[:1])
-            message = "interrupted" + ("; --resume continues." if trains else ".")
+            message = "interrupted."
         if message:
             print(f"Error: {printable(message)}", file=sys.stderr)  # noqa: T201 - the one place for errors
         sys.exit(code or 0)

@@ -1,36 +1,81 @@
 """Writing of files that are complete or absent: they are written beside their place, then renamed."""
 
+import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 
 from squeeze_cli.errors import SqueezeError
 
+# Pattern of the names of files that are being written; a process that is killed leaves them.
+PART_PATTERN = r"\.squeeze-[0-9a-f]{8}\.part"
+_FIXES = {
+    errno.EFBIG: "raise the limit on the size of files (`ulimit -f`).",
+    errno.ENAMETOOLONG: "choose a shorter name.",
+}
 
-@contextmanager
-def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it replaces `path`, else it is removed.
 
-    The rename is atomic on one file system: a reader sees the old file or the new one. `mode` has
-    the new file's permissions, less the umask; 0o600 is for secrets. Raises SqueezeError where
-    `path` exists and is no regular file, such as a folder or /dev/null.
+def write_atomically(path: Path, content: bytes | memoryview, mode: int = 0o666) -> None:
+    """Write `content` to a file beside `path`, which then takes its place.
+
+    A reader sees the old file or the new one, also after the machine lost its power. A link is
+    replaced, not the file that it names. `mode` has the new file's permissions, less the umask;
+    0o600 is for secrets.
+
+    Raises SqueezeError, which names the place, where `path` is no regular file, such as a folder or
+    /dev/null, or cannot be written, as on a full disk. The file that was there then stays.
     """
-    if path.exists() and not path.is_file():
-        raise SqueezeError(f"{path} is no regular file and is not replaced: name another file.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name may be as long as the file system allows: the temporary one keeps its beginning.
-    begin = os.fsencode(path.name)[:200].decode(errors="ignore")
-    temporary = path.with_name(f".{begin}.{os.urandom(4).hex()}.part")
-    temporary.touch(mode, exist_ok=False)
     try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        if path.exists() and _is_special(path):
+            raise SqueezeError(f"{path} is no regular file and is not replaced: name another file.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not made of the file's own name, which may be as long as names can be.
+        temporary = path.with_name(f".squeeze-{os.urandom(4).hex()}.part")
+        try:
+            temporary.touch(mode, exist_ok=False)
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # or the name could outlive the content
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        fix = _FIXES.get(error.errno or 0, "make room there, or name another place.")
+        raise SqueezeError(f"Cannot write {path} ({error.strerror or error}): {fix}") from error
+    _sync_folder(path.parent)
 
 
 def write_text_atomically(path: Path, text: str, mode: int = 0o666) -> None:
-    """Write `text` as UTF-8 with `replacing`."""
-    with replacing(path, mode) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    """Write `text` as UTF-8 with `write_atomically`."""
+    write_atomically(path, text.encode(), mode)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes had begun to write in `folder` and below it."""
+    for part in folder.rglob(".squeeze-*.part"):
+        with suppress(OSError):
+            part.unlink()
+
+
+def _is_special(path: Path) -> bool:
+    """Whether what is at `path` is no regular file, or a link of /proc to what is open anyway.
+
+    /dev/stdout is such a link, also where the output goes to a regular file.
+    """
+    while path.is_symlink():
+        if path.parent.resolve().is_relative_to("/proc"):
+            return True
+        path = path.parent / path.readlink()
+    return not path.is_file()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in `folder` written to the disk, where the file system can do this."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

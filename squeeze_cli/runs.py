@@ -15,7 +15,7 @@ from shlex import quote
 from squeeze_cli.config.record import FinishedRecord, RunRecord
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.files import write_text_atomically
+from squeeze_cli.files import remove_parts, write_text_atomically
 
 RECORD_NAME = "run.json"
 CONFIG_NAME = "config.yaml"
@@ -45,15 +45,19 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove the folder, and its parent if that is empty then; bring back the replaced run."""
-        shutil.rmtree(self.path)
+        self.remove(self.path)
         if self.replaced.exists():
             self.replaced.rename(self.path)
         with contextlib.suppress(OSError):  # other runs are there
             self.path.parent.rmdir()
 
-    def drop_replaced(self) -> None:
-        """Remove the run that this one replaces."""
-        shutil.rmtree(self.replaced, ignore_errors=True)
+    def remove(self, folder: Path) -> None:
+        """Remove the run's folder or the replaced one; a kill leaves it whole, or out of sight."""
+        doomed = self.path.with_name(f".{self.name}.removed")
+        shutil.rmtree(doomed, ignore_errors=True)  # a process was killed here
+        if folder.exists():
+            folder.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -67,6 +71,7 @@ class RunFolder:
         file = self.path / LOCK_NAME
         try:
             with FileLock(file, timeout=0):
+                remove_parts(self.path)
                 try:
                     yield
                 finally:
@@ -104,8 +109,10 @@ def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
 
     A given name that exists is refused unless `overwrite`; an automatic one, such as
     `vq-efficientnet-lite0`, gets a number. A folder that a run left before it wrote its record
-    counts as new. Raises UsageError for a name that is taken or could leave the output folder, and
-    SqueezeError where the folder cannot be made or another process trains in it.
+    counts as new, and a run that was put aside for it comes back.
+
+    Raises UsageError for a name that is taken or could leave the output folder, and SqueezeError
+    where the folder cannot be made or another process trains in it.
     """
     kind = "baseline" if config.kind == "baseline" else config.quantizer.type
     name = config.name or re.sub(r"[:/\\]+", "-", f"{kind}-{config.model.backbone}")
@@ -118,7 +125,7 @@ def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
         numbers = itertools.count(2)
         while run.path.exists():
             run = RunFolder(Path(config.output_dir) / f"{name}-{next(numbers)}")
-    if run.path.exists():
+    if run.path.exists() or run.replaced.exists():
         _make_room(run, overwrite)
     try:
         run.path.mkdir(parents=True, exist_ok=True)
@@ -130,20 +137,26 @@ def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
 
 def _make_room(run: RunFolder, overwrite: bool) -> None:
     """Put aside the run that a new one replaces; it is deleted when the training begins."""
-    recorded = run.record_file.exists()
-    if not overwrite and (recorded or run.replaced.exists()):
+    if run.path.exists() and not run.record_file.exists():
+        if any(not _LEFT_OVER.fullmatch(path.name) for path in run.path.iterdir()):
+            raise UsageError(f"{run.path} is no run's folder: choose another --name.")
+        with run.locked():
+            if run.replaced.exists():
+                run.remove(run.path)
+    if run.replaced.exists() and not run.path.exists():  # a process was killed before its record
+        run.replaced.rename(run.path)
+    if not run.record_file.exists():
+        return
+    if not overwrite:
         raise UsageError(
             f"{run.path} exists: choose another --name, --resume it, or --overwrite it."
         )
-    if not recorded and any(not _LEFT_OVER.fullmatch(path.name) for path in run.path.iterdir()):
-        raise UsageError(f"{run.path} is no run's folder: choose another --name.")
-    if recorded:
-        with run.locked():
-            if run.replaced.exists():  # `run` replaces it and was stopped before it was trained
-                shutil.rmtree(run.path)
-            else:
-                run.path.rename(run.replaced)
-                (run.replaced / LOCK_NAME).unlink(missing_ok=True)
+    with run.locked():
+        if run.replaced.exists():  # `run` replaces it and was stopped before it was trained
+            run.remove(run.path)
+        else:
+            run.path.rename(run.replaced)
+            (run.replaced / LOCK_NAME).unlink(missing_ok=True)
 
 
 def find_resumable(output_dir: Path, name: str | None) -> RunFolder:

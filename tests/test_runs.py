@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ import pytest
 
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.files import replacing, write_text_atomically
+from squeeze_cli.files import write_text_atomically
 from squeeze_cli.runs import RunFolder, create_run, find_resumable
 from tests import records
 from tests.records import record
@@ -54,21 +55,6 @@ def test_a_reader_never_sees_a_half_written_record(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    path.write_text("old")
-
-    def fail() -> None:
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        fail()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_a_folder_that_is_no_run_is_never_removed(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
@@ -78,7 +64,9 @@ def test_a_folder_that_is_no_run_is_never_removed(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
-@pytest.mark.parametrize("left", [(), (".lock",), (".lock", "config.yaml", ".run.json.x7.part")])
+@pytest.mark.parametrize(
+    "left", [(), (".lock",), (".lock", "config.yaml", ".squeeze-0a1b2c3d.part")]
+)
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_run_killed_before_its_record_leaves_its_name_free(
     tmp_path: Path, left: tuple[str, ...], overwrite: bool
@@ -102,6 +90,52 @@ def test_a_name_is_not_free_while_a_replaced_run_waits_for_it(tmp_path: Path) ->
         create_run(config, overwrite=False)
     create_run(config, overwrite=True).discard()
     assert RunFolder(tmp_path / "it").read_record().status == "finished"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_that_was_put_aside_comes_back(tmp_path: Path, overwrite: bool) -> None:
+    """Killed after the older run was put aside, before or after the new folder was made."""
+    config = ExperimentConfig(name="it", output_dir=str(tmp_path))
+    for left in ((), (".lock", "config.yaml")):
+        write(tmp_path, ".it.replaced", "finished")
+        for name in left:
+            (tmp_path / "it").mkdir(exist_ok=True)
+            (tmp_path / "it" / name).touch()
+        if overwrite:
+            create_run(config, overwrite=True).discard()
+        else:
+            with pytest.raises(UsageError, match="--overwrite"):
+                create_run(config, overwrite=False)
+        assert RunFolder(tmp_path / "it").read_record().status == "finished"
+        assert [path.name for path in tmp_path.iterdir()] == ["it"]
+        shutil.rmtree(tmp_path / "it")
+
+
+def test_no_folder_is_half_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while a folder is deleted: what is left is no run, and in nobody's way."""
+    run = write(tmp_path, "it", "running")
+
+    def die(folder: Path, **others: object) -> None:
+        if folder.exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            run.remove(run.path)
+    assert [path.name for path in tmp_path.iterdir()] == [".it.removed"]
+    again = create_run(ExperimentConfig(name="it", output_dir=str(tmp_path)), overwrite=False)
+    again.remove(again.path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_written_files_go_when_the_run_is_opened_again(tmp_path: Path) -> None:
+    run = write(tmp_path, "it", "running")
+    (run.path / "checkpoints").mkdir()
+    for folder in (run.path, run.path / "checkpoints"):
+        (folder / ".squeeze-0a1b2c3d.part").touch()
+    with run.locked():
+        assert list(run.path.rglob("*.part")) == []
 
 
 HOLD = """

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from squeeze_cli.codec.range_coding import TOTAL
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
-from squeeze_cli.files import replacing
+from squeeze_cli.files import write_atomically
 
 FORMAT = "squeeze-prior"
 VERSION = 1
@@ -204,8 +204,7 @@ def write_prior(path: Path, prior: CodePrior) -> None:
     """Write the prior atomically, as a safetensors file."""
     from safetensors.numpy import save
 
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(prior.arrays(), _metadata(prior)))
+    write_atomically(path, save(prior.arrays(), _metadata(prior)))
 
 
 def read_prior(path: Path) -> CodePrior:

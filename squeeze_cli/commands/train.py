@@ -114,10 +114,17 @@ def run_experiment(
     reporter = output.reporter()
     reporter.say(f"{'Resuming' if options.resume else 'Training'} {run.path}")
     with run.locked():
-        from squeeze_cli.reports.tables import result_table
-        from squeeze_cli.training.fit import fit_experiment
+        try:
+            from squeeze_cli.reports.tables import result_table
+            from squeeze_cli.training.fit import fit_experiment
 
-        record = fit_experiment(config, run, reporter, resume=options.resume)
+            record = fit_experiment(config, run, reporter, resume=options.resume)
+        except BaseException as error:
+            if not run.record_file.exists():
+                run.discard()
+            elif isinstance(error, KeyboardInterrupt):
+                reporter.say(f"Stopped: --resume --name {shlex.quote(run.name)} continues.")
+            raise
     output.show(record.model_dump(exclude_unset=True), result_table(record))
     if not output.json:
         compare = f"squeeze compare {shlex.quote(config.output_dir)}"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from squeeze_cli.files import replacing
+from squeeze_cli.files import write_atomically
 
 # Format 1 held masks too, and its digests were those of images and masks together.
 FORMAT = "2"
@@ -64,8 +64,7 @@ def write_shard(path: Path, digests: Sequence[str], states: NDArray[np.float32])
         "format": FORMAT, "space": path.parent.name,
         "rows": json.dumps(list(digests)), "crc32": json.dumps(crcs),
     }  # fmt: skip
-    with replacing(path) as temporary:
-        temporary.write_bytes(save({"states": stored}, metadata))
+    write_atomically(path, save({"states": stored}, metadata))
 
 
 def open_shard(path: Path) -> Shard:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
+from io import BytesIO
 from itertools import chain
 from pathlib import Path, PurePath
 from typing import Literal
@@ -15,8 +16,8 @@ from squeeze_cli.codec.manifest import Manifest, read_manifest
 from squeeze_cli.config.classes import classes_to_yaml
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.files import replacing, write_text_atomically
-from squeeze_cli.inference.output import ShardedOutput, save_embeddings
+from squeeze_cli.files import write_atomically, write_text_atomically
+from squeeze_cli.inference.output import ShardedOutput, encode_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RECORD_NAME
 
@@ -90,7 +91,7 @@ def _write_features(run: TrainedRun, batches: Batches, out: Path, overwrite: boo
         content="quantized", run=run.folder.name, run_digest=run.digest, source="codes",
         dtype="float32", space=run.space,
     )  # fmt: skip
-    output = ShardedOutput(out, manifest, save_embeddings, overwrite=overwrite)
+    output = ShardedOutput(out, manifest, encode_embeddings, overwrite=overwrite)
     if output.manifest.shards:
         raise UsageError(f"{out} holds decoded features already: --overwrite replaces them.")
     for names, codes in batches:
@@ -152,8 +153,9 @@ def _write_masks(
         for mask in run.masks(codes):
             image = Image.fromarray(mask)
             image.putpalette(palette)
-            with replacing(next(places)) as temporary:
-                image.save(temporary, format="PNG", optimize=True)
+            content = BytesIO()
+            image.save(content, format="PNG", optimize=True)
+            write_atomically(next(places), content.getbuffer())
         yield len(names)
     write_text_atomically(out / CLASSES_NAME, classes_to_yaml(run.classes))
 

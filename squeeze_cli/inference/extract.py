@@ -18,7 +18,7 @@ from squeeze_cli.data.samples import Sample
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, check_splits
 from squeeze_cli.features.datamodule import Batch, FeatureBatches
-from squeeze_cli.inference.output import Array, ShardedOutput, save_embeddings
+from squeeze_cli.inference.output import Array, ShardedOutput, encode_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.tables import ExtractionSummary
 from squeeze_cli.training.metrics import ReconstructionMetrics
@@ -71,12 +71,12 @@ def extract_embeddings(
         dtype="float32" if content != "codes" else None, space=run.space,
     )  # fmt: skip
 
-    def write_codes(path: Path, codes: Array, names: Sequence[str]) -> None:
-        path.write_bytes(run.encode(codes.astype(np.int32, copy=False), names, coding or "packed"))
+    def encode_codes(codes: Array, names: Sequence[str]) -> bytes:
+        return run.encode(codes.astype(np.int32, copy=False), names, coding or "packed")
 
     folder = Path(out) if out else run.folder.path / "embeddings" / f"{name}-{content}"
-    write = write_codes if content == "codes" else save_embeddings
-    output = ShardedOutput(folder, manifest, write, overwrite=overwrite)
+    encode = encode_codes if content == "codes" else encode_embeddings
+    output = ShardedOutput(folder, manifest, encode, overwrite=overwrite)
     if not output.manifest.complete:
         _write_all(run, data, output, reporter)
     return _summary(run, output)

@@ -24,13 +24,13 @@ from squeeze_cli.codec.manifest import (
     read_any_manifest,
 )
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.files import replacing, write_text_atomically
+from squeeze_cli.files import PART_PATTERN, write_atomically, write_text_atomically
 
 # Sizes of shards, of codes in images: small enough to lose little when an extraction is stopped.
 CODES_PER_SHARD = 8192
 EMBEDDING_SHARD_BYTES = 256 * 2**20
-# The files written here, finished or not yet renamed by `replacing`.
-_OWN = re.compile(rf"{SHARD_PATTERN}|\.({SHARD_PATTERN}|manifest\.json)\..+\.part")
+# The files written here, finished or not yet renamed; earlier versions named those by the files.
+_OWN = re.compile(rf"{SHARD_PATTERN}|{PART_PATTERN}|\.({SHARD_PATTERN}|manifest\.json)\..+\.part")
 _PROGRESS = {"complete", "images", "bytes", "shards"}
 Array = NDArray[np.generic]
 
@@ -38,8 +38,8 @@ Array = NDArray[np.generic]
 class ShardedOutput:
     """Collects parts of an output, writes them as shards into a folder, and keeps its manifest.
 
-    `manifest` is that of an output without shards; `write` writes stacked parts and their names to
-    a path. What `overwrite` replaces is removed when the first shard takes its place.
+    `manifest` is that of an output without shards; `encode` makes the bytes of a shard of stacked
+    parts and their names. What `overwrite` replaces is removed when the first shard takes its place.
 
     Raises:
         UsageError: The folder holds another output, or files that are not of squeeze.
@@ -50,13 +50,13 @@ class ShardedOutput:
         self,
         folder: Path,
         manifest: Manifest,
-        write: Callable[[Path, Array, Sequence[str]], object],
+        encode: Callable[[Array, Sequence[str]], bytes],
         *,
         overwrite: bool,
     ) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._write = write
+        self._encode = encode
         self._overwrite = overwrite
         self._names: list[str] = []
         self._parts: list[Array] = []
@@ -95,8 +95,7 @@ class ShardedOutput:
             self._overwrite = False
         if names:
             path = self.folder / f"{manifest.content}-{len(manifest.shards):05d}.safetensors"
-            with replacing(path) as temporary:
-                self._write(temporary, np.concatenate(self._parts), names)
+            write_atomically(path, self._encode(np.concatenate(self._parts), names))
             shard = ShardEntry(
                 file=path.name, bytes=path.stat().st_size, blake2b=_digest(path), names=names,
                 sums=self._sums,
@@ -114,10 +113,10 @@ class ShardedOutput:
         self.flush()
 
 
-def save_embeddings(path: Path, embeddings_nchw: Array, names: Sequence[str]) -> None:
-    """Write a shard: tensor `embeddings` `[n, C, h, w]` float32, with `names` as metadata."""
+def encode_embeddings(embeddings_nchw: Array, names: Sequence[str]) -> bytes:
+    """Return a shard: tensor `embeddings` `[n, C, h, w]` float32, with `names` as metadata."""
     tensors = {"embeddings": np.ascontiguousarray(embeddings_nchw, dtype=np.float32)}
-    path.write_bytes(save(tensors, {"names": json.dumps(list(names), ensure_ascii=False)}))
+    return save(tensors, {"names": json.dumps(list(names), ensure_ascii=False)})
 
 
 def _continued(folder: Path, wanted: Manifest) -> Manifest:

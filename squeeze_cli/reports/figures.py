@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,7 @@ from numpy.typing import NDArray
 from squeeze_cli.config.classes import BACKGROUND, ClassTable
 from squeeze_cli.config.record import EpochMetrics
 from squeeze_cli.console import printable
-from squeeze_cli.errors import SqueezeError
-from squeeze_cli.files import replacing
+from squeeze_cli.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,11 +45,10 @@ def save_figure(figure: Figure, path: Path, dpi: int = DPI) -> None:
 
     suffix = path.suffix.lower().removeprefix(".")
     metadata = {"Date": None} if suffix == "svg" else None
-    try:
-        with replacing(path) as temporary, rc_context({"svg.hashsalt": "squeeze"}):
-            figure.savefig(temporary, format=suffix, dpi=dpi, metadata=metadata)
-    except OSError as error:
-        raise SqueezeError(f"Cannot write {path}: {error.strerror}; name another file.") from None
+    content = BytesIO()
+    with rc_context({"svg.hashsalt": "squeeze"}):
+        figure.savefig(content, format=suffix, dpi=dpi, metadata=metadata)
+    write_atomically(path, content.getbuffer())
 
 
 def curves_figure(history: Sequence[EpochMetrics], best: int | None) -> Figure:

@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from squeeze_cli.config.record import EpochMetrics
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.files import replacing
+from squeeze_cli.files import write_atomically
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.modules import FeatureModule
 
@@ -53,8 +53,7 @@ class WholeFiles(TorchCheckpointIO):
         """Write beside `path`, then rename."""
         content = io.BytesIO()  # torch reports a full disk as a RuntimeError about its own files
         torch.save(checkpoint, content)
-        with replacing(Path(path)) as temporary:
-            temporary.write_bytes(content.getbuffer())
+        write_atomically(Path(path), content.getbuffer())
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None

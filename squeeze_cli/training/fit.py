@@ -59,7 +59,7 @@ def fit_experiment(
             train(experiment, run, reporter, journal, loggers, resume=resume)
             _save_results(run, experiment, journal.record, reporter)
         except (KeyboardInterrupt, SystemExit):
-            journal.save("interrupted")
+            journal.end("interrupted")
             raise
         except BaseException as error:
             if isinstance(error, SqueezeError) and not resume and journal.record.model is None:
@@ -67,7 +67,7 @@ def fit_experiment(
                 run.discard()
                 raise
             reason = " ".join(str(error).split())[:500]
-            journal.save("failed", f"{type(error).__name__}: {reason}")
+            journal.end("failed", f"{type(error).__name__}: {reason}")
             raise
         journal.save("finished")
     return run.read_finished()

@@ -14,7 +14,7 @@ from squeeze_cli.codec.prior import CodePrior, write_prior
 from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_steps
 from squeeze_cli.config.record import DecoderBytes, Measured, MeasuredSplit
 from squeeze_cli.console import Reporter
-from squeeze_cli.files import replacing
+from squeeze_cli.files import write_atomically
 from squeeze_cli.quantizers.base import FLOAT32_BITS, Quantizer
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import Experiment
@@ -50,8 +50,7 @@ def save_outputs(
             codes[split], names, quantizer=experiment.config.quantizer.type, code_sizes=sizes,
             run=digest, prior=prior, slots=slots,
         )  # fmt: skip
-        with replacing(run.codes_folder / f"{split}.safetensors") as temporary:
-            temporary.write_bytes(content)
+        write_atomically(run.codes_folder / f"{split}.safetensors", content)
         measured[split] = measure_codes(
             content, codes[split], network.normalizer.mean.numel(), slots,
             pixels=experiment.config.data.pixels, file=f"codes/{split}.safetensors",
@@ -161,5 +160,5 @@ def _save_first_batch(run: RunFolder, experiment: Experiment) -> None:
         "codes": codes.unflatten(1, grid).int().cpu().contiguous(),
     }
     names = [sample.name for sample in experiment.splits.val[: len(maps)]]
-    with replacing(run.codes_folder / "first_batch.safetensors") as temporary:
-        temporary.write_bytes(save(tensors, {"names": json.dumps(names, ensure_ascii=False)}))
+    content = save(tensors, {"names": json.dumps(names, ensure_ascii=False)})
+    write_atomically(run.codes_folder / "first_batch.safetensors", content)

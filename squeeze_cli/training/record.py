@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -26,6 +27,7 @@ from squeeze_cli.config.resolve import decisive_settings
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.config.sizes import short_size
 from squeeze_cli.console import printable
+from squeeze_cli.errors import SqueezeError
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.quantizers.base import FLOAT32_BITS
 from squeeze_cli.runs import RunFolder
@@ -141,6 +143,11 @@ class Journal:
         self.record.seconds.total = self._earlier.total + time.perf_counter() - self._start
         self.run.write_record(self.record)
 
+    def end(self, status: Status, error: str | None = None) -> None:
+        """Write the record of a run that stops; on a full disk it stays as it is, and resumes."""
+        with suppress(SqueezeError):
+            self.save(status, error)
+
     def describe(self, experiment: Experiment) -> None:
         """Write what is trained on what; now the run that this one replaces can go."""
         record, config, network = self.record, experiment.config, experiment.module.network
@@ -151,7 +158,7 @@ class Journal:
         record.settings = decisive_settings(config)
         self._fit_start = time.perf_counter()
         self.save()
-        self.run.drop_replaced()
+        self.run.remove(self.run.replaced)
 
     def update(self, history: Sequence[Epoch]) -> None:
         """Write the epochs' metrics."""

@@ -40,17 +40,14 @@ for part in range(parts):
 STUCK_WRITER = (
     WRITER
     + """
-from pathlib import Path
+import os, time
 
-whole = Path.write_bytes
-
-def half(path, content):
-    whole(path, content[: len(content) // 2])
+def half(descriptor):
+    os.truncate(descriptor, os.fstat(descriptor).st_size // 2)
     print("half", flush=True)
-    import time
     time.sleep(600)
 
-Path.write_bytes = half
+os.fsync = half
 add(parts)
 """
 )

@@ -418,9 +418,8 @@ def test_names_cannot_leave_the_folder(trained: Path, tmp_path: Path) -> None:
 def make_output(folder: Path, content: Any = "codes", *, overwrite: bool = False) -> ShardedOutput:
     manifest = Manifest(content=content, run="q", run_digest="d", source="images", space="backbone")
     return ShardedOutput(
-        folder, manifest, lambda path, _, names: path.write_text(" ".join(names)),
-        overwrite=overwrite,
-    )  # fmt: skip
+        folder, manifest, lambda _, names: " ".join(names).encode(), overwrite=overwrite
+    )
 
 
 def test_a_missing_shard_is_noticed(tmp_path: Path) -> None:

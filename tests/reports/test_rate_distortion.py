@@ -160,7 +160,7 @@ def test_svg_is_the_same_each_time(squeeze: Squeeze, runs: Path) -> None:
 def test_a_place_that_cannot_be_written_is_a_plain_error(squeeze: Squeeze, runs: Path) -> None:
     (runs / "file").write_text("in the way")
     done = squeeze("compare", "runs", "--json", "--plot", "file/plot.png", code=1)
-    assert done.stderr.startswith("Error: Cannot write file/plot.png: ")
+    assert done.stderr.startswith("Error: Cannot write file/plot.png (")
     assert (runs / "file").read_text() == "in the way"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -81,8 +82,8 @@ def test_a_file_is_replaced_whole_and_read_whole(
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", fail)
-        with pytest.raises(OSError, match="disk full"):
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(SqueezeError, match="disk full"):
             files.save_checkpoint({"value": torch.zeros(1)}, path)
     assert [file.name for file in tmp_path.iterdir()] == ["x.ckpt"]
     assert torch.equal(files.load_checkpoint(path)["value"], torch.arange(1000))

@@ -1,0 +1,65 @@
+"""Signals while the process starts; tests of those that arrive later stand in test_kills.py."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+# A package that the command imports, which takes long. Some packages swallow what is raised meanwhile.
+SLOW_PACKAGE = """
+import time
+try:
+    print("importing", flush=True)
+    time.sleep(9)
+except BaseException as error:
+    print("caught", flush=True)
+    {caught}
+time.sleep(9)
+"""
+COMMAND = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from squeeze_cli.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    "caught", ["raise", "raise ImportError('something is missing') from error", "pass"]
+)
+def test_while_a_package_is_imported(
+    tmp_path: Path, number: signal.Signals, code: int, caught: str
+) -> None:
+    (tmp_path / "lightning.py").write_text(SLOW_PACKAGE.format(caught=caught))
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(tmp_path), "train", "--output-dir", tmp_path / "runs"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(number)
+    said, errors = process.communicate(timeout=8)
+    assert process.returncode == code, errors
+    assert said == "caught\n"
+    assert errors.splitlines()[1:] == ["Error: interrupted."]  # after the run's folder
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_the_shell_ignores_stays_ignored() -> None:
+    """As it does for `nohup` and for jobs in the background."""
+    code = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "import squeeze_cli.cli as cli\n"
+        "cli.main = lambda: (os.kill(os.getpid(), signal.SIGINT), sys.exit(7))\n"
+        "from squeeze_cli.__main__ import main\n"
+        "main()\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 7

@@ -134,7 +134,7 @@ def run_experiment(
 def _find_stopped(
     kind: Kind, values: Mapping[str, object], options: RunOptions
 ) -> tuple["RunFolder", ExperimentConfig]:
-    """Return the run to resume and its own configuration, which no option may contradict."""
+    """Return the run to resume and its own configuration; options may name new places of its data."""
     for other in ("config", "experiment", "overwrite", "remote_queue"):
         if getattr(options, other):
             raise UsageError(
@@ -147,7 +147,7 @@ def _find_stopped(
     run = find_resumable(Path(str(values.get("output_dir", "runs"))), name)
     config = load_experiment(run.config_file, None)
     check_settings(config, run.read_record().settings, run.config_file)
-    check_resumed(config, values)
+    config = check_resumed(config, values)
     if config.kind != kind:
         raise UsageError(f"{run.path} is a {config.kind} run: resume it by its own command.")
     return run, config

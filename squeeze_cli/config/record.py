@@ -91,7 +91,8 @@ class Seconds(_Part):
 class DataDescription(_Part):
     """The images; `image_size_px` is a side, or height and width, or None where features are given.
 
-    The digests are of names and contents, of all splits and of the test alone. `skipped` has `name`
+    The digests are of names and contents, of all splits and of the test alone; `part_digests` are of
+    `names`, `images` and `masks`, each alone. `skipped` has `name`
     and `reason` of the first images that could not be read.
     """
 
@@ -107,6 +108,7 @@ class DataDescription(_Part):
     skipped: list[dict[str, str]]
     test_digest: str | None = None  # older records have neither this
     classes: list[str] = Field(default_factory=list)  # nor this
+    part_digests: dict[str, str] = Field(default_factory=dict)  # nor this
 
     @property
     def size_text(self) -> str:

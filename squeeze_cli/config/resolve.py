@@ -25,6 +25,8 @@ from squeeze_cli.errors import SqueezeError, UsageError, nearest
 from squeeze_cli.files import write_text_atomically
 
 EXAMPLE = "the one in examples.yaml"
+# Fields of the data that name files and folders of the user.
+PLACES = ("images", "masks", "test_images", "test_masks", "split_file", "features", "feature_names")
 # Settings that may change in a run's config.yaml: of the data and the model those not named here.
 DECISIVE_DATA = ("dataset", "classes", "ignore_index", "image_size", "fit", "subset_size")
 FREE = (
@@ -147,13 +149,24 @@ def with_classes(config: ExperimentConfig, classes: ClassTable) -> ExperimentCon
     return config
 
 
-def check_resumed(stored: ExperimentConfig, values: Mapping[str, object]) -> None:
-    """Raise UsageError where an option asks a resumed run for something else than it began with."""
+def check_resumed(stored: ExperimentConfig, values: Mapping[str, object]) -> ExperimentConfig:
+    """Return the configuration of a resumed run, with other places of its data where options name some.
+
+    The training compares the data with those that it began with. Raises UsageError where an option
+    asks for something else than the run began with.
+    """
+    moved = {f"data.{name}" for name in (*PLACES, "data_dir", "cache_dir")}
+    changed = {}
     for key, own, other in _differences(stored, values):
-        raise UsageError(
-            f"{option_of(key)} {other} differs from the run's own {own}: leave it out to resume, or "
-            "start another run."
-        )
+        if key not in moved or (own is None and key != "data.cache_dir"):
+            raise UsageError(
+                f"{option_of(key)} {str(other)[:80]} differs from the run's own {str(own)[:80]}: leave "
+                "it out to resume, or start another run."
+            )
+        changed[key] = other
+    config = with_values(stored, changed)
+    refuse_meaningless(config, changed)
+    return config
 
 
 def decisive_settings(config: ExperimentConfig) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.parts import DATASETS
 from squeeze_cli.config.record import FinishedRecord, RunRecord, SplitMetrics
-from squeeze_cli.config.resolve import check_settings, load_experiment, with_values
+from squeeze_cli.config.resolve import PLACES, check_settings, load_experiment, with_values
 from squeeze_cli.config.schema import ExperimentConfig, option_of
 from squeeze_cli.config.validation import check_folders, refuse_foreign
 from squeeze_cli.console import Reporter
@@ -42,9 +42,6 @@ from squeeze_cli.training.experiment import (
 )
 from squeeze_cli.training.fit import evaluate
 from squeeze_cli.training.modules import FeatureModule
-
-# Fields of the data that name files and folders of the user.
-PLACES = ("images", "masks", "test_images", "test_masks", "split_file", "features", "feature_names")
 
 
 class TrainedRun:

@@ -7,13 +7,15 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 
+from squeeze_cli.config.record import RunRecord
+from squeeze_cli.config.resolve import write_config
 from squeeze_cli.console import Advance, Reporter, no_advance
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.model.initialize import initialize_network
 from squeeze_cli.training.checkpoints import HISTORY_KEY
 from squeeze_cli.training.experiment import Experiment, feature_grid
 from squeeze_cli.training.modules import FeatureModule
-from squeeze_cli.training.record import Epoch, Journal
+from squeeze_cli.training.record import Epoch, Journal, require_same_data
 
 
 class ReportedProgress(ProgressBar):
@@ -73,6 +75,18 @@ class ReportedProgress(ProgressBar):
     def _open(self, label: str, total: int) -> None:
         self._stack.callback(setattr, self, "_advance", no_advance)
         self._advance = self._stack.enter_context(self._reporter.track(label, total))
+
+
+class DataGuard(Callback):
+    """Stops a resumed training, in all processes, whose data are not those of its record."""
+
+    def __init__(self, experiment: Experiment, record: RunRecord, reporter: Reporter) -> None:
+        self._experiment, self._record, self._reporter = experiment, record, reporter
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Compare the data of a training, once the data module is set up."""
+        if stage == "fit":
+            require_same_data(self._record, self._experiment, self._reporter)
 
 
 class Initialization(Callback):
@@ -150,8 +164,8 @@ class RecordKeeper(Checkpoint):
     """Keeps the run record recent: at the start of training and after every epoch.
 
     It holds the epochs' metrics, which `last.ckpt` keeps with the weights: a resumed run's record
-    covers all epochs. As a `Checkpoint` it is called when the epoch's metrics are complete; it
-    stands before those that write the weights.
+    covers all epochs. As a `Checkpoint` it is called after `DataGuard`, and when the epoch's metrics
+    are complete; it stands before those that write the weights.
 
     Args:
         experiment: what is trained.
@@ -175,6 +189,11 @@ class RecordKeeper(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the history up again."""
         self.history = list(state_dict["history"])
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write the configuration, with what the data told; those of a resumed run are the same."""
+        if self._journal is not None and stage == "fit":
+            write_config(self._journal.run.config_file, self._experiment.config)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Describe the run: data, network and codebooks are there."""

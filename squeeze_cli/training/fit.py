@@ -19,6 +19,7 @@ from squeeze_cli.features.datamodule import FeatureBatches
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.loggers import open_trackers
 from squeeze_cli.training.callbacks import (
+    DataGuard,
     DivergenceGuard,
     Initialization,
     RecordKeeper,
@@ -55,7 +56,6 @@ def fit_experiment(
         try:
             loggers = stack.enter_context(open_trackers(config, run, journal.record, reporter))
             experiment = set_up(config, reporter)
-            write_config(run.config_file, experiment.config)  # with the classes of the masks
             train(experiment, run, reporter, journal, loggers, resume=resume)
             _save_results(run, experiment, journal.record, reporter)
         except (KeyboardInterrupt, SystemExit):
@@ -104,6 +104,9 @@ def train(
         require_own(checkpoint, module, journal.record.history)
     guard, keeper = DivergenceGuard(), RecordKeeper(experiment, journal)
     callbacks = [ReportedProgress(reporter), guard, keeper, *checkpoint_callbacks(run, module)]
+    if resume:
+        record = run.read_record() if journal is None else journal.record
+        callbacks.append(DataGuard(experiment, record, reporter))
     if checkpoint is None:
         callbacks.append(Initialization(experiment))
     with quiet_libraries(verbose=reporter.verbose):

@@ -26,7 +26,7 @@ from squeeze_cli.config.record import (
 from squeeze_cli.config.resolve import decisive_settings
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.config.sizes import short_size
-from squeeze_cli.console import printable
+from squeeze_cli.console import Reporter, printable
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.quantizers.base import FLOAT32_BITS
@@ -73,6 +73,7 @@ def _describe_data(experiment: Experiment) -> DataDescription:
         dataset=str(config.data.dataset),
         digest=splits.digest(),
         test_digest=splits.digest("test"),
+        part_digests=splits.part_digests(),
         image_size_px=size_px and short_size(size_px),
         fit=config.data.fit,
         subset_size=config.data.subset_size,
@@ -86,6 +87,36 @@ def _describe_data(experiment: Experiment) -> DataDescription:
             for name, reason in splits.skipped[:MOST_SKIPPED]
         ],
     )
+
+
+def require_same_data(record: RunRecord, experiment: Experiment, reporter: Reporter) -> None:
+    """Raise SqueezeError where a resumed run was begun with other data; the data module is set up.
+
+    The record of an older version cannot tell what differs: this is a warning.
+    """
+    if (before := record.data) is None:
+        return
+    now = _describe_data(experiment)
+    if not before.part_digests:
+        if before.digest != now.digest:
+            reporter.warn(
+                f"The data of {record.name}, of an older version, may have changed since."
+            )
+        return
+    changed = [
+        part for part, digest in now.part_digests.items() if before.part_digests.get(part) != digest
+    ]
+    if "names" in changed:
+        then, today = (
+            f"{data.train_images}, {data.val_images} and {data.test_images}"
+            for data in (before, now)
+        )
+        changed = [f"names or splits of images ({then} of train, val and test then, {today} now)"]
+    if changed:
+        raise SqueezeError(
+            f"{record.name} cannot be resumed, its data have changed: other {' and '.join(changed)} "
+            "than it was begun with. Bring these back, or start anew with --overwrite."
+        )
 
 
 def _describe_model(

@@ -1,19 +1,16 @@
 """Feature maps that somebody else computed: arrays in files, read row by row through memory maps."""
 
-import struct
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from typing import Self
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from squeeze_cli.codec.manifest import (
@@ -24,8 +21,9 @@ from squeeze_cli.codec.manifest import (
 )
 from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.console import Advance
+from squeeze_cli.data.array_files import FeatureArray, open_array
 from squeeze_cli.data.encoded import ReadImage
-from squeeze_cli.data.finding import names_below
+from squeeze_cli.data.finding import files_below, names_below, repeated_text
 from squeeze_cli.data.folder import split_by_file
 from squeeze_cli.data.lists import read_lines
 from squeeze_cli.data.reading import DIGEST_BYTES
@@ -34,39 +32,9 @@ from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, UsageError
 
 FEATURE_SUFFIXES = (".npy", ".npz", ".safetensors")
-TYPES = frozenset({"float16", "float32", "float64", "F16", "BF16", "F32", "F64"})
-# Names of the array to take from a file that holds several.
-ARRAY_NAMES = ("features", "embeddings")
 # Rows that are checked together have this many values at most.
 BLOCK_VALUES = 2**22
-FIX = "store it again with numpy.save or safetensors"
-# Versions of the header of .npy files that NumPy reads by a public name.
-HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
-
 MapShape = tuple[int, int, int]  # rows, columns and channels of a feature map
-Opened = tuple[tuple[int, ...], str, Any]  # shape, name of the type, and what gives the values
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureArray:
-    """An array in a file; `values` is a memory map of NumPy, or a slice of safetensors.
-
-    Only the parts that are read take memory, but for compressed .npz files.
-    """
-
-    path: Path
-    shape: tuple[int, ...]
-    values: Any
-
-    def read(self, rows: slice) -> Tensor:
-        """Return rows as float32."""
-        part = self.values[rows]
-        if isinstance(part, Tensor):
-            return part.float()
-        return torch.from_numpy(np.array(part, dtype=np.float32, order="C"))
 
 
 @dataclass(frozen=True)
@@ -141,32 +109,6 @@ def list_features(path: Path, names_file: Path | None) -> tuple[list[FeatureSamp
         with suppress(ForeignManifestError):
             return _list_shards(path, read_manifest(path)), []
     return _list_files(path)
-
-
-def open_array(path: Path, dimensions: Collection[int]) -> FeatureArray:
-    """Open the array in a file, without reading its values.
-
-    Raises SqueezeError for a damaged file, values of another type than float16, bfloat16, float32
-    or float64, and for another number of dimensions.
-    """
-    from safetensors import SafetensorError
-
-    opened = {".npz": _map_npz, ".safetensors": _open_safetensors}
-    try:
-        found = opened.get(path.suffix.lower(), _map_npy)(path)
-    except (OSError, ValueError, EOFError, BadZipFile, SafetensorError, struct.error) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise SqueezeError(f"Cannot read the features in {path} ({reason}): {FIX}.") from None
-    shape, kind, values = found
-    if kind not in TYPES:
-        raise SqueezeError(
-            f"{path} holds values of type {kind}: convert them to float16, bfloat16 (safetensors) or "
-            "float32."
-        )
-    if len(shape) not in dimensions or 0 in shape:
-        wanted = "[N, h, w, C] or [N, C]; reshape tokens" if 4 in dimensions else "[h, w, C] or [C]"
-        raise SqueezeError(f"{path} holds an array of shape {list(shape)}: features are {wanted}.")
-    return FeatureArray(path, tuple(shape), values)
 
 
 def check_features(
@@ -262,7 +204,9 @@ def _list_shards(folder: Path, manifest: Manifest) -> list[FeatureSample]:
     samples = []
     for shard in manifest.shards:
         array = open_array(folder / shard.file, dimensions=(4,))
-        if len(shard.names) != array.shape[0]:
+        with array.path.open("rb") as file:
+            digest = file_digest(file, lambda: blake2b(digest_size=DIGEST_BYTES)).hexdigest()
+        if len(shard.names) != array.shape[0] or digest != shard.blake2b:
             raise SqueezeError(f"{array.path} does not fit its manifest: extract it again.")
         samples += [
             FeatureSample(name, array.path, array, row, channels_first=True)
@@ -272,9 +216,11 @@ def _list_shards(folder: Path, manifest: Manifest) -> list[FeatureSample]:
 
 
 def _list_files(folder: Path) -> tuple[list[FeatureSample], list[str]]:
-    below = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    below = [path for path in below if not any(part.startswith(".") for part in path.parts)]
-    files = [path for path in below if path.suffix.lower() in FEATURE_SUFFIXES]
+    below, repeated = files_below(folder)
+    files = [
+        path for path in below
+        if path.suffix.lower() in FEATURE_SUFFIXES and (folder / path).is_file()
+    ]  # fmt: skip
     if not files:
         raise SqueezeError(
             f"The folder {folder} holds no features: put some there ({', '.join(FEATURE_SUFFIXES)})."
@@ -282,7 +228,8 @@ def _list_files(folder: Path) -> tuple[list[FeatureSample], list[str]]:
     names = names_below(files)
     samples = [FeatureSample(n, folder / p) for n, p in zip(names, files, strict=True)]
     others = len(below) - len(files)
-    return samples, [f"{others} files in {folder} are no features and left out."] if others else []
+    warnings = [f"{others} files in {folder} are no features and left out."] if others else []
+    return samples, warnings + repeated_text(folder, repeated)
 
 
 def _row_names(file: Path | None, path: Path, count: int) -> list[str]:
@@ -293,55 +240,11 @@ def _row_names(file: Path | None, path: Path, count: int) -> list[str]:
         raise SqueezeError(
             f"{file} has {len(names)} names and {path} {count} rows: give one name per line and row."
         )
+    if "" in names:
+        raise SqueezeError(f"{file}, line {names.index('') + 1} is empty: give each row a name.")
     name, uses = Counter(names).most_common(1)[0]
-    if uses > 1 or "" in names:
+    if uses > 1:
         raise SqueezeError(
             f"{file} has the name {name!r} {uses} times: give each row its own name."
         )
     return names
-
-
-def _map_npy(path: Path) -> Opened:
-    values = np.lib.format.open_memmap(path, mode="r")
-    return values.shape, values.dtype.name, values
-
-
-def _map_npz(path: Path) -> Opened:
-    """Map an array that is stored as it is; another one is read into memory as a whole."""
-    with ZipFile(path) as archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    name = _choose_array(path, list(members))
-    info = members[name]
-    with path.open("rb") as file:
-        file.seek(info.header_offset + 26)  # lengths of name and extra field in the local header
-        file.seek(sum(struct.unpack("<HH", file.read(4))), 1)
-        stored = info.compress_type == ZIP_STORED
-        read_header = HEADERS.get(np.lib.format.read_magic(file)) if stored else None
-        if read_header is not None:
-            shape, fortran_order, dtype = read_header(file)
-            order: Literal["F", "C"] = "F" if fortran_order else "C"
-            values = np.memmap(path, dtype, "r", file.tell(), shape, order)
-            return shape, dtype.name, values
-    with np.load(path) as arrays:
-        values = arrays[name]
-    return values.shape, values.dtype.name, values
-
-
-def _open_safetensors(path: Path) -> Opened:
-    from safetensors import safe_open
-
-    path.open("rb").close()  # the library calls a file missing that cannot be opened
-    with safe_open(path, framework="pt") as file:
-        values = file.get_slice(_choose_array(path, list(file.keys())))
-    return tuple(values.get_shape()), values.get_dtype(), values
-
-
-def _choose_array(path: Path, names: Sequence[str]) -> str:
-    named = [name for name in names if name in ARRAY_NAMES] or names
-    if len(named) != 1:
-        listed = ", ".join(sorted(names)[:5])
-        raise SqueezeError(
-            f"{path} holds {len(names)} arrays ({listed}): name one of them `features`, or store it "
-            "alone."
-        )
-    return named[0]

@@ -44,12 +44,18 @@ def list_images(folder: Path, without: Path | None = None) -> Listing:
     if others := Counter(path.suffix.lower() or "no suffix" for path in set(files) - set(images)):
         kinds = some([f"{count} of {suffix}" for suffix, count in others.most_common()])
         warnings.append(f"{others.total()} files in {folder} are no images and left out: {kinds}.")
-    if repeated:
-        warnings.append(
-            f"{len(repeated)} folders in {folder} are links to, or below links to, others that are "
-            f"listed, and are left out: {some(repeated)}."
-        )
+    warnings += repeated_text(folder, repeated)
     return Listing(tuple(samples), skipped=tuple(skipped), warnings=tuple(warnings))
+
+
+def repeated_text(folder: Path, repeated: Sequence[str]) -> list[str]:
+    """Return a warning of the folders that `files_below` met again, where there are any."""
+    if not repeated:
+        return []
+    return [
+        f"{len(repeated)} folders in {folder} are links to, or below links to, others that are listed, "
+        f"and are left out: {some(repeated)}."
+    ]
 
 
 def files_below(folder: Path, without: Path | None = None) -> tuple[list[Path], list[str]]:

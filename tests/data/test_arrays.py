@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 from zipfile import ZipFile
@@ -201,7 +202,8 @@ def test_only_features_of_a_backbone_are_taken_from_shards(
 ) -> None:
     file = f"{content}-00000.safetensors"
     save_file({"embeddings": VALUES.permute(0, 3, 1, 2).contiguous()}, tmp_path / file)
-    shard = ShardEntry(file=file, bytes=1, blake2b="", names=list("abcde"), sums={})
+    digest = blake2b((tmp_path / file).read_bytes(), digest_size=16).hexdigest()
+    shard = ShardEntry(file=file, bytes=1, blake2b=digest, names=list("abcde"), sums={})
     manifest = Manifest(
         content=content, run="r", run_digest="d", source="images", space=space, complete=True,
         images=N, shards=[shard],

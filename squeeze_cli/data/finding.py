@@ -1,5 +1,6 @@
 """Images below a folder: which files are images, and the name of each."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -78,15 +79,16 @@ def files_below(folder: Path, without: Path | None = None) -> tuple[list[Path], 
             continue
         entered.add(real)
         try:
-            names = sorted((p.name for p in (folder / inner).iterdir()), reverse=True)
+            entries = sorted(os.scandir(folder / inner), key=lambda entry: entry.name, reverse=True)
         except OSError as error:
             reason = error.strerror or error
             raise SqueezeError(f"Cannot list {folder / inner} ({reason}): fix that.") from None
-        for path in (inner / name for name in names if not name.startswith(".")):
-            if not (folder / path).is_dir():
-                files.append(path)
+        for entry in (each for each in entries if not each.name.startswith(".")):
+            linked = entry.is_symlink()  # and perhaps to itself, which `entry.is_dir` does not bear
+            if Path(entry.path).is_dir() if linked else entry.is_dir():
+                (links if linked else folders).append(inner / entry.name)
             else:
-                (links if (folder / path).is_symlink() else folders).append(path)
+                files.append(inner / entry.name)
     return sorted(files), sorted(repeated)
 
 

@@ -45,7 +45,8 @@ def read_entries(path: Path) -> list[tuple[int, str]]:
 
 def same_name(name: str) -> str:
     """Return what two spellings of a name share: the composed Unicode form, without `./`."""
-    return unicodedata.normalize("NFC", PurePosixPath(name).as_posix())
+    plain = PurePosixPath(name).as_posix() if "/" in name else name
+    return unicodedata.normalize("NFC", plain)
 
 
 class NamedFiles:
@@ -58,11 +59,11 @@ class NamedFiles:
         self.folder, self._suffix = folder, suffix
         below = files_below(folder)[0] if folder.is_dir() else []
         below = [path for path in below if path.suffix.lower() in IMAGE_SUFFIXES]
-        self._by_name = {same_name(path.as_posix()): path for path in below}
         below.sort(key=lambda path: (path.suffix != suffix, path.suffix.lower() != suffix, path))
-        self._by_stem = {
-            same_name(path.with_suffix("").as_posix()): path for path in reversed(below)
-        }
+        self._by_name = {unicodedata.normalize("NFC", path.as_posix()): path for path in below}
+        self._by_stem: dict[str, Path] = {}
+        for name, path in self._by_name.items():
+            self._by_stem.setdefault(name.removesuffix(path.suffix), path)
 
     def named(self, name: str) -> str | None:
         """Return the stem of the file of this name, or of this stem; None where there is none.
@@ -146,9 +147,9 @@ class ListedSource(DataSource):
             names = self._names(path, images)
             splits[split] = [FileSample(n, images.path(n), masks.path(n)) for n in names]
             for files in (images, masks):
-                places = [files.path(name) for name in names]
-                if not any(map(os.path.isfile, places)):
-                    return f"no file that {path} names is there, such as {places[0]}"
+                places = map(files.path, names)
+                if not any(map(os.path.isfile, places)):  # `is_file` raises for long names
+                    return f"no file that {path} names is there, such as {files.path(names[0])}"
         return splits
 
     def _names(self, path: Path, images: NamedFiles) -> list[str]:

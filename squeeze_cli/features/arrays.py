@@ -99,6 +99,8 @@ class GivenFeatureBatches(FeatureBatches):
     def setup(self, stage: str = "") -> None:
         """Open the data sets of all splits."""
         del stage
+        if not self._datasets:
+            self.warn_of_copies()
         self._datasets = {name: FeatureDataset(split) for name, split in self.splits.items()}
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -160,6 +160,19 @@ class FeatureBatches(LightningDataModule):
         del split
         return torch.ones(len(positions), *grid, dtype=torch.bool, device=positions.device)
 
+    def warn_of_copies(self) -> None:
+        """Warn of samples in two splits, under other names, whose contents are the same."""
+        earlier: dict[str, str] = {}
+        for name, split in self.splits.items():
+            contents = [sample.digest().partition(" ")[0] for sample in split]
+            if copied := [earlier[each] for each in contents if each in earlier]:
+                places = " and ".join(sorted(set(copied)))
+                self.reporter.warn(
+                    f"{len(copied)} of {name} have the same content as others of {places}: metrics on "
+                    "them say too much; remove the copies, or name the splits by --split-file."
+                )
+            earlier |= {each: name for each in contents if each not in earlier}
+
     def _on_device(self, loaded: Batch, split: str) -> Batch:
         inputs, masks, positions = (tensor.to(self.device) for tensor in loaded)
         batch: Batch = self.on_after_batch_transfer((inputs, masks, positions), 0)
@@ -253,20 +266,7 @@ class SegmentationDataModule(FeatureBatches):
                     f"No image of {name} can be read. For example: {self.skipped[-1][1]}"
                 )
         warn_of_skipped(self.skipped, self.reporter)
-        self._warn_of_repeated()
-
-    def _warn_of_repeated(self) -> None:
-        """Warn of images that are trained on and also measured, under other names or in copies."""
-        contents = {
-            name: [sample.known().digest for sample in split] for name, split in self.splits.items()
-        }
-        trained = set(contents.get("train", ()))
-        for name in ("val", "test"):
-            if count := sum(digest in trained for digest in contents.get(name, ())):
-                self.reporter.warn(
-                    f"{count} images of {name} have the same content as images of train: metrics on "
-                    "them say too much; remove the copies, or name the splits by --split-file."
-                )
+        self.warn_of_copies()
 
     def _stored(
         self, store: FeatureStore, samples: Sequence[Sample], states: Mapping[str, State]

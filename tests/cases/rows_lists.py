@@ -223,7 +223,7 @@ ROWS = (
     Case(
         "links and copies of training images in test/", "train {T} --images images --masks masks",
         says=("2 images are both in the test split", "for the test only",
-              "1 images of test have the same content as images of train"),
+              "1 of test have the same content as others of train"),
         uses=("images", "masks"), make=link_test_to_train,
     ),
     Case(

@@ -6,12 +6,16 @@ message quotes a value: it may be a secret that was pasted into the wrong field.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -44,6 +48,7 @@ FIELDS = tuple(ENVIRONMENT)
 # The same fields, in the same order, in the section `api` of clearml.conf.
 _CONF_NAMES = ("api_server", "web_server", "files_server", "credentials.access_key",
                "credentials.secret_key")  # fmt: skip
+CONF_SECONDS = 30.0  # for a child process that reads a clearml.conf
 _INIT = "run: squeeze clearml-init"
 _PLACEHOLDER = re.compile(r"<.*>|\$\{.*\}|^(https?://)?your[-_ ]|^x{3,}$|^\.{3}$", re.IGNORECASE)
 _REASONS = {  # why a connection failed, by a word of the error
@@ -122,20 +127,32 @@ def read_credentials(path: Path) -> Credentials:
 
 
 def read_clearml_conf(path: Path) -> dict[str, str]:
-    """Read the values of ClearML's own `clearml.conf`; none without a key or a secret."""
-    try:
-        from clearml.utilities.pyhocon import ConfigFactory
+    """Read the values of ClearML's own `clearml.conf`; none without a key or a secret.
 
-        api = ConfigFactory.parse_file(str(path)).get("api", {})
-        found = [api.get(name, None) for name in _CONF_NAMES]
-    except ImportError:
+    A child process does it: its parser is the SDK's, which takes seconds to be imported and has waited
+    for servers meanwhile.
+    """
+    if find_spec("clearml") is None:
         problem = f"ClearML, which reads {path}, is not installed"
-        raise ClearMLUnavailableError(problem, "pip install 'squeeze-cli[clearml]'") from None
-    except Exception as error:  # noqa: BLE001 - its message quotes the file
-        problem = f"{path} cannot be read ({type(error).__name__})"
-        raise ClearMLUnavailableError(problem, _INIT) from None
+        raise ClearMLUnavailableError(problem, "pip install 'squeeze-cli[clearml]'")
+    command = [sys.executable, "-m", "squeeze_cli.trackers.credentials", str(path)]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=CONF_SECONDS, check=True
+        )
+        found = json.loads(done.stdout.splitlines()[-1])
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError):  # may quote the file
+        raise ClearMLUnavailableError(f"{path} cannot be read as a clearml.conf", _INIT) from None
     values = {name: str(value) for name, value in zip(FIELDS, found, strict=True) if value}
     return values if "api_key" in values or "api_secret" in values else {}
+
+
+def _parse_clearml_conf(path: str) -> list[object]:
+    """Return the values of `_CONF_NAMES` in a file, by the parser of ClearML's SDK."""
+    from clearml.utilities.pyhocon import ConfigFactory
+
+    api = ConfigFactory.parse_file(path).get("api", {})
+    return [api.get(name, None) for name in _CONF_NAMES]
 
 
 def with_public_hosts(values: Mapping[str, object]) -> dict[str, object]:
@@ -230,3 +247,7 @@ def _get(url: str, seconds: float, login: tuple[str, str] | None = None) -> Resp
     thread.start()
     thread.join(seconds)
     return results[-1]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(_parse_clearml_conf(sys.argv[1])) + "\n")

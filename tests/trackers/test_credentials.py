@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -192,6 +194,18 @@ def test_clearmls_own_file_is_read(
     monkeypatch.setenv("MY_SECRET", SECRET)
     values = read_clearml_conf(write(tmp_path / "my.conf", block))
     assert {k: v.rstrip("/") for k, v in values.items()} == VALUES
+
+
+def test_the_sdk_is_not_imported_to_read_a_conf(tmp_path: Path) -> None:
+    conf = write(tmp_path / "my.conf", "api { credentials { access_key: KEY0, secret_key: S } }")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from squeeze_cli.trackers.credentials import read_clearml_conf\n"
+        f"assert read_clearml_conf(Path({str(conf)!r})) == "
+        "{'api_key': 'KEY0', 'api_secret': 'S'}\n"
+        "assert 'clearml' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("text", ["api { secret: [SECRET", "api { secret: ${SECRET} }"])

@@ -128,18 +128,20 @@ def published_place(url: str) -> Path:
 def fetch(url: str, place: Path, name: str) -> Path:
     """Return `place`, after downloading the weights called `name` from `url` if they are not there.
 
-    Raises SqueezeError without a network.
+    The file comes by HTTPS and is compared with its SHA-256, of which its name has the first digits.
+    Raises SqueezeError without a network, or where there is nothing to compare it with.
     """
     if place.exists():
         return place
-    digest = torch.hub.HASH_REGEX.search(
-        place.name
-    )  # published files are named after their SHA-256
+    digest = torch.hub.HASH_REGEX.search(place.name)
+    if digest is None or url.startswith("http://"):
+        raise SqueezeError(
+            f"The weights {name} are not downloaded, because {url} has no checksum or no HTTPS: put "
+            f"them at {place}, {_FIX}."
+        )
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(
-            url, str(place), digest.group(1) if digest else None, progress=False
-        )
+        torch.hub.download_url_to_file(url, str(place), digest.group(1), progress=False)
     except (OSError, RuntimeError) as error:
         raise SqueezeError(
             f"Cannot download the weights {name} ({on_one_line(getattr(error, 'reason', error))}): put "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torchvision.models import Weights as Published
@@ -15,6 +16,7 @@ from torchvision.models import WeightsEnum, resnet50, vit_b_32
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 from squeeze_cli.backbones import create_backbone
+from squeeze_cli.backbones.torchvision_models import published_urls
 from squeeze_cli.backbones.weights import Weights, load_strictly, published_weights
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.errors import SqueezeError, UsageError
@@ -58,6 +60,26 @@ def test_a_download_that_is_not_what_was_published_is_thrown_away(
         published_weights(publish(tmp_path, b"damaged", "0123abcd"), "V1")
     assert "--weights PATH" in str(caught.value)
     assert list(hub.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["file:///w/model.pth", "http://host/model-0123abcd.pth"])
+def test_what_cannot_be_verified_is_not_downloaded(hub: Path, url: str) -> None:
+    with pytest.raises(SqueezeError, match=r"no checksum or no HTTPS: put them at .*model"):
+        published_weights(published_at(url), "V1")
+    assert not hub.exists()
+
+
+def test_all_published_files_can_be_verified() -> None:
+    urls = [*published_urls().values()]
+    for name in timm.list_pretrained():
+        settings = timm.get_pretrained_cfg(name)
+        assert settings is not None
+        if not settings.hf_hub_id and settings.url:  # the hub verifies its own
+            urls.append(settings.url)
+    assert len(urls) > 10
+    for url in urls:
+        assert url.startswith("https://")
+        assert torch.hub.HASH_REGEX.search(url.rpartition("/")[2]), url
 
 
 def test_without_a_network_the_message_says_where_to_put_them(tmp_path: Path, hub: Path) -> None:

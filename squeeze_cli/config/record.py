@@ -53,8 +53,8 @@ class SplitMetrics(_Part):
     loss_ce: Number = None
     loss_dice: Number = None
     loss_focal: Number = None
-    iou: float | None = None
-    accuracy: float | None = None
+    iou: Number = None
+    accuracy: Number = None
     per_class_iou: list[Number] | None = None
     mse: Number = None
     cosine: Number = None

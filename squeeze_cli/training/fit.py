@@ -120,6 +120,10 @@ def train(
                 "No epoch was trained: there are no training batches; check the data."
             )
         best = load_best(module, run)
+        if best >= len(keeper.history):
+            raise SqueezeError(
+                f"{run.best_checkpoint} is of another run: start this one anew with --overwrite."
+            )
         trainer.test(module, datamodule=experiment.data, verbose=False)
         tested = module.results("test")
     trained = evaluate(experiment.config, module, experiment.data, "train", device, reporter)

@@ -31,14 +31,15 @@ class SegmentationMetrics(MulticlassConfusionMatrix):
         )  # fmt: skip
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
-        """`iou` (mean), `accuracy` (pixels) and `per_class_iou` `[K]` (NaN for absent classes)."""
+        """`iou` (mean), `accuracy` (pixels) and `per_class_iou` `[K]`; NaN for absent classes, and for
+        all where no pixel is labelled."""
         matrix = super().compute().cpu().double()  # not every device has float64
         hits = matrix.diag()
         union = matrix.sum(dim=0) + matrix.sum(dim=1) - hits
         iou = hits / union  # 0/0 is NaN
         return {
-            "iou": iou.nanmean().nan_to_num(),
-            "accuracy": (hits.sum() / matrix.sum()).nan_to_num(),
+            "iou": iou.nanmean(),
+            "accuracy": hits.sum() / matrix.sum(),
             "per_class_iou": iou,
         }
 

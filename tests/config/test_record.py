@@ -44,13 +44,15 @@ def test_what_was_never_set_is_left_out_and_none_is_null(tmp_path: Path) -> None
 
 def test_numbers_that_are_not_finite_are_null() -> None:
     metrics = SplitMetrics(
-        loss=float("nan"), vq_loss=float("inf"), iou=0.5, accuracy=1, per_class_iou=[None, 0.5]
-    )
+        loss=float("nan"), vq_loss=float("inf"), iou=float("nan"), accuracy=1,
+        per_class_iou=[float("nan"), 0.5], codebook_usage=[0.5],
+    )  # fmt: skip
     assert json.loads(metrics.model_dump_json(exclude_unset=True)) == {
-        "loss": None, "vq_loss": None, "iou": 0.5, "accuracy": 1, "per_class_iou": [None, 0.5],
+        "loss": None, "vq_loss": None, "iou": None, "accuracy": 1, "per_class_iou": [None, 0.5],
+        "codebook_usage": [0.5],
     }  # fmt: skip
     with pytest.raises(ValidationError):
-        metrics.iou = float("nan")  # every confusion matrix has one
+        metrics.codebook_usage = [float("nan")]  # a count has no NaN
 
 
 def test_fields_of_later_versions_are_ignored(tmp_path: Path) -> None:

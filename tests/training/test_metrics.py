@@ -4,6 +4,7 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
+from squeeze_cli.config.record import SplitMetrics
 from squeeze_cli.training.metrics import (
     CodebookUsage,
     ReconstructionMetrics,
@@ -40,9 +41,10 @@ def test_mean_iou_and_accuracy_are_torchmetrics_own() -> None:
     assert summary["per_class_iou"][3] is None
 
 
-def test_nothing_seen_gives_zeros_not_nans() -> None:
-    assert as_values(SegmentationMetrics(3).compute()) == {
-        "iou": 0.0, "accuracy": 0.0, "per_class_iou": [None, None, None],
+def test_nothing_seen_is_no_mean_iou_of_zero() -> None:
+    values = as_values(SegmentationMetrics(3).compute())
+    assert SplitMetrics.model_validate(values).model_dump(exclude_unset=True) == {
+        "iou": None, "accuracy": None, "per_class_iou": [None, None, None],
     }  # fmt: skip
 
 

@@ -1,10 +1,9 @@
 """A codes file: the codes of many images, each readable by itself; see docs/codes-format.md.
 
 It is a safetensors file with the tensors `crc32`, `lengths`, `names` and `payload`. The safetensors
-library reads it; the header is written here, because the library's order of the metadata varies.
+library reads it; squeeze writes the header, because the library's order of the metadata varies.
 """
 
-import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from pydantic import BaseModel, Field, Json, NonNegativeInt, PositiveInt
 from safetensors import SafetensorError, safe_open
 
 from squeeze_cli.codec.coding import Slots, decode_pieces, encode_pieces
-from squeeze_cli.codec.prior import CodePrior
+from squeeze_cli.codec.prior import CodePrior, build_header, to_json
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 
 FORMAT = "squeeze-codes"
@@ -75,14 +74,14 @@ def encode_codes(
         "format": FORMAT,
         "version": str(VERSION),
         "quantizer": quantizer,
-        "code_sizes": _to_json(list(code_sizes)),
-        "grid": _to_json([rows, columns]),
+        "code_sizes": to_json(list(code_sizes)),
+        "grid": to_json([rows, columns]),
         "coding": "packed" if prior is None else "prior",
         "run": run,
         **({} if prior is None else {"prior": prior.digest}),
     }
     *index, payload = (array.tobytes() for array in arrays.values())
-    head = _build_header(metadata, arrays)
+    head = build_header(metadata, arrays)
     crc32 = zlib.crc32(b"".join((head, *index)))
     return b"".join((head, crc32.to_bytes(4, "little"), *index[1:], payload))
 
@@ -173,24 +172,6 @@ class CodesFile:
         return DamagedCodesError(
             f"{self.path} is damaged, or no codes file ({why}): make it again."
         )
-
-
-def _build_header(metadata: dict[str, str], arrays: dict[str, NDArray[np.integer]]) -> bytes:
-    """Return the bytes before the tensors: the length of the header, and the header as JSON."""
-    header: dict[str, object] = {"__metadata__": metadata}
-    begin = 0
-    for name, array in arrays.items():
-        end = begin + array.nbytes
-        dtype = f"U{8 * array.itemsize}"
-        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": (begin, end)}
-        begin = end
-    text = _to_json(header).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
-    return len(text).to_bytes(8, "little") + text
-
-
-def _to_json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _read_header(metadata: dict[str, str], path: Path) -> CodesHeader:

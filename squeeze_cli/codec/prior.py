@@ -16,6 +16,7 @@ which IEEE 754 rounds in one way only.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -201,10 +202,33 @@ def exponentials() -> NDArray[np.float64]:
 
 
 def write_prior(path: Path, prior: CodePrior) -> None:
-    """Write the prior atomically, as a safetensors file."""
-    from safetensors.numpy import save
+    """Write the prior atomically, as a safetensors file; the same prior has the same bytes."""
+    # The wider numbers first, as the library does, so that all are aligned.
+    arrays = dict(sorted(prior.arrays().items(), key=lambda item: -item[1].itemsize))
+    content = [build_header(_metadata(prior), arrays), *(a.tobytes() for a in arrays.values())]
+    write_atomically(path, b"".join(content))
 
-    write_atomically(path, save(prior.arrays(), _metadata(prior)))
+
+def build_header(metadata: Mapping[str, str], arrays: Mapping[str, Array]) -> bytes:
+    """Return what a safetensors file has before its tensors: the header's length, and the header.
+
+    The safetensors library itself writes the metadata in an order that varies.
+    """
+    header: dict[str, object] = {"__metadata__": metadata}
+    begin = 0
+    for name, array in arrays.items():
+        end = begin + array.nbytes
+        dtype = f"{array.dtype.kind.upper()}{8 * array.itemsize}"
+        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": (begin, end)}
+        begin = end
+    text = to_json(header).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text
+
+
+def to_json(value: object) -> str:
+    """Return a value as JSON without blanks, as it stands in the header of a file."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def read_prior(path: Path) -> CodePrior:

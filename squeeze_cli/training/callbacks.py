@@ -195,15 +195,21 @@ class RecordKeeper(Checkpoint):
         if self._journal is not None and stage == "fit":
             write_config(self._journal.run.config_file, self._experiment.config)
 
+    def is_own(self, epoch: int, digest: str) -> bool:
+        """Whether weights with this digest are those of an epoch, where the history tells it."""
+        known = [each.get("digest", digest) for each in self.history]  # older ones do not
+        return epoch < len(known) and known[epoch] == digest
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Describe the run: data, network and codebooks are there."""
         if self._journal is not None:
             self._journal.describe(self._experiment)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the epoch to the history."""
+        """Add the epoch to the history, with a digest of its weights."""
         module = self._experiment.module
         metrics = {split: module.results(split) for split in ("train", "val")}
-        self.history.append({"epoch": trainer.current_epoch, **metrics})
+        digest = module.network.digest()
+        self.history.append({"epoch": trainer.current_epoch, "digest": digest, **metrics})
         if self._journal is not None:
             self._journal.update(self.history)

@@ -120,7 +120,7 @@ def train(
                 "No epoch was trained: there are no training batches; check the data."
             )
         best = load_best(module, run)
-        if best >= len(keeper.history):
+        if journal is not None and not keeper.is_own(best, module.network.digest()):
             raise SqueezeError(
                 f"{run.best_checkpoint} is of another run: start this one anew with --overwrite."
             )

@@ -34,7 +34,7 @@ from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import Experiment, feature_grid
 from squeeze_cli.training.metrics import Values
 
-# The number of an epoch, and its metrics on `train` and `val`.
+# The number of an epoch, a digest of its weights, and its metrics on `train` and `val`.
 Epoch = dict[str, Any]
 MOST_SKIPPED = 100
 # Factor on the first step's loss above which that of the last epoch is reported.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,16 +57,6 @@ def valid_json(folder: Path) -> None:
         json.loads(file.read_text(), parse_constant=refuse)
 
 
-def unlabelled_test(folder: Path) -> None:
-    """Test images whose masks are ignored everywhere."""
-    for name in ("images", "masks"):
-        shutil.copytree(folder / name, folder / f"test_{name}")
-    for file in (folder / "test_masks").iterdir():
-        Image.fromarray(np.full((31, 47), 255, np.uint8)).save(file)
-    for file in (folder / "test_images").iterdir():
-        Image.open(file).transpose(Image.Transpose.ROTATE_180).save(file)
-
-
 numbers = np.random.default_rng(0)
 CONSTANT_CHANNELS = numbers.normal(size=(12, 3, 2, 16)) * ([0.0] * 8 + [1.0] * 8)
 QUANTIZERS = ("vq --codebook-size 16", "rvq --codebook-size 16", "fsq", "lfq --codebook-size 16")
@@ -95,16 +84,6 @@ ROWS = (
         "train {T} --images images --masks masks --name c",
         uses=("images", "masks"),
         make=same_images,
-        check=valid_json,
-    ),
-    Case(
-        "a test split without a labelled pixel",
-        "train {T} --images images --masks masks --test-images test_images --test-masks test_masks "
-        "--name u",
-        0,
-        ("Test mean IoU – %, accuracy – %",),
-        uses=("images", "masks"),
-        make=unlabelled_test,
         check=valid_json,
     ),
     Case(

@@ -196,6 +196,23 @@ ROWS = (
         for name, run in {"the same shapes": "vq", "other shapes": "base"}.items()
     ),
     Case(
+        "resume beside the best.ckpt of another run",
+        STOPPED,
+        1,
+        ("runs/stopped/checkpoints/best.ckpt is of another run", "--overwrite"),
+        uses=("pets", "runs/stopped", "runs/vq"),
+        make=copied("runs/vq/checkpoints/best.ckpt", "runs/stopped/checkpoints/best.ckpt"),
+    ),
+    Case(
+        "the codes of another run",
+        "decode runs/vq/codes/test.safetensors --to features --out decoded",
+        1,
+        ("coded by another prior",),
+        uses=("runs/vq", "runs/recon"),
+        make=copied("runs/recon/codes/test.safetensors", "runs/vq/codes/test.safetensors"),
+        writes=(),
+    ),
+    Case(
         "resume with a changed config.yaml",
         STOPPED,
         1,

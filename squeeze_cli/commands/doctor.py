@@ -22,10 +22,7 @@ from squeeze_cli.console import print_json
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.options import OutputOptions, field_option, with_options
 
-EXAMPLES = (
-    "squeeze doctor",
-    "squeeze doctor --data-dir data --json",
-)
+EXAMPLES = ("squeeze doctor", "squeeze doctor --data-dir data --json")
 OK, WARNING, ERROR = "ok", "warning", "error"
 # The features of the whole data set take about this much of the cache's disk.
 LOW_DISK_BYTES = 5e9

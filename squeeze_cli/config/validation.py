@@ -14,12 +14,7 @@ from squeeze_cli.config.parts import (
     QUANTIZERS,
     Registry,
 )
-from squeeze_cli.config.schema import (
-    FIELDS,
-    SECTIONS,
-    ExperimentConfig,
-    option_of,
-)
+from squeeze_cli.config.schema import FIELDS, SECTIONS, ExperimentConfig, option_of
 from squeeze_cli.errors import UsageError, nearest
 
 _WORDS = {

@@ -130,12 +130,7 @@ class FeatureBatches(LightningDataModule):
         return self._loader(Subset(self._datasets[split], share), self.evaluation_batch_size)
 
     def batches(
-        self,
-        split: str,
-        batch_size: int | None = None,
-        *,
-        shuffled: bool = False,
-        first: int = 0,
+        self, split: str, batch_size: int | None = None, *, shuffled: bool = False, first: int = 0
     ) -> Iterator[Batch]:
         """Batches of a split on the device, outside a trainer; `setup` comes before.
 

@@ -144,11 +144,7 @@ def check_images(samples: Sequence[Sample], trunk: Trunk, reporter: Reporter) ->
 
 
 def prepare_states(
-    samples: Sequence[Sample],
-    trunk: Trunk,
-    store: FeatureStore,
-    reporter: Reporter,
-    ranks: Ranks,
+    samples: Sequence[Sample], trunk: Trunk, store: FeatureStore, reporter: Reporter, ranks: Ranks
 ) -> tuple[list[Look], dict[str, State]]:
     """Look at all images, and compute what the store lacks: each image is read once.
 

@@ -108,10 +108,7 @@ def _digest(samples: Sequence[Sample]) -> str:
 
 
 def _write_all(
-    run: TrainedRun,
-    data: FeatureBatches,
-    output: ShardedOutput,
-    reporter: Reporter,
+    run: TrainedRun, data: FeatureBatches, output: ShardedOutput, reporter: Reporter
 ) -> None:
     """Extract from the images that are not in `output` yet."""
     done, samples = output.manifest.images, data.splits["images"]

@@ -35,11 +35,7 @@ from squeeze_cli.reports.tables import EvaluationResult
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.devices import choose_device
-from squeeze_cli.training.experiment import (
-    load_features,
-    load_splits,
-    make_module,
-)
+from squeeze_cli.training.experiment import load_features, load_splits, make_module
 from squeeze_cli.training.fit import evaluate
 from squeeze_cli.training.modules import FeatureModule
 

@@ -13,12 +13,7 @@ from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.sources import Listing
-from squeeze_cli.data.splits import (
-    LabelledListing,
-    choose_samples,
-    complete_splits,
-    label_samples,
-)
+from squeeze_cli.data.splits import LabelledListing, choose_samples, complete_splits, label_samples
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures, check_splits
 from squeeze_cli.features.datamodule import FeatureBatches, make_data, open_store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -75,13 +76,10 @@ def image_iou(predicted: Tensor, truth: Tensor, num_classes: int) -> float | Non
     A run's mean IoU sums over all images before it divides, so it is not the mean of these.
     None where every pixel is ignored.
     """
-    metric = SegmentationMetrics(
-        num_classes, sync_on_compute=False
-    )  # this rank alone has the image
+    metric = SegmentationMetrics(num_classes, sync_on_compute=False)  # only this rank has the image
     metric.update(predicted, truth)
-    if not int(metric.confmat.sum()):
-        return None
-    return float(metric.compute()["iou"])
+    iou = float(metric.compute()["iou"])
+    return None if math.isnan(iou) else iou
 
 
 def read_pictures(

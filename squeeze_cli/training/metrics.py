@@ -37,11 +37,7 @@ class SegmentationMetrics(MulticlassConfusionMatrix):
         hits = matrix.diag()
         union = matrix.sum(dim=0) + matrix.sum(dim=1) - hits
         iou = hits / union  # 0/0 is NaN
-        return {
-            "iou": iou.nanmean(),
-            "accuracy": hits.sum() / matrix.sum(),
-            "per_class_iou": iou,
-        }
+        return {"iou": iou.nanmean(), "accuracy": hits.sum() / matrix.sum(), "per_class_iou": iou}
 
 
 class ReconstructionMetrics(Metric):

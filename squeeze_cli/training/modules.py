@@ -141,10 +141,7 @@ class FeatureModule(pl.LightningModule):
             max_lr=rates,
             total_steps=max(2, int(self.trainer.estimated_stepping_batches)),
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 class BaselineSegmentationModule(FeatureModule):

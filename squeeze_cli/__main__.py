@@ -2,11 +2,9 @@
 
 import signal
 import sys
-from collections.abc import Callable
 from types import FrameType
 
-# A signal that arrives while a package is imported is raised again after this time: some packages
-# swallow what is raised then.
+# Some packages swallow what is raised while they are imported: then it is raised again after this.
 AGAIN_S = 0.2
 
 
@@ -19,24 +17,17 @@ def main() -> None:
     stopped: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        stopped.append(number)
-        if _is_importing(frame) and hasattr(signal, "setitimer"):  # not on Windows
+        if _is_importing(frame):
             signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+        elif number == signal.SIGALRM:
+            return
+        stopped.append(number)
         raise KeyboardInterrupt
 
-    def stop_again(_: int, frame: FrameType | None) -> None:
-        if _is_importing(frame):
-            stop(stopped[0], frame)
-
-    handlers: dict[int, Callable[[int, FrameType | None], None]]
-    handlers = {signal.SIGINT: stop, signal.SIGTERM: stop}
-    if hasattr(signal, "SIGALRM"):
-        handlers[signal.SIGALRM] = stop_again
-    for number, handler in list(handlers.items()):
-        if signal.getsignal(number) == signal.SIG_IGN:
-            del handlers[number]
-        else:
-            signal.signal(number, handler)
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    numbers = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]
+    for number in numbers:
+        signal.signal(number, stop)
     try:
         from squeeze_cli.cli import main as run_command
 
@@ -44,21 +35,20 @@ def main() -> None:
     except BaseException as error:
         if not stopped:
             raise
-        if not isinstance(error, SystemExit):  # the command has not said so
-            print("Error: interrupted.", file=sys.stderr)  # noqa: T201 - for what came before it
+        if getattr(error, "code", None) != 130:  # the command has not said so
+            print("Error: interrupted.", file=sys.stderr)  # noqa: T201 - as cli.py does
         sys.exit(128 + stopped[0])
     finally:  # while Python ends, a signal just ends it
-        for number in handlers:
-            signal.signal(number, signal.SIG_DFL if number != signal.SIGALRM else signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _is_importing(frame: FrameType | None) -> bool:
     """Whether a frame is that of a package which is being imported, or of what this calls."""
-    while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
+    while frame and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
         frame = frame.f_back
-    return False
+    return frame is not None
 
 
 if __name__ == "__main__":

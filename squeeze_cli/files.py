@@ -9,21 +9,24 @@ from squeeze_cli.errors import SqueezeError
 
 # Pattern of the names of files that are being written; a process that is killed leaves them.
 PART_PATTERN = r"\.squeeze-[0-9a-f]{8}\.part"
+ANOTHER_PLACE = "make room there, or name another place."
 _FIXES = {
     errno.EFBIG: "raise the limit on the size of files (`ulimit -f`).",
     errno.ENAMETOOLONG: "choose a shorter name.",
 }
 
 
-def write_atomically(path: Path, content: bytes | memoryview, mode: int = 0o666) -> None:
+def write_atomically(
+    path: Path, content: bytes | memoryview, mode: int = 0o666, fix: str = ANOTHER_PLACE
+) -> None:
     """Write `content` to a file beside `path`, which then takes its place.
 
     A reader sees the old file or the new one, also after the machine lost its power. A link is
     replaced, not the file that it names. `mode` has the new file's permissions, less the umask;
     0o600 is for secrets.
 
-    Raises SqueezeError, which names the place, where `path` is no regular file, such as a folder or
-    /dev/null, or cannot be written, as on a full disk. The file that was there then stays.
+    Raises SqueezeError, which names the place and the `fix`, where `path` is no regular file, such as
+    a folder or /dev/null, or cannot be written, as on a full disk. The file that was there then stays.
     """
     try:
         if path.exists() and _is_special(path):
@@ -42,7 +45,7 @@ def write_atomically(path: Path, content: bytes | memoryview, mode: int = 0o666)
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
     except OSError as error:
-        fix = _FIXES.get(error.errno or 0, "make room there, or name another place.")
+        fix = _FIXES.get(error.errno or 0, fix)
         raise SqueezeError(f"Cannot write {path} ({error.strerror or error}): {fix}") from error
     _sync_folder(path.parent)
 

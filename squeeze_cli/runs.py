@@ -82,6 +82,16 @@ class RunFolder:
                 f"Another process is at work on {self.path}: wait for it, or choose another --name."
             ) from None
 
+    def owns(self, file: Path) -> bool:
+        """Whether `file` is one that a training wrote here, figures aside, under whatever name."""
+        own = (
+            self.record_file, self.config_file, self.prior_file, self.best_checkpoint,
+            self.last_checkpoint, *self.codes_folder.glob("*"),
+        )  # fmt: skip
+        with contextlib.suppress(OSError):  # no place for a file
+            return file.exists() and any(each.exists() and file.samefile(each) for each in own)
+        return False
+
     def write_record(self, record: RunRecord) -> None:
         """Write `run.json` atomically, stamped with the schema's version and the time."""
         now = datetime.now(UTC).isoformat(timespec="seconds")

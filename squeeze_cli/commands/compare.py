@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from squeeze_cli.console import print_json
+from squeeze_cli.errors import UsageError
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.options import OutputOptions, figure_option, option, with_options
 from squeeze_cli.reports.comparison import (
@@ -42,6 +43,9 @@ def compare(
     """Compare all runs below the folders given: rate, mean IoU, difference to the baseline."""
     reporter = output.reporter()
     found = read_runs(runs)
+    for path in (csv, markdown, plot):
+        if path is not None and any(run.owns(path) for run, _ in found):
+            raise UsageError(f"{path} is a file of a run: name another file.")
     rows = compare_runs(found, sort)
     for path, render in ((csv, comparison_csv), (markdown, comparison_markdown)):
         if path is not None:

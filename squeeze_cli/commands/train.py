@@ -122,7 +122,7 @@ def run_experiment(
         except BaseException as error:
             if not run.record_file.exists():
                 run.discard()
-            elif isinstance(error, KeyboardInterrupt):
+            elif isinstance(error, KeyboardInterrupt | SystemExit):
                 reporter.say(f"Stopped: --resume --name {shlex.quote(run.name)} continues.")
             raise
     output.show(record.model_dump(exclude_unset=True), result_table(record))

@@ -55,6 +55,11 @@ class FileSample(Sample):
             self.image_path, None if self.labels is None else self.labels.mask.size_px
         )
 
+    def is_in(self, file: Path) -> bool:
+        """Whether `file` is that of the image or of the mask, under whatever name."""
+        own = [path for path in (self.image_path, self.mask_path) if path is not None]
+        return file.exists() and any(path.exists() and file.samefile(path) for path in own)
+
     def read_mask(self) -> Mask | None:
         """Read the mask file, if there is one, with `masks.read_mask`."""
         return None if self.mask_path is None else read_mask(self.mask_path)

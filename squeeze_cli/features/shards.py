@@ -19,6 +19,7 @@ from squeeze_cli.files import write_atomically
 # Format 1 held masks too, and its digests were those of images and masks together.
 FORMAT = "2"
 FLOAT16_LIMIT = 60000.0
+ANOTHER_CACHE = "make room there, take another --cache-dir, or --no-cache."
 
 # The state of an image, as it is stored.
 State = NDArray[np.float16 | np.float32]
@@ -64,7 +65,7 @@ def write_shard(path: Path, digests: Sequence[str], states: NDArray[np.float32])
         "format": FORMAT, "space": path.parent.name,
         "rows": json.dumps(list(digests)), "crc32": json.dumps(crcs),
     }  # fmt: skip
-    write_atomically(path, save({"states": stored}, metadata))
+    write_atomically(path, save({"states": stored}, metadata), fix=ANOTHER_CACHE)
 
 
 def open_shard(path: Path) -> Shard:

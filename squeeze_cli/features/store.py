@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from squeeze_cli.config.sizes import short_size
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.shards import (
+    ANOTHER_CACHE,
     FORMAT,
     DamagedShardError,
     Shard,
@@ -35,7 +36,7 @@ from squeeze_cli.features.shards import (
     open_shard,
     write_shard,
 )
-from squeeze_cli.files import write_text_atomically
+from squeeze_cli.files import write_atomically
 
 DESCRIPTION_NAME = "space.json"
 SHARD_PATTERN = "*.safetensors"
@@ -125,7 +126,8 @@ class FeatureStore:
         """Write states as a new shard."""
         described = self.folder / DESCRIPTION_NAME
         if not described.exists():
-            write_text_atomically(described, json.dumps(asdict(self.key), indent=2) + "\n")
+            text = json.dumps(asdict(self.key), indent=2) + "\n"
+            write_atomically(described, text.encode(), fix=ANOTHER_CACHE)
         write_shard(self.folder / f"{uuid.uuid4().hex}.safetensors", digests, states)
 
     def mark_used(self) -> None:
@@ -155,12 +157,14 @@ def default_cache_dir() -> Path:
 
 def check_free_space(cache_dir: Path, needed_bytes: float) -> None:
     """Raise SqueezeError unless the disk has room for `needed_bytes` and a tenth more."""
+    from rich.filesize import decimal
+
     place = next(folder for folder in (cache_dir, *cache_dir.parents) if folder.exists())
     free = shutil.disk_usage(place).free
     if free < needed_bytes * 1.1:
         raise SqueezeError(
-            f"The feature store needs {needed_bytes / 1e9:.1f} GB, {place} has {free / 1e9:.1f} GB "
-            "free: take another --cache-dir, `squeeze cache clear`, or --no-cache."
+            f"The feature store needs {decimal(int(needed_bytes))}, {place} has {decimal(free)} free: "
+            "take another --cache-dir, `squeeze cache clear`, or --no-cache."
         )
 
 

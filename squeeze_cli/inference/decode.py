@@ -11,12 +11,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from squeeze_cli.codec.manifest import Manifest, read_manifest
 from squeeze_cli.config.classes import classes_to_yaml
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.files import write_atomically, write_text_atomically
+from squeeze_cli.files import remove_parts, write_atomically, write_text_atomically
 from squeeze_cli.inference.output import ShardedOutput, encode_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RECORD_NAME
@@ -24,6 +25,8 @@ from squeeze_cli.runs import RECORD_NAME
 BATCH_IMAGES = 64
 # The file of classes beside decoded masks.
 CLASSES_NAME = "classes.yaml"
+# What a mask says of its origin, before a digest of the run and the codes.
+SOFTWARE = "squeeze decode"
 # Bytes that file systems allow for a file's name.
 LONGEST_NAME = 255
 Batches = Iterable[tuple[tuple[str, ...], NDArray[np.int32]]]
@@ -48,7 +51,8 @@ def decode_codes(
         out: Folder to write to.
         reporter: Reporter for progress.
         run: Folder of the run that made the codes; None looks for it around `path`.
-        overwrite: Whether to replace what is in `out`.
+        overwrite: Whether to replace what is in `out`; what a stopped decoding of the same codes
+            left there is continued anyway.
         device: Device to compute on.
 
     Returns:
@@ -71,11 +75,15 @@ def decode_codes(
     files = [opened.open(file) for file in paths]
     batches = chain.from_iterable(file.batches(BATCH_IMAGES) for file in files)
     total = sum(len(file) for file in files)
+    digest = blake2b(b"".join([opened.digest.encode(), *(path.read_bytes() for path in paths)]))
+    of_codes = digest.hexdigest()[:16]
     if content == "masks":
         names = [name for file in files for name in file.names]
-        written = _write_masks(opened, batches, _plan_files(names, out, overwrite, reporter), out)
+        mark = f"{SOFTWARE} {of_codes}"
+        places = _plan_files(names, out, mark, overwrite, reporter)
+        written = _write_masks(opened, batches, places, out, mark)
     else:
-        written = _write_features(opened, batches, out, overwrite)
+        written = _write_features(opened, batches, out, of_codes, overwrite)
     with reporter.track("Decoding", total) as advance:
         for images in written:
             advance(images, "")
@@ -85,27 +93,35 @@ def decode_codes(
     return {**result, "out": str(out)}
 
 
-def _write_features(run: TrainedRun, batches: Batches, out: Path, overwrite: bool) -> Iterator[int]:
+def _write_features(
+    run: TrainedRun, batches: Batches, out: Path, of_codes: str, overwrite: bool
+) -> Iterator[int]:
     """Write what `extract-embeddings --format quantized` does; yields the images per batch."""
     manifest = Manifest(
         content="quantized", run=run.folder.name, run_digest=run.digest, source="codes",
-        dtype="float32", space=run.space,
+        images_digest=of_codes, dtype="float32", space=run.space,
     )  # fmt: skip
     output = ShardedOutput(out, manifest, encode_embeddings, overwrite=overwrite)
-    if output.manifest.shards:
+    if output.manifest.complete:
         raise UsageError(f"{out} holds decoded features already: --overwrite replaces them.")
+    left = -output.manifest.images  # shards end with a batch
     for names, codes in batches:
-        output.add(names, run.to_output(run.features(codes)).float().cpu().numpy(), {})
+        left += len(names)
+        if left > 0:
+            output.add(names, run.to_output(run.features(codes)).float().cpu().numpy(), {})
         yield len(names)
     output.finish()
 
 
-def _plan_files(names: Sequence[str], out: Path, overwrite: bool, reporter: Reporter) -> list[Path]:
+def _plan_files(
+    names: Sequence[str], out: Path, mark: str, overwrite: bool, reporter: Reporter
+) -> list[Path]:
     """Return a file for each image's mask, before any is written: no image loses its own.
 
     A mask has its image's name, unless that is too long for a file, or the file would be the folder of
     another mask: a warning counts these. Raises SqueezeError for a name that would leave `out`, and
-    UsageError for files that exist.
+    UsageError for files that exist, unless a stopped decoding wrote them, with the same `mark`, or they
+    are masks of another one and `overwrite` is set: nobody's own images and masks are replaced.
     """
     for name in names:
         if PurePath(name).anchor or ".." in PurePath(name).parts:
@@ -120,8 +136,14 @@ def _plan_files(names: Sequence[str], out: Path, overwrite: bool, reporter: Repo
         taken.add(file)
         files.append(file)
     for file in (out / CLASSES_NAME, *files):
-        if file.exists() and not overwrite:
+        if not file.exists() or _software(file) == mark:
+            continue
+        if not overwrite:
             raise UsageError(f"{file} exists: choose another --out, or --overwrite.")
+        if file.name != CLASSES_NAME and not _software(file).startswith(SOFTWARE):
+            raise UsageError(
+                f"{file} was not written by `squeeze decode`, and is not replaced: choose another --out."
+            )
     other = [f"{n} ({f.name})" for n, f in zip(names, files, strict=True) if f != out / f"{n}.png"]
     if other:
         reporter.warn(
@@ -138,8 +160,19 @@ def _short(part: str) -> str:
     return f"{content[: LONGEST_NAME - 16].decode(errors='ignore')}-{digest}{Path(part).suffix[:5]}"
 
 
+def _software(file: Path) -> str:
+    """Return what a PNG says of the program that wrote it; nothing for any other file."""
+    if not file.is_file():
+        return ""
+    try:
+        with Image.open(file) as image:
+            return str(image.info.get("Software", ""))
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return ""
+
+
 def _write_masks(
-    run: TrainedRun, batches: Batches, files: Sequence[Path], out: Path
+    run: TrainedRun, batches: Batches, files: Sequence[Path], out: Path, mark: str
 ) -> Iterator[int]:
     """Write a PNG of class indices per image, with the classes' colours as palette, and the classes.
 
@@ -148,14 +181,22 @@ def _write_masks(
     colours = run.classes.colours
     palette = [channel for colour in colours for channel in colour]
     palette += [index for index in range(len(colours), 256) for _ in range(3)]
-    places = iter(files)
+    notes = PngInfo()
+    notes.add_text("Software", mark)
+    remove_parts(out)
+    done = 0
     for names, codes in batches:
-        for mask in run.masks(codes):
+        places = files[done : done + len(names)]
+        done += len(names)
+        if all(_software(place) == mark for place in places):
+            yield len(names)
+            continue
+        for place, mask in zip(places, run.masks(codes), strict=True):
             image = Image.fromarray(mask)
             image.putpalette(palette)
             content = BytesIO()
-            image.save(content, format="PNG", optimize=True)
-            write_atomically(next(places), content.getbuffer())
+            image.save(content, format="PNG", optimize=True, pnginfo=notes)
+            write_atomically(place, content.getbuffer())
         yield len(names)
     write_text_atomically(out / CLASSES_NAME, classes_to_yaml(run.classes))
 

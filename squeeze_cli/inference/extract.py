@@ -15,7 +15,7 @@ from squeeze_cli.data.arrays import list_features, shape_text
 from squeeze_cli.data.finding import list_images
 from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.samples import Sample
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.arrays import GivenFeatureBatches, check_splits
 from squeeze_cli.features.datamodule import Batch, FeatureBatches
 from squeeze_cli.inference.output import Array, ShardedOutput, encode_embeddings
@@ -75,6 +75,9 @@ def extract_embeddings(
         return run.encode(codes.astype(np.int32, copy=False), names, coding or "packed")
 
     folder = Path(out) if out else run.folder.path / "embeddings" / f"{name}-{content}"
+    given = None if features is None else Path(features).resolve()
+    if given is not None and folder.resolve() in (given, given.parent):
+        raise UsageError(f"{folder} holds the features that are given: choose another --out.")
     encode = encode_codes if content == "codes" else encode_embeddings
     output = ShardedOutput(folder, manifest, encode, overwrite=overwrite)
     if not output.manifest.complete:

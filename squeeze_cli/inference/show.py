@@ -7,8 +7,8 @@ from typing import Literal
 
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.samples import Sample
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.data.samples import FileSample, Sample
+from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.datamodule import FeatureBatches
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.comparison import setting
@@ -56,7 +56,14 @@ def show_run(
             apart or saw images of another size.
     """
     run.require_head()
-    samples = getattr(run.splits(reporter), split)
+    splits = run.splits(reporter)
+    samples = getattr(splits, split)
+    if out is not None and any(
+        isinstance(each, FileSample) and each.is_in(out)
+        for part in splits.named().values()
+        for each in part
+    ):
+        raise UsageError(f"{out} is an image or a mask of the run: name another file by --out.")
     reference = _reference(run, baseline, split, open_run, reporter)
     chosen = _choose(run, samples, how, min(count, len(samples)), seed, reporter)
     shown = [run] if reference is None else [reference, run]

@@ -1,0 +1,213 @@
+"""Cases of writing: inputs are never replaced, and places that cannot be written are one line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors.numpy import load_file, save_file
+
+from tests.cases.table import Case
+
+DECODE = "decode codes --run runs/vq --to"
+STOCK = ("codes", "runs/vq")
+
+
+def _link_to_maps(folder: Path) -> None:
+    """Link to the folder of the features, which are given as one file."""
+    (folder / "link").symlink_to(folder / "features")
+    file = folder / "features" / "features-00000.safetensors"
+    save_file({"maps": load_file(file)["embeddings"].transpose(0, 2, 3, 1).copy()}, file)
+
+
+ROWS = (
+    Case(
+        "decode over a link to its own codes",
+        "decode link/codes-00000.safetensors --run runs/vq --to features --out codes --overwrite",
+        2,
+        ("choose another --out",),
+        uses=STOCK,
+        make=lambda folder: (folder / "link").symlink_to(folder / "codes"),
+    ),
+    Case(
+        "decode over its own codes by a link",
+        f"{DECODE} features --out link --overwrite",
+        2,
+        ("choose another --out",),
+        uses=STOCK,
+        make=lambda folder: (folder / "link").symlink_to(folder / "codes"),
+    ),
+    Case(
+        "decode one file over the folder around it",
+        "decode codes/codes-00000.safetensors --run runs/vq --to features --out codes/../codes "
+        "--overwrite",
+        2,
+        ("choose another --out",),
+        uses=STOCK,
+    ),
+    Case(
+        "decode into the folder above the codes",
+        f"{DECODE} features --out . --overwrite",
+        2,
+        ("holds other files: choose another --out",),
+        uses=STOCK,
+    ),
+    Case(
+        "decode into the run's folder",
+        f"{DECODE} features --out runs/vq --overwrite",
+        2,
+        ("holds other files: choose another --out",),
+        uses=STOCK,
+        writes=(),
+    ),
+    Case(
+        "decode masks over the person's own masks",
+        f"{DECODE} masks --out masks --overwrite",
+        2,
+        ("was not written by `squeeze decode`", "choose another --out"),
+        uses=(*STOCK, "masks"),
+    ),
+    Case(
+        "decode masks over the person's own masks without --overwrite",
+        f"{DECODE} masks --out masks",
+        2,
+        ("exists: choose another --out",),
+        uses=(*STOCK, "masks"),
+    ),
+    Case(
+        "extract over the given features",
+        "extract-embeddings runs/vq --features features --format features --out features "
+        "--overwrite",
+        2,
+        ("holds the features that are given: choose another --out",),
+        uses=("features", "runs/vq"),
+    ),
+    Case(
+        "extract over the given features by a link",
+        "extract-embeddings runs/vq --features features/features-00000.safetensors --out link "
+        "--overwrite",
+        2,
+        ("holds the features that are given: choose another --out",),
+        uses=("features", "runs/vq"),
+        make=_link_to_maps,
+    ),
+    Case(
+        "extract into the folder of the images",
+        "extract-embeddings runs/vq --images images --out images --overwrite",
+        2,
+        ("holds other files: choose another --out",),
+        uses=("images", "runs/vq"),
+    ),
+    Case(
+        "extract into the folder above the images",
+        "extract-embeddings runs/vq --images images --out . --overwrite",
+        2,
+        ("holds other files: choose another --out",),
+        uses=("images", "runs/vq"),
+    ),
+    Case(
+        "extract into the run's codes",
+        "extract-embeddings runs/vq --images images --out runs/vq/codes --overwrite",
+        2,
+        ("holds other files: choose another --out",),
+        uses=("images", "runs/vq"),
+        writes=(),
+    ),
+    Case(
+        "show onto a mask",
+        "show runs/vq --out pets/oxford-iiit-pet/annotations/trimaps/Bengal_1.png",
+        2,
+        ("is an image or a mask of the run: name another file",),
+        uses=("pets", "runs/vq"),
+    ),
+    Case(
+        "show onto a photograph by a hard link",
+        "show runs/vq --out link.png",
+        2,
+        ("is an image or a mask of the run: name another file",),
+        uses=("pets", "runs/vq"),
+        make=lambda folder: (folder / "link.png").hardlink_to(
+            folder / "pets" / "oxford-iiit-pet" / "images" / "Bengal_1.jpg"
+        ),
+    ),
+    *(
+        Case(
+            f"{option} onto a run's {name}",
+            f"compare runs {option} {name}",
+            2,
+            ("is a file of a run: name another file",),
+            uses=("runs/vq",),
+            writes=(),
+            make=make,
+        )
+        for option, name, make in (
+            ("--csv", "runs/vq/run.json", None),
+            ("--markdown", "runs/vq/config.yaml", None),
+            ("--csv", "runs/vq/checkpoints/best.ckpt", None),
+            ("--csv", "soft.csv", lambda f: (f / "soft.csv").symlink_to(f / "runs/vq/run.json")),
+            ("--csv", "hard.csv", lambda f: (f / "hard.csv").hardlink_to(f / "runs/vq/run.json")),
+        )
+    ),
+    *(
+        Case(
+            f"--csv {name}",
+            f"compare runs --csv {name}",
+            1,
+            ("is no regular file and is not replaced: name another file",),
+            uses=("runs/vq",),
+            make=make,
+        )
+        for name, make in (
+            ("/dev/null", None),
+            (".", None),
+            ("pipe", lambda folder: os.mkfifo(folder / "pipe")),
+            ("runs", None),
+        )
+    ),
+    Case(
+        "--csv /dev/stdout",
+        "compare runs --csv /dev/stdout",
+        1,
+        ("is no regular file and is not replaced: name another file",),
+        uses=("runs/vq",),
+        executable=True,
+    ),
+    Case(
+        "a file where the folder of a file should be",
+        "compare runs --csv file/runs.csv",
+        1,
+        ("Cannot write file/runs.csv (",),
+        uses=("runs/vq",),
+        make=lambda folder: (folder / "file").write_text("in the way"),
+    ),
+    Case(
+        "a name that is too long",
+        f"compare runs --csv {'n' * 300}",
+        1,
+        ("File name too long", "choose a shorter name"),
+        uses=("runs/vq",),
+    ),
+    *(
+        Case(
+            f"a cache folder in {cache}",
+            "train {T} --data-dir pets",
+            1,
+            ("--cache-dir",),
+            uses=("pets",),
+            env={"XDG_CACHE_HOME": cache},
+        )
+        for cache in ("/dev/null/cache", "/proc/cache")
+    ),
+    Case(
+        "a run that was killed before its record",
+        "train {T} --data-dir pets --name it",
+        uses=("pets",),
+        make=lambda folder: [
+            (folder / "runs" / "it").mkdir(parents=True),
+            (folder / "runs" / "it" / ".lock").touch(),
+            (folder / "runs" / "it" / "config.yaml").write_text("half"),
+            (folder / "runs" / "it" / ".squeeze-01234567.part").write_text("half"),
+        ],
+        check=lambda folder: (folder / "runs/it/codes/test.safetensors").stat(),
+    ),
+)

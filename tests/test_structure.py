@@ -133,10 +133,11 @@ def test_no_file_is_long() -> None:
 
 
 def test_the_package_stays_small() -> None:
-    # What makes the package larger makes something else smaller. The last rise, by 800 lines, is for
-    # the checks of files, names and data that come from elsewhere (docs/reliability.md).
-    assert len(FILES) <= 118
-    assert sum(line_counts().values()) <= 15_300
+    # What makes the package larger makes something else smaller. The last rise, by 1,100 lines, is for
+    # the checks of files, names, data and signals that come from elsewhere (docs/reliability.md), and
+    # for encoders before the codes.
+    assert len(FILES) <= 122
+    assert sum(line_counts().values()) <= 15_600
 
 
 def test_no_function_is_long() -> None:

@@ -65,24 +65,25 @@ class NamedFiles:
         for name, path in self._by_name.items():
             self._by_stem.setdefault(name.removesuffix(path.suffix), path)
 
-    def named(self, name: str) -> str | None:
-        """Return the stem of the file of this name, or of this stem; None where there is none.
+    def find(self, name: str) -> tuple[str, Path] | None:
+        """Return the stem and the file of this name, or of this stem; None where there is none.
 
-        A name with suffix stays as it is where its stem is that of another file.
+        The name keeps its suffix where its stem is that of another file.
         """
         key = same_name(name)
         if key in self._by_stem:
-            return key
+            return key, self.folder / self._by_stem[key]
         stem, _, suffix = key.rpartition(".")
         if f".{suffix}".lower() not in IMAGE_SUFFIXES or stem not in self._by_stem:
             return None
-        return key if self._by_name.get(key, self._by_stem[stem]) != self._by_stem[stem] else stem
+        usual = self._by_stem[stem]
+        path = self._by_name.get(key, usual)
+        return stem if path == usual else key, self.folder / path
 
-    def path(self, name: str) -> Path:
-        """Return the file of this stem or name; where there is none, the path that it should have."""
-        key = same_name(name)
-        found = self._by_stem.get(key) or self._by_name.get(key)
-        return self.folder / (found or f"{name}{self._suffix}")
+    def path(self, stem: str) -> Path:
+        """Return the file of this stem; where there is none, the path that it should have."""
+        found = self._by_stem.get(same_name(stem), f"{stem}{self._suffix}")
+        return self.folder / found
 
 
 class ListedSource(DataSource):
@@ -144,28 +145,30 @@ class ListedSource(DataSource):
         images, masks = NamedFiles(self.images, ".jpg"), NamedFiles(self.masks, ".png")
         splits = {}
         for split, path in self.lists.items():
-            names = self._names(path, images)
-            splits[split] = [FileSample(n, images.path(n), masks.path(n)) for n in names]
-            for files in (images, masks):
-                places = map(files.path, names)
+            splits[split] = self._listed(path, images, masks)
+            for places in (
+                [sample.image_path for sample in splits[split]],
+                [str(sample.mask_path) for sample in splits[split]],
+            ):
                 if not any(map(os.path.isfile, places)):  # `is_file` raises for long names
-                    return f"no file that {path} names is there, such as {files.path(names[0])}"
+                    return f"no file that {path} names is there, such as {places[0]}"
         return splits
 
-    def _names(self, path: Path, images: NamedFiles) -> list[str]:
+    def _listed(self, path: Path, images: NamedFiles, masks: NamedFiles) -> list[FileSample]:
         """Read the names in a list; raises SqueezeError for a line that cannot be a name."""
-        names = []
+        samples = []
         for number, line in read_entries(path):
             name = re.sub(rf"(\s+\d+){{{self.numbers}}}$", "", line)
-            found = images.named(line) or images.named(name)
+            found = images.find(line) or images.find(name)
             outside = name.startswith("/") or ".." in PurePosixPath(name).parts
             if found is None and (outside or re.search(r"\s", name)):
                 raise SqueezeError(
                     f"{path}, line {number}: {line[:60]!r} names no file in {images.folder}: correct or "
                     "remove the line."
                 )
-            names.append(found or name)
-        return names
+            name, image = found or (name, images.path(name))
+            samples.append(FileSample(name, image, masks.path(name)))
+        return samples
 
     def _may_unpack(self) -> bool:
         """Whether there is nothing but lists, or the archives were put there."""

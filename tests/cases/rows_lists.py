@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cases.table import Case
+from tests.pets import noise_image
 
 PETS = "pets/oxford-iiit-pet"
 LISTS = f"{PETS}/annotations"
@@ -79,6 +80,13 @@ def listed(split: str, numbers: range, form: str = "photo_{} {}") -> str:
     return "".join(form.format(number, split) + "\n" for number in numbers)
 
 
+def beside(folder: Path) -> None:
+    """List an image beside another of its stem and size; the mask is that of one of them."""
+    images, path = folder / PETS / "images", folder / LISTS / "test.txt"
+    noise_image(47, 31, 99).save(images / "Bengal_1.png")
+    path.write_text(path.read_text() + "Bengal_1.png\n")
+
+
 def without(path: str) -> Callable[[Path], object]:
     def make(folder: Path) -> None:
         gone = folder / PETS / path
@@ -145,6 +153,9 @@ ROWS = (
     evaluated("name with a space", renamed("Bengal 1.jpg", "Bengal 1")),
     evaluated("name with a space and numbers", renamed("Bengal 1.jpg", "Bengal 1 6 1 4")),
     evaluated("name that ends as a line does", renamed("B 6 1 4.jpg", "B 6 1 4")),
+    evaluated(
+        "two images of one stem", beside, ("Skipped Bengal_1.png", "Bengal_1.png.png is missing"),
+    ),
     evaluated("name with a dot", renamed("Bengal.1.jpg", "Bengal.1 1 1 1")),
     evaluated("decomposed name on disk", renamed(f"{NFD}.jpg", NFC)),
     evaluated("decomposed name in the list", renamed(f"{NFC}.jpg", NFD)),

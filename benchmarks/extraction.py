@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
-    samples: list[Sample] = list(OxfordPetSource(options.data_dir, False).samples("trainval"))
+    samples: list[Sample] = list(OxfordPetSource(options.data_dir, False).listing().train)
     samples = samples[: options.images]
     weights = "default" if options.backbone == "efficientnet-lite0" else "none"
     backbone = create_backbone(

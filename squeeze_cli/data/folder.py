@@ -153,8 +153,10 @@ def _in_splits(found: Listing, by_split: dict[str, list[Sample]], where: Path | 
 def split_by_file(found: Listing, path: Path) -> Listing:
     """Give the samples that a split file names to their splits; the others are left out.
 
-    A sample that two lines give to one split counts once. Raises SqueezeError, with file and line, for
-    a name that is not there, and one that is in two splits.
+    A line is `NAME train`, `NAME val` or `NAME test`, with spaces, tabs or a comma between; a name is an
+    image's path in its folder, with or without suffix. Of lines that give an image to one split, one
+    counts. Raises SqueezeError, with file and line, for other lines, a name that is not there, and one
+    that is in two splits.
     """
     samples = {same_name(sample.name): sample for sample in found.train}
     for sample in found.train:  # a name may be given with its suffix
@@ -164,7 +166,14 @@ def split_by_file(found: Listing, path: Path) -> Listing:
     skipped = {same_name(name) for name, _ in found.skipped}
     by_split: dict[str, list[Sample]] = {name: [] for name in SPLITS}
     lines: dict[str, tuple[int, str]] = {}
-    for line, name, split in read_split_file(path):
+    for line, text in read_entries(path):
+        match = re.fullmatch(rf"(.*[^\s,])[\s,]+({'|'.join(SPLITS)})", text)
+        if match is None:
+            raise SqueezeError(
+                f"{path}, line {line}: {text[:60]!r} does not end in train, val or test: write `NAME "
+                "train`, for example."
+            )
+        name, split = match.groups()
         key = same_name(name)
         if key not in samples:
             if key in skipped or key.rpartition(".")[0] in skipped:
@@ -185,22 +194,3 @@ def split_by_file(found: Listing, path: Path) -> Listing:
         warning = f"{len(left)} images are not listed in {path} and left out: {some(left)}."
         found = replace(found, warnings=(*found.warnings, warning))
     return _in_splits(found, by_split, path)
-
-
-def read_split_file(path: Path) -> list[tuple[int, str, str]]:
-    """Read line number, name and split of each line of a split file.
-
-    A line is `NAME train`, `NAME val` or `NAME test`, with spaces, tabs or a comma between; a name
-    is an image's path in its folder, with or without suffix. Blank lines, lines that begin with `#`
-    and a byte-order mark are ignored. Raises SqueezeError, with file and line, for anything else.
-    """
-    found = []
-    for number, line in read_entries(path):
-        match = re.fullmatch(rf"(.*[^\s,])[\s,]+({'|'.join(SPLITS)})", line)
-        if match is None:
-            raise SqueezeError(
-                f"{path}, line {number}: {line[:60]!r} does not end in train, val or test: "
-                "write `NAME train`, for example."
-            )
-        found.append((number, match[1], match[2]))
-    return found

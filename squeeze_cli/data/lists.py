@@ -3,9 +3,11 @@
 import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Self
 
+from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.download import UNPACKING, describe_error, fetch
 from squeeze_cli.data.finding import IMAGE_SUFFIXES, files_below
 from squeeze_cli.data.reading import read_content
@@ -50,10 +52,7 @@ def same_name(name: str) -> str:
 
 
 class NamedFiles:
-    """The images in a folder and below it, by name, with or without suffix.
-
-    Of several files that share a stem, the one of the usual `suffix` is found.
-    """
+    """The images below a folder, by name; of several of one stem, that of the usual `suffix` is found."""
 
     def __init__(self, folder: Path, suffix: str) -> None:
         self.folder, self._suffix = folder, suffix
@@ -93,66 +92,62 @@ class ListedSource(DataSource):
     anybody's; the archives replace no file.
 
     Attributes:
-        folder: Folder that the archives are put into and unpacked in.
         title: The data set as messages name it.
-        images, masks: Folders of both.
-        lists: List file of each split; the first split is for training, the second for the test.
-        archives: URL and MD5 sum of each archive.
         numbers: Count of the numbers that may follow a name in its line.
         alternative: What else can be done where data are missing, as the end of a message.
+        folder: Folder that the archives, of these URLs and MD5 sums, are put into and unpacked in.
+        images, masks: Folders of both.
+        lists: The list files of the images for training and for the test.
     """
 
     title: str
     numbers = 0
     alternative = ""
+    folder: Path
+    images: Path
+    masks: Path
+    lists: tuple[Path, Path]
+    archives: Sequence[tuple[str, str]]
 
-    def __init__(
-        self, folder: Path, images: Path, masks: Path, lists: Mapping[str, Path],
-        archives: Sequence[tuple[str, str]], download: bool,
-    ) -> None:  # fmt: skip
-        self.folder, self.images, self.masks = folder, images, masks
-        self.lists, self.archives, self.download = lists, archives, download
+    def __init__(self, data_dir: Path, download: bool = True) -> None:
+        self.folder, self.download = data_dir, download
+
+    @classmethod
+    def of(cls, config: DataConfig) -> Self:
+        """Return the source in the data folder."""
+        return cls(Path(config.data_dir))
 
     def listing(self) -> Listing:
-        """List the official splits; the seed draws the validation images from the first."""
-        train, test = self._splits().values()
-        return Listing(tuple(train), test=tuple(test))
+        """List the official splits in the order of their files; a listed image may be missing or broken.
 
-    def samples(self, split: str) -> list[FileSample]:
-        """List a split in the order of its list file.
-
-        A listed file may be missing or broken. Raises SqueezeError if the data are incomplete and
-        cannot be downloaded, or if a list file cannot be read.
+        Raises SqueezeError if the data are incomplete and cannot be downloaded, or if a list file cannot
+        be read.
         """
-        return self._splits()[split]
-
-    def _splits(self) -> dict[str, list[FileSample]]:
         found = self._find()
         if isinstance(found, str) and self.download and self._may_unpack():
-            fetch(self.folder, self.archives, lambda: isinstance(self._find(), dict), self._missing)
+            fetch(
+                self.folder, self.archives, lambda: isinstance(self._find(), Listing), self._missing
+            )
             found = self._find()
         if isinstance(found, str):
             raise SqueezeError(self._missing())
         return found
 
-    def _find(self) -> dict[str, list[FileSample]] | str:
+    def _find(self) -> Listing | str:
         """List the splits, or say what is missing."""
         if (self.folder / UNPACKING).exists():
             return "they were not unpacked to the end"
-        for path in self.lists.values():
-            if not path.exists():
-                return f"{path} is missing"
+        if lost := [path for path in self.lists if not path.exists()]:
+            return f"{lost[0]} is missing"
         images, masks = NamedFiles(self.images, ".jpg"), NamedFiles(self.masks, ".png")
-        splits = {}
-        for split, path in self.lists.items():
-            splits[split] = self._listed(path, images, masks)
-            for places in (
-                [sample.image_path for sample in splits[split]],
-                [str(sample.mask_path) for sample in splits[split]],
+        splits = [self._listed(path, images, masks) for path in self.lists]
+        for path, samples in zip(self.lists, splits, strict=True):
+            for places in zip(
+                *((each.image_path, str(each.mask_path)) for each in samples), strict=True
             ):
                 if not any(map(os.path.isfile, places)):  # `is_file` raises for long names
                     return f"no file that {path} names is there, such as {places[0]}"
-        return splits
+        return Listing(tuple(splits[0]), test=tuple(splits[1]))
 
     def _listed(self, path: Path, images: NamedFiles, masks: NamedFiles) -> list[FileSample]:
         """Read the names in a list; raises SqueezeError for a line that cannot be a name."""
@@ -172,14 +167,14 @@ class ListedSource(DataSource):
 
     def _may_unpack(self) -> bool:
         """Whether there is nothing but lists, or the archives were put there."""
+        there = [(self.folder / Path(url).name).exists() for url, _ in self.archives]
         cut_short = (self.folder / UNPACKING).exists()
-        archives = all((self.folder / Path(url).name).exists() for url, _ in self.archives)
-        return cut_short or archives or not (self.images.is_dir() and any(self.images.iterdir()))
+        return cut_short or all(there) or not (self.images.is_dir() and any(self.images.iterdir()))
 
     def _missing(self, error: BaseException | None = None) -> str:
         files = " and ".join(url for url, _ in self.archives)
         return (
             f"{self.title} in {self.folder} is not complete: {self._find()}{describe_error(error)}. "
-            f"Add what is missing, or put {files} there: the next run unpacks them, and "
-            f"replaces no file. {self.alternative}".rstrip()
+            f"Add what is missing, or put {files} there: the next run unpacks them, and replaces no "
+            f"file. {self.alternative}".rstrip()
         )

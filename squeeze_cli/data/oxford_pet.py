@@ -5,9 +5,7 @@ https://www.robots.ox.ac.uk/~vgg/data/pets/ (CC BY-SA 4.0).
 """
 
 from pathlib import Path
-from typing import Self
 
-from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.drawn_pets import PET_CLASSES
 from squeeze_cli.data.lists import ListedSource
 
@@ -17,7 +15,6 @@ ARCHIVES = (
     (f"{SITE}data/images.tar.gz", "5c4f3ee8e5d25df40f4fd59a7f44e54c"),
     (f"{SITE}data/annotations.tar.gz", "95a8c909bbe2e81eed6a22bccdf3f68f"),
 )
-SPLITS = ("trainval", "test")
 
 
 class OxfordPetSource(ListedSource):
@@ -37,14 +34,8 @@ class OxfordPetSource(ListedSource):
     alternative = "--dataset synthetic needs no data."
 
     def __init__(self, data_dir: Path, download: bool = True) -> None:
-        folder = data_dir / "oxford-iiit-pet"
-        annotations = folder / "annotations"
-        lists = {split: annotations / f"{split}.txt" for split in SPLITS}
-        super().__init__(
-            folder, folder / "images", annotations / "trimaps", lists, ARCHIVES, download
-        )
-
-    @classmethod
-    def of(cls, config: DataConfig) -> Self:
-        """Return the source in the data folder."""
-        return cls(Path(config.data_dir))
+        super().__init__(data_dir / "oxford-iiit-pet", download)
+        annotations = self.folder / "annotations"
+        self.images, self.masks = self.folder / "images", annotations / "trimaps"
+        self.lists = annotations / "trainval.txt", annotations / "test.txt"
+        self.archives = ARCHIVES

@@ -54,15 +54,17 @@ class Listing:
 
         Where `digest` differs, they say what does.
         """
-        totals = {part: blake2b(digest_size=DIGEST_BYTES) for part in ("names", "images", "masks")}
-        for split, samples in self.named().items():
-            for sample in samples:
-                content, _, labels = sample.digest().partition(" ")
-                for total, text in zip(
-                    totals.values(), (f"{split}\0{sample.name}", content, labels), strict=True
-                ):
-                    total.update(f"{text}\n".encode())
-        return {part: total.hexdigest() for part, total in totals.items()}
+        samples = [(split, sample) for split, part in self.named().items() for sample in part]
+        digests = [sample.digest().partition(" ") for _, sample in samples]
+        parts = {
+            "names": [f"{split}\0{sample.name}" for split, sample in samples],
+            "images": [content for content, _, _ in digests],
+            "masks": [labels for _, _, labels in digests],
+        }
+        return {
+            part: blake2b("\n".join(texts).encode(), digest_size=DIGEST_BYTES).hexdigest()
+            for part, texts in parts.items()
+        }
 
 
 class DataSource(ABC):

@@ -5,12 +5,10 @@ Everingham, Van Gool, Williams, Winn, Zisserman: The PASCAL Visual Object Classe
 """
 
 from pathlib import Path
-from typing import Self
 
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from squeeze_cli.config.classes import ClassEntry, ClassTable, Colour
-from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.lists import ListedSource
 
 YEAR = "2012"
@@ -52,15 +50,9 @@ class VOCSource(ListedSource):
     fix = "Bring back the files of the archive."
 
     def __init__(self, data_dir: Path, download: bool = True) -> None:
+        super().__init__(data_dir, download)
         base = data_dir / ARCHIVE["base_dir"]
+        self.images, self.masks = base / "JPEGImages", base / "SegmentationClass"
         lists = base / "ImageSets" / "Segmentation"
-        super().__init__(
-            data_dir, base / "JPEGImages", base / "SegmentationClass",
-            {split: lists / f"{split}.txt" for split in ("train", "val")},
-            [(ARCHIVE["url"], ARCHIVE["md5"])], download,
-        )  # fmt: skip
-
-    @classmethod
-    def of(cls, config: DataConfig) -> Self:
-        """Return the source in the data folder."""
-        return cls(Path(config.data_dir))
+        self.lists = lists / "train.txt", lists / "val.txt"
+        self.archives = [(ARCHIVE["url"], ARCHIVE["md5"])]

@@ -5,9 +5,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
-from squeeze_cli.config.record import RunRecord
 from squeeze_cli.config.resolve import write_config
 from squeeze_cli.console import Advance, Reporter, no_advance
 from squeeze_cli.errors import SqueezeError
@@ -15,7 +14,7 @@ from squeeze_cli.model.initialize import initialize_network
 from squeeze_cli.training.checkpoints import HISTORY_KEY
 from squeeze_cli.training.experiment import Experiment, feature_grid
 from squeeze_cli.training.modules import FeatureModule
-from squeeze_cli.training.record import Epoch, Journal, require_same_data
+from squeeze_cli.training.record import Epoch, Journal
 
 
 class ReportedProgress(ProgressBar):
@@ -77,36 +76,12 @@ class ReportedProgress(ProgressBar):
         self._advance = self._stack.enter_context(self._reporter.track(label, total))
 
 
-class DataGuard(Callback):
-    """Stops a resumed training, in all processes, whose data are not those of its record."""
-
-    def __init__(self, experiment: Experiment, record: RunRecord, reporter: Reporter) -> None:
-        self._experiment, self._record, self._reporter = experiment, record, reporter
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Compare the data of a training, once the data module is set up."""
-        if stage == "fit":
-            require_same_data(self._record, self._experiment, self._reporter)
-
-
-class Initialization(Callback):
-    """Fits normalization, projections and codebooks to the training features before the first step.
-
-    Every rank computes the same from the same features; where the strategy synchronizes modules,
-    as DDP does, rank 0's go to all.
-    """
-
-    def __init__(self, experiment: Experiment) -> None:
-        self._experiment = experiment
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Initialize the network of a training, once the data module is set up."""
-        if stage == "fit":
-            initialize(self._experiment)
-
-
 def initialize(experiment: Experiment) -> None:
-    """Fit all that is fitted before the first step, on the device; the data module is set up."""
+    """Fit normalization, projections and codebooks to the training features, on the device.
+
+    The data module is set up. Every rank computes the same from the same features; where the strategy
+    synchronizes modules, as DDP does, rank 0's go to all.
+    """
     data, network = experiment.data, experiment.module.network.to(experiment.device)
     grid = feature_grid(experiment)
     batches = (
@@ -164,7 +139,7 @@ class RecordKeeper(Checkpoint):
     """Keeps the run record recent: at the start of training and after every epoch.
 
     It holds the epochs' metrics, which `last.ckpt` keeps with the weights: a resumed run's record
-    covers all epochs. As a `Checkpoint` it is called after `DataGuard`, and when the epoch's metrics
+    covers all epochs. As a `Checkpoint` it is called after other callbacks, when the epoch's metrics
     are complete; it stands before those that write the weights.
 
     Args:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -19,12 +20,11 @@ from squeeze_cli.features.datamodule import FeatureBatches
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.loggers import open_trackers
 from squeeze_cli.training.callbacks import (
-    DataGuard,
     DivergenceGuard,
-    Initialization,
     RecordKeeper,
     ReportedProgress,
     divergence,
+    initialize,
 )
 from squeeze_cli.training.checkpoints import checkpoint_callbacks, load_best, require_own
 from squeeze_cli.training.devices import create_trainer, quiet_libraries
@@ -33,7 +33,7 @@ from squeeze_cli.training.figures import save_figures
 from squeeze_cli.training.metrics import Values
 from squeeze_cli.training.modules import FeatureModule
 from squeeze_cli.training.outputs import save_outputs
-from squeeze_cli.training.record import Journal, start_record
+from squeeze_cli.training.record import Journal, require_same_data, start_record
 
 # As a shell tells of a process that ended by SIGTERM.
 TERMINATED = 143
@@ -103,12 +103,19 @@ def train(
     if checkpoint is not None and journal is not None:
         require_own(checkpoint, module, journal.record.history)
     guard, keeper = DivergenceGuard(), RecordKeeper(experiment, journal)
-    callbacks = [ReportedProgress(reporter), guard, keeper, *checkpoint_callbacks(run, module)]
-    if resume:
-        record = run.read_record() if journal is None else journal.record
-        callbacks.append(DataGuard(experiment, record, reporter))
-    if checkpoint is None:
-        callbacks.append(Initialization(experiment))
+
+    def begin(_trainer: pl.Trainer, _module: pl.LightningModule, stage: str) -> None:
+        """Compare the data with those of a resumed run, and initialize the network of a new one."""
+        if stage == "fit" and resume:
+            record = run.read_record() if journal is None else journal.record
+            require_same_data(record, experiment, reporter)
+        if stage == "fit" and checkpoint is None:
+            initialize(experiment)
+
+    callbacks = [
+        ReportedProgress(reporter), guard, keeper, LambdaCallback(setup=begin),
+        *checkpoint_callbacks(run, module),
+    ]  # fmt: skip
     with quiet_libraries(verbose=reporter.verbose):
         trainer = create_trainer(
             config, device,

@@ -96,7 +96,7 @@ def test_links_to_folders_are_followed_and_each_folder_is_listed_once(tmp_path):
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real photographs are not here")
 def test_real_photographs_are_readable():
-    samples = OxfordPetSource(REAL_DATA, download=False).samples("test")
+    samples = OxfordPetSource(REAL_DATA, download=False).listing().test
     assert len(samples) == 149
     sample = labelled(samples[0])
     assert sample.labels.mask.values == (1, 2, 3)

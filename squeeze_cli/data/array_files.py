@@ -50,7 +50,8 @@ class FeatureArray:
         part = self.values[rows]
         if isinstance(part, Tensor):
             return part.float()
-        return torch.from_numpy(np.array(part, dtype=np.float32, order="C"))
+        with np.errstate(over="ignore"):  # infinite values are reported by name
+            return torch.from_numpy(np.array(part, dtype=np.float32, order="C"))
 
 
 def open_array(path: Path, dimensions: Collection[int]) -> FeatureArray:
@@ -63,7 +64,8 @@ def open_array(path: Path, dimensions: Collection[int]) -> FeatureArray:
 
     opened = {".npz": _map_npz, ".safetensors": _open_safetensors}
     try:
-        found = opened.get(path.suffix.lower(), _map_npy)(path)
+        with np.errstate(over="ignore"):  # NumPy multiplies shapes before it refuses them
+            found = opened.get(path.suffix.lower(), _map_npy)(path)
     except (*_BROKEN, SafetensorError) as error:
         reason = re.sub(" at 0x[0-9a-f]+", "", " ".join(str(error).split()))[:200]
         raise SqueezeError(f"Cannot read the features in {path} ({reason}): {FIX}.") from None

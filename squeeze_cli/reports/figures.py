@@ -6,6 +6,7 @@ import: the functions import it, not the module.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -46,7 +47,8 @@ def save_figure(figure: Figure, path: Path, dpi: int = DPI) -> None:
     suffix = path.suffix.lower().removeprefix(".")
     metadata = {"Date": None} if suffix == "svg" else None
     content = BytesIO()
-    with rc_context({"svg.hashsalt": "squeeze"}):
+    with rc_context({"svg.hashsalt": "squeeze"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # names in letters that the font lacks
         figure.savefig(content, format=suffix, dpi=dpi, metadata=metadata)
     write_atomically(path, content.getbuffer())
 

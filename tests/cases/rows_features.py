@@ -118,7 +118,9 @@ def named(names: str | bytes) -> Make:
 def row(
     name: str, make: Make, *says: str, file: str = "f.npy", options: str = "", code: int = 1
 ) -> Case:
-    return Case(name, f"{TRAIN} --features {file}{options}", code, says, make=make)
+    return Case(
+        name, f"{TRAIN} --features {file}{options}", code, says, silent_on=("RuntimeWarning",), make=make
+    )  # fmt: skip
 
 
 def trains(name: str, make: Make, *says: str, file: str = "f.npy", options: str = "") -> Case:

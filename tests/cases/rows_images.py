@@ -227,11 +227,11 @@ def bytes_names(folder: Path) -> None:
 def mathematical(folder: Path) -> None:
     """A test image whose name looks like mathematics."""
     pets = folder / "pets" / "oxford-iiit-pet"
-    (pets / "images" / "Bengal_1.jpg").rename(pets / "images" / "$x^{.jpg")
+    (pets / "images" / "Bengal_1.jpg").rename(pets / "images" / "$x^{日.jpg")
     (pets / "annotations" / "trimaps" / "Bengal_1.png").rename(
-        pets / "annotations" / "trimaps" / "$x^{.png"
+        pets / "annotations" / "trimaps" / "$x^{日.png"
     )
-    (pets / "annotations" / "test.txt").write_text("$x^{\nBengal_2\n")
+    (pets / "annotations" / "test.txt").write_text("$x^{日\nBengal_2\n")
 
 
 KINDS = (
@@ -275,10 +275,10 @@ ROWS = (
             "é" * 120 + ".jpg": "é" * 120 + ".png"}),
     decoded("odd names", {f"{name}.jpg": f"{name}.png" for name in (
             "-rf", "50%d", "a:b", "q'uo\"te", "[red]a[/red]", "[/]", "#a", " a ", "back\\slash", "日本",
-            "new\nline", "$x^{", "~", "classes.yaml")}),
+            "new\nline", "$x^{日", "~", "classes.yaml")}),
     Case("a line end in the name of a broken image", EXTRACT, says=(r"Skipped bro\nken",), uses=USES,
          make=lambda folder: (save(folder / "images/good.jpg"),
                               (folder / "images/bro\nken.jpg").touch()), writes=("out",)),
-    Case("a name like mathematics is drawn", "show runs/vq --data-dir pets", uses=("pets", "runs/vq"),
-         make=mathematical),
+    Case("a name like mathematics is drawn", "show runs/vq --data-dir pets", silent_on=("Glyph",),
+         uses=("pets", "runs/vq"), make=mathematical),
 )  # fmt: skip

@@ -34,23 +34,14 @@ __all__ = ["compare", "extract", "open_run", "train"]
 
 
 def train(
-    quantizer: str | None = None,
-    model: str | None = None,
-    *,
-    dataset: str | None = None,
-    data_dir: str | Path | None = None,
-    images: str | Path | None = None,
-    masks: str | Path | None = None,
-    classes: str | Path | ClassTable | None = None,
-    epochs: int | None = None,
-    seed: int | None = None,
-    device: str | None = None,
-    name: str | None = None,
-    output_dir: str | Path | None = None,
-    config: ExperimentConfig | None = None,
-    overwrite: bool = False,
+    quantizer: str | None = None, model: str | None = None, *, dataset: str | None = None,
+    data_dir: str | Path | None = None, images: str | Path | None = None,
+    masks: str | Path | None = None, classes: str | Path | ClassTable | None = None,
+    epochs: int | None = None, seed: int | None = None, device: str | None = None,
+    name: str | None = None, output_dir: str | Path | None = None,
+    config: ExperimentConfig | None = None, overwrite: bool = False,
     reporter: Reporter | None = None,
-) -> FinishedRecord:
+) -> FinishedRecord:  # fmt: skip
     """Train a quantizer, and with masks a segmentation head, as `squeeze train` does.
 
     Each argument up to `output_dir` is the option of that name; None leaves the value of `config`,
@@ -98,23 +89,15 @@ def open_run(path: str | Path, device: str | None = "auto") -> TrainedRun:
 
 
 def extract(
-    run: str | Path,
-    *,
-    images: str | Path | None = None,
-    features: str | Path | None = None,
+    run: str | Path, *, images: str | Path | None = None, features: str | Path | None = None,
     feature_names: str | Path | None = None,
     split: Literal["train", "val", "test", "all"] | None = None,
     content: Literal["codes", "quantized", "features"] = "codes",
-    coding: Literal["prior", "packed"] | None = None,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    data_dir: str | Path | None = None,
-    cache_dir: str | Path | None = None,
-    use_cache: bool | None = None,
-    num_workers: int | None = None,
-    device: str | None = "auto",
-    reporter: Reporter | None = None,
-) -> ExtractionSummary:
+    coding: Literal["prior", "packed"] | None = None, out: str | Path | None = None,
+    overwrite: bool = False, data_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None, use_cache: bool | None = None,
+    num_workers: int | None = None, device: str | None = "auto", reporter: Reporter | None = None,
+) -> ExtractionSummary:  # fmt: skip
     """Write codes or embeddings of images as files, as `squeeze extract-embeddings` does.
 
     A stopped extraction continues after its last shard when it is asked for again.
@@ -146,17 +129,9 @@ def extract(
         num_workers=num_workers,
     )  # fmt: skip
     return extract_embeddings(
-        opened,
-        reporter or Reporter(quiet=True),
-        images,
-        features,
-        feature_names,
-        split,
-        content,
-        coding,
-        out,
-        overwrite,
-    )
+        opened, reporter or Reporter(quiet=True), images, features, feature_names, split, content,
+        coding, out, overwrite,
+    )  # fmt: skip
 
 
 def _check_sources(given: dict[str, object]) -> None:

@@ -3,12 +3,14 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
 
+import contextlib
 import importlib
 import os
 import re
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import pairwise
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -18,8 +20,8 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 from squeeze_cli import __version__
-from squeeze_cli.console import printable
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.console import flush_output, prepare_streams, printable
+from squeeze_cli.errors import SqueezeError, UsageError
 
 # The commands, and the first line of the help of each.
 COMMANDS = {
@@ -86,20 +88,25 @@ class SqueezeGroup(_PlainSwitches, TyperGroup):
         settings["standalone_mode"] = False  # errors come as exceptions
         message = ""
         try:
+            if any(name.startswith("--") and not value for name, value in pairwise(given)):
+                raise UsageError("An argument is empty: give a value, or leave its option out.")
             code = super().main(given, *others, **settings)
         except (TyperException, typer.Abort, SqueezeError, OSError) as error:
             code = getattr(error, "exit_code", 1)
             if "--verbose" in given and isinstance(error, SqueezeError | OSError):
                 traceback.print_exc()
-            message = _one_line(error)  # none where the help is shown in its place
+            message = _message(error)  # none where the help is shown in its place
         if code == 130:  # Typer's for an interrupt
             message = "interrupted."
+        if failure := flush_output():
+            code, message = 1, f"stdout: {failure.strerror}."
         if message:
-            print(f"Error: {printable(message)}", file=sys.stderr)  # noqa: T201 - the one place for errors
+            with contextlib.suppress(OSError):  # nobody can be told
+                print(f"Error: {printable(message)}", file=sys.stderr)  # noqa: T201 - the one place
         sys.exit(code or 0)
 
 
-def _one_line(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """Return what went wrong, with the command whose help tells more, or the file of an OSError."""
     if isinstance(error, typer.Abort):
         return "nothing was done."
@@ -116,18 +123,14 @@ def _one_line(error: Exception) -> str:
 
 
 app = typer.Typer(
-    name="squeeze",
-    cls=SqueezeGroup,
+    name="squeeze", cls=SqueezeGroup,
     help="Compress the dense features of frozen vision backbones to a handful of bytes that still "
-    "segment well.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
+    "segment well.", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "token_normalize_func": lambda token: token.replace("_", "-"),
     },
-)
+)  # fmt: skip
 
 
 def _version(wanted: bool) -> None:
@@ -192,6 +195,7 @@ def join_list_values(arguments: list[str]) -> list[str]:
 
 def main() -> None:
     """Run the executable `squeeze`."""
+    prepare_streams()
     if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is imported
         os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPIN_COUNT)
     app()

@@ -6,14 +6,16 @@ progress at intervals.
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -104,7 +106,12 @@ class Reporter:
 
 
 def printable(text: str) -> str:
-    """Return a text as one line, in Unicode, that the name of a file can neither break nor colour."""
+    """Return a text as one line, in Unicode, that the name of a file can neither break nor colour.
+
+    Of a text longer than a screen the middle is left out.
+    """
+    if len(text) > 2000:
+        text = f"{text[:1400]} [...] {text[-400:]}"
     special = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
     return re.sub(special, lambda match: repr(match[0])[1:-1], text)
 
@@ -112,10 +119,60 @@ def printable(text: str) -> str:
 def _console(**settings: Any) -> Console:
     from rich.console import Console  # a usage error comes without it
 
-    return Console(highlight=False, **settings)
+    class PipedConsole(Console):
+        def on_broken_pipe(self) -> None:
+            _stop_at_broken_pipe()
+
+    # Brackets and colons in names are no markup.
+    return PipedConsole(highlight=False, markup=False, emoji=False, **settings)
+
+
+def print_text(text: str) -> None:
+    """Print a text to stdout as it is, also where a reporter is quiet."""
+    try:
+        sys.stdout.write(text)
+    except BrokenPipeError:
+        _stop_at_broken_pipe()
 
 
 def print_json(value: object) -> None:
-    """Print JSON to stdout, also where a reporter is quiet."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    """Print JSON to stdout, also where a reporter is quiet; numbers that are not finite are null."""
+    content = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:  # escapes hold what the encoding cannot
+        text = json.dumps(content, indent=2)
+    print_text(f"{text}\n")
+
+
+def prepare_streams() -> None:
+    """Let stdout take any character, and replace closed streams, whose place a file would take."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - until the process ends
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def flush_output() -> OSError | None:
+    """Write out what waits for stdout; where that fails, drop it and return the error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _stop_at_broken_pipe()
+    except OSError as error:
+        _drop_output()
+        return error
+    return None
+
+
+def _stop_at_broken_pipe() -> NoReturn:
+    """End as a process that SIGPIPE ends: the reader of the output, such as `head`, is gone."""
+    _drop_output()
+    raise SystemExit(141)
+
+
+def _drop_output() -> None:
+    """Let what waits for stdout go nowhere: at its end Python writes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,12 +1,19 @@
-"""Writing of files that are complete or absent: they are written beside their place, then renamed."""
+"""Reading of small files, and writing of files that are complete or absent.
+
+Files are written beside their place, then renamed.
+"""
 
 import errno
+import json
 import os
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 from squeeze_cli.errors import SqueezeError
 
+# The manifest of a million images has 100 MB.
+LARGEST_JSON_BYTES = 2**28
 # Pattern of the names of files that are being written; a process that is killed leaves them.
 PART_PATTERN = r"\.squeeze-[0-9a-f]{8}\.part"
 ANOTHER_PLACE = "make room there, or name another place."
@@ -14,6 +21,46 @@ _FIXES = {
     errno.EFBIG: "raise the limit on the size of files (`ulimit -f`).",
     errno.ENAMETOOLONG: "choose a shorter name.",
 }
+
+
+def read_text(path: Path, most_bytes: int) -> str:
+    """Return the UTF-8 text of a regular file, without a byte-order mark.
+
+    Raises OSError where it cannot be read, and ValueError, with the reason, for a file that is longer,
+    has another encoding, or is a pipe or a device, which could block or never end.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError("it is no regular file")
+    with path.open("rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ValueError(f"it has more than {most_bytes:,} bytes")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("it is not encoded in UTF-8") from None
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Return the object in a JSON file, which has no key twice.
+
+    Raises as `read_text`, and ValueError for other text.
+    """
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            name = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            raise ValueError(f"{name!r} stands there twice")
+        return content
+
+    try:
+        content = json.loads(read_text(path, LARGEST_JSON_BYTES), object_pairs_hook=unique)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON object")
+    return content
 
 
 def write_atomically(

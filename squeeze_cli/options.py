@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from squeeze_cli.config.fields import choices_of, option_type
-from squeeze_cli.config.schema import FIELDS, DeviceName, flag_of
+from squeeze_cli.config.resolve import with_values
+from squeeze_cli.config.schema import FIELDS, DeviceName, ExperimentConfig, flag_of
 from squeeze_cli.console import Reporter, print_json
 from squeeze_cli.errors import UsageError
 
@@ -125,6 +126,9 @@ class DataOptions:
     num_workers: Annotated[int | None, field_option("data.num_workers", _OF_THE_RUN)] = None
     device: Annotated[DeviceName | None, field_option("training.device", _OF_THE_RUN)] = None
 
+    def __post_init__(self) -> None:
+        _check_values(vars(self))
+
 
 @dataclass(frozen=True)
 class EvaluationOptions(DataOptions):
@@ -141,6 +145,16 @@ class FolderOptions:
     masks: Annotated[str | None, field_option("data.masks", _OF_THE_RUN)] = None
     test_images: Annotated[str | None, field_option("data.test_images", _OF_THE_RUN)] = None
     test_masks: Annotated[str | None, field_option("data.test_masks", _OF_THE_RUN)] = None
+
+
+def _check_values(named: dict[str, Any]) -> None:
+    """Raise UsageError for a value of a field that cannot be, before torch is imported."""
+    keys = {key.rpartition(".")[2]: key for key in FIELDS}
+    given = {keys[name]: value for name, value in named.items() if value is not None}
+    if given.get("training.batch_size") == 1:  # only training needs two images
+        del given["training.batch_size"]
+    if given:
+        with_values(ExperimentConfig(), given)
 
 
 def experiment_keys(*sections: str) -> list[str]:

@@ -107,11 +107,9 @@ class TimmBackbone(FrozenBackbone):
         source = {"state_dict": state, "num_classes": classes, "label_offset": 0, "source": ""}
         try:
             model: nn.Module = timm.create_model(
-                self.model_name,
-                pretrained=True,
-                pretrained_cfg_overlay=source,
+                self.model_name, pretrained=True, pretrained_cfg_overlay=source,
                 **self._options | {"num_classes": classes},
-            )
+            )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - timm converts files as if they were the model's
             raise SqueezeError(
                 f"The weights {self.weights.source} do not fit {self.name} at --image-size "

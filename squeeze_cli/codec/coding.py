@@ -37,11 +37,9 @@ class Slots(NamedTuple):
 
 
 def encode_pieces(
-    codes_bhwq: NDArray[np.integer],
-    code_sizes: Sequence[int],
-    prior: CodePrior | None = None,
+    codes_bhwq: NDArray[np.integer], code_sizes: Sequence[int], prior: CodePrior | None = None,
     slots: Slots | None = None,
-) -> list[bytes]:
+) -> list[bytes]:  # fmt: skip
     """Encode each of the images' codes `[B, h, w, Q]` by a prior, or packed without one.
 
     `slots` are the prior's `slots_of_codes`, if they are known already. Raises ValueError if a code
@@ -67,11 +65,9 @@ def encode_pieces(
 
 
 def decode_pieces(
-    pieces: Sequence[bytes],
-    grid: tuple[int, int],
-    code_sizes: Sequence[int],
+    pieces: Sequence[bytes], grid: tuple[int, int], code_sizes: Sequence[int],
     prior: CodePrior | None = None,
-) -> NDArray[np.int32]:
+) -> NDArray[np.int32]:  # fmt: skip
     """Decode B pieces into codes `[B, h, w, Q]`.
 
     Raises DamagedCodesError if a piece is not one that `encode_pieces` wrote, or by another prior.

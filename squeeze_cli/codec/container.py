@@ -5,14 +5,16 @@ library reads it; squeeze writes the header, because the library's order of the 
 """
 
 import os
+import re
 import zlib
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, Json, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, Field, Json
 from safetensors import SafetensorError, safe_open
 
 from squeeze_cli.codec.coding import Slots, decode_pieces, encode_pieces
@@ -25,8 +27,16 @@ BATCH_IMAGES = 256
 # Names are deflated without a header and a checksum of their own.
 _RAW_DEFLATE = -15
 _LONGEST_PREFIX = 255
+# Bounds of what a file may claim: sizes far above those of any quantizer and image, texts that take
+# a multiple of the file's own size, and codes that are decoded at once (1 GB).
+_MOST_METADATA_CHARACTERS = 2**16
+_MOST_NAME_BYTES = 2**27
+_MOST_DECODED = 2**28
+_TENSORS = {"crc32": "U32", "lengths": "U8 U16 U32", "names": "U8", "payload": "U8"}
 
 NamedCodes = tuple[tuple[str, ...], NDArray[np.int32]]
+_CodeSize = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
+_Rows = Annotated[int, Field(ge=0, le=2**14, strict=True)]
 
 
 class CodesHeader(BaseModel, frozen=True):
@@ -36,23 +46,18 @@ class CodesHeader(BaseModel, frozen=True):
     """
 
     quantizer: str
-    code_sizes: Json[Annotated[tuple[PositiveInt, ...], Field(min_length=1)]]
-    grid: Json[tuple[NonNegativeInt, NonNegativeInt]]
+    code_sizes: Json[Annotated[tuple[_CodeSize, ...], Field(min_length=1, max_length=1024)]]
+    grid: Json[tuple[_Rows, _Rows]]
     coding: Literal["packed", "prior"]
     run: str
     prior: str = ""
 
 
 def encode_codes(
-    codes_nhwq: NDArray[np.integer],
-    names: Sequence[str],
-    *,
-    quantizer: str,
-    code_sizes: Sequence[int],
-    run: str = "",
-    prior: CodePrior | None = None,
+    codes_nhwq: NDArray[np.integer], names: Sequence[str], *, quantizer: str,
+    code_sizes: Sequence[int], run: str = "", prior: CodePrior | None = None,
     slots: Slots | None = None,
-) -> bytes:
+) -> bytes:  # fmt: skip
     """Encode the codes `[n, h, w, Q]` of n images into the bytes of a codes file.
 
     `encode_pieces` explains `prior` and `slots`, `CodesHeader` the other arguments. Raises
@@ -120,17 +125,24 @@ class CodesFile:
         """Read all but the payload, and compare it with its CRC-32."""
         with self.path.open("rb") as raw, safe_open(self.path, framework="numpy") as file:
             self.header = _read_header(file.metadata() or {}, self.path)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            types = [_TENSORS.get(name, "").split() for name in slices]
+            known = [p.get_dtype() in t for p, t in zip(slices.values(), types, strict=True)]
+            if len(slices) != len(_TENSORS) or not all(known):
+                raise DamagedCodesError("its tensors are not those of a codes file")
             lengths, names = file.get_tensor("lengths"), file.get_tensor("names").tobytes()
             stored = file.get_tensor("crc32").tobytes()
-            self._payload = file.get_slice("payload")
+            self._payload = slices["payload"]
             (payload_bytes,) = self._payload.get_shape()
             # The library has checked that the tensors fill the file to its end.
             head = raw.read(os.fstat(raw.fileno()).st_size - payload_bytes)
         index = lengths.tobytes() + names
-        head = head[: -len(stored + index)]
+        head = head[: len(head) - len(stored + index)]
         if zlib.crc32(head + bytes(4) + index).to_bytes(4, "little") != stored:
             raise DamagedCodesError("its CRC-32 differs")
         self.names = decompress_names(names, len(lengths))
+        if "" in self.names or len(set(self.names)) < len(self.names):
+            raise DamagedCodesError("a name is empty or stands there twice")
         self._ends = np.cumsum(lengths, dtype=np.int64)
         self._begins = self._ends - lengths
         if lengths.sum(dtype=np.int64) != payload_bytes:
@@ -148,6 +160,13 @@ class CodesFile:
             )
         return self
 
+    def require_relative_names(self) -> Self:
+        """Return this file; raises SqueezeError for a name by which a mask would leave its folder."""
+        for name in self.names:
+            if name[0] == "/" or {"", ".", ".."} & set(name.split("/")):
+                raise SqueezeError(f"{self.path}: the mask of {name!r} would leave its folder.")
+        return self
+
     def read(self, positions: Sequence[int] | slice = slice(None)) -> NDArray[np.int32]:
         """Return the codes `[n, h, w, Q]` of the images at these positions, and read only them.
 
@@ -155,8 +174,10 @@ class CodesFile:
         """
         if self.header.coding == "prior" and self._prior is None:
             raise SqueezeError(f"{self.path} is coded by a prior: give the run that made it.")
-        places = zip(self._begins[positions].tolist(), self._ends[positions].tolist(), strict=True)
-        pieces = [self._payload[begin:end].tobytes() for begin, end in places]
+        begins, ends = self._begins[positions].tolist(), self._ends[positions].tolist()
+        if len(begins) * prod(self.header.grid) * len(self.header.code_sizes) > _MOST_DECODED:
+            raise SqueezeError(f"{self.path} has too many codes for memory: read fewer images.")
+        pieces = [self._payload[b:e].tobytes() for b, e in zip(begins, ends, strict=True)]
         try:
             return decode_pieces(pieces, self.header.grid, self.header.code_sizes, self._prior)
         except DamagedCodesError as error:
@@ -177,12 +198,12 @@ class CodesFile:
 def _read_header(metadata: dict[str, str], path: Path) -> CodesHeader:
     if metadata.get("format") != FORMAT:
         raise DamagedCodesError(f"its format is not {FORMAT}")
+    version = metadata.get("version", "")
+    if re.fullmatch("[1-9][0-9]{0,8}", version) and int(version) > VERSION:
+        raise SqueezeError(f"{path} is of format version {version}: update squeeze.")
     try:
-        if int(metadata.get("version", "")) > VERSION:
-            raise SqueezeError(
-                f"{path} is of format version {metadata['version']}, this squeeze reads up to "
-                f"{VERSION}: update squeeze."
-            )
+        if version != str(VERSION) or sum(map(len, metadata.values())) > _MOST_METADATA_CHARACTERS:
+            raise ValueError
         return CodesHeader.model_validate(metadata)
     except ValueError:  # pydantic's ValidationError is one
         raise DamagedCodesError("its metadata are incomplete or invalid") from None
@@ -211,18 +232,19 @@ def decompress_names(compressed: bytes, count: int) -> tuple[str, ...]:
     """Return `count` names that `compress_names` got; raises DamagedCodesError for others."""
     inflate = zlib.decompressobj(_RAW_DEFLATE)
     try:
-        coded = inflate.decompress(compressed) + inflate.flush()
+        coded = inflate.decompress(compressed, _MOST_NAME_BYTES)
     except zlib.error as error:
         raise DamagedCodesError(f"the names cannot be inflated ({error})") from None
     names: list[str] = []
-    previous, begin = b"", 0
-    while begin < len(coded):
+    previous, begin, size = b"", 0, 0
+    while begin < len(coded) and len(names) <= count and size <= _MOST_NAME_BYTES:
         end = coded.find(b"\0", begin + 1)
         if end < 0 or coded[begin] > len(previous):
             raise DamagedCodesError("the names are cut off")
         previous = previous[: coded[begin]] + coded[begin + 1 : end]
         names.append(previous.decode("utf-8", "surrogateescape"))
         begin = end + 1
-    if len(names) != count or not inflate.eof or inflate.unused_data:
+        size += len(previous)
+    if len(names) != count or begin != len(coded) or not inflate.eof or inflate.unused_data:
         raise DamagedCodesError(f"there are {len(names)} names for {count} images")
     return tuple(names)

@@ -3,13 +3,14 @@
 docs/codes-format.md describes the fields.
 """
 
-import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, PositiveInt, model_validator
 
+from squeeze_cli.config.fields import reason_of
 from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.files import read_json
 
 MANIFEST_NAME = "manifest.json"
 FORMAT, VERSION = "squeeze-embeddings", 1
@@ -25,7 +26,7 @@ class ForeignManifestError(UsageError):
     """A manifest of another program."""
 
 
-class ShardEntry(BaseModel, strict=True, extra="forbid"):
+class ShardEntry(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
     """One shard; the distortion is computed from `sums`."""
 
     file: Annotated[str, Field(pattern=rf"^{SHARD_PATTERN}$")]
@@ -39,7 +40,7 @@ class Manifest(BaseModel, strict=True, extra="forbid"):
     """Content of manifest.json; the fields from `complete` on change while it is written."""
 
     format: Literal["squeeze-embeddings"] = "squeeze-embeddings"
-    version: int = VERSION
+    version: PositiveInt = VERSION
     content: Content
     run: str
     run_digest: str
@@ -53,6 +54,12 @@ class Manifest(BaseModel, strict=True, extra="forbid"):
     images: int = 0
     bytes: int = 0
     shards: list[ShardEntry] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _check_sums(self) -> Self:
+        if self.images != sum(len(shard.names) for shard in self.shards):
+            raise ValueError("images are not as many as the names of its shards")
+        return self
 
     def total(self, name: str) -> float:
         """Return the sum of `sums[name]` over all shards."""
@@ -76,16 +83,14 @@ def read_any_manifest(folder: Path) -> Manifest:
     """Read the manifest in `folder`, of a complete output or not."""
     path = folder / MANIFEST_NAME
     try:
-        content = json.loads(path.read_bytes())
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        content = read_json(path)
+        if content.get("format") != FORMAT:
             raise ForeignManifestError(f"{path} is another program's: choose another folder.")
         version = content.get("version")
         if isinstance(version, int) and version > VERSION:
             raise SqueezeError(f"{path} is of a newer version: update squeeze.")
         return Manifest.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except (OSError, ValueError) as error:
-        reason = str(error)
-    raise DamagedManifestError(f"{path} cannot be read ({reason}): --overwrite makes it anew.")
+        raise DamagedManifestError(
+            f"{path} cannot be read ({reason_of(error)}): --overwrite makes it anew."
+        ) from None

@@ -119,6 +119,20 @@ class CodePrior:
         names = SymbolModel._fields
         return cls(tuple(SymbolModel(*(named[f"{q}.{n}"] for n in names)) for q in range(count)))
 
+    def check(self) -> None:
+        """Raise ValueError unless types and shapes are those of docs/codes-format.md."""
+        (rows, columns), d, h = self.grid, EMBEDDING_DIM, HIDDEN_UNITS
+        for q, symbol in enumerate(self.symbols):
+            k = len(symbol.outputs)
+            shapes = (
+                (k + 1, d), (len(OFFSETS) + q, d, h), (rows, h), (columns, h), (h, d), (d,), (h,), (1,),
+                (k, d), (k,), (COUNT_LIMIT + 1,), (5,),
+            )  # fmt: skip
+            if [(a.dtype.char, a.shape) for a in symbol] != list(
+                zip("bbiibibibiii", shapes, strict=True)
+            ):
+                raise ValueError(f"code {q} has other tensors")
+
 
 class SymbolEvaluator:
     """Computation of the frequencies of code q from its context.
@@ -150,11 +164,9 @@ class SymbolEvaluator:
         self._bonus = symbol.bonus.astype(np.float32)
 
     def frequencies(
-        self,
-        positions: NDArray[np.int64],
-        context_nc: NDArray[np.int64],
+        self, positions: NDArray[np.int64], context_nc: NDArray[np.int64],
         counts_nk: NDArray[np.integer],
-    ) -> NDArray[np.int32]:
+    ) -> NDArray[np.int32]:  # fmt: skip
         """Return how many of the 2^20 slots `[n, K]` each value of the code holds, at least one.
 
         Args:
@@ -238,7 +250,7 @@ def read_prior(path: Path) -> CodePrior:
     """
     from safetensors import SafetensorError, safe_open
 
-    if not path.exists():
+    if not path.is_file():
         raise SqueezeError(f"There is no prior {path}: take the whole folder of the run.")
     try:
         with safe_open(path, framework="numpy") as file:
@@ -247,7 +259,8 @@ def read_prior(path: Path) -> CodePrior:
                 raise SqueezeError(f"{path} is of a newer version: update squeeze.")
             names = file.keys()
             prior = CodePrior.from_arrays({name: file.get_tensor(name) for name in names})
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        prior.check()
+    except (SafetensorError, KeyError, ValueError, OSError, TypeError, IndexError) as error:
         raise DamagedCodesError(f"{path} is damaged ({error}): train the run again.") from None
     if metadata != _metadata(prior):
         raise DamagedCodesError(f"{path} is damaged: train the run again.")

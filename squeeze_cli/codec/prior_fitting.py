@@ -57,12 +57,9 @@ def can_have_prior(code_sizes: Sequence[int]) -> bool:
 
 
 def fit_prior(
-    codes_nhwq: NDArray[np.integer],
-    code_vectors: Sequence[Tensor],
-    *,
-    seed: int = 0,
+    codes_nhwq: NDArray[np.integer], code_vectors: Sequence[Tensor], *, seed: int = 0,
     advance: Callable[[int, str], None] = lambda steps, text: None,
-) -> CodePrior:
+) -> CodePrior:  # fmt: skip
     """Fit a prior to the codes `[n, h, w, Q]` of training images, n at least 1.
 
     This takes about 5 seconds on two cores for one code of 512 values per vector, and four times as
@@ -264,8 +261,7 @@ def _round_symbol(
     bonus = network.bonus(torch.arange(COUNT_LIMIT + 1.0)) * logit_scale
     output_bias = network.output_bias - network.output_bias.max()
     return SymbolModel(
-        embedding=_round(table * table_scale, WEIGHT_LIMIT, np.int8),
-        weights=weights,
+        embedding=_round(table * table_scale, WEIGHT_LIMIT, np.int8), weights=weights,
         row_bias=_round((network.row + network.first.bias) * scale + lost, BIAS_LIMIT),
         column_bias=_round(network.column * scale, BIAS_LIMIT),
         query_weights=_round(network.query.weight.T * query_scale, WEIGHT_LIMIT, np.int8),
@@ -276,7 +272,7 @@ def _round_symbol(
         output_bias=_round(output_bias * logit_scale, BIAS_LIMIT),
         bonus=_round(bonus / (gate_raw / 2**gate_shift), BIAS_LIMIT // GATE_LIMIT),
         shifts=np.array([table_shift, hidden_shift, query_shift, gate_shift, logit_shift], "i4"),
-    )
+    )  # fmt: skip
 
 
 def _weight_scale(values: Tensor) -> float:

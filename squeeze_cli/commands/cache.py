@@ -86,10 +86,7 @@ def _spaces_table(spaces: Sequence[Space], total: str) -> Table:
         size = size_text(sides) if sides else None
         names = (space.backbone, space.layer, space.precision, size)
         table.add_row(
-            space.key[:12],
-            *(str(name or MISSING) for name in names),
-            f"{space.images:,}",
-            decimal(space.bytes),
-            space.last_used.astimezone().strftime("%Y-%m-%d"),
-        )
+            space.key[:12], *(str(name or MISSING) for name in names), f"{space.images:,}",
+            decimal(space.bytes), space.last_used.astimezone().strftime("%Y-%m-%d"),
+        )  # fmt: skip
     return table

@@ -92,12 +92,9 @@ def ask_for_missing(values: dict[str, str]) -> None:
     for name, question in zip(FIELDS, _QUESTIONS, strict=True):
         if name not in values:
             values[name] = typer.prompt(
-                question,
-                with_public_hosts(values).get(name) if name in PUBLIC_HOSTS else None,
-                hide_input=name == "api_secret",
-                value_proc=partial(checked, name),
-                err=True,
-            )
+                question, with_public_hosts(values).get(name) if name in PUBLIC_HOSTS else None,
+                hide_input=name == "api_secret", value_proc=partial(checked, name), err=True,
+            )  # fmt: skip
 
 
 def keep_out_of_git(file: Path) -> None:

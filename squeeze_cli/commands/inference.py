@@ -1,13 +1,12 @@
 """Commands on a finished run: `squeeze evaluate`, `show`, `extract-embeddings` and `decode`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from squeeze_cli.config.schema import DeviceName
-from squeeze_cli.console import print_json
+from squeeze_cli.console import print_json, print_text
 from squeeze_cli.errors import UsageError
 from squeeze_cli.options import (
     DataOptions,
@@ -95,7 +94,7 @@ def show(
     if output.json:
         print_json(result)
     else:
-        sys.stdout.write(f"{result['file']}\n")
+        print_text(f"{result['file']}\n")
 
 
 @with_options()

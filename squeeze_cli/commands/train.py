@@ -21,7 +21,7 @@ from squeeze_cli.config.resolve import (
     to_yaml,
 )
 from squeeze_cli.config.schema import ExperimentConfig, Kind
-from squeeze_cli.console import Reporter, print_json
+from squeeze_cli.console import Reporter, print_json, print_text
 from squeeze_cli.errors import UsageError
 from squeeze_cli.options import OutputOptions, option, with_options
 
@@ -161,7 +161,7 @@ def _print_plan(config: ExperimentConfig, run: "RunFolder | None", as_json: bool
     source = f"features of {config.data.place}"
     if not config.data.has_features:
         source = f"{config.model.backbone} {source}"
-    sys.stdout.write(
+    print_text(
         f"{to_yaml(config)}# Would {f'resume {run.path}' if run else what} on {source} for "
         f"{config.training.epochs} epochs, in {config.output_dir}/. Nothing was done.\n"
     )

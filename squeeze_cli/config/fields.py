@@ -1,5 +1,6 @@
 """Building blocks of the schema: types of values, and the options that set them."""
 
+import re
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -10,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     ValidationInfo,
     field_validator,
 )
@@ -32,14 +34,32 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _tell_switches_from_numbers(cls, value: object, info: ValidationInfo) -> object:
-        """Refuse what pydantic would convert: a number for a switch, and true for a number."""
+    def _refuse_oddities(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse what pydantic would take: a number for a switch, true for a number, no text."""
+        texts = value if isinstance(value, list | tuple) else (value,)
+        for text in (text for text in texts if isinstance(text, str)):
+            if not text:
+                raise ValueError("must not be empty")
+            if re.search("[\0\ud800-\udfff]", text):  # the latter stand for bytes of no UTF-8
+                raise ValueError("must be a text in UTF-8, without zero bytes")
         kind = option_type(cls.model_fields[info.field_name or ""])
         if kind is bool and not isinstance(value, bool):
             raise PydanticKnownError("bool_type")
         if kind in (int, float) and isinstance(value, bool):
             raise PydanticKnownError("int_type" if kind is int else "float_type")
         return value
+
+
+def reason_of(error: Exception) -> str:
+    """Return in a few words why a file cannot be read: of a model's errors, the first field and its."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        field, words = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing":
+            return f"{field} is missing"
+        named = words.replace("Input", field, 1)
+        return named if named != words else f"{field}: {words}".removeprefix(": ")
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _as_list(value: object) -> object:
@@ -67,18 +87,16 @@ class Flag:
 
 
 def setting(
-    default: object,
-    text: str,
-    name: str | None = None,
-    *,
-    metavar: str | None = None,
-    choices: Registry | None = None,
-    **limits: Any,
-) -> Any:
+    default: object, text: str, name: str | None = None, *, metavar: str | None = None,
+    choices: Registry | None = None, **limits: Any,
+) -> Any:  # fmt: skip
     """Return pydantic's field with default, description, limits and the `Flag` of its option.
 
     The text ends with `[default: ...]` where another choice decides the default, which is None then.
+    A number is at most 10^6 unless the limits say otherwise: a larger one is a slip of the keyboard.
     """
+    if limits.keys() & {"ge", "gt"} and not limits.keys() & {"le", "lt"}:
+        limits["le"] = 10**6
     metadata: list[object] = [Flag(name, metavar)]
     if choices is not None:
         text, bracket, words = text.partition(" [default: ")

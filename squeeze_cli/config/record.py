@@ -1,15 +1,16 @@
 """The run record, `run.json`, as typed models; docs/run-record.md describes every field."""
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
+from squeeze_cli.config.fields import reason_of
 from squeeze_cli.config.schema import Kind
 from squeeze_cli.config.sizes import size_text
 from squeeze_cli.errors import SqueezeError
+from squeeze_cli.files import read_json
 
 SCHEMA_VERSION = 1
 
@@ -22,6 +23,11 @@ def _finite_or_none(value: object) -> object:
 
 # A diverged run has losses that are not finite. JSON cannot hold them: they become null.
 Number = Annotated[float | None, BeforeValidator(_finite_or_none)]
+
+
+# Sizes, which memory is taken by: far more than any run has.
+_Size = Annotated[int, Field(ge=1, le=2**20)]
+_Sides = Annotated[list[Annotated[int, Field(ge=0, le=2**14)]], Field(min_length=2, max_length=2)]
 
 
 class _Part(BaseModel):
@@ -98,7 +104,7 @@ class DataDescription(_Part):
 
     dataset: str
     digest: str
-    image_size_px: int | list[int] | None
+    image_size_px: _Size | _Sides | None
     fit: str = "squash"  # older records have none
     subset_size: int | None
     train_images: int
@@ -123,9 +129,9 @@ class ModelDescription(_Part):
     weights: str
     random_features: bool
     weights_digest: str
-    feature_dim: int
-    quantized_dim: int
-    num_classes: int | None
+    feature_dim: _Size
+    quantized_dim: _Size
+    num_classes: _Size | None
     layers: list[int] | None = None  # of a timm model
     head: str | None = None  # the first records have none: it was the backbone's default
     loss: str
@@ -139,9 +145,9 @@ class QuantizerDescription(_Part):
     """Codes and their nominal rate, which is computed from the codes' sizes."""
 
     type: str
-    code_sizes: list[int]
-    bottleneck_dim: int | None
-    grid: list[int]
+    code_sizes: list[_Size]
+    bottleneck_dim: _Size | None
+    grid: _Sides
     nominal_bits_per_vector: float
     nominal_bytes_per_image: float
     nominal_compression_ratio: float
@@ -218,25 +224,26 @@ class RunRecord(_Part):
     def read(cls, file: Path) -> Self:
         """Read a record; SqueezeError where it is missing, damaged or of a newer version."""
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file)
         except FileNotFoundError:
             raise SqueezeError(
                 f"{file.parent} holds no {file.name}: is it a run's folder?"
             ) from None
         except (OSError, ValueError) as error:
-            raise SqueezeError(f"{file} cannot be read: {error}.") from None
-        if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+            raise SqueezeError(
+                f"{file} is no run record and cannot be read: {reason_of(error)}."
+            ) from None
+        if content.get("schema_version") != SCHEMA_VERSION:
             raise SqueezeError(
                 f"{file} is no run record of schema version {SCHEMA_VERSION}: update squeeze if it "
                 "is newer."
             )
         try:
             return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        reason = "is missing" if first["type"] == "missing" else first["msg"].removeprefix("Input ")
-        raise SqueezeError(f"{file} is damaged ({field} {reason}): train the run again.")
+        except ValueError as error:
+            raise SqueezeError(
+                f"{file} is damaged ({reason_of(error)}): train the run again."
+            ) from None
 
     def to_json(self, updated: str) -> str:
         """Return the content of `run.json`; fields that were never set are left out."""

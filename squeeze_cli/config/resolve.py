@@ -52,11 +52,9 @@ def with_values(config: ExperimentConfig, values: Mapping[str, object]) -> Exper
 
 
 def resolve_config(
-    kind: Kind,
-    values: Mapping[str, object],
-    source: str | ExperimentConfig | None = None,
+    kind: Kind, values: Mapping[str, object], source: str | ExperimentConfig | None = None,
     experiment: str | None = None,
-) -> ExperimentConfig:
+) -> ExperimentConfig:  # fmt: skip
     """Return the configuration for `squeeze train` (`quantized`) or `squeeze baseline` (`baseline`).
 
     Args:
@@ -253,7 +251,8 @@ def load_experiment(path: Path, experiment: str | None = None) -> ExperimentConf
         raise UsageError(f"{path} holds several: add --experiment with one of {', '.join(named)}.")
     if experiment not in named:
         raise UsageError(f"No experiment {experiment!r} in {path}: {nearest(experiment, named)}")
-    return _experiment_from(named[experiment] or {}, f"{path}: {experiment}")
+    chosen = named[experiment]
+    return _experiment_from({} if chosen is None else chosen, f"{path}: {experiment}")
 
 
 def to_yaml(config: ExperimentConfig) -> str:

@@ -6,6 +6,7 @@ None stands for "decided by another choice" (the number of outputs by the classe
 by the quantizer); `config.resolve` fills it in, so a run's `config.yaml` holds no such None.
 """
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -25,8 +26,8 @@ from squeeze_cli.config.sizes import Size, size_text
 
 
 def _check_count(value: object) -> object:
-    if value != "auto" and not (str(value).isdecimal() and int(str(value)) > 0):
-        raise ValueError("must be 1 or more, or auto")
+    if value != "auto" and not re.fullmatch("[1-9][0-9]{0,2}", str(value)):
+        raise ValueError("must be 1 or more, or auto, and below 1000")
     return value
 
 
@@ -72,9 +73,12 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Annotated[  # YAML reads 32 as a number
     Literal["32", "bf16"], BeforeValidator(lambda value: "32" if value == 32 else value)
 ]
-Layers = Annotated[tuple[int, ...], AsList]
-Levels = Annotated[tuple[Annotated[int, Field(ge=3)], ...], AsList]
-ClassWeights = Annotated[tuple[Annotated[float, Field(ge=0)], ...] | None, AsList]
+Layer = Annotated[int, Field(ge=-1000, le=1000)]
+Layers = Annotated[tuple[Layer, ...], AsList, Field(min_length=1, max_length=64)]
+Level = Annotated[int, Field(ge=3, le=2**20)]
+Levels = Annotated[tuple[Level, ...], AsList, Field(min_length=1, max_length=32)]
+Weights = Annotated[tuple[Annotated[float, Field(ge=0, le=1e6)], ...], Field(max_length=254)]
+ClassWeights = Annotated[Weights | None, AsList]
 
 
 class QuantizerConfig(Section):
@@ -84,14 +88,12 @@ class QuantizerConfig(Section):
     codebook_size: int | None = setting(
         None,
         "Codes per codebook (vq, lfq, rvq). "
-        f"[default: {CODEBOOK_SIZE}; {RESIDUAL_CODEBOOK_SIZE} for rvq]",
-        ge=2,
-        le=2**20,
-    )
+        f"[default: {CODEBOOK_SIZE}; {RESIDUAL_CODEBOOK_SIZE} for rvq]", ge=2, le=2**20,
+    )  # fmt: skip
     bottleneck_dim: int = setting(BOTTLENECK_DIM, "Width that features are projected to.", ge=1)
-    num_quantizers: int = setting(4, "Number of codebooks in the stack (rvq).", ge=1)
+    num_quantizers: int = setting(4, "Number of codebooks in the stack (rvq).", ge=1, le=256)
     levels: Levels = setting(
-        (8, 5, 5, 5), "Number of levels of each dimension (fsq).", metavar="8,5,5,5", min_length=1
+        (8, 5, 5, 5), "Number of levels of each dimension (fsq).", metavar="8,5,5,5"
     )
     decay: float = setting(0.99, "Decay of the codebooks' moving averages (vq, rvq).", ge=0, lt=1)
     commitment_weight: float = setting(0.25, "Weight of the commitment loss (vq, rvq, lfq).", ge=0)
@@ -102,16 +104,14 @@ class QuantizerConfig(Section):
     spherical: bool = setting(False, "Project vectors to the unit sphere first (lfq).")
     vq_loss_weight: float = setting(0.1, "Weight of the quantizer's loss (vq, rvq, lfq).", ge=0)
     initialize_codebook: bool = setting(
-        True,
-        "Initialize codebooks (vq, rvq) by k-means on training features.",
+        True, "Initialize codebooks (vq, rvq) by k-means on training features.",
         "--initialize-codebook/--random-codebook",
-    )
+    )  # fmt: skip
     encoder_lr_factor: float | None = setting(
         None,
         "Factor on the learning rate for the layers before the codes: a smaller one gives fewer "
-        "bits and a lower mean IoU. [default: 1; 0.3 for vq]",
-        ge=0,
-    )
+        "bits and a lower mean IoU. [default: 1; 0.3 for vq]", ge=0,
+    )  # fmt: skip
 
 
 class ModelConfig(Section):
@@ -119,10 +119,9 @@ class ModelConfig(Section):
 
     backbone: str = setting("vit", "Frozen backbone", "--model", choices=BACKBONES)
     layer: Layers = setting(
-        (-1,),
-        "Layers of a timm model by index, such as -1 (the last) or 2,5,8,11.",
+        (-1,), "Layers of a timm model by index, such as -1 (the last) or 2,5,8,11.",
         metavar="N,...",
-    )
+    )  # fmt: skip
     num_classes: int | None = setting(
         None, "Number of outputs of the head. [default: one per class]", ge=2, le=MOST_CLASSES
     )
@@ -136,10 +135,9 @@ class ModelConfig(Section):
         False, "Train the backbone's last layer too.", "--unfreeze-last-layer/--freeze-last-layer"
     )
     weights: str = setting(
-        "default",
-        "default (the published weights), none (random, for tests) or a file.",
+        "default", "default (the published weights), none (random, for tests) or a file.",
         metavar="W",
-    )
+    )  # fmt: skip
     vit_weights: str = setting(
         "IMAGENET1K_V1", "Name of the published weights of vit in torchvision.", ""
     )
@@ -151,7 +149,7 @@ class ModelConfig(Section):
         True, "Use squeeze's kernels in place of the plain torch calls they equal.", "--kernels"
     )
     feature_dim: int | None = setting(
-        None, "Project features to N channels first. [default: that of the backbone]", ge=1
+        None, "Project to N channels first. [default: that of the backbone]", ge=1, le=2**14
     )
     loss_type: str | None = setting(
         None, "Loss [default: ce; reconstruction without masks]", "--loss", choices=LOSSES
@@ -183,21 +181,17 @@ class DataConfig(Section):
     test_images: str | None = setting(None, "Images of the test split (folder).", metavar="DIR")
     test_masks: str | None = setting(None, "Masks of the test split (folder).", metavar="DIR")
     split_file: str | None = setting(
-        None,
-        "Lines `NAME train|val|test` (folder, features). [default: subfolders, or the seed]",
+        None, "Lines `NAME train|val|test` (folder, features). [default: subfolders, or the seed]",
         metavar="FILE",
-    )
+    )  # fmt: skip
     ignore_index: int | None = setting(
-        None,
-        "Mask value that does not count (folder); -1 for none. [default: 255]",
-        ge=-1,
+        None, "Mask value that does not count (folder); -1 for none. [default: 255]", ge=-1,
         le=65535,
-    )
+    )  # fmt: skip
     classes: Annotated[ClassTable | None, BeforeValidator(_read_classes)] = setting(
-        None,
-        "YAML file of mask values, names and colours (folder). [default: the values found]",
+        None, "YAML file of mask values, names and colours (folder). [default: the values found]",
         metavar="FILE",
-    )
+    )  # fmt: skip
     features: str | None = setting(None, "Features in place of images.", metavar="PATH")
     feature_names: str | None = setting(
         None, "Names of the rows of --features, one per line (features).", metavar="FILE"
@@ -205,9 +199,8 @@ class DataConfig(Section):
     image_size: ImageSize | None = setting(
         None,
         "Size of the images in pixels: a side, or height x width (480x640). "
-        "[default: 224, or that of the timm model]",
-        metavar="N|HxW",
-    )
+        "[default: 224, or that of the timm model]", metavar="N|HxW",
+    )  # fmt: skip
     fit: Fit = setting(
         "squash",
         "How other proportions are fitted: squash, crop (the centre) or pad (right and bottom).",
@@ -217,7 +210,7 @@ class DataConfig(Section):
         None, "Use only N images of trainval, and at most N of test.", ge=5
     )
     num_workers: int | None = setting(
-        None, "Number of images that are decoded at once. [default: one per core, at most 8]", ge=0
+        None, "Images that are decoded at once. [default: one per core, at most 8]", ge=0, le=256
     )
     cache_dir: str | None = setting(
         None, "Folder of the stored features. [default: the platform's cache folder]", metavar="DIR"
@@ -265,9 +258,7 @@ class TrainingConfig(Section):
     )
     devices: Count = setting(1, "Number of devices to train on, or auto for all.", metavar="N")
     num_nodes: int = setting(1, "Number of machines to train on.", ge=1)
-    strategy: str = setting(
-        "auto", "Lightning's strategy for several devices, such as ddp.", min_length=1
-    )
+    strategy: str = setting("auto", "Lightning's strategy for several devices, such as ddp.")
 
 
 class LoggerConfig(Section):
@@ -280,11 +271,9 @@ class LoggerConfig(Section):
     project_name: str = setting("squeeze", "Project in ClearML.", pattern=r"\S")
     task_name: str | None = setting(None, "Task in ClearML. [default: the run's name]")
     credentials_file: str | None = setting(
-        None,
-        "File that `squeeze clearml-init` wrote. [default: see docs/trackers.md]",
-        "--credentials",
-        metavar="FILE",
-    )
+        None, "File that `squeeze clearml-init` wrote. [default: see docs/trackers.md]",
+        "--credentials", metavar="FILE",
+    )  # fmt: skip
     clearml_tags: Annotated[tuple[str, ...], AsList] = setting(
         (), "Tag of the task; may be repeated.", "--clearml-tag", metavar="TAG"
     )
@@ -306,10 +295,9 @@ class ExperimentConfig(Section):
         "quantized", "quantized for squeeze train, baseline for squeeze baseline.", ""
     )
     name: str | None = setting(
-        None,
-        "Name of the run. [default: from quantizer and model]",
+        None, "Name of the run. [default: from quantizer and model]",
         validation_alias=AliasChoices("name", "experiment_name"),
-    )
+    )  # fmt: skip
     output_dir: str = setting("runs", "Folder of all runs.", metavar="DIR")
     quantizer: Annotated[QuantizerConfig, AsSection] = Field(default_factory=QuantizerConfig)
     model: Annotated[ModelConfig, AsSection] = Field(default_factory=ModelConfig)

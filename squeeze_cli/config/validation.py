@@ -24,6 +24,7 @@ _WORDS = {
     "less_than": "must be below {lt}",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a smaller whole number",
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "float_parsing": "must be a number",
@@ -31,8 +32,8 @@ _WORDS = {
     "tuple_type": "must be a list",
     "literal_error": "must be {expected}",
     "string_pattern_mismatch": "must not be empty",
-    "string_too_short": "must not be empty",
     "too_short": "must not be empty",
+    "too_long": "must have at most {max_length} items",
     "model_type": "must be a mapping of keys to values",
     "invalid_key": "must have keys of text",
 }
@@ -90,6 +91,12 @@ def check_together(config: ExperimentConfig) -> None:
         raise UsageError(
             f"--codebook-size {size} cannot be used with --quantizer lfq, which spends one bit per "
             f"dimension: use a power of two, {below} or {2 * below}."
+        )
+    values = size * quantizer.bottleneck_dim * quantizer.num_quantizers
+    if quantizer.type in ("vq", "rvq") and values > 2**27:
+        raise UsageError(
+            f"--codebook-size, --bottleneck-dim and --num-quantizers give codebooks of {values:,} "
+            f"values, more than {2**27:,}: make one of them smaller."
         )
     if (codes := prod(quantizer.levels)) > 2**20:
         raise UsageError(f"--levels gives {codes} codes: their product must not pass {2**20}.")

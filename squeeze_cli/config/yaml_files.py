@@ -1,51 +1,108 @@
-"""YAML files that people write: experiments and tables of classes."""
+"""YAML files that people write: experiments, tables of classes and credentials."""
 
-import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from squeeze_cli.config.fields import reason_of
 from squeeze_cli.errors import UsageError
+from squeeze_cli.files import read_text
+
+if TYPE_CHECKING:
+    import yaml
+
+# More than any experiment or table of classes needs, and read within a second or two.
+_MOST_BYTES = 2**18
+_MOST_NODES = 50_000
+_MERGE, _TEXT, _INT = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "str", "int"))
 
 
-def read_yaml(path: Path, example: str) -> Mapping[Any, Any]:
-    """Read a mapping from a YAML file in which no key stands twice and no number has leading zeros.
+def read_yaml(path: Path, example: str) -> Mapping[str, Any]:
+    """Read a mapping from a YAML file, of plain texts, numbers, switches, lists and mappings.
+
+    Keys are texts as they stand there, also `1` and `on`. No key stands twice, and no number means
+    something else than it says, such as `010` (8 in YAML 1.1) and `1:30` (90).
 
     Raises UsageError for a file that cannot be read or holds something else; `example` says where
     to find such a mapping.
     """
     import yaml
 
-    class UniqueKeys(yaml.SafeLoader):
-        """PyYAML's safe loader, which alone would let the last of several equal keys win."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            names: set[object] = set()
-            for key, _ in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                    name = self.construct_object(key)
-                    if name in names:
-                        raise UsageError(f"{_line(key)}: {key.value!r} stands there twice.")
-                    names.add(name)
-            return super().construct_mapping(node, deep)
-
-        def construct_decimal(self, node: yaml.ScalarNode) -> int:
-            """Refuse `010`, which is 8 in YAML 1.1 and 10 to most people."""
-            if re.match("[-+]?0[0-9]", node.value):
-                raise UsageError(f"{_line(node)}: write {node.value} without leading zeros.")
-            return super().construct_yaml_int(node)
-
-    def _line(node: yaml.Node) -> str:
-        return f"{path}, line {node.start_mark.line + 1}"
-
-    UniqueKeys.add_constructor("tag:yaml.org,2002:int", UniqueKeys.construct_decimal)
-
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys) or {}
-    except OSError as error:
-        raise UsageError(f"Cannot read {path}: {error.strerror or error}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+        content = yaml.load(read_text(path, _MOST_BYTES), _plain_loader())
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        # The loader below raises the class itself, of what PyYAML would take.
+        kind = "" if type(error) is yaml.MarkedYAMLError else " is no valid YAML"
+        raise UsageError(f"{path}{line}{kind}: {error.problem}.") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from None
+    except RecursionError:
+        raise UsageError(f"{path} is nested too deeply.") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"Cannot read {path}: {reason_of(error)}.") from None
     if not isinstance(content, Mapping):
         raise UsageError(f"{path} must hold a mapping, such as {example}.")
     return content
+
+
+@cache
+def _plain_loader() -> "type[yaml.SafeLoader]":
+    """Return PyYAML's safe loader without what these files have no use for."""
+    import yaml
+
+    def problem(words: str, place: Any) -> yaml.MarkedYAMLError:
+        return yaml.MarkedYAMLError(problem=words, problem_mark=place.start_mark)
+
+    class PlainLoader(yaml.SafeLoader):
+        """Alone, the safe loader lets the last of equal keys win, and aliases grow without bound."""
+
+        # Without dates: no field takes one, and an experiment may be named by one.
+        yaml_implicit_resolvers = {  # noqa: RUF012 - as in the class above
+            first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+        def __init__(self, text: str) -> None:
+            super().__init__(text)
+            self.nodes = 0  # with those behind each alias, as often as it is used
+            self.sizes: dict[yaml.Node | None, int] = {}
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            event, before = self.peek_event(), self.nodes  # type: ignore[no-untyped-call]
+            node = super().compose_node(parent, index)
+            if getattr(event, "tag", None) is not None:
+                raise problem("tags (!) are not supported", event)
+            if isinstance(event, yaml.AliasEvent) and node not in self.sizes:
+                raise problem("an alias stands within its own value", event)
+            self.nodes += self.sizes.get(node, 1)
+            self.sizes.setdefault(node, self.nodes - before)
+            if self.nodes > _MOST_NODES:
+                raise problem(f"more than {_MOST_NODES:,} values, those of aliases included", event)
+            return node
+
+        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+            node = super().compose_mapping_node(anchor)
+            names: set[str] = set()
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise problem("a key must be a text", key)
+                if key.value in names:
+                    raise problem(f"{key.value!r} stands there twice", key)
+                if key.tag != _MERGE:
+                    names.add(key.value)
+                    key.tag = _TEXT
+            return node
+
+        def construct_number(self, node: yaml.ScalarNode) -> Any:
+            digits = node.value.lstrip("+-")
+            if ":" in digits or (node.tag == _INT and digits[0] == "0" and digits[1:2].isdecimal()):
+                raise problem(f"write {node.value} without leading zeros and colons", node)
+            if len(digits) > 100:
+                raise problem(f"a number has {len(digits):,} digits", node)
+            return getattr(self, f"construct_yaml_{'int' if node.tag == _INT else 'float'}")(node)
+
+    for tag in (_INT, "tag:yaml.org,2002:float"):
+        PlainLoader.add_constructor(tag, PlainLoader.construct_number)
+    return PlainLoader

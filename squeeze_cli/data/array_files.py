@@ -26,10 +26,7 @@ _BROKEN = (
     zlib.error,
 )  # fmt: skip
 # Versions of the header of .npy files that NumPy reads by a public name.
-HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 Opened = tuple[tuple[int, ...], str, Any]  # shape, name of the type, and what gives the values
 

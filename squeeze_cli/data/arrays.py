@@ -13,12 +13,7 @@ from typing import Self
 import numpy as np
 from torch import Tensor
 
-from squeeze_cli.codec.manifest import (
-    MANIFEST_NAME,
-    ForeignManifestError,
-    Manifest,
-    read_manifest,
-)
+from squeeze_cli.codec.manifest import MANIFEST_NAME, ForeignManifestError, Manifest, read_manifest
 from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.console import Advance
 from squeeze_cli.data.array_files import FeatureArray, open_array

@@ -24,11 +24,9 @@ _DOWNLOAD_ERRORS = (
 
 
 def fetch(
-    folder: Path,
-    archives: Sequence[tuple[str, str]],
-    is_complete: Callable[[], bool],
+    folder: Path, archives: Sequence[tuple[str, str]], is_complete: Callable[[], bool],
     message: Callable[[BaseException], str],
-) -> None:
+) -> None:  # fmt: skip
     """Download archives, given by URL and MD5 sum, into a folder and unpack them there.
 
     An archive that is there already is not downloaded again, and of several processes one fetches.

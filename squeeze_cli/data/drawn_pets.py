@@ -32,9 +32,8 @@ PET_CLASSES = ClassTable(
         ClassEntry(value=PET, name="pet", colour=(0, 114, 178)),
         ClassEntry(value=BACKGROUND, name="background", colour=(240, 240, 240)),
         ClassEntry(value=BORDER, name="border", colour=(230, 159, 0)),
-    ),
-    ignore=(255,),
-)
+    ), ignore=(255,),
+)  # fmt: skip
 _BORDER = 4 / 224  # half its width: it then has a tenth of all pixels, as in Oxford-IIIT Pet
 # Eight colours of fur, then others. Backgrounds have all, so that no colour gives a pet away.
 _COLOURS = np.array((

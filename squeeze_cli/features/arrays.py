@@ -83,13 +83,9 @@ class GivenFeatureBatches(FeatureBatches):
     """Batches of given features; the label planes are `[B, h, w]` zeros, since nothing is padding."""
 
     def __init__(
-        self,
-        splits: Mapping[str, Sequence[Sample]],
-        given: GivenFeatures,
-        training: TrainingConfig,
-        device: torch.device,
-        reporter: Reporter,
-    ) -> None:
+        self, splits: Mapping[str, Sequence[Sample]], given: GivenFeatures,
+        training: TrainingConfig, device: torch.device, reporter: Reporter,
+    ) -> None:  # fmt: skip
         batch_size = training.batch_size
         super().__init__(
             splits, device, reporter, batch_size=batch_size,

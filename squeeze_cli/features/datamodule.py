@@ -67,16 +67,9 @@ class FeatureBatches(LightningDataModule):
     """
 
     def __init__(
-        self,
-        splits: Mapping[str, Sequence[Sample]],
-        device: torch.device,
-        reporter: Reporter,
-        *,
-        batch_size: int,
-        evaluation_batch_size: int,
-        seed: int,
-        num_workers: int = 0,
-    ) -> None:
+        self, splits: Mapping[str, Sequence[Sample]], device: torch.device, reporter: Reporter, *,
+        batch_size: int, evaluation_batch_size: int, seed: int, num_workers: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.splits = dict(splits)
         self.skipped: list[tuple[str, str]] = []
@@ -176,29 +169,19 @@ class FeatureBatches(LightningDataModule):
 
     def _loader(self, dataset: Dataset[Item], batch_size: int, **options: Any) -> DataLoader[Item]:
         return DataLoader(
-            dataset,
-            batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=self.device.type == "cuda",
+            dataset, batch_size, num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0, pin_memory=self.device.type == "cuda",
             **options,
-        )
+        )  # fmt: skip
 
 
 class SegmentationDataModule(FeatureBatches):
     """Batches of images: their states are stored, or computed when a batch reaches the device."""
 
     def __init__(
-        self,
-        splits: Mapping[str, Sequence[Sample]],
-        trunk: Trunk,
-        store: FeatureStore | None,
-        reporter: Reporter,
-        *,
-        batch_size: int,
-        evaluation_batch_size: int,
-        seed: int,
-    ) -> None:
+        self, splits: Mapping[str, Sequence[Sample]], trunk: Trunk, store: FeatureStore | None,
+        reporter: Reporter, *, batch_size: int, evaluation_batch_size: int, seed: int,
+    ) -> None:  # fmt: skip
         super().__init__(
             splits, trunk.device, reporter,
             batch_size=batch_size, evaluation_batch_size=evaluation_batch_size, seed=seed,
@@ -296,24 +279,17 @@ def open_store(config: ExperimentConfig, backbone: FrozenBackbone) -> FeatureSto
     if not config.data.use_cache:
         return None
     key = StoreKey(
-        backbone.name,
-        backbone.weights.digest,
-        _layer(config, backbone),
-        _preprocessing(config, backbone).key(),
-        config.training.precision,
-    )
+        backbone.name, backbone.weights.digest, _layer(config, backbone),
+        _preprocessing(config, backbone).key(), config.training.precision,
+    )  # fmt: skip
     cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else default_cache_dir()
     return FeatureStore(cache_dir, key)
 
 
 def make_data(
-    config: ExperimentConfig,
-    splits: Mapping[str, Sequence[Sample]],
-    backbone: FrozenBackbone,
-    store: FeatureStore | None,
-    device: torch.device,
-    reporter: Reporter,
-) -> SegmentationDataModule:
+    config: ExperimentConfig, splits: Mapping[str, Sequence[Sample]], backbone: FrozenBackbone,
+    store: FeatureStore | None, device: torch.device, reporter: Reporter,
+) -> SegmentationDataModule:  # fmt: skip
     """Return the data module of `splits`: states from `store`, or images where that is None.
 
     Nothing is computed before its `setup`.

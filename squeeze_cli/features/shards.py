@@ -9,11 +9,13 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Json
 
+from squeeze_cli.config.fields import reason_of
 from squeeze_cli.files import write_atomically
 
 # Format 1 held masks too, and its digests were those of images and masks together.
@@ -23,6 +25,15 @@ ANOTHER_CACHE = "make room there, take another --cache-dir, or --no-cache."
 
 # The state of an image, as it is stored.
 State = NDArray[np.float16 | np.float32]
+
+
+class _Metadata(BaseModel):
+    """Metadata of a shard: the digests of its rows, and the CRC-32 of each."""
+
+    format: Literal["2"]
+    space: str | None = None
+    rows: Json[tuple[str, ...]]
+    crc32: Json[tuple[int, ...]]
 
 
 class DamagedShardError(Exception):
@@ -75,19 +86,14 @@ def open_shard(path: Path) -> Shard:
     try:
         path.open("rb").close()  # the library calls a file missing that cannot be opened
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata()
-            shard = Shard(
-                path,
-                tuple(json.loads(metadata["rows"])),
-                tuple(json.loads(metadata["crc32"])),
-                file.get_slice("states"),
-                path.stat().st_size,
-            )
-        lengths = {len(shard.digests), len(shard.crc32), shard.states.get_shape()[0]}
-        if metadata["format"] != FORMAT or len(lengths) != 1:
-            raise ValueError("it is of another format, or its lengths differ")
-        if metadata.get("space", path.parent.name) != path.parent.name:  # older shards have none
+            described = _Metadata.model_validate(file.metadata())
+            states = file.get_slice("states")
+            shard = Shard(path, described.rows, described.crc32, states, path.stat().st_size)
+        lengths = {len(shard.digests), len(shard.crc32), *states.get_shape()[:1]}
+        if states.get_dtype() not in ("F16", "F32") or len(lengths) != 1:
+            raise ValueError("it is of another type, or its lengths differ")
+        if described.space not in (None, path.parent.name):  # older shards have none
             raise ValueError("it holds other features")
-    except (SafetensorError, FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise DamagedShardError(f"{path.name}: {error}") from None
+    except (SafetensorError, FileNotFoundError, ValueError) as error:
+        raise DamagedShardError(f"{path.name}: {reason_of(error)}") from None
     return shard

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from squeeze_cli.config.sizes import short_size
 from squeeze_cli.errors import SqueezeError, UsageError
@@ -36,7 +37,7 @@ from squeeze_cli.features.shards import (
     open_shard,
     write_shard,
 )
-from squeeze_cli.files import write_atomically
+from squeeze_cli.files import read_json, write_atomically
 
 DESCRIPTION_NAME = "space.json"
 SHARD_PATTERN = "*.safetensors"
@@ -216,9 +217,9 @@ def remove_space(cache_dir: Path, space: Space) -> None:
 def _read_space(folder: Path) -> Space:
     """Read headers only."""
     described: dict[str, str] = {}
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        text = (folder / DESCRIPTION_NAME).read_text(encoding="utf-8")
-        described = asdict(StoreKey(**json.loads(text)))
+    with contextlib.suppress(OSError, ValueError):
+        content = read_json(folder / DESCRIPTION_NAME)
+        described = asdict(TypeAdapter(StoreKey).validate_python(content))
     files, shards = [], []
     for path in folder.iterdir():
         # A run may rename its files meanwhile; the next one reports and replaces a damaged shard.
@@ -230,12 +231,8 @@ def _read_space(folder: Path) -> Space:
     sides = [int(side) for side in (size.groups() if size else ()) if side]
     used = max(file.st_mtime for file in files or [folder.stat()])
     return Space(
-        key=folder.name,
-        backbone=described.get("backbone"),
-        layer=described.get("layer"),
-        precision=described.get("precision"),
-        image_size_px=short_size(sides) if sides else None,
+        key=folder.name, backbone=described.get("backbone"), layer=described.get("layer"),
+        precision=described.get("precision"), image_size_px=short_size(sides) if sides else None,
         images=len({digest for shard in shards for digest in shard.digests}),
-        bytes=sum(file.st_size for file in files),
-        last_used=datetime.fromtimestamp(used, UTC),
-    )
+        bytes=sum(file.st_size for file in files), last_used=datetime.fromtimestamp(used, UTC),
+    )  # fmt: skip

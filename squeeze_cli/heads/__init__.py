@@ -7,12 +7,9 @@ from squeeze_cli.heads.base import SegmentationHead
 
 
 def create_head(
-    name: str,
-    feature_dim: int,
-    num_classes: int,
-    pretrained: dict[str, Tensor],
+    name: str, feature_dim: int, num_classes: int, pretrained: dict[str, Tensor],
     use_kernels: bool = True,
-) -> SegmentationHead:
+) -> SegmentationHead:  # fmt: skip
     """Build the head of this name; `pretrained` weights and kernels are for that of DeepLab."""
     own = (pretrained, use_kernels) if name == "deeplab" else ()
     head: SegmentationHead = HEADS.load(name)(feature_dim, num_classes, *own)

@@ -27,12 +27,9 @@ class DeepLabSegmentationHead(SegmentationHead):
     """
 
     def __init__(
-        self,
-        feature_dim: int,
-        num_classes: int,
-        pretrained: dict[str, Tensor] | None = None,
+        self, feature_dim: int, num_classes: int, pretrained: dict[str, Tensor] | None = None,
         use_kernels: bool = True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.use_kernels = use_kernels
         # `fold` sums over the channels: with those last in memory it copies no weight or gradient.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from io import BytesIO
 from itertools import chain
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from squeeze_cli.config.classes import classes_to_yaml
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import remove_parts, write_atomically, write_text_atomically
-from squeeze_cli.inference.output import ShardedOutput, encode_embeddings
+from squeeze_cli.inference.output import ShardedOutput, checked_shard, encode_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RECORD_NAME
 
@@ -33,15 +33,9 @@ Batches = Iterable[tuple[tuple[str, ...], NDArray[np.int32]]]
 
 
 def decode_codes(
-    path: Path,
-    content: Literal["features", "masks"],
-    out: Path,
-    reporter: Reporter,
-    *,
-    run: Path | None = None,
-    overwrite: bool = False,
-    device: str = "auto",
-) -> dict[str, object]:
+    path: Path, content: Literal["features", "masks"], out: Path, reporter: Reporter, *,
+    run: Path | None = None, overwrite: bool = False, device: str = "auto",
+) -> dict[str, object]:  # fmt: skip
     """Decode a codes file, or a folder of them, into `out`.
 
     Args:
@@ -75,10 +69,12 @@ def decode_codes(
     files = [opened.open(file) for file in paths]
     batches = chain.from_iterable(file.batches(BATCH_IMAGES) for file in files)
     total = sum(len(file) for file in files)
+    names = [name for file in files for name in file.names]
+    if len(set(names)) < max(total, 1):
+        raise SqueezeError(f"{path} has no images, or one twice: extract it again.")
     digest = blake2b(b"".join([opened.digest.encode(), *(path.read_bytes() for path in paths)]))
     of_codes = digest.hexdigest()[:16]
     if content == "masks":
-        names = [name for file in files for name in file.names]
         mark = f"{SOFTWARE} {of_codes}"
         places = _plan_files(names, out, mark, overwrite, reporter)
         written = _write_masks(opened, batches, places, out, mark)
@@ -119,13 +115,10 @@ def _plan_files(
     """Return a file for each image's mask, before any is written: no image loses its own.
 
     A mask has its image's name, unless that is too long for a file, or the file would be the folder of
-    another mask: a warning counts these. Raises SqueezeError for a name that would leave `out`, and
-    UsageError for files that exist, unless a stopped decoding wrote them, with the same `mark`, or they
-    are masks of another one and `overwrite` is set: nobody's own images and masks are replaced.
+    another mask: a warning counts these. Raises UsageError for files that exist, unless a stopped
+    decoding wrote them, with the same `mark`, or they are masks of another one and `overwrite` is set:
+    nobody's own images and masks are replaced.
     """
-    for name in names:
-        if PurePath(name).anchor or ".." in PurePath(name).parts:
-            raise SqueezeError(f"The image name {name!r} would leave {out}: decode to features.")
     wanted = [out / "/".join(map(_short, f"{name}.png".split("/"))) for name in names]
     folders = {folder for file in wanted for folder in file.parents}
     taken: set[Path] = set(folders)
@@ -210,7 +203,7 @@ def _code_files(path: Path) -> list[Path]:
     manifest = read_manifest(path)
     if manifest.content != "codes":
         raise SqueezeError(f"{path} holds {manifest.content}, no codes.")
-    return [path / shard.file for shard in manifest.shards]
+    return [checked_shard(path, shard) for shard in manifest.shards]
 
 
 def _find_run(path: Path) -> Path:

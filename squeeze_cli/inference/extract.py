@@ -26,17 +26,11 @@ from squeeze_cli.training.outputs import FLOAT32_BYTES, decoder_bytes
 
 
 def extract_embeddings(
-    run: TrainedRun,
-    reporter: Reporter,
-    images: str | Path | None,
-    features: str | Path | None,
-    feature_names: str | Path | None,
-    split: Literal["train", "val", "test", "all"] | None,
-    content: Content,
-    coding: Literal["prior", "packed"] | None,
-    out: str | Path | None,
+    run: TrainedRun, reporter: Reporter, images: str | Path | None, features: str | Path | None,
+    feature_names: str | Path | None, split: Literal["train", "val", "test", "all"] | None,
+    content: Content, coding: Literal["prior", "packed"] | None, out: str | Path | None,
     overwrite: bool,
-) -> ExtractionSummary:
+) -> ExtractionSummary:  # fmt: skip
     """Write codes, quantized embeddings or features of images, and measure them.
 
     `squeeze_cli.api.extract` describes the arguments, and the errors that are raised.

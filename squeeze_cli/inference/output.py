@@ -47,13 +47,9 @@ class ShardedOutput:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        manifest: Manifest,
-        encode: Callable[[Array, Sequence[str]], bytes],
-        *,
+        self, folder: Path, manifest: Manifest, encode: Callable[[Array, Sequence[str]], bytes], *,
         overwrite: bool,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.manifest = manifest
         self._encode = encode
@@ -130,10 +126,16 @@ def _continued(folder: Path, wanted: Manifest) -> Manifest:
             "--overwrite it."
         )
     for shard in found.shards:
-        path = folder / shard.file
-        if not path.exists() or _digest(path) != shard.blake2b:
-            raise SqueezeError(f"{path} is missing or damaged: --overwrite makes all anew.")
+        checked_shard(folder, shard)
     return found
+
+
+def checked_shard(folder: Path, shard: ShardEntry) -> Path:
+    """Return the file of a shard; SqueezeError unless its content is that of the manifest."""
+    path = folder / shard.file
+    if not path.is_file() or _digest(path) != shard.blake2b:
+        raise SqueezeError(f"{path} is missing or damaged: extract it again, with --overwrite.")
+    return path
 
 
 def _remove(folder: Path, pattern: str) -> None:

@@ -27,17 +27,10 @@ OpenRun = Callable[[Path], TrainedRun]
 
 
 def show_run(
-    run: TrainedRun,
-    split: Literal["val", "test"],
-    reporter: Reporter,
-    *,
-    how: How = "spread",
-    count: int = 5,
-    seed: int = 0,
-    baseline: Path | None = None,
-    open_run: OpenRun = TrainedRun,
+    run: TrainedRun, split: Literal["val", "test"], reporter: Reporter, *, how: How = "spread",
+    count: int = 5, seed: int = 0, baseline: Path | None = None, open_run: OpenRun = TrainedRun,
     out: Path | None = None,
-) -> dict[str, object]:
+) -> dict[str, object]:  # fmt: skip
     """Draw rows of images, ground truth, the baseline's predictions and the run's own.
 
     Args:

@@ -22,10 +22,10 @@ from squeeze_cli.config.resolve import PLACES, check_settings, load_experiment, 
 from squeeze_cli.config.schema import ExperimentConfig, option_of
 from squeeze_cli.config.validation import check_folders, refuse_foreign
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.arrays import FeatureSample
+from squeeze_cli.data.arrays import FeatureSample, shape_text
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.sources import Listing, open_source
-from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.errors import DamagedCodesError, SqueezeError, UsageError
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures
 from squeeze_cli.features.datamodule import FeatureBatches, make_data, open_store
 from squeeze_cli.features.store import FeatureStore
@@ -65,17 +65,11 @@ class TrainedRun:
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        *,
-        device: str | None = None,
-        data_dir: str | Path | None = None,
-        cache_dir: str | Path | None = None,
-        use_cache: bool | None = None,
-        num_workers: int | None = None,
-        batch_size: int | None = None,
+        self, path: str | Path, *, device: str | None = None, data_dir: str | Path | None = None,
+        cache_dir: str | Path | None = None, use_cache: bool | None = None,
+        num_workers: int | None = None, batch_size: int | None = None,
         folders: Mapping[str, str | None] = MappingProxyType({}),
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.folder = RunFolder(Path(path))
         self.record: FinishedRecord = self.folder.read_finished()
         given = {
@@ -163,7 +157,15 @@ class TrainedRun:
 
     def open(self, path: str | Path) -> CodesFile:
         """Open a codes file; raises SqueezeError for a damaged one, or one of another run."""
-        return CodesFile(Path(path), self.prior).require_run(self.digest)
+        file = CodesFile(Path(path), self.prior).require_run(self.digest)
+        header, grid = file.header, tuple(self.record.quantizer.grid)
+        wanted = (self.config.quantizer.type, self.code_sizes, grid)
+        if (header.quantizer, header.code_sizes, header.grid) != wanted:
+            found = f"{path} holds codes of {header.quantizer} on {shape_text(header.grid)}"
+            raise DamagedCodesError(
+                f"{found}, not {wanted[0]} on {shape_text(grid)}: make it again."
+            )
+        return file if self.network.head is None else file.require_relative_names()
 
     def encode(
         self, codes_nhwq: NDArray[np.integer], names: Sequence[str], coding: str = "prior"
@@ -308,14 +310,11 @@ class TrainedRun:
             label="Evaluating",
         )  # fmt: skip
         return EvaluationResult(
-            run=self.folder.name,
-            split=split,
-            data_dir=self.config.data.place,
+            run=self.folder.name, split=split, data_dir=self.config.data.place,
             classes=[] if self.network.head is None else self.classes.names,
-            images=len(data.splits[split]),
-            skipped_images=len(splits.skipped) + len(data.skipped),
+            images=len(data.splits[split]), skipped_images=len(splits.skipped) + len(data.skipped),
             metrics=SplitMetrics.model_validate(metrics),
-        )
+        )  # fmt: skip
 
 
 def _load_config(

@@ -36,12 +36,9 @@ def build_network(
     head = None
     if model.has_head:
         head = create_head(
-            choose_head(model.head, model.backbone),
-            feature_dim,
-            count_outputs(model),
-            backbone.head_state(),
-            model.use_kernels,
-        )
+            choose_head(model.head, model.backbone), feature_dim, count_outputs(model),
+            backbone.head_state(), model.use_kernels,
+        )  # fmt: skip
     projected = feature_dim != channels
     if head is not None and projected:
         # The pretrained first layer knows the backbone's channels, not the projection's.
@@ -49,14 +46,11 @@ def build_network(
     images = config.training.batch_size * processes
     step = StepSize(images * backbone.vectors_per_image, processes)
     return SegmentationNetwork(
-        FeatureNormalizer(channels),
-        create_quantizer(config.quantizer, feature_dim, step),
-        head,
-        last_layer=last_layer,
-        adapter=ResidualAdapter(channels) if model.add_adapter else None,
+        FeatureNormalizer(channels), create_quantizer(config.quantizer, feature_dim, step), head,
+        last_layer=last_layer, adapter=ResidualAdapter(channels) if model.add_adapter else None,
         projection=nn.Conv2d(channels, feature_dim, kernel_size=1) if projected else None,
         use_kernels=model.use_kernels,
-    )
+    )  # fmt: skip
 
 
 def count_outputs(model: ModelConfig) -> int:

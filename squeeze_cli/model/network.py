@@ -115,16 +115,10 @@ class SegmentationNetwork(nn.Module):
     """
 
     def __init__(
-        self,
-        normalizer: FeatureNormalizer,
-        quantizer: Quantizer,
-        head: SegmentationHead | None,
-        *,
-        last_layer: nn.Module | None = None,
-        adapter: nn.Module | None = None,
-        projection: nn.Conv2d | None = None,
-        use_kernels: bool = True,
-    ) -> None:
+        self, normalizer: FeatureNormalizer, quantizer: Quantizer, head: SegmentationHead | None, *,
+        last_layer: nn.Module | None = None, adapter: nn.Module | None = None,
+        projection: nn.Conv2d | None = None, use_kernels: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.last_layer = last_layer
         self.normalizer = normalizer

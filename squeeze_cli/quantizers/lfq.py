@@ -25,13 +25,10 @@ class LFQWithProjection(WhitenedQuantizer):
         super().__init__(config, feature_dim, step, code_dim=bits)
         self.code_sizes = (size,)
         self.lfq = LFQ(
-            dim=bits,
-            codebook_size=size,
-            entropy_loss_weight=config.entropy_loss_weight,
-            diversity_gamma=config.diversity_gamma,
-            commitment_loss_weight=config.commitment_weight,
+            dim=bits, codebook_size=size, entropy_loss_weight=config.entropy_loss_weight,
+            diversity_gamma=config.diversity_gamma, commitment_loss_weight=config.commitment_weight,
             spherical=config.spherical,
-        )
+        )  # fmt: skip
 
     def run_library(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run LFQ. Its loss is the sum of entropy and commitment loss, and may be negative."""

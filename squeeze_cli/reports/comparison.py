@@ -17,6 +17,7 @@ from rich.text import Text
 
 from squeeze_cli.config.parts import choose_head
 from squeeze_cli.config.record import RunRecord
+from squeeze_cli.console import printable
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.reports.tables import MISSING, duration, fixed, number, percent
 from squeeze_cli.runs import RunFolder
@@ -258,7 +259,7 @@ def comparison_table(rows: Sequence[ComparisonRow], width: int) -> RenderableTyp
         else:
             table.add_column(heading, justify="right", no_wrap=True)
     for row in finished:
-        table.add_row(*(column.cell(row) for column in shown))
+        table.add_row(*(printable(column.cell(row)) for column in shown))
     caption = f"{_caption(shown)}."
     if left_out := [column.title for column in valued if column not in shown]:
         caption += f" No room for {', '.join(left_out)}: widen the terminal, or see --csv."
@@ -266,7 +267,7 @@ def comparison_table(rows: Sequence[ComparisonRow], width: int) -> RenderableTyp
     for row in rows:
         if row.status != "finished":
             reason = f": {row.problem}" if row.problem else ""
-            parts.append(Text(f"{row.path} is {row.status}{reason}", "yellow"))
+            parts.append(Text(printable(f"{row.path} is {row.status}{reason}"), "yellow"))
     return Group(*parts)
 
 

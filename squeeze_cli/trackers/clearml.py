@@ -17,7 +17,7 @@ from squeeze_cli.config.record import RunRecord
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.files import write_text_atomically
+from squeeze_cli.files import read_json, write_text_atomically
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.clearml_task import AGENT_TASK, ClearMLTask, usable_credentials
 from squeeze_cli.trackers.credentials import ClearMLUnavailableError
@@ -32,7 +32,10 @@ def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> 
     offline = options.clearml_offline
     with_machine = options.auto_connect_frameworks
     file = run.path / "clearml.json"
-    earlier = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    try:
+        earlier = read_json(file) if file.exists() else {}
+    except ValueError as error:
+        raise ClearMLUnavailableError(f"{file} is damaged ({error})", "delete it") from None
     resumed = bool(earlier.get("page")) and not offline  # an offline task is on no server
     task = ClearMLTask(reporter, usable_credentials(config, reporter), offline=offline)
     task.start(
@@ -40,7 +43,7 @@ def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> 
         project_name=options.project_name,
         task_name=options.task_name or run.name,
         tags=list(options.clearml_tags) or None,
-        continue_last_task=earlier["task_id"] if resumed else False,
+        continue_last_task=str(earlier.get("task_id")) if resumed else False,
         reuse_last_task_id=False,
         auto_connect_arg_parser=False,
         auto_connect_frameworks={"detect_repository": False},

@@ -25,7 +25,8 @@ import yaml
 from pydantic import HttpUrl, ValidationError
 
 from squeeze_cli.config.resolve import switched_on
-from squeeze_cli.errors import SqueezeError, nearest
+from squeeze_cli.config.yaml_files import read_yaml
+from squeeze_cli.errors import SqueezeError, UsageError, nearest
 from squeeze_cli.files import write_text_atomically
 
 if TYPE_CHECKING:
@@ -119,9 +120,9 @@ def read_credentials(path: Path) -> Credentials:
     """Read credentials from a YAML file; ClearMLUnavailableError names the file's problems."""
     rewrite = f"{_INIT} --overwrite{'' if path == Path(FILE_NAME) else f' --file {path}'}"
     try:
-        values = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:  # its message quotes the file
-        problem = f"{path} does not map names to values ({type(error).__name__})"
+        values = read_yaml(path, f"{FIELDS[0]}: ...")
+    except UsageError:  # its message quotes the file
+        problem = f"{path} cannot be read as YAML that maps names to values"
         raise ClearMLUnavailableError(problem, rewrite) from None
     return checked_credentials(values, str(path), rewrite)
 

@@ -1,7 +1,6 @@
 """A run's weights on disk: written while it trains, loaded back after."""
 
 import io
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,9 +66,13 @@ def require_whole(path: Path) -> None:
     """Raise SqueezeError where a checkpoint's checksums, which torch writes but does not read, are
     not those of its content; FileNotFoundError where there is none."""
     try:
+        if path.exists() and not path.is_file():  # reading could block
+            raise BadZipFile
         with ZipFile(path) as archive:
             damaged = archive.testzip() is not None
-    except (BadZipFile, EOFError, zlib.error):
+    except OSError:
+        raise
+    except Exception:  # noqa: BLE001 - another's archive can raise anything
         damaged = True
     if damaged:
         raise SqueezeError(f"{path} is damaged: train the run again, with --overwrite.")

@@ -44,14 +44,9 @@ def count_processes(training: TrainingConfig, device: torch.device) -> int:
 
 
 def create_trainer(
-    training: TrainingConfig,
-    device: torch.device,
-    *,
-    callbacks: Iterable[Callback] = (),
-    loggers: Iterable[Logger] = (),
-    alone: bool = False,
-    max_batches: int | None = None,
-) -> pl.Trainer:
+    training: TrainingConfig, device: torch.device, *, callbacks: Iterable[Callback] = (),
+    loggers: Iterable[Logger] = (), alone: bool = False, max_batches: int | None = None,
+) -> pl.Trainer:  # fmt: skip
     """Make a trainer on the devices and in the precision of `training`.
 
     Args:

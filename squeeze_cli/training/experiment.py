@@ -76,13 +76,9 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
 
 
 def _assemble(
-    config: ExperimentConfig,
-    classes: ClassTable | None,
-    splits: Listing,
-    origin: FeatureOrigin,
-    data: FeatureBatches,
-    device: torch.device,
-) -> Experiment:
+    config: ExperimentConfig, classes: ClassTable | None, splits: Listing, origin: FeatureOrigin,
+    data: FeatureBatches, device: torch.device,
+) -> Experiment:  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         network = build_network(config, origin, count_processes(config.training, device))
@@ -98,13 +94,12 @@ def make_module(config: ExperimentConfig, network: SegmentationNetwork) -> Featu
     elif config.quantizer.type == "none":
         kind = BaselineSegmentationModule
     return kind(
-        network,
-        create_loss(config.model),
+        network, create_loss(config.model),
         num_classes=count_outputs(config.model) if config.model.has_head else None,
         lr=config.training.lr,
         encoder_lr_factor=1.0 if (f := config.quantizer.encoder_lr_factor) is None else f,
         seed=config.training.seed,
-    )
+    )  # fmt: skip
 
 
 def load_listing(config: ExperimentConfig, reporter: Reporter) -> Listing:

@@ -93,11 +93,9 @@ def read_pictures(
 
 
 def draw_predictions(
-    pictures: Mapping[str, NDArray[np.uint8]],
-    predictions: Sequence[Sequence[PredictedMask]],
-    records: Sequence[RunRecord],
-    classes: ClassTable,
-) -> Figure:
+    pictures: Mapping[str, NDArray[np.uint8]], predictions: Sequence[Sequence[PredictedMask]],
+    records: Sequence[RunRecord], classes: ClassTable,
+) -> Figure:  # fmt: skip
     """Draw images, their ground truth, and a row with the predictions of each record's run.
 
     `pictures` has the pixels `[H, W, 3]` of each image by its name, and `predictions` for each of
@@ -122,12 +120,9 @@ def _row_title(record: RunRecord) -> str:
 
 
 def save_figures(
-    run: RunFolder,
-    experiment: Experiment,
-    record: RunRecord,
-    code_counts: Sequence[NDArray[np.int64]],
-    reporter: Reporter,
-) -> None:
+    run: RunFolder, experiment: Experiment, record: RunRecord,
+    code_counts: Sequence[NDArray[np.int64]], reporter: Reporter,
+) -> None:  # fmt: skip
     """Draw `figures/predictions.png`, `codebook.png` and `training.png`; show them in TensorBoard.
 
     Predictions are of a few validation images, evenly spread; codes are those of the test images.

@@ -85,14 +85,9 @@ def _save_results(
 
 
 def train(
-    experiment: Experiment,
-    run: RunFolder,
-    reporter: Reporter,
-    journal: Journal | None = None,
-    loggers: Sequence[Logger] = (),
-    *,
-    resume: bool,
-) -> None:
+    experiment: Experiment, run: RunFolder, reporter: Reporter, journal: Journal | None = None,
+    loggers: Sequence[Logger] = (), *, resume: bool,
+) -> None:  # fmt: skip
     """Train and measure, on all ranks alike; afterwards the module has the best epoch's weights.
 
     `journal` is the run's record, which a rank above 0 has not: rank 0 writes all files. With
@@ -156,16 +151,9 @@ def _fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: Path | None) -
 
 
 def evaluate(
-    config: ExperimentConfig,
-    module: FeatureModule,
-    data: FeatureBatches,
-    split: str,
-    device: torch.device,
-    reporter: Reporter,
-    *,
-    alone: bool = False,
-    label: str = "",
-) -> Values:
+    config: ExperimentConfig, module: FeatureModule, data: FeatureBatches, split: str,
+    device: torch.device, reporter: Reporter, *, alone: bool = False, label: str = "",
+) -> Values:  # fmt: skip
     """Losses and metrics of the module's weights on a whole split of `data`, for no tracker.
 
     `alone` uses one device, whatever `config` says. Progress is shown under `label`, if there is one.

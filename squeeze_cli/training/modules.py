@@ -43,15 +43,9 @@ class FeatureModule(pl.LightningModule):
     mode: Literal["max", "min"]
 
     def __init__(
-        self,
-        network: SegmentationNetwork,
-        loss: nn.Module,
-        *,
-        num_classes: int | None = None,
-        lr: float = 1e-3,
-        encoder_lr_factor: float = 1.0,
-        seed: int = 42,
-    ) -> None:
+        self, network: SegmentationNetwork, loss: nn.Module, *, num_classes: int | None = None,
+        lr: float = 1e-3, encoder_lr_factor: float = 1.0, seed: int = 42,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.network = network
         self.loss = loss
@@ -137,10 +131,9 @@ class FeatureModule(pl.LightningModule):
             lr=self.lr, weight_decay=WEIGHT_DECAY, fused=True,
         )  # fmt: skip
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=rates,
+            optimizer, max_lr=rates,
             total_steps=max(2, int(self.trainer.estimated_stepping_batches)),
-        )
+        )  # fmt: skip
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

@@ -60,21 +60,16 @@ def save_outputs(
         for level, size in enumerate(sizes)
     ]
     written = Measured(
-        **measured,
-        decoder=decoder_bytes(network.quantizer, prior),
+        **measured, decoder=decoder_bytes(network.quantizer, prior),
         prior_digest=None if prior is None else prior.digest,
-    )
+    )  # fmt: skip
     return digest, written, counts
 
 
 def measure_codes(
-    content: bytes,
-    codes_nhwq: NDArray[np.integer],
-    feature_dim: int,
-    slots: Slots | None,
-    pixels: int | None = None,
-    file: str = "",
-) -> MeasuredSplit:
+    content: bytes, codes_nhwq: NDArray[np.integer], feature_dim: int, slots: Slots | None,
+    pixels: int | None = None, file: str = "",
+) -> MeasuredSplit:  # fmt: skip
     """Measure a codes file, all bytes of its `content` counted; docs/run-record.md has the fields.
 
     `slots` are those that the prior gives the codes, or None if they are packed. The compression
@@ -86,20 +81,14 @@ def measure_codes(
     images, vectors, bits = len(codes_nhwq), codes_nhwq[..., 0].size, 8 * len(content)
     payload = load(content)["payload"].nbytes
     return MeasuredSplit(
-        coding="packed" if slots is None else "prior",
-        images=images,
-        vectors=vectors,
-        file_bytes=len(content),
-        payload_bytes=payload,
-        bits_per_vector=bits / vectors,
+        coding="packed" if slots is None else "prior", images=images, vectors=vectors,
+        file_bytes=len(content), payload_bytes=payload, bits_per_vector=bits / vectors,
         payload_bits_per_vector=8 * payload / vectors,
         prior_cross_entropy_bits=None if slots is None else slots.bits / vectors,
         bits_per_feature_point=bits / (vectors * feature_dim),
-        bits_per_pixel=pixels and bits / (images * pixels),
-        bytes_per_image=len(content) / images,
-        compression_ratio=FLOAT32_BYTES * feature_dim * vectors / len(content),
-        file=file,
-    )
+        bits_per_pixel=pixels and bits / (images * pixels), bytes_per_image=len(content) / images,
+        compression_ratio=FLOAT32_BYTES * feature_dim * vectors / len(content), file=file,
+    )  # fmt: skip
 
 
 def decoder_bytes(quantizer: Quantizer, prior: CodePrior | None) -> DecoderBytes:

@@ -47,22 +47,17 @@ PACKAGES = ("torch", "torchvision", "timm", "lightning", "vector-quantize-pytorc
 def start_record(config: ExperimentConfig, name: str) -> RunRecord:
     """The record of a run that has just begun."""
     return RunRecord(
-        name=name,
-        kind=config.kind,
-        status="running",
-        error=None,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seed=config.training.seed,
+        name=name, kind=config.kind, status="running", error=None,
+        created=datetime.now(UTC).isoformat(timespec="seconds"), seed=config.training.seed,
         epochs=Epochs(planned=config.training.epochs, done=0, best=None),
-        metrics=Metrics(train=None, val=None, test=None),
-        history=[],
+        metrics=Metrics(train=None, val=None, test=None), history=[],
         seconds=Seconds(features=0.0, fit=0.0, total=0.0),
         versions={
             "squeeze": __version__,
             "python": platform.python_version(),
             **{package: version(package) for package in PACKAGES},
         },
-    )
+    )  # fmt: skip
 
 
 def _describe_data(experiment: Experiment) -> DataDescription:
@@ -70,23 +65,17 @@ def _describe_data(experiment: Experiment) -> DataDescription:
     config, splits = experiment.config, experiment.splits
     size_px = None if config.data.has_features else config.data.size_px
     return DataDescription(
-        dataset=str(config.data.dataset),
-        digest=splits.digest(),
-        test_digest=splits.digest("test"),
-        part_digests=splits.part_digests(),
-        image_size_px=size_px and short_size(size_px),
-        fit=config.data.fit,
-        subset_size=config.data.subset_size,
-        train_images=len(splits.train),
-        val_images=len(splits.val),
-        test_images=len(splits.test),
+        dataset=str(config.data.dataset), digest=splits.digest(), test_digest=splits.digest("test"),
+        part_digests=splits.part_digests(), image_size_px=size_px and short_size(size_px),
+        fit=config.data.fit, subset_size=config.data.subset_size, train_images=len(splits.train),
+        val_images=len(splits.val), test_images=len(splits.test),
         classes=[] if experiment.classes is None else experiment.classes.names,
         skipped_images=len(splits.skipped),
         skipped=[
             {"name": printable(name), "reason": printable(reason)}
             for name, reason in splits.skipped[:MOST_SKIPPED]
         ],
-    )
+    )  # fmt: skip
 
 
 def require_same_data(record: RunRecord, experiment: Experiment, reporter: Reporter) -> None:
@@ -125,21 +114,16 @@ def _describe_model(
     """The backbone, what is trained on it, and the number of trainable parameters."""
     model = config.model
     return ModelDescription(
-        backbone=backbone.name,
-        weights="random" if backbone.random_weights else model.weights,
-        random_features=backbone.random_weights,
-        weights_digest=backbone.digest,
-        feature_dim=backbone.feature_dim,
-        quantized_dim=network.quantizer.feature_dim,
-        num_classes=model.num_classes,
-        layers=list(backbone.layers) or None,
+        backbone=backbone.name, weights="random" if backbone.random_weights else model.weights,
+        random_features=backbone.random_weights, weights_digest=backbone.digest,
+        feature_dim=backbone.feature_dim, quantized_dim=network.quantizer.feature_dim,
+        num_classes=model.num_classes, layers=list(backbone.layers) or None,
         head=choose_head(model.head, model.backbone) if model.has_head else None,
-        loss=str(model.loss_type),
-        add_adapter=model.add_adapter,
+        loss=str(model.loss_type), add_adapter=model.add_adapter,
         unfreeze_last_layer=model.unfreeze_last_layer,
         head_expects_raw_features=network.head is not None and network.head.expects_raw_features,
         trainable_parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
-    )
+    )  # fmt: skip
 
 
 def _describe_quantizer(
@@ -149,14 +133,12 @@ def _describe_quantizer(
     quantizer = network.quantizer
     bits = quantizer.nominal_bits_per_vector
     return QuantizerDescription(
-        type=config.quantizer.type,
-        code_sizes=list(quantizer.code_sizes),
+        type=config.quantizer.type, code_sizes=list(quantizer.code_sizes),
         bottleneck_dim=config.quantizer.bottleneck_dim if quantizer.code_sizes else None,
-        grid=list(grid),
-        nominal_bits_per_vector=bits,
+        grid=list(grid), nominal_bits_per_vector=bits,
         nominal_bytes_per_image=bits * grid[0] * grid[1] / 8,
         nominal_compression_ratio=FLOAT32_BITS * network.normalizer.mean.numel() / bits,
-    )
+    )  # fmt: skip
 
 
 class Journal:

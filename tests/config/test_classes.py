@@ -75,12 +75,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("0: a\n1: b\n0x1: c\n", "line 3: '0x1' stands there twice"),
-        ("0: a\n1: b\n01: c\n", "line 3: write 01 without leading zeros"),
-        ("0: a\n010: b\n", "line 2: write 010 without leading zeros"),
+        ("0: a\n1: b\n0x1: c\n", "'0x1' is no mask value"),
+        ("0: a\n1: b\n01: c\n", "'01' is no mask value: .* without leading zeros"),
+        ("0: a\n010: b\n", "'010' is no mask value: .* without leading zeros"),
         ("0: a\n1: {name: b, colour: [010, 0, 0]}\n", "line 2: write 010 without leading zeros"),
         ("0: a\n08: b\n", "'08' is no mask value"),
-        ("0: a\n1: b\n'1': c\n", "the value 1 stands there 2 times"),
+        ("0: a\n1: b\n'1': c\n", "line 3: '1' stands there twice"),
+        (f"0: a\n{'9' * 500}: b\n", "9' is no mask value"),
     ],
 )
 def test_keys_that_are_one_number_are_never_dropped(text: str, reason: str, tmp_path: Path) -> None:

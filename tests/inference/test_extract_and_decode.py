@@ -438,9 +438,9 @@ def test_a_missing_shard_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "part"),
     [
-        ("images", "two", "images: Input should be a valid integer"),
-        ("content", "pictures", "content: "),
-        ("run_digest", None, "run_digest: "),
+        ("images", "two", "images should be a valid integer"),
+        ("content", "pictures", "content should be 'codes'"),
+        ("run_digest", None, "run_digest should be a valid string"),
         ("colour", "red", "colour: Extra inputs"),
         ("shards", [{"file": "../q.ckpt"}], "shards.0.file: "),
         ("version", 2, "newer version"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from typer.testing import CliRunner
 
 from squeeze_cli.cli import app
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"
 EXECUTABLE = Path(sys.executable).parent / "squeeze"
+
+settings.register_profile("long", max_examples=10_000)
 
 # Of a shell's background jobs the system ignores Ctrl-C, and what waits for it would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -93,10 +93,10 @@ def setting(
     """Return pydantic's field with default, description, limits and the `Flag` of its option.
 
     The text ends with `[default: ...]` where another choice decides the default, which is None then.
-    A number is at most 10^6 unless the limits say otherwise: a larger one is a slip of the keyboard.
+    Unless the limits say otherwise, a whole number is at most 10^6, and others fit a float32.
     """
     if limits.keys() & {"ge", "gt"} and not limits.keys() & {"le", "lt"}:
-        limits["le"] = 10**6
+        limits["le"] = 1e38 if isinstance(default, float) else 10**6
     metadata: list[object] = [Flag(name, metavar)]
     if choices is not None:
         text, bracket, words = text.partition(" [default: ")

@@ -45,7 +45,11 @@ def train_missing(options: argparse.Namespace) -> None:
                 "--seed", str(seed), "--output-dir", str(options.output_dir), "--name", name,
                 "--overwrite", "--no-progress",
             ]  # fmt: skip
-            app(args=arguments, standalone_mode=False)
+            try:
+                app(args=arguments)
+            except SystemExit as ended:
+                if ended.code:
+                    raise
 
 
 def read_records(options: argparse.Namespace, kind: str) -> list[FinishedRecord]:

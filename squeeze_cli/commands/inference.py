@@ -37,12 +37,20 @@ Split = Annotated[Literal["test", "val"], option("--split", "Split of the run's 
 Overwrite = Annotated[bool, option("--overwrite", "Replace what is in the folder.")]
 
 
+def _require_finished(run: Path) -> None:
+    """Raise SqueezeError for any other folder, before torch is imported."""
+    from squeeze_cli.runs import RunFolder
+
+    RunFolder(run).read_finished()
+
+
 @with_options()
 def evaluate(
     run: Run, split: Split = "test", *, data: EvaluationOptions, folders: FolderOptions,
     output: OutputOptions,
 ) -> None:  # fmt: skip
     """Measure a finished run: mean IoU, accuracy and codebook usage."""
+    _require_finished(run)
     from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.tables import evaluation_table
 
@@ -81,6 +89,7 @@ def show(
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other: take one.")
     if seed is not None and not random:
         raise UsageError("--seed means nothing without --random: add it, or leave --seed out.")
+    _require_finished(run)
     from squeeze_cli.inference.show import show_run
     from squeeze_cli.inference.trained_run import TrainedRun
 
@@ -133,6 +142,7 @@ def extract_embeddings(
 
     A stopped extraction continues where it was when the same command is given again.
     """
+    _require_finished(run)
     from squeeze_cli.api import extract
     from squeeze_cli.reports.tables import extraction_table
 

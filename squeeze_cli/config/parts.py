@@ -142,6 +142,7 @@ QUANTIZERS = Registry("quantizer", {
 # Layers trained before the codes would make features that are easy to reconstruct, not useful ones.
 _SEGMENTATION = frozenset({
     "head", "num_classes", "class_weights", "add_adapter", "unfreeze_last_layer", "feature_dim",
+    "reconstruction_weight", "distill", "distill_weight",
 })  # fmt: skip
 LOSSES = Registry("loss", {
     "ce": Entry("losses.segmentation:CrossEntropyLoss", _SEGMENTATION),

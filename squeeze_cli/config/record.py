@@ -54,6 +54,7 @@ class SplitMetrics(_Part):
 
     segmentation_loss: Number = None
     reconstruction_loss: Number = None
+    distill_loss: Number = None
     vq_loss: Number = None
     loss: Number = None
     loss_ce: Number = None
@@ -135,6 +136,7 @@ class ModelDescription(_Part):
     layers: list[int] | None = None  # of a timm model
     head: str | None = None  # the first records have none: it was the backbone's default
     loss: str
+    encoder: str = "linear"  # older records have none
     add_adapter: bool
     unfreeze_last_layer: bool
     head_expects_raw_features: bool = False  # the first records have none

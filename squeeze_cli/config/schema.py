@@ -144,6 +144,20 @@ class ModelConfig(Section):
     deeplab_weights: str = setting(
         "COCO_WITH_VOC_LABELS_V1", "Name of the published weights of deeplab in torchvision.", ""
     )
+    encoder: Literal["linear", "conv"] = setting(
+        "linear",
+        "Layers before the codes: linear, or conv, which sees neighbouring vectors too.",
+        metavar="E",
+    )
+    reconstruction_weight: float = setting(
+        0.0, "Weight of the squared error of the decoded features, beside the masks' loss.", ge=0
+    )
+    distill: str | None = setting(
+        None, "Folder of a baseline: its predictions are learned too.", metavar="RUN"
+    )
+    distill_weight: float = setting(
+        1.0, "Weight of the divergence from the predictions of --distill.", ge=0
+    )
     add_adapter: bool = setting(False, "Train a residual adapter on the frozen features.")
     use_kernels: bool = setting(
         True, "Use squeeze's kernels in place of the plain torch calls they equal.", "--kernels"

@@ -128,6 +128,9 @@ def _check_loss(config: ExperimentConfig) -> None:
                 f"{option_of(key)} means nothing with --loss {loss}: leave it out, or choose "
                 f"--loss {' or '.join(takers)}."
             )
+    for key in ("model.reconstruction_weight", "model.distill"):
+        if config.quantizer.type == "none" and getattr(config.model, key[6:]):
+            raise UsageError(f"{option_of(key)} means nothing without a quantizer: leave it out.")
     if not config.model.has_head and config.quantizer.type == "none":
         raise UsageError(
             f"--loss {loss}, the default without masks, trains a quantizer alone, and unquantized "

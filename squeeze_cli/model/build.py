@@ -7,6 +7,7 @@ from squeeze_cli.config.parts import choose_head
 from squeeze_cli.config.schema import ExperimentConfig, ModelConfig
 from squeeze_cli.errors import UsageError
 from squeeze_cli.heads import create_head
+from squeeze_cli.model.encoder import ConvEncoder
 from squeeze_cli.model.network import FeatureNormalizer, ResidualAdapter, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
 
@@ -49,6 +50,7 @@ def build_network(
         FeatureNormalizer(channels), create_quantizer(config.quantizer, feature_dim, step), head,
         last_layer=last_layer, adapter=ResidualAdapter(channels) if model.add_adapter else None,
         projection=nn.Conv2d(channels, feature_dim, kernel_size=1) if projected else None,
+        encoder=ConvEncoder(feature_dim) if model.encoder == "conv" else None,
         use_kernels=model.use_kernels,
     )  # fmt: skip
 

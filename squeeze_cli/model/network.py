@@ -1,7 +1,8 @@
 """The part behind the frozen trunk as one plain torch module.
 
     state --last_layer?--> --normalize--> --adapter?--> --projection?--> features [B, C, h, w]
-          --quantizer--> code vectors, codes --head (project_out folded in)--> logits [B, K, h, w]
+          --encoder?--> --quantizer--> code vectors, codes
+          --head (project_out folded in)--> logits [B, K, h, w]
 
 The state is the frozen trunk's output, from the feature store or computed on the fly: the features
 themselves, or with `--unfreeze-last-layer` the input of the last layer.
@@ -23,22 +24,21 @@ ADAPTER_REDUCTION = 4
 
 
 @dataclass(frozen=True)
-class Reconstruction:
-    """Features and what their codes decode to, both `[B, C, h, w]`, codes and the quantizer's loss."""
+class Quantized:
+    """Features `[B, C, h, w]`, their code vectors `[B, N, d]` and codes `[B, N, Q]` (N = h·w, row by
+    row), and the quantizer's loss."""
 
     features: Tensor
-    decoded: Tensor
+    vectors: Tensor
     codes: Tensor
     quantizer_loss: Tensor
 
 
 @dataclass(frozen=True)
-class NetworkOutput:
-    """Logits `[B, K, h, w]`, codes `[B, N, Q]` (N = h·w, row by row) and the quantizer's loss."""
+class Segmented(Quantized):
+    """Quantized features, and logits `[B, K, h, w]` of their code vectors."""
 
     logits: Tensor
-    codes: Tensor
-    quantizer_loss: Tensor
 
 
 class FeatureNormalizer(nn.Module):
@@ -111,19 +111,22 @@ class SegmentationNetwork(nn.Module):
         last_layer: the backbone's last layer, where it is trained.
         adapter: residual adapter.
         projection: 1×1 convolution to `--feature-dim` channels.
+        encoder: maps features `[B, C, h, w]` to the quantizer's input, which has the same shape.
         use_kernels: whether to fold `project_out` into the head (`kernels/folding.py`).
     """
 
     def __init__(
         self, normalizer: FeatureNormalizer, quantizer: Quantizer, head: SegmentationHead | None, *,
         last_layer: nn.Module | None = None, adapter: nn.Module | None = None,
-        projection: nn.Conv2d | None = None, use_kernels: bool = True,
+        projection: nn.Conv2d | None = None, encoder: nn.Module | None = None,
+        use_kernels: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.last_layer = last_layer
         self.normalizer = normalizer
         self.adapter = adapter
         self.projection = projection
+        self.encoder = encoder
         self.quantizer = quantizer
         self.head = head
         self.use_kernels = use_kernels
@@ -136,7 +139,7 @@ class SegmentationNetwork(nn.Module):
         return normalized
 
     def features(self, state: Tensor) -> Tensor:
-        """Return the quantizer's input as a map `[B, C, h, w]`."""
+        """Return the features that are quantized, `[B, C, h, w]`."""
         maps = self.backbone_features(state)
         if self.adapter is not None:
             maps = self.adapter(maps)
@@ -144,30 +147,31 @@ class SegmentationNetwork(nn.Module):
             maps = self.projection(maps)
         return maps
 
-    def forward(self, state: Tensor) -> NetworkOutput:
-        """Compute logits and codes of a trunk's state."""
-        maps = self.features(state)
-        vectors, codes, loss = self.quantize(maps)
-        return NetworkOutput(self._logits(vectors, maps.shape[-2:]), codes, loss)
+    def forward(self, state: Tensor) -> Segmented:
+        """Quantize a trunk's state and compute its logits."""
+        quantized = self.quantize(self.features(state))
+        grid = quantized.features.shape[-2:]
+        return Segmented(**vars(quantized), logits=self._logits(quantized.vectors, grid))
 
-    def reconstruct(self, state: Tensor) -> Reconstruction:
-        """Compute the codes of a trunk's state, and the features that they decode to."""
-        maps = self.features(state).float()
-        vectors, codes, loss = self.quantize(maps)
-        with torch.autocast(maps.device.type, enabled=False):
-            decoded = self.quantizer.output_map()(vectors)
-        decoded = decoded.view(len(maps), *maps.shape[-2:], -1).permute(0, 3, 1, 2)
-        return Reconstruction(maps, decoded, codes, loss)
-
-    def quantize(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the quantizer on its input `[B, C, h, w]`; see `Quantizer.forward`."""
+    def quantize(self, maps: Tensor) -> Quantized:
+        """Quantize features `[B, C, h, w]`."""
         # The choice of codes must not depend on the precision of the head.
         with torch.autocast(maps.device.type, enabled=False):
-            return self.quantizer(maps.permute(0, 2, 3, 1).flatten(1, 2).float())  # type: ignore[no-any-return]
+            maps = maps.float()
+            encoded = maps if self.encoder is None else self.encoder(maps)
+            tokens = encoded.permute(0, 2, 3, 1).flatten(1, 2)
+            return Quantized(maps, *self.quantizer(tokens))
+
+    def decoded(self, quantized: Quantized) -> Tensor:
+        """Return the features `[B, C, h, w]` that code vectors decode to."""
+        with torch.autocast(quantized.vectors.device.type, enabled=False):
+            tokens: Tensor = self.quantizer.output_map()(quantized.vectors)
+        batch, _, rows, columns = quantized.features.shape
+        return tokens.transpose(1, 2).reshape(batch, -1, rows, columns)
 
     def codes(self, maps: Tensor) -> Tensor:
-        """Return codes `[B, h, w, Q]` int64 of the quantizer's input `[B, C, h, w]`."""
-        return self.quantize(maps)[1].view(len(maps), *maps.shape[-2:], -1)
+        """Return codes `[B, h, w, Q]` int64 of features `[B, C, h, w]`."""
+        return self.quantize(maps).codes.view(len(maps), *maps.shape[-2:], -1)
 
     def digest(self) -> str:
         """Return sixteen hex digits of all weights, by which a codes file names its network."""

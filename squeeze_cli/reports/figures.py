@@ -147,7 +147,9 @@ def picture_grid(
             overlay[value] = to_rgba(colour, OPACITY)
             patches.append(Patch(color=colour, label=name))
     rows = len(titles)
-    size = (CELL_INCHES * len(columns) + 0.3, (CELL_INCHES + 0.15) * rows + 0.3)
+    height, width = columns[0].pixels.shape[:2]
+    cell_inches = CELL_INCHES * height / width
+    size = (CELL_INCHES * len(columns) + 0.3, (cell_inches + 0.15) * rows + 0.3)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, len(columns), squeeze=False)
     for number, column in enumerate(columns):

@@ -152,11 +152,10 @@ def metrics_text(metrics: SplitMetrics | None, classes: Sequence[str]) -> str | 
     """Return the metrics of a split in two or three lines; None before they are measured."""
     if metrics is None:
         return None
-    if metrics.per_class_iou is None:
-        lines = [distortion_text(metrics.mse, metrics.cosine, metrics.sqnr_db)]
-    else:
+    lines = []
+    if metrics.per_class_iou is not None:
         named = zip(classes, metrics.per_class_iou, strict=False)
-        lines = [
+        lines += [
             f"mean IoU {percent(metrics.iou)} %, accuracy {percent(metrics.accuracy)} %",
             "IoU " + ", ".join(f"{name} {percent(iou)}" for name, iou in named),
         ]
@@ -164,6 +163,8 @@ def metrics_text(metrics: SplitMetrics | None, classes: Sequence[str]) -> str | 
         usage = " ".join(percent(share) for share in metrics.codebook_usage)
         perplexity = " ".join(number(round(value)) for value in metrics.codebook_perplexity)
         lines.append(f"codes used {usage} %, perplexity {perplexity}")
+    if metrics.mse is not None:
+        lines.append(distortion_text(metrics.mse, metrics.cosine, metrics.sqnr_db))
     return "\n".join(lines)
 
 

@@ -93,13 +93,16 @@ def make_module(config: ExperimentConfig, network: SegmentationNetwork) -> Featu
         kind = ReconstructionModule
     elif config.quantizer.type == "none":
         kind = BaselineSegmentationModule
-    return kind(
+    module = kind(
         network, create_loss(config.model),
         num_classes=count_outputs(config.model) if config.model.has_head else None,
         lr=config.training.lr,
         encoder_lr_factor=1.0 if (f := config.quantizer.encoder_lr_factor) is None else f,
         seed=config.training.seed,
     )  # fmt: skip
+    if isinstance(module, VQSqueezeModule):
+        module.reconstruction_weight = config.model.reconstruction_weight
+    return module
 
 
 def load_listing(config: ExperimentConfig, reporter: Reporter) -> Listing:

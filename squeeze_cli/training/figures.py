@@ -115,7 +115,7 @@ def _row_title(record: RunRecord) -> str:
     if quantizer is None or not quantizer.code_sizes:
         return "baseline" if record.kind == "baseline" else "none"
     if record.measured is not None:
-        return f"{quantizer.type}\n{fixed(record.measured.test.bits_per_vector, 2)} measured bits"
+        return f"{quantizer.type}\n{fixed(record.measured.test.bits_per_vector, 2)} bits per vector"
     return f"{quantizer.type}\n{number(quantizer.nominal_bits_per_vector)} nominal bits"
 
 

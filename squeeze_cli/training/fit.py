@@ -28,10 +28,11 @@ from squeeze_cli.training.callbacks import (
 )
 from squeeze_cli.training.checkpoints import checkpoint_callbacks, load_best, require_own
 from squeeze_cli.training.devices import create_trainer, quiet_libraries
+from squeeze_cli.training.distillation import load_distillation
 from squeeze_cli.training.experiment import Experiment, set_up
 from squeeze_cli.training.figures import save_figures
 from squeeze_cli.training.metrics import Values
-from squeeze_cli.training.modules import FeatureModule
+from squeeze_cli.training.modules import FeatureModule, VQSqueezeModule
 from squeeze_cli.training.outputs import save_outputs
 from squeeze_cli.training.record import Journal, require_same_data, start_record
 
@@ -97,6 +98,8 @@ def train(
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
     if checkpoint is not None and journal is not None:
         require_own(checkpoint, module, journal.record.history)
+    if isinstance(module, VQSqueezeModule):
+        module.distillation = load_distillation(experiment.config, experiment.backbone)
     guard, keeper = DivergenceGuard(), RecordKeeper(experiment, journal)
 
     def begin(_trainer: pl.Trainer, _module: pl.LightningModule, stage: str) -> None:

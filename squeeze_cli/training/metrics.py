@@ -106,15 +106,18 @@ class CodebookUsage(Metric):
         }
 
 
-def make_metrics(num_classes: int | None, code_sizes: Sequence[int]) -> MetricCollection:
-    """The metrics of one split: of a segmentation, or for None classes of a reconstruction.
+def make_metrics(
+    num_classes: int | None, code_sizes: Sequence[int], *, distortion: bool
+) -> MetricCollection:
+    """The metrics of one split: of a segmentation, of which None has no classes, of the `distortion` of
+    decoded features, and of the use of codes.
 
     `update` takes by name what the metrics' own take.
     """
     metrics: dict[str, Metric] = {}
-    if num_classes is None:
+    if distortion:
         metrics["reconstruction"] = ReconstructionMetrics()
-    else:
+    if num_classes is not None:
         metrics["segmentation"] = SegmentationMetrics(num_classes)
     if code_sizes:
         metrics["codebooks"] = CodebookUsage(code_sizes)

@@ -1,6 +1,7 @@
 """The Lightning modules: a thin shell around `SegmentationNetwork`; metrics once per epoch."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Literal
 
 import lightning.pytorch as pl
@@ -12,8 +13,9 @@ from torchmetrics import MetricCollection
 
 from squeeze_cli.data.transforms import counted_vectors
 from squeeze_cli.features.datamodule import Batch
+from squeeze_cli.losses.reconstruction import ReconstructionLoss
 from squeeze_cli.losses.segmentation import SegmentationLoss, sum_parts
-from squeeze_cli.model.network import NetworkOutput, SegmentationNetwork
+from squeeze_cli.model.network import Quantized, SegmentationNetwork, Segmented
 from squeeze_cli.training.metrics import Values, as_values, flatten, make_metrics
 
 # The last layer starts from pretrained weights: it moves at a tenth of the others' rate.
@@ -37,10 +39,12 @@ class FeatureModule(pl.LightningModule):
 
     Attributes:
         monitor, mode: the metric of `val` that chooses the best epoch, and whether `max` or `min`.
+        measures_distortion: whether features are decoded in validation and test.
     """
 
     monitor: str
     mode: Literal["max", "min"]
+    measures_distortion = False
 
     def __init__(
         self, network: SegmentationNetwork, loss: nn.Module, *, num_classes: int | None = None,
@@ -53,10 +57,18 @@ class FeatureModule(pl.LightningModule):
         self.encoder_lr_factor = encoder_lr_factor
         self.seed = seed
         sizes = network.quantizer.code_sizes
-        self.train_metrics = make_metrics(num_classes, sizes)
-        self.val_metrics = make_metrics(num_classes, sizes)
-        self.test_metrics = make_metrics(num_classes, sizes)
+        # Decoding costs time: where masks are trained on, only validation and test decode.
+        trained = num_classes is None
+        self.train_metrics = make_metrics(num_classes, sizes, distortion=trained)
+        self.val_metrics = make_metrics(num_classes, sizes, distortion=self.measures_distortion)
+        self.test_metrics = make_metrics(num_classes, sizes, distortion=self.measures_distortion)
         self._computed: dict[str, Values] = {}
+
+    def _distortion(self, output: Quantized, labels: Tensor) -> dict[str, Tensor]:
+        """Return features, decoded features, and which vectors count."""
+        counted = counted_vectors(labels, output.features.shape[-2:])
+        decoded = self.network.decoded(output)
+        return {"features": output.features, "decoded": decoded, "counted": counted}
 
     @abstractmethod
     def measure(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -143,7 +155,7 @@ class BaselineSegmentationModule(FeatureModule):
     monitor, mode = "val/iou", "max"
     loss: SegmentationLoss
 
-    def predict_logits(self, state: Tensor, size: tuple[int, int]) -> tuple[Tensor, NetworkOutput]:
+    def predict_logits(self, state: Tensor, size: tuple[int, int]) -> tuple[Tensor, Segmented]:
         """Logits upsampled to `size` (bilinear), and the network's output."""
         output = self.network(state)
         logits = F.interpolate(output.logits.float(), size, mode="bilinear", align_corners=False)
@@ -156,37 +168,58 @@ class BaselineSegmentationModule(FeatureModule):
         # In half precision probabilities and their sum disagree.
         with torch.autocast(masks.device.type, enabled=False):
             parts, predictions = self.loss.parts_of_maps(output.logits.float(), masks)
-        losses = self._losses(sum_parts(parts), output)
+        losses = self._losses(sum_parts(parts), output, batch)
         if len(parts) > 1:
             losses |= {f"loss_{name}": value for name, value in parts.items()}
-        return losses, {"preds": predictions, "target": masks, "codes": output.codes}
+        measured = {"preds": predictions, "target": masks, "codes": output.codes}
+        if self.measures_distortion and not self.training:
+            measured |= self._distortion(output, masks)
+        return losses, measured
 
-    def _losses(self, segmentation_loss: Tensor, output: NetworkOutput) -> dict[str, Tensor]:
+    def _losses(
+        self, segmentation_loss: Tensor, output: Segmented, batch: Batch
+    ) -> dict[str, Tensor]:
         """`loss`, which is trained on, and what it is the sum of."""
         return {"loss": segmentation_loss}
 
 
 class VQSqueezeModule(BaselineSegmentationModule):
-    """Segmentation on quantized features: adds the quantizer's loss."""
+    """Segmentation on quantized features: adds the quantizer's loss, and others that are asked for.
 
-    def _losses(self, segmentation_loss: Tensor, output: NetworkOutput) -> dict[str, Tensor]:
+    Attributes:
+        reconstruction_weight: weight of the squared error of the decoded features.
+        distillation: loss of states and logits.
+    """
+
+    measures_distortion = True
+    reconstruction_weight = 0.0
+    distillation: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def _losses(
+        self, segmentation_loss: Tensor, output: Segmented, batch: Batch
+    ) -> dict[str, Tensor]:
         parts = {"segmentation_loss": segmentation_loss, "vq_loss": output.quantizer_loss}
-        return {**parts, "loss": segmentation_loss + output.quantizer_loss}
+        if self.reconstruction_weight:
+            measured = self._distortion(output, batch[1])
+            error = ReconstructionLoss()(**measured)
+            parts["reconstruction_loss"] = self.reconstruction_weight * error
+        if self.distillation is not None:
+            parts["distill_loss"] = self.distillation(batch[0], output.logits)
+        return {**parts, "loss": torch.stack(list(parts.values())).sum()}
 
 
 class ReconstructionModule(FeatureModule):
     """Reconstruction of features from their codes, without masks: the quantizer is all that learns."""
 
     monitor, mode = "val/mse", "min"
+    measures_distortion = True
 
     def measure(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the losses of the decoded features, and features, decoded features and codes."""
         states, labels, _ = batch
-        output = self.network.reconstruct(states)
-        features, decoded = output.features, output.decoded
-        counted = counted_vectors(labels, features.shape[-2:])
-        reconstruction_loss = self.loss(decoded, features, counted)
+        output = self.network.quantize(self.network.features(states))
+        measured = self._distortion(output, labels)
+        reconstruction_loss = self.loss(measured["decoded"], output.features, measured["counted"])
         losses = {"reconstruction_loss": reconstruction_loss, "vq_loss": output.quantizer_loss}
         losses["loss"] = reconstruction_loss + output.quantizer_loss
-        measured = {"features": features, "decoded": decoded, "counted": counted}
         return losses, {**measured, "codes": output.codes}

@@ -119,7 +119,7 @@ def _describe_model(
         feature_dim=backbone.feature_dim, quantized_dim=network.quantizer.feature_dim,
         num_classes=model.num_classes, layers=list(backbone.layers) or None,
         head=choose_head(model.head, model.backbone) if model.has_head else None,
-        loss=str(model.loss_type), add_adapter=model.add_adapter,
+        loss=str(model.loss_type), encoder=model.encoder, add_adapter=model.add_adapter,
         unfreeze_last_layer=model.unfreeze_last_layer,
         head_expects_raw_features=network.head is not None and network.head.expects_raw_features,
         trainable_parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),

@@ -85,7 +85,7 @@ def test_codebook_usage_by_level() -> None:
 
 
 def test_one_collection_measures_masks_and_codes_and_is_in_no_checkpoint() -> None:
-    metrics = make_metrics(3, (4,))
+    metrics = make_metrics(3, (4,), distortion=False)
     codes = torch.tensor([[[0], [1]]])
     for prediction, target in batches():
         metrics.update(preds=prediction, target=target, codes=codes)
@@ -98,7 +98,7 @@ def test_one_collection_measures_masks_and_codes_and_is_in_no_checkpoint() -> No
 
 
 def test_without_classes_the_distortion_is_measured() -> None:
-    metrics = make_metrics(None, (4,))
+    metrics = make_metrics(None, (4,), distortion=True)
     maps = torch.ones(1, 3, 1, 2)
     counted = torch.ones(1, 1, 2, dtype=torch.bool)
     codes = torch.tensor([[[0], [1]]])

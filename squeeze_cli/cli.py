@@ -44,6 +44,8 @@ MODULES = {"baseline": "train"} | dict.fromkeys(
 # Busy rounds of a waiting OpenMP thread before it gives its core away (libgomp's GOMP_SPINCOUNT).
 # With libgomp's own 300,000, two trainings at once on two cores take ten times as long as one.
 OPENMP_SPIN_COUNT = "10000"
+# What torch says where it loses a worker process, or has no room to hear from it.
+_LOST_WORKER = re.compile(r"DataLoader worker .*(exited|killed)|shared memory\(shm\)|</torch_")
 # Whether a command line begins with a command, in the context's `meta`.
 _COMMAND_FIRST = "squeeze.command-first"
 
@@ -91,9 +93,11 @@ class SqueezeGroup(_PlainSwitches, TyperGroup):
             if any(name.startswith("--") and not value for name, value in pairwise(given)):
                 raise UsageError("An argument is empty: give a value, or leave its option out.")
             code = super().main(given, *others, **settings)
-        except (TyperException, typer.Abort, SqueezeError, OSError) as error:
+        except (TyperException, typer.Abort, SqueezeError, OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _LOST_WORKER.search(str(error)):
+                raise
             code = getattr(error, "exit_code", 1)
-            if "--verbose" in given and isinstance(error, SqueezeError | OSError):
+            if "--verbose" in given and not isinstance(error, TyperException | typer.Abort):
                 traceback.print_exc()
             message = _message(error)  # none where the help is shown in its place
         if code == 130:  # Typer's for an interrupt
@@ -115,6 +119,11 @@ def _message(error: Exception) -> str:
         line = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
         context: typer.Context | None = getattr(error, "ctx", None)
         return f"{line} (see `{context.command_path} --help`)" if line and context else line
+    if isinstance(error, RuntimeError):
+        return (
+            "A process that reads images has ended: memory, or /dev/shm, is full; free some, or take "
+            "fewer --num-workers (0 for none)."
+        )
     if isinstance(error, OSError):
         place = error.filename2 or error.filename
         what = " ".join((error.strerror or str(error)).split())

@@ -1,7 +1,9 @@
 """Samples as tensors, and the threads or processes that read them."""
 
 import os
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
@@ -14,6 +16,8 @@ Item = tuple[Tensor, Tensor, int]
 
 # More decoding workers than this only take time from a backbone that is not much faster.
 MOST_WORKERS = 8
+# Worker processes give their batches to this one in files here; Docker's default has 64 MB of room.
+SHARED_MEMORY = Path("/dev/shm")
 
 
 class ImageDataset(Dataset[Item]):
@@ -51,6 +55,16 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def workers_with_room(workers: int, batch_bytes: int) -> int:
+    """Return how many of the worker processes have room for their batches in shared memory.
+
+    Each has two batches ready, in each of two loaders.
+    """
+    if not workers or not SHARED_MEMORY.is_dir():  # macOS and Windows have other means
+        return workers
+    return min(workers, shutil.disk_usage(SHARED_MEMORY).free // (4 * batch_bytes))
 
 
 def choose_workers(wanted: int | None) -> int:

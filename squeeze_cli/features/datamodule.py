@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,14 @@ from torch.utils.data import (
 from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.images import ImageDataset, Item, choose_workers, label_plane
+from squeeze_cli.data.images import (
+    SHARED_MEMORY,
+    ImageDataset,
+    Item,
+    choose_workers,
+    label_plane,
+    workers_with_room,
+)
 from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing, counted_vectors
@@ -182,11 +190,19 @@ class SegmentationDataModule(FeatureBatches):
         self, splits: Mapping[str, Sequence[Sample]], trunk: Trunk, store: FeatureStore | None,
         reporter: Reporter, *, batch_size: int, evaluation_batch_size: int, seed: int,
     ) -> None:  # fmt: skip
+        # Worker processes decode images; a stored row is a copy, which they would only pass on.
+        wanted = trunk.num_workers if store is None else 0
+        batch_bytes = evaluation_batch_size * prod(trunk.preprocessing.size_px) * 4
+        workers = workers_with_room(wanted, batch_bytes)
+        if workers < wanted:
+            reporter.warn(
+                f"{SHARED_MEMORY} has room for {workers} of {wanted} processes that read images: fewer "
+                "are slower; make it larger, as by `docker run --shm-size 1g`."
+            )
         super().__init__(
             splits, trunk.device, reporter,
             batch_size=batch_size, evaluation_batch_size=evaluation_batch_size, seed=seed,
-            # Worker processes decode images; a stored row is a copy, which they would only pass on.
-            num_workers=trunk.num_workers if store is None else 0,
+            num_workers=workers,
         )  # fmt: skip
         self.trunk = trunk
         self.store = store

@@ -1,0 +1,72 @@
+"""Worker processes that read images: without room in shared memory, and killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from typing import Any
+
+import pytest
+from torch.utils.data import get_worker_info
+
+from squeeze_cli.data import images
+from squeeze_cli.data.images import workers_with_room
+from tests.conftest import Squeeze
+
+pytestmark = pytest.mark.skipif(not images.SHARED_MEMORY.is_dir(), reason="no /dev/shm here")
+TRAIN = (
+    "train", "--model", "efficientnet-lite0", "--dataset", "synthetic", "--image-size", "64",
+    "--subset-size", "12", "--batch-size", "4", "--epochs", "1", "--max-batches", "1", "--no-cache",
+    "--no-progress", "--name", "it",
+)  # fmt: skip
+MIB = 2**20
+
+
+def room(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    usage = shutil.disk_usage("/")._replace(free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+
+
+@pytest.mark.parametrize(
+    ("free", "workers"), [(0, 0), (256 * 1024, 0), (9 * MIB, 2), (64 * MIB, 8)]
+)
+def test_as_many_workers_as_shared_memory_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, free: int, workers: int
+) -> None:
+    room(monkeypatch, free)
+    assert workers_with_room(8, MIB) == workers
+    assert workers_with_room(0, MIB) == 0
+
+
+def test_without_room_images_are_read_by_the_process_itself(
+    squeeze: Squeeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room(monkeypatch, 100)
+    done = squeeze(*TRAIN, "--num-workers", "2")
+    assert "/dev/shm has room for 0 of 2 processes that read images" in done.stderr
+    assert "--shm-size" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS])
+def test_a_worker_that_is_killed_is_one_line(
+    squeeze: Squeeze, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """As for want of memory, or of shared memory."""
+    whole = images.label_plane
+
+    def dies(*arguments: Any) -> object:
+        if get_worker_info() is not None:
+            os.kill(os.getpid(), number)
+        return whole(*arguments)
+
+    monkeypatch.setattr(images, "label_plane", dies)
+    done = squeeze(*TRAIN, "--num-workers", "1", code=1)
+    assert done.stderr.splitlines()[-1] == (
+        "Error: A process that reads images has ended: memory, or /dev/shm, is full; free some, or "
+        "take fewer --num-workers (0 for none)."
+    )
+    resumed = squeeze("train", "--resume", "--name", "it", code=1)
+    assert "Traceback" not in resumed.stderr

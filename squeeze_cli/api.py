@@ -24,7 +24,7 @@ from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
 from squeeze_cli.reports.comparison import ComparisonRow, compare_runs
-from squeeze_cli.runs import create_run, read_runs
+from squeeze_cli.runs import RunFolder, create_run, read_runs
 
 if TYPE_CHECKING:
     from squeeze_cli.inference.trained_run import TrainedRun
@@ -121,6 +121,7 @@ def extract(
         raise UsageError("--feature-names means nothing without --features PATH: add it.")
     if coding is not None and content != "codes":
         raise UsageError(f"--coding is for --format codes, not {content}: leave it out.")
+    RunFolder(Path(run)).read_finished()  # any other is an error before torch is imported
     from squeeze_cli.inference.extract import extract_embeddings
     from squeeze_cli.inference.trained_run import TrainedRun
 

@@ -142,7 +142,6 @@ def extract_embeddings(
 
     A stopped extraction continues where it was when the same command is given again.
     """
-    _require_finished(run)
     from squeeze_cli.api import extract
     from squeeze_cli.reports.tables import extraction_table
 

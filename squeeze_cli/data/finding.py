@@ -43,7 +43,8 @@ def list_images(folder: Path, without: Path | None = None) -> Listing:
         else:
             samples.append(FileSample(name, folder / path))
     if others := Counter(path.suffix.lower() or "no suffix" for path in set(files) - set(images)):
-        kinds = some([f"{count} of {suffix}" for suffix, count in others.most_common()])
+        by_count = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+        kinds = some([f"{count} of {suffix}" for suffix, count in by_count])
         warnings.append(f"{others.total()} files in {folder} are no images and left out: {kinds}.")
     warnings += repeated_text(folder, repeated)
     return Listing(tuple(samples), skipped=tuple(skipped), warnings=tuple(warnings))

@@ -6,6 +6,7 @@ from types import FrameType
 
 # Some packages swallow what is raised while they are imported: then it is raised again after this.
 AGAIN_S = 0.2
+_ALARM = getattr(signal, "SIGALRM", None)  # Windows has none
 
 
 def main() -> None:
@@ -15,17 +16,28 @@ def main() -> None:
     the shell has told to be ignored stays ignored.
     """
     stopped: list[int] = []
+    swallowed: list[object] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         if _is_importing(frame):
-            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
-        elif number == signal.SIGALRM:
+            _call_again(AGAIN_S)
+        elif number == _ALARM and not swallowed:
             return
+        swallowed.clear()
         stopped.append(number)
         raise KeyboardInterrupt
 
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-    numbers = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]
+    def swallow(details: "sys.UnraisableHookArgs") -> None:
+        # Python goes on after what is raised in a destructor, and prints it.
+        if issubclass(details.exc_type, KeyboardInterrupt):
+            swallowed.append(details.exc_type)
+            _call_again(AGAIN_S)
+        else:
+            sys.__unraisablehook__(details)
+
+    sys.unraisablehook = swallow
+    wanted = (signal.SIGINT, signal.SIGTERM, _ALARM)
+    numbers = [n for n in wanted if n is not None and signal.getsignal(n) != signal.SIG_IGN]
     for number in numbers:
         signal.signal(number, stop)
     try:
@@ -39,9 +51,15 @@ def main() -> None:
             print("Error: interrupted.", file=sys.stderr)  # noqa: T201 - as cli.py does
         sys.exit(128 + stopped[0])
     finally:  # while Python ends, a signal just ends it
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _call_again(0)
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _call_again(seconds: float) -> None:
+    """Send this process an alarm after this time, where there are alarms; 0 takes it back."""
+    if _ALARM is not None:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _is_importing(frame: FrameType | None) -> bool:

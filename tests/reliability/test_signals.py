@@ -63,3 +63,24 @@ def test_what_the_shell_ignores_stays_ignored() -> None:
         "main()\n"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 7
+
+
+def test_an_interrupt_that_a_destructor_swallows_is_raised_again() -> None:
+    code = (
+        "import os, signal, sys, time\n"
+        "import squeeze_cli.cli as cli\n"
+        "class Dropped:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(5)\n"
+        "def run():\n"
+        "    Dropped()\n"
+        "    time.sleep(20)\n"
+        "cli.main = run\n"
+        "from squeeze_cli.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], timeout=15, check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (143, "Error: interrupted.\n")

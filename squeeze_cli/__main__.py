@@ -25,6 +25,8 @@ def main() -> None:
             return
         swallowed.clear()
         stopped.append(number)
+        # Workers that the same signal has ended are no errors, as torch's handler calls them.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise KeyboardInterrupt
 
     def swallow(details: "sys.UnraisableHookArgs") -> None:

@@ -99,6 +99,8 @@ class SqueezeGroup(_PlainSwitches, TyperGroup):
             code = getattr(error, "exit_code", 1)
             if "--verbose" in given and not isinstance(error, TyperException | typer.Abort):
                 traceback.print_exc()
+            if "by signal: Terminated" in str(error):  # a worker, and this process next
+                code = 130
             message = _message(error)  # none where the help is shown in its place
         if code == 130:  # Typer's for an interrupt
             message = "interrupted."

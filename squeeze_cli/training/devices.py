@@ -5,6 +5,8 @@ has started them all. Rank 0 owns the run's folder; the others train in it and a
 """
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from contextlib import contextmanager
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LambdaCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 
@@ -63,6 +65,13 @@ def create_trainer(
         environments = [LightningEnvironment()]
         environments[0].set_global_rank(0)
     limit: int | float = max_batches or 1.0
+    terminate = signal.getsignal(signal.SIGTERM)
+
+    def keep_handler(*_: object) -> None:
+        """Put back the handler of SIGTERM: Lightning's waits for processes that may wait for this one."""
+        if callable(terminate) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminate)
+
     try:
         return pl.Trainer(
             accelerator={"cuda": "gpu"}.get(device.type, device.type),
@@ -77,7 +86,10 @@ def create_trainer(
             limit_test_batches=limit,
             num_sanity_val_steps=0,
             logger=list(loggers),
-            callbacks=list(callbacks),
+            callbacks=[
+                *callbacks,
+                LambdaCallback(on_train_start=keep_handler, on_test_start=keep_handler),
+            ],
             plugins=[WholeFiles(), *environments],
             enable_model_summary=False,
             use_distributed_sampler=False,  # the data module gives each rank its share

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
+
+from tests.conftest import EXECUTABLE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -50,6 +55,33 @@ def test_while_a_package_is_imported(
     assert said == "caught\n"
     assert errors.splitlines()[1:] == ["Error: interrupted."]  # after the run's folder
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_group", [False, True])
+@pytest.mark.parametrize("others", [("--devices", "2"), ("--no-cache", "--num-workers", "2")])
+def test_processes_that_work_together_end_together(
+    tmp_path: Path, others: tuple[str, ...], whole_group: bool
+) -> None:
+    """A scheduler signals the first process or all of them; none is left, and nothing hangs."""
+    process = subprocess.Popen(
+        [EXECUTABLE, "train", "--model", "efficientnet-lite0", "--dataset", "synthetic", *others,
+         "--epochs", "500", "--subset-size", "20", "--image-size", "64", "--batch-size", "4",
+         "--device", "cpu", "--no-progress", "--name", "it"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    last = tmp_path / "runs" / "it" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert errors.splitlines()[-1] == "Error: interrupted."
+    assert "Traceback" not in errors
+    assert psutil.wait_procs(children, timeout=20)[1] == []
 
 
 def test_what_the_shell_ignores_stays_ignored() -> None:

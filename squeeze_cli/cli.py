@@ -44,8 +44,12 @@ MODULES = {"baseline": "train"} | dict.fromkeys(
 # Busy rounds of a waiting OpenMP thread before it gives its core away (libgomp's GOMP_SPINCOUNT).
 # With libgomp's own 300,000, two trainings at once on two cores take ten times as long as one.
 OPENMP_SPIN_COUNT = "10000"
-# What torch says where it loses a worker process, or has no room to hear from it.
-_LOST_WORKER = re.compile(r"DataLoader worker .*(exited|killed)|shared memory\(shm\)|</torch_")
+# Errors that libraries raise as RuntimeError, where the machine is at fault: a pattern, and the fix.
+_MACHINE_ERRORS = {
+    r"DataLoader worker .*(exited|killed)|shared memory\(shm\)|</torch_": "A process that reads images "
+    "has ended: memory, or /dev/shm, is full; free some, or take fewer --num-workers (0 for none).",
+    "[Cc]ould not determine (the )?home": "This user has no home folder: set HOME to a folder.",
+}
 # Whether a command line begins with a command, in the context's `meta`.
 _COMMAND_FIRST = "squeeze.command-first"
 
@@ -94,7 +98,7 @@ class SqueezeGroup(_PlainSwitches, TyperGroup):
                 raise UsageError("An argument is empty: give a value, or leave its option out.")
             code = super().main(given, *others, **settings)
         except (TyperException, typer.Abort, SqueezeError, OSError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not _LOST_WORKER.search(str(error)):
+            if isinstance(error, RuntimeError) and not _message(error):
                 raise
             code = getattr(error, "exit_code", 1)
             if "--verbose" in given and not isinstance(error, TyperException | typer.Abort):
@@ -113,7 +117,10 @@ class SqueezeGroup(_PlainSwitches, TyperGroup):
 
 
 def _message(error: Exception) -> str:
-    """Return what went wrong, with the command whose help tells more, or the file of an OSError."""
+    """Return what went wrong, with the command whose help tells more, or the file of an OSError.
+
+    A RuntimeError that is not the machine's fault gives nothing.
+    """
     if isinstance(error, typer.Abort):
         return "nothing was done."
     if isinstance(error, TyperException):
@@ -121,15 +128,13 @@ def _message(error: Exception) -> str:
         line = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
         context: typer.Context | None = getattr(error, "ctx", None)
         return f"{line} (see `{context.command_path} --help`)" if line and context else line
-    if isinstance(error, RuntimeError):
-        return (
-            "A process that reads images has ended: memory, or /dev/shm, is full; free some, or take "
-            "fewer --num-workers (0 for none)."
-        )
     if isinstance(error, OSError):
         place = error.filename2 or error.filename
         what = " ".join((error.strerror or str(error)).split())
         return f"{place}: {what}." if place else f"{what} (--verbose tells where)."
+    if isinstance(error, RuntimeError):
+        fixes = (fix for pattern, fix in _MACHINE_ERRORS.items() if re.search(pattern, str(error)))
+        return next(fixes, "")
     return str(error)
 
 

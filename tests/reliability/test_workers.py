@@ -49,6 +49,29 @@ def test_without_room_images_are_read_by_the_process_itself(
     assert "--shm-size" in done.stderr
 
 
+@pytest.mark.parametrize("error", [RuntimeError("a mistake"), RecursionError("too deep")])
+def test_other_errors_of_a_program_stay_what_they_are(
+    squeeze: Squeeze, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("squeeze_cli.commands.compare.read_runs", fail)
+    with pytest.raises(type(error), match=str(error)):
+        squeeze("compare", ".")
+
+
+def test_a_user_without_a_home_is_told(squeeze: Squeeze, monkeypatch: pytest.MonkeyPatch) -> None:
+    import platformdirs
+
+    def fail(*arguments: object, **others: object) -> None:
+        raise RuntimeError("could not determine the home directory for '~/.cache', set HOME")
+
+    monkeypatch.setattr(platformdirs, "user_cache_path", fail)
+    told = squeeze("cache", "ls", code=1).stderr
+    assert told == "Error: This user has no home folder: set HOME to a folder.\n"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS])
 def test_a_worker_that_is_killed_is_one_line(

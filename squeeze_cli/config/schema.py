@@ -74,9 +74,9 @@ Precision = Annotated[  # YAML reads 32 as a number
     Literal["32", "bf16"], BeforeValidator(lambda value: "32" if value == 32 else value)
 ]
 Layer = Annotated[int, Field(ge=-1000, le=1000)]
-Layers = Annotated[tuple[Layer, ...], AsList, Field(min_length=1, max_length=64)]
+Layers = Annotated[tuple[Layer, ...], Field(min_length=1, max_length=64), AsList]
 Level = Annotated[int, Field(ge=3, le=2**20)]
-Levels = Annotated[tuple[Level, ...], AsList, Field(min_length=1, max_length=32)]
+Levels = Annotated[tuple[Level, ...], Field(min_length=1, max_length=32), AsList]
 Weights = Annotated[tuple[Annotated[float, Field(ge=0, le=1e6)], ...], Field(max_length=254)]
 ClassWeights = Annotated[Weights | None, AsList]
 

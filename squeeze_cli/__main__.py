@@ -6,7 +6,8 @@ from types import FrameType
 
 # Some packages swallow what is raised while they are imported: then it is raised again after this.
 AGAIN_S = 0.2
-_ALARM = getattr(signal, "SIGALRM", None)  # Windows has none
+# Windows has neither.
+_ALARM, _CHILD = getattr(signal, "SIGALRM", None), getattr(signal, "SIGCHLD", None)
 
 
 def main() -> None:
@@ -26,7 +27,8 @@ def main() -> None:
         swallowed.clear()
         stopped.append(number)
         # Workers that the same signal has ended are no errors, as torch's handler calls them.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if _CHILD is not None:
+            signal.signal(_CHILD, signal.SIG_DFL)
         raise KeyboardInterrupt
 
     def swallow(details: "sys.UnraisableHookArgs") -> None:

@@ -2,11 +2,13 @@
 
     python -m benchmarks.codec runs/vq --data-dir ../shared/data --json codec.json
 
-Sizes are those of the whole file of the test split's codes. Speeds are the best of `--repeat` turns
-in which every method takes its turn, so that noise meets all; they are of this machine, compare them
-with one another. Memory is the peak of what Python and NumPy allocate (tracemalloc) while codes of
-1 and of 4 times 256 images go through. Features are those that the quantizer sees, each channel with
-zero mean and unit variance over the training split; FAISS is trained on those of the training split.
+Sizes are those of the whole file of the test split's codes. Speeds of codings are those of a file of
+`--images` images, the split's again and again, and speeds of methods those of the split. They are the
+best of `--repeat` turns in which every method takes its turn, so that noise meets all; they are of this
+machine, compare them with one another. Memory is the peak of what Python and NumPy allocate (tracemalloc)
+while codes of 1 and of 4 times 256 images go through. Features are those that the quantizer sees, each
+channel with zero mean and unit variance over the training split; FAISS is trained on those of the
+training split.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class TestCodes:
         self.names = names
         self.network = run.module.network
         self.features = features_nchw
-        self.path = folder / "codes.safetensors"
+        self.path = folder / "codes.sqz"
         self.prior = read_prior(run.folder.prior_file) if run.folder.prior_file.exists() else None
         self.codes = self.quantize()
 
@@ -59,10 +61,11 @@ class TestCodes:
         return torch.cat([self.network.codes(part) for part in self.features.split(64)]).numpy()
 
     def encode(self, codes_nhwq: NDArray[np.integer], prior: CodePrior | None) -> bytes:
-        """A codes file of these codes."""
+        """A codes file of these codes, of which there may be more than names."""
+        names, n = self.names, len(self.names)
         return encode_codes(
             codes_nhwq,
-            [self.names[i % len(self.names)] for i in range(len(codes_nhwq))],
+            [names[i % n] if i < n else f"{names[i % n]}_{i // n}" for i in range(len(codes_nhwq))],
             quantizer=self.run.config.quantizer.type,
             code_sizes=self.network.quantizer.code_sizes,
             run=self.run.digest,
@@ -129,18 +132,19 @@ def distortion(features_nc: NDArray[np.float32], decoded_nc: NDArray[np.float32]
     }
 
 
-def measure_coding(codec: TestCodes, prior: CodePrior | None, repeat: int) -> Figures:
+def measure_coding(codec: TestCodes, prior: CodePrior | None, repeat: int, images: int) -> Figures:
     """Sizes, speeds between codes and bytes, and memory, of one coding."""
     content = codec.encode(codec.codes, prior)
-    codec.path.write_bytes(content)
+    many = np.resize(codec.codes, (images, *codec.codes.shape[1:]))
+    codec.path.write_bytes(codec.encode(many, prior))
     seconds = best_seconds(
-        {"encode": lambda: codec.encode(codec.codes, prior), "decode": lambda: codec.decode(prior)},
+        {"encode": lambda: codec.encode(many, prior), "decode": lambda: codec.decode(prior)},
         repeat,
     )
     slots = None if prior is None else slots_of_codes(codec.codes, prior)
     figures = dict(measure_codes(content, codec.codes, codec.features.shape[1], slots))
     for name, taken in seconds.items():
-        figures[f"{name}_vectors_per_second"] = figures["vectors"] / taken
+        figures[f"{name}_vectors_per_second"] = many[..., 0].size / taken
     for times in (1, 4):
         codes = np.resize(codec.codes, (times * BATCH_IMAGES, *codec.codes.shape[1:]))
         codec.path.write_bytes(codec.encode(codes, prior))
@@ -160,7 +164,7 @@ def measure_methods(
     results: dict[str, Figures] = {}
     for coding, prior in codings(codec).items():
         content = codec.encode(codec.codes, prior)
-        path = codec.path.with_name(f"{coding}.safetensors")
+        path = codec.path.with_name(f"{coding}.sqz")
         path.write_bytes(content)
         jobs[f"encode {coding}"] = lambda prior=prior: codec.encode(codec.quantize(), prior)
         jobs[f"decode {coding}"] = lambda path=path, prior=prior: codec.dequantize(
@@ -237,6 +241,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a finished run's folder")
     parser.add_argument("--data-dir", help="in place of the run's own")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--images", type=int, default=10_000, help="of the speed of codings")
     parser.add_argument("--faiss", nargs="*", default=list(FAISS_FACTORIES), help="factory strings")
     parser.add_argument(
         "--train-vectors", type=int, help="features that FAISS is trained on, evenly taken; all"
@@ -254,7 +259,10 @@ def main() -> None:
         train_nc = train_nc[chosen.astype(np.int64)]
     with tempfile.TemporaryDirectory() as folder:
         codec = TestCodes(run, features["test"], names, Path(folder))
-        coded = [measure_coding(codec, prior, options.repeat) for prior in codings(codec).values()]
+        coded = [
+            measure_coding(codec, prior, options.repeat, options.images)
+            for prior in codings(codec).values()
+        ]
         reporter.show(coding_table(coded))
         methods = measure_methods(codec, train_nc, options, reporter)
     report = {

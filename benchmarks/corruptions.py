@@ -86,11 +86,11 @@ def make_targets(folder: Path) -> list[Target]:
     for seed, name in ((1, "a"), (2, "b")):
         train("vq", config=with_values(config, cache), seed=seed, name=name)
     run, other = open_run(folder / "runs" / "a"), open_run(folder / "runs" / "b")
-    stored = run.folder.codes_folder / "test.safetensors"
-    packed = folder / "packed.safetensors"
+    stored = run.folder.codes_folder / "test.sqz"
+    packed = folder / "packed.sqz"
     packed.write_bytes(run.encode(run.open(stored).read(), run.open(stored).names, "packed"))
     shards = sorted((folder / "cache").rglob("*.safetensors"))
-    beside = other.folder.codes_folder / "test.safetensors"
+    beside = other.folder.codes_folder / "test.sqz"
 
     def codes(path: Path) -> str:
         file = CodesFile(path, run.prior).require_run(run.digest)

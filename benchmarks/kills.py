@@ -50,7 +50,7 @@ COMMANDS = {
     "masks": "decode codes --run runs/it --to masks --no-progress --out masks",
 }
 # Files of the run that must have the same bytes, and fields of its record that must be equal.
-SAME_FILES = ("codes/*.safetensors", "prior.safetensors", "figures/*.png")
+SAME_FILES = ("codes/*", "prior.safetensors", "figures/*.png")
 SAME_FIELDS = ("digest", "metrics", "history", "measured", "epochs", "status", "data", "model")
 POLL_S = 0.0005
 LIMIT_S = 300.0

@@ -140,7 +140,7 @@ def _compare(first: RunFolder, other: RunFolder) -> Agreement:
 
 def _codes(run: RunFolder) -> np.ndarray:
     """Return the codes `[n, h, w, Q]` of the test images."""
-    file = open_run(run.path, device="cpu").open(run.codes_folder / "test.safetensors")
+    file = open_run(run.path, device="cpu").open(run.codes_folder / "test.sqz")
     return np.concatenate([codes for _, codes in file.batches()])
 
 

@@ -78,9 +78,9 @@ def calls(folder: Path, times: int) -> list[Held]:
     from squeeze_cli.api import open_run
 
     run = open_run(folder / "runs" / "vq")
-    stored = run.open(run.folder.codes_folder / "test.safetensors")
+    stored = run.open(run.folder.codes_folder / "test.sqz")
     codes, names = stored.read(), stored.names
-    file = folder / "codes.safetensors"
+    file = folder / "codes.sqz"
 
     def call(number: int) -> None:
         file.write_bytes(run.encode(codes, names, "prior" if number % 2 else "packed"))

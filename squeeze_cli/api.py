@@ -5,7 +5,7 @@ from squeeze_cli.api import compare, extract, open_run, train
 record = train("vq", "efficientnet-lite0", data_dir="data", epochs=30, name="vq")
 extract("runs/vq", images="holiday", out="codes")      # images to a folder of codes files
 run = open_run("runs/vq")                              # needs no backbone
-for names, codes in run.open("codes/codes-00000.safetensors").batches():
+for names, codes in run.open("codes/codes-00000.sqz").batches():
     features = run.to_output(run.features(codes))      # [B, C, h, w]
     masks = run.masks(codes)                           # [B, H, W] uint8
 best = compare(["runs"])[0].name

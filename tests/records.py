@@ -70,7 +70,7 @@ def write(folder: Path, name: str, content: dict | str) -> RunFolder:
 def measured(bits: float, *, images: int = 9, vectors_per_image: int = 20) -> dict:
     """The field of a run with codes: val and test differ, so that a wrong split shows."""
     test = {
-        "file": "codes/test.safetensors", "coding": "prior",
+        "file": "codes/test.sqz", "coding": "prior",
         "images": images, "vectors": images * vectors_per_image,
         "file_bytes": int(bits * images * vectors_per_image / 8), "payload_bytes": 1,
         "prior_cross_entropy_bits": None,

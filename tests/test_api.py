@@ -78,7 +78,7 @@ def test_codes_of_a_folder_of_images_come_back_as_features_and_masks(
     assert (summary.images, summary.vectors, summary.coding) == (3, 48, "prior")
     assert summary.bits_per_vector == pytest.approx(8 * summary.file_bytes / 48)
     run = api.open_run(runs / "q", device="cpu")
-    file = run.open(tmp_path / "codes" / "codes-00000.safetensors")
+    file = run.open(tmp_path / "codes" / "codes-00000.sqz")
     ((names, codes),) = file.batches()
     assert names == ("a", "b", "c")
     assert codes.shape == (3, 4, 4, 1)
@@ -88,8 +88,8 @@ def test_codes_of_a_folder_of_images_come_back_as_features_and_masks(
     assert run.to_output(features).shape == features.shape
     masks = run.masks(codes)
     assert (masks.shape, masks.dtype) == ((3, 64, 64), np.uint8)
-    (tmp_path / "again.safetensors").write_bytes(run.encode(codes, names))
-    assert np.array_equal(run.open(tmp_path / "again.safetensors").read(), codes)
+    (tmp_path / "again.sqz").write_bytes(run.encode(codes, names))
+    assert np.array_equal(run.open(tmp_path / "again.sqz").read(), codes)
 
 
 def test_a_split_is_extracted_as_the_command_does(

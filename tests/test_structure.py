@@ -133,11 +133,11 @@ def test_no_file_is_long() -> None:
 
 
 def test_the_package_stays_small() -> None:
-    # What makes the package larger makes something else smaller. The last rise, by 1,100 lines, is for
-    # the checks of files, names, data and signals that come from elsewhere (docs/reliability.md), and
-    # for encoders before the codes.
+    # What makes the package larger makes something else smaller. The last rises are for the checks of
+    # files, names, data and signals that come from elsewhere (docs/reliability.md), for encoders before
+    # the codes, and for codes files of version 2 beside the reader of version 1.
     assert len(FILES) <= 122
-    assert sum(line_counts().values()) <= 15_600
+    assert sum(line_counts().values()) <= 15_810
 
 
 def test_no_function_is_long() -> None:

@@ -1,7 +1,7 @@
-"""Coding of each image's codes into a piece of the payload, which can be checked by itself.
+"""Coding of the codes of some images into a block, which can be checked by itself.
 
-`packed`: the packed codes, then the CRC-32 of the codes (little-endian). `prior`: a range-coded
-stream, whose state carries the CRC-32.
+`packed`: the packed codes, then their CRC-32 (little-endian). `prior`: a range-coded stream, whose
+state carries the CRC-32. The prior's contexts and counts begin anew with each image.
 """
 
 import zlib
@@ -22,6 +22,8 @@ _CRC_BYTES = 4
 _BLOCK_ELEMENTS = 1 << 17
 # Rows above and columns at each side of an image within which its causal neighbours lie.
 _REACH = 2
+# Rows and columns of the neighbours and of the vector itself, which is last, with that border.
+_DOWN, _RIGHT = np.transpose((*OFFSETS, (0, 0))) + _REACH
 
 
 class Slots(NamedTuple):
@@ -36,62 +38,69 @@ class Slots(NamedTuple):
         return -float(np.log2(self.frequencies / TOTAL).sum())
 
 
-def encode_pieces(
-    codes_bhwq: NDArray[np.integer], code_sizes: Sequence[int], prior: CodePrior | None = None,
-    slots: Slots | None = None,
+def encode_blocks(
+    codes_nhwq: NDArray[np.integer], code_sizes: Sequence[int], images_b: Sequence[int],
+    checksums_b: Sequence[int], prior: CodePrior | None = None, slots: Slots | None = None,
 ) -> list[bytes]:  # fmt: skip
-    """Encode each of the images' codes `[B, h, w, Q]` by a prior, or packed without one.
+    """Encode the codes `[n, h, w, Q]` of images in B blocks, by a prior, or packed without one.
 
-    `slots` are the prior's `slots_of_codes`, if they are known already. Raises ValueError if a code
-    is not below its size, or if the prior is for other codes.
+    All blocks have as many images but the last, which may have fewer. `checksums_b` are CRC-32s that
+    those of the codes go on from, `slots` the prior's `slots_of_codes`, if they are known already.
+    Raises ValueError if a code is not below its size, or if the prior is for other codes.
     """
-    crcs = [crc32_of_codes(image) for image in codes_bhwq]
+    blocks = np.split(codes_nhwq, np.cumsum(images_b)[:-1]) if images_b else []
+    crcs = [crc32_of_codes(*each) for each in zip(blocks, checksums_b, strict=True)]
     if prior is None:
         return [
-            pack_codes(image.reshape(-1, len(code_sizes)), code_sizes)
+            pack_codes(block.reshape(-1, len(code_sizes)), code_sizes)
             + crc.to_bytes(_CRC_BYTES, "little")
-            for image, crc in zip(codes_bhwq, crcs, strict=True)
+            for block, crc in zip(blocks, crcs, strict=True)
         ]
-    if prior.code_sizes != tuple(code_sizes) or prior.grid != codes_bhwq.shape[1:3]:
+    if prior.code_sizes != tuple(code_sizes) or prior.grid != codes_nhwq.shape[1:3]:
         raise ValueError(
             f"a prior for {prior.code_sizes} on {prior.grid}, codes of {tuple(code_sizes)} on "
-            f"{codes_bhwq.shape[1:3]}"
+            f"{codes_nhwq.shape[1:3]}"
         )
-    check_codes(codes_bhwq, code_sizes)
-    steps = prod(codes_bhwq.shape[1:])
-    known = slots_of_codes(codes_bhwq, prior) if slots is None else slots
-    starts, frequencies = (array.reshape(len(crcs), steps).T for array in known)
-    return encode_streams(starts, frequencies, crcs)
+    check_codes(codes_nhwq, code_sizes)
+    shape = (len(blocks), max(images_b, default=0) * prod(codes_nhwq.shape[1:]))
+    known = slots_of_codes(codes_nhwq, prior) if slots is None else slots
+    # A code that holds all slots leaves a stream as it is: so the last block is filled up.
+    starts, frequencies = np.zeros(shape, np.int64), np.full(shape, TOTAL, np.int64)
+    for filled, array in zip((starts, frequencies), known, strict=True):
+        filled.reshape(-1)[: array.size] = array.reshape(-1)
+    return encode_streams(starts.T, frequencies.T, crcs)
 
 
-def decode_pieces(
-    pieces: Sequence[bytes], grid: tuple[int, int], code_sizes: Sequence[int],
-    prior: CodePrior | None = None,
+def decode_blocks(
+    blocks: Sequence[bytes], images_b: Sequence[int], checksums_b: Sequence[int],
+    grid: tuple[int, int], code_sizes: Sequence[int], prior: CodePrior | None = None,
 ) -> NDArray[np.int32]:  # fmt: skip
-    """Decode B pieces into codes `[B, h, w, Q]`.
+    """Decode B blocks of so many images each into codes `[n, h, w, Q]` of all their images.
 
-    Raises DamagedCodesError if a piece is not one that `encode_pieces` wrote, or by another prior.
+    `checksums_b` are those of `encode_blocks`. Raises DamagedCodesError if a block is not one that
+    `encode_blocks` wrote, or by another prior.
     """
-    shape = (len(pieces), *grid, len(code_sizes))
-    if not pieces:
-        return np.empty(shape, np.int32)
+    if not blocks:
+        return np.empty((0, *grid, len(code_sizes)), np.int32)
     if prior is None:
-        packed = [piece[:-_CRC_BYTES] for piece in pieces]
-        images = [unpack_codes(piece, prod(grid), code_sizes) for piece in packed]
-        codes = np.asarray(images).reshape(shape)
-        crcs = [int.from_bytes(piece[-_CRC_BYTES:], "little") for piece in pieces]
+        decoded = [
+            unpack_codes(block[:-_CRC_BYTES], images * prod(grid), code_sizes)
+            for block, images in zip(blocks, images_b, strict=True)
+        ]
+        crcs = [int.from_bytes(block[-_CRC_BYTES:], "little") for block in blocks]
     elif (prior.code_sizes, prior.grid) == (tuple(code_sizes), grid):
-        codes, crcs = _decode_streams(pieces, prior)
+        codes, crcs = _decode_streams(blocks, np.asarray(images_b), prior)
+        decoded = [block[:images] for block, images in zip(codes, images_b, strict=True)]
     else:
         raise DamagedCodesError(f"codes of {code_sizes} on {grid}, but a prior for others")
-    if crcs != [crc32_of_codes(image) for image in codes]:
-        raise DamagedCodesError("the CRC-32 of an image's codes differs")
-    return codes
+    if crcs != [crc32_of_codes(*each) for each in zip(decoded, checksums_b, strict=True)]:
+        raise DamagedCodesError("the CRC-32 of a block's codes differs")
+    return np.concatenate(decoded).reshape(sum(images_b), *grid, len(code_sizes))
 
 
-def crc32_of_codes(codes: NDArray[np.integer]) -> int:
-    """Return the CRC-32 of the codes row by row, each as four little-endian bytes."""
-    return zlib.crc32(codes.astype("<u4").tobytes())
+def crc32_of_codes(codes: NDArray[np.integer], before: int = 0) -> int:
+    """Return the CRC-32 of the codes in order, each as four little-endian bytes, after `before`."""
+    return zlib.crc32(codes.astype("<u4").tobytes(), before)
 
 
 def pad_codes(codes_bhwq: NDArray[np.integer], code_sizes: Sequence[int]) -> NDArray[np.int64]:
@@ -113,33 +122,38 @@ def context_of(
 
     `padded` is from `pad_codes`; the vectors stand at `row` and `column`, one each or an array.
     """
-    down, right = np.transpose((*OFFSETS, (0, 0))) + _REACH
-    return padded[:, np.add.outer(row, down), np.add.outer(column, right)]
+    return padded[:, np.add.outer(row, _DOWN), np.add.outer(column, _RIGHT)]
 
 
 def _decode_streams(
-    streams: Sequence[bytes], prior: CodePrior
+    streams: Sequence[bytes], images_b: NDArray[np.int64], prior: CodePrior
 ) -> tuple[NDArray[np.int32], list[int]]:
     """Decode B streams in parallel, position by position, into codes and their CRC-32s."""
     sizes = prior.code_sizes
     b, (rows, columns) = len(streams), prior.grid
     decoder = StreamDecoder(streams)
-    padded = pad_codes(np.zeros((b, rows, columns, len(sizes)), np.int64), sizes)
-    codes = padded[:, _REACH:, _REACH:-_REACH]
-    counts = [np.zeros((b, size), np.uint8) for size in sizes]
-    images = np.arange(b)
-    for row, column in np.ndindex(rows, columns):
-        position = np.asarray([row * columns + column])
-        for q, evaluator in enumerate(prior.evaluators):
-            context = context_of(padded, row, column).reshape(b, -1)
-            frequencies = evaluator.frequencies(position, context, counts[q])
-            bounds = frequencies.cumsum(axis=1, dtype=np.int32)
-            found = (bounds > decoder.slots()[:, None]).argmax(axis=1)
-            frequency = frequencies[images, found]
-            decoder.advance(bounds[images, found] - frequency, frequency)
-            codes[:, row, column, q] = found
-            counts[q][images, found] += counts[q][images, found] < COUNT_LIMIT
-    return codes.astype(np.int32), decoder.finish()
+    decoded = np.empty((b, images_b.max(), rows, columns, len(sizes)), np.int32)
+    lanes = np.arange(b)
+    for image in range(images_b.max()):
+        ended = np.flatnonzero(images_b <= image)
+        padded = pad_codes(np.zeros(decoded[:, image].shape, np.int64), sizes)
+        codes = padded[:, _REACH:, _REACH:-_REACH]
+        counts = [np.zeros((b, size), np.uint8) for size in sizes]
+        for row, column in np.ndindex(rows, columns):
+            position = np.asarray([row * columns + column])
+            for q, evaluator in enumerate(prior.evaluators):
+                context = context_of(padded, row, column).reshape(b, -1)
+                frequencies = evaluator.frequencies(position, context, counts[q])
+                bounds = frequencies.cumsum(axis=1, dtype=np.int32)
+                found = (bounds > decoder.slots()[:, None]).argmax(axis=1)
+                frequency = frequencies[lanes, found]
+                start = bounds[lanes, found] - frequency
+                start[ended], frequency[ended] = 0, TOTAL
+                decoder.advance(start, frequency)
+                codes[:, row, column, q] = found
+                counts[q][lanes, found] += counts[q][lanes, found] < COUNT_LIMIT
+        decoded[:, image] = codes
+    return decoded, decoder.finish()
 
 
 def slots_of_codes(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> Slots:

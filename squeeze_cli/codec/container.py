@@ -1,56 +1,37 @@
-"""A codes file: the codes of many images, each readable by itself; see docs/codes-format.md.
+"""A codes file: the codes of many images in blocks; see docs/codes-format.md."""
 
-It is a safetensors file with the tensors `crc32`, `lengths`, `names` and `payload`. The safetensors
-library reads it; squeeze writes the header, because the library's order of the metadata varies.
-"""
-
-import os
-import re
-import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, Json
-from safetensors import SafetensorError, safe_open
 
-from squeeze_cli.codec.coding import Slots, decode_pieces, encode_pieces
-from squeeze_cli.codec.prior import CodePrior, build_header, to_json
+from squeeze_cli.codec.coding import Slots, decode_blocks, encode_blocks
+from squeeze_cli.codec.container_v1 import read_index_v1
+from squeeze_cli.codec.index import (
+    MAGIC,
+    CodesHeader,
+    block_checksums,
+    encode_index,
+    header_line,
+    images_per_block,
+    read_index,
+)
+from squeeze_cli.codec.names import restore_names, shorten_names
+from squeeze_cli.codec.prior import CodePrior
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 
-FORMAT = "squeeze-codes"
-VERSION = 1
 BATCH_IMAGES = 256
-# Names are deflated without a header and a checksum of their own.
-_RAW_DEFLATE = -15
-_LONGEST_PREFIX = 255
-# Bounds of what a file may claim: sizes far above those of any quantizer and image, texts that take
-# a multiple of the file's own size, and codes that are decoded at once (1 GB).
-_MOST_METADATA_CHARACTERS = 2**16
-_MOST_NAME_BYTES = 2**27
+# Blocks are decoded so many at once, and fewer where they have more codes than that together.
+_BLOCKS_AT_ONCE = 256
+_CODES_AT_ONCE = 2**22
+# Codes that a caller may read at once (1 GB).
 _MOST_DECODED = 2**28
-_TENSORS = {"crc32": "U32", "lengths": "U8 U16 U32", "names": "U8", "payload": "U8"}
 
 NamedCodes = tuple[tuple[str, ...], NDArray[np.int32]]
-_CodeSize = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
-_Rows = Annotated[int, Field(ge=0, le=2**14, strict=True)]
-
-
-class CodesHeader(BaseModel, frozen=True):
-    """Properties that all images of a codes file share, as they stand in its metadata.
-
-    `run` and `prior` are digests; `run` may be empty, `prior` is that of the coding `prior`.
-    """
-
-    quantizer: str
-    code_sizes: Json[Annotated[tuple[_CodeSize, ...], Field(min_length=1, max_length=1024)]]
-    grid: Json[tuple[_Rows, _Rows]]
-    coding: Literal["packed", "prior"]
-    run: str
-    prior: str = ""
 
 
 def encode_codes(
@@ -60,42 +41,31 @@ def encode_codes(
 ) -> bytes:  # fmt: skip
     """Encode the codes `[n, h, w, Q]` of n images into the bytes of a codes file.
 
-    `encode_pieces` explains `prior` and `slots`, `CodesHeader` the other arguments. Raises
-    ValueError if the arguments contradict each other.
+    `encode_blocks` explains `prior` and `slots`, `CodesHeader` the other arguments. Raises
+    ValueError if the arguments contradict each other, or `names` are not what `restore_names` takes.
     """
     n, rows, columns, q = codes_nhwq.shape
     if len(names) != n or len(code_sizes) != q:
         raise ValueError(f"codes of shape {codes_nhwq.shape}, {len(names)} names, {code_sizes}")
-    pieces = encode_pieces(codes_nhwq, code_sizes, prior, slots)
-    lengths = np.asarray([len(piece) for piece in pieces], np.int64)
-    smallest = np.min_scalar_type(lengths.max(initial=0)).newbyteorder("<")
-    arrays: dict[str, NDArray[np.integer]] = {
-        "crc32": np.zeros(1, "<u4"),
-        "lengths": lengths.astype(smallest),
-        "names": np.frombuffer(compress_names(names), np.uint8),
-        "payload": np.frombuffer(b"".join(pieces), np.uint8),
-    }
-    metadata = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "quantizer": quantizer,
-        "code_sizes": to_json(list(code_sizes)),
-        "grid": to_json([rows, columns]),
-        "coding": "packed" if prior is None else "prior",
-        "run": run,
-        **({} if prior is None else {"prior": prior.digest}),
-    }
-    *index, payload = (array.tobytes() for array in arrays.values())
-    head = build_header(metadata, arrays)
-    crc32 = zlib.crc32(b"".join((head, *index)))
-    return b"".join((head, crc32.to_bytes(4, "little"), *index[1:], payload))
+    restore_names(names)
+    header = CodesHeader(
+        quantizer=quantizer, code_sizes=tuple(code_sizes), grid=(rows, columns),
+        coding="packed" if prior is None else "prior", run=run,
+        prior="" if prior is None else prior.digest,
+        images_per_block=max(1, min(n, images_per_block((rows, columns)))),
+        names=tuple(shorten_names(names)),
+    )  # fmt: skip
+    line = header_line(header)
+    checksums = block_checksums(line, len(header.block_images))
+    blocks = encode_blocks(codes_nhwq, code_sizes, header.block_images, checksums, prior, slots)
+    return b"".join((encode_index(line, [len(block) for block in blocks]), *blocks))
 
 
 class CodesFile:
-    """An open codes file: its header and names; the payload is read image by image.
+    """An open codes file: its header and names; codes are read block by block.
 
-    Opening the file checks all but the payload, whose pieces are checked when they are decoded.
-    The coding `prior` needs the prior that made the file, which is in the run's folder.
+    Opening the file checks all but the blocks, which are checked when they are decoded. The coding
+    `prior` needs the prior that made the file, which is in the run's folder.
 
     Raises:
         SqueezeError: there is no such file, it is of a newer version, or made by another prior.
@@ -105,14 +75,11 @@ class CodesFile:
     def __init__(self, path: Path, prior: CodePrior | None = None) -> None:
         self.path = path
         self._prior = prior
-        try:
-            self._read_index()
-        except DamagedCodesError as error:
-            raise self._damaged(str(error)) from None
-        except SafetensorError:
-            raise self._damaged("it is truncated, changed or longer than it says") from None
-        except OSError as error:
-            raise SqueezeError(f"{path} cannot be read: {error.strerror or error}.") from None
+        with self._reported(), path.open("rb") as file:
+            known = file.read(len(MAGIC)) == MAGIC
+            self._index = read_index(file, path) if known else read_index_v1(path)
+        self.header, self.names = self._index.header, self._index.names
+        self._ends = np.cumsum(self._index.lengths, dtype=np.int64) + self._index.begin
         if self.header.coding == "packed":
             self._prior = None
         elif prior is not None and self.header.prior != prior.digest:
@@ -120,33 +87,6 @@ class CodesFile:
                 f"{path} was coded by another prior ({self.header.prior}, not {prior.digest}): give "
                 "the run that made it."
             )
-
-    def _read_index(self) -> None:
-        """Read all but the payload, and compare it with its CRC-32."""
-        with self.path.open("rb") as raw, safe_open(self.path, framework="numpy") as file:
-            self.header = _read_header(file.metadata() or {}, self.path)
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            types = [_TENSORS.get(name, "").split() for name in slices]
-            known = [p.get_dtype() in t for p, t in zip(slices.values(), types, strict=True)]
-            if len(slices) != len(_TENSORS) or not all(known):
-                raise DamagedCodesError("its tensors are not those of a codes file")
-            lengths, names = file.get_tensor("lengths"), file.get_tensor("names").tobytes()
-            stored = file.get_tensor("crc32").tobytes()
-            self._payload = slices["payload"]
-            (payload_bytes,) = self._payload.get_shape()
-            # The library has checked that the tensors fill the file to its end.
-            head = raw.read(os.fstat(raw.fileno()).st_size - payload_bytes)
-        index = lengths.tobytes() + names
-        head = head[: len(head) - len(stored + index)]
-        if zlib.crc32(head + bytes(4) + index).to_bytes(4, "little") != stored:
-            raise DamagedCodesError("its CRC-32 differs")
-        self.names = decompress_names(names, len(lengths))
-        if "" in self.names or len(set(self.names)) < len(self.names):
-            raise DamagedCodesError("a name is empty or stands there twice")
-        self._ends = np.cumsum(lengths, dtype=np.int64)
-        self._begins = self._ends - lengths
-        if lengths.sum(dtype=np.int64) != payload_bytes:
-            raise DamagedCodesError("the lengths do not add up to the payload")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -168,83 +108,57 @@ class CodesFile:
         return self
 
     def read(self, positions: Sequence[int] | slice = slice(None)) -> NDArray[np.int32]:
-        """Return the codes `[n, h, w, Q]` of the images at these positions, and read only them.
+        """Return the codes `[n, h, w, Q]` of the images at these positions; reads their blocks only.
 
         Raises DamagedCodesError if the bytes are not those that were written.
         """
         if self.header.coding == "prior" and self._prior is None:
             raise SqueezeError(f"{self.path} is coded by a prior: give the run that made it.")
-        begins, ends = self._begins[positions].tolist(), self._ends[positions].tolist()
-        if len(begins) * prod(self.header.grid) * len(self.header.code_sizes) > _MOST_DECODED:
+        header = self.header
+        images = np.arange(len(self))[positions]
+        needed, places = np.unique(images // header.images_per_block, return_inverse=True)
+        if len(needed) * self._codes_per_block > _MOST_DECODED:
             raise SqueezeError(f"{self.path} has too many codes for memory: read fewer images.")
-        pieces = [self._payload[b:e].tobytes() for b, e in zip(begins, ends, strict=True)]
-        try:
-            return decode_pieces(pieces, self.header.grid, self.header.code_sizes, self._prior)
-        except DamagedCodesError as error:
-            raise self._damaged(str(error)) from None
+        blocks, counts = [], header.block_images
+        with self._reported():
+            with self.path.open("rb") as file:
+                for number in needed.tolist():
+                    file.seek(int(self._ends[number]) - self._index.lengths[number])
+                    blocks.append(file.read(self._index.lengths[number]))
+            codes = decode_blocks(
+                blocks, [counts[number] for number in needed],
+                [self._index.checksums[number] for number in needed],
+                header.grid, header.code_sizes, self._prior,
+            )  # fmt: skip
+        # All blocks before the last one have as many images.
+        chosen: NDArray[np.int32] = codes[
+            places * header.images_per_block + images % header.images_per_block
+        ]
+        return chosen
 
     def batches(self, images: int = BATCH_IMAGES) -> Iterator[NamedCodes]:
-        """Give all images in order, in batches of (names, codes `[b, h, w, Q]`)."""
-        for begin in range(0, len(self), images):
-            part = slice(begin, begin + images)
-            yield self.names[part], self.read(part)
+        """Give all images in order, in batches of (names, codes `[b, h, w, Q]`), b at most `images`."""
+        blocks = max(1, min(_BLOCKS_AT_ONCE, _CODES_AT_ONCE // max(1, self._codes_per_block)))
+        step = blocks * self.header.images_per_block
+        for first in range(0, len(self), step):
+            codes = self.read(slice(first, first + step))
+            for begin in range(0, len(codes), images):
+                part = codes[begin : begin + images]
+                yield self.names[first + begin :][: len(part)], part
 
-    def _damaged(self, why: str) -> DamagedCodesError:
-        return DamagedCodesError(
-            f"{self.path} is damaged, or no codes file ({why}): make it again."
-        )
+    @property
+    def _codes_per_block(self) -> int:
+        header = self.header
+        return header.images_per_block * prod(header.grid) * len(header.code_sizes)
 
-
-def _read_header(metadata: dict[str, str], path: Path) -> CodesHeader:
-    if metadata.get("format") != FORMAT:
-        raise DamagedCodesError(f"its format is not {FORMAT}")
-    version = metadata.get("version", "")
-    if re.fullmatch("[1-9][0-9]{0,8}", version) and int(version) > VERSION:
-        raise SqueezeError(f"{path} is of format version {version}: update squeeze.")
-    try:
-        if version != str(VERSION) or sum(map(len, metadata.values())) > _MOST_METADATA_CHARACTERS:
-            raise ValueError
-        return CodesHeader.model_validate(metadata)
-    except ValueError:  # pydantic's ValidationError is one
-        raise DamagedCodesError("its metadata are incomplete or invalid") from None
-
-
-def compress_names(names: Sequence[str]) -> bytes:
-    """Front-code and deflate names; raises ValueError if one holds a zero byte.
-
-    A name becomes the number of first bytes that it shares with the last one, the others, a zero.
-    """
-    coded = bytearray()
-    previous = b""
-    for name in names:
-        current = name.encode("utf-8", "surrogateescape")
-        if 0 in current:
-            raise ValueError(f"the name {name!r} holds a zero byte")
-        limit = min(len(previous), len(current), _LONGEST_PREFIX)
-        shared = next((i for i in range(limit) if previous[i] != current[i]), limit)
-        coded.append(shared)
-        coded += current[shared:] + b"\0"
-        previous = current
-    return zlib.compress(coded, 9, _RAW_DEFLATE)
-
-
-def decompress_names(compressed: bytes, count: int) -> tuple[str, ...]:
-    """Return `count` names that `compress_names` got; raises DamagedCodesError for others."""
-    inflate = zlib.decompressobj(_RAW_DEFLATE)
-    try:
-        coded = inflate.decompress(compressed, _MOST_NAME_BYTES)
-    except zlib.error as error:
-        raise DamagedCodesError(f"the names cannot be inflated ({error})") from None
-    names: list[str] = []
-    previous, begin, size = b"", 0, 0
-    while begin < len(coded) and len(names) <= count and size <= _MOST_NAME_BYTES:
-        end = coded.find(b"\0", begin + 1)
-        if end < 0 or coded[begin] > len(previous):
-            raise DamagedCodesError("the names are cut off")
-        previous = previous[: coded[begin]] + coded[begin + 1 : end]
-        names.append(previous.decode("utf-8", "surrogateescape"))
-        begin = end + 1
-        size += len(previous)
-    if len(names) != count or begin != len(coded) or not inflate.eof or inflate.unused_data:
-        raise DamagedCodesError(f"there are {len(names)} names for {count} images")
-    return tuple(names)
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Name the file in an error of reading it."""
+        try:
+            yield
+        except DamagedCodesError as error:
+            raise DamagedCodesError(
+                f"{self.path} is damaged, or no codes file ({error}): make it again."
+            ) from None
+        except OSError as error:
+            raise SqueezeError(f"{self.path} cannot be read: {error.strerror or error}.") from None

@@ -13,8 +13,9 @@ from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import read_json
 
 MANIFEST_NAME = "manifest.json"
-FORMAT, VERSION = "squeeze-embeddings", 1
-SHARD_PATTERN = r"(codes|quantized|features)-\d{5,}\.safetensors"
+# Version 2 has codes files of version 2, which do not end in `.safetensors`.
+FORMAT, VERSION = "squeeze-embeddings", 2
+SHARD_PATTERN = r"(codes|quantized|features)-\d{5,}\.(safetensors|sqz)"
 Content = Literal["codes", "quantized", "features"]
 
 

@@ -29,8 +29,8 @@ EXAMPLES = (
     "squeeze extract-embeddings runs/vq-efficientnet-lite0 --images holiday/",
     "squeeze extract-embeddings runs/vq-features --features features.npy --out codes",
     "squeeze extract-embeddings runs/fsq-vit --split all --format quantized",
-    "squeeze decode runs/vq-vit/codes/test.safetensors --to masks --out masks",
-    "squeeze decode codes.safetensors --run runs/vq-vit --to features --out features",
+    "squeeze decode runs/vq-vit/codes/test.sqz --to masks --out masks",
+    "squeeze decode codes.sqz --run runs/vq-vit --to features --out features",
 )
 Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 Split = Annotated[Literal["test", "val"], option("--split", "Split of the run's data.")]

@@ -31,7 +31,7 @@ CODES_PER_SHARD = 8192
 EMBEDDING_SHARD_BYTES = 256 * 2**20
 # The files written here, finished or not yet renamed; earlier versions named those by the files.
 _OWN = re.compile(rf"{SHARD_PATTERN}|{PART_PATTERN}|\.({SHARD_PATTERN}|manifest\.json)\..+\.part")
-_PROGRESS = {"complete", "images", "bytes", "shards"}
+_PROGRESS = {"version", "complete", "images", "bytes", "shards"}
 Array = NDArray[np.generic]
 
 
@@ -90,7 +90,8 @@ class ShardedOutput:
             _remove(self.folder, "*")
             self._overwrite = False
         if names:
-            path = self.folder / f"{manifest.content}-{len(manifest.shards):05d}.safetensors"
+            ending = "sqz" if manifest.content == "codes" else "safetensors"
+            path = self.folder / f"{manifest.content}-{len(manifest.shards):05d}.{ending}"
             write_atomically(path, self._encode(np.concatenate(self._parts), names))
             shard = ShardEntry(
                 file=path.name, bytes=path.stat().st_size, blake2b=_digest(path), names=names,
@@ -127,7 +128,7 @@ def _continued(folder: Path, wanted: Manifest) -> Manifest:
         )
     for shard in found.shards:
         checked_shard(folder, shard)
-    return found
+    return found.model_copy(update={"version": wanted.version})  # older shards stay as they are
 
 
 def checked_shard(folder: Path, shard: ShardEntry) -> Path:

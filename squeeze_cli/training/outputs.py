@@ -10,6 +10,7 @@ from torch import Tensor
 
 from squeeze_cli.codec.coding import Slots, slots_of_codes
 from squeeze_cli.codec.container import encode_codes
+from squeeze_cli.codec.index import find_blocks
 from squeeze_cli.codec.prior import CodePrior, write_prior
 from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_steps
 from squeeze_cli.config.record import DecoderBytes, Measured, MeasuredSplit
@@ -50,10 +51,10 @@ def save_outputs(
             codes[split], names, quantizer=experiment.config.quantizer.type, code_sizes=sizes,
             run=digest, prior=prior, slots=slots,
         )  # fmt: skip
-        write_atomically(run.codes_folder / f"{split}.safetensors", content)
+        write_atomically(run.codes_folder / f"{split}.sqz", content)
         measured[split] = measure_codes(
             content, codes[split], network.normalizer.mean.numel(), slots,
-            pixels=experiment.config.data.pixels, file=f"codes/{split}.safetensors",
+            pixels=experiment.config.data.pixels, file=f"codes/{split}.sqz",
         )  # fmt: skip
     counts = [
         np.bincount(codes["test"][..., level].ravel(), minlength=size)
@@ -76,10 +77,8 @@ def measure_codes(
     ratio is against `feature_dim` channels of float32. `pixels` is the number of pixels per image
     that the backbone is given, or None where the features did not come from images.
     """
-    from safetensors.numpy import load
-
     images, vectors, bits = len(codes_nhwq), codes_nhwq[..., 0].size, 8 * len(content)
-    payload = load(content)["payload"].nbytes
+    payload = len(content) - find_blocks(content)[1]
     return MeasuredSplit(
         coding="packed" if slots is None else "prior", images=images, vectors=vectors,
         file_bytes=len(content), payload_bytes=payload, bits_per_vector=bits / vectors,

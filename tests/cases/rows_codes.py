@@ -11,22 +11,30 @@ from typing import Any
 import numpy as np
 
 from tests.cases.table import Case
-from tests.fuzz.crafted import bomb, craft, craft_prior, pack_names, parts, replace_fields
+from tests.fuzz.crafted import (
+    bomb,
+    craft,
+    craft_prior,
+    deflate,
+    parts,
+    replace_fields,
+    take_apart,
+)
 
-CODES = "codes/codes-00000.safetensors"
+CODES = "codes/codes-00000.sqz"
 _DECODE = f"decode {CODES} --run runs/vq --to masks --out m"
 _USES = ("codes", "runs/vq")
 _DAMAGED = "is damaged, or no codes file"
 
 
-def crafted(metadata: dict[str, str | None], **tensors: Any) -> Callable[[Path], object]:
-    """Make a function that changes the codes file; a tensor may be a function of the old one."""
+def crafted(**changes: Any) -> Callable[[Path], object]:
+    """Make a function that changes the codes file; a part may be a function of the old one."""
 
     def make(folder: Path) -> None:
         content = (folder / CODES).read_bytes()
-        _, own = parts(content)
-        changed = {n: value(own[n]) if callable(value) else value for n, value in tensors.items()}
-        (folder / CODES).write_bytes(craft(content, metadata, **changed))
+        own = take_apart(content)
+        changed = {n: v(getattr(own, n)) if callable(v) else v for n, v in changes.items()}
+        (folder / CODES).write_bytes(craft(content, **changed))
 
     return make
 
@@ -38,21 +46,23 @@ def nothing_outside(folder: Path) -> None:
     assert not list(folder.glob("*.png"))
 
 
-def codes(name: str, metadata: dict[str, str | None], *says: str, **tensors: Any) -> Case:
-    """Return the case of a codes file with these metadata and tensors."""
+def codes(name: str, *says: str, **changes: Any) -> Case:
+    """Return the case of a codes file with these parts."""
     return Case(
-        name, _DECODE, 1, says or (_DAMAGED,), uses=_USES, make=crafted(metadata, **tensors),
+        name, _DECODE, 1, says or (_DAMAGED,), uses=_USES, make=crafted(**changes),
         check=nothing_outside,
     )  # fmt: skip
 
 
+def header(name: str, *says: str, **fields: Any) -> Case:
+    """Return the case of a codes file with these fields in its header."""
+    return codes(name, *says, header=fields)
+
+
 def named(name: str, *names: str) -> Case:
     """Return the case of a codes file whose first images have these names."""
-
-    def rename(_: Any) -> Any:
-        return pack_names(*names, *(str(n) for n in range(12 - len(names))))
-
-    return codes(name, {}, "codes-00000.safetensors", names=rename)
+    others = (str(number) for number in range(12 - len(names)))
+    return header(name, "codes-00000.sqz", names=[*names, *others])
 
 
 def prior(name: str, says: str = "prior.safetensors is damaged", **tensors: Any) -> Case:
@@ -77,41 +87,57 @@ def shortened(file: str, size: int) -> Callable[[Path], object]:
 
 ROWS = (
     Case("codes as they are", _DECODE, uses=_USES, writes=("m",)),
-    codes("a grid of as many vectors", {"grid": "[2,8]"}, "codes of vq on 2 x 8"),
-    codes("a grid of other sides", {"grid": "[1,16]"}, "codes of vq on 1 x 16"),
-    codes("a grid of 10^12 vectors", {"grid": "[1000000,1000000]"}),
-    codes("a grid of 2^62 rows", {"grid": f"[{2**62},1]"}),
-    codes("no rows", {"grid": "[0,4]"}, "on 0 x 4"),
-    codes("a grid below zero", {"grid": "[-4,-4]"}),
-    codes("a grid of fractions", {"grid": "[4.0,4.0]"}),
-    codes("a grid of texts", {"grid": '["4","4"]'}),
-    codes("a grid of three sides", {"grid": "[4,4,1]"}),
-    codes("a grid in deep brackets", {"grid": "[" * 5000 + "]" * 5000}),
-    codes("a grid that is missing", {"grid": None}),
-    codes("codes of 8 values", {"code_sizes": "[8]"}, "make it again"),
-    codes("codes of one value more", {"code_sizes": "[513]"}, "make it again"),
-    codes("codes of 2^63 values", {"code_sizes": f"[{2**63}]"}),
-    codes("codes of no values", {"code_sizes": "[0]"}),
-    codes("codes of true values", {"code_sizes": "[true]"}),
-    codes("no codes per vector", {"code_sizes": "[]"}),
-    codes("two codes per vector", {"code_sizes": "[512,512]"}, "make it again"),
-    codes("a million codes per vector", {"code_sizes": f"[{'512,' * 999_999}512]"}),
-    codes("a thousand codes per vector", {"code_sizes": f"[{'512,' * 999}512]"}, "make it again"),
-    codes("the quantizer of another run", {"quantizer": "fsq"}, "codes of fsq"),
-    codes("another run", {"run": "0123456789abcdef"}, "another run"),
-    codes("no run", {"run": ""}, "unnamed"),
-    codes("another prior", {"prior": "00000000"}, "another prior"),
-    codes("codes that were never packed", {"coding": "packed", "prior": None}),
-    codes("an unknown coding", {"coding": "zip"}),
-    codes("another format", {"format": "safetensors"}),
-    codes("version -1", {"version": "-1"}),
-    codes("version 0", {"version": "0"}),
-    codes("version 1e9", {"version": "1e9"}),
-    codes("version one", {"version": "one"}),
-    codes("version 1 and a blank", {"version": " 1"}),
-    codes("no version", {"version": None}),
-    codes("version 5,000 digits", {"version": "1" * 5000}),
-    codes("version 2", {"version": "2"}, "update squeeze"),
+    header("a grid of as many vectors", "codes of vq on 2 x 8", grid=[2, 8]),
+    header("a grid of other sides", "codes of vq on 1 x 16", grid=[1, 16]),
+    header("a grid of 10^12 vectors", grid=[10**6, 10**6]),
+    header("a grid of 2^62 rows", grid=[2**62, 1]),
+    header("a grid of 2^70 rows", grid=[2**70, 1]),
+    header("no rows", "on 0 x 4", grid=[0, 4]),
+    header("a grid below zero", grid=[-4, -4]),
+    header("a grid of fractions", grid=[4.0, 4.0]),
+    header("a grid of texts", grid=["4", "4"]),
+    header("a grid of three sides", grid=[4, 4, 1]),
+    header("a grid that is no list", grid=16),
+    header("a grid that is missing", grid=...),
+    header("codes of 8 values", "make it again", code_sizes=[8]),
+    header("codes of one value more", "make it again", code_sizes=[513]),
+    header("codes of 2^63 values", code_sizes=[2**63]),
+    header("codes of no values", code_sizes=[0]),
+    header("codes of true values", code_sizes=[True]),
+    header("no codes per vector", code_sizes=[]),
+    header("two codes per vector", "make it again", code_sizes=[512, 512]),
+    header("a million codes per vector", code_sizes=[512] * 10**6),
+    header("a thousand codes per vector", "make it again", code_sizes=[512] * 1000),
+    header("the quantizer of another run", "codes of fsq", quantizer="fsq"),
+    header("another run", "another run", run="0123456789abcdef"),
+    header("no run", "unnamed", run=""),
+    header("a run that is a number", run=7),
+    header("another prior", "another prior", prior="00000000"),
+    header("codes that were never packed", coding="packed", prior=""),
+    header("an unknown coding", coding="zip"),
+    header("a field too many", colour="red"),
+    header("blocks of no images", images_per_block=0),
+    header("blocks of one image", images_per_block=1),
+    header("blocks of 11 images", images_per_block=11),
+    header("blocks of 13 images", "CRC-32", images_per_block=13),
+    header("blocks of 4,096 vectors", "CRC-32", images_per_block=256),
+    header("blocks of more vectors", images_per_block=257),
+    header("blocks of 2^40 images", images_per_block=2**40),
+    header("blocks of true images", images_per_block=True),
+    codes("a header in deep brackets", line=b"[" * 50_000 + b"]" * 50_000),
+    codes("a header that is no object", line=b"12"),
+    codes("a header that is no JSON", line=b"{"),
+    codes("a header that is no text", line=b"{\xff}"),
+    codes("an empty header", line=b""),
+    codes("a header of numbers that are none", line=b'{"names":[NaN],"grid":[Infinity,1e999]}'),
+    codes("a header of 5,000 digits", line=b'{"grid":[' + b"1" * 5000 + b"]}"),
+    codes("a header alone", compressed=deflate(b"{" * 999)),
+    codes("an index of nothing", compressed=deflate(b"")),
+    codes("no index", compressed=b""),
+    codes("another magic", magic=b"sqzc\2"),
+    *(codes(f"version {version}", magic=b"SQZC" + bytes([version])) for version in (0, 1)),
+    *(codes(f"version {version}", f"version {version}: update squeeze",
+            magic=b"SQZC" + bytes([version])) for version in (3, 255)),
     named("the empty name", ""),
     named("the name of the folder", "."),
     named("the name of the folder above", ".."),
@@ -120,35 +146,52 @@ ROWS = (
     named("a name that goes through the folder", "a/./b"),
     named("a name that ends in a slash", "a/"),
     named("one name twice", "a", "a"),
-    codes("one name too few", {}, names=pack_names(*map(str, range(11)))),
-    codes("one name too many", {}, names=pack_names(*map(str, range(13)))),
-    codes("a million names", {}, names=pack_names(*map(str, range(10**6)))),
-    codes("names of 1 GB", {}, names=bomb(2**30)),
-    codes("names that are no deflate", {}, names=np.full(9, 255, np.uint8)),
-    codes("names and more", {}, names=lambda old: np.append(old, np.uint8(0))),
-    codes("lengths of 64 bits that wrap around", {},
-          lengths=lambda old: old.astype("<u8") + np.uint64(2**63) * (np.arange(12) < 2)),
-    codes("lengths beyond the payload", {}, lengths=np.full(12, 2**32 - 1, "<u4")),
-    codes("lengths below zero", {}, lengths=lambda old: old.astype("<i8") - 10**9),
-    codes("lengths of floats", {}, lengths=lambda old: old.astype("<f4")),
-    codes("lengths in rows", {}, lengths=lambda old: old.reshape(3, 4)),
-    codes("one byte less for one image and more for another", {},
-          lengths=lambda old: old + np.asarray([1, 255, *[0] * 10], np.uint8)),
-    codes("no images", {}, "has no images", lengths=np.zeros(0, np.uint8), names=pack_names(),
-          payload=np.zeros(0, np.uint8)),
-    codes("no lengths", {}, lengths=None),
-    codes("no payload", {}, payload=None),
-    codes("a tensor too many", {}, extra=np.zeros(3, np.uint8)),
-    codes("a payload of signed bytes", {}, payload=lambda old: old.view(np.int8)),
-    codes("a payload of zeros", {}, payload=np.zeros_like),
-    codes("the checksum of another file", {}, crc32=np.asarray([7], "<u4")),
-    codes("two checksums", {}, crc32=np.asarray([7, 7], "<u4")),
+    named("half a surrogate", "\ud800"),
+    named("a name that UTF-8 writes in another way", "\udcc3\udca9", "é"),
+    named("a name with a zero byte", "a\0b"),
+    header("names that are missing", names=...),
+    header("names that are no list", names="abcdefghijkl"),
+    header("a name that is a list", names=[*"abcdefghijk", ["l"]]),
+    header("a name that is true", names=[*"abcdefghijk", True]),
+    header("a step of 0", names=["a1", 0, *"bcdefghijk"]),
+    header("steps to one name twice", names=["a2", "a1", 1, *"bcdefghij"]),
+    header("a step below zero", names=["a1", -2, *"bcdefghijk"]),
+    header("a step from no number", names=["a", 1, *"bcdefghijk"]),
+    header("a step from no name", names=[1, *"abcdefghijk"]),
+    header("a step of 4,000 digits", "CRC-32", names=["a1", 10**4000, *"bcdefghijk"]),
+    header("a step of a fraction", names=["a1", 1.0, *"bcdefghijk"]),
+    header("one name too few", names=[*"abcdefghijk"]),
+    header("one name too many", names=[*"abcdefghijklm"]),
+    header("a million names", names=["0", *[1] * (10**6 - 1)]),
+    header("names of 1 GB", names=["x" * 10**6 + "1", *[1] * 1000]),
+    header("no names", names=[]),
+    codes("an index of 1 GB", compressed=bomb(2**30)),
+    codes("an index that is no deflate", compressed=b"\xff" * 9),
+    codes("an index of another dictionary", dictionary=b"another" * 20),
+    codes("an index and more", compressed=deflate(b"{}\n[]") + b"\0"),
+    codes("an index of 2^32 - 1 bytes", size=2**32 - 1),
+    codes("an index of as many bytes as the file has", size=300),
+    codes("an index of less", size=9),
+    *(codes(f"lengths {name}", lengths=lengths) for name, lengths in {
+        "that are missing": [], "of one block more": [300, 0], "beyond the file": [2**40],
+        "below zero": [-1], "of fractions": [1.5], "of texts": ["9"], "of true values": [True],
+        "that are no list": 300, "of 2^70": [2**70], "in lists": [[300]], "of nothing": [None],
+    }.items()),
+    codes("a byte less", lengths=lambda old: [old[0] - 1]),
+    codes("a byte that the lengths do not have", blocks=lambda old: old + b"\0"),
+    codes("no images", "has no images", header={"names": []}, lengths=[], blocks=b""),
+    codes("no blocks", blocks=b""),
+    codes("a block of zeros", blocks=lambda old: bytes(len(old))),
+    codes("a block of less than its state", lengths=[4], blocks=b"\1\1\1\1"),
+    codes("a block of nothing", lengths=[0], blocks=b""),
+    header("other names for the same codes", "CRC-32", names=[*"abcdefghijkl"]),
+    codes("the checksum of another file", crc32=7),
     *(Case(f"a codes file of {size} bytes", _DECODE, 1, (_DAMAGED,), uses=_USES,
-           make=shortened(CODES, size)) for size in (0, 7, 8, 100)),
+           make=shortened(CODES, size)) for size in (0, 3, 4, 5, 8, 9, 12, 40, 100)),
     Case("a FIFO for a codes file", "decode fifo --run runs/vq --to masks --out m", 1, ("fifo",),
          uses=_USES, make=lambda folder: os.mkfifo(folder / "fifo")),
     Case("a shard that another has replaced", "decode codes --run runs/vq --to masks --out m", 1,
-         ("missing or damaged",), uses=_USES, make=crafted({}, names=pack_names(*"abcdefghijkl"))),
+         ("missing or damaged",), uses=_USES, make=crafted(header={"names": [*"abcdefghijkl"]})),
     Case("a manifest that names its shard twice", "decode codes --run runs/vq --to masks --out m",
          1, ("images are not as many",), uses=_USES,
          make=lambda folder: _repeat_shard(folder / "codes/manifest.json")),

@@ -57,7 +57,7 @@ def oriented_pairs(folder: Path) -> None:
         save(folder / "masks" / f"{path.stem}.png", Image.fromarray(mask))
 
 
-def codes_of(folder: Path, file: str = "out/codes-00000.safetensors") -> dict[str, bytes]:
+def codes_of(folder: Path, file: str = "out/codes-00000.sqz") -> dict[str, bytes]:
     run = "runs/x" if file.startswith("runs/x") else "runs/vq"
     opened = open_run(folder / run, device="cpu")
     return {
@@ -74,7 +74,7 @@ def check_equal(folder: Path) -> None:
 
 def check_trained_equal(folder: Path) -> None:
     for split in ("val", "test"):
-        assert len(set(codes_of(folder, f"runs/x/codes/{split}.safetensors").values())) == 1
+        assert len(set(codes_of(folder, f"runs/x/codes/{split}.sqz").values())) == 1
 
 
 def extracted(*names: str) -> Make:

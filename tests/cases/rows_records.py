@@ -14,7 +14,7 @@ from tests.fuzz.crafted import replace_fields
 
 RUN = "runs/vq"
 RECORD, MANIFEST = f"{RUN}/run.json", "codes/manifest.json"
-CODES = "codes/codes-00000.safetensors"
+CODES = "codes/codes-00000.sqz"
 _DECODE = f"decode {CODES} --run {RUN} --to features --out f"
 _DEEP = "[" * 100_000 + "]" * 100_000
 
@@ -167,7 +167,7 @@ ROWS = (
     manifest("a text for a number", changed(MANIFEST, images="12"), "images should be"),
     manifest("images below zero", changed(MANIFEST, images=-1), "images are not as many"),
     manifest("version -1", changed(MANIFEST, version=-1), "version should be"),
-    manifest("version 2", changed(MANIFEST, version=2), "newer version"),
+    manifest("version 3", changed(MANIFEST, version=3), "newer version"),
     manifest("version true", changed(MANIFEST, version=True), "version should be"),
     manifest("an unknown field", changed(MANIFEST, colour="red"), "colour"),
     manifest("a shard elsewhere", changed(MANIFEST, shards__0__file="../x.safetensors"), "file"),

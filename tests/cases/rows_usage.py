@@ -17,7 +17,7 @@ ROWS = (
     Case("evaluate a run", "evaluate runs/vq", uses=("pets", "runs/vq")),
     Case(
         "decode over its own codes",
-        "decode codes/codes-00000.safetensors --run runs/vq --to features --out codes --overwrite",
+        "decode codes/codes-00000.sqz --run runs/vq --to features --out codes --overwrite",
         2,
         ("choose another --out",),
         uses=("codes", "runs/vq"),

@@ -205,11 +205,11 @@ ROWS = (
     ),
     Case(
         "the codes of another run",
-        "decode runs/vq/codes/test.safetensors --to features --out decoded",
+        "decode runs/vq/codes/test.sqz --to features --out decoded",
         1,
         ("coded by another prior",),
         uses=("runs/vq", "runs/recon"),
-        make=copied("runs/recon/codes/test.safetensors", "runs/vq/codes/test.safetensors"),
+        make=copied("runs/recon/codes/test.sqz", "runs/vq/codes/test.sqz"),
         writes=(),
     ),
     Case(

@@ -23,7 +23,7 @@ def _link_to_maps(folder: Path) -> None:
 ROWS = (
     Case(
         "decode over a link to its own codes",
-        "decode link/codes-00000.safetensors --run runs/vq --to features --out codes --overwrite",
+        "decode link/codes-00000.sqz --run runs/vq --to features --out codes --overwrite",
         2,
         ("choose another --out",),
         uses=STOCK,
@@ -39,8 +39,7 @@ ROWS = (
     ),
     Case(
         "decode one file over the folder around it",
-        "decode codes/codes-00000.safetensors --run runs/vq --to features --out codes/../codes "
-        "--overwrite",
+        "decode codes/codes-00000.sqz --run runs/vq --to features --out codes/../codes --overwrite",
         2,
         ("choose another --out",),
         uses=STOCK,
@@ -208,6 +207,6 @@ ROWS = (
             (folder / "runs" / "it" / "config.yaml").write_text("half"),
             (folder / "runs" / "it" / ".squeeze-01234567.part").write_text("half"),
         ],
-        check=lambda folder: (folder / "runs/it/codes/test.safetensors").stat(),
+        check=lambda folder: (folder / "runs/it/codes/test.sqz").stat(),
     ),
 )

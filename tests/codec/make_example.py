@@ -3,7 +3,7 @@
     python -m tests.codec.make_example
 
 They stay as they are: a later build must read what an earlier one wrote. Only a new version of the
-format brings new files, beside these.
+format brings new files, beside these: codes.safetensors is of version 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
         codes, names, quantizer="vq", code_sizes=SIZES, run="0123456789abcdef", prior=prior
     )
     write_prior(DATA / "prior.safetensors", prior)
-    (DATA / "codes.safetensors").write_bytes(content)
+    (DATA / "codes.sqz").write_bytes(content)
     (DATA / "codes.json").write_text(json.dumps(codes[..., 0].tolist()) + "\n")
 
 

@@ -4,52 +4,138 @@ from __future__ import annotations
 
 import json
 import zlib
+from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+import pytest
 
-from squeeze_cli.codec.coding import encode_pieces
+from squeeze_cli.codec.container import encode_codes
 from squeeze_cli.codec.prior import CodePrior, read_prior
 from tests.codec.make_example import DATA
 from tests.codec.priors import fitted_prior, reference_frequencies, smooth_codes
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "codes-format.md"
 
-def read_stream(stream: bytes, prior: CodePrior) -> np.ndarray:
-    """The codes `[h, w, Q]` of one image."""
-    codes = np.zeros((*prior.grid, len(prior.code_sizes)), np.int64)
-    seen = [np.zeros(size, np.int64) for size in prior.code_sizes]
+
+def documented_dictionary() -> bytes:
+    """The block of text below the heading on the dictionary; a line feed stands between its lines."""
+    section = DOCUMENT.read_text(encoding="utf-8").split("### The dictionary")[1]
+    return section.split("```")[1].strip("\n").encode()
+
+
+def read_names(entries: list[str | int]) -> list[str]:
+    names: list[str] = []
+    for entry in entries:
+        if isinstance(entry, int):
+            before, digits = names[-1], 0
+            while digits < 15 and before[len(before) - digits - 1 :][:1] in tuple("0123456789"):
+                digits += 1
+            text, number = before[: len(before) - digits], before[len(before) - digits :]
+            changed = str(int(number) + entry)
+            entry = text + (changed.rjust(digits, "0") if number[0] == "0" else changed)
+        names.append(entry)
+    return names
+
+
+def read_file(content: bytes, prior: CodePrior | None) -> tuple[dict, list[str], list[np.ndarray]]:
+    """The header, the names and the codes `[h, w, Q]` of each image."""
+    assert content[:5] == b"SQZC\2"
+    at = 9 + int.from_bytes(content[5:9], "little")
+    assert int.from_bytes(content[at : at + 4], "little") == zlib.crc32(content[:at])
+    index = zlib.decompressobj(-15, zdict=documented_dictionary()).decompress(content[9:at])
+    line, lengths = index.split(b"\n")
+    header = json.loads(line.decode("utf-8", "surrogateescape"))
+    at += 4
+    images: list[np.ndarray] = []
+    for number, length in enumerate(json.loads(lengths)):
+        count = min(header["images_per_block"], len(header["names"]) - len(images))
+        block = content[at : at + length]
+        at += length
+        if prior is None:
+            codes, crc32 = read_packed(block, header, count)
+        else:
+            codes, crc32 = read_stream(prior, block, header, count)
+        checked = line + b"\n" + number.to_bytes(4, "little") + codes.astype("<u4").tobytes()
+        assert crc32 == zlib.crc32(checked)
+        images += list(codes)
+    assert (at, len(images)) == (len(content), len(header["names"]))
+    return header, read_names(header["names"]), images
+
+
+def read_stream(
+    prior: CodePrior, stream: bytes, header: dict, count: int
+) -> tuple[np.ndarray, int]:
+    shape = (*header["grid"], len(header["code_sizes"]))
+    images = np.zeros((count, *shape), np.int64)
     state, at = int.from_bytes(stream[:5], "big"), 5
-    for row, column in np.ndindex(*prior.grid):
-        for q in range(len(prior.code_sizes)):
-            slots = reference_frequencies(prior, q, (row, column), codes, seen[q])
-            starts = np.cumsum(slots) - slots
-            slot = state % 2**20
-            code = int(np.flatnonzero(starts <= slot)[-1])
-            state = int(slots[code]) * (state >> 20) + slot - int(starts[code])
-            while state < 2**32:
-                state, at = 256 * state + stream[at], at + 1
-            codes[row, column, q] = code
-            seen[q][code] += 1
+    for codes in images:
+        seen = [np.zeros(size, np.int64) for size in header["code_sizes"]]
+        for row, column in np.ndindex(*header["grid"]):
+            for q in range(len(seen)):
+                slots = reference_frequencies(prior, q, (row, column), codes, seen[q])
+                starts = np.cumsum(slots) - slots
+                slot = state % 2**20
+                code = int(np.flatnonzero(starts <= slot)[-1])
+                state = int(slots[code]) * (state >> 20) + slot - int(starts[code])
+                while state < 2**32:
+                    state, at = 256 * state + stream[at], at + 1
+                codes[row, column, q] = code
+                seen[q][code] += 1
     assert at == len(stream)
-    assert state - 2**32 == zlib.crc32(codes.astype("<u4").tobytes())
-    return codes
+    return images, state - 2**32
+
+
+def read_packed(block: bytes, header: dict, count: int) -> tuple[np.ndarray, int]:
+    """Codes of sizes whose product is below 2^63."""
+    sizes = header["code_sizes"]
+    product = int(np.prod(sizes, dtype=object))
+    fits = [g for g in range(1, 64) if product**g < 2**63]
+    in_word = min(fits, key=lambda g: ((product**g - 1).bit_length() / g, g))
+    bits = (product**in_word - 1).bit_length()
+    shape = (count, *header["grid"], len(sizes))
+    vectors = int(np.prod(shape[:3]))
+    text = "".join(f"{byte:08b}" for byte in block[:-4])
+    digits: list[int] = []
+    for word in range(-(-vectors // in_word)):
+        value = int(text[word * bits : (word + 1) * bits] or "0", 2)
+        for size in sizes * in_word:
+            digits.append(value % size)
+            value //= size
+    codes = np.asarray(digits[: vectors * len(sizes)]).reshape(shape)
+    return codes, int.from_bytes(block[-4:], "little")
 
 
 def test_the_committed_file() -> None:
     prior = read_prior(DATA / "prior.safetensors")
-    with safe_open(DATA / "codes.safetensors", "np") as file:
-        lengths, payload = file.get_tensor("lengths"), file.get_tensor("payload").tobytes()
-        assert file.metadata()["prior"] == prior.digest
-    ends = np.cumsum(lengths, dtype=np.int64)
-    images = [
-        read_stream(payload[end - length : end], prior)[..., 0].tolist()
-        for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)
-    ]
-    assert images == json.loads((DATA / "codes.json").read_text())
+    header, names, images = read_file((DATA / "codes.sqz").read_bytes(), prior)
+    assert (header["coding"], header["prior"]) == ("prior", prior.digest)
+    assert names == [f"cat_{number}" for number in range(7)]
+    wanted = json.loads((DATA / "codes.json").read_text())
+    assert [image[..., 0].tolist() for image in images] == wanted
 
 
-def test_several_codes_a_vector() -> None:
-    prior = fitted_prior((9, 2, 14), (3, 5))
-    codes = smooth_codes(2, (3, 5), (9, 2, 14), seed=4)
-    for image, stream in zip(codes, encode_pieces(codes, prior.code_sizes, prior), strict=True):
-        assert np.array_equal(read_stream(stream, prior), image)
+NAMES = [
+    "a/b",
+    "x_008",
+    "x_009",
+    "x_010",
+    "x_7",
+    "x_12",
+    "é0" + "9" * 15,
+    "é1" + "0" * 15,
+    "\udcff3",
+]
+
+
+@pytest.mark.parametrize("coding", ["prior", "packed"])
+@pytest.mark.parametrize("sizes", [(9, 2, 14), (5,)])
+def test_several_blocks_and_codes_per_vector(
+    coding: str, sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("squeeze_cli.codec.index.BLOCK_VECTORS", 4 * 15)
+    prior = fitted_prior(sizes, (3, 5)) if coding == "prior" else None
+    codes = smooth_codes(len(NAMES), (3, 5), sizes, seed=4)
+    content = encode_codes(codes, NAMES, quantizer="rvq", code_sizes=sizes, run="ab", prior=prior)
+    header, names, images = read_file(content, prior)
+    assert (header["coding"], header["images_per_block"], names) == (coding, 4, NAMES)
+    assert np.array_equal(images, codes)

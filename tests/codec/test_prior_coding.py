@@ -12,8 +12,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from squeeze_cli.codec.coding import decode_pieces, encode_pieces, slots_of_codes
+from squeeze_cli.codec.coding import decode_blocks, encode_blocks, slots_of_codes
 from squeeze_cli.codec.container import CodesFile, encode_codes
+from squeeze_cli.codec.index import block_checksums, find_blocks
 from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.codec.prior_fitting import fit_prior
 from squeeze_cli.config.parts import QUANTIZERS
@@ -36,6 +37,27 @@ def as_file(path: Path, codes: np.ndarray, prior: CodePrior | None, **changes: o
     return path
 
 
+def blocks_of(
+    codes: np.ndarray, prior: CodePrior | None, images: int, line: bytes = b""
+) -> list[bytes]:
+    sizes = SIZES if prior is None else prior.code_sizes
+    counts = [len(codes[begin : begin + images]) for begin in range(0, len(codes), images)]
+    return encode_blocks(codes, sizes, counts, block_checksums(line, len(counts)), prior)
+
+
+def decoded(
+    blocks: list[bytes], counts: list[int], prior: CodePrior, line: bytes = b""
+) -> np.ndarray:
+    checksums = block_checksums(line, len(blocks))
+    return decode_blocks(blocks, counts, checksums, prior.grid, prior.code_sizes, prior)
+
+
+def there_and_back(codes: np.ndarray, prior: CodePrior, images: int) -> np.ndarray:
+    """The codes, decoded from blocks of so many images."""
+    counts = [len(codes[begin : begin + images]) for begin in range(0, len(codes), images)]
+    return decoded(blocks_of(codes, prior, images), counts, prior)
+
+
 @pytest.mark.parametrize("sizes", [(1,), (2,), (37,), (1000,), (9, 2, 14)])
 @pytest.mark.parametrize("n", [0, 1, 5])
 def test_codes_come_back(tmp_path: Path, sizes: tuple[int, ...], n: int) -> None:
@@ -43,7 +65,7 @@ def test_codes_come_back(tmp_path: Path, sizes: tuple[int, ...], n: int) -> None
     prior = fitted_prior(sizes, (3, 4))
     random = np.random.default_rng(0).integers(0, sizes, (n, 3, 4, len(sizes)))
     for codes in (smooth_codes(n, (3, 4), sizes, seed=9), random):
-        path = as_file(tmp_path / "codes.safetensors", codes, prior, code_sizes=sizes)
+        path = as_file(tmp_path / "codes.sqz", codes, prior, code_sizes=sizes)
         file = CodesFile(path, prior).require_run("0123")
         assert (file.header.coding, file.header.prior) == ("prior", prior.digest)
         assert np.array_equal(file.read(), codes)
@@ -63,10 +85,8 @@ def test_any_codes_come_back_by_any_prior(
 ) -> None:
     prior = drawn_prior(tuple(sizes), grid, seed=seed, extreme=extreme)
     codes = np.random.default_rng(seed).integers(0, sizes, (n, *grid, len(sizes)))
-    assert np.array_equal(
-        decode_pieces(encode_pieces(codes, prior.code_sizes, prior), grid, prior.code_sizes, prior),
-        codes,
-    )
+    for images in (1, 2, 5):
+        assert np.array_equal(there_and_back(codes, prior, images), codes)
 
 
 @pytest.mark.parametrize("name", CODED)
@@ -77,19 +97,16 @@ def test_every_quantizers_codes_come_back(name: str) -> None:
     codes = smooth_codes(12, (2, 5), sizes)
     prior = fit_prior(codes[:10], quantizer.code_vectors())
     assert prior.code_sizes == sizes
-    back = decode_pieces(
-        encode_pieces(codes, prior.code_sizes, prior), (2, 5), prior.code_sizes, prior
-    )
-    assert np.array_equal(back, codes)
+    assert np.array_equal(there_and_back(codes, prior, 5), codes)
 
 
 # --- the same on every machine, in every batch ----------------------------------------------------
 
 
-def example() -> tuple[CodePrior, Path, np.ndarray]:
+def example(file: str = "codes.sqz") -> tuple[CodePrior, Path, np.ndarray]:
     """What an earlier build wrote; see make_example.py."""
     codes = np.asarray(json.loads((DATA / "codes.json").read_text()))[..., None]
-    return read_prior(DATA / "prior.safetensors"), DATA / "codes.safetensors", codes
+    return read_prior(DATA / "prior.safetensors"), DATA / file, codes
 
 
 def test_a_file_of_an_earlier_build_is_read_and_written_again_to_the_last_byte() -> None:
@@ -102,26 +119,46 @@ def test_a_file_of_an_earlier_build_is_read_and_written_again_to_the_last_byte()
     assert again == path.read_bytes()
 
 
-def test_alone_and_in_batches_the_codes_and_the_bytes_are_the_same() -> None:
-    prior, path, codes = example()
-    file = CodesFile(path, prior)
-    for images in (1, 2, 3, 7, 100):
-        parts = [part for _, part in file.batches(images)]
-        assert np.array_equal(np.concatenate(parts), codes)
-    assert np.array_equal(file.read([6, 2]), codes[[6, 2]])
-    together = encode_pieces(codes, prior.code_sizes, prior)
-    assert [encode_pieces(image[None], prior.code_sizes, prior)[0] for image in codes] == together
+def test_a_file_of_version_1_holds_the_same_as_one_of_version_2() -> None:
+    prior, path, codes = example("codes.safetensors")
+    old, new = CodesFile(path, prior), CodesFile(example()[1], prior)
+    assert np.array_equal(old.read(), codes)
+    assert np.array_equal(old.read([6, 2]), codes[[6, 2]])
+    assert np.array_equal(np.concatenate([part for _, part in old.batches(3)]), codes)
+    assert old.names == new.names
+    other = {"images_per_block", "names"}
+    assert old.header.model_dump(exclude=other) == new.header.model_dump(exclude=other)
 
 
-def test_large_batches_are_encoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_begins_anew() -> None:
+    """A block holds the codes of its images as blocks of one image each do, but for the ends."""
     prior, _, codes = example()
-    together = encode_pieces(codes, prior.code_sizes, prior)
+    starts, frequencies = slots_of_codes(codes, prior)
+    for number, image in enumerate(codes):
+        for whole, alone in zip(
+            (starts, frequencies), slots_of_codes(image[None], prior), strict=True
+        ):
+            assert np.array_equal(whole[number], alone[0])
+    for images in (1, 2, 3, 7, 100):
+        assert np.array_equal(there_and_back(codes, prior, images), codes)
+
+
+def test_blocks_are_the_same_whatever_is_coded_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior, _, codes = example()
+    together = blocks_of(codes, prior, 2)
+    assert len(together) == 4
+    assert blocks_of(codes[:4], prior, 2) == together[:2]
     slots = slots_of_codes(codes, prior)
     monkeypatch.setattr("squeeze_cli.codec.coding._BLOCK_ELEMENTS", 2 * 15 * 37)
-    assert encode_pieces(codes, prior.code_sizes, prior) == together
-    assert encode_pieces(codes, prior.code_sizes, prior, slots) == together
+    assert blocks_of(codes, prior, 2) == together
+    assert (
+        encode_blocks(codes, SIZES, [2, 2, 2, 1], block_checksums(b"", 4), prior, slots) == together
+    )
     for whole, parts in zip(slots, slots_of_codes(codes, prior), strict=True):
         assert np.array_equal(whole, parts)
+    parts = [decoded(together[:2], [2, 2], prior), decoded(together[:1], [2], prior)]
+    assert [len(part) for part in parts] == [4, 2]
+    assert np.array_equal(np.concatenate(parts), codes[[0, 1, 2, 3, 0, 1]])
 
 
 THREADS = """
@@ -129,24 +166,26 @@ import hashlib, sys
 import numpy as np
 from pathlib import Path
 from squeeze_cli.codec.container import CodesFile
-from squeeze_cli.codec.coding import decode_pieces, encode_pieces
+from squeeze_cli.codec.container import encode_codes
 from squeeze_cli.codec.prior import read_prior
-data = Path(sys.argv[1])
+data, copy = map(Path, sys.argv[1:])
 prior = read_prior(data / "prior.safetensors")
-codes = np.tile(CodesFile(data / "codes.safetensors", prior).read(), (40, 1, 1, 1))
-streams = encode_pieces(codes, prior.code_sizes, prior)
-assert np.array_equal(decode_pieces(streams, (3, 5), prior.code_sizes, prior), codes)
-print(hashlib.sha256(b"".join(streams)).hexdigest())
+codes = np.tile(CodesFile(data / "codes.sqz", prior).read(), (60, 1, 1, 1))
+names = map(str, range(len(codes)))
+content = encode_codes(codes, [*names], quantizer="vq", code_sizes=prior.code_sizes, prior=prior)
+copy.write_bytes(content)
+assert np.array_equal(CodesFile(copy, prior).read(), codes)
+print(hashlib.sha256(content).hexdigest())
 assert "torch" not in sys.modules
 """
 
 
-def test_one_and_two_threads_give_the_same_bytes() -> None:
+def test_one_and_two_threads_give_the_same_bytes(tmp_path: Path) -> None:
     digests = set()
     for threads in ("1", "2"):
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         done = subprocess.run(
-            [sys.executable, "-c", THREADS, str(DATA)],
+            [sys.executable, "-c", THREADS, str(DATA), str(tmp_path / threads)],
             env={**os.environ, **dict.fromkeys(names, threads)},
             capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
@@ -160,13 +199,15 @@ def test_one_and_two_threads_give_the_same_bytes() -> None:
 
 @pytest.mark.parametrize("sizes", [(37,), (9, 2, 14)])
 def test_the_file_is_the_cross_entropy_and_what_it_states_besides(sizes: tuple[int, ...]) -> None:
-    """An image costs 32 bits of CRC and less than 12 for the stream's end; the file its index."""
+    """A block costs 32 bits of CRC and less than 12 for the stream's end; the file its index."""
     prior = fitted_prior(sizes, (3, 5))
     codes = smooth_codes(30, (3, 5), sizes, seed=3)
     slots = slots_of_codes(codes, prior)
     bits = slots.bits
-    payload = sum(map(len, encode_pieces(codes, prior.code_sizes, prior)))
-    assert bits / 8 + 30 * 31 / 8 < payload < bits / 8 + 30 * 44 / 8
+    for images in (1, 7, 30):
+        blocks = blocks_of(codes, prior, images)
+        payload = sum(map(len, blocks))
+        assert bits / 8 + len(blocks) * 31 / 8 < payload < bits / 8 + len(blocks) * 44 / 8
     names = [f"cat_{i}" for i in range(30)]
     content = encode_codes(codes, names, quantizer="vq", code_sizes=sizes, prior=prior)
     with_slots = encode_codes(
@@ -188,9 +229,29 @@ def test_the_file_is_the_cross_entropy_and_what_it_states_besides(sizes: tuple[i
 
 def test_the_prior_saves_most_of_what_packing_takes() -> None:
     prior, _, codes = example()
-    pieces = [encode_pieces(codes, SIZES, by) for by in (prior, None)]
-    coded, packed = (sum(len(piece) - 4 for piece in each) for each in pieces)
-    assert coded < 0.6 * packed
+    (coded,), (packed,) = (blocks_of(codes, by, 7) for by in (prior, None))
+    assert len(coded) - 4 < 0.6 * (len(packed) - 4)
+
+
+@pytest.mark.parametrize(
+    ("names", "most"),
+    [
+        # The test list of 149 photographs: at most a tenth of a bit per vector.
+        ([f"{breed}_{i}" for breed in ("Abyssinian", "american_bulldog", "Bengal")
+          for i in sorted(range(1, 201, 4), key=str)][:149], 365),
+        ([f"img_{i:05d}" for i in range(2000)], 2000 * 0.7),
+    ],
+)  # fmt: skip
+def test_a_file_costs_little_beside_what_its_codes_tell(names: list[str], most: float) -> None:
+    """Bytes beyond `sum(20 - log2 slots)`, which the codes of 14 x 14 vectors are made to tell."""
+    prior = drawn_prior((4,), (14, 14))
+    codes = np.random.default_rng(0).integers(0, 4, (len(names), 14, 14, 1))
+    slots = slots_of_codes(codes, prior)
+    content = encode_codes(
+        codes, names, quantizer="vq", code_sizes=(4,), run="9f86d081884c7d65", prior=prior,
+        slots=slots,
+    )  # fmt: skip
+    assert len(content) - slots.bits / 8 < most
 
 
 # --- what is refused ------------------------------------------------------------------------------
@@ -203,7 +264,7 @@ def test_missing_and_other_priors_are_refused_and_packed_codes_need_none(tmp_pat
     other = drawn_prior(SIZES, (3, 5))
     with pytest.raises(SqueezeError, match=f"another prior .{prior.digest}, not {other.digest}"):
         CodesFile(path, other)
-    packed = as_file(tmp_path / "codes.safetensors", codes, None, code_sizes=SIZES)
+    packed = as_file(tmp_path / "codes.sqz", codes, None, code_sizes=SIZES)
     for unused in (None, other):
         file = CodesFile(packed, unused)
         assert (file.header.coding, file.header.prior) == ("packed", "")
@@ -220,17 +281,16 @@ def test_codes_that_are_not_the_priors_are_refused(
 ) -> None:
     prior, _, _ = example()
     with pytest.raises(ValueError, match=r"a prior for|outside of their sizes"):
-        encode_pieces(np.full(shape, fill), sizes, prior)
+        encode_blocks(np.full(shape, fill), sizes, [2], [0], prior)
 
 
 def test_a_damaged_byte_is_reported_never_decoded(tmp_path: Path) -> None:
     """Every bit of every byte before the payload, and thousands of changes of the payload."""
     prior = drawn_prior((37,), (2, 3))
     codes = smooth_codes(3, (2, 3), (37,))
-    path = as_file(tmp_path / "codes.safetensors", codes, prior, code_sizes=(37,))
+    path = as_file(tmp_path / "codes.sqz", codes, prior, code_sizes=(37,))
     content = path.read_bytes()
-    payload = sum(map(len, encode_pieces(codes, prior.code_sizes, prior)))
-    index = len(content) - payload
+    _, index = find_blocks(content)
     random = np.random.default_rng(0)
     changes = [(at, 1 << bit) for at in range(len(content)) for bit in range(8)]
     changes += [
@@ -246,28 +306,39 @@ def test_a_damaged_byte_is_reported_never_decoded(tmp_path: Path) -> None:
 
 
 def test_swapped_and_replaced_streams_are_reported() -> None:
-    """Several bytes at once: noise in place of a stream, and another image's stream cut to fit."""
+    """Several bytes at once: noise in place of a stream, another place, and one cut to fit."""
     prior, _, codes = example()
     random = np.random.default_rng(1)
-    stream = encode_pieces(codes, prior.code_sizes, prior)[0]
+    stream, other, _ = blocks_of(codes, prior, 3)
     for _ in range(500):
         noise = random.integers(0, 256, len(stream), dtype=np.uint8).tobytes()
         with pytest.raises(DamagedCodesError):
-            decode_pieces([noise], (3, 5), prior.code_sizes, prior)
+            decoded([noise], [3], prior)
     for length in range(len(stream)):
         with pytest.raises(DamagedCodesError):
-            decode_pieces([stream[:length]], (3, 5), prior.code_sizes, prior)
+            decoded([stream[:length]], [3], prior)
         with pytest.raises(DamagedCodesError):
-            decode_pieces([stream + stream[: length + 1]], (3, 5), prior.code_sizes, prior)
+            decoded([stream + stream[: length + 1]], [3], prior)
+    assert np.array_equal(decoded([stream, other], [3, 3], prior), codes[:6])
+    for blocks, counts in (
+        ([other, stream], [3, 3]),
+        ([other], [3]),
+        ([stream], [2]),
+        ([stream], [4]),
+    ):
+        with pytest.raises(DamagedCodesError):
+            decoded(blocks, counts, prior)
+    with pytest.raises(DamagedCodesError):
+        decoded([stream], [3], prior, line=b"{}")
 
 
 def test_truncated_and_longer_files_are_reported(tmp_path: Path) -> None:
     prior, source, _ = example()
-    content, path = source.read_bytes(), tmp_path / "codes.safetensors"
+    content, path = source.read_bytes(), tmp_path / "codes.sqz"
     for length in range(len(content)):
         path.write_bytes(content[:length])
         with pytest.raises(DamagedCodesError, match="make it again"):
             CodesFile(path, prior)
     path.write_bytes(content + b"\0")
-    with pytest.raises(DamagedCodesError, match="longer"):
+    with pytest.raises(DamagedCodesError, match="lengths"):
         CodesFile(path, prior)

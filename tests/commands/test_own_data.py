@@ -173,7 +173,7 @@ def test_classes_have_their_names_everywhere(squeeze_executable: Squeeze, tmp_pa
     (tmp_path / "d" / "classes.yaml").unlink()  # the run has its own
     told = squeeze_executable("evaluate", "runs/q", "--json").stdout
     assert json.loads(told)["classes"] == names
-    arguments = ("runs/q/codes/test.safetensors", "--to", "masks", "--out", "masks", "--json")
+    arguments = ("runs/q/codes/test.sqz", "--to", "masks", "--out", "masks", "--json")
     assert json.loads(squeeze_executable("decode", *arguments).stdout)["classes"] == names
     with Image.open(next((tmp_path / "masks").glob("*.png"))) as image:
         palette = image.getpalette()

@@ -141,7 +141,7 @@ def test_extracted_features_give_the_codes_of_their_images(
     theirs = json.loads(squeeze(*extract, "--features", "shards", "--out", "b").stdout)
     for name in ("mse", "cosine"):
         assert theirs[name] == pytest.approx(ours[name], rel=1e-6)
-    file = "codes-00000.safetensors"
+    file = "codes-00000.sqz"
     assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     # The shards are channels first; a file of channels last is the same.
     maps = load_file(tmp_path / "shards" / "features-00000.safetensors")["embeddings"]
@@ -177,7 +177,7 @@ def test_training_on_extracted_features_is_training_on_their_images(
     images, given = record("images", tmp_path), record("features", tmp_path)
     assert given["digest"] == images["digest"]
     assert given["metrics"] == images["metrics"]
-    file = "codes/test.safetensors"
+    file = "codes/test.sqz"
     ours, theirs = (tmp_path / "runs" / name / file for name in ("images", "features"))
     assert ours.read_bytes() == theirs.read_bytes()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,63 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from squeeze_cli.codec.index import DICTIONARY, MAGIC, VERSION, find_blocks
+
 Tensors = dict[str, NDArray[Any]]
 TYPES = {"u1": "U8", "u2": "U16", "u4": "U32", "u8": "U64", "i8": "I64", "f4": "F32", "i1": "I8"}
+
+
+@dataclass
+class Parts:
+    """A codes file of version 2, taken apart."""
+
+    header: dict[str, Any]
+    lengths: list[int]
+    blocks: bytes
+
+
+def take_apart(content: bytes) -> Parts:
+    """Return the parts of a codes file that squeeze wrote."""
+    begin, end = find_blocks(content)
+    index = zlib.decompressobj(-15, zdict=DICTIONARY).decompress(content[begin : end - 4])
+    return Parts(*map(json.loads, index.splitlines()), content[end:])
+
+
+def craft(
+    content: bytes, header: dict[str, Any] | None = None, *, lengths: object = None,
+    blocks: bytes | None = None, line: bytes | None = None, magic: bytes = MAGIC + bytes([VERSION]),
+    dictionary: bytes = DICTIONARY, compressed: bytes | None = None, size: int | None = None,
+    crc32: int | None = None,
+) -> bytes:  # fmt: skip
+    """Return a codes file with other parts; a field of the header that is `...` is removed.
+
+    `line` stands in place of the header, `compressed` in place of all the index, and `size` of its
+    size. All CRC-32s are those of what the file holds, but a given `crc32`, and those of the blocks.
+    """
+    own = take_apart(content)
+    fields = {name: v for name, v in {**own.header, **(header or {})}.items() if v is not ...}
+    first = json.dumps(fields).encode() if line is None else line
+    second = json.dumps(own.lengths if lengths is None else lengths).encode()
+    packed = deflate(first + b"\n" + second, dictionary) if compressed is None else compressed
+    head = magic + (len(packed) if size is None else size).to_bytes(4, "little") + packed
+    checksum = zlib.crc32(head) if crc32 is None else crc32
+    return head + checksum.to_bytes(4, "little") + (own.blocks if blocks is None else blocks)
+
+
+def deflate(content: bytes, dictionary: bytes = DICTIONARY) -> bytes:
+    """Return raw deflate of `content`."""
+    compressing = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=dictionary)
+    return compressing.compress(content) + compressing.flush()
+
+
+def bomb(size: int) -> bytes:
+    """Return an index that inflates to `size` bytes of zeros."""
+    compressing = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=DICTIONARY)
+    pieces = [compressing.compress(bytes(1 << 20)) for _ in range(size >> 20)]
+    return b"".join([*pieces, compressing.flush()])
+
+
+# --- safetensors files: codes files of version 1, priors -------------------------------------------
 
 
 def parts(content: bytes) -> tuple[dict[str, str], Tensors]:
@@ -22,8 +78,8 @@ def parts(content: bytes) -> tuple[dict[str, str], Tensors]:
     return json.loads(content[8 : 8 + size])["__metadata__"], load(content)
 
 
-def craft(content: bytes, metadata: dict[str, str | None], **tensors: Any) -> bytes:
-    """Return a codes file with some metadata and tensors replaced, or removed where they are None.
+def craft_v1(content: bytes, metadata: dict[str, str | None], **tensors: Any) -> bytes:
+    """Return a codes file of version 1 with some metadata and tensors replaced; None removes them.
 
     The CRC-32 of its index is that of what it holds, as that of a file that squeeze wrote.
     """
@@ -51,16 +107,7 @@ def craft(content: bytes, metadata: dict[str, str | None], **tensors: Any) -> by
 def pack_names(*names: str) -> NDArray[np.uint8]:
     """Return the tensor `names`, none of which shares a beginning with the one before."""
     coded = b"".join(b"\0" + name.encode("utf-8", "surrogateescape") + b"\0" for name in names)
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return np.frombuffer(deflate.compress(coded) + deflate.flush(), np.uint8)
-
-
-def bomb(size: int) -> NDArray[np.uint8]:
-    """Return a tensor `names` that inflates to `size` bytes of zeros."""
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
-    block = bytes(1 << 20)
-    pieces = [deflate.compress(block) for _ in range(size >> 20)]
-    return np.frombuffer(b"".join([*pieces, deflate.flush()]), np.uint8)
+    return np.frombuffer(deflate(coded, b""), np.uint8)
 
 
 def craft_prior(content: bytes, version: str = "1", **tensors: NDArray[Any] | None) -> bytes:

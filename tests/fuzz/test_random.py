@@ -22,12 +22,14 @@ from squeeze_cli.config.record import RunRecord
 from squeeze_cli.config.resolve import load_experiment, to_yaml
 from squeeze_cli.config.schema import FIELDS, SECTIONS, flag_of
 from squeeze_cli.errors import SqueezeError, UsageError
-from tests.fuzz.crafted import craft, parts
+from tests.fuzz.crafted import craft, craft_v1, parts, take_apart
 from tests.records import record
 
 SIZES, GRID = (10, 300), (3, 4)
 CODES = np.random.default_rng(1).integers(0, SIZES, (5, *GRID, 2))
 FILE = encode_codes(CODES, list("abcde"), quantizer="rvq", code_sizes=SIZES, run="0123")
+PACKED_1 = Path(__file__).parents[1] / "inference/older_runs/rvq/packed/codes-00000.safetensors"
+FILE_1, CODES_1 = PACKED_1.read_bytes(), CodesFile(PACKED_1).read()
 
 numbers = st.integers() | st.floats() | st.integers(0, 1000)
 texts = st.text(max_size=9) | st.sampled_from(["", "8,5,5", "vq", "auto", "1e9", "nan", "-1", "~"])
@@ -108,7 +110,7 @@ def test_records(way: list[int], value: object, tmp_path: Path) -> None:
 @at_random
 @given(way=ways, value=anything)
 def test_manifests(way: list[int], value: object, tmp_path: Path) -> None:
-    shard = ShardEntry(file="codes-00000.safetensors", bytes=9, blake2b="0", names=["a"], sums={})
+    shard = ShardEntry(file="codes-00000.sqz", bytes=9, blake2b="0", names=["a"], sums={})
     content = Manifest(
         content="codes", run="q", run_digest="d", source="images", space="backbone", images=1,
         shards=[shard],
@@ -116,6 +118,31 @@ def test_manifests(way: list[int], value: object, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps(changed(content, way, value)))
     with suppress(SqueezeError):
         read_any_manifest(tmp_path)
+
+
+@at_random
+@given(
+    header=st.dictionaries(
+        st.sampled_from(["quantizer", "code_sizes", "grid", "coding", "prior", "names",
+                         "images_per_block"]),
+        st.just(...) | anything | st.lists(st.integers(0, 300) | texts, max_size=6),
+        max_size=2,
+    ),
+    lengths=st.just(take_apart(FILE).lengths) | anything,
+    flips=st.lists(st.tuples(st.integers(0, 999), st.integers(0, 255)), max_size=3),
+)  # fmt: skip
+def test_codes_files_with_right_checksums(
+    header: dict[str, object], lengths: object, flips: list[tuple[int, int]], tmp_path: Path,
+) -> None:  # fmt: skip
+    blocks = bytearray(take_apart(FILE).blocks)
+    for place, value in flips:
+        blocks[place % len(blocks)] ^= value
+    content = craft(FILE, header, lengths=lengths, blocks=bytes(blocks))
+    (tmp_path / "codes.sqz").write_bytes(content)
+    with suppress(SqueezeError):
+        file = CodesFile(tmp_path / "codes.sqz")
+        assert np.array_equal(file.read(), CODES[: len(file)])
+        assert len(file) in (0, len(CODES))
 
 
 @at_random
@@ -129,16 +156,16 @@ def test_manifests(way: list[int], value: object, tmp_path: Path) -> None:
     kind=st.sampled_from(["<u1", "<u2", "<u4", "<u8", "<i8", "<f4"]),
     flips=st.lists(st.tuples(st.integers(0, 999), st.integers(0, 255)), max_size=3),
 )
-def test_codes_files_with_right_checksums(
+def test_codes_files_of_version_1_with_right_checksums(
     metadata: dict[str, str | None], name: str, kind: str, flips: list[tuple[int, int]],
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    old = parts(FILE)[1].get(name, np.arange(3, dtype=np.uint8)).copy()
+    old = parts(FILE_1)[1].get(name, np.arange(3, dtype=np.uint8)).copy()
     for place, value in flips:
         old[place % len(old)] ^= value
     tensors = {} if name == "extra" and not flips else {name: old.astype(kind)}
-    (tmp_path / "codes.safetensors").write_bytes(craft(FILE, metadata, **tensors))
+    (tmp_path / "codes").write_bytes(craft_v1(FILE_1, metadata, **tensors))
     with suppress(SqueezeError):
-        file = CodesFile(tmp_path / "codes.safetensors")
-        if file.header.grid == GRID:  # which `TrainedRun.open` demands
-            assert np.array_equal(file.read(), CODES)
+        file = CodesFile(tmp_path / "codes")
+        if file.header.grid == CODES_1.shape[1:3]:  # which `TrainedRun.open` demands
+            assert np.array_equal(file.read(), CODES_1)

@@ -67,7 +67,7 @@ def test_codes_of_a_split_are_measured_and_decode_to_the_quantized_embeddings(
 ) -> None:
     run = str(trained / "runs" / "q")
     result = run_json(squeeze, run, "--out", "codes")
-    files = sorted((tmp_path / "codes").glob("*.safetensors"))
+    files = sorted((tmp_path / "codes").glob("*.sqz"))
     assert result["file_bytes"] == sum(file.stat().st_size for file in files)
     assert result["bits_per_vector"] == pytest.approx(8 * result["file_bytes"] / (12 * 16))
     assert result["bits_per_feature_point"] == pytest.approx(result["bits_per_vector"] / 320)
@@ -92,9 +92,7 @@ def test_decoding_needs_nothing_of_the_backbone(
     run = trained / "runs" / "q"
     monkeypatch.setattr("squeeze_cli.inference.trained_run.create_backbone", None)
     for content in ("features", "masks"):
-        squeeze(
-            "decode", str(run / "codes" / "test.safetensors"), "--to", content, "--out", content
-        )
+        squeeze("decode", str(run / "codes" / "test.sqz"), "--to", content, "--out", content)
 
 
 def test_the_table_fits_the_terminal(squeeze: Squeeze, trained: Path) -> None:
@@ -109,7 +107,7 @@ def test_masks_are_those_that_the_run_was_measured_with(
 ) -> None:
     """Mean IoU of the decoded PNGs is that of `evaluate`."""
     run = trained / "runs" / "q"
-    squeeze("decode", str(run / "codes" / "test.safetensors"), "--to", "masks", "--out", "masks")
+    squeeze("decode", str(run / "codes" / "test.sqz"), "--to", "masks", "--out", "masks")
     from squeeze_cli.console import Reporter
     from squeeze_cli.data.transforms import Preprocessing
     from squeeze_cli.training.metrics import SegmentationMetrics
@@ -228,7 +226,7 @@ def test_a_stopped_extraction_goes_on_and_ends_the_same(
     assert extract(run, out=tmp_path / "stopped").images == 12
     codec = open_run(run)
     parts = [
-        np.concatenate([codec.open(file).read() for file in sorted((tmp_path / f).glob("*.safe*"))])
+        np.concatenate([codec.open(file).read() for file in sorted((tmp_path / f).glob("*.sqz"))])
         for f in ("whole", "stopped")
     ]
     assert np.array_equal(*parts)
@@ -288,16 +286,14 @@ def test_mistakes_are_told(squeeze: Squeeze, trained: Path, tmp_path: Path) -> N
         "extract-embeddings", run, "--format", "features", "--coding", "prior", code=2
     )
     assert "--coding" in meaningless.stderr
-    moved = tmp_path / "moved.safetensors"
-    shutil.copy(trained / "runs" / "q" / "codes" / "test.safetensors", moved)
-    lost = squeeze("decode", "moved.safetensors", "--to", "masks", "--out", "m", code=1)
+    moved = tmp_path / "moved.sqz"
+    shutil.copy(trained / "runs" / "q" / "codes" / "test.sqz", moved)
+    lost = squeeze("decode", "moved.sqz", "--to", "masks", "--out", "m", code=1)
     assert "--run" in lost.stderr
     content = bytearray(moved.read_bytes())
     content[-3] ^= 16
     moved.write_bytes(content)
-    damaged = squeeze(
-        "decode", "moved.safetensors", "--run", run, "--to", "masks", "--out", "m", code=1
-    )
+    damaged = squeeze("decode", "moved.sqz", "--run", run, "--to", "masks", "--out", "m", code=1)
     assert "damaged" in damaged.stderr
     assert not list((tmp_path / "m").glob("*")) if (tmp_path / "m").exists() else True
 
@@ -310,11 +306,11 @@ def test_damage_costs_nothing_else(squeeze: Squeeze, trained: Path, tmp_path: Pa
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     same = ("decode", "codes", "--run", run, "--to", "features", "--out", "codes", "--overwrite")
     assert "another --out" in squeeze(*same, code=2).stderr
-    file = ("decode", "codes/codes-00000.safetensors", *same[2:])
+    file = ("decode", "codes/codes-00000.sqz", *same[2:])
     assert "another --out" in squeeze(*file, code=2).stderr
-    (tmp_path / "link.safetensors").symlink_to(tmp_path / "codes" / "codes-00000.safetensors")
-    assert "another --out" in squeeze("decode", "link.safetensors", *same[2:], code=2).stderr
-    shard = tmp_path / "codes" / "codes-00000.safetensors"
+    (tmp_path / "link.sqz").symlink_to(tmp_path / "codes" / "codes-00000.sqz")
+    assert "another --out" in squeeze("decode", "link.sqz", *same[2:], code=2).stderr
+    shard = tmp_path / "codes" / "codes-00000.sqz"
     content = bytearray(shard.read_bytes())
     content[-3] ^= 16
     shard.write_bytes(content)
@@ -357,11 +353,11 @@ def test_what_a_killed_process_left_holds_nothing_up(
 ) -> None:
     arguments = ("extract-embeddings", str(trained / "runs" / "q"), "--out", "out")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ".codes-00000.safetensors.abc.part").write_bytes(b"half")
-    (tmp_path / "out" / "codes-00000.safetensors").write_bytes(b"of no manifest")
+    (tmp_path / "out" / ".codes-00000.sqz.abc.part").write_bytes(b"half")
+    (tmp_path / "out" / "codes-00000.sqz").write_bytes(b"of no manifest")
     squeeze(*arguments)
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert files == ["codes-00000.safetensors", "manifest.json"]
+    assert files == ["codes-00000.sqz", "manifest.json"]
     (tmp_path / "out" / "manifest.json").write_text("{")
     assert "--overwrite" in squeeze(*arguments, code=1).stderr
     squeeze(*arguments, "--overwrite")
@@ -399,14 +395,14 @@ def test_codes_of_another_run_are_refused(trained: Path, tmp_path: Path) -> None
     record["digest"] = "0" * 16
     (run / "run.json").write_text(json.dumps(record))
     with pytest.raises(SqueezeError, match="another run"):
-        open_run(run).open(trained / "runs" / "q" / "codes" / "val.safetensors")
+        open_run(run).open(trained / "runs" / "q" / "codes" / "val.sqz")
 
 
 def test_names_cannot_leave_the_folder(trained: Path, tmp_path: Path) -> None:
     codec = open_run(trained / "runs" / "q")
     codes = np.zeros((1, 4, 4, 2), np.int32)
     for name in ("../evil", "/evil"):
-        path = tmp_path / "codes.safetensors"
+        path = tmp_path / "codes.sqz"
         path.write_bytes(codec.encode(codes, [name]))
         from squeeze_cli.console import Reporter
         from squeeze_cli.inference.decode import decode_codes
@@ -429,7 +425,7 @@ def test_a_missing_shard_is_noticed(tmp_path: Path) -> None:
     assert make_output(tmp_path).manifest.total("vectors") == 2
     with pytest.raises(UsageError, match="content"):
         make_output(tmp_path, "features")
-    (tmp_path / "codes-00000.safetensors").unlink()
+    (tmp_path / "codes-00000.sqz").unlink()
     with pytest.raises(SqueezeError, match="missing"):
         make_output(tmp_path)
     assert make_output(tmp_path, overwrite=True).manifest.images == 0
@@ -443,7 +439,7 @@ def test_a_missing_shard_is_noticed(tmp_path: Path) -> None:
         ("run_digest", None, "run_digest should be a valid string"),
         ("colour", "red", "colour: Extra inputs"),
         ("shards", [{"file": "../q.ckpt"}], "shards.0.file: "),
-        ("version", 2, "newer version"),
+        ("version", 3, "newer version"),
     ],
 )
 def test_a_damaged_manifest_is_one_line_that_names_the_field(

@@ -117,8 +117,8 @@ def test_the_task_knows_the_resolved_configuration(online: Done) -> None:
 def test_files_arrive_whole(online: Done) -> None:
     stored = {Path(name).name: body for name, body in online.server.files.items()}
     keys = {artifact["key"] for artifact in online.server.task["execution"]["artifacts"]}
-    assert {"config.yaml", "run.json", "codes/val.safetensors"} <= keys
-    for name in ("config.yaml", "run.json", "codes/val.safetensors", "checkpoints/best.ckpt"):
+    assert {"config.yaml", "run.json", "codes/val.sqz"} <= keys
+    for name in ("config.yaml", "run.json", "codes/val.sqz", "checkpoints/best.ckpt"):
         assert stored[Path(name).name] == (online.run / name).read_bytes(), name
     (model,) = (m for m in online.server.models.values() if m.get("name") == "it best")
     assert model["uri"].startswith(online.server.url)
@@ -187,7 +187,7 @@ def test_offline_records_a_session_that_clearml_imports(tmp_path: Path) -> None:
     assert {"train/loss", "val/iou", "test/accuracy"} <= recorded
     assert task["hyperparams"]["quantizer"]["type"]["value"] == "vq"
     keys = {artifact["key"] for artifact in task["execution"]["artifacts"]}
-    assert keys >= {"config.yaml", "run.json", "codes/val.safetensors", "checkpoints/best.ckpt"}
+    assert keys >= {"config.yaml", "run.json", "codes/val.sqz", "checkpoints/best.ckpt"}
     assert any(name.endswith("val.safetensors") for name in names)
     assert list((tmp_path / "home" / ".clearml" / "cache" / "offline").iterdir()) == []
     checkpoint = (tmp_path / "runs" / "it" / "checkpoints" / "best.ckpt").read_bytes()
@@ -269,7 +269,7 @@ def test_a_stopped_run_goes_on_with_its_task(tmp_path: Path) -> None:
         assert resumed.returncode == 0, resumed.stderr
         assert server.task["status"] == "completed"  # still the only task
         stored = {Path(name).name: body for name, body in server.files.items()}
-        for file in (run / "prior.safetensors", run / "codes" / "test.safetensors"):
+        for file in (run / "prior.safetensors", run / "codes" / "test.sqz"):
             assert stored[file.name] == file.read_bytes()
         images = {
             (e["metric"], e["variant"])

@@ -64,7 +64,7 @@ def test_runs_with_an_encoder_are_decoded_and_compared(
     assert told["metrics"]["iou"] == pytest.approx(record["metrics"]["test"]["iou"], abs=1e-6)
     if quantizer != "none":
         assert record["metrics"]["test"]["mse"] > 0
-        squeeze("decode", "runs/it/codes/test.safetensors", "--to", "masks", "--out", "masks")
+        squeeze("decode", "runs/it/codes/test.sqz", "--to", "masks", "--out", "masks")
         assert len(list((tmp_path / "masks").glob("*.png"))) == record["data"]["test_images"]
 
 

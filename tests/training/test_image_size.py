@@ -42,7 +42,7 @@ def test_a_run_on_images_of_other_proportions(
     record = json.loads((run / "run.json").read_text())
     assert (record["data"]["image_size_px"], record["data"]["fit"]) == ([64, 128], fit)
     assert record["quantizer"]["grid"] == [4, 8]
-    squeeze("decode", str(run / "codes" / "test.safetensors"), "--to", "masks", "--out", "masks")
+    squeeze("decode", str(run / "codes" / "test.sqz"), "--to", "masks", "--out", "masks")
     with Image.open(tmp_path / "masks" / "Bengal_1.png") as mask:
         assert mask.size == (128, 64)
     opened = open_run(run)

@@ -85,7 +85,7 @@ def test_a_run_without_a_head_measures_decodes_and_is_compared(
 
 def test_what_needs_masks_says_why_it_cannot(squeeze: Squeeze) -> None:
     squeeze(*RECONSTRUCTION, "--epochs", "1", "--max-batches", "1", "--name", "it")
-    file = "runs/it/codes/test.safetensors"
+    file = "runs/it/codes/test.sqz"
     for command in (["show", "runs/it"], ["decode", file, "--to", "masks", "--out", "masks"]):
         (line,) = squeeze(*command, code=1).stderr.strip().splitlines()
         assert "without a segmentation head" in line

@@ -33,7 +33,7 @@ def test_a_cold_and_a_warm_store_give_the_same_bytes(
     cold, warm = (record(run) for run in runs)
     assert cold == warm
     files = ["prior.safetensors"]
-    files += [f"codes/{name}.safetensors" for name in ("val", "test", "first_batch")]
+    files += [f"codes/{name}" for name in ("val.sqz", "test.sqz", "first_batch.safetensors")]
     for file in files:
         first, second = ((run / file).read_bytes() for run in runs)
         assert first == second, file

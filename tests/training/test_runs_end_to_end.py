@@ -55,7 +55,7 @@ def test_a_run_leaves_all_that_the_readme_says(
             assert codes.read().shape == (measured["images"], 4, 4, levels)
             assert measured["file_bytes"] == path.stat().st_size
             assert measured["images"] == run["data"][f"{split}_images"]
-        assert f"codes/test.safetensors, {path.stat().st_size:,} bytes" in done.stdout
+        assert f"codes/test.sqz, {path.stat().st_size:,} bytes" in done.stdout
     else:
         assert run["measured"] is None
     with safe_open(folder / "codes" / "first_batch.safetensors", "pt") as first:

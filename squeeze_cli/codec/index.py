@@ -1,0 +1,151 @@
+"""The index of a codes file: what stands before its blocks; see docs/codes-format.md."""
+
+import json
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, BinaryIO, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, Field, StrictInt, StrictStr, TypeAdapter, model_validator
+
+from squeeze_cli.codec.names import NAME_ENCODING, restore_names
+from squeeze_cli.codec.prior import to_json
+from squeeze_cli.errors import DamagedCodesError, SqueezeError
+
+MAGIC, VERSION = b"SQZC", 2
+# A block has so many vectors at most, unless a single image has more.
+BLOCK_VECTORS = 4096
+# Bytes of the index's size, and of a CRC-32; and of what stands before the index.
+_NUMBER_BYTES = 4
+START_BYTES = len(MAGIC) + 1 + _NUMBER_BYTES
+_RAW_DEFLATE = -15
+# What headers are made of, for deflate. Files of this version cannot be read with another one.
+DICTIONARY = (
+    b'{"quantizer":"fsq","code_sizes":[256,256,256,256],"grid":[7,7],"coding":"packed","run":"\n'
+    b'","prior":"","images_per_block":83,"names":["\n'
+    b'{"quantizer":"vq","code_sizes":[512],"grid":[14,14],"coding":"prior","run":"'
+)
+# Bounds of what a file may claim: a multiple of its own size that fits memory, and sizes far above
+# those of any quantizer and image.
+_MOST_INDEX_BYTES = 2**26
+_CodeSize = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
+_Rows = Annotated[int, Field(ge=0, le=2**14, strict=True)]
+_LENGTHS = TypeAdapter(list[Annotated[int, Field(ge=0, strict=True)]])
+
+
+class CodesHeader(BaseModel, frozen=True, extra="forbid"):
+    """Properties of a codes file.
+
+    `run` and `prior` are digests; `run` may be empty, `prior` is that of the coding `prior`. `names`
+    are as `shorten_names` returns them.
+    """
+
+    quantizer: str
+    code_sizes: Annotated[tuple[_CodeSize, ...], Field(min_length=1, max_length=1024)]
+    grid: tuple[_Rows, _Rows]
+    coding: Literal["packed", "prior"]
+    run: str
+    prior: str = ""
+    images_per_block: StrictInt
+    names: tuple[StrictStr | StrictInt, ...]
+
+    @model_validator(mode="after")
+    def _check_block(self) -> Self:
+        if not 1 <= self.images_per_block <= images_per_block(self.grid):
+            raise ValueError("too many vectors in a block")
+        return self
+
+    @property
+    def block_images(self) -> list[int]:
+        """Number of images in each block."""
+        full, rest = divmod(len(self.names), self.images_per_block)
+        return [self.images_per_block] * full + [rest] * (rest > 0)
+
+
+class CodesIndex(NamedTuple):
+    """Content of the index; for each block its bytes, and the CRC-32 that its own goes on from.
+
+    The blocks begin at `begin` of the file.
+    """
+
+    header: CodesHeader
+    names: tuple[str, ...]
+    lengths: Sequence[int]
+    checksums: Sequence[int]
+    begin: int
+
+
+def images_per_block(grid: tuple[int, int]) -> int:
+    """Return the largest number of images in a block, whose vectors stand on this grid."""
+    return max(1, BLOCK_VECTORS // max(1, grid[0] * grid[1]))
+
+
+def header_line(header: CodesHeader) -> bytes:
+    """Return the header as it stands in the index."""
+    return to_json(header.model_dump()).encode(*NAME_ENCODING) + b"\n"
+
+
+def block_checksums(line: bytes, blocks: int) -> list[int]:
+    """Return for each block the CRC-32 that the one of its codes goes on from.
+
+    It covers the header's line and the block's number, so that no block fits another place or file.
+    """
+    checksum = zlib.crc32(line)
+    return [zlib.crc32(number.to_bytes(4, "little"), checksum) for number in range(blocks)]
+
+
+def encode_index(line: bytes, lengths: Sequence[int]) -> bytes:
+    """Return all that a file with this header has before its blocks of these lengths."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, _RAW_DEFLATE, zdict=DICTIONARY)
+    index = deflate.compress(line + to_json(lengths).encode()) + deflate.flush()
+    head = MAGIC + bytes([VERSION]) + len(index).to_bytes(_NUMBER_BYTES, "little") + index
+    return head + zlib.crc32(head).to_bytes(_NUMBER_BYTES, "little")
+
+
+def find_blocks(start: bytes) -> tuple[int, int]:
+    """Return where the deflated index and where the blocks begin, by the first `START_BYTES`."""
+    size = int.from_bytes(start[START_BYTES - _NUMBER_BYTES : START_BYTES], "little")
+    return START_BYTES, START_BYTES + size + _NUMBER_BYTES
+
+
+def read_index(file: BinaryIO, path: Path) -> CodesIndex:
+    """Read the index of a file, at `path`, that begins with `MAGIC`.
+
+    Raises DamagedCodesError where it is not one that was written, SqueezeError for a newer version.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    start = file.read(START_BYTES)
+    version = start[len(MAGIC) :][:1]
+    if version > bytes([VERSION]):
+        raise SqueezeError(f"{path} is of format version {version[0]}: update squeeze.")
+    begin, end = find_blocks(start)
+    if version != bytes([VERSION]) or end > size:
+        raise DamagedCodesError("it has no version, or is cut off")
+    head, stored = start + file.read(end - begin - _NUMBER_BYTES), file.read(_NUMBER_BYTES)
+    if zlib.crc32(head).to_bytes(_NUMBER_BYTES, "little") != stored:
+        raise DamagedCodesError("its CRC-32 differs")
+    header_json, _, lengths_json = inflate(head[begin:], DICTIONARY).partition(b"\n")
+    try:
+        header = CodesHeader.model_validate(json.loads(header_json.decode(*NAME_ENCODING)))
+        names = restore_names(header.names)
+        lengths = _LENGTHS.validate_json(lengths_json)
+    except (ValueError, RecursionError):  # pydantic's ValidationError is a ValueError
+        raise DamagedCodesError("its header, names or lengths are incomplete or invalid") from None
+    if len(lengths) != len(header.block_images) or sum(lengths) != size - end:
+        raise DamagedCodesError("the lengths do not add up to the file")
+    checksums = block_checksums(header_json + b"\n", len(lengths))
+    return CodesIndex(header, names, lengths, checksums, end)
+
+
+def inflate(compressed: bytes, dictionary: bytes = b"") -> bytes:
+    """Return what raw deflate has compressed; raises DamagedCodesError for anything else."""
+    inflating = zlib.decompressobj(_RAW_DEFLATE, zdict=dictionary)
+    try:
+        content = inflating.decompress(compressed, _MOST_INDEX_BYTES)
+    except zlib.error as error:
+        raise DamagedCodesError(f"the names cannot be inflated ({error})") from None
+    if not inflating.eof or inflating.unused_data:
+        raise DamagedCodesError("the names are cut off, or longer than they say")
+    return content

@@ -1,0 +1,60 @@
+"""Names of images in a codes file: texts, and numbers by which the name before is counted on."""
+
+from collections.abc import Iterable, Sequence
+
+# Names may take so many bytes together, whatever a file claims.
+MOST_NAME_BYTES = 2**27
+# Names are UTF-8; bytes that are none stand in them as Python reads them from a disk.
+NAME_ENCODING = ("utf-8", "surrogateescape")
+_LONGEST_NUMBER = 15
+
+
+def shorten_names(names: Sequence[str]) -> list[str | int]:
+    """Return an entry for each name; `restore_names` returns the names of these.
+
+    Most sets of images are numbered, so that a name is often the one before with a larger number.
+    """
+    entries: list[str | int] = []
+    previous = ""
+    for name in names:
+        step = int(_digits(name) or 0) - int(_digits(previous) or 0)
+        entries.append(step if _count_on(previous, step) == name else name)
+        previous = name
+    return entries
+
+
+def restore_names(entries: Iterable[str | int]) -> tuple[str, ...]:
+    """Return the names of these entries.
+
+    Raises ValueError for names that are empty, equal, or no file has, or that take too much memory.
+    """
+    names: list[str] = []
+    size, previous = 0, ""
+    for entry in entries:
+        name = entry if isinstance(entry, str) else _count_on(previous, entry)
+        if not name or "\0" in name or name != name.encode(*NAME_ENCODING).decode(*NAME_ENCODING):
+            raise ValueError("a name is empty, or holds what no name does")
+        size += len(name)
+        if size > MOST_NAME_BYTES:
+            raise ValueError("the names are too long")
+        names.append(name)
+        previous = name
+    if len(set(names)) < len(names):
+        raise ValueError("a name stands there twice")
+    return tuple(names)
+
+
+def _count_on(name: str, step: int) -> str | None:
+    """Return the name with a number that is larger by `step`, None if there is no such name."""
+    digits = _digits(name)
+    if not digits or int(digits) + step < 0:
+        return None
+    # A number that begins with a zero has a fixed width.
+    width = len(digits) if digits[0] == "0" else 1
+    return name[: -len(digits)] + str(int(digits) + step).zfill(width)
+
+
+def _digits(name: str) -> str:
+    """Return the last digits of a name, of which there are 15 at most."""
+    end = name[-_LONGEST_NUMBER:]
+    return end[len(end.rstrip("0123456789")) :]

@@ -31,6 +31,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--executable", action="store_true", help="run all command lines by the real executable"
+    )
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the person's own cache."""
@@ -55,11 +61,21 @@ Squeeze = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def squeeze(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Squeeze:
+def squeeze(
+    squeeze_here: Squeeze, squeeze_executable: Squeeze, request: pytest.FixtureRequest
+) -> Squeeze:
+    """Run a command line in `tmp_path`: in this process, or by `pytest --executable` in its own.
+
+    Importing torch anew for each command would take most of the suite's time.
+    """
+    return squeeze_executable if request.config.getoption("executable") else squeeze_here
+
+
+@pytest.fixture
+def squeeze_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Squeeze:
     """Run a command line in this process, in `tmp_path`; checks the exit code unless it is None.
 
-    All that the executable does but the process itself: importing torch anew for each command
-    would take most of the suite's time. `squeeze_executable` is for what needs the process.
+    All that the executable does but the process itself; for tests that patch the package.
     """
 
     def run(

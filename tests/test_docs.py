@@ -89,6 +89,7 @@ def test_options_in_the_text_exist() -> None:
         "--check",
         "--group",
         "--logdir",
+        "--executable",
         "--no-config",
     }  # uv, ruff, ...
     unknown = {

@@ -137,7 +137,7 @@ def test_the_package_stays_small() -> None:
     # files, names, data and signals that come from elsewhere (docs/reliability.md), for encoders before
     # the codes, and for codes files of version 2 beside the reader of version 1.
     assert len(FILES) <= 122
-    assert sum(line_counts().values()) <= 15_810
+    assert sum(line_counts().values()) <= 15_815
 
 
 def test_no_function_is_long() -> None:

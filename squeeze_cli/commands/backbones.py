@@ -41,7 +41,12 @@ def backbones(
     names = find_names(pattern)
     if not names:
         raise UsageError(f"No backbone matches {pattern!r}: try a shorter part of its name.")
-    found = list(describe(names[:limit]))
+    shown = names[:limit]
+    found = []
+    with output.reporter().track("Backbones", len(shown)) as advance:
+        for description in describe(shown):
+            found.append(description)
+            advance(1, description.name)
     result = {"matching": len(names), "backbones": [asdict(each) for each in found]}
     output.show(result, _table(found))
     if len(found) < len(names) and not output.json:

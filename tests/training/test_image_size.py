@@ -20,24 +20,18 @@ from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
 from tests.conftest import Squeeze
 
+FLAGS = (
+    "train", "--model", "efficientnet-lite0", "--image-size", "64x128", "--epochs", "1",
+    "--num-workers", "0", "--no-progress", "--name", "it",
+)  # fmt: skip
+
 
 @pytest.mark.parametrize("fit", ["crop", "pad"])
 def test_a_run_on_images_of_other_proportions(
-    squeeze: Squeeze, tmp_path: Path, tiny_pets: Path, fit: Fit, monkeypatch: pytest.MonkeyPatch
+    squeeze: Squeeze, tmp_path: Path, tiny_pets: Path, fit: Fit
 ) -> None:
     """The photographs have 47 x 31 pixels: 63 of 64 rows are picture where 96 columns are."""
-    figures: dict[str, Figure] = {}
-    for module in ("training.figures", "inference.show"):
-        monkeypatch.setattr(
-            f"squeeze_cli.{module}.save_figure",
-            lambda figure, file, *_: figures.update({Path(file).stem: figure}),
-        )
-    monkeypatch.setattr("squeeze_cli.trackers.loggers.add_pictures", lambda *_: None)
-    squeeze(
-        "train", "--model", "efficientnet-lite0", "--image-size", "64x128", "--fit", fit,
-        "--data-dir", str(tiny_pets), "--epochs", "1", "--num-workers", "0", "--no-progress",
-        "--name", "it", "--cache-dir", str(tmp_path / "cache"),
-    )  # fmt: skip
+    squeeze(*FLAGS, "--fit", fit, "--data-dir", str(tiny_pets))
     run = tmp_path / "runs" / "it"
     record = json.loads((run / "run.json").read_text())
     assert (record["data"]["image_size_px"], record["data"]["fit"]) == ([64, 128], fit)
@@ -51,8 +45,27 @@ def test_a_run_on_images_of_other_proportions(
     padding = (labels[0].numpy() == IGNORE_INDEX).all(axis=0)
     assert padding.sum() == (128 - round(64 / 31 * 47) if fit == "pad" else 0)
     assert np.all(padding[-1:] == (fit == "pad"))
-    squeeze("show", str(run))
-    splits = opened.splits(Reporter(quiet=True))
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_pictures_show_what_the_network_was_given(
+    squeeze_here: Squeeze,
+    tmp_path: Path,
+    tiny_pets: Path,
+    fit: Fit,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    figures: dict[str, Figure] = {}
+    for module in ("training.figures", "inference.show"):
+        monkeypatch.setattr(
+            f"squeeze_cli.{module}.save_figure",
+            lambda figure, file, *_: figures.update({Path(file).stem: figure}),
+        )
+    monkeypatch.setattr("squeeze_cli.trackers.loggers.add_pictures", lambda *_: None)
+    squeeze_here(*FLAGS, "--fit", fit, "--data-dir", str(tiny_pets))
+    run = tmp_path / "runs" / "it"
+    squeeze_here("show", str(run))
+    splits = open_run(run).splits(Reporter(quiet=True))
     for name, samples in (("predictions", splits.val), ("show-test-spread", splits.test)):
         columns = [axis.get_title() for axis in figures[name].axes if axis.get_title()]
         by_name = {sample.name: sample for sample in samples}

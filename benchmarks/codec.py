@@ -249,7 +249,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="a file for all figures")
     options = parser.parse_args()
     reporter = Reporter()
-    run = TrainedRun(options.run, device="cpu", data_dir=options.data_dir)
+    data = {"data.data_dir": options.data_dir} if options.data_dir else {}
+    run = TrainedRun(options.run, {"training.device": "cpu", **data})
     if not run.module.network.quantizer.code_sizes:
         raise SystemExit(f"{options.run} quantizes nothing: give a run of `squeeze train`.")
     features, names = split_features(run, reporter)

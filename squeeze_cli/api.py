@@ -13,22 +13,23 @@ best = compare(["runs"])[0].name
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from squeeze_cli.codec.manifest import Content
 from squeeze_cli.config.classes import ClassTable
-from squeeze_cli.config.record import FinishedRecord
+from squeeze_cli.config.record import ExtractionSummary, FinishedRecord
 from squeeze_cli.config.resolve import resolve_config
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
+from squeeze_cli.inference.extraction import Coding, Extraction, Split
 from squeeze_cli.reports.comparison import ComparisonRow, compare_runs
 from squeeze_cli.runs import RunFolder, create_run, read_runs
 
 if TYPE_CHECKING:
     from squeeze_cli.inference.trained_run import TrainedRun
-    from squeeze_cli.reports.tables import ExtractionSummary
 
 __all__ = ["compare", "extract", "open_run", "train"]
 
@@ -56,15 +57,15 @@ def train(
         "quantizer.type": quantizer,
         "model.backbone": model,
         "data.dataset": dataset,
-        "data.data_dir": data_dir and str(data_dir),
-        "data.images": images and str(images),
-        "data.masks": masks and str(masks),
-        "data.classes": str(classes) if isinstance(classes, Path) else classes,
+        "data.data_dir": data_dir,
+        "data.images": images,
+        "data.masks": masks,
+        "data.classes": classes,
         "training.epochs": epochs,
         "training.seed": seed,
         "training.device": device,
         "name": name,
-        "output_dir": output_dir and str(output_dir),
+        "output_dir": output_dir,
     }
     values = {key: value for key, value in given.items() if value is not None}
     resolved = resolve_config(config.kind if config else "quantized", values, config)
@@ -83,18 +84,22 @@ def open_run(path: str | Path, device: str | None = "auto") -> TrainedRun:
     `device` is `auto`, `cpu`, `cuda`, `mps`, or None for that of the training. Raises SqueezeError
     where the folder holds no finished run, or the device is not available.
     """
+    return _open(path, {"training.device": device})
+
+
+def _open(path: str | Path, values: Mapping[str, object]) -> TrainedRun:
+    given = {key: value for key, value in values.items() if value is not None}
+    RunFolder(Path(path)).open_finished(given)  # errors come before torch is imported
     from squeeze_cli.inference.trained_run import TrainedRun
 
-    return TrainedRun(path, device=device)
+    return TrainedRun(path, given)
 
 
 def extract(
     run: str | Path, *, images: str | Path | None = None, features: str | Path | None = None,
     feature_names: str | Path | None = None,
-    split: Literal["train", "val", "test", "all"] | None = None,
-    content: Literal["codes", "quantized", "features"] = "codes",
-    coding: Literal["prior", "packed"] | None = None, out: str | Path | None = None,
-    overwrite: bool = False, data_dir: str | Path | None = None,
+    split: Split | None = None, content: Content = "codes", coding: Coding | None = None,
+    out: str | Path | None = None, overwrite: bool = False, data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None, use_cache: bool | None = None,
     num_workers: int | None = None, device: str | None = "auto", reporter: Reporter | None = None,
 ) -> ExtractionSummary:  # fmt: skip
@@ -110,36 +115,25 @@ def extract(
         content: `codes`, `quantized` (embeddings made of codes) or `features` (what goes in).
         coding: How codes become bytes; None takes the prior where the run has one.
         out: Folder to write to, by default one in the run's folder; `overwrite` starts anew.
-        data_dir, cache_dir, use_cache, num_workers, device: See `TrainedRun`.
+        data_dir, cache_dir, use_cache, num_workers, device: As the options of these names; None
+            takes what the run was trained with.
 
     Raises:
         SqueezeError: The run has no codes, or something is missing or damaged.
         UsageError: Arguments contradict each other, or `out` holds something else.
     """
-    _check_sources({"--split": split, "--images": images, "--features": features})
-    if feature_names is not None and features is None:
-        raise UsageError("--feature-names means nothing without --features PATH: add it.")
-    if coding is not None and content != "codes":
-        raise UsageError(f"--coding is for --format codes, not {content}: leave it out.")
-    RunFolder(Path(run)).read_finished()  # any other is an error before torch is imported
+    wanted = Extraction(split, images, features, feature_names, content, coding, out, overwrite)
+    values = {
+        "data.data_dir": data_dir,
+        "data.cache_dir": cache_dir,
+        "data.use_cache": use_cache,
+        "data.num_workers": num_workers,
+        "training.device": device,
+    }
+    opened = _open(run, values)
     from squeeze_cli.inference.extract import extract_embeddings
-    from squeeze_cli.inference.trained_run import TrainedRun
 
-    opened = TrainedRun(
-        run, device=device, data_dir=data_dir, cache_dir=cache_dir, use_cache=use_cache,
-        num_workers=num_workers,
-    )  # fmt: skip
-    return extract_embeddings(
-        opened, reporter or Reporter(quiet=True), images, features, feature_names, split, content,
-        coding, out, overwrite,
-    )  # fmt: skip
-
-
-def _check_sources(given: dict[str, object]) -> None:
-    """Raise UsageError where more than one source of images or features is given."""
-    chosen = [name for name, value in given.items() if value is not None]
-    if len(chosen) > 1:
-        raise UsageError(f"{' and '.join(chosen)} contradict each other: take one.")
+    return extract_embeddings(opened, wanted, reporter or Reporter(quiet=True))
 
 
 def compare(folders: Iterable[str | Path], sort: str | None = None) -> list[ComparisonRow]:

@@ -6,7 +6,7 @@ An option that is left out is None, and leaves the file or the default to decide
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from squeeze_cli.config.fields import choices_of, option_type
-from squeeze_cli.config.resolve import with_values
-from squeeze_cli.config.schema import FIELDS, DeviceName, ExperimentConfig, flag_of
+from squeeze_cli.config.schema import FIELDS, flag_of
 from squeeze_cli.console import Reporter, print_json
 from squeeze_cli.errors import UsageError
 
@@ -37,7 +36,6 @@ OLDER_NAMES = {
     "credentials-file": "credentials",
     "experiment-name": "name",
 }
-_OF_THE_RUN = "that of the run"
 
 
 def option(
@@ -116,47 +114,6 @@ class OutputOptions:
             self.reporter().show(table)
 
 
-@dataclass(frozen=True)
-class DataOptions:
-    """Data and device of a finished run; None stands for the value that it was trained with."""
-
-    data_dir: Annotated[str | None, field_option("data.data_dir", _OF_THE_RUN)] = None
-    cache_dir: Annotated[str | None, field_option("data.cache_dir", _OF_THE_RUN)] = None
-    use_cache: Annotated[bool | None, field_option("data.use_cache", _OF_THE_RUN)] = None
-    num_workers: Annotated[int | None, field_option("data.num_workers", _OF_THE_RUN)] = None
-    device: Annotated[DeviceName | None, field_option("training.device", _OF_THE_RUN)] = None
-
-    def __post_init__(self) -> None:
-        _check_values(vars(self))
-
-
-@dataclass(frozen=True)
-class EvaluationOptions(DataOptions):
-    """The options of `DataOptions`, and the number of images per step."""
-
-    batch_size: Annotated[int | None, field_option("training.batch_size", _OF_THE_RUN)] = None
-
-
-@dataclass(frozen=True)
-class FolderOptions:
-    """Other folders for a run that was trained on folders of images and masks."""
-
-    images: Annotated[str | None, field_option("data.images", _OF_THE_RUN)] = None
-    masks: Annotated[str | None, field_option("data.masks", _OF_THE_RUN)] = None
-    test_images: Annotated[str | None, field_option("data.test_images", _OF_THE_RUN)] = None
-    test_masks: Annotated[str | None, field_option("data.test_masks", _OF_THE_RUN)] = None
-
-
-def _check_values(named: dict[str, Any]) -> None:
-    """Raise UsageError for a value of a field that cannot be, before torch is imported."""
-    keys = {key.rpartition(".")[2]: key for key in FIELDS}
-    given = {keys[name]: value for name, value in named.items() if value is not None}
-    if given.get("training.batch_size") == 1:  # only training needs two images
-        del given["training.batch_size"]
-    if given:
-        with_values(ExperimentConfig(), given)
-
-
 def experiment_keys(*sections: str) -> list[str]:
     """Return the fields of these sections that have an option, as `section.field`.
 
@@ -171,17 +128,21 @@ def normalize_token(token: str) -> str:
     return OLDER_NAMES.get(name, name)
 
 
-def with_options(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of `sections` and of the dataclasses among its parameters.
+def with_options(
+    *sections: str, fields: Sequence[str] = (), default: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `sections`, of `fields`, and of dataclasses.
 
-    The parameter `values` receives what is given for the fields of the sections, by
-    `section.field`. A parameter whose type is a dataclass receives an instance of it.
+    The parameter `values` receives what is given for the fields, by `section.field`; `default` has
+    words for what stands where an option is left out, as in `field_help`. A parameter whose type is
+    a dataclass receives an instance of it.
     """
-    keys = {key.replace(".", "__"): key for key in experiment_keys(*sections)}
+    chosen = [*experiment_keys(*sections), *fields]
+    keys = {key.replace(".", "__"): key for key in chosen}
     of_sections = [
         inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=None,
-            annotation=Annotated[option_type(FIELDS[key]) | None, field_option(key)],
+            annotation=Annotated[option_type(FIELDS[key]) | None, field_option(key, default)],
         )
         for name, key in keys.items()
     ]  # fmt: skip

@@ -7,12 +7,14 @@ import contextlib
 import itertools
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
+from types import MappingProxyType
 
 from squeeze_cli.config.record import FinishedRecord, RunRecord
+from squeeze_cli.config.resolve import load_run_config, with_run_values, with_values
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import remove_parts, write_text_atomically
@@ -100,6 +102,22 @@ class RunFolder:
     def read_record(self) -> RunRecord:
         """Read `run.json`; SqueezeError where it is missing, damaged or of a newer version."""
         return RunRecord.read(self.record_file)
+
+    def open_finished(
+        self, values: Mapping[str, object] = MappingProxyType({})
+    ) -> tuple[FinishedRecord, ExperimentConfig]:
+        """Read the record and the configuration of a finished run.
+
+        `values`, by `section.field`, stand in place of those of its configuration. Raises as
+        `read_finished`, `load_run_config` and `with_run_values` do.
+        """
+        given = dict(values)
+        if given.get("training.batch_size") == 1:  # only training with BatchNorm needs two images
+            given["training.batch_size"] = 2
+        with_values(ExperimentConfig(), given)  # what can never be is an error of its own
+        record = self.read_finished()
+        config = load_run_config(self.config_file, record.settings)
+        return record, with_run_values(config, given)
 
     def read_finished(self) -> FinishedRecord:
         """Read the record of a finished run; SqueezeError, which names the fix, for any other."""

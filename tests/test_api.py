@@ -108,6 +108,9 @@ def test_contradictions_are_refused(runs: Path) -> None:
         api.extract(runs / "q", images=".", split="val")
     with pytest.raises(UsageError, match="--coding"):
         api.extract(runs / "q", content="features", coding="prior")
+    for unknown in ({"split": "tset"}, {"content": "code"}, {"coding": "priors"}):
+        with pytest.raises(UsageError, match="did you mean"):
+            api.extract(runs / "q", **unknown)  # type: ignore[arg-type]
 
 
 def test_a_folder_without_a_run_is_one_line(tmp_path: Path) -> None:

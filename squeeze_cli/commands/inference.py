@@ -1,5 +1,6 @@
 """Commands on a finished run: `squeeze evaluate`, `show`, `extract-embeddings` and `decode`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,16 +9,15 @@ import typer
 from squeeze_cli.config.schema import DeviceName
 from squeeze_cli.console import print_json, print_text
 from squeeze_cli.errors import UsageError
+from squeeze_cli.inference.extraction import Extraction
 from squeeze_cli.options import (
-    DataOptions,
-    EvaluationOptions,
-    FolderOptions,
     OutputOptions,
     field_option,
     figure_option,
     option,
     with_options,
 )
+from squeeze_cli.runs import RunFolder
 
 EXAMPLES = (
     "squeeze evaluate runs/vq-efficientnet-lite0",
@@ -35,30 +35,27 @@ EXAMPLES = (
 Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 Split = Annotated[Literal["test", "val"], option("--split", "Split of the run's data.")]
 Overwrite = Annotated[bool, option("--overwrite", "Replace what is in the folder.")]
+# What is given in place of the values that a run was trained with, by `section.field`.
+Values = Mapping[str, object]
+_DATA = tuple(f"data.{name}" for name in ("data_dir", "cache_dir", "use_cache", "num_workers"))
+_DATA += ("training.device",)
+_BATCH = "training.batch_size"
+_FOLDERS = tuple(f"data.{name}" for name in ("images", "masks", "test_images", "test_masks"))
+_OF_THE_RUN = "that of the run"
 
 
-def _require_finished(run: Path) -> None:
-    """Raise SqueezeError for any other folder, before torch is imported."""
-    from squeeze_cli.runs import RunFolder
-
-    RunFolder(run).read_finished()
-
-
-@with_options()
-def evaluate(
-    run: Run, split: Split = "test", *, data: EvaluationOptions, folders: FolderOptions,
-    output: OutputOptions,
-) -> None:  # fmt: skip
+@with_options(fields=(*_DATA, _BATCH, *_FOLDERS), default=_OF_THE_RUN)
+def evaluate(run: Run, split: Split = "test", *, values: Values, output: OutputOptions) -> None:
     """Measure a finished run: mean IoU, accuracy and codebook usage."""
-    _require_finished(run)
+    RunFolder(run).open_finished(values)  # errors come before torch is imported
     from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.tables import evaluation_table
 
-    result = TrainedRun(run, **vars(data), folders=vars(folders)).evaluate(split, output.reporter())
+    result = TrainedRun(run, values).evaluate(split, output.reporter())
     output.show(result.model_dump(exclude_unset=True), evaluation_table(result))
 
 
-@with_options()
+@with_options(fields=(*_DATA, _BATCH), default=_OF_THE_RUN)
 def show(
     run: Run,
     images: Annotated[int, option("--images", "Number of images.", "N", min=1, max=24)] = 5,
@@ -75,7 +72,7 @@ def show(
         Path | None, figure_option("--out", "Picture, .png or .svg. [default: in RUN/figures/]")
     ] = None,
     *,
-    data: EvaluationOptions,
+    values: Values,
     output: OutputOptions,
 ) -> None:
     """Draw images, ground truth, the baseline's predictions and the run's own, with their IoU.
@@ -89,16 +86,13 @@ def show(
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other: take one.")
     if seed is not None and not random:
         raise UsageError("--seed means nothing without --random: add it, or leave --seed out.")
-    _require_finished(run)
+    RunFolder(run).open_finished(values)  # errors come before torch is imported
     from squeeze_cli.inference.show import show_run
     from squeeze_cli.inference.trained_run import TrainedRun
 
-    def open_run(path: Path) -> TrainedRun:
-        return TrainedRun(path, **vars(data))
-
     result = show_run(
-        open_run(run), split, output.reporter(), how=chosen[0] if chosen else "spread", count=images,
-        seed=seed or 0, baseline=baseline, open_run=open_run, out=out,
+        TrainedRun(run, values), split, output.reporter(), how=chosen[0] if chosen else "spread",
+        count=images, seed=seed or 0, baseline=baseline, out=out,
     )  # fmt: skip
     if output.json:
         print_json(result)
@@ -106,7 +100,7 @@ def show(
         print_text(f"{result['file']}\n")
 
 
-@with_options()
+@with_options(fields=_DATA, default=_OF_THE_RUN)
 def extract_embeddings(
     run: Run,
     split: Annotated[
@@ -135,21 +129,20 @@ def extract_embeddings(
     ] = None,
     overwrite: Overwrite = False,
     *,
-    data: DataOptions,
+    values: Values,
     output: OutputOptions,
 ) -> None:
     """Write codes, embeddings or features of images, and say what they cost.
 
     A stopped extraction continues where it was when the same command is given again.
     """
-    from squeeze_cli.api import extract
+    wanted = Extraction(split, images, features, feature_names, content, coding, out, overwrite)
+    RunFolder(run).open_finished(values)  # errors come before torch is imported
+    from squeeze_cli.inference.extract import extract_embeddings
+    from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.tables import extraction_table
 
-    result = extract(
-        run, images=images, features=features, feature_names=feature_names, split=split,
-        content=content, coding=coding, out=out, overwrite=overwrite,
-        reporter=output.reporter(), **vars(data),
-    )  # fmt: skip
+    result = extract_embeddings(TrainedRun(run, values), wanted, output.reporter())
     output.show(result.model_dump(exclude_unset=True), extraction_table(result))
 
 

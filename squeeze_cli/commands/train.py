@@ -13,13 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from squeeze_cli.config.resolve import (
-    check_resumed,
-    check_settings,
-    load_experiment,
-    resolve_config,
-    to_yaml,
-)
+from squeeze_cli.config.resolve import check_resumed, load_run_config, resolve_config, to_yaml
 from squeeze_cli.config.schema import ExperimentConfig, Kind
 from squeeze_cli.console import Reporter, print_json, print_text
 from squeeze_cli.errors import UsageError
@@ -145,8 +139,7 @@ def _find_stopped(
     from squeeze_cli.runs import find_resumable
 
     run = find_resumable(Path(str(values.get("output_dir", "runs"))), name)
-    config = load_experiment(run.config_file, None)
-    check_settings(config, run.read_record().settings, run.config_file)
+    config = load_run_config(run.config_file, run.read_record().settings)
     config = check_resumed(config, values)
     if config.kind != kind:
         raise UsageError(f"{run.path} is a {config.kind} run: resume it by its own command.")

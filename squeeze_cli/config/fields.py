@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -35,7 +36,12 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_oddities(cls, value: object, info: ValidationInfo) -> object:
-        """Refuse what pydantic would take: a number for a switch, true for a number, no text."""
+        """Refuse what pydantic would take: a number for a switch, true for a number, no text.
+
+        A path becomes a text.
+        """
+        if isinstance(value, Path):
+            value = str(value)
         texts = value if isinstance(value, list | tuple) else (value,)
         for text in (text for text in texts if isinstance(text, str)):
             if not text:

@@ -19,7 +19,12 @@ from squeeze_cli.config.parts import (
     QUANTIZERS,
 )
 from squeeze_cli.config.schema import FIELDS, DataConfig, ExperimentConfig, Kind, option_of
-from squeeze_cli.config.validation import check_together, parse, refuse_meaningless
+from squeeze_cli.config.validation import (
+    check_folders,
+    check_together,
+    parse,
+    refuse_meaningless,
+)
 from squeeze_cli.config.yaml_files import read_yaml
 from squeeze_cli.errors import SqueezeError, UsageError, nearest
 from squeeze_cli.files import write_text_atomically
@@ -182,14 +187,35 @@ def decisive_settings(config: ExperimentConfig) -> dict[str, Any]:
     return settings
 
 
-def check_settings(config: ExperimentConfig, recorded: Mapping[str, object], file: Path) -> None:
-    """Raise SqueezeError where `config`, read from `file`, is not what the run's record says."""
+def load_run_config(file: Path, recorded: Mapping[str, object]) -> ExperimentConfig:
+    """Return the configuration that a run wrote; SqueezeError where it is not as `recorded`."""
+    try:
+        config = load_experiment(file)
+    except UsageError as error:  # the run wrote this file: the user made no mistake
+        raise SqueezeError(f"{error} The run needs its own: train it again.") from None
     known = {key: value for key, value in recorded.items() if key in FIELDS}
     for key, own, other in _differences(config, known):
         raise SqueezeError(
             f"{file} was changed since the run was trained ({key}: {str(own)[:80]}, it was "
             f"{str(other)[:80]}): change it back, or train the run again."
         )
+    return config
+
+
+def with_run_values(config: ExperimentConfig, given: Mapping[str, object]) -> ExperimentConfig:
+    """Return a finished run's configuration with other places of its data, or another device.
+
+    A run on drawn images takes photographs where `data.data_dir` is given. Raises UsageError for
+    values that cannot be, or that the run would ignore.
+    """
+    values = dict(given)
+    photographs = DATASETS[str(config.data.dataset)].photographs
+    if "data.data_dir" in values and photographs:
+        values["data.dataset"] = photographs
+    config = with_values(config, values)
+    refuse_meaningless(config, values)
+    check_folders(config)
+    return config
 
 
 def _differences(

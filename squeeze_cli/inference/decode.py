@@ -62,7 +62,7 @@ def decode_codes(
     # Features are shards, as codes may be: replacing what is in `out` would delete the codes.
     if out.resolve() in folders and (content == "features" or path.is_dir()):
         raise UsageError(f"{out} holds the codes that are to be decoded: choose another --out.")
-    opened = TrainedRun(run or _find_run(path), device=device)
+    opened = TrainedRun(run or _find_run(path), {"training.device": device})
     opened.require_codes()
     if content == "masks":
         opened.require_head()

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from math import prod
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from squeeze_cli.codec.manifest import Content, Manifest
+from squeeze_cli.config.record import ExtractionSummary
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import list_features, shape_text
 from squeeze_cli.data.finding import list_images
@@ -18,46 +18,48 @@ from squeeze_cli.data.samples import Sample
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.arrays import GivenFeatureBatches, check_splits
 from squeeze_cli.features.datamodule import Batch, FeatureBatches
+from squeeze_cli.inference.extraction import Extraction
 from squeeze_cli.inference.output import Array, ShardedOutput, encode_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
-from squeeze_cli.reports.tables import ExtractionSummary
 from squeeze_cli.training.metrics import ReconstructionMetrics
 from squeeze_cli.training.outputs import FLOAT32_BYTES, decoder_bytes
 
 
 def extract_embeddings(
-    run: TrainedRun, reporter: Reporter, images: str | Path | None, features: str | Path | None,
-    feature_names: str | Path | None, split: Literal["train", "val", "test", "all"] | None,
-    content: Content, coding: Literal["prior", "packed"] | None, out: str | Path | None,
-    overwrite: bool,
-) -> ExtractionSummary:  # fmt: skip
+    run: TrainedRun, wanted: Extraction, reporter: Reporter
+) -> ExtractionSummary:
     """Write codes, quantized embeddings or features of images, and measure them.
 
-    `squeeze_cli.api.extract` describes the arguments, and the errors that are raised.
+    A stopped extraction continues after its last shard when it is asked for again.
+
+    Raises:
+        SqueezeError: The run has no codes, or something is missing or damaged.
+        UsageError: `wanted.out` holds something else.
     """
+    content, coding = wanted.content, wanted.coding
     if content == "codes":
         run.require_codes()
         coding = coding or ("prior" if run.prior else "packed")
     source = "images"
-    if features is not None:
-        name, source = Path(features).resolve().stem, "features"
-        samples = _given_samples(run, Path(features), feature_names, reporter)
-    elif images is None:
-        name = split or "test"
+    if wanted.features is not None:
+        name, source = Path(wanted.features).resolve().stem, "features"
+        samples = _given_samples(run, Path(wanted.features), wanted.feature_names, reporter)
+    elif wanted.images is None:
+        name = wanted.split or "test"
         source = f"split {name}"
         splits = run.splits(reporter)
         chosen = ("train", "val", "test") if name == "all" else (name,)
         samples = [sample for each in chosen for sample in getattr(splits, each)]
     else:
-        name = Path(images).resolve().name
-        listing = list_images(Path(images))
+        name = Path(wanted.images).resolve().name
+        listing = list_images(Path(wanted.images))
         for warning in listing.warnings:
             reporter.warn(warning)
         warn_of_skipped(listing.skipped, reporter)
         samples = list(listing.train)
     if not samples:
         raise SqueezeError(f"No image of {name} can be read: see the warnings.")
-    data = run.data({"images": samples}, reporter, use_store=images is None)
+    data = run.data({"images": samples}, reporter, use_store=wanted.images is None)
     manifest = Manifest(
         content=content, run=run.folder.name, run_digest=run.digest,
         source=source, images_digest=_digest(data.splits["images"]),
@@ -68,12 +70,13 @@ def extract_embeddings(
     def encode_codes(codes: Array, names: Sequence[str]) -> bytes:
         return run.encode(codes.astype(np.int32, copy=False), names, coding or "packed")
 
-    folder = Path(out) if out else run.folder.path / "embeddings" / f"{name}-{content}"
-    given = None if features is None else Path(features).resolve()
+    default = run.folder.path / "embeddings" / f"{name}-{content}"
+    folder = Path(wanted.out) if wanted.out else default
+    given = None if wanted.features is None else Path(wanted.features).resolve()
     if given is not None and folder.resolve() in (given, given.parent):
         raise UsageError(f"{folder} holds the features that are given: choose another --out.")
     encode = encode_codes if content == "codes" else encode_embeddings
-    output = ShardedOutput(folder, manifest, encode, overwrite=overwrite)
+    output = ShardedOutput(folder, manifest, encode, overwrite=wanted.overwrite)
     if not output.manifest.complete:
         _write_all(run, data, output, reporter)
     return _summary(run, output)

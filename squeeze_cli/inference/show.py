@@ -1,7 +1,7 @@
 """`squeeze show`: a picture of what a trained run predicts."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,13 +23,11 @@ from squeeze_cli.training.figures import (
 from squeeze_cli.training.modules import BaselineSegmentationModule
 
 How = Literal["spread", "best", "worst", "random"]
-OpenRun = Callable[[Path], TrainedRun]
 
 
 def show_run(
     run: TrainedRun, split: Literal["val", "test"], reporter: Reporter, *, how: How = "spread",
-    count: int = 5, seed: int = 0, baseline: Path | None = None, open_run: OpenRun = TrainedRun,
-    out: Path | None = None,
+    count: int = 5, seed: int = 0, baseline: Path | None = None, out: Path | None = None,
 ) -> dict[str, object]:  # fmt: skip
     """Draw rows of images, ground truth, the baseline's predictions and the run's own.
 
@@ -38,7 +36,6 @@ def show_run(
             each image, or `random`, by `seed`.
         count: Number of images; all where the split has fewer.
         baseline: Folder of the run to show beside; None looks for one among the run's neighbours.
-        open_run: Function that opens the baseline's folder.
         out: File of the picture; None puts it into the run's folder.
 
     Returns:
@@ -57,7 +54,7 @@ def show_run(
         for each in part
     ):
         raise UsageError(f"{out} is an image or a mask of the run: name another file by --out.")
-    reference = _reference(run, baseline, split, open_run, reporter)
+    reference = _reference(run, baseline, split, reporter)
     chosen = _choose(run, samples, how, min(count, len(samples)), seed, reporter)
     shown = [run] if reference is None else [reference, run]
     data = [each.data({"shown": chosen}, reporter) for each in shown]
@@ -79,11 +76,11 @@ def show_run(
 
 
 def _reference(
-    run: TrainedRun, baseline: Path | None, split: str, open_run: OpenRun, reporter: Reporter
+    run: TrainedRun, baseline: Path | None, split: str, reporter: Reporter
 ) -> TrainedRun | None:
     """Return the run to show beside this one: the one given, or a neighbour, or None."""
     if baseline is not None:
-        reference = open_run(baseline)
+        reference = TrainedRun(baseline, run.values)
         reference.require_head()
         if reference.classes.names != run.classes.names:
             raise SqueezeError(
@@ -111,7 +108,7 @@ def _reference(
         )
         return None
     try:
-        return open_run(neighbour.path)
+        return TrainedRun(neighbour.path, run.values)
     except SqueezeError as error:
         reporter.say(f"The baseline's row is left out: {error}")
         return None

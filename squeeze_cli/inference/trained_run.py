@@ -16,22 +16,19 @@ from squeeze_cli.backbones.base import FeatureOrigin, FrozenBackbone
 from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.config.classes import ClassTable
-from squeeze_cli.config.parts import DATASETS
-from squeeze_cli.config.record import FinishedRecord, RunRecord, SplitMetrics
-from squeeze_cli.config.resolve import PLACES, check_settings, load_experiment, with_values
-from squeeze_cli.config.schema import ExperimentConfig, option_of
-from squeeze_cli.config.validation import check_folders, refuse_foreign
+from squeeze_cli.config.record import EvaluationResult, SplitMetrics
+from squeeze_cli.config.resolve import PLACES, with_values
+from squeeze_cli.config.schema import option_of
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import FeatureSample, shape_text
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.sources import Listing, open_source
-from squeeze_cli.errors import DamagedCodesError, SqueezeError, UsageError
+from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures
 from squeeze_cli.features.datamodule import FeatureBatches, make_data, open_store
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.model.build import build_network
 from squeeze_cli.model.network import SegmentationNetwork
-from squeeze_cli.reports.tables import EvaluationResult
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.devices import choose_device
@@ -48,41 +45,26 @@ class TrainedRun:
 
     Args:
         path: The run's folder.
-        device: `auto`, `cpu`, `cuda` or `mps`; here and below, None does as the training did.
-        data_dir: Folder of the data set; a run on synthetic images then takes photographs.
-        cache_dir, use_cache: Folder of the feature store, and whether it is used.
-        num_workers, batch_size: Processes that decode images, and images per step.
-        folders: Other `images`, `masks`, `test_images` and `test_masks`, for a run on folders.
+        values: Values in place of those of its configuration, by `section.field`, such as
+            `training.device` and `data.data_dir`; see `config.resolve.with_run_values`.
 
     Attributes:
-        folder, record, config: The run's folder, its record, and its configuration, with the
-            arguments in place of its own values.
+        folder, record, config: The run's folder, its record, and its configuration with `values`.
+        values: The values that were given, with which a baseline beside it is opened.
         device, module: The trained Lightning module, and the device that it is on.
 
     Raises:
         SqueezeError: The folder holds no finished run, a file in it is damaged, or the device is
             not available.
+        UsageError: The run would ignore one of `values`, or it cannot be.
     """
 
     def __init__(
-        self, path: str | Path, *, device: str | None = None, data_dir: str | Path | None = None,
-        cache_dir: str | Path | None = None, use_cache: bool | None = None,
-        num_workers: int | None = None, batch_size: int | None = None,
-        folders: Mapping[str, str | None] = MappingProxyType({}),
-    ) -> None:  # fmt: skip
+        self, path: str | Path, values: Mapping[str, object] = MappingProxyType({})
+    ) -> None:
         self.folder = RunFolder(Path(path))
-        self.record: FinishedRecord = self.folder.read_finished()
-        given = {
-            "training.device": device,
-            # Only training with BatchNorm needs two images: a single one is as good here.
-            "training.batch_size": 2 if batch_size == 1 else batch_size,
-            "data.data_dir": data_dir and str(data_dir),
-            "data.cache_dir": cache_dir and str(cache_dir),
-            "data.use_cache": use_cache,
-            "data.num_workers": num_workers,
-            **{f"data.{name}": folder for name, folder in folders.items()},
-        }
-        self.config = _load_config(self.folder, self.record, given)
+        self.values = values
+        self.record, self.config = self.folder.open_finished(values)
         self.device = choose_device(self.config.training.device)
         self.module = self._load_module()
 
@@ -315,22 +297,3 @@ class TrainedRun:
             images=len(data.splits[split]), skipped_images=len(splits.skipped) + len(data.skipped),
             metrics=SplitMetrics.model_validate(metrics),
         )  # fmt: skip
-
-
-def _load_config(
-    folder: RunFolder, record: RunRecord, given: Mapping[str, object]
-) -> ExperimentConfig:
-    """Read the run's configuration, and put the given values, where not None, in it."""
-    try:
-        config = load_experiment(folder.config_file, None)
-        check_settings(config, record.settings, folder.config_file)
-    except UsageError as error:  # the run wrote this file: the user made no mistake
-        raise SqueezeError(f"{error} The run needs its own: train it again.") from None
-    values = {key: value for key, value in given.items() if value is not None}
-    photographs = DATASETS[str(config.data.dataset)].photographs
-    if "data.data_dir" in values and photographs:
-        values["data.dataset"] = photographs
-    config = with_values(config, values)
-    refuse_foreign("data", DATASETS, str(config.data.dataset), values)
-    check_folders(config)
-    return config

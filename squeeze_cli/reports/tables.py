@@ -2,58 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 
-from pydantic import BaseModel
 from rich.table import Column, Table
 from rich.text import Text
 
 from squeeze_cli.config.classes import ClassTable
-from squeeze_cli.config.record import FinishedRecord, SplitMetrics
+from squeeze_cli.config.record import (
+    EvaluationResult,
+    ExtractionSummary,
+    FinishedRecord,
+    SplitMetrics,
+)
 
 MISSING = "–"
 CHECK_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
-
-
-class EvaluationResult(BaseModel):
-    """Metrics of a run on a split; docs/run-record.md describes the fields."""
-
-    run: str
-    split: str
-    data_dir: str
-    classes: list[str]
-    images: int
-    skipped_images: int
-    metrics: SplitMetrics
-
-
-class ExtractionSummary(BaseModel):
-    """Sizes of extracted files, and what was lost; None where it does not apply to `content`.
-
-    Rates and ratios are computed from all bytes of all shards. Ratios are to the backbone's features
-    as float32 or float16; `_with_decoder` adds the codebook, projection and prior, which a decoder
-    needs once for all images. `mse` and `cosine` are those of normalized features.
-    """
-
-    run: str
-    out: str
-    content: str
-    coding: str | None
-    source: str
-    images: int
-    vectors: int
-    shards: int
-    file_bytes: int
-    bytes_per_image: float
-    bits_per_feature_point: float
-    bits_per_pixel: float | None
-    compression_ratio_float32: float
-    compression_ratio_float16: float
-    mse: float | None = None
-    cosine: float | None = None
-    nominal_bits_per_vector: float | None = None
-    bits_per_vector: float | None = None
-    decoder_bytes: int | None = None
-    compression_ratio_float32_with_decoder: float | None = None
-    compression_ratio_float16_with_decoder: float | None = None
 
 
 def percent(value: float | None, sign: str = "") -> str:

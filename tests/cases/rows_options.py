@@ -132,6 +132,11 @@ ROWS = (
     Case("an output folder that is a device", "train --dataset synthetic --output-dir /dev/null", 1,
          ("Cannot make",)),
     *on_run("--batch-size 0", "evaluate", "show"),
+    *(
+        Case(f"{command}: a folder of features that are not kept", f"{command} runs/vq --no-cache "
+             "--cache-dir kept", 2, ("--cache-dir", "--no-cache"), uses=("runs/vq",))
+        for command in ("evaluate", "show", "extract-embeddings")
+    ),
     *on_run("--batch-size 1000000000", "evaluate", "show"),
     *on_run("--num-workers 1000000"),
     *on_run("--num-workers -1"),

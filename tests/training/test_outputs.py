@@ -29,7 +29,7 @@ FEATURE_DIM, VECTORS, PIXELS = 320, 16, 64 * 64
 def network_codes(folder: RunFolder, split: str) -> tuple[list[str], np.ndarray]:
     """Names of a split's images, and the codes `[n, h, w, Q]` that the run's network gives them."""
     config = load_experiment(folder.config_file, None)
-    run = TrainedRun(folder.path, device="cpu")
+    run = TrainedRun(folder.path, {"training.device": "cpu"})
     samples = getattr(run.splits(Reporter()), split)
     data = make_data(
         config, {split: samples}, run.backbone, run.store,

@@ -123,6 +123,12 @@ def _json_schema(choices: Registry, optional: bool) -> dict[str, Any]:
     return {"anyOf": [names, *patterns]} if patterns else names
 
 
+def value_of(config: Section, key: str) -> Any:
+    """Return the value of the field `section.field` of a configuration, or of its own `field`."""
+    section, _, name = key.rpartition(".")
+    return getattr(getattr(config, section) if section else config, name)
+
+
 def choices_of(field: FieldInfo) -> Registry | None:
     """Return the parts among which a field chooses, if it does."""
     return next((item for item in field.metadata if isinstance(item, Registry)), None)

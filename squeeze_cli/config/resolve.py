@@ -11,6 +11,7 @@ from typing import Any
 
 from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.defaults import CODEBOOK_SIZE
+from squeeze_cli.config.fields import value_of
 from squeeze_cli.config.parts import (
     BACKBONES,
     DATASETS,
@@ -18,7 +19,7 @@ from squeeze_cli.config.parts import (
     GIVEN_FEATURES,
     QUANTIZERS,
 )
-from squeeze_cli.config.schema import FIELDS, DataConfig, ExperimentConfig, Kind, option_of
+from squeeze_cli.config.schema import FIELDS, ExperimentConfig, Kind, option_of
 from squeeze_cli.config.validation import (
     check_folders,
     check_together,
@@ -93,53 +94,33 @@ def resolve_config(
 
 def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
     """Return the configuration with what other choices decide: codebook size, classes and rate."""
-    quantizer, model, data = config.quantizer, config.model, config.data
-    chosen = "none" if config.kind == "baseline" else quantizer.type
-    values: dict[str, object] = {"quantizer.type": chosen}
-    defaults = {"codebook_size": CODEBOOK_SIZE, "encoder_lr_factor": 1.0}
-    for name, value in {**defaults, **QUANTIZERS[chosen].defaults}.items():
-        if getattr(quantizer, name) is None:
-            values[f"quantizer.{name}"] = value
-    given = data.has_features
-    if data.dataset is None:
-        values["data.dataset"] = _default_dataset(data)
-    if given:
-        values["model.backbone"] = GIVEN_FEATURES
-    if model.loss_type is None:
-        without_masks = given or (data.images is not None and data.masks is None)
-        values["model.loss_type"] = "reconstruction" if without_masks else "ce"
-    config = with_values(config, values)
-    return config if given else _resolve_backbone(config)
-
-
-def _default_dataset(data: DataConfig) -> str:
-    if data.has_features:
-        return GIVEN_FEATURES
-    return "folder" if data.images else DEFAULT_DATASET
-
-
-def _resolve_backbone(config: ExperimentConfig) -> ExperimentConfig:
-    """Return the configuration with what the backbone decides: size of images, head and outputs."""
-    model = config.model
-    values: dict[str, object] = {}
-    for name, value in BACKBONES[model.backbone].defaults.items():
-        if model.has_head and getattr(model, name) is None:
-            values[f"model.{name}"] = value
-    if config.data.image_size is None:
-        side = BACKBONES[model.backbone].image_size
-        own = BACKBONES.load(model.backbone).own_image_size if side is None else None
-        values["data.image_size"] = own(model.backbone) if own else side
-    if model.has_head and model.num_classes is None:
-        values["model.num_classes"] = _default_outputs(config)
-    return with_values(config, values)
-
-
-def _default_outputs(config: ExperimentConfig) -> float | str | None:
-    """Return the number of the head's outputs, None before the classes are known."""
-    if config.data.classes:
-        return len(config.data.classes)
-    dataset = DATASETS[str(config.data.dataset)]
-    return dataset.outputs.get(config.model.backbone, dataset.defaults.get("num_classes"))
+    data, given = config.data, config.data.has_features
+    by_data = GIVEN_FEATURES if given else "folder" if data.images else DEFAULT_DATASET
+    without_masks = given or (data.images is not None and data.masks is None)
+    values = {
+        "quantizer.type": "none" if config.kind == "baseline" else config.quantizer.type,
+        "data.dataset": data.dataset or by_data,
+        "model.backbone": GIVEN_FEATURES if given else config.model.backbone,
+        "model.loss_type": config.model.loss_type or ("reconstruction" if without_masks else "ce"),
+    }
+    own = QUANTIZERS[values["quantizer.type"]].defaults
+    defaults: dict[str, object] = {
+        f"quantizer.{name}": value
+        for name, value in {"codebook_size": CODEBOOK_SIZE, "encoder_lr_factor": 1.0, **own}.items()
+    }
+    if not given:
+        backbone, dataset = BACKBONES[config.model.backbone], DATASETS[values["data.dataset"]]
+        if values["model.loss_type"] != "reconstruction":
+            outputs = dataset.outputs.get(
+                config.model.backbone, dataset.defaults.get("num_classes")
+            )
+            defaults["model.num_classes"] = len(data.classes) if data.classes else outputs
+            defaults |= {f"model.{name}": value for name, value in backbone.defaults.items()}
+        if (side := backbone.image_size) is None and data.image_size is None:
+            side = BACKBONES.load(config.model.backbone).own_image_size(config.model.backbone)
+        defaults["data.image_size"] = side
+    missing = {key: value for key, value in defaults.items() if value_of(config, key) is None}
+    return with_values(config, {**values, **missing})
 
 
 def with_classes(config: ExperimentConfig, classes: ClassTable) -> ExperimentConfig:
@@ -227,11 +208,9 @@ def _differences(
     """
     asked = with_values(config, values)
     for key in values:
-        section, _, name = key.rpartition(".")
-        if section:
-            own, other = (getattr(getattr(c, section), name) for c in (config, asked))
-            if own != other:
-                yield key, own, other
+        own, other = value_of(config, key), value_of(asked, key)
+        if "." in key and own != other:
+            yield key, own, other
 
 
 def switched_on(*names: str, default: bool = False) -> bool:

@@ -1,18 +1,15 @@
 """Validation of a configuration: every mistake is one line that names the key or option, and the fix."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 
 from pydantic import ValidationError
 
 from squeeze_cli.config.defaults import CODEBOOK_SIZE
+from squeeze_cli.config.fields import choices_of, value_of
 from squeeze_cli.config.parts import (
-    BACKBONES,
     DATASETS,
     GIVEN_FEATURES,
-    LOSSES,
-    QUANTIZERS,
-    Registry,
 )
 from squeeze_cli.config.schema import FIELDS, SECTIONS, ExperimentConfig, option_of
 from squeeze_cli.errors import UsageError, nearest
@@ -84,7 +81,12 @@ def check_together(config: ExperimentConfig) -> None:
 
     Sizes that only the backbone knows are checked when it is built.
     """
-    quantizer, model, logger = config.quantizer, config.model, config.logger
+    quantizer, logger = config.quantizer, config.logger
+    # Files and folders that a file of experiments names, and the data set does not read, are a
+    # mistake too.
+    files = DATASETS["folder"].options | DATASETS[GIVEN_FEATURES].options
+    named = [f"data.{key}" for key, value in config.data if value is not None and key in files]
+    refuse_foreign(config, "data.dataset", named)
     size = quantizer.codebook_size or CODEBOOK_SIZE
     if quantizer.type == "lfq" and size & (size - 1):
         below = 2 ** (size.bit_length() - 1)
@@ -101,12 +103,8 @@ def check_together(config: ExperimentConfig) -> None:
     if (codes := prod(quantizer.levels)) > 2**20:
         raise UsageError(f"--levels gives {codes} codes: their product must not pass {2**20}.")
     _check_loss(config)
-    given = config.data.has_features
-    layers_chosen = model.layer != FIELDS["model.layer"].default
-    if not given and layers_chosen and "layer" not in BACKBONES[model.backbone].options:
-        raise UsageError(
-            f"--layer means nothing with --model {model.backbone}: leave it out, or choose timm:NAME."
-        )
+    if not config.data.has_features:
+        refuse_foreign(config, "model.backbone", _not_default(config, "model"))
     _check_classes(config)
     check_folders(config)
     if logger.use_clearml and logger.clearml_offline and logger.require_clearml:
@@ -120,16 +118,9 @@ def _check_loss(config: ExperimentConfig) -> None:
         raise UsageError(
             f"--loss {loss} needs masks, which --features have not: use --loss reconstruction."
         )
-    for name in sorted(frozenset().union(*(entry.options for entry in LOSSES.values()))):
-        key = f"model.{name}"
-        if name not in LOSSES[loss].options and getattr(config.model, name) != FIELDS[key].default:
-            takers = [each for each in LOSSES if name in LOSSES[each].options]
-            raise UsageError(
-                f"{option_of(key)} means nothing with --loss {loss}: leave it out, or choose "
-                f"--loss {' or '.join(takers)}."
-            )
+    refuse_foreign(config, "model.loss_type", _not_default(config, "model"))
     for key in ("model.reconstruction_weight", "model.distill"):
-        if config.quantizer.type == "none" and getattr(config.model, key[6:]):
+        if config.quantizer.type == "none" and value_of(config, key):
             raise UsageError(f"{option_of(key)} means nothing without a quantizer: leave it out.")
     if not config.model.has_head and config.quantizer.type == "none":
         raise UsageError(
@@ -175,12 +166,8 @@ def check_folders(config: ExperimentConfig) -> None:
 def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -> None:
     """Refuse options that the chosen parts would ignore, and name the parts that take them."""
     clearml, data = config.logger.use_clearml, config.data
-    refuse_foreign("quantizer", QUANTIZERS, config.quantizer.type, values)
-    # Files and folders that a file of experiments names, and the data set does not read, are a
-    # mistake too.
-    files = DATASETS["folder"].options | DATASETS[GIVEN_FEATURES].options
-    own = {f"data.{key}": value for key, value in data if value is not None and key in files}
-    refuse_foreign("data", DATASETS, str(data.dataset), {**own, **values})
+    refuse_foreign(config, "quantizer.type", values)
+    refuse_foreign(config, "data.dataset", values)
     for key, value in values.items():
         section, _, name = key.partition(".")
         elsewhere = ("use_clearml", "use_tensorboard", "auto_connect_frameworks")
@@ -195,16 +182,26 @@ def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -
             )
 
 
-def refuse_foreign(
-    section: str, registry: Registry, chosen: str, values: Mapping[str, object]
-) -> None:
-    """Refuse options of a section that other parts of a registry take, and the chosen one does not."""
-    for key in values:
+def refuse_foreign(config: ExperimentConfig, chooser: str, keys: Iterable[str]) -> None:
+    """Refuse fields of a section that other parts take, and the chosen one does not.
+
+    `chooser` is the field that chooses the part, such as `quantizer.type`.
+    """
+    registry, section = choices_of(FIELDS[chooser]), chooser.partition(".")[0]
+    assert registry is not None
+    chosen, flag = str(value_of(config, chooser)), option_of(chooser)
+    for key in keys:
         name = key.removeprefix(f"{section}.")
-        takers = [each for each in registry if name in registry[each].options]
-        if takers and chosen not in takers:
-            flag = f"--{registry.kind}"
+        named = zip(registry.names, registry.values(), strict=True)
+        takers = [each for each, entry in named if name in entry.options]
+        if takers and name not in registry[chosen].options:
             raise UsageError(
                 f"{option_of(key)} means nothing with {flag} {chosen}: leave it out, or choose "
                 f"{flag} {' or '.join(takers)}."
             )
+
+
+def _not_default(config: ExperimentConfig, section: str) -> list[str]:
+    """Return the fields of a section that have another value than their default."""
+    keys = [f"{section}.{name}" for name in SECTIONS[section].model_fields]
+    return [key for key in keys if value_of(config, key) != FIELDS[key].default]

@@ -48,6 +48,7 @@ class FeatureOrigin(ABC):
         feature_dim: number of channels.
         random_weights: whether the features are those of an untrained backbone.
         inference_batch: images per forward pass.
+        evaluation_images: most images of a batch that is neither trained on nor passes the backbone.
         layers: their indices, where a model lets them be chosen.
     """
 
@@ -55,6 +56,7 @@ class FeatureOrigin(ABC):
     feature_dim: int
     random_weights: bool = False
     inference_batch: int
+    evaluation_images: int
     layers: tuple[int, ...] = ()
 
     @property
@@ -82,6 +84,7 @@ class FrozenBackbone(FeatureOrigin):
     statistics = Statistics()  # of the images that the network expects
     # Images per forward pass: many keep a GPU busy, few stay in a CPU's cache.
     inference_batch = 8
+    evaluation_images = 16
 
     def __init__(self, config: ModelConfig, size_px: Size) -> None:
         self.name = config.backbone

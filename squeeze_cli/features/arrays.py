@@ -8,7 +8,6 @@ import torch
 from torch.utils.data import Dataset
 
 from squeeze_cli.backbones.base import FeatureOrigin
-from squeeze_cli.config.schema import TrainingConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import FeatureSample, MapShape, check_features
 from squeeze_cli.data.images import Item
@@ -26,6 +25,7 @@ class GivenFeatures(FeatureOrigin):
         self.shape = shape
         self.feature_dim = shape[2]
         self.inference_batch = max(1, EVALUATION_VECTORS // self.vectors_per_image)
+        self.evaluation_images = self.inference_batch
         self._digest = digest
 
     @property
@@ -81,16 +81,6 @@ class FeatureDataset(Dataset[Item]):
 
 class GivenFeatureBatches(FeatureBatches):
     """Batches of given features; the label planes are `[B, h, w]` zeros, since nothing is padding."""
-
-    def __init__(
-        self, splits: Mapping[str, Sequence[Sample]], given: GivenFeatures,
-        training: TrainingConfig, device: torch.device, reporter: Reporter,
-    ) -> None:  # fmt: skip
-        batch_size = training.batch_size
-        super().__init__(
-            splits, device, reporter, batch_size=batch_size,
-            evaluation_batch_size=max(batch_size, given.inference_batch), seed=training.seed,
-        )  # fmt: skip
 
     def setup(self, stage: str = "") -> None:
         """Open the data sets of all splits."""

@@ -20,8 +20,8 @@ from torch.utils.data import (
     default_collate,
 )
 
-from squeeze_cli.backbones.base import FrozenBackbone
-from squeeze_cli.config.schema import ExperimentConfig
+from squeeze_cli.backbones.base import FeatureOrigin, FrozenBackbone
+from squeeze_cli.config.schema import ExperimentConfig, TrainingConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.images import (
     SHARED_MEMORY,
@@ -53,8 +53,8 @@ Batch = tuple[Tensor, Tensor, Tensor]
 # torch's sampler seeds an epoch by the sum of seed and epoch. With seeds this far apart, no two
 # seeds share the order of any epoch.
 SEED_DISTANCE = 1_000_003
-# Most images and vectors of a batch that needs no gradients: small ones cost calls, large ones memory.
-EVALUATION_IMAGES, EVALUATION_VECTORS = 16, 8192
+# Most vectors of a batch that needs no gradients: small ones cost calls, large ones memory.
+EVALUATION_VECTORS = 8192
 
 
 class FeatureBatches(LightningDataModule):
@@ -63,6 +63,13 @@ class FeatureBatches(LightningDataModule):
     Training is shuffled by seed and epoch alone, so a resumed run continues the order of an
     unbroken one; validation and test keep the splits' order. A subclass opens the data sets in
     `setup`, and makes states of their items in `on_after_batch_transfer`.
+
+    Args:
+        splits: samples of each split.
+        origin: what their features come from.
+        training: number of images per step, and the seed.
+        device: where batches are computed.
+        reporter: for what cannot be read.
 
     Attributes:
         batch_size: images per training step and process.
@@ -75,18 +82,19 @@ class FeatureBatches(LightningDataModule):
     """
 
     def __init__(
-        self, splits: Mapping[str, Sequence[Sample]], device: torch.device, reporter: Reporter, *,
-        batch_size: int, evaluation_batch_size: int, seed: int, num_workers: int = 0,
+        self, splits: Mapping[str, Sequence[Sample]], origin: FeatureOrigin,
+        training: TrainingConfig, device: torch.device, reporter: Reporter,
     ) -> None:  # fmt: skip
         super().__init__()
         self.splits = dict(splits)
         self.skipped: list[tuple[str, str]] = []
         self.device = device
         self.reporter = reporter
-        self.batch_size = batch_size
-        self.evaluation_batch_size = evaluation_batch_size
-        self.seed = seed
-        self.num_workers = num_workers
+        self.origin = origin
+        self.batch_size, self.seed = training.batch_size, training.seed
+        most_images = min(origin.evaluation_images, EVALUATION_VECTORS // origin.vectors_per_image)
+        self.evaluation_batch_size = max(self.batch_size, most_images)
+        self.num_workers = 0
         self.setup_seconds = 0.0
         self.test_split = "test"
         self._datasets: Mapping[str, Dataset[Item]] = {}
@@ -188,24 +196,20 @@ class SegmentationDataModule(FeatureBatches):
 
     def __init__(
         self, splits: Mapping[str, Sequence[Sample]], trunk: Trunk, store: FeatureStore | None,
-        reporter: Reporter, *, batch_size: int, evaluation_batch_size: int, seed: int,
+        training: TrainingConfig, reporter: Reporter,
     ) -> None:  # fmt: skip
-        # Worker processes decode images; a stored row is a copy, which they would only pass on.
-        wanted = trunk.num_workers if store is None else 0
-        batch_bytes = evaluation_batch_size * prod(trunk.preprocessing.size_px) * 4
-        workers = workers_with_room(wanted, batch_bytes)
-        if workers < wanted:
-            reporter.warn(
-                f"{SHARED_MEMORY} has room for {workers} of {wanted} processes that read images: fewer "
-                "are slower; make it larger, as by `docker run --shm-size 1g`."
-            )
-        super().__init__(
-            splits, trunk.device, reporter,
-            batch_size=batch_size, evaluation_batch_size=evaluation_batch_size, seed=seed,
-            num_workers=workers,
-        )  # fmt: skip
+        super().__init__(splits, trunk.backbone, training, trunk.device, reporter)
         self.trunk = trunk
         self.store = store
+        # Worker processes decode images; a stored row is a copy, which they would only pass on.
+        wanted = trunk.num_workers if store is None else 0
+        batch_bytes = self.evaluation_batch_size * prod(trunk.preprocessing.size_px) * 4
+        self.num_workers = workers_with_room(wanted, batch_bytes)
+        if self.num_workers < wanted:
+            reporter.warn(
+                f"{SHARED_MEMORY} has room for {self.num_workers} of {wanted} processes that read "
+                "images: fewer are slower; make it larger, as by `docker run --shm-size 1g`."
+            )
 
     def setup(self, stage: str = "") -> None:
         """Read the images of all splits, once, and open their data sets; this fills the store.
@@ -314,12 +318,7 @@ def make_data(
         backbone, _layer(config, backbone), _preprocessing(config, backbone), device,
         config.training.precision, choose_workers(config.data.num_workers),
     )  # fmt: skip
-    batch_size = config.training.batch_size
-    most_images = min(EVALUATION_IMAGES, EVALUATION_VECTORS // backbone.vectors_per_image)
-    return SegmentationDataModule(
-        splits, trunk, store, reporter, batch_size=batch_size,
-        evaluation_batch_size=max(batch_size, most_images), seed=config.training.seed,
-    )  # fmt: skip
+    return SegmentationDataModule(splits, trunk, store, config.training, reporter)
 
 
 def _preprocessing(config: ExperimentConfig, backbone: FrozenBackbone) -> Preprocessing:

@@ -16,7 +16,7 @@ from squeeze_cli.data.finding import list_images
 from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.features.arrays import GivenFeatureBatches, check_splits
+from squeeze_cli.features.arrays import check_splits
 from squeeze_cli.features.datamodule import Batch, FeatureBatches
 from squeeze_cli.inference.extraction import Extraction
 from squeeze_cli.inference.output import Array, ShardedOutput, encode_embeddings
@@ -112,12 +112,10 @@ def _write_all(
 ) -> None:
     """Extract from the images that are not in `output` yet."""
     done, samples = output.manifest.images, data.splits["images"]
-    given = isinstance(data, GivenFeatureBatches)
-    size = data.evaluation_batch_size if given else run.backbone.inference_batch
     with reporter.track("Extracting", len(samples)) as advance:
         advance(done, "")
         try:
-            for batch in data.batches("images", size, first=done):
+            for batch in data.batches("images", data.origin.inference_batch, first=done):
                 names = [samples[position].name for position in batch[2].tolist()]
                 output.add(names, *_extract(run, data, batch, output.manifest.content))
                 advance(len(names), "")

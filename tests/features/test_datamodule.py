@@ -10,6 +10,7 @@ import torch
 from lightning import LightningModule, Trainer
 
 from squeeze_cli.config.defaults import IGNORE_INDEX
+from squeeze_cli.config.schema import TrainingConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.drawn_pets import SyntheticSample
 from squeeze_cli.data.reading import UnreadableImageError
@@ -34,7 +35,7 @@ class Images:
     """A trunk whose states are the normalized images."""
 
     device = CPU
-    backbone = SimpleNamespace(inference_batch=2)
+    backbone = SimpleNamespace(inference_batch=2, evaluation_images=1, vectors_per_image=1)
     rows = Trunk.rows
 
     def __init__(self, size, num_workers=0):
@@ -46,10 +47,9 @@ class Images:
 
 
 def make(splits, size=16, batch_size=3, seed=1, num_workers=0, store=None):
-    module = SegmentationDataModule(
-        splits, Images(size, num_workers), store, Reporter(quiet=True), batch_size=batch_size,
-        evaluation_batch_size=batch_size, seed=seed,
-    )  # fmt: skip
+    training = TrainingConfig(batch_size=batch_size, seed=seed)
+    trunk = Images(size, num_workers)
+    module = SegmentationDataModule(splits, trunk, store, training, Reporter(quiet=True))
     module.setup()
     return module
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import FrozenBackbone
-from squeeze_cli.config.schema import ModelConfig
+from squeeze_cli.config.schema import ModelConfig, TrainingConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.drawn_pets import SyntheticPetSource
 from squeeze_cli.data.samples import FileSample, Sample
@@ -71,9 +71,9 @@ def prepared(
     key = StoreKey(backbone.name, digest, "features", preprocessing.key(), "32")
     data = Ranked(
         {"all": samples}, Trunk(backbone, "features", preprocessing, torch.device("cpu")),
-        FeatureStore(cache, key), reporter or Counting(),
-        batch_size=2, evaluation_batch_size=2, seed=0,
+        FeatureStore(cache, key), TrainingConfig(batch_size=2, seed=0), reporter or Counting(),
     )  # fmt: skip
+    data.evaluation_batch_size = 2
     data.ranks = ranks
     data.setup()
     return data

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from squeeze_cli.config.schema import ExperimentConfig
+from squeeze_cli.config.schema import ExperimentConfig, TrainingConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.drawn_pets import SyntheticSample
 from squeeze_cli.data.transforms import Preprocessing
@@ -23,6 +24,7 @@ class SmallTrunk:
     """A trunk whose states `[B, 4, 6, 6]` are means over squares of the image."""
 
     device = CPU
+    backbone = SimpleNamespace(evaluation_images=1, vectors_per_image=36)
     num_workers = 0
     preprocessing = Preprocessing((24, 24))
 
@@ -36,9 +38,9 @@ def test_metrics_do_not_depend_on_the_batches(module: BaselineSegmentationModule
 
     def measured(batch_size: int) -> dict[str, Any]:
         data = SegmentationDataModule(
-            samples, SmallTrunk(), None, Reporter(quiet=True),  # type: ignore[arg-type]
-            batch_size=2, evaluation_batch_size=batch_size, seed=0,
+            samples, SmallTrunk(), None, TrainingConfig(), Reporter(quiet=True),  # type: ignore[arg-type]
         )  # fmt: skip
+        data.evaluation_batch_size = batch_size
         return evaluate(ExperimentConfig(), module, data, "val", CPU, Reporter(quiet=True))
 
     whole = measured(5)

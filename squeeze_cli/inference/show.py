@@ -11,7 +11,7 @@ from squeeze_cli.data.samples import FileSample, Sample
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.datamodule import FeatureBatches
 from squeeze_cli.inference.trained_run import TrainedRun
-from squeeze_cli.reports.comparison import setting
+from squeeze_cli.reports.comparison import is_reference, setting
 from squeeze_cli.reports.figures import save_figure
 from squeeze_cli.runs import RECORD_NAME, RunFolder, read_runs
 from squeeze_cli.training.figures import (
@@ -124,9 +124,9 @@ def find_baseline(run: RunFolder, record: RunRecord, split: str) -> RunFolder | 
     neighbours = [child for child in folder.iterdir() if (child / RECORD_NAME).is_file()]
     found: list[RunFolder] = []
     for other, read in read_runs(neighbours):
-        if not isinstance(read, RunRecord) or read.kind != "baseline":
+        if not isinstance(read, RunRecord) or not is_reference(read):
             continue
-        if read.status != "finished" or setting(read) != setting(record):
+        if setting(read) != setting(record):
             continue
         if read.data and record.data and read.data.digest == record.data.digest:
             return other

@@ -40,7 +40,7 @@ class ComparisonRow(BaseModel):
 
     Measured rates count the whole file of the test split's codes, nominal ones are computed from
     the codes' sizes. Shares, and differences of them, are 0 to 1. MSE, cosine similarity and SQNR are
-    those of normalized features, of runs without a segmentation head.
+    those of normalized features, of quantized runs.
     """
 
     model_config = ConfigDict(from_attributes=True, frozen=True)
@@ -150,10 +150,22 @@ def by_setting(runs: Iterable[FoundRun]) -> dict[Setting, list[RunRecord]]:
     return groups
 
 
+def is_reference(record: RunRecord) -> bool:
+    """Return whether a run is one that others are measured by: a finished baseline, a head alone.
+
+    One that trains an encoder, an adapter, a projection or the backbone's last layer stands for itself.
+    """
+    model = record.model
+    if record.kind != "baseline" or record.status != "finished" or model is None:
+        return False
+    trained = model.add_adapter or model.unfreeze_last_layer
+    projected = record.settings.get("model.feature_dim") is not None
+    return model.encoder == "linear" and not trained and not projected
+
+
 def baseline_ious(records: Iterable[RunRecord]) -> list[float]:
-    """Return the test mIoU of each baseline that is tested; one with an encoder stands for itself."""
-    plain = (r for r in records if r.kind == "baseline" and r.model and r.model.encoder == "linear")
-    tested = (record.metrics.test for record in plain)
+    """Return the test mIoU of each baseline that is a reference."""
+    tested = (record.metrics.test for record in records if is_reference(record))
     return [test.iou for test in tested if test and test.iou is not None]
 
 

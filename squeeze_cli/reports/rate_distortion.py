@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.record import FinishedRecord, RunRecord
+from squeeze_cli.config.schema import FIELDS
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.reports.comparison import (
     FoundRun,
@@ -39,6 +40,12 @@ MARKER_RADIUS_PX = 6
 # Places of a label beside its point, the best first: steps to the right and up.
 LABEL_PLACES = ((1, -1), (1, 0), (0, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (-1, -1))
 LABEL_OFFSET_POINTS = 8
+# Settings that a configuration does not have, or that other traits of a record tell.
+_TOLD = (
+    "training.seed", "training.epochs", "quantizer.type", "quantizer.codebook_size",
+    "quantizer.levels", "quantizer.num_quantizers", "quantizer.bottleneck_dim", "model.loss_type",
+    "model.add_adapter", "model.unfreeze_last_layer", "model.feature_dim",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -108,17 +115,21 @@ def _configurations(records: Sequence[FinishedRecord]) -> list[Configuration]:
     """Group the seeds of one configuration, and label the groups.
 
     A label has the quantizer, the code sizes, and the traits in which configurations of that name
-    differ. The record does not hold every hyperparameter: where a seed comes twice, something else
-    differs, and each run stands for itself, labelled with its own name.
+    differ. The record of an older version does not hold every hyperparameter: where a seed comes twice,
+    something else differs, and each run stands for itself, labelled with its own name.
     """
-    alike: dict[tuple[object, ...], list[FinishedRecord]] = defaultdict(list)
+    alike: dict[str, list[FinishedRecord]] = defaultdict(list)
     for record in records:
-        alike[tuple(_traits(record).values())].append(record)
+        alike[repr(_traits(record))].append(record)
     configurations = []
     for group in alike.values():
         own = _traits(group[0])
         same = [t for t in map(_traits, records) if t["name"] == own["name"]]
-        differing = [f"{key} {own[key]}" for key in own if len({t[key] for t in same}) > 1]
+        differing = [
+            f"{key} {value}"
+            for key, value in own.items()
+            if any(t.get(key, value) != value for t in same)
+        ]
         averaged = len({record.seed for record in group}) == len(group)
         for seeds in [group] if averaged else [[record] for record in group]:
             name = own["name"] if averaged else seeds[0].name
@@ -129,11 +140,14 @@ def _configurations(records: Sequence[FinishedRecord]) -> list[Configuration]:
 
 
 def _traits(record: FinishedRecord) -> dict[str, object]:
-    """Return what makes a configuration, as far as the record knows, by the words of labels."""
+    """Return what makes a configuration, as far as the record knows, by the words of labels.
+
+    All settings of the quantizer, the model and the training belong to it, but for the seed.
+    """
     quantizer, model, sizes = record.quantizer, record.model, record.quantizer.code_sizes
     alike = len(sizes) > 1 and len(set(sizes)) == 1
     shown = f"{len(sizes)} × {sizes[0]}" if alike else " × ".join(map(str, sizes))
-    return {
+    told: dict[str, object] = {
         "name": f"{quantizer.type} {shown}",
         "codes": tuple(sizes),
         "bottleneck": quantizer.bottleneck_dim,
@@ -144,7 +158,19 @@ def _traits(record: FinishedRecord) -> dict[str, object]:
         "epochs": record.epochs.planned,
         "coding": record.measured.test.coding if record.measured else None,
         "train images": record.data.train_images,
+        "teacher": model.teacher_digest and model.teacher_digest[:8],
     }
+    if not record.settings:  # of an older version
+        return told
+    defaults = {
+        key: field.default for key, field in FIELDS.items()
+    }  # of later settings than its own
+    others = {
+        key.partition(".")[2].replace("_", " "): value
+        for key, value in (defaults | record.settings).items()
+        if key.startswith(("quantizer.", "model.", "training.")) and key not in _TOLD
+    }
+    return told | others
 
 
 def rate_distortion_figure(panels: Sequence[Panel]) -> Figure:

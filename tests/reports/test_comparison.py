@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from squeeze_cli.errors import UsageError
+from squeeze_cli.inference.show import find_baseline
 from squeeze_cli.reports.comparison import (
     COLUMNS,
     ComparisonRow,
@@ -19,7 +20,7 @@ from squeeze_cli.reports.comparison import (
     comparison_markdown,
     on_front,
 )
-from squeeze_cli.runs import read_runs
+from squeeze_cli.runs import RunFolder, read_runs
 from tests.conftest import Squeeze
 from tests.records import record, write
 
@@ -38,6 +39,34 @@ def test_a_row_says_what_the_record_says(tmp_path: Path) -> None:
     assert row.codebook_usage == 0.9375  # of the level that is used least
     assert (row.epochs, row.seconds, row.seed) == (3, 63.4, 7)
     assert row.difference_to_baseline is None  # there is none
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"status": "failed"},
+        {"model": {"encoder": "conv"}},
+        {"model": {"add_adapter": True}},
+        {"model": {"unfreeze_last_layer": True}},
+        {"settings": {"model.feature_dim": 64}},
+    ],
+)
+def test_a_baseline_with_more_than_a_head_is_no_reference_of_any_command(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    write(tmp_path, "q", record(0.5))
+    plain, other = record(0.6, kind="baseline"), record(0.9, kind="baseline")
+    for key, value in changed.items():
+        other[key] = {**other[key], **value} if key == "model" else value
+    write(tmp_path, "a-other", other)
+    run = RunFolder(tmp_path / "q")
+    assert find_baseline(run, run.read_record(), "test") is None
+    write(tmp_path, "plain", plain)
+    rows = {row.name: row for row in compare_runs(read_runs([tmp_path]))}
+    assert rows["q"].difference_to_baseline == pytest.approx(-0.1)
+    found = find_baseline(run, run.read_record(), "test")
+    assert found is not None
+    assert found.name == "plain"
 
 
 def test_difference_is_to_the_mean_of_baselines_on_the_same_features_and_images(

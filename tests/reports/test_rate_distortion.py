@@ -83,6 +83,38 @@ def test_labels_name_what_differs(tmp_path: Path) -> None:
     assert {c.label for c in panel.configurations} == {"vq 512, loss ce", "vq 512, loss dice"}
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "label"),
+    [
+        ("model.encoder", ("linear", "conv"), "encoder"),
+        ("model.reconstruction_weight", (0.0, 0.5), "reconstruction weight"),
+        ("model.head", ("conv", "linear"), "head"),
+        ("model.class_weights", (None, [1.0, 2.0]), "class weights"),
+        ("training.lr", (1e-3, 1e-2), "lr"),
+        ("training.batch_size", (4, 8), "batch size"),
+        ("quantizer.commitment_weight", (0.25, 1.0), "commitment weight"),
+    ],
+)
+def test_any_other_setting_than_the_seed_is_another_configuration(
+    tmp_path: Path, key: str, values: tuple[object, object], label: str
+) -> None:
+    """The runs have seeds of their own, so that nothing but the setting tells them apart."""
+    for seed, value in enumerate(values):
+        settings = {"training.seed": seed, "data.data_dir": f"place {seed}", key: value}
+        write(tmp_path, f"run{seed}", {**run_of(0.5, 3.0, seed), "settings": settings})
+    (panel,) = panels(tmp_path)
+    assert {c.label for c in panel.configurations} == {f"vq 512, {label} {v}" for v in values}
+    assert [len(c.bits) for c in panel.configurations] == [1, 1]
+
+
+def test_another_teacher_is_another_configuration(tmp_path: Path) -> None:
+    for seed, digest in enumerate((None, "a" * 32, "b" * 32)):
+        made = run_of(0.5, 3.0, seed)
+        made["model"]["teacher_digest"] = digest
+        write(tmp_path, f"run{seed}", made)
+    assert len(panels(tmp_path)[0].configurations) == 3
+
+
 def test_a_seed_that_comes_twice_hides_a_difference_so_nothing_is_averaged(tmp_path: Path) -> None:
     for name, iou in (("slow", 0.5), ("fast", 0.6)):
         write(tmp_path, name, {**run_of(iou, 3.0, seed=1), "name": name})

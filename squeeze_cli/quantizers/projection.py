@@ -1,7 +1,7 @@
 """Linear bottlenecks that start from principal axes, and batch whitening."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.kernels.folding import AffineMap
@@ -59,8 +59,9 @@ class ProjectedQuantizer(Quantizer):
 class Whitening(nn.Module):
     """Batch whitening: zero mean, unit variance and no correlation (Huang et al., arXiv:1804.08450).
 
-    In training it takes the statistics of the batch, in eval mode running ones, as BatchNorm does. The
-    map is `L⁻¹ (x - mean)` with the Cholesky factor L of the covariance, which is continuous in x.
+    In training it takes the statistics of the batch, in eval mode running ones, as BatchNorm does: with
+    several processes the batch is that of the process, and the running statistics are of all together.
+    The map is `L⁻¹ (x - mean)` with the Cholesky factor L of the covariance, which is continuous in x.
     """
 
     running_mean: Tensor
@@ -77,8 +78,9 @@ class Whitening(nn.Module):
         centred = vectors_nd - mean
         covariance = centred.T @ centred / len(vectors_nd)
         with torch.no_grad():
-            self.running_mean.lerp_(mean, momentum)
-            self.running_covariance.lerp_(covariance, momentum)
+            pooled = _over_processes(vectors_nd) or (mean, covariance)
+            self.running_mean.lerp_(pooled[0], momentum)
+            self.running_covariance.lerp_(pooled[1], momentum)
         return mean, covariance
 
     def forward(self, vectors_nd: Tensor) -> Tensor:
@@ -92,6 +94,21 @@ class Whitening(nn.Module):
         inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
         whitened: Tensor = (vectors_nd - mean) @ inverse.T
         return whitened
+
+
+def _over_processes(vectors_nd: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return mean and covariance of the vectors of all processes, or None in a process alone."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return None
+    count = vectors_nd.new_tensor([len(vectors_nd)])
+    total = vectors_nd.sum(dim=0)
+    distributed.all_reduce(count)
+    distributed.all_reduce(total)
+    mean = total / count
+    centred = vectors_nd - mean
+    squares = centred.T @ centred
+    distributed.all_reduce(squares)
+    return mean, squares / count
 
 
 class WhitenedQuantizer(ProjectedQuantizer):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from squeeze_cli.quantizers.projection import WHITENING_MOMENTUM, Whitening
 from tests.conftest import Squeeze
 
 COMMON = (
@@ -38,6 +39,18 @@ original, outputs.fit_prior = outputs.fit_prior, fit_prior
 fit.RecordKeeper = Probe
 if __name__ == "__main__":
     main()
+"""
+WHITENING = """
+import sys
+import torch
+from squeeze_cli.quantizers.projection import Whitening
+
+rank = int(sys.argv[1])
+meeting = f"file://{sys.path[0]}/meeting"
+torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=2)
+whitening = Whitening(3)
+whitened = whitening(torch.load("shares.pt")[rank])
+torch.save({**whitening.state_dict(), "whitened": whitened}, f"rank{rank}.pt")
 """
 
 
@@ -87,9 +100,29 @@ def test_two_processes_train_one_network(squeeze: Squeeze, tmp_path: Path) -> No
     assert two["data"] == one["data"]
 
 
+def test_running_statistics_of_whitening_are_of_all_processes(tmp_path: Path) -> None:
+    """Shares of unequal size and unequal mean, in training; each process whitens its own batch."""
+    vectors = torch.randn(50, 3) * torch.tensor([1.0, 5.0, 0.2]) + torch.arange(50)[:, None]
+    torch.save([vectors[:11], vectors[11:]], tmp_path / "shares.pt")
+    script = tmp_path / "whiten.py"
+    script.write_text(WHITENING)
+    ranks = [subprocess.Popen([sys.executable, script, str(r)], cwd=tmp_path) for r in range(2)]
+    assert [rank.wait(timeout=60) for rank in ranks] == [0, 0]
+    whole = Whitening(3)
+    whole.track(vectors, WHITENING_MOMENTUM)
+    states = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
+    for state in states:
+        assert torch.equal(state["running_mean"], states[0]["running_mean"])
+        assert torch.equal(state["running_covariance"], states[0]["running_covariance"])
+        torch.testing.assert_close(state["running_mean"], whole.running_mean)
+        torch.testing.assert_close(state["running_covariance"], whole.running_covariance)
+    for rank, share in enumerate((vectors[:11], vectors[11:])):
+        torch.testing.assert_close(states[rank]["whitened"], Whitening(3)(share))
+
+
 def test_torchrun_needs_a_name_and_trains(tmp_path: Path) -> None:
     arguments = ("-m", "squeeze_cli", "train", *COMMON, "--subset-size", "8", "--epochs", "1",
-                 "--devices", "2", "--batch-size", "2")  # fmt: skip
+                 "--quantizer", "lfq", "--devices", "2", "--batch-size", "2")  # fmt: skip
     environment = os.environ | {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "LOCAL_RANK": "1"}
     nameless = subprocess.run(
         [sys.executable, *arguments],

@@ -7,7 +7,8 @@ import errno
 import json
 import os
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from squeeze_cli.errors import SqueezeError
@@ -16,6 +17,7 @@ from squeeze_cli.errors import SqueezeError
 LARGEST_JSON_BYTES = 2**28
 # Pattern of the names of files that are being written; a process that is killed leaves them.
 PART_PATTERN = r"\.squeeze-[0-9a-f]{8}\.part"
+LOCK_NAME = ".lock"
 ANOTHER_PLACE = "make room there, or name another place."
 _FIXES = {
     errno.EFBIG: "raise the limit on the size of files (`ulimit -f`).",
@@ -102,11 +104,45 @@ def write_text_atomically(path: Path, text: str, mode: int = 0o666) -> None:
     write_atomically(path, text.encode(), mode)
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove what killed processes had begun to write in `folder` and below it."""
-    for part in folder.rglob(".squeeze-*.part"):
-        with suppress(OSError):
-            part.unlink()
+@contextmanager
+def locked(folder: Path, fix: str) -> Iterator[None]:
+    """Keep other processes, which do the same, from writing into `folder` while the block runs.
+
+    The folder is made, and removed again where nothing is written. The operating system releases the
+    lock when the process ends, however it ends. Raises SqueezeError where another process holds the
+    lock, with the `fix`, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    lock = FileLock(folder / LOCK_NAME, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise SqueezeError(
+            f"Another process is at work on {folder}: wait for it, or {fix}."
+        ) from None
+    except OSError as error:
+        reason = f"{error.strerror or error}): {ANOTHER_PLACE}"
+        raise SqueezeError(f"Cannot write into {folder} ({reason}") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file
+            (folder / LOCK_NAME).unlink(missing_ok=True)
+        lock.release()
+        with suppress(OSError):  # something was written
+            for path in made:
+                path.rmdir()
+
+
+def remove_parts(folders: Iterable[Path]) -> None:
+    """Remove what killed processes had begun to write in these folders, which this process has locked."""
+    for folder in folders:
+        for part in folder.glob(".squeeze-*.part"):
+            with suppress(OSError):
+                part.unlink()
 
 
 def _is_special(path: Path) -> bool:

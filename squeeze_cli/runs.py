@@ -17,11 +17,10 @@ from squeeze_cli.config.record import FinishedRecord, RunRecord
 from squeeze_cli.config.resolve import load_run_config, with_run_values, with_values
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.files import remove_parts, write_text_atomically
+from squeeze_cli.files import LOCK_NAME, locked, remove_parts, write_text_atomically
 
 RECORD_NAME = "run.json"
 CONFIG_NAME = "config.yaml"
-LOCK_NAME = ".lock"
 # The files that a run leaves at most when it is killed before it writes its record.
 _LEFT_OVER = re.compile(rf"{re.escape(CONFIG_NAME)}|{re.escape(LOCK_NAME)}|\..+\.part")
 
@@ -63,26 +62,11 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training in this folder while the block runs.
-
-        The operating system releases the lock when the process ends, however it ends. Raises
-        SqueezeError where another process holds the lock.
-        """
-        from filelock import FileLock, Timeout
-
-        file = self.path / LOCK_NAME
-        try:
-            with FileLock(file, timeout=0):
-                remove_parts(self.path)
-                try:
-                    yield
-                finally:
-                    with contextlib.suppress(OSError):  # Windows removes no open file
-                        file.unlink(missing_ok=True)
-        except Timeout:
-            raise SqueezeError(
-                f"Another process is at work on {self.path}: wait for it, or choose another --name."
-            ) from None
+        """Keep other processes from training in this folder, as `files.locked` does."""
+        with locked(self.path, "choose another --name"):
+            checkpoints = self.last_checkpoint.parent
+            remove_parts((self.path, checkpoints, self.codes_folder, self.figures_folder))
+            yield
 
     def owns(self, file: Path) -> bool:
         """Whether `file` is one that a training wrote here, figures aside, under whatever name."""
@@ -148,14 +132,18 @@ def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
         raise UsageError(
             f"--name {name!r} cannot be a folder's name: use letters, digits, '-', '_' and '.'."
         )
-    run = RunFolder(Path(config.output_dir) / name)
-    if config.name is None and not overwrite:
-        numbers = itertools.count(2)
-        while run.path.exists():
-            run = RunFolder(Path(config.output_dir) / f"{name}-{next(numbers)}")
-    if run.path.exists() or run.replaced.exists():
-        _make_room(run, overwrite)
+    runs = Path(config.output_dir)
+    run = RunFolder(runs / name)
     try:
+        if config.name is None and not overwrite:
+            for number in itertools.count(2):  # the one that makes a folder has its name
+                if not run.replaced.exists():
+                    with contextlib.suppress(FileExistsError):
+                        run.path.mkdir(parents=True)
+                        return run
+                run = RunFolder(runs / f"{name}-{number}")
+        if run.path.exists() or run.replaced.exists():
+            _make_room(run, overwrite)
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = f"{error.strerror}; check --output-dir."

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,19 @@ def test_a_reader_never_sees_a_half_written_record(tmp_path: Path) -> None:
         stop.set()
         writer.join()
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_trainings_that_start_together_get_names_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path / "runs", ".vq-vit-2.replaced", "finished")  # it comes back under its name
+    start = threading.Barrier(8)
+
+    def create(_: int) -> str:
+        start.wait()
+        return create_run(ExperimentConfig(output_dir=str(tmp_path / "runs")), False).name
+
+    with ThreadPoolExecutor(8) as pool:
+        names = set(pool.map(create, range(8)))
+    assert names == {"vq-vit", *(f"vq-vit-{number}" for number in range(3, 10))}
 
 
 def test_a_folder_that_is_no_run_is_never_removed(tmp_path: Path) -> None:

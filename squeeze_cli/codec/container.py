@@ -104,7 +104,10 @@ class CodesFile:
         """Return this file; raises SqueezeError for a name by which a mask would leave its folder."""
         for name in self.names:
             if name[0] == "/" or {"", ".", ".."} & set(name.split("/")):
-                raise SqueezeError(f"{self.path}: the mask of {name!r} would leave its folder.")
+                raise SqueezeError(
+                    f"{self.path}: the mask of {name!r} would leave its folder: decode --to features, or "
+                    "extract the images anew under other names."
+                )
         return self
 
     def read(self, positions: Sequence[int] | slice = slice(None)) -> NDArray[np.int32]:

@@ -17,7 +17,7 @@ from squeeze_cli.codec.manifest import Manifest, read_manifest
 from squeeze_cli.config.classes import classes_to_yaml
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.files import remove_parts, write_atomically, write_text_atomically
+from squeeze_cli.files import locked, remove_parts, write_atomically, write_text_atomically
 from squeeze_cli.inference.output import ShardedOutput, checked_shard, encode_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RECORD_NAME
@@ -67,6 +67,8 @@ def decode_codes(
     if content == "masks":
         opened.require_head()
     files = [opened.open(file) for file in paths]
+    if content == "masks":
+        files = [file.require_relative_names() for file in files]
     batches = chain.from_iterable(file.batches(BATCH_IMAGES) for file in files)
     total = sum(len(file) for file in files)
     names = [name for file in files for name in file.names]
@@ -74,15 +76,16 @@ def decode_codes(
         raise SqueezeError(f"{path} has no images, or one twice: extract it again.")
     digest = blake2b(b"".join([opened.digest.encode(), *(path.read_bytes() for path in paths)]))
     of_codes = digest.hexdigest()[:16]
-    if content == "masks":
-        mark = f"{SOFTWARE} {of_codes}"
-        places = _plan_files(names, out, mark, overwrite, reporter)
-        written = _write_masks(opened, batches, places, out, mark)
-    else:
-        written = _write_features(opened, batches, out, of_codes, overwrite)
-    with reporter.track("Decoding", total) as advance:
-        for images in written:
-            advance(images, "")
+    with locked(out, "choose another --out"):
+        if content == "masks":
+            mark = f"{SOFTWARE} {of_codes}"
+            places = _plan_files(names, out, mark, overwrite, reporter)
+            written = _write_masks(opened, batches, places, out, mark)
+        else:
+            written = _write_features(opened, batches, out, of_codes, overwrite)
+        with reporter.track("Decoding", total) as advance:
+            for images in written:
+                advance(images, "")
     result: dict[str, object] = {"run": opened.folder.name, "content": content, "images": total}
     if content == "masks":
         result["classes"] = opened.classes.names
@@ -100,11 +103,12 @@ def _write_features(
     output = ShardedOutput(out, manifest, encode_embeddings, overwrite=overwrite)
     if output.manifest.complete:
         raise UsageError(f"{out} holds decoded features already: --overwrite replaces them.")
-    left = -output.manifest.images  # shards end with a batch
+    done = output.manifest.images  # of a stopped decoding, perhaps of another version's batches
     for names, codes in batches:
-        left += len(names)
-        if left > 0:
-            output.add(names, run.to_output(run.features(codes)).float().cpu().numpy(), {})
+        left, done = codes[done:], max(0, done - len(names))
+        if len(left):
+            features = run.to_output(run.features(left)).float().cpu().numpy()
+            output.add(names[-len(left) :], features, {})
         yield len(names)
     output.finish()
 
@@ -176,7 +180,7 @@ def _write_masks(
     palette += [index for index in range(len(colours), 256) for _ in range(3)]
     notes = PngInfo()
     notes.add_text("Software", mark)
-    remove_parts(out)
+    remove_parts({out, *(place.parent for place in files)})
     done = 0
     for names, codes in batches:
         places = files[done : done + len(names)]

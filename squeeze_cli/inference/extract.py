@@ -18,6 +18,7 @@ from squeeze_cli.data.samples import Sample
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.arrays import check_splits
 from squeeze_cli.features.datamodule import Batch, FeatureBatches
+from squeeze_cli.files import locked
 from squeeze_cli.inference.extraction import Extraction
 from squeeze_cli.inference.output import Array, ShardedOutput, encode_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
@@ -76,9 +77,10 @@ def extract_embeddings(
     if given is not None and folder.resolve() in (given, given.parent):
         raise UsageError(f"{folder} holds the features that are given: choose another --out.")
     encode = encode_codes if content == "codes" else encode_embeddings
-    output = ShardedOutput(folder, manifest, encode, overwrite=wanted.overwrite)
-    if not output.manifest.complete:
-        _write_all(run, data, output, reporter)
+    with locked(folder, "choose another --out"):
+        output = ShardedOutput(folder, manifest, encode, overwrite=wanted.overwrite)
+        if not output.manifest.complete:
+            _write_all(run, data, output, reporter)
     return _summary(run, output)
 
 

@@ -24,7 +24,7 @@ from squeeze_cli.codec.manifest import (
     read_any_manifest,
 )
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.files import PART_PATTERN, write_atomically, write_text_atomically
+from squeeze_cli.files import LOCK_NAME, PART_PATTERN, write_atomically, write_text_atomically
 
 # Sizes of shards, of codes in images: small enough to lose little when an extraction is stopped.
 CODES_PER_SHARD = 8192
@@ -40,6 +40,7 @@ class ShardedOutput:
 
     `manifest` is that of an output without shards; `encode` makes the bytes of a shard of stacked
     parts and their names. What `overwrite` replaces is removed when the first shard takes its place.
+    The caller has locked the folder.
 
     Raises:
         UsageError: The folder holds another output, or files that are not of squeeze.
@@ -58,7 +59,8 @@ class ShardedOutput:
         self._parts: list[Array] = []
         self._sums: dict[str, float] = {}
         if not (folder / MANIFEST_NAME).exists():
-            if not all(_OWN.fullmatch(path.name) for path in folder.glob("*")):
+            others = {path.name for path in folder.glob("*")} - {LOCK_NAME}
+            if not all(map(_OWN.fullmatch, others)):
                 raise UsageError(f"{folder} holds other files: choose another --out.")
         elif not overwrite:
             self.manifest = _continued(folder, manifest)

@@ -20,7 +20,8 @@ from squeeze_cli.api import extract, open_run
 from squeeze_cli.cli import app
 from squeeze_cli.codec.manifest import Manifest, read_manifest
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.inference.output import ShardedOutput
+from squeeze_cli.files import locked
+from squeeze_cli.inference.output import ShardedOutput, encode_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from tests.conftest import Squeeze
 from tests.pets import noise_image
@@ -398,6 +399,48 @@ def test_codes_of_another_run_are_refused(trained: Path, tmp_path: Path) -> None
         open_run(run).open(trained / "runs" / "q" / "codes" / "val.sqz")
 
 
+@pytest.mark.parametrize("command", ["extract-embeddings", "features", "masks"])
+def test_a_folder_has_one_writer(
+    squeeze: Squeeze, trained: Path, tmp_path: Path, command: str
+) -> None:
+    run, parts = trained / "runs" / "q", [tmp_path / "out" / ".squeeze-00000000.part"]
+    arguments = ["decode", str(run / "codes" / "test.sqz"), "--to", command]
+    if command == "extract-embeddings":
+        arguments = [command, str(run)]
+    with locked(tmp_path / "out", "wait"):
+        parts[0].touch()
+        line = squeeze(*arguments, "--out", "out", code=1).stderr.splitlines()[-1]
+        assert "Another process is at work on out" in line
+        assert [path.name for path in parts[0].parent.iterdir() if path.name != ".lock"] == [
+            parts[0].name
+        ]
+    squeeze(*arguments, "--out", "out", "--overwrite")
+    assert not parts[0].exists()
+    assert not (tmp_path / "out" / ".lock").exists()
+
+
+def test_decoding_leaves_alone_what_others_write_below(
+    squeeze: Squeeze, trained: Path, tmp_path: Path
+) -> None:
+    """A training in a folder below `--out` is about to rename its part into its place."""
+    part = tmp_path / "runs" / "it" / "checkpoints" / ".squeeze-00000000.part"
+    part.parent.mkdir(parents=True)
+    part.touch()
+    codes = trained / "runs" / "q" / "codes" / "test.sqz"
+    squeeze("decode", str(codes), "--to", "masks", "--out", ".")
+    assert part.exists()
+
+
+def test_a_refused_output_leaves_no_folder(squeeze: Squeeze, trained: Path, tmp_path: Path) -> None:
+    run = trained / "runs" / "q"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    squeeze("extract-embeddings", str(run), "--out", "out", code=2)
+    with pytest.raises(SqueezeError, match="wait"), locked(tmp_path / "new" / "below", "wait"):
+        raise SqueezeError("wait")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine.txt", "out"]
+
+
 def test_names_cannot_leave_the_folder(trained: Path, tmp_path: Path) -> None:
     codec = open_run(trained / "runs" / "q")
     codes = np.zeros((1, 4, 4, 2), np.int32)
@@ -409,6 +452,38 @@ def test_names_cannot_leave_the_folder(trained: Path, tmp_path: Path) -> None:
 
         with pytest.raises(SqueezeError, match="would leave"):
             decode_codes(path, "masks", tmp_path / "m", Reporter(quiet=True), run=codec.folder.path)
+        out = tmp_path / f"features{len(name)}"  # in a shard a name is a text like any other
+        decode_codes(path, "features", out, Reporter(quiet=True), run=codec.folder.path)
+        assert read_manifest(out).shards[0].names == [name]
+
+
+@pytest.mark.parametrize("batch_images", [4, 5, 7, 64])
+def test_features_of_a_stopped_decoding_go_on_whatever_the_batches(
+    squeeze: Squeeze, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    batch_images: int,
+) -> None:  # fmt: skip
+    """Seven images are written: the version that was stopped had other batches."""
+    arguments = ("decode", str(trained / "runs" / "q" / "codes" / "test.sqz"), "--to", "features")
+    squeeze(*arguments, "--out", "whole")
+    squeeze(*arguments, "--out", "out")
+    whole = load_file(tmp_path / "whole" / "quantized-00000.safetensors")["embeddings"]
+    output = ShardedOutput(
+        tmp_path / "out",
+        read_manifest(tmp_path / "out").model_copy(
+            update={"shards": [], "images": 0, "bytes": 0, "complete": False}
+        ),
+        encode_embeddings,
+        overwrite=True,
+    )
+    names = read_manifest(tmp_path / "whole").shards[0].names
+    output.add(names[:7], whole[:7], {})
+    output.flush()
+    monkeypatch.setattr("squeeze_cli.inference.decode.BATCH_IMAGES", batch_images)
+    squeeze(*arguments, "--out", "out")
+    manifest = read_manifest(tmp_path / "out")
+    assert [name for shard in manifest.shards for name in shard.names] == list(names)
+    parts = [load_file(tmp_path / "out" / s.file)["embeddings"] for s in manifest.shards]
+    assert np.array_equal(np.concatenate(parts), whole)
 
 
 def make_output(folder: Path, content: Any = "codes", *, overwrite: bool = False) -> ShardedOutput:

@@ -1,6 +1,6 @@
 """The Typer app: global options, the commands, and errors turned into exit codes.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated by SIGTERM.
 """
 
 import contextlib

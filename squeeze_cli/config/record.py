@@ -49,7 +49,8 @@ class Epochs(_Part):
 class SplitMetrics(_Part):
     """Metrics of one split; shares are 0 to 1, `codebook_*` has one value per code of a vector.
 
-    A run with a segmentation head has `iou` and its kin, one without has `mse`, `cosine`, `sqnr_db`.
+    A run with a segmentation head has `iou`, `accuracy` and `per_class_iou`, a quantized one `mse`,
+    `cosine` and `sqnr_db`, where features are decoded.
     """
 
     segmentation_loss: Number = None
@@ -141,6 +142,7 @@ class ModelDescription(_Part):
     unfreeze_last_layer: bool
     head_expects_raw_features: bool = False  # the first records have none
     trainable_parameters: int
+    teacher_digest: str | None = None  # of the baseline of --distill; older records have none
 
 
 class QuantizerDescription(_Part):

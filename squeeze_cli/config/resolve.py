@@ -38,6 +38,7 @@ DECISIVE_DATA = ("dataset", "classes", "ignore_index", "image_size", "fit", "sub
 FREE = (
     "model.weights",
     "model.use_kernels",
+    "model.distill",  # the record has the digest of its weights
     "training.device",
     "training.devices",
     "training.num_nodes",
@@ -134,12 +135,12 @@ def with_classes(config: ExperimentConfig, classes: ClassTable) -> ExperimentCon
 
 
 def check_resumed(stored: ExperimentConfig, values: Mapping[str, object]) -> ExperimentConfig:
-    """Return the configuration of a resumed run, with other places of its data where options name some.
+    """Return the configuration of a resumed run, with other places of what it reads where options say.
 
-    The training compares the data with those that it began with. Raises UsageError where an option
-    asks for something else than the run began with.
+    The training compares the data and the teacher with those that it began with. Raises UsageError
+    where an option asks for something else than the run began with.
     """
-    moved = {f"data.{name}" for name in (*PLACES, "data_dir", "cache_dir")}
+    moved = {"model.distill", *(f"data.{name}" for name in (*PLACES, "data_dir", "cache_dir"))}
     changed = {}
     for key, own, other in _differences(stored, values):
         if key not in moved or (own is None and key != "data.cache_dir"):

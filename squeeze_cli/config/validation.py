@@ -122,6 +122,11 @@ def _check_loss(config: ExperimentConfig) -> None:
     for key in ("model.reconstruction_weight", "model.distill"):
         if config.quantizer.type == "none" and value_of(config, key):
             raise UsageError(f"{option_of(key)} means nothing without a quantizer: leave it out.")
+    if config.model.distill and config.model.unfreeze_last_layer:
+        raise UsageError("--distill contradicts --unfreeze-last-layer: leave one of them out.")
+    weight = FIELDS["model.distill_weight"].default
+    if config.model.distill_weight != weight and not config.model.distill:
+        raise UsageError("--distill-weight needs the baseline: add --distill RUN.")
     if not config.model.has_head and config.quantizer.type == "none":
         raise UsageError(
             f"--loss {loss}, the default without masks, trains a quantizer alone, and unquantized "

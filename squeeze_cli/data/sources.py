@@ -91,6 +91,11 @@ class DataSource(ABC):
         """List the samples without reading them; raises SqueezeError where data are missing."""
 
 
+def known_classes(config: DataConfig) -> ClassTable | None:
+    """Return the classes that a configuration says or its data set has; None before they are found."""
+    return config.classes or open_source(config).classes
+
+
 def open_source(config: DataConfig) -> DataSource:
     """Return the source of the data set that a configuration names."""
     source: DataSource = DATASETS.load(str(config.dataset)).of(config)

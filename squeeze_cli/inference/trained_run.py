@@ -22,17 +22,15 @@ from squeeze_cli.config.schema import option_of
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import FeatureSample, shape_text
 from squeeze_cli.data.samples import Sample
-from squeeze_cli.data.sources import Listing, open_source
+from squeeze_cli.data.sources import Listing, known_classes
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures
 from squeeze_cli.features.datamodule import FeatureBatches, make_data, open_store
 from squeeze_cli.features.store import FeatureStore
-from squeeze_cli.model.build import build_network
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.devices import choose_device
-from squeeze_cli.training.experiment import load_features, load_splits, make_module
+from squeeze_cli.training.experiment import load_features, load_splits, load_trained
 from squeeze_cli.training.fit import evaluate
 from squeeze_cli.training.modules import FeatureModule
 
@@ -74,15 +72,11 @@ class TrainedRun:
         The record has the shape of the features; only a last layer that was trained is the backbone's.
         """
         config = with_values(self.config, {"model.weights": "none"})
-        with torch.random.fork_rng(devices=[]):
-            origin: FeatureOrigin = self._given
-            if config.model.unfreeze_last_layer:
+        origin: FeatureOrigin = self._given
+        if config.model.unfreeze_last_layer:
+            with torch.random.fork_rng(devices=[]):
                 origin = create_backbone(config.model, config.data.size_px)
-            module = make_module(config, build_network(config, origin))
-        load_best(module, self.folder, self.record.digest)
-        if (head := module.network.head) is not None:
-            head.expects_raw_features = self.record.model.head_expects_raw_features
-        return module.eval().to(self.device)
+        return load_trained(self.folder, self.record, config, origin).to(self.device)
 
     @property
     def network(self) -> SegmentationNetwork:
@@ -147,7 +141,7 @@ class TrainedRun:
             raise DamagedCodesError(
                 f"{found}, not {wanted[0]} on {shape_text(grid)}: make it again."
             )
-        return file if self.network.head is None else file.require_relative_names()
+        return file
 
     def encode(
         self, codes_nhwq: NDArray[np.integer], names: Sequence[str], coding: str = "prior"
@@ -258,7 +252,7 @@ class TrainedRun:
     def classes(self) -> ClassTable:
         """The classes that the run tells apart; raises SqueezeError without a segmentation head."""
         self.require_head()
-        table = self.config.data.classes or open_source(self.config.data).classes
+        table = known_classes(self.config.data)
         assert table is not None  # the training has written it into the configuration
         return table
 

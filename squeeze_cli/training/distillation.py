@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from squeeze_cli.backbones.base import FeatureOrigin
-from squeeze_cli.config.resolve import load_experiment
-from squeeze_cli.config.schema import ExperimentConfig, option_of
+from squeeze_cli.config.fields import value_of
+from squeeze_cli.config.record import RunRecord
+from squeeze_cli.config.schema import option_of
+from squeeze_cli.console import Reporter
+from squeeze_cli.data.sources import known_classes
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.model.build import build_network
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.training.checkpoints import load_best
-from squeeze_cli.training.experiment import make_module
+from squeeze_cli.training.experiment import Experiment, load_trained
+from squeeze_cli.training.modules import VQSqueezeModule
 
-# A teacher's predictions are for these features and classes.
+# A teacher's predictions are for these features and outputs.
 _SHARED = (
     "model.backbone", "model.layer", "model.num_classes", "data.image_size", "data.fit",
-    "data.classes",
 )  # fmt: skip
 
 
@@ -44,29 +44,61 @@ class Distillation:
         return self.weight * divergence.sum(dim=1).mean()
 
 
-def load_distillation(config: ExperimentConfig, origin: FeatureOrigin) -> Distillation | None:
-    """Load the baseline that `config.model.distill` names; None where it names none.
+def add_teacher(experiment: Experiment, begun: RunRecord | None) -> None:
+    """Give the module the baseline that `--distill` names, if it names one, as its teacher.
 
-    Raises SqueezeError where there is no such finished run, and UsageError where it is of other
-    features or classes.
+    `begun` is the record of a run that is resumed. Raises SqueezeError where there is no such finished
+    run or the resumed run had another teacher, and UsageError where the baseline is of other features
+    or classes.
     """
-    if config.model.distill is None:
-        return None
+    config, module = experiment.config, experiment.module
+    if config.model.distill is None or not isinstance(module, VQSqueezeModule):
+        return
     run = RunFolder(Path(config.model.distill))
-    described = run.read_finished().model
-    teacher = load_experiment(run.config_file)
+    record, teacher = run.open_finished()
     for key in _SHARED:
-        section, _, name = key.partition(".")
-        own, other = (getattr(getattr(c, section), name) for c in (config, teacher))
+        own, other = (value_of(each, key) for each in (config, teacher))
         if own != other:
             raise UsageError(f"--distill {run.path}: its {option_of(key)} is {other}, not {own}.")
-    if described.weights_digest != origin.digest:
+    if record.model.weights_digest != experiment.backbone.digest:
         raise UsageError(f"--distill {run.path}: its backbone has other weights.")
-    if described.unfreeze_last_layer or not teacher.model.has_head:
+    if record.model.unfreeze_last_layer or not teacher.model.has_head:
         raise SqueezeError(f"--distill {run.path}: give a `squeeze baseline` of frozen features.")
-    with torch.random.fork_rng(devices=[]):
-        module = make_module(teacher, build_network(teacher, origin))
-    load_best(module, run)
-    assert module.network.head is not None
-    module.network.head.expects_raw_features = described.head_expects_raw_features
-    return Distillation(module.network.eval().requires_grad_(False), config.model.distill_weight)
+    tables = (experiment.classes, known_classes(teacher.data))
+    names, taught = (table.names if table else [] for table in tables)
+    if names != taught:
+        raise UsageError(
+            f"--distill {run.path}: its classes are {', '.join(taught)}, those of the data are "
+            f"{', '.join(names)}: give a baseline of the same classes, in the same order."
+        )
+    network = load_trained(run, record, teacher, experiment.backbone).network
+    module.teacher_digest = network.digest()
+    known = begun.model.teacher_digest if begun and begun.model else None
+    if known not in (None, module.teacher_digest):
+        raise SqueezeError(
+            f"--distill {run.path} is not the baseline that this run began with: bring that one back, "
+            "or start anew with --overwrite."
+        )
+    module.distillation = Distillation(network.requires_grad_(False), config.model.distill_weight)
+
+
+def check_taught_images(experiment: Experiment, reporter: Reporter) -> None:
+    """Check which images the teacher was trained on, where there is one; the data module is set up.
+
+    Raises UsageError where they may be test images, and warns where they may be validation images.
+    """
+    if experiment.config.model.distill is None:
+        return
+    run, splits = RunFolder(Path(experiment.config.model.distill)), experiment.splits
+    taught = run.read_finished().data
+    if taught.test_digest != splits.digest("test"):
+        raise UsageError(
+            f"--distill {run.path}: its test images are others, so it may have been trained on those of "
+            "this run: give a baseline of the same data, --subset-size and, where the seed draws the "
+            "test split, --seed."
+        )
+    if taught.digest != splits.digest():
+        reporter.warn(
+            f"--distill {run.path} was trained on another split of these data, so it may have been "
+            "trained on validation images of this run: give a baseline of the same --seed."
+        )

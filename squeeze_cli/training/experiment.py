@@ -8,6 +8,7 @@ from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import FeatureOrigin
 from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.parts import DATASETS
+from squeeze_cli.config.record import FinishedRecord
 from squeeze_cli.config.resolve import with_classes
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
@@ -21,6 +22,8 @@ from squeeze_cli.losses import create_loss
 from squeeze_cli.model.build import build_network, count_outputs
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.reports.tables import classes_text
+from squeeze_cli.runs import RunFolder
+from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.devices import choose_device, count_processes
 from squeeze_cli.training.modules import (
     BaselineSegmentationModule,
@@ -103,6 +106,21 @@ def make_module(config: ExperimentConfig, network: SegmentationNetwork) -> Featu
     if isinstance(module, VQSqueezeModule):
         module.reconstruction_weight = config.model.reconstruction_weight
     return module
+
+
+def load_trained(
+    run: RunFolder, record: FinishedRecord, config: ExperimentConfig, origin: FeatureOrigin
+) -> FeatureModule:
+    """Build the module of a finished run on features of `origin`, and load its best epoch; eval mode.
+
+    Raises as `load_best` does.
+    """
+    with torch.random.fork_rng(devices=[]):
+        module = make_module(config, build_network(config, origin))
+    load_best(module, run, record.digest)
+    if (head := module.network.head) is not None:
+        head.expects_raw_features = record.model.head_expects_raw_features
+    return module.eval()
 
 
 def load_listing(config: ExperimentConfig, reporter: Reporter) -> Listing:

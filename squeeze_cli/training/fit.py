@@ -28,11 +28,11 @@ from squeeze_cli.training.callbacks import (
 )
 from squeeze_cli.training.checkpoints import checkpoint_callbacks, load_best, require_own
 from squeeze_cli.training.devices import create_trainer, quiet_libraries
-from squeeze_cli.training.distillation import load_distillation
+from squeeze_cli.training.distillation import add_teacher, check_taught_images
 from squeeze_cli.training.experiment import Experiment, set_up
 from squeeze_cli.training.figures import save_figures
 from squeeze_cli.training.metrics import Values
-from squeeze_cli.training.modules import FeatureModule, VQSqueezeModule
+from squeeze_cli.training.modules import FeatureModule
 from squeeze_cli.training.outputs import save_outputs
 from squeeze_cli.training.record import Journal, require_same_data, start_record
 
@@ -96,18 +96,20 @@ def train(
     """
     config, device, module = experiment.config.training, experiment.device, experiment.module
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
-    if checkpoint is not None and journal is not None:
-        require_own(checkpoint, module, journal.record.history)
-    if isinstance(module, VQSqueezeModule):
-        module.distillation = load_distillation(experiment.config, experiment.backbone)
+    begun = run.read_record() if resume else None
+    if begun is not None and checkpoint is not None:
+        require_own(checkpoint, module, begun.history)
+    add_teacher(experiment, begun)
     guard, keeper = DivergenceGuard(), RecordKeeper(experiment, journal)
 
     def begin(_trainer: pl.Trainer, _module: pl.LightningModule, stage: str) -> None:
         """Compare the data with those of a resumed run, and initialize the network of a new one."""
-        if stage == "fit" and resume:
-            record = run.read_record() if journal is None else journal.record
-            require_same_data(record, experiment, reporter)
-        if stage == "fit" and checkpoint is None:
+        if stage != "fit":
+            return
+        if begun is not None:
+            require_same_data(begun, experiment, reporter)
+        check_taught_images(experiment, reporter)
+        if checkpoint is None:
             initialize(experiment)
 
     callbacks = [
@@ -125,7 +127,8 @@ def train(
                 "No epoch was trained: there are no training batches; check the data."
             )
         best = load_best(module, run)
-        if journal is not None and not keeper.is_own(best, module.network.digest()):
+        own = journal is None or keeper.is_own(best, module.network.digest())
+        if not trainer.strategy.reduce_boolean_decision(own):  # or the others would wait for rank 0
             raise SqueezeError(
                 f"{run.best_checkpoint} is of another run: start this one anew with --overwrite."
             )

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
-from squeeze_cli.data.transforms import counted_vectors
-from squeeze_cli.features.datamodule import Batch
+from squeeze_cli.features.datamodule import Batch, FeatureBatches
 from squeeze_cli.losses.reconstruction import ReconstructionLoss
 from squeeze_cli.losses.segmentation import SegmentationLoss, sum_parts
 from squeeze_cli.model.network import Quantized, SegmentationNetwork, Segmented
@@ -64,9 +63,12 @@ class FeatureModule(pl.LightningModule):
         self.test_metrics = make_metrics(num_classes, sizes, distortion=self.measures_distortion)
         self._computed: dict[str, Values] = {}
 
-    def _distortion(self, output: Quantized, labels: Tensor) -> dict[str, Tensor]:
-        """Return features, decoded features, and which vectors count."""
-        counted = counted_vectors(labels, output.features.shape[-2:])
+    def _distortion(self, output: Quantized, positions: Tensor) -> dict[str, Tensor]:
+        """Return features, decoded features, and which vectors count: all but padding."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, FeatureBatches)
+        split = "train" if self.training else data.test_split if self.trainer.testing else "val"
+        counted = data.counted(split, positions, output.features.shape[-2:])
         decoded = self.network.decoded(output)
         return {"features": output.features, "decoded": decoded, "counted": counted}
 
@@ -163,7 +165,7 @@ class BaselineSegmentationModule(FeatureModule):
 
     def measure(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the losses of the predicted masks, and predictions, targets and codes."""
-        states, masks, _ = batch
+        states, masks, positions = batch
         output = self.network(states)
         # In half precision probabilities and their sum disagree.
         with torch.autocast(masks.device.type, enabled=False):
@@ -173,7 +175,7 @@ class BaselineSegmentationModule(FeatureModule):
             losses |= {f"loss_{name}": value for name, value in parts.items()}
         measured = {"preds": predictions, "target": masks, "codes": output.codes}
         if self.measures_distortion and not self.training:
-            measured |= self._distortion(output, masks)
+            measured |= self._distortion(output, positions)
         return losses, measured
 
     def _losses(
@@ -188,22 +190,25 @@ class VQSqueezeModule(BaselineSegmentationModule):
 
     Attributes:
         reconstruction_weight: weight of the squared error of the decoded features.
-        distillation: loss of states and logits.
+        distillation: loss of states and logits, in training alone: no metric of a split needs the
+            teacher.
+        teacher_digest: digest of the teacher's weights.
     """
 
     measures_distortion = True
     reconstruction_weight = 0.0
     distillation: Callable[[Tensor, Tensor], Tensor] | None = None
+    teacher_digest: str | None = None
 
     def _losses(
         self, segmentation_loss: Tensor, output: Segmented, batch: Batch
     ) -> dict[str, Tensor]:
         parts = {"segmentation_loss": segmentation_loss, "vq_loss": output.quantizer_loss}
         if self.reconstruction_weight:
-            measured = self._distortion(output, batch[1])
+            measured = self._distortion(output, batch[2])
             error = ReconstructionLoss()(**measured)
             parts["reconstruction_loss"] = self.reconstruction_weight * error
-        if self.distillation is not None:
+        if self.distillation is not None and self.training:
             parts["distill_loss"] = self.distillation(batch[0], output.logits)
         return {**parts, "loss": torch.stack(list(parts.values())).sum()}
 
@@ -216,9 +221,9 @@ class ReconstructionModule(FeatureModule):
 
     def measure(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the losses of the decoded features, and features, decoded features and codes."""
-        states, labels, _ = batch
+        states, _, positions = batch
         output = self.network.quantize(self.network.features(states))
-        measured = self._distortion(output, labels)
+        measured = self._distortion(output, positions)
         reconstruction_loss = self.loss(measured["decoded"], output.features, measured["counted"])
         losses = {"reconstruction_loss": reconstruction_loss, "vq_loss": output.quantizer_loss}
         losses["loss"] = reconstruction_loss + output.quantizer_loss

@@ -33,6 +33,7 @@ from squeeze_cli.quantizers.base import FLOAT32_BITS
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import Experiment, feature_grid
 from squeeze_cli.training.metrics import Values
+from squeeze_cli.training.modules import FeatureModule, VQSqueezeModule
 
 # The number of an epoch, a digest of its weights, and its metrics on `train` and `val`.
 Epoch = dict[str, Any]
@@ -109,10 +110,10 @@ def require_same_data(record: RunRecord, experiment: Experiment, reporter: Repor
 
 
 def _describe_model(
-    config: ExperimentConfig, backbone: FeatureOrigin, network: SegmentationNetwork
+    config: ExperimentConfig, backbone: FeatureOrigin, module: FeatureModule
 ) -> ModelDescription:
     """The backbone, what is trained on it, and the number of trainable parameters."""
-    model = config.model
+    model, network = config.model, module.network
     return ModelDescription(
         backbone=backbone.name, weights="random" if backbone.random_weights else model.weights,
         random_features=backbone.random_weights, weights_digest=backbone.digest,
@@ -121,6 +122,7 @@ def _describe_model(
         head=choose_head(model.head, model.backbone) if model.has_head else None,
         loss=str(model.loss_type), encoder=model.encoder, add_adapter=model.add_adapter,
         unfreeze_last_layer=model.unfreeze_last_layer,
+        teacher_digest=module.teacher_digest if isinstance(module, VQSqueezeModule) else None,
         head_expects_raw_features=network.head is not None and network.head.expects_raw_features,
         trainable_parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
     )  # fmt: skip
@@ -166,7 +168,7 @@ class Journal:
         record, config, network = self.record, experiment.config, experiment.module.network
         record.seconds.features += experiment.data.setup_seconds
         record.data = _describe_data(experiment)
-        record.model = _describe_model(config, experiment.backbone, network)
+        record.model = _describe_model(config, experiment.backbone, experiment.module)
         record.quantizer = _describe_quantizer(config, network, feature_grid(experiment))
         record.settings = decisive_settings(config)
         self._fit_start = time.perf_counter()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from squeeze_cli.config.classes import read_classes
+from tests.cases.stock import squeeze
 from tests.cases.table import Case
 
 TRIMAPS = "pets/oxford-iiit-pet/annotations/trimaps"
@@ -111,7 +112,36 @@ def check_classes(place: Path) -> None:
     assert image.getpalette()[:9] == [channel for colour in table.colours for channel in colour]
 
 
+def half_ignored(folder: Path) -> None:
+    """Have each mask of the folder ignore its upper half."""
+    for path in (folder / "masks").iterdir():
+        values = np.asarray(Image.open(path)).copy()
+        values[: len(values) // 2] = 255
+        Image.fromarray(values).save(path)
+
+
+def distortion_is_that_of_all_vectors(folder: Path) -> None:
+    """What a mask ignores is a part of the image: the features there are decoded as well."""
+    record = json.loads((folder / "runs" / "x" / "run.json").read_text())
+    test = record["metrics"]["test"]
+    for command in ("extract-embeddings runs/x --out codes", "evaluate runs/x"):
+        told = json.loads(squeeze(folder, f"{command} --json --no-progress"))
+        found = told.get("metrics", told)
+        for name in ("mse", "cosine"):
+            assert abs(found[name] - test[name]) < 1e-5 * abs(test[name]), (command, name)
+
+
 ROWS = (
+    *(
+        Case(
+            f"regions that masks ignore, {fit}",
+            f"{FOLDER} --reconstruction-weight 1 --fit {fit}",
+            uses=("images", "masks"),
+            make=half_ignored,
+            check=distortion_is_that_of_all_vectors,
+        )
+        for fit in ("squash", "pad")
+    ),
     wrong("binary 0 and 1", lambda p: (p == 1).astype(np.uint8), "0 in 14 images", "are 1, 2, 3"),
     wrong("zero-based", lambda p: p - 1, "0 in 14 images", "expected are 1, 2, 3, and 255"),
     wrong("one bit", lambda p: Image.fromarray(p == 1), "0 in 14 images"),

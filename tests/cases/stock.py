@@ -48,10 +48,10 @@ def build(stock: Path) -> None:
         stock,
         f"train {TINY_TRAINING} --epochs 2 --quantizer vq --data-dir pets --name stopped",
     )
-    _stop(stock / "runs" / "stopped")
+    stop(stock / "runs" / "stopped")
 
 
-def _stop(run: Path) -> None:
+def stop(run: Path) -> None:
     """Bring a finished run of two epochs to the state after its training, before its results."""
     record = json.loads((run / "run.json").read_text())
     record["status"] = "running"
@@ -61,9 +61,10 @@ def _stop(run: Path) -> None:
     (run / "prior.safetensors").unlink()
 
 
-def squeeze(folder: Path, command: str) -> None:
-    """Run a command line that must succeed, in `folder`."""
+def squeeze(folder: Path, command: str) -> str:
+    """Run a command line that must succeed, in `folder`, and return what it prints."""
     with inside(folder):
         result = CliRunner().invoke(app, command.split(), env={"COLUMNS": "80"})
     if result.exit_code:
         raise RuntimeError(f"squeeze {command}\n{result.output}") from result.exception
+    return result.stdout

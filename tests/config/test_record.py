@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from squeeze_cli.config import record as config_record
 from squeeze_cli.config.record import FinishedRecord, RunRecord, SplitMetrics
 from squeeze_cli.errors import SqueezeError
+from squeeze_cli.reports.comparison import ComparisonRow
+from tests.conftest import ROOT
 from tests.records import measured, record
 
 OLDER = sorted((Path(__file__).parents[1] / "inference" / "older_runs").glob("*/run.json"))
@@ -96,3 +100,32 @@ def test_a_finished_record_has_a_model(tmp_path: Path) -> None:
     read(tmp_path, record(0.5, model=None))
     with pytest.raises(SqueezeError, match=r"is damaged \(model should be"):
         FinishedRecord.read(tmp_path / "run.json")
+
+
+@pytest.mark.parametrize(
+    ("heading", "models"),
+    [
+        ("Metrics of a split", (SplitMetrics,)),
+        ("`measured` has", (config_record.MeasuredSplit, config_record.DecoderBytes)),
+        ("## `squeeze compare", (ComparisonRow,)),
+        (
+            "",
+            (
+                RunRecord, config_record.Epochs, config_record.Seconds, config_record.Measured,
+                config_record.DataDescription, config_record.ModelDescription,
+                config_record.QuantizerDescription,
+            ),
+        ),
+    ],
+    ids=["metrics", "measured", "compare", "record"],
+)  # fmt: skip
+def test_the_page_describes_every_field(heading: str, models: tuple[type[BaseModel], ...]) -> None:
+    """Each has a place below its own heading; a table of fields names no other."""
+    text = (ROOT / "docs" / "run-record.md").read_text(encoding="utf-8")
+    below = text[text.index(heading) + len(heading) :]
+    section = re.split(r"^## |^Metrics of a split", below, flags=re.M)[0] if heading else text
+    fields = {name for model in models for name in model.model_fields}
+    assert fields <= set(re.findall(r"`(\w+)`", section))
+    if models == (SplitMetrics,):
+        table = "".join(re.findall(r"^\|([^|]*)\|", section, re.M))
+        assert set(re.findall(r"`(\w+)`", table)) | {"loss_ce", "loss_dice", "loss_focal"} == fields

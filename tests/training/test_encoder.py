@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from squeeze_cli.api import open_run
 from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.resolve import resolve_defaults
 from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
@@ -16,6 +16,8 @@ from squeeze_cli.heads.base import ConvolutionalHead
 from squeeze_cli.model.encoder import ConvEncoder
 from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
+from squeeze_cli.training.distillation import Distillation
+from tests.cases.stock import stop
 from tests.conftest import Squeeze
 
 C, D = 12, 6
@@ -93,41 +95,65 @@ def test_reconstruction_in_the_loss_keeps_the_features(squeeze: Squeeze, tmp_pat
 
 
 def test_the_predictions_of_a_baseline_are_learned(squeeze: Squeeze, tmp_path: Path) -> None:
-    squeeze("baseline", *TINY, "--epochs", "6", "--name", "teacher")
-    squeeze("train", *TINY, "--epochs", "2", "--distill", "runs/teacher", "--name", "it")
-    folder = tmp_path / "runs" / "it"
-    record = json.loads((folder / "run.json").read_text())
-    assert record["metrics"]["val"]["distill_loss"] > 0
-    weights = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    """A teacher that has learned little is followed in what the masks do not say."""
+    steps = ("--epochs", "6", "--batch-size", "4")
+    squeeze("baseline", *TINY, "--epochs", "1", "--name", "teacher")
+    divergences = []
+    for weight in ("0.001", "10"):
+        options = ("--distill", "runs/teacher", "--distill-weight", weight, "--name", f"w{weight}")
+        squeeze("train", *TINY, *steps, *options)
+        record = json.loads((tmp_path / "runs" / f"w{weight}" / "run.json").read_text())
+        divergences.append(record["history"][-1]["train"]["distill_loss"] / float(weight))
+    assert divergences[1] < 0.5 * divergences[0]
+    teacher = json.loads((tmp_path / "runs" / "teacher" / "run.json").read_text())
+    assert record["model"]["teacher_digest"] == teacher["digest"]
+    checkpoint = tmp_path / "runs" / "w10" / "checkpoints" / "best.ckpt"
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
     assert not [name for name in weights if "teacher" in name or "distill" in name]
-    run = open_run(folder)  # needs no teacher
-    assert run.digest == record["digest"]
+
+
+def test_a_run_resumes_with_its_own_teacher_wherever_it_lies(
+    squeeze: Squeeze, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    for name, epochs in (("teacher", "1"), ("other", "2")):
+        squeeze("baseline", *TINY, "--epochs", epochs, "--name", name)
+    squeeze("train", *TINY, "--epochs", "2", "--distill", "runs/teacher", "--name", "it")
+    digest = json.loads((runs / "it" / "run.json").read_text())["digest"]
+    stop(runs / "it")
+    (runs / "teacher").rename(runs / "moved")
+    resume = ("train", "--resume", "--name", "it", "--no-progress")
+    assert "runs/teacher holds no run.json" in squeeze(*resume, code=1).stderr
+    refused = squeeze(*resume, "--distill", "runs/other", code=1)
+    assert "is not the baseline that this run began with" in refused.stderr
+    squeeze(*resume, "--distill", "runs/moved")
+    assert json.loads((runs / "it" / "run.json").read_text())["digest"] == digest
+    shutil.rmtree(runs / "moved")
+    told = squeeze("decode", "runs/it/codes/test.sqz", "--to", "masks", "--out", "masks")
+    assert told.returncode == 0
 
 
 @pytest.mark.parametrize(
-    ("command", "options", "reason"),
+    ("options", "code", "reason"),
     [
-        ("train", ("--distill", "runs/none"), "runs/none"),
-        ("train", ("--distill", "runs/teacher", "--image-size", "96"), "--image-size is 64"),
-        ("train", ("--distill", "runs/teacher", "--weights", "none"), "other weights"),
-        ("train", ("--quantizer", "none", "--reconstruction-weight", "1"), "without a quantizer"),
-        ("train", ("--loss", "reconstruction", "--distill", "runs/teacher"), "means nothing"),
-        ("train", ("--encoder", "mlp"), "--encoder"),
+        (("--distill", "runs/none"), 1, "runs/none"),
+        (("--distill", "runs/teacher", "--image-size", "96"), 2, "--image-size is 64"),
+        (("--distill", "runs/teacher", "--weights", "none"), 2, "other weights"),
+        (("--quantizer", "none", "--reconstruction-weight", "1"), 2, "without a quantizer"),
+        (("--loss", "reconstruction", "--distill", "runs/teacher"), 2, "--distill"),
+        (("--encoder", "mlp"), 2, "--encoder"),
     ],
 )
 def test_what_cannot_be_is_refused(
-    squeeze: Squeeze, command: str, options: tuple[str, ...], reason: str
+    squeeze: Squeeze, options: tuple[str, ...], code: int, reason: str
 ) -> None:
     if "runs/teacher" in options:
         squeeze("baseline", *TINY, "--epochs", "1", "--name", "teacher")
-    done = squeeze(command, *TINY, *options, "--epochs", "1", code=None)
-    assert done.returncode in (1, 2)
+    done = squeeze("train", *TINY, *options, "--epochs", "1", code=code)
     assert reason in done.stderr
 
 
 def test_the_prediction_of_a_network_that_is_its_own_teacher_costs_nothing() -> None:
-    from squeeze_cli.training.distillation import Distillation
-
     network = make_network("vq", None)
     state = torch.randn(2, C, 4, 4)
     logits = network(state).logits

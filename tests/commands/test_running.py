@@ -12,7 +12,7 @@ import yaml
 
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.runs import RunFolder
-from tests.conftest import EXECUTABLE, Squeeze
+from tests.conftest import Squeeze
 from tests.records import record, write
 
 HEAVY = ("torch", "lightning", "clearml", "matplotlib", "torchvision", "numpy", "yaml")
@@ -177,13 +177,12 @@ def test_what_is_overwritten_is_lost_only_when_the_new_run_is_trained(
 
 
 def test_a_run_has_one_process(squeeze_executable: Squeeze, tmp_path: Path) -> None:
-    squeeze_executable("baseline", *TINY, "--name", "it", "--quiet")
-    assert not (tmp_path / "runs/it/.lock").exists()
-    with RunFolder(tmp_path / "runs" / "it").locked():
-        for arguments in ((*TINY, "--name", "it", "--overwrite"),):
-            refused = squeeze_executable("baseline", *arguments, code=1)
-            assert "at work on runs/it" in refused.stderr
-    assert RunFolder(tmp_path / "runs" / "it").read_record().status == "finished"
+    run = write(tmp_path / "runs", "it", record(0.5))
+    with run.locked():
+        refused = squeeze_executable("baseline", *TINY, "--name", "it", "--overwrite", code=1)
+    assert "at work on runs/it" in refused.stderr
+    assert run.read_record().status == "finished"
+    assert [path.name for path in run.path.iterdir()] == ["run.json"]
 
 
 def test_places_that_cannot_be_written_are_one_line(squeeze: Squeeze, tmp_path: Path) -> None:
@@ -241,16 +240,22 @@ def test_json_is_all_of_stdout_and_quiet_says_nothing(squeeze: Squeeze, tmp_path
 
 
 @pytest.mark.slow
-def test_the_executable_trains_and_python_m_is_the_same(tmp_path: Path) -> None:
-    for command in ([str(EXECUTABLE)], [sys.executable, "-m", "squeeze_cli"]):
-        done = subprocess.run(
-            [*command, "baseline", *TINY], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
-        assert "mean IoU" in done.stdout
-        assert "\x1b" not in done.stdout + done.stderr  # plain text where there is no terminal
-        assert "Warning" not in done.stderr
-    runs = list((tmp_path / "runs").iterdir())
-    assert len(runs) == 2
-    for run in runs:  # drawn beside: in a process of its own nothing has imported matplotlib
-        drawn = {path.name for path in (run / "figures").iterdir()}
-        assert drawn == {"predictions.png", "training.png"}
+def test_the_executable_trains_and_python_m_is_the_same(
+    squeeze_executable: Squeeze, tmp_path: Path
+) -> None:
+    done = squeeze_executable("baseline", *TINY, "--name", "it")
+    assert "mean IoU" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr  # plain text where there is no terminal
+    assert "Warning" not in done.stderr
+    run = tmp_path / "runs" / "it"
+    # Drawn beside: in a process of its own nothing has imported matplotlib.
+    assert {path.name for path in (run / "figures").iterdir()} == {
+        "predictions.png",
+        "training.png",
+    }
+    assert not (run / ".lock").exists()
+    module = subprocess.run(
+        [sys.executable, "-m", "squeeze_cli", "compare", "runs", "--json"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert module.stdout == squeeze_executable("compare", "runs", "--json").stdout

@@ -93,5 +93,5 @@ def read_any_manifest(folder: Path) -> Manifest:
         return Manifest.model_validate(content)
     except (OSError, ValueError) as error:
         raise DamagedManifestError(
-            f"{path} cannot be read ({reason_of(error)}): --overwrite makes it anew."
+            f"{path} cannot be read ({reason_of(error)}): extract again, with --overwrite."
         ) from None

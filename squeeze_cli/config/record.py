@@ -235,7 +235,7 @@ class RunRecord(_Part):
             ) from None
         except (OSError, ValueError) as error:
             raise SqueezeError(
-                f"{file} is no run record and cannot be read: {reason_of(error)}."
+                f"{file} is no run record and cannot be read ({reason_of(error)}): train the run again."
             ) from None
         if content.get("schema_version") != SCHEMA_VERSION:
             raise SqueezeError(

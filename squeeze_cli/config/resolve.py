@@ -252,7 +252,9 @@ def load_experiment(path: Path, experiment: str | None = None) -> ExperimentConf
             raise UsageError(f"{path} holds one experiment without a name: leave --experiment out.")
         return _experiment_from(content, str(path))
     if not isinstance(named, Mapping) or not named:
-        raise UsageError(f"'experiments' in {path} must map names to experiments.")
+        raise UsageError(
+            f"'experiments' in {path} must map names to experiments, such as {EXAMPLE}."
+        )
     if experiment is None:
         raise UsageError(f"{path} holds several: add --experiment with one of {', '.join(named)}.")
     if experiment not in named:

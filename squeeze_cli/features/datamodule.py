@@ -260,9 +260,8 @@ class SegmentationDataModule(FeatureBatches):
             self.splits[name] = [look.sample for look in looked if look.reason is None]
             self.skipped += [(look.sample.name, look.reason) for look in looked if look.reason]
             if split and not self.splits[name]:
-                raise SqueezeError(
-                    f"No image of {name} can be read. For example: {self.skipped[-1][1]}"
-                )
+                where = f" of {name}" if name in ("train", "val", "test") else ""
+                raise SqueezeError(f"No image{where} can be read, such as {self.skipped[-1][1]}")
         warn_of_skipped(self.skipped, self.reporter)
         self.warn_of_copies()
 

@@ -206,7 +206,10 @@ def _code_files(path: Path) -> list[Path]:
         raise SqueezeError(f"There is no {path}: give a codes file or the folder of one.")
     manifest = read_manifest(path)
     if manifest.content != "codes":
-        raise SqueezeError(f"{path} holds {manifest.content}, no codes.")
+        raise SqueezeError(
+            f"{path} holds {manifest.content}, no codes: give what `squeeze extract-embeddings --format "
+            "codes` wrote."
+        )
     return [checked_shard(path, shard) for shard in manifest.shards]
 
 

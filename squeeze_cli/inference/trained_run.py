@@ -120,7 +120,8 @@ class TrainedRun:
         """Raise SqueezeError where the run has no quantizer, so that there are no codes."""
         if not self.code_sizes:
             raise SqueezeError(
-                f"{self.folder.path} was trained without a quantizer: it has features, no codes."
+                f"{self.folder.path} was trained without a quantizer, so it has no codes: use another "
+                "run; `squeeze extract-embeddings --format features` writes its features."
             )
 
     def require_head(self) -> None:

@@ -56,14 +56,18 @@ def add_teacher(experiment: Experiment, begun: RunRecord | None) -> None:
         return
     run = RunFolder(Path(config.model.distill))
     record, teacher = run.open_finished()
+    if (
+        record.quantizer.code_sizes
+        or record.model.unfreeze_last_layer
+        or not teacher.model.has_head
+    ):
+        raise UsageError(f"--distill {run.path}: give a `squeeze baseline` of frozen features.")
     for key in _SHARED:
         own, other = (value_of(each, key) for each in (config, teacher))
         if own != other:
             raise UsageError(f"--distill {run.path}: its {option_of(key)} is {other}, not {own}.")
     if record.model.weights_digest != experiment.backbone.digest:
         raise UsageError(f"--distill {run.path}: its backbone has other weights.")
-    if record.model.unfreeze_last_layer or not teacher.model.has_head:
-        raise SqueezeError(f"--distill {run.path}: give a `squeeze baseline` of frozen features.")
     tables = (experiment.classes, known_classes(teacher.data))
     names, taught = (table.names if table else [] for table in tables)
     if names != taught:

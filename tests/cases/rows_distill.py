@@ -153,12 +153,15 @@ ROWS = (
         uses=USES,
         make=unfinished,
     ),
-    refused(
-        "a teacher without a head",
-        f"{PETS} --distill runs/recon",
-        2,
-        "--distill runs/recon: its",
-        uses=("pets", "runs/recon"),
+    *(
+        refused(
+            f"a teacher that is no baseline: {run}",
+            f"{PETS} --distill runs/{run}",
+            2,
+            "give a `squeeze baseline` of frozen features",
+            uses=("pets", f"runs/{run}"),
+        )
+        for run in ("vq", "recon")
     ),
     *(
         refused(name, f"{PETS} {options}", 2, *says, uses=USES)

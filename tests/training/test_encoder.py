@@ -70,17 +70,6 @@ def test_runs_with_an_encoder_are_decoded_and_compared(
         assert len(list((tmp_path / "masks").glob("*.png"))) == record["data"]["test_images"]
 
 
-def test_a_baseline_with_an_encoder_is_no_reference(squeeze: Squeeze, tmp_path: Path) -> None:
-    squeeze("baseline", *TINY, "--epochs", "1", "--name", "plain")
-    squeeze("baseline", *TINY, "--epochs", "1", "--encoder", "conv", "--name", "conv")
-    squeeze("train", *TINY, "--epochs", "1", "--name", "vq")
-    rows = {
-        row["name"]: row for row in json.loads(squeeze("compare", "runs", "--json").stdout)["runs"]
-    }
-    difference = rows["vq"]["test_iou"] - rows["plain"]["test_iou"]
-    assert rows["vq"]["difference_to_baseline"] == pytest.approx(difference)
-
-
 def test_reconstruction_in_the_loss_keeps_the_features(squeeze: Squeeze, tmp_path: Path) -> None:
     errors = []
     for weight in ("0", "10"):

@@ -88,12 +88,14 @@ def test_codes_of_a_split_are_measured_and_decode_to_the_quantized_embeddings(
 
 
 def test_decoding_needs_nothing_of_the_backbone(
-    squeeze: Squeeze, trained: Path, monkeypatch: pytest.MonkeyPatch
+    squeeze: Squeeze, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = trained / "runs" / "q"
     monkeypatch.setattr("squeeze_cli.inference.trained_run.create_backbone", None)
     for content in ("features", "masks"):
         squeeze("decode", str(run / "codes" / "test.sqz"), "--to", content, "--out", content)
+    assert read_manifest(tmp_path / "features").images == 12
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 12
 
 
 def test_the_table_fits_the_terminal(squeeze: Squeeze, trained: Path) -> None:

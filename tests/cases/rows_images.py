@@ -266,7 +266,7 @@ ROWS = (
            names=("a/a", "b/b", "out/c")),
     images("folders that all link to all", many_links, "144 folders",
            names=tuple(f"{number}/photo" for number in range(12))),
-    Case("no image that can be read", EXTRACT, 1, ("No image can be read",), uses=USES,
+    Case("no image that can be read", EXTRACT, 1, ("No image of images can be read",), uses=USES,
          make=lambda folder: (bytes_names(folder), (folder / "images/good.jpg").unlink()),
          writes=("out",)),
     images("names that are not UTF-8", bytes_names, "its name is not UTF-8", names=("good",)),

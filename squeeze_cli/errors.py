@@ -20,6 +20,11 @@ class DamagedCodesError(SqueezeError):
     """Codes that no encoder wrote: the file or stream is damaged or truncated."""
 
 
+def one_line(problem: object, most: int = 200) -> str:
+    """Return a text, or what an exception says, as one line of at most `most` characters."""
+    return " ".join(str(problem).split())[:most] or type(problem).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the end of a message on an unknown name: the nearest known one, or all of them."""
     names = list(known)

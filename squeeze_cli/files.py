@@ -32,7 +32,7 @@ def read_text(path: Path, most_bytes: int) -> str:
     has another encoding, or is a pipe or a device, which could block or never end.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
     with path.open("rb") as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
@@ -53,7 +53,7 @@ def read_json(path: Path) -> dict[str, object]:
         content = dict(pairs)
         if len(content) < len(pairs):
             name = Counter(name for name, _ in pairs).most_common(1)[0][0]
-            raise ValueError(f"{name!r} stands there twice")
+            raise ValueError(f"{name!r} occurs twice")
         return content
 
     try:
@@ -74,12 +74,14 @@ def write_atomically(
     replaced, not the file that it names. `mode` has the new file's permissions, less the umask;
     0o600 is for secrets.
 
-    Raises SqueezeError, which names the place and the `fix`, where `path` is no regular file, such as
+    Raises SqueezeError, which names the place and the `fix`, where `path` is not a regular file, such as
     a folder or /dev/null, or cannot be written, as on a full disk. The file that was there then stays.
     """
     try:
         if path.exists() and _is_special(path):
-            raise SqueezeError(f"{path} is no regular file and is not replaced: name another file.")
+            raise SqueezeError(
+                f"{path} is not a regular file and is not replaced: name another file."
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not made of the file's own name, which may be as long as names can be.
         temporary = path.with_name(f".squeeze-{os.urandom(4).hex()}.part")
@@ -146,7 +148,7 @@ def remove_parts(folders: Iterable[Path]) -> None:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether what is at `path` is no regular file, or a link of /proc to what is open anyway.
+    """Whether what is at `path` is not a regular file, or a link of /proc to what is open anyway.
 
     /dev/stdout is such a link, also where the output goes to a regular file.
     """

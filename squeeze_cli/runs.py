@@ -155,7 +155,7 @@ def _make_room(run: RunFolder, overwrite: bool) -> None:
     """Put aside the run that a new one replaces; it is deleted when the training begins."""
     if run.path.exists() and not run.record_file.exists():
         if any(not _LEFT_OVER.fullmatch(path.name) for path in run.path.iterdir()):
-            raise UsageError(f"{run.path} is no run's folder: choose another --name.")
+            raise UsageError(f"{run.path} is not a run's folder: choose another --name.")
         with run.locked():
             if run.replaced.exists():
                 run.remove(run.path)

@@ -23,7 +23,7 @@ def test_only_regular_files_are_replaced(target: str, tmp_path: Path) -> None:
     path = tmp_path / target  # an absolute target stays itself
     if not path.exists():
         pytest.skip("no /dev/null on this system")
-    with pytest.raises(SqueezeError, match=r"no regular file .*name another") as caught:
+    with pytest.raises(SqueezeError, match=r"not a regular file .*name another") as caught:
         write_text_atomically(path, "text")
     assert "\n" not in str(caught.value)
     assert [p.name for p in tmp_path.rglob("*")] == ["folder"]
@@ -43,7 +43,7 @@ def test_what_is_open_anyway_is_not_replaced(place: str, tmp_path: Path) -> None
         done = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path / place)], stdout=out, stderr=subprocess.PIPE
         )
-    assert b"is no regular file" in done.stderr
+    assert b"is not a regular file" in done.stderr
     assert (tmp_path / "link to it").is_symlink()
     assert (tmp_path / "out.txt").read_text() == ""
 

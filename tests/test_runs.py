@@ -73,7 +73,7 @@ def test_a_folder_that_is_no_run_is_never_removed(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     config = ExperimentConfig(name="mine", output_dir=str(tmp_path))
-    with pytest.raises(UsageError, match="is no run's folder"):
+    with pytest.raises(UsageError, match="is not a run's folder"):
         create_run(config, overwrite=True)
     assert (tmp_path / "mine" / "thesis.tex").exists()
 

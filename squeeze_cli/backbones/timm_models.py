@@ -22,14 +22,13 @@ from squeeze_cli.backbones.tokens import ViTLastLayer, check_patches
 from squeeze_cli.backbones.weights import (
     fetch,
     hub_file,
-    on_one_line,
     published_place,
     without_prefixes,
 )
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.config.sizes import Size, size_text
 from squeeze_cli.data.transforms import Statistics
-from squeeze_cli.errors import SqueezeError, UsageError, nearest
+from squeeze_cli.errors import SqueezeError, UsageError, nearest, one_line
 
 PREFIX = "timm:"
 Settings = dict[str, Any]  # arguments and configurations of timm, by name
@@ -113,7 +112,7 @@ class TimmBackbone(FrozenBackbone):
         except Exception as error:  # noqa: BLE001 - timm converts files as if they were the model's
             raise SqueezeError(
                 f"The weights {self.weights.source} do not fit {self.name} at --image-size "
-                f"{size_text(self.size_px)} ({on_one_line(error)}): give a file of this model."
+                f"{size_text(self.size_px)} ({one_line(error)}): give a file of this model."
             ) from None
         del model.pretrained_cfg["state_dict"]  # type: ignore[operator, union-attr]
         return model
@@ -193,11 +192,9 @@ def create_on_meta(name: str) -> Any:
         with torch.device("meta"):
             return timm.create_model(name, num_classes=0).eval()
     except OSError as error:
-        raise SqueezeError(
-            f"Cannot read {name} ({on_one_line(error)}): check the network."
-        ) from None
+        raise SqueezeError(f"Cannot read {name} ({one_line(error)}): check the network.") from None
     except (RuntimeError, ValueError) as error:
-        raise UsageError(f"timm cannot make {name!r}: {on_one_line(error)}") from None
+        raise UsageError(f"timm cannot make {name!r}: {one_line(error)}") from None
 
 
 def statistics_of(model: nn.Module) -> Statistics:
@@ -280,7 +277,7 @@ def _probe(
         return norm, (sum(each.shape[1] for each in maps), *maps[0].shape[-2:])
     raise UsageError(
         f"{name} gives no dense features of {size_text(size_px)} images "
-        f"({on_one_line(problem)}): its own --image-size is {size_text(own_size(own))}."
+        f"({one_line(problem)}): its own --image-size is {size_text(own_size(own))}."
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.errors import SqueezeError, UsageError, one_line
 
 _FIX = (
     "give a file with --weights PATH, or take --model efficientnet-lite0, whose weights come "
@@ -76,7 +76,7 @@ class Weights:
         except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise anything
             reason = "it is damaged, or holds Python objects besides tensors"
             if isinstance(error, (OSError, ValueError)):  # torch's own advise to run what is in it
-                reason = on_one_line(error)
+                reason = one_line(error)
             raise SqueezeError(f"{file} is no usable weights file ({reason}): {_FIX}.") from None
         if file.stat().st_mtime_ns != self._mtime_ns:
             raise SqueezeError(f"{file} was changed meanwhile: run the same command again.")
@@ -144,7 +144,7 @@ def fetch(url: str, place: Path, name: str) -> Path:
         torch.hub.download_url_to_file(url, str(place), digest.group(1), progress=False)
     except (OSError, RuntimeError) as error:
         raise SqueezeError(
-            f"Cannot download the weights {name} ({on_one_line(getattr(error, 'reason', error))}): put "
+            f"Cannot download the weights {name} ({one_line(getattr(error, 'reason', error))}): put "
             f"{url} at {place}, {_FIX}."
         ) from None
     return place
@@ -178,14 +178,9 @@ def hub_file(repository: str, name: str | None, download: bool = True) -> Path |
     if download:
         raise SqueezeError(
             f"Cannot download the weights {repository} from the Hugging Face hub "
-            f"({on_one_line(problem)}): fetch them where there is a network, or {_FIX}."
+            f"({one_line(problem)}): fetch them where there is a network, or {_FIX}."
         )
     return None
-
-
-def on_one_line(problem: object) -> str:
-    """Return what an exception says, as the short part of a message of one line."""
-    return " ".join(str(problem).split())[:200].rstrip(".") or type(problem).__name__
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -199,5 +194,5 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> N
         module.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise SqueezeError(
-            f"The weights {source} do not fit this backbone ({on_one_line(error)}): {_FIX}."
+            f"The weights {source} do not fit this backbone ({one_line(error)}): {_FIX}."
         ) from None

@@ -40,7 +40,7 @@ def restore_names(entries: Iterable[str | int]) -> tuple[str, ...]:
         names.append(name)
         previous = name
     if len(set(names)) < len(names):
-        raise ValueError("a name stands there twice")
+        raise ValueError("a name occurs twice")
     return tuple(names)
 
 

@@ -57,17 +57,16 @@ def backbones(
 
 def _table(found: Sequence[Description]) -> Table:
     """Return a table with one row per backbone, within 80 columns."""
-    from rich.table import Column, Table
+    from rich.table import Column
 
-    from squeeze_cli.reports.tables import MISSING
+    from squeeze_cli.reports.tables import MISSING, plain_table
 
     numbers = ("channels", "stride", "px", "layers")
-    table = Table(
+    table = plain_table(
         Column("--model", overflow="fold"),
         *(Column(title, justify="right", no_wrap=True) for title in numbers),
         Column("weights", no_wrap=True),
-        box=None, pad_edge=False, padding=(0, 1, 0, 0),
-    )  # fmt: skip
+    )
     for each in found:
         values = (each.channels, each.stride, each.image_size, each.layers, each.weights)
         table.add_row(each.name, *(str(MISSING if value is None else value) for value in values))

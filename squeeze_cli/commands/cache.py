@@ -45,7 +45,7 @@ def cache(
     """Show or delete the features kept for later runs; they can always be made again."""
     reporter = output.reporter()
     if yes and action == "ls":
-        raise UsageError("--yes means nothing with ls: leave it out.")
+        raise UsageError("--yes has no effect with ls: leave it out.")
     from squeeze_cli.features.store import choose_spaces, default_cache_dir, remove_space
 
     cache_dir = cache_dir or default_cache_dir()
@@ -71,16 +71,16 @@ def cache(
 
 def _spaces_table(spaces: Sequence[Space], total: str) -> Table:
     """Return a table with one row per space and the total size, within 80 columns."""
-    from rich.table import Column, Table
+    from rich.table import Column
 
-    from squeeze_cli.reports.tables import MISSING
+    from squeeze_cli.reports.tables import MISSING, plain_table
 
     right = (("px", ""), ("images", ""), ("size", total), ("last used", ""))
-    table = Table(
+    table = plain_table(
         *(Column(title, overflow="fold") for title in ("key", "backbone", "layer", "precision")),
         *(Column(title, footer, justify="right", no_wrap=True) for title, footer in right),
-        box=None, pad_edge=False, padding=(0, 1, 0, 0), show_footer=len(spaces) > 1,
-    )  # fmt: skip
+        show_footer=len(spaces) > 1,
+    )
     for space in spaces:
         sides = space.image_size_px
         size = size_text(sides) if sides else None

@@ -19,7 +19,7 @@ import typer
 from squeeze_cli import __version__
 from squeeze_cli.config.parts import DATASETS, DEFAULT_DATASET
 from squeeze_cli.console import print_json
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.errors import SqueezeError, one_line
 from squeeze_cli.options import OutputOptions, field_option, with_options
 
 EXAMPLES = ("squeeze doctor", "squeeze doctor --data-dir data --json")
@@ -79,7 +79,7 @@ def run_checks(
         try:
             yield from found
         except Exception as error:  # noqa: BLE001 - whatever a check meets is its result
-            yield Check(name, ERROR, " ".join(f"{type(error).__name__}: {error}".split())[:200])
+            yield Check(name, ERROR, one_line(f"{type(error).__name__}: {error}"))
 
 
 def _check(name: str, found: str, problem: object, fix: str) -> Check:

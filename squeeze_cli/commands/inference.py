@@ -23,7 +23,7 @@ EXAMPLES = (
     "squeeze evaluate runs/vq-efficientnet-lite0",
     "squeeze evaluate runs/vq-efficientnet-lite0 --data-dir other/data --split val --json",
     "squeeze show runs/vq-efficientnet-lite0",
-    "squeeze show runs/vq-efficientnet-lite0 --worst --images 8",
+    "squeeze show runs/vq-efficientnet-lite0 --worst --count 8",
     "squeeze show runs/rvq-vit --baseline runs/baseline-vit --out rvq.png",
     "squeeze extract-embeddings runs/vq-efficientnet-lite0",
     "squeeze extract-embeddings runs/vq-efficientnet-lite0 --images holiday/",
@@ -58,7 +58,7 @@ def evaluate(run: Run, split: Split = "test", *, values: Values, output: OutputO
 @with_options(fields=(*_DATA, _BATCH), default=_OF_THE_RUN)
 def show(
     run: Run,
-    images: Annotated[int, option("--images", "Number of images.", "N", min=1, max=24)] = 5,
+    count: Annotated[int, option("--count", "Number of images.", "N", min=1, max=24)] = 5,
     best: Annotated[bool, option("--best", "Show the images with the highest IoU.")] = False,
     worst: Annotated[bool, option("--worst", "Show the images with the lowest IoU.")] = False,
     random: Annotated[bool, option("--random", "Show images drawn by --seed.")] = False,
@@ -70,6 +70,9 @@ def show(
     ] = None,
     out: Annotated[
         Path | None, figure_option("--out", "Picture, .png or .svg. [default: in RUN/figures/]")
+    ] = None,
+    images: Annotated[  # the older name of --count
+        int | None, option("--images", "Number of images.", "N", min=1, max=24, hidden=True)
     ] = None,
     *,
     values: Values,
@@ -85,14 +88,14 @@ def show(
     if len(chosen) > 1:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other: take one.")
     if seed is not None and not random:
-        raise UsageError("--seed means nothing without --random: add it, or leave --seed out.")
+        raise UsageError("--seed has no effect without --random: add it, or leave --seed out.")
     RunFolder(run).open_finished(values)  # errors come before torch is imported
     from squeeze_cli.inference.show import show_run
     from squeeze_cli.inference.trained_run import TrainedRun
 
     result = show_run(
         TrainedRun(run, values), split, output.reporter(), how=chosen[0] if chosen else "spread",
-        count=images, seed=seed or 0, baseline=baseline, out=out,
+        count=images or count, seed=seed or 0, baseline=baseline, out=out,
     )  # fmt: skip
     if output.json:
         print_json(result)

@@ -132,7 +132,7 @@ def _find_stopped(
     for other in ("config", "experiment", "overwrite", "remote_queue"):
         if getattr(options, other):
             raise UsageError(
-                f"--{other.replace('_', '-')} means nothing with --resume, which continues a run "
+                f"--{other.replace('_', '-')} has no effect with --resume, which continues a run "
                 "of this machine with its own configuration: leave it out."
             )
     name = str(values["name"]) if "name" in values else None

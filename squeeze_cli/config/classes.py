@@ -77,7 +77,7 @@ class ClassTable(Section):
             uses[f"the {kind} {value if isinstance(value, int) else list(value)}"] += 1
         for what, count in uses.items():
             if count > 1:
-                raise ValueError(f"{what} stands there {count} times: give each one meaning")
+                raise ValueError(f"{what} occurs {count} times: give each one meaning")
         return self
 
     def __len__(self) -> int:

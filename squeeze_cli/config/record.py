@@ -235,11 +235,11 @@ class RunRecord(_Part):
             ) from None
         except (OSError, ValueError) as error:
             raise SqueezeError(
-                f"{file} is no run record and cannot be read ({reason_of(error)}): train the run again."
+                f"{file} is not a run record and cannot be read ({reason_of(error)}): train it again."
             ) from None
         if content.get("schema_version") != SCHEMA_VERSION:
             raise SqueezeError(
-                f"{file} is no run record of schema version {SCHEMA_VERSION}: update squeeze if it "
+                f"{file} is not a run record of schema version {SCHEMA_VERSION}: update squeeze if it "
                 "is newer."
             )
         try:

@@ -70,7 +70,7 @@ def resolve_config(
         source: A YAML file, the name of an example that comes with squeeze, or a configuration.
         experiment: Which experiment of the file.
 
-    Raises UsageError for a value, or a combination of values, that means nothing.
+    Raises UsageError for a value, or a combination of values, without meaning.
     """
     if isinstance(source, str):
         config = find_experiment(source, experiment)
@@ -285,7 +285,7 @@ def _experiment_from(mapping: object, where: str) -> ExperimentConfig:
     accepted = {*QUANTIZERS[chosen].options, "type", "codebook_size", "encoder_lr_factor"}
     for name in config.quantizer.model_dump(exclude=accepted, exclude_defaults=True):
         raise UsageError(
-            f"{where}: quantizer.{name} means nothing for type {config.quantizer.type!r}: "
+            f"{where}: quantizer.{name} has no effect for type {config.quantizer.type!r}: "
             "remove it, or choose another type."
         )
     return config

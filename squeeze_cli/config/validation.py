@@ -121,7 +121,7 @@ def _check_loss(config: ExperimentConfig) -> None:
     refuse_foreign(config, "model.loss_type", _not_default(config, "model"))
     for key in ("model.reconstruction_weight", "model.distill"):
         if config.quantizer.type == "none" and value_of(config, key):
-            raise UsageError(f"{option_of(key)} means nothing without a quantizer: leave it out.")
+            raise UsageError(f"{option_of(key)} has no effect without a quantizer: leave it out.")
     if config.model.distill and config.model.unfreeze_last_layer:
         raise UsageError("--distill contradicts --unfreeze-last-layer: leave one of them out.")
     weight = FIELDS["model.distill_weight"].default
@@ -177,13 +177,13 @@ def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -
         section, _, name = key.partition(".")
         elsewhere = ("use_clearml", "use_tensorboard", "auto_connect_frameworks")
         if value and section == "logger" and name not in elsewhere and not clearml:
-            raise UsageError(f"{option_of(key)} means nothing without ClearML: add --use-clearml.")
+            raise UsageError(f"{option_of(key)} has no effect without ClearML: add --use-clearml.")
     if not data.use_cache and "data.cache_dir" in values:
-        raise UsageError("--cache-dir means nothing with --no-cache: leave one out.")
+        raise UsageError("--cache-dir has no effect with --no-cache: leave one out.")
     for key in OF_IMAGES:
         if data.has_features and key in values and values[key] != GIVEN_FEATURES:
             raise UsageError(
-                f"{option_of(key)} means nothing with --features, which pass no backbone: leave it out."
+                f"{option_of(key)} has no effect with --features, which pass no backbone: leave it out."
             )
 
 
@@ -201,7 +201,7 @@ def refuse_foreign(config: ExperimentConfig, chooser: str, keys: Iterable[str]) 
         takers = [each for each, entry in named if name in entry.options]
         if takers and name not in registry[chosen].options:
             raise UsageError(
-                f"{option_of(key)} means nothing with {flag} {chosen}: leave it out, or choose "
+                f"{option_of(key)} has no effect with {flag} {chosen}: leave it out, or choose "
                 f"{flag} {' or '.join(takers)}."
             )
 

@@ -89,7 +89,7 @@ def _plain_loader() -> "type[yaml.SafeLoader]":
                 if not isinstance(key, yaml.ScalarNode):
                     raise problem("a key must be a text", key)
                 if key.value in names:
-                    raise problem(f"{key.value!r} stands there twice", key)
+                    raise problem(f"{key.value!r} occurs twice", key)
                 if key.tag != _MERGE:
                     names.add(key.value)
                     key.tag = _TEXT

@@ -98,7 +98,7 @@ def list_features(path: Path, names_file: Path | None) -> tuple[list[FeatureSamp
         raise SqueezeError(f"There are no features {path}: give a file or a folder of features.")
     if names_file is not None:
         raise UsageError(
-            f"--feature-names means nothing with the folder {path}, whose files have names: leave it out."
+            f"--feature-names has no effect with the folder {path}, whose files have names: leave it out."
         )
     if (path / MANIFEST_NAME).exists():
         with suppress(ForeignManifestError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from squeeze_cli.console import Reporter
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.errors import SqueezeError, one_line
 
 DIGEST_BYTES = 16
 # An image that Pillow decodes, uncompressed, is smaller.
@@ -36,7 +36,7 @@ def reading(kind: str, path: Path) -> Iterator[None]:
             f"The {kind} {path} is missing: put it there or take it off the list."
         ) from None
     except DECODER_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         if isinstance(error, UnidentifiedImageError):  # its text has an object's address
             reason = "it is in no image format that can be read, or is empty"
         raise UnreadableImageError(
@@ -50,7 +50,7 @@ def read_content(path: Path) -> bytes:
     Raises ValueError for a pipe or device, which may never end, and for more than `MOST_BYTES`.
     """
     if path.exists() and not path.is_file():
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES // 2**30} GiB")
     return path.read_bytes()

@@ -27,6 +27,7 @@ from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures
 from squeeze_cli.features.datamodule import FeatureBatches, make_data, open_store
 from squeeze_cli.features.store import FeatureStore
+from squeeze_cli.losses.segmentation import upsample
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.devices import choose_device
@@ -177,10 +178,7 @@ class TrainedRun:
         """
         self.require_head()
         logits = self.network.logits_of_codes(self._tokens(codes_bhwq), codes_bhwq.shape[1:3])
-        upsampled = torch.nn.functional.interpolate(
-            logits.float(), self.config.data.size_px, mode="bilinear", align_corners=False
-        )
-        return upsampled.argmax(dim=1).byte().cpu().numpy()
+        return upsample(logits, self.config.data.size_px).argmax(dim=1).byte().cpu().numpy()
 
     def to_output(self, maps: Tensor) -> Tensor:
         """Return features as they are written: those of `space`, with the normalization undone."""

@@ -43,7 +43,7 @@ class SegmentationLoss(nn.Module):
 
         Returns the parts as `parts` gives them, and the predicted classes `[B, H, W]`.
         """
-        logits = F.interpolate(maps, target.shape[1:], mode="bilinear", align_corners=False)
+        logits = upsample(maps, target.shape[1:])
         return self.parts(logits.log_softmax(dim=1), target.long()), logits.detach().argmax(dim=1)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -140,6 +140,11 @@ class CombinedLoss(SegmentationLoss):
         ce, dice = self.ce.parts(log_probs, target), self.dice.parts(log_probs, target)
         focal = FOCAL_WEIGHT * self.focal.parts(log_probs, target)["focal"]
         return {**ce, **dice, "focal": focal}
+
+
+def upsample(logits: Tensor, size_px: Sequence[int]) -> Tensor:
+    """Upsample logits `[B, K, h, w]` bilinearly to `[B, K, H, W]`, the size of masks, as float32."""
+    return F.interpolate(logits.float(), tuple(size_px), mode="bilinear", align_corners=False)
 
 
 def sum_parts(parts: dict[str, Tensor]) -> Tensor:

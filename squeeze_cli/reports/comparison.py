@@ -12,14 +12,13 @@ from typing import Any
 from pydantic import AliasPath, BaseModel, ConfigDict, Field
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from squeeze_cli.config.parts import choose_head
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.console import printable
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.reports.tables import MISSING, duration, fixed, number, percent
+from squeeze_cli.reports.tables import MISSING, duration, fixed, number, percent, plain_table
 from squeeze_cli.runs import RunFolder
 
 COMPARE_SCHEMA_VERSION = 1
@@ -265,7 +264,7 @@ def comparison_table(rows: Sequence[ComparisonRow], width: int) -> RenderableTyp
         if least.rank == 0:
             break
         shown.remove(least)
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table = plain_table()
     for column in shown:
         heading = column.title.replace(" ", "\n")
         if column.text:

@@ -41,6 +41,11 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.0f}s" if seconds < 120 else f"{seconds // 60:.0f}m{seconds % 60:02.0f}s"
 
 
+def plain_table(*columns: Column, show_footer: bool = False) -> Table:
+    """Return a table without lines and edges, whose columns are one blank apart."""
+    return Table(*columns, box=None, pad_edge=False, padding=(0, 1, 0, 0), show_footer=show_footer)
+
+
 def facts(title: str, rows: Iterable[tuple[str, object]]) -> Table:
     """Return a table of names and values; rows whose value is None or 0 are left out."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)

@@ -23,7 +23,7 @@ import psutil
 
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.errors import SqueezeError, one_line
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.trackers.credentials import (
     ENVIRONMENT,
@@ -182,7 +182,7 @@ class Worker:
                     target = self.task.get_logger()
                 getattr(target, method)(**arguments)
             except Exception as error:  # noqa: BLE001 - the SDK raises errors of any kind
-                text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                text = one_line(f"{type(error).__name__}: {error}")
                 self.error = self.error or text
         threading.Timer(60, psutil.Process().kill).start()
         if self.task is not None:

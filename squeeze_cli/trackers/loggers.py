@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.errors import SqueezeError, one_line
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.clearml import end_task, start_task
 from squeeze_cli.trackers.clearml_task import ClearMLTask
@@ -103,7 +103,7 @@ class GuardedTensorBoard(TensorBoardLogger):
             method(*arguments)
         except Exception as error:  # noqa: BLE001 - whatever TensorBoard raises, training goes on
             self._failed = True
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            reason = one_line(f"{type(error).__name__}: {error}")
             self._reporter.warn(f"TensorBoard failed ({reason}); training goes on without it.")
 
 

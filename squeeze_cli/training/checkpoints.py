@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from squeeze_cli.config.record import EpochMetrics
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.errors import SqueezeError, one_line
 from squeeze_cli.files import write_atomically
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.modules import FeatureModule
@@ -132,7 +132,7 @@ def load_best(module: FeatureModule, run: RunFolder, digest: str | None = None) 
     except SqueezeError:
         raise
     except Exception as error:  # noqa: BLE001 - unpickling another's bytes can raise anything
-        reason = " ".join(str(error).split())[:100]
+        reason = one_line(error, 100)
         raise SqueezeError(
             f"{run.best_checkpoint} is no checkpoint of this run ({reason}): train it again."
         ) from None

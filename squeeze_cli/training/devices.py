@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 
 from squeeze_cli.config.schema import TrainingConfig
-from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.errors import SqueezeError, UsageError, one_line
 from squeeze_cli.training.checkpoints import WholeFiles
 
 _AVAILABLE: dict[str, Callable[[], bool]] = {
@@ -95,7 +95,7 @@ def create_trainer(
             use_distributed_sampler=False,  # the data module gives each rank its share
         )
     except (MisconfigurationException, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise UsageError(f"--devices, --num-nodes or --strategy do not fit: {reason}") from None
 
 

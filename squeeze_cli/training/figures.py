@@ -15,7 +15,9 @@ from torch import Tensor
 from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.console import Reporter
+from squeeze_cli.errors import one_line
 from squeeze_cli.features.datamodule import Batch, FeatureBatches, SegmentationDataModule
+from squeeze_cli.losses.segmentation import upsample
 from squeeze_cli.reports.figures import (
     PictureColumn,
     codebook_figure,
@@ -56,8 +58,7 @@ class PredictedMask:
 def predict_batch(module: BaselineSegmentationModule, batch: Batch) -> list[PredictedMask]:
     """Predict the masks of a batch; the module is in eval mode on the batch's device."""
     states, masks, _ = batch
-    height, width = masks.shape[-2:]
-    logits, _ = module.predict_logits(states, (height, width))
+    logits = upsample(module.network(states).logits, masks.shape[-2:])
     predicted = logits.argmax(dim=1).cpu()
     classes = logits.shape[1]
     return [
@@ -143,8 +144,8 @@ def save_figures(
 
             add_pictures(run, files, record.epochs.done)
     except Exception as error:  # noqa: BLE001 - see above
-        reason = " ".join(str(error).split())[:200]
-        reporter.warn(f"The figures could not be made ({type(error).__name__}: {reason}).")
+        reason = one_line(f"{type(error).__name__}: {error}")
+        reporter.warn(f"The figures could not be made ({reason}).")
 
 
 def _predictions(

@@ -15,7 +15,7 @@ from squeeze_cli.config.record import FinishedRecord, RunRecord
 from squeeze_cli.config.resolve import write_config
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.errors import SqueezeError, one_line
 from squeeze_cli.features.datamodule import FeatureBatches
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.loggers import open_trackers
@@ -67,7 +67,7 @@ def fit_experiment(
                 journal.record.status = "failed"  # for the trackers
                 run.discard()
                 raise
-            reason = " ".join(str(error).split())[:500]
+            reason = one_line(error, 500)
             journal.end("failed", f"{type(error).__name__}: {reason}")
             raise
         journal.save("finished")

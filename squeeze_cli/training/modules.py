@@ -8,7 +8,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
 from squeeze_cli.features.datamodule import Batch, FeatureBatches
@@ -156,12 +155,6 @@ class BaselineSegmentationModule(FeatureModule):
 
     monitor, mode = "val/iou", "max"
     loss: SegmentationLoss
-
-    def predict_logits(self, state: Tensor, size: tuple[int, int]) -> tuple[Tensor, Segmented]:
-        """Logits upsampled to `size` (bilinear), and the network's output."""
-        output = self.network(state)
-        logits = F.interpolate(output.logits.float(), size, mode="bilinear", align_corners=False)
-        return logits, output
 
     def measure(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the losses of the predicted masks, and predictions, targets and codes."""

@@ -185,6 +185,6 @@ ROWS = (
     row("an empty name", named(NAMES.replace("n3", "")), "n.txt, line 4 is empty", options=BY_NAME),
     row("names in UTF-16", named(NAMES.encode("utf-16")), "n.txt", "UTF-16", options=BY_NAME),
     row("names in a pipe", lambda folder: (saved(VALUES)(folder), os.mkfifo(folder / "n.txt")),
-        "n.txt", "no regular file", options=BY_NAME),
+        "n.txt", "not a regular file", options=BY_NAME),
     row("no file of names", saved(VALUES), "n.txt", "No such file", options=BY_NAME),
 )  # fmt: skip

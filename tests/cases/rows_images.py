@@ -256,7 +256,7 @@ ROWS = (
     images("modes of images", modes,
            names=("1", "L", "LA", "P", "RGBA", "I16", "I", "CMYK", "palette", "one", "thin", "animated")),
     images("an animation gives its first frame", one_frame, check=check_one_frame),
-    images("pipes, devices, sockets, lost links", special, "Skipped device", "no regular file",
+    images("pipes, devices, sockets, lost links", special, "Skipped device", "not a regular file",
            "Skipped lost", "Skipped pipe", "Skipped self", "Skipped socket", names=("good",)),
     images("broken and huge files", broken, "Skipped cut", "Skipped empty", "Skipped huge",
            "Skipped text", names=("good",)),

@@ -185,7 +185,7 @@ ROWS = (
            lambda p: np.random.default_rng(0).integers(0, 256, (*p.shape, 3), np.uint8),
            "more than 256 different colours"),
     folder("folder: transparent", lambda p: Image.new("LA", p.shape[::-1]), "transparent pixels"),
-    Case("folder: what is no mask is skipped", FOLDER, says=("Skipped photo_0", "no regular file"),
+    Case("folder: what is no mask is skipped", FOLDER, says=("Skipped photo_0", "not a regular file"),
          uses=("images", "masks"), make=special, check=check_skipped),
     Case("VOC: a value too high", VOC, 1, ("12 of 12 masks", "21 in 12 images", "255 is ignored"),
          uses=("images", "masks"), make=write_voc),

@@ -152,7 +152,7 @@ ROWS = (
             f"--csv {name}",
             f"compare runs --csv {name}",
             1,
-            ("is no regular file and is not replaced: name another file",),
+            ("is not a regular file and is not replaced: name another file",),
             uses=("runs/vq",),
             make=make,
         )
@@ -167,7 +167,7 @@ ROWS = (
         "--csv /dev/stdout",
         "compare runs --csv /dev/stdout",
         1,
-        ("is no regular file and is not replaced: name another file",),
+        ("is not a regular file and is not replaced: name another file",),
         uses=("runs/vq",),
         executable=True,
     ),

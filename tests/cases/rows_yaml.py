@@ -25,7 +25,7 @@ def experiment(name: str, content: str | bytes, *says: str, code: int = 2) -> Ca
 
 
 def classes(name: str, content: str | bytes, *says: str) -> Case:
-    """Return the case of a table of classes with this content, which means nothing."""
+    """Return the case of a table of classes with this content, which is refused."""
     command = "train {T} --images images --masks masks --classes t.yaml"
     return Case(name, command, 2, ("t.yaml", *says), uses=("images", "masks"),
                 make=text(content, "t.yaml"))  # fmt: skip
@@ -33,9 +33,9 @@ def classes(name: str, content: str | bytes, *says: str) -> Case:
 
 ROWS = (
     experiment("a second section", "training: {lr: 0.1}\ndata: {}\ntraining: {epochs: 2}\n",
-               "c.yaml, line 3: 'training' stands there twice"),
+               "c.yaml, line 3: 'training' occurs twice"),
     experiment("a second key in a section", "training:\n  epochs: 1\n  epochs: 2\n",
-               "c.yaml, line 3: 'epochs' stands there twice"),
+               "c.yaml, line 3: 'epochs' occurs twice"),
     experiment("a second experiment", "experiments:\n  a: {}\n  a: {}\n", "line 3: 'a'"),
     experiment("a key twice, with and without quotes", "training: {}\n'training': {}", "line 2"),
     experiment("a key that YAML 1.1 calls true", "on: 1", "Unknown key 'on'"),
@@ -96,12 +96,12 @@ ROWS = (
          make=text("\ufefftraining: {epochs: 3}\r\n")),
     Case("a folder for a file", _AS, 2, ("c.yaml: Is a directory",),
          make=lambda folder: (folder / "c.yaml").mkdir()),
-    Case("a FIFO for a file", _AS, 2, ("c.yaml: it is no regular file",),
+    Case("a FIFO for a file", _AS, 2, ("c.yaml: it is not a regular file",),
          make=lambda folder: os.mkfifo(folder / "c.yaml")),
-    Case("a device for a file", "train --config /dev/zero --dry-run", 2, ("no regular file",)),
+    Case("a device for a file", "train --config /dev/zero --dry-run", 2, ("not a regular file",)),
     Case("a link to itself", _AS, 2, ("c.yaml",),
          make=lambda folder: (folder / "c.yaml").symlink_to("c.yaml")),
-    classes("classes: a second value", "0: a\n1: b\n0: c\n", "line 3: '0' stands there twice"),
+    classes("classes: a second value", "0: a\n1: b\n0: c\n", "line 3: '0' occurs twice"),
     classes("classes: a value in hexadecimal", "0: a\n0x1: b\n", "'0x1' is no mask value"),
     classes("classes: a switch for a value", "0: a\nyes: b\n", "'yes' is no mask value"),
     classes("classes: a switch for a name", "0: a\n1: no\n", "class 1.name: must be a text"),
@@ -110,7 +110,7 @@ ROWS = (
     classes("classes: a name with half a character", '0: a\n1: "\\udcff"\n', "class 1.name"),
     classes("classes: an empty file", "", "must hold a mapping"),
     Case("classes: a FIFO", "train {T} --images images --masks masks --classes t.yaml", 2,
-         ("t.yaml: it is no regular file",), uses=("images", "masks"),
+         ("t.yaml: it is not a regular file",), uses=("images", "masks"),
          make=lambda folder: os.mkfifo(folder / "t.yaml")),
     Case("credentials: tags", "train {T} --use-clearml --require-clearml --credentials c.yaml "
          "--data-dir pets", 1, ("c.yaml",), ("hunter2",), uses=("pets",),

@@ -125,7 +125,7 @@ def test_clear_takes_all_spaces_and_nothing_else(
         (("clear", "zz", "--yes"), "squeeze cache ls"),
         (("clear", "", "--yes"), "begins several keys"),
         (("clear",), "add --yes"),
-        (("ls", "--yes"), "--yes means nothing"),
+        (("ls", "--yes"), "--yes has no effect"),
         (("list",), "ls"),
         ((), "Missing argument"),
     ],

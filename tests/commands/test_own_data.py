@@ -199,7 +199,7 @@ def test_detected_classes_are_the_runs_own(squeeze: Squeeze, tmp_path: Path) -> 
         assert "There is no d/images, the --images of" in told
         assert told.count("\n") == 1
     told = squeeze("evaluate", str(run), "--data-dir", "moved", code=2).stderr
-    assert "--data-dir means nothing with --dataset folder" in told
+    assert "--data-dir has no effect with --dataset folder" in told
     squeeze("evaluate", str(run), *folder_flags("moved"))
     config = run / "config.yaml"
     config.write_text(config.read_text().replace(" d/", " moved/"))
@@ -243,12 +243,12 @@ def test_masks_of_every_kind_are_the_same_labels(classes: int, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        (("--masks", "m"), "--masks means nothing with --dataset oxford-pet"),
+        (("--masks", "m"), "--masks has no effect with --dataset oxford-pet"),
         (("--dataset", "folder", "--masks", "m"), "--images DIR"),
         (("--images", "d", "--loss", "ce"), "--masks DIR"),
-        (("--images", "d", "--masks", "m", "--data-dir", "d"), "--data-dir means nothing with"),
+        (("--images", "d", "--masks", "m", "--data-dir", "d"), "--data-dir has no effect with"),
         (("--images", "d", "--masks", "m", "--test-images", "t"), "--test-masks need each other"),
-        (("--dataset", "voc", "--ignore-index", "0"), "--ignore-index means nothing with"),
+        (("--dataset", "voc", "--ignore-index", "0"), "--ignore-index has no effect with"),
         (("--images", "d", "--masks", "m", "--classes", "none.yaml"), "Cannot read none.yaml"),
         (("--dataset", "voc", "--num-classes", "20"), "the data have 21 classes"),
         (("--dataset", "voc", "--class-weights", "1,2"), "give 21, one for each class"),

@@ -81,7 +81,7 @@ def test_of_a_switch_and_its_opposite_the_last_counts(squeeze: Squeeze) -> None:
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (("train", "--levels", "8,5"), "--levels means nothing with --quantizer vq"),
+        (("train", "--levels", "8,5"), "--levels has no effect with --quantizer vq"),
         (("train", "--quantizer", "rvq", "--num-quantizers", "0"), "must be 1 or more"),
         (("train", "--quantizer", "lfq", "--codebook-size", "500"), "256 or 512"),
         (("train", "--levels", "a,b"), "each of --levels must be a whole number"),
@@ -92,8 +92,8 @@ def test_of_a_switch_and_its_opposite_the_last_counts(squeeze: Squeeze) -> None:
         (("train", "--epochs", "0"), "--epochs must be 1 or more (such as 10), not 0."),
         (("train", "--devices", "none"), "--devices must be 1 or more, or auto"),
         (("train", "--config", "quickstrat"), "did you mean 'quickstart'?"),
-        (("train", "--resume", "--config", "quickstart"), "--config means nothing with --resume"),
-        (("train", "--resume", "--overwrite"), "--overwrite means nothing with --resume"),
+        (("train", "--resume", "--config", "quickstart"), "--config has no effect with --resume"),
+        (("train", "--resume", "--overwrite"), "--overwrite has no effect with --resume"),
         (("train", "--resume", "--name", "nothing"), "There is no run"),
         (
             ("train", "--image-size", "100", "--dataset", "synthetic", "--weights", "none"),
@@ -218,7 +218,7 @@ def test_damaged_records_are_told(squeeze: Squeeze, tmp_path: Path) -> None:
         assert line.startswith(f"Error: it/run.json is damaged ({told}")
     for text in ("{}", "[]"):
         run.record_file.write_text(text)
-        assert "run.json is no run record" in squeeze("evaluate", "it", code=1).stderr
+        assert "run.json is not a run record" in squeeze("evaluate", "it", code=1).stderr
 
 
 def test_automatic_names_are_numbered(squeeze: Squeeze, tmp_path: Path) -> None:

@@ -34,10 +34,10 @@ def test_a_file_maps_values_to_names_and_colours(tmp_path: Path) -> None:
         ({0: "a"}, "a table has 2 to 254 classes"),
         ({}, "a table has 2 to 254 classes"),
         ({value: str(value) for value in range(255)}, "a table has 2 to 254 classes"),
-        ({0: "a", 1: "a"}, "the name 'a' stands there 2 times"),
+        ({0: "a", 1: "a"}, "the name 'a' occurs 2 times"),
         ({0: {"name": "a", "colour": [1, 2, 3]}, 1: {"name": "b", "colour": "#010203"}},
-         r"the colour \[1, 2, 3\] stands there 2 times"),
-        ({0: "a", 1: "b", "ignore": [1]}, "the value 1 stands there 2 times"),
+         r"the colour \[1, 2, 3\] occurs 2 times"),
+        ({0: "a", 1: "b", "ignore": [1]}, "the value 1 occurs 2 times"),
         ({0: "a", 1: {"name": "b", "color": [1, 2, 3]}}, "class 1.color: unknown key"),
         ({0: "a", 1: {"name": "b", "colour": [1, 2]}}, "class 1.colour: must be three numbers"),
         ({0: "a", 1: {"name": "b", "colour": "red"}}, "class 1.colour: must be three numbers"),
@@ -68,7 +68,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_classes(str(tmp_path / "missing.yaml"))
     path = tmp_path / "twice.yaml"
     path.write_text("0: a\n1: b\n0: c\n")
-    with pytest.raises(UsageError, match=r"twice\.yaml, line 3: '0' stands there twice"):
+    with pytest.raises(UsageError, match=r"twice\.yaml, line 3: '0' occurs twice"):
         read_classes(str(path))
 
 
@@ -80,7 +80,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("0: a\n010: b\n", "'010' is no mask value: .* without leading zeros"),
         ("0: a\n1: {name: b, colour: [010, 0, 0]}\n", "line 2: write 010 without leading zeros"),
         ("0: a\n08: b\n", "'08' is no mask value"),
-        ("0: a\n1: b\n'1': c\n", "line 3: '1' stands there twice"),
+        ("0: a\n1: b\n'1': c\n", "line 3: '1' occurs twice"),
         (f"0: a\n{'9' * 500}: b\n", "9' is no mask value"),
     ],
 )

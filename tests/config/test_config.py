@@ -101,7 +101,7 @@ def test_an_older_file_without_the_newer_sections(tmp_path: Path) -> None:
         ("model: {class_weights: [true, 1, 2]}", r"model.class_weights must hold numbers"),
         ("model: [1]", r"model must be a mapping"),
         ("quantizer: {levels: 3}", r"quantizer.levels must be a list"),
-        ("quantizer: {type: vq, levels: [4, 4]}", r"quantizer.levels means nothing for type 'vq'"),
+        ("quantizer: {type: vq, levels: [4, 4]}", r"quantizer.levels has no effect for type 'vq'"),
         ("quantizer: {levels: [4, x]}", r"each of quantizer.levels must be a whole number"),
         ("quantizer: {type: vqq}", r"Unknown quantizer 'vqq': did you mean 'vq'\?"),
         (
@@ -111,8 +111,8 @@ def test_an_older_file_without_the_newer_sections(tmp_path: Path) -> None:
         ("training: {device: cuda:0}", r"training.device must be 'auto', 'cpu', 'cuda' or 'mps'"),
         ("training: {devices: 0}", r"training.devices must be 1 or more, or auto"),
         ("training: {epochs: 0}", r"c.yaml: training.epochs must be 1 or more"),
-        ("data: {image_size: 64}\ndata: {}", r"c.yaml, line 2: 'data' stands there twice"),
-        ("data: {image_size: 64,\n image_size: 96}", r"c.yaml, line 2: 'image_size' stands"),
+        ("data: {image_size: 64}\ndata: {}", r"c.yaml, line 2: 'data' occurs twice"),
+        ("data: {image_size: 64,\n image_size: 96}", r"c.yaml, line 2: 'image_size' occurs"),
         ("{", r"c.yaml, line 1 is no valid YAML: "),
         ("- 1", r"must hold a mapping"),
         ("model: {1: 2}", r"Unknown key '1' in .*c.yaml: model"),
@@ -137,13 +137,13 @@ def test_unknown_experiment_and_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"quantizer.levels": (8, 5)}, "--levels means nothing with --quantizer vq.*fsq"),
+        ({"quantizer.levels": (8, 5)}, "--levels has no effect with --quantizer vq.*fsq"),
         ({"quantizer.type": "lfq", "quantizer.codebook_size": 500}, "256 or 512"),
         ({"quantizer.type": "lfq", "quantizer.decay": 0.5}, "vq or rvq"),
         ({"quantizer.type": "rvq", "quantizer.num_quantizers": 0}, "1 or more"),
         ({"quantizer.type": "fsq", "quantizer.levels": (8, 1)}, "3 or more"),
         ({"quantizer.type": "fsq", "quantizer.levels": (1024, 1024, 3)}, "1048576"),
-        ({"quantizer.type": "none", "quantizer.bottleneck_dim": 3}, "means nothing"),
+        ({"quantizer.type": "none", "quantizer.bottleneck_dim": 3}, "has no effect"),
         ({"quantizer.codebook_size": 1}, "--codebook-size must be 2 or more, not 1"),
         ({"quantizer.codebook_size": 2**21}, "--codebook-size must be 1048576 or less"),
         ({"quantizer.decay": 1.0}, r"--decay must be below 1.* .such as 0.99., not 1.0"),
@@ -188,7 +188,7 @@ def test_texts_and_numbers_mean_the_same(tmp_path: Path) -> None:
         "training: {epochs: '3', seed: 7.0, precision: 32, devices: '2'}\n"
         "name: 5\ndata:\n",
     )
-    with pytest.raises(UsageError, match=r"quantizer\.levels means nothing"):
+    with pytest.raises(UsageError, match=r"quantizer\.levels has no effect"):
         load_experiment(path, None)
     write(path, path.read_text().replace("{levels", "{type: fsq, levels").replace("9e-1", "0.99"))
     config = load_experiment(path, None)

@@ -88,7 +88,7 @@ def test_a_missing_file_and_a_special_one_are_named(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match=r"gone\.jpg is missing"):
         read_image(tmp_path / "gone.jpg")
     os.mkfifo(tmp_path / "a.jpg")
-    with pytest.raises(UnreadableImageError, match=r"a\.jpg .it is no regular file"):
+    with pytest.raises(UnreadableImageError, match=r"a\.jpg .it is not a regular file"):
         read_image(tmp_path / "a.jpg")
 
 

@@ -217,7 +217,7 @@ def test_a_pipe_among_the_masks_is_skipped(tmp_path):
     os.mkfifo(tmp_path / "masks" / "d.png")
     config = config_of(tmp_path)
     ((name, reason),) = label_samples(config, choose_samples(config, 1)).listing.skipped
-    assert (name, "no regular file" in reason) == ("d", True)
+    assert (name, "not a regular file" in reason) == ("d", True)
 
 
 def test_a_split_file_of_skipped_images_says_why(tmp_path):

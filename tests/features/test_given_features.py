@@ -206,9 +206,9 @@ def test_features_that_changed_are_not_evaluated(squeeze: Squeeze, tmp_path: Pat
     ("arguments", "words"),
     [
         (("train", "--features", "x.npy", "--loss", "ce"), "needs masks"),
-        (("train", "--features", "x.npy", "--model", "vit"), "--model means nothing"),
-        (("train", "--features", "x.npy", "--image-size", "64"), "--image-size means nothing"),
-        (("train", "--features", "x.npy", "--cache-dir", "c"), "--cache-dir means nothing"),
+        (("train", "--features", "x.npy", "--model", "vit"), "--model has no effect"),
+        (("train", "--features", "x.npy", "--image-size", "64"), "--image-size has no effect"),
+        (("train", "--features", "x.npy", "--cache-dir", "c"), "--cache-dir has no effect"),
         (("train", "--features", "x.npy", "--quantizer", "none"), "unquantized features have none"),
         (("baseline", "--features", "x.npy"), "unquantized features have none"),
         (("train", "--feature-names", "n.txt"), "choose --dataset features"),
@@ -228,7 +228,7 @@ def test_a_file_of_settings_that_names_features_of_another_data_set_is_refused(
     np.save(tmp_path / "x.npy", features().numpy())
     (tmp_path / "c.yaml").write_text("data: {dataset: oxford-pet, features: x.npy}\n")
     found = line(squeeze("train", "--config", "c.yaml", *SMALL, code=2))
-    assert "--features means nothing with --dataset oxford-pet" in found
+    assert "--features has no effect with --dataset oxford-pet" in found
 
 
 def test_features_that_moved_are_named_with_the_setting(squeeze: Squeeze, tmp_path: Path) -> None:

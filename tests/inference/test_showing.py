@@ -101,7 +101,7 @@ def test_without_a_usable_baseline_its_row_is_left_out_with_a_note(
     ("arguments", "code", "part"),
     [
         (("--best", "--random"), 2, "--best and --random contradict"),
-        (("--seed", "3"), 2, "nothing without --random"),
+        (("--seed", "3"), 2, "no effect without --random"),
         (("--out", "picture.jpg"), 2, ".png or .svg"),
         (("--images", "0"), 2, "--images"),
         (("--baseline", "nowhere"), 1, "holds no run.json"),

@@ -144,11 +144,11 @@ def test_images_without_masks_are_trained_on(
     [
         (("train", "--quantizer", "none"), "unquantized features have none"),
         (("baseline",), "unquantized features have none"),
-        (("train", "--class-weights", "1,1,2"), "--class-weights means nothing"),
-        (("train", "--num-classes", "4"), "--num-classes means nothing"),
-        (("train", "--add-adapter"), "--add-adapter means nothing"),
-        (("train", "--unfreeze-last-layer"), "--unfreeze-last-layer means nothing"),
-        (("train", "--feature-dim", "32"), "--feature-dim means nothing"),
+        (("train", "--class-weights", "1,1,2"), "--class-weights has no effect"),
+        (("train", "--num-classes", "4"), "--num-classes has no effect"),
+        (("train", "--add-adapter"), "--add-adapter has no effect"),
+        (("train", "--unfreeze-last-layer"), "--unfreeze-last-layer has no effect"),
+        (("train", "--feature-dim", "32"), "--feature-dim has no effect"),
     ],
 )
 def test_what_means_nothing_with_it_is_refused(
@@ -164,5 +164,5 @@ def test_what_means_nothing_with_it_is_refused(
 
 def test_the_cosine_weight_is_for_reconstruction_alone(squeeze: Squeeze) -> None:
     (line,) = squeeze("train", "--cosine-weight", "1", code=2).stderr.strip().splitlines()
-    assert "--cosine-weight means nothing with --loss ce" in line
+    assert "--cosine-weight has no effect with --loss ce" in line
     assert "--loss reconstruction" in line

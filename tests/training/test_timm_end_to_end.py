@@ -49,7 +49,7 @@ def test_the_default_size_is_the_models_own_and_stands_in_the_configuration(
 
 def test_layer_means_nothing_for_other_backbones(squeeze: Squeeze) -> None:
     done = squeeze("train", "--model", "vit", "--layer", "3", "--dry-run", code=2)
-    assert "--layer means nothing with --model vit" in done.stderr
+    assert "--layer has no effect with --model vit" in done.stderr
 
 
 @pytest.mark.parametrize(

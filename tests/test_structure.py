@@ -137,8 +137,8 @@ def test_the_package_stays_small() -> None:
     # files, names, data and signals that come from elsewhere (docs/reliability.md), for encoders before
     # the codes, for codes files of version 2 beside the reader of version 1, and for what a teacher and
     # a folder that is written must be.
-    assert len(FILES) <= 122
-    assert sum(line_counts().values()) <= 16_000
+    assert len(FILES) <= 123
+    assert sum(line_counts().values()) <= 16_100
 
 
 def test_no_function_is_long() -> None:

@@ -126,7 +126,7 @@ HEADS = Registry("head", {
 
 _ENCODER = frozenset({"bottleneck_dim", "encoder_lr_factor"})
 _CODES = _ENCODER | {"codebook_size", "commitment_weight", "vq_loss_weight"}
-_LEARNED = _CODES | {"decay", "initialize_codebook"}
+_LEARNED = _CODES | {"decay", "initialize_codebook", "rate_weight"}
 QUANTIZERS = Registry("quantizer", {
     "vq": Entry("quantizers.vq:VQWithProjection", _LEARNED,
                 {"codebook_size": CODEBOOK_SIZE, "encoder_lr_factor": 0.3}),

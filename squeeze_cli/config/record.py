@@ -56,6 +56,8 @@ class SplitMetrics(_Part):
     segmentation_loss: Number = None
     reconstruction_loss: Number = None
     distill_loss: Number = None
+    rate_loss: Number = None
+    prior_loss: Number = None
     vq_loss: Number = None
     loss: Number = None
     loss_ce: Number = None

@@ -107,6 +107,7 @@ class QuantizerConfig(Section):
         True, "Initialize codebooks (vq, rvq) by k-means on training features.",
         "--initialize-codebook/--random-codebook",
     )  # fmt: skip
+    rate_weight: float = setting(0.0, "Weight of a bit per vector in the loss (vq, rvq).", ge=0)
     encoder_lr_factor: float | None = setting(
         None,
         "Factor on the learning rate for the layers before the codes: a smaller one gives fewer "
@@ -152,9 +153,7 @@ class ModelConfig(Section):
     reconstruction_weight: float = setting(
         0.0, "Weight of the squared error of the decoded features, beside the masks' loss.", ge=0
     )
-    distill: str | None = setting(
-        None, "Folder of a baseline: its predictions are learned too.", metavar="RUN"
-    )
+    distill: str | None = setting(None, "Folder of a baseline to learn from too.", metavar="RUN")
     distill_weight: float = setting(
         1.0, "Weight of the divergence from the predictions of --distill.", ge=0
     )

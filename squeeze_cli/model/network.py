@@ -26,12 +26,13 @@ ADAPTER_REDUCTION = 4
 @dataclass(frozen=True)
 class Quantized:
     """Features `[B, C, h, w]`, their code vectors `[B, N, d]` and codes `[B, N, Q]` (N = h·w, row by
-    row), and the quantizer's loss."""
+    row), the quantizer's loss, and what became the code vectors, `[B, N, d]`."""
 
     features: Tensor
     vectors: Tensor
     codes: Tensor
     quantizer_loss: Tensor
+    inputs: Tensor
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ that follows the codes is linear, so that a head can fold it into its first conv
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,16 @@ class StepSize:
 
     vectors: int
     processes: int = 1
+
+
+class Coded(NamedTuple):
+    """Quantized tokens: code vectors `[B, N, d]`, codes `[B, N, Q]`, the weighted loss,
+    and the inputs `[B, N, d]` that became the code vectors."""
+
+    vectors: Tensor
+    codes: Tensor
+    loss: Tensor
+    inputs: Tensor
 
 
 class Quantizer(nn.Module):
@@ -56,22 +67,27 @@ class Quantizer(nn.Module):
         return sum(math.log2(size) for size in self.code_sizes)
 
     @abstractmethod
-    def run_library(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the library's module on tokens `[B, N, C]`.
+    def code_input(self, tokens_bnc: Tensor) -> Tensor:
+        """Map tokens `[B, N, C]` to the space of the code vectors, `[B, N, d]`."""
+
+    @abstractmethod
+    def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the library's module on the `code_input` of tokens.
 
         Returns code vectors `[B, N, d]`, through which gradients pass, codes `[B, N, Q]` int64, and
         the library's loss, a scalar.
         """
 
-    def forward(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return code vectors `[B, N, d]`, codes `[B, N, Q]` and the weighted loss of tokens.
+    def forward(self, tokens_bnc: Tensor) -> Coded:
+        """Quantize tokens `[B, N, C]`.
 
         In eval mode the code vectors are `lookup(codes)` to the last bit, and the loss is 0.
         """
-        vectors, codes, loss = self.run_library(tokens_bnc)
+        inputs = self.code_input(tokens_bnc)
+        vectors, codes, loss = self.run_library(inputs)
         if not self.training:
-            return self.lookup(codes), codes, loss.new_zeros(())
-        return vectors, codes, loss * self.loss_weight
+            return Coded(self.lookup(codes), codes, loss.new_zeros(()), inputs)
+        return Coded(vectors, codes, loss * self.loss_weight, inputs)
 
     @abstractmethod
     def lookup(self, codes_bnq: Tensor) -> Tensor:
@@ -109,10 +125,18 @@ class IdentityQuantizer(Quantizer):
         """The bits of float32 features."""
         return float(FLOAT32_BITS * self.feature_dim)
 
-    def forward(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def code_input(self, tokens_bnc: Tensor) -> Tensor:
+        """Return the tokens."""
+        return tokens_bnc
+
+    def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the tokens, codes `[B, N, 0]` and loss 0."""
-        codes = tokens_bnc.new_empty(*tokens_bnc.shape[:2], 0, dtype=torch.int64)
-        return tokens_bnc, codes, tokens_bnc.new_zeros(())
+        codes = inputs_bnd.new_empty(*inputs_bnd.shape[:2], 0, dtype=torch.int64)
+        return inputs_bnd, codes, inputs_bnd.new_zeros(())
+
+    def forward(self, tokens_bnc: Tensor) -> Coded:
+        """Return the tokens, with codes `[B, N, 0]` and loss 0."""
+        return Coded(*self.run_library(tokens_bnc), tokens_bnc)
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:
         """Raise SqueezeError: there are no codes to look up."""

@@ -25,9 +25,9 @@ class FSQWithProjection(WhitenedQuantizer):
         self.code_sizes = (prod(config.levels),)
         self.fsq = FSQ(levels=list(config.levels))
 
-    def run_library(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run FSQ, which has no loss."""
-        vectors, indices = self.fsq(self.code_input(tokens_bnc) * UNIFORM_DEVIATION)
+        vectors, indices = self.fsq(inputs_bnd * UNIFORM_DEVIATION)
         return vectors, indices.long().unsqueeze(-1), vectors.new_zeros(())
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:

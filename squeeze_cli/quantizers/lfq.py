@@ -30,9 +30,9 @@ class LFQWithProjection(WhitenedQuantizer):
             spherical=config.spherical,
         )  # fmt: skip
 
-    def run_library(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run LFQ. Its loss is the sum of entropy and commitment loss, and may be negative."""
-        vectors, indices, loss = self.lfq(self.code_input(tokens_bnc))
+        vectors, indices, loss = self.lfq(inputs_bnd)
         return vectors, indices.unsqueeze(-1), loss.sum()
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:

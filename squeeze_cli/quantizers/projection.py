@@ -24,6 +24,11 @@ class ProjectedQuantizer(Quantizer):
         self.project_in = nn.Linear(feature_dim, self.bottleneck_dim)
         self.project_out = nn.Linear(self.bottleneck_dim, feature_dim)
 
+    def code_input(self, tokens_bnc: Tensor) -> Tensor:
+        """Return the bottleneck's vectors `[B, N, D]`."""
+        projected: Tensor = self.project_in(tokens_bnc)
+        return projected
+
     def code_vectors(self) -> list[Tensor]:
         """Look up all values of the only code, `[K, d]`."""
         codes = torch.arange(self.code_sizes[0], device=self.project_in.weight.device)

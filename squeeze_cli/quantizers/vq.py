@@ -69,7 +69,7 @@ class CodebookQuantizer(ProjectedQuantizer):
             sample = tokens_nc[: KMEANS_VECTORS_PER_CODE * size]
             if len(sample) < size:  # the library would warn that it takes some twice
                 sample = sample.repeat(-(-size // len(sample)), 1)
-            self.run_library(sample[None])
+            self.run_library(self.code_input(sample[None]))
             self.train(training)
 
 
@@ -87,9 +87,9 @@ class VQWithProjection(CodebookQuantizer):
         self.code_sizes = (size,)
         self.vq = _create(VectorQuantize, config, size, step)
 
-    def run_library(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run VectorQuantize. Its loss is the commitment loss."""
-        vectors, indices, loss = self.vq(self.project_in(tokens_bnc))
+        vectors, indices, loss = self.vq(inputs_bnd)
         return vectors, indices.unsqueeze(-1), loss.sum()
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:
@@ -110,9 +110,9 @@ class ResidualVQWithProjection(CodebookQuantizer):
         self.code_sizes = (size,) * config.num_quantizers
         self.rvq = _create(ResidualVQ, config, size, step, num_quantizers=config.num_quantizers)
 
-    def run_library(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run ResidualVQ. Its losses are the commitment losses of the levels."""
-        vectors, codes, losses = self.rvq(self.project_in(tokens_bnc))
+        vectors, codes, losses = self.rvq(inputs_bnd)
         return vectors, codes, losses.sum()
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:

@@ -105,6 +105,8 @@ def make_module(config: ExperimentConfig, network: SegmentationNetwork) -> Featu
     )  # fmt: skip
     if isinstance(module, VQSqueezeModule):
         module.reconstruction_weight = config.model.reconstruction_weight
+    if config.quantizer.rate_weight:
+        module.weigh_rate(config.quantizer.rate_weight)
     return module
 
 

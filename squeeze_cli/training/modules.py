@@ -15,10 +15,13 @@ from squeeze_cli.losses.reconstruction import ReconstructionLoss
 from squeeze_cli.losses.segmentation import SegmentationLoss, sum_parts
 from squeeze_cli.model.network import Quantized, SegmentationNetwork, Segmented
 from squeeze_cli.training.metrics import Values, as_values, flatten, make_metrics
+from squeeze_cli.training.rate import RateModel
 
 # The last layer starts from pretrained weights: it moves at a tenth of the others' rate.
 UNFROZEN_LR_FACTOR = 0.1
 WEIGHT_DECAY = 0.01
+# Share of the steps in which the weight of the rate grows from 0: codes must first mean something.
+RATE_RAMP = 1 / 3
 
 
 class FeatureModule(pl.LightningModule):
@@ -38,6 +41,8 @@ class FeatureModule(pl.LightningModule):
     Attributes:
         monitor, mode: the metric of `val` that chooses the best epoch, and whether `max` or `min`.
         measures_distortion: whether features are decoded in validation and test.
+        rate_weight: weight of a bit per vector in the loss.
+        rate_model: estimates these bits; None without a weight.
     """
 
     monitor: str
@@ -54,6 +59,8 @@ class FeatureModule(pl.LightningModule):
         self.lr = lr
         self.encoder_lr_factor = encoder_lr_factor
         self.seed = seed
+        self.rate_weight = 0.0
+        self.rate_model: RateModel | None = None
         sizes = network.quantizer.code_sizes
         # Decoding costs time: where masks are trained on, only validation and test decode.
         trained = num_classes is None
@@ -70,6 +77,20 @@ class FeatureModule(pl.LightningModule):
         counted = data.counted(split, positions, output.features.shape[-2:])
         decoded = self.network.decoded(output)
         return {"features": output.features, "decoded": decoded, "counted": counted}
+
+    def weigh_rate(self, weight: float) -> None:
+        """Add the rate of codes to the loss, with the weight of a bit per vector."""
+        quantizer = self.network.quantizer
+        self.rate_weight = weight
+        self.rate_model = RateModel(quantizer.code_sizes, quantizer.code_vectors()[0].shape[1])
+
+    def _rate_losses(self, output: Quantized) -> dict[str, Tensor]:
+        """Return the losses of the codes' rate, in training and where it has a weight."""
+        if self.rate_model is None or not self.training:
+            return {}
+        soft, hard = self.rate_model(output, self.network.quantizer.code_vectors())
+        ramp = self.global_step / (RATE_RAMP * float(self.trainer.estimated_stepping_batches))
+        return {"rate_loss": self.rate_weight * min(1.0, ramp) * soft, "prior_loss": hard}
 
     @abstractmethod
     def measure(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -136,7 +157,7 @@ class FeatureModule(pl.LightningModule):
             (self.network.quantizer.encoder_parameters(), self.encoder_lr_factor),
         ]
         held = {id(p) for parameters, _ in slower for p in parameters}
-        others = [p for p in self.network.parameters() if p.requires_grad and id(p) not in held]
+        others = [p for p in self.parameters() if p.requires_grad and id(p) not in held]
         rates = [self.lr, *(self.lr * factor for ps, factor in slower if ps)]
         groups = [others, *(ps for ps, _ in slower if ps)]
         optimizer = torch.optim.AdamW(
@@ -203,6 +224,7 @@ class VQSqueezeModule(BaselineSegmentationModule):
             parts["reconstruction_loss"] = self.reconstruction_weight * error
         if self.distillation is not None and self.training:
             parts["distill_loss"] = self.distillation(batch[0], output.logits)
+        parts |= self._rate_losses(output)
         return {**parts, "loss": torch.stack(list(parts.values())).sum()}
 
 
@@ -219,5 +241,6 @@ class ReconstructionModule(FeatureModule):
         measured = self._distortion(output, positions)
         reconstruction_loss = self.loss(measured["decoded"], output.features, measured["counted"])
         losses = {"reconstruction_loss": reconstruction_loss, "vq_loss": output.quantizer_loss}
-        losses["loss"] = reconstruction_loss + output.quantizer_loss
+        losses |= self._rate_losses(output)
+        losses["loss"] = torch.stack(list(losses.values())).sum()
         return losses, {**measured, "codes": output.codes}

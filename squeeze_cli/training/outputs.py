@@ -138,7 +138,7 @@ def _save_first_batch(run: RunFolder, experiment: Experiment) -> None:
 
     maps = next(_feature_maps(experiment, "val"))
     quantizer = experiment.module.network.quantizer
-    vectors, codes, _ = quantizer(maps.permute(0, 2, 3, 1).flatten(1, 2).float())
+    vectors, codes, _, _ = quantizer(maps.permute(0, 2, 3, 1).flatten(1, 2).float())
     quantized = quantizer.output_map()(vectors) if quantizer.code_sizes else vectors
     grid = maps.shape[-2:]
     tensors = {

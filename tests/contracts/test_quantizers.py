@@ -15,7 +15,7 @@ from squeeze_cli.quantizers import Quantizer, StepSize, create_quantizer
 
 B, N, C, D = 3, 35, 24, 8
 STEP = StepSize(vectors=B * N)
-OPTIONS_OF_TRAINING = {"encoder_lr_factor"}
+OPTIONS_OF_TRAINING = {"encoder_lr_factor", "rate_weight"}
 
 
 def small(name: str, **changes: object) -> QuantizerConfig:
@@ -51,7 +51,7 @@ def codes_of(quantizer: Quantizer, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def test_shapes_and_types(quantizer: Quantizer) -> None:
-    vectors, codes, loss = quantizer(correlated_tokens(B * N).view(B, N, C))
+    vectors, codes, loss, _ = quantizer(correlated_tokens(B * N).view(B, N, C))
     assert quantizer.output_map()(vectors).shape == (B, N, C)
     assert codes.shape == (B, N, len(quantizer.code_sizes))
     assert codes.dtype == torch.int64
@@ -63,7 +63,7 @@ def test_shapes_and_types(quantizer: Quantizer) -> None:
 
 def test_decoding_gives_the_same_features_to_the_last_bit(quantizer: Quantizer) -> None:
     tokens = correlated_tokens(B * N).view(B, N, C)
-    vectors, codes, _ = quantizer.eval()(tokens)
+    vectors, codes, _, _ = quantizer.eval()(tokens)
     features = quantizer.output_map()(vectors)
     if quantizer.code_sizes:
         assert torch.equal(quantizer.lookup(codes), vectors)
@@ -77,7 +77,7 @@ def test_eval_mode_changes_nothing_and_has_no_loss(quantizer: Quantizer) -> None
     quantizer.eval()
     before = {k: v.clone() for k, v in quantizer.state_dict().items()}
     tokens = correlated_tokens(B * N).view(B, N, C)
-    _, first, loss = quantizer(tokens)
+    _, first, loss, _ = quantizer(tokens)
     assert loss == 0
     assert torch.equal(first, codes_of(quantizer, tokens))
     after = quantizer.state_dict()
@@ -102,7 +102,7 @@ def test_nominal_bits(quantizer: Quantizer, name: str) -> None:
 def test_gradients_reach_the_input_and_every_projection(quantizer: Quantizer) -> None:
     quantizer.train()
     tokens = correlated_tokens(B * N).view(B, N, C).requires_grad_()
-    vectors, _, loss = quantizer(tokens)
+    vectors, _, loss, _ = quantizer(tokens)
     (quantizer.output_map()(vectors).square().mean() + loss).backward()
     assert tokens.grad is not None
     assert tokens.grad.abs().sum() > 0
@@ -127,7 +127,7 @@ def test_initialization_reconstructs_better_than_the_mean_and_uses_the_codes(
     quantizer: Quantizer,
 ) -> None:
     tokens = correlated_tokens(2048)
-    vectors, codes, _ = quantizer.eval()(tokens[None])
+    vectors, codes, _, _ = quantizer.eval()(tokens[None])
     features = quantizer.output_map()(vectors)[0]
     error = (features - tokens).square().mean() / tokens.var(dim=0).mean()
     assert error < 0.7
@@ -145,7 +145,7 @@ def test_state_dict_restores_the_same_codes(quantizer: Quantizer, name: str) -> 
 def test_every_declared_option_changes_something(name: str) -> None:
     """An option that a quantizer claims to take and ignores is a lie in `--help`.
 
-    Options of training change no network that is not trained: tests/training/test_optimizers.py.
+    Options of training change no network that is not trained: test_optimizers.py, test_rate.py.
     """
     changes = {
         "codebook_size": 32, "bottleneck_dim": 5, "num_quantizers": 2, "levels": (3, 3),
@@ -214,7 +214,7 @@ def test_a_training_step_is_the_librarys(kind: str) -> None:
     quantizer.initialize(correlated_tokens(512))
     library = copy.deepcopy(quantizer)
     tokens = correlated_tokens(B * N, seed=5).view(B, N, C)
-    vectors, codes, loss = quantizer.train()(tokens)
+    vectors, codes, loss, _ = quantizer.train()(tokens)
     module = library.train().vq if kind == "vq" else library.rvq
     expected, indices, losses = module(library.project_in(tokens))
     assert torch.equal(vectors, expected)

@@ -1,0 +1,127 @@
+"""The rate of codes in the loss (`--rate-weight`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from squeeze_cli.config.schema import QuantizerConfig
+from squeeze_cli.model.encoder import ConvEncoder
+from squeeze_cli.model.network import FeatureNormalizer, Quantized, SegmentationNetwork
+from squeeze_cli.quantizers import StepSize, create_quantizer
+from squeeze_cli.training.rate import RateModel
+from tests.conftest import Squeeze
+
+B, H, W, C, D = 2, 3, 4, 12, 5
+TINY = (
+    "--model", "efficientnet-lite0", "--dataset", "synthetic", "--image-size", "64",
+    "--subset-size", "12", "--num-workers", "0", "--no-progress", "--epochs", "2",
+)  # fmt: skip
+
+
+def quantize(inputs: Tensor, codebooks: list[Tensor], grid: tuple[int, int]) -> Quantized:
+    """Residual quantization of inputs `[B, N, D]`, whose code vectors are leaves of the graph."""
+    rest, codes = inputs.detach(), []
+    for codebook in codebooks:
+        codes.append(torch.cdist(rest.flatten(0, 1), codebook).argmin(dim=1).view(len(rest), -1))
+        rest = rest - codebook[codes[-1]]
+    vectors = (inputs.detach() - rest).requires_grad_()
+    maps = torch.zeros(len(inputs), 7, *grid)
+    return Quantized(maps, vectors, torch.stack(codes, dim=2), torch.zeros(()), inputs)
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_codes_are_predicted_from_what_is_decoded_before_them(levels: int) -> None:
+    torch.manual_seed(0)
+    codebooks = list(torch.randn(levels, 6, D))
+    model = RateModel([6] * levels, D).eval()
+    quantized = quantize(torch.randn(B, H * W, D, requires_grad=True), codebooks, (H, W))
+    soft, hard = model(quantized, codebooks)
+    (influence,) = torch.autograd.grad(soft, quantized.vectors, retain_graph=True)
+    used = influence.abs().sum(dim=(0, 2)).view(H, W) > 0
+    assert used.flatten()[:-1].all()
+    assert not used[-1, -1]  # nothing comes after the last vector
+    # The model learns from codes as they are, and gives the network no gradient for it.
+    inputs = [quantized.vectors, quantized.inputs]
+    assert torch.autograd.grad(hard, inputs, allow_unused=True) == (None, None)
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_it_learns_the_bits_of_codes(levels: int) -> None:
+    torch.manual_seed(0)
+    codebooks = [torch.randn(4, D), 0.1 * torch.randn(4, D)][:levels]
+    model = RateModel([4] * levels, D)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    wanted = {"random": 2.0 * levels, "equal": 0.0}
+    for kind, bits in wanted.items():
+        for _ in range(200):
+            picked = torch.randint(4, (16, H * W, levels)) * (kind == "random")
+            inputs = sum(book[picked[..., q]] for q, book in enumerate(codebooks))
+            assert isinstance(inputs, Tensor)
+            soft, hard = model(quantize(inputs, codebooks, (H, W)), codebooks)
+            optimizer.zero_grad()
+            hard.backward()
+            optimizer.step()
+        assert hard.item() == pytest.approx(bits, abs=0.15)
+        assert soft.item() == pytest.approx(bits, abs=0.3)
+
+
+@pytest.mark.parametrize("kind", ["vq", "rvq"])
+def test_a_weight_makes_codes_predictable(kind: str) -> None:
+    assert conditional_entropy(kind, weight=0.3) < 0.8 * conditional_entropy(kind, weight=0.0)
+
+
+def conditional_entropy(kind: str, weight: float) -> float:
+    """Bits of the first code given the one to its left, after a short training on noisy maps."""
+    torch.manual_seed(0)
+    config = QuantizerConfig(type=kind, bottleneck_dim=D, codebook_size=8, num_quantizers=2)
+    quantizer = create_quantizer(config, C, StepSize(16 * 36))
+    smooth = torch.nn.functional.interpolate(torch.randn(64, C, 2, 2), (6, 6), mode="bilinear")
+    maps = smooth + 0.3 * torch.randn_like(smooth)
+    quantizer.initialize(maps.permute(0, 2, 3, 1).reshape(-1, C))
+    network = SegmentationNetwork(FeatureNormalizer(C), quantizer, None, encoder=ConvEncoder(C))
+    model = RateModel(quantizer.code_sizes, D)
+    optimizer = torch.optim.AdamW([*network.parameters(), *model.parameters()], 2e-3)
+    for step in range(150):
+        output = network.quantize(maps[torch.randint(64, (16,))])
+        soft, hard = model(output, quantizer.code_vectors())
+        error = (network.decoded(output) - output.features).square().mean()
+        loss = error + output.quantizer_loss + min(1, step / 50) * weight * soft + hard
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    codes = network.eval().codes(maps)[..., 0]
+    pairs = (8 * codes[:, :, :-1] + codes[:, :, 1:]).flatten().bincount(minlength=64).view(8, 8)
+    shares = pairs / pairs.sum()
+    given = shares / shares.sum(dim=1, keepdim=True)
+    return float(-(shares * given.log2()).nansum())
+
+
+@pytest.mark.parametrize("loss", ["ce", "reconstruction"])
+@pytest.mark.parametrize("kind", ["vq", "rvq"])
+def test_records_and_checkpoints_hold_it(
+    squeeze: Squeeze, tmp_path: Path, kind: str, loss: str
+) -> None:
+    run = ("train", *TINY, "--quantizer", kind, "--codebook-size", "16", "--loss", loss)
+    squeeze(*run, "--rate-weight", "0.5", "--name", "it")
+    record = json.loads((tmp_path / "runs" / "it" / "run.json").read_text())
+    trained = record["history"][-1]["train"]
+    assert trained["rate_loss"] > 0
+    parts = sum(value for name, value in trained.items() if name.endswith("_loss"))
+    assert trained["loss"] == pytest.approx(parts, rel=1e-4)
+    told = json.loads(squeeze("evaluate", "runs/it", "--json").stdout)["metrics"]
+    assert told["loss"] == pytest.approx(record["metrics"]["test"]["loss"], rel=1e-4)
+    stored = torch.load(
+        tmp_path / "runs" / "it" / "checkpoints" / "last.ckpt", weights_only=True
+    )["state_dict"]  # fmt: skip
+    assert any(name.startswith("rate_model.") for name in stored)
+
+
+@pytest.mark.parametrize("quantizer", ["fsq", "lfq", "none"])
+def test_other_quantizers_refuse_it(squeeze: Squeeze, quantizer: str) -> None:
+    told = squeeze("train", *TINY, "--quantizer", quantizer, "--rate-weight", "1", code=2).stderr
+    assert "--rate-weight" in told

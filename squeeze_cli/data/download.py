@@ -48,14 +48,6 @@ def fetch(
         socket.setdefaulttimeout(previous)
 
 
-def describe_error(error: BaseException | None) -> str:
-    """Return what went wrong as a part of a sentence; empty for None."""
-    if error is None:
-        return ""
-    reason = " ".join(str(getattr(error, "reason", None) or error).split())
-    return f" and could not be downloaded ({reason or type(error).__name__})"
-
-
 def _unpack(folder: Path, archives: Sequence[Path]) -> None:
     """Unpack into a folder of its own, then move the files, but for those that are there already."""
     unpacked = folder / UNPACKING

@@ -8,12 +8,12 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from squeeze_cli.config.schema import DataConfig
-from squeeze_cli.data.download import UNPACKING, describe_error, fetch
+from squeeze_cli.data.download import UNPACKING, fetch
 from squeeze_cli.data.finding import IMAGE_SUFFIXES, files_below
 from squeeze_cli.data.reading import read_content
 from squeeze_cli.data.samples import FileSample
 from squeeze_cli.data.sources import DataSource, Listing
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.errors import SqueezeError, one_line
 
 
 def read_lines(path: Path) -> list[str]:
@@ -172,9 +172,12 @@ class ListedSource(DataSource):
         return cut_short or all(there) or not (self.images.is_dir() and any(self.images.iterdir()))
 
     def _missing(self, error: BaseException | None = None) -> str:
-        files = " and ".join(url for url, _ in self.archives)
+        files, failed = " and ".join(url for url, _ in self.archives), ""
+        if error is not None:
+            reason = one_line(getattr(error, "reason", None) or error)
+            failed = f" and could not be downloaded ({reason})"
         return (
-            f"{self.title} in {self.folder} is not complete: {self._find()}{describe_error(error)}. "
+            f"{self.title} in {self.folder} is not complete: {self._find()}{failed}. "
             f"Add what is missing, or put {files} there: the next run unpacks them, and replaces no "
             f"file. {self.alternative}".rstrip()
         )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import prod
+from operator import methodcaller
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -131,10 +132,7 @@ class StateDataset(Dataset[Item]):
 
 def check_images(samples: Sequence[Sample], trunk: Trunk, reporter: Reporter) -> list[Look]:
     """Look at all images and find those that are broken, without a store and without a backbone."""
-
-    def check(image: ReadImage) -> None:
-        image.check()
-
+    check: Callable[[ReadImage], None] = methodcaller("check")
     with reporter.track("Images", len(samples)) as advance:
         looks = []
         for look in _in_threads(lambda sample: _look(sample, check), samples, trunk.num_workers):

@@ -4,7 +4,7 @@ from torch import nn
 
 from squeeze_cli.backbones.base import FeatureOrigin, FrozenBackbone
 from squeeze_cli.config.parts import choose_head
-from squeeze_cli.config.schema import ExperimentConfig, ModelConfig
+from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import UsageError
 from squeeze_cli.heads import create_head
 from squeeze_cli.model.encoder import ConvEncoder
@@ -36,8 +36,9 @@ def build_network(
         last_layer.requires_grad_(True)
     head = None
     if model.has_head:
+        assert model.num_classes is not None  # it is known once the masks are read
         head = create_head(
-            choose_head(model.head, model.backbone), feature_dim, count_outputs(model),
+            choose_head(model.head, model.backbone), feature_dim, model.num_classes,
             backbone.head_state(), model.use_kernels,
         )  # fmt: skip
     projected = feature_dim != channels
@@ -53,9 +54,3 @@ def build_network(
         encoder=ConvEncoder(feature_dim) if model.encoder == "conv" else None,
         use_kernels=model.use_kernels,
     )  # fmt: skip
-
-
-def count_outputs(model: ModelConfig) -> int:
-    """Return the number of the head's outputs, which is known once the masks are read."""
-    assert model.num_classes is not None
-    return model.num_classes

@@ -19,7 +19,7 @@ from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures, check_splits
 from squeeze_cli.features.datamodule import FeatureBatches, make_data, open_store
 from squeeze_cli.losses import create_loss
-from squeeze_cli.model.build import build_network, count_outputs
+from squeeze_cli.model.build import build_network
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.reports.tables import classes_text
 from squeeze_cli.runs import RunFolder
@@ -98,7 +98,7 @@ def make_module(config: ExperimentConfig, network: SegmentationNetwork) -> Featu
         kind = BaselineSegmentationModule
     module = kind(
         network, create_loss(config.model),
-        num_classes=count_outputs(config.model) if config.model.has_head else None,
+        num_classes=config.model.num_classes if config.model.has_head else None,
         lr=config.training.lr,
         encoder_lr_factor=1.0 if (f := config.quantizer.encoder_lr_factor) is None else f,
         seed=config.training.seed,
@@ -133,21 +133,6 @@ def load_listing(config: ExperimentConfig, reporter: Reporter) -> Listing:
     return listing
 
 
-def load_labels(config: ExperimentConfig, reporter: Reporter) -> LabelledListing:
-    """Read the masks that `config` describes, with a warning for what is odd about them."""
-    data = label_samples(config.data, load_listing(config, reporter))
-    found = data.labelled
-    if found.stray_pixels:
-        reporter.warn(
-            f"{found.stray_pixels} pixels in {found.stray_images} masks have values that are no class; "
-            "they count as the class of the nearest value."
-        )
-    absent = [name for name, n in zip(data.classes.names, found.images, strict=True) if not n]
-    if absent:
-        reporter.warn(f"No mask has a pixel of {', '.join(absent)}.")
-    return data
-
-
 def load_splits(
     config: ExperimentConfig, reporter: Reporter
 ) -> tuple[Listing, LabelledListing | None]:
@@ -155,13 +140,29 @@ def load_splits(
 
     Samples whose masks cannot be read are reported, not used.
     """
-    masks = load_labels(config, reporter) if config.model.has_head else None
-    listing = masks.listing if masks else load_listing(config, reporter)
+    listing, masks = load_listing(config, reporter), None
+    if config.model.has_head:
+        masks = label_samples(config.data, listing)
+        listing = masks.listing
+        _warn_of_values(masks, reporter)
     splits = complete_splits(listing, config.data.place, config.training.seed)
     warn_of_skipped(splits.skipped, reporter)
     if masks:
         _check_labelled(splits, reporter)
     return splits, masks
+
+
+def _warn_of_values(masks: LabelledListing, reporter: Reporter) -> None:
+    """Warn of values of masks that are no class, and of classes that no mask has."""
+    found = masks.labelled
+    if found.stray_pixels:
+        reporter.warn(
+            f"{found.stray_pixels} pixels in {found.stray_images} masks have values that are no class; "
+            "they count as the class of the nearest value."
+        )
+    absent = [name for name, n in zip(masks.classes.names, found.images, strict=True) if not n]
+    if absent:
+        reporter.warn(f"No mask has a pixel of {', '.join(absent)}.")
 
 
 def _check_labelled(splits: Listing, reporter: Reporter) -> None:

@@ -9,7 +9,6 @@ import typer
 from squeeze_cli.config.schema import DeviceName
 from squeeze_cli.console import print_json, print_text
 from squeeze_cli.errors import UsageError
-from squeeze_cli.inference.extraction import Extraction
 from squeeze_cli.options import (
     OutputOptions,
     field_option,
@@ -17,7 +16,6 @@ from squeeze_cli.options import (
     option,
     with_options,
 )
-from squeeze_cli.runs import RunFolder
 
 EXAMPLES = (
     "squeeze evaluate runs/vq-efficientnet-lite0",
@@ -44,10 +42,17 @@ _FOLDERS = tuple(f"data.{name}" for name in ("images", "masks", "test_images", "
 _OF_THE_RUN = "that of the run"
 
 
+def _check_run(run: Path, values: Values) -> None:
+    """Raise the errors of the run's folder and of the options before torch is imported."""
+    from squeeze_cli.runs import RunFolder  # here, so that `--help` does not wait for the records
+
+    RunFolder(run).open_finished(values)
+
+
 @with_options(fields=(*_DATA, _BATCH, *_FOLDERS), default=_OF_THE_RUN)
 def evaluate(run: Run, split: Split = "test", *, values: Values, output: OutputOptions) -> None:
     """Measure a finished run: mean IoU, accuracy and codebook usage."""
-    RunFolder(run).open_finished(values)  # errors come before torch is imported
+    _check_run(run, values)
     from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.tables import evaluation_table
 
@@ -89,7 +94,7 @@ def show(
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other: take one.")
     if seed is not None and not random:
         raise UsageError("--seed has no effect without --random: add it, or leave --seed out.")
-    RunFolder(run).open_finished(values)  # errors come before torch is imported
+    _check_run(run, values)
     from squeeze_cli.inference.show import show_run
     from squeeze_cli.inference.trained_run import TrainedRun
 
@@ -139,8 +144,10 @@ def extract_embeddings(
 
     A stopped extraction continues where it was when the same command is given again.
     """
+    from squeeze_cli.inference.extraction import Extraction
+
     wanted = Extraction(split, images, features, feature_names, content, coding, out, overwrite)
-    RunFolder(run).open_finished(values)  # errors come before torch is imported
+    _check_run(run, values)
     from squeeze_cli.inference.extract import extract_embeddings
     from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.tables import extraction_table

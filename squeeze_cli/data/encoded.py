@@ -21,6 +21,8 @@ from squeeze_cli.data.reading import (
 
 # EXIF orientations with which an image is shown with its sides exchanged.
 _ON_ITS_SIDE = (5, 6, 7, 8)
+# What a PNG with an orientation holds: a chunk of EXIF, or a text of XMP or of ImageMagick.
+_PNG_MARKS = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type")
 
 
 class ImageFacts(NamedTuple):
@@ -83,7 +85,7 @@ def read_image(path: Path, mask_size_px: tuple[int, int] | None = None) -> Encod
         content = read_content(path)
         with _opened(content) as image:
             size_px = image.size
-            orientation = _orientation(image, content)
+            orientation = find_orientation(image, content)
     stored_px, turned = size_px, orientation != 1
     if orientation in _ON_ITS_SIDE:
         size_px = (size_px[1], size_px[0])
@@ -108,13 +110,15 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
         yield image
 
 
-def _orientation(image: Image.Image, content: bytes) -> int:
-    """Return the EXIF orientation that is still to be applied, from 1 (none) to 8.
+def find_orientation(image: Image.Image, content: bytes) -> int:
+    """Return the orientation of EXIF or XMP that is still to be applied, from 1 (none) to 8.
 
     One that cannot be read, or is not defined, counts as none.
     """
     # Pillow turns a TIFF itself, and decodes a whole PNG to look for EXIF behind its pixels.
-    if image.format == "TIFF" or (image.format == "PNG" and b"eXIf" not in content):
+    if image.format == "TIFF":
+        return 1
+    if image.format == "PNG" and not any(mark in content for mark in _PNG_MARKS):
         return 1
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)

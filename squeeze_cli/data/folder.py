@@ -121,8 +121,8 @@ def _split_by_folder(found: Listing, images: Path, test_elsewhere: bool) -> List
     by_split: dict[str, list[Sample]] = {name: [] for name in SPLITS}
     outside: list[Sample] = []
     for sample in found.train:
-        first = sample.name.partition("/")[0]
-        by_split.get(first, outside).append(sample)
+        folder, below, _ = sample.name.partition("/")  # an image `test.jpg` is no split
+        by_split.get(folder if below else "", outside).append(sample)
     named = [f"{name}/" for name, samples in by_split.items() if samples]
     if not named:
         return found
@@ -158,11 +158,13 @@ def split_by_file(found: Listing, path: Path) -> Listing:
     counts. Raises SqueezeError, with file and line, for other lines, a name that is not there, and one
     that is in two splits.
     """
-    samples = {same_name(sample.name): sample for sample in found.train}
+    samples = {sample.name: sample for sample in found.train}
+    for sample in found.train:
+        samples.setdefault(same_name(sample.name), sample)
     for sample in found.train:  # a name may be given with its suffix
         if isinstance(sample, FileSample):
-            whole = same_name(sample.name) + sample.image_path.suffix
-            samples.setdefault(whole, sample)
+            for name in (sample.name, same_name(sample.name)):
+                samples.setdefault(name + sample.image_path.suffix, sample)
     skipped = {same_name(name) for name, _ in found.skipped}
     by_split: dict[str, list[Sample]] = {name: [] for name in SPLITS}
     lines: dict[str, tuple[int, str]] = {}
@@ -174,7 +176,7 @@ def split_by_file(found: Listing, path: Path) -> Listing:
                 "train`, for example."
             )
         name, split = match.groups()
-        key = same_name(name)
+        key = name if name in samples else same_name(name)
         if key not in samples:
             if key in skipped or key.rpartition(".")[0] in skipped:
                 continue
@@ -192,5 +194,7 @@ def split_by_file(found: Listing, path: Path) -> Listing:
     left = [sample.name for sample in found.train if sample.name not in lines]
     if left:
         warning = f"{len(left)} images are not listed in {path} and left out: {some(left)}."
+        if any(re.match(r"[#\s]", name) for name in left):
+            warning += " Before a name that begins with # or a blank, write ./"
         found = replace(found, warnings=(*found.warnings, warning))
     return _in_splits(found, by_split, path)

@@ -9,16 +9,19 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
+from squeeze_cli.data.encoded import find_orientation
 from squeeze_cli.data.reading import DIGEST_BYTES, read_content, reading
 
 # Positions in a mask's list of values are bytes.
 MOST_VALUES = 256
 _INDEXED = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 # Pillow spreads grey values of 2 and 4 bits over 0..255: the factor by its name for the raw data,
-# which may end in I or R for other orders of values and bits.
+# which may end in R for another order of bits.
 _SPREAD = {"L;2": 85, "L;4": 17}
+# Formats that keep no values, or not always: nothing in the file tells whether they did.
+_LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
 
 
 @dataclass(frozen=True)
@@ -96,23 +99,50 @@ def read_mask(path: Path) -> Mask:
     """Read a mask: grey, palette or 1-bit values as stored, up to 16 bits, or colours (RGB).
 
     Raises UnreadableImageError for a missing or broken file and for one that cannot hold classes:
-    floats, JPEG, which changes values, transparent pixels, or more than `MOST_VALUES` values.
+    floats, transparent pixels, more than `MOST_VALUES` values, or a kind of file whose values change
+    when it is written (JPEG) or read (PBM).
     """
     with reading("mask", path):
         content = read_content(path)
         digest = blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
         with Image.open(io.BytesIO(content)) as image:
-            return _read(image, digest)
+            return _read(image, content, digest)
 
 
-def _read(file: ImageFile.ImageFile, digest: str) -> Mask:
-    if file.format in ("JPEG", "MPO"):
-        raise ValueError("JPEG changes the values of a mask; store it as PNG")
-    arguments = (
-        file.tile[0].args if file.tile else ""
-    )  # the raw mode alone, or the first of several
-    raw_mode = arguments if isinstance(arguments, str) or not arguments else arguments[0]
-    spread = _SPREAD.get(str(raw_mode)[:3], 1)
+def _what_changes(
+    file: ImageFile.ImageFile, raw_mode: str, argument: object, content: bytes
+) -> str | None:
+    """Say why the values that Pillow gives may not be those that are meant; None where they are.
+
+    `raw_mode` is its name for the data in the file, and `argument` what its decoder gets besides.
+    """
+    kind, mode = str(file.format), file.mode
+    lossy = kind in _LOSSY or (kind == "WEBP" and b"VP8L" not in content[12:16])
+    if lossy or file.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
+        return f"{'JPEG' if kind == 'TIFF' else kind} changes the values of a mask"
+    if kind == "PPM" and mode != "1" and argument not in (None, 65535 if mode == "I" else 255):
+        return f"values up to {argument} are scaled when it is read"
+    white_is_0 = getattr(file, "tag_v2", {}).get(ExifTags.Base.PhotometricInterpretation) == 0
+    if white_is_0 or "I" in raw_mode.partition(";")[2]:
+        return "its lowest value is white, so that programs disagree on its values"
+    if ";16" in raw_mode and kind in ("PNG", "TIFF") and not mode.startswith("I"):
+        return "only 8 of the 16 bits of its colours are read"
+    # Pillow takes the bits of a BMP from its colours, where these are greys.
+    if kind in ("BMP", "DIB") and mode in ("1", "L") and isinstance(argument, int):
+        row_bits = file.width * (1 if mode == "1" else 8)
+        if argument != (row_bits + 31) // 32 * 4:
+            return "its palette has fewer greys than its values could be"
+    if kind == "PNG" and find_orientation(file, content) != 1:
+        return "some programs apply its EXIF orientation, others do not"
+    return None
+
+
+def _read(file: ImageFile.ImageFile, content: bytes, digest: str) -> Mask:
+    arguments = file.tile[0].args if file.tile else None
+    raw, *more = arguments if isinstance(arguments, tuple) else (arguments,)
+    if reason := _what_changes(file, str(raw), more[0] if more else None, content):
+        raise ValueError(f"{reason}; store it as PNG, with 8 or 16 bits per pixel")
+    spread = _SPREAD.get(str(raw)[:3], 1)
     image: Image.Image = file
     if file.mode in ("LA", "PA", "RGBA"):
         if file.getchannel("A").getextrema() != (255, 255):

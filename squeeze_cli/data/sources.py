@@ -1,7 +1,7 @@
 """Sources: where the images and masks of a data set are, and what its mask values mean."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Self
@@ -49,22 +49,30 @@ class Listing:
                 total.update(f"{split}\0{sample.name}\0{sample.digest()}\n".encode())
         return total.hexdigest()
 
+    def names_digest(self, without: Collection[str] = ()) -> str:
+        """Hex BLAKE2b-128 of the names by split, but for some."""
+        return _digest_lines(
+            f"{split}\0{sample.name}"
+            for split, part in self.named().items()
+            for sample in part
+            if sample.name not in without
+        )
+
     def part_digests(self) -> dict[str, str]:
         """Hex BLAKE2b-128 of the names by split, the images, and the masks with their classes, once read.
 
         Where `digest` differs, they say what does.
         """
-        samples = [(split, sample) for split, part in self.named().items() for sample in part]
-        digests = [sample.digest().partition(" ") for _, sample in samples]
-        parts = {
-            "names": [f"{split}\0{sample.name}" for split, sample in samples],
-            "images": [content for content, _, _ in digests],
-            "masks": [labels for _, _, labels in digests],
-        }
+        digests = [each.digest().partition(" ") for part in self.named().values() for each in part]
         return {
-            part: blake2b("\n".join(texts).encode(), digest_size=DIGEST_BYTES).hexdigest()
-            for part, texts in parts.items()
+            "names": self.names_digest(),
+            "images": _digest_lines(content for content, _, _ in digests),
+            "masks": _digest_lines(labels for _, _, labels in digests),
         }
+
+
+def _digest_lines(lines: Iterable[str]) -> str:
+    return blake2b("\n".join(lines).encode(), digest_size=DIGEST_BYTES).hexdigest()
 
 
 class DataSource(ABC):

@@ -223,8 +223,8 @@ class TrainedRun:
     def splits(self, reporter: Reporter) -> Listing:
         """Return the images of each split, and report those whose masks cannot be read.
 
-        Raises SqueezeError where folders are missing, or given features are not those that the run was
-        trained on.
+        Raises SqueezeError where folders are missing, given features are not those that the run was
+        trained on, or the images are in other splits than then.
         """
         config = self.config
         self._require_places()
@@ -235,8 +235,28 @@ class TrainedRun:
                     f"The features in {config.data.features} are not those that {self.folder.path} was "
                     "trained on: bring these back, or use `squeeze extract-embeddings --features`."
                 )
-            return splits
-        return load_splits(config, reporter)[0]
+        else:
+            splits = load_splits(config, reporter)[0]
+        before = self.record.data
+        left_out = {each["name"] for each in before.skipped}
+        known = before.skipped_images == len(left_out) and "names" in before.part_digests
+        if known and before.part_digests["names"] != splits.names_digest(left_out):
+            self._report_changed("names or splits of images", reporter)
+        return splits
+
+    def _report_changed(self, what: str, reporter: Reporter) -> None:
+        """Warn of data that are not those of the training where they were named; SqueezeError else."""
+        data = self.config.data
+        if self.record.data.dataset != data.dataset:
+            return
+        found = f"{data.place} has other {what} than {self.folder.path} was trained with"
+        if not any(self.values.get(f"data.{name}") for name in ("data_dir", *PLACES)):
+            named = "--images" if data.images else "--data-dir"
+            fix = "" if data.has_features else f", or name the images by `squeeze evaluate {named}`"
+            raise SqueezeError(
+                f"{found}, which may have seen what is now test or val: bring these back{fix}."
+            )
+        reporter.warn(f"{found}: some of what is measured may have been trained on.")
 
     def _require_places(self) -> None:
         for name in PLACES:
@@ -280,6 +300,9 @@ class TrainedRun:
         """
         splits = self.splits(reporter)
         data = self.data({split: getattr(splits, split)}, reporter)
+        tested = splits.without({**splits.named(), split: data.splits[split]}, ())
+        if split == "test" and self.record.data.test_digest not in (None, tested.digest("test")):
+            self._report_changed("images or masks of the test", reporter)
         metrics = evaluate(
             self.config, self.module, data, split, self.device, reporter, alone=True,
             label="Evaluating",

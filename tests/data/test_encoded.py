@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 
 from squeeze_cli.data.encoded import read_image
 from squeeze_cli.data.reading import UnreadableImageError
@@ -135,6 +136,20 @@ def test_with_a_mask_the_size_decides(orientation: int, tmp_path: Path) -> None:
         assert upright.facts == read_image(path).facts
     with pytest.raises(UnreadableImageError, match="has 23 x 17 pixels, its mask 24 x 17"):
         read_image(path, (24, 17))
+
+
+def test_an_orientation_of_xmp_or_a_raw_profile_in_a_png_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    digits = exif.tobytes().hex()
+    xmp, raw = PngInfo(), PngInfo()
+    xmp.add_itxt("XML:com.adobe.xmp", '<rdf:Description tiff:Orientation="6"/>', zip=True)
+    raw.add_text("Raw profile type exif", f"\nexif\n{len(digits) // 2:8d}\n{digits}\n", zip=True)
+    for name, notes in (("xmp", xmp), ("raw", raw)):
+        UPRIGHT.transpose(STORED[6]).save(tmp_path / f"{name}.png", pnginfo=notes)
+        read = read_image(tmp_path / f"{name}.png")
+        assert read.facts.size_px == (23, 17)
+        assert np.array_equal(read.decode(), UPRIGHT)
 
 
 def test_exif_that_cannot_be_read_says_nothing(tmp_path: Path) -> None:

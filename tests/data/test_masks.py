@@ -3,10 +3,11 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
+from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from squeeze_cli.config.classes import ClassTable, read_classes
 from squeeze_cli.data.labels import detect_classes, label_masks
@@ -119,6 +120,93 @@ def test_files_that_hold_no_classes_say_why(name, image, reason, tmp_path):
         read_mask(tmp_path / name)
     with pytest.raises(UnreadableImageError, match="missing"):
         read_mask(tmp_path / "other.png")
+
+
+def png_of_16_bits(colour_type: int, channels: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+    values = np.full((6, channels), 0xFFFF, ">u2")
+    values[:, 0] = [256, 256, 257, 257, 258, 258]  # the high bytes are equal
+    data = b"".join(b"\0" + values[row : row + 3].tobytes() for row in (0, 3))
+    header = struct.pack(">IIBBBBB", 3, 2, 16, colour_type, 0, 0, 0)
+    chunks = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def written(image: Image.Image, **options: object) -> bytes:
+    content = BytesIO()
+    image.save(content, **options)
+    return content.getvalue()
+
+
+def bmp_of_two_greys(bits: int) -> bytes:
+    """Two rows of 16 pixels, of the values 0 and 1."""
+    row = {4: b"\x01\x10" * 4, 8: b"\0\1\1\0" * 4}[bits]
+    header = struct.pack("<IiiHHIIiiII", 40, 16, 2, 1, bits, 0, 2 * len(row), 0, 0, 2, 0)
+    start = 14 + len(header) + 8
+    content = struct.pack("<IHHI", start + 2 * len(row), 0, 0, start) + header
+    return b"BM" + content + bytes([0, 0, 0, 0, 255, 255, 255, 0]) + row + row
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return exif
+
+
+GREY = Image.fromarray(VALUES.astype(np.uint8))
+ONE_BIT = Image.fromarray(VALUES == 3)
+NO_MASKS = {
+    "scaled.pgm": (b"P5 3 2 7\n" + bytes([0, 3, 3, 7, 0, 3]), "values up to 7 are scaled"),
+    "plain.pgm": (b"P2 3 2 7\n0 3 3 7 0 3\n", "values up to 7 are scaled"),
+    "deep.pgm": (b"P5 3 2 300\n" + VALUES.astype(">u2").tobytes(), "values up to 300 are scaled"),
+    "deep.ppm": (b"P6 1 1 65535\n" + bytes(6), "values up to 65535 are scaled"),
+    "scaled.ppm": (b"P3 2 1 2\n0 1 2 2 1 0\n", "values up to 2 are scaled"),
+    "bits.pbm": (b"P4 3 2\n" + bytes([0x60, 0x20]), "its lowest value is white"),
+    "plain.pbm": (b"P1 3 2\n0 1 1 0 0 1\n", "its lowest value is white"),
+    "white.tif": (written(GREY, format="TIFF", tiffinfo={262: 0}), "its lowest value is white"),
+    "fax.tif": (
+        written(ONE_BIT, format="TIFF", compression="group4", tiffinfo={262: 0}),
+        "is white",
+    ),
+    "jpeg.tif": (written(GREY, format="TIFF", compression="jpeg"), "JPEG changes"),
+    "lossy.webp": (written(rgb(VALUES), format="WEBP"), "WEBP changes"),
+    "a.jp2": (written(GREY, format="JPEG2000"), "JPEG2000 changes"),
+    "a.avif": (written(rgb(VALUES), format="AVIF"), "AVIF changes"),
+    "rgb.png": (png_of_16_bits(2, 3), "8 of the 16 bits"),
+    "la.png": (png_of_16_bits(4, 2), "8 of the 16 bits"),
+    "rgba.png": (png_of_16_bits(6, 4), "8 of the 16 bits"),
+    "four.bmp": (bmp_of_two_greys(4), "its palette has fewer greys"),
+    "eight.bmp": (bmp_of_two_greys(8), "its palette has fewer greys"),
+    "turned.png": (written(GREY, format="PNG", exif=turned(3)), "EXIF orientation"),
+}
+
+
+@pytest.mark.parametrize("name", NO_MASKS)
+def test_files_whose_values_are_not_surely_those_meant_are_refused(name, tmp_path):
+    content, reason = NO_MASKS[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=rf"mask .*{name} .*{reason}.*store it as PNG"):
+        read_mask(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.pgm", b"P5 3 2 255\n" + VALUES.astype(np.uint8).tobytes()),
+        ("b.pgm", b"P5 3 2 65535\n" + VALUES.astype(">u2").tobytes()),
+        ("c.pgm", b"P2 3 2 255\n0 3 3 7 0 3\n"),
+        ("d.pgm", b"P2 3 2 65535\n0 3 3 7 0 3\n"),
+        ("upright.png", written(GREY, format="PNG", exif=turned(1))),
+        ("turned.tif", written(GREY.rotate(180), format="TIFF", tiffinfo={274: 3})),
+        ("zip.tif", written(GREY, format="TIFF", compression="tiff_adobe_deflate")),
+    ],
+)
+def test_the_same_formats_without_a_scale_or_a_turn_are_read(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    assert as_stored(read_mask(tmp_path / name)) == VALUES.tolist()
 
 
 def mask_of(*values: int) -> Mask:

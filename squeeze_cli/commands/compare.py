@@ -1,5 +1,6 @@
 """`squeeze compare`: a table of runs, from their records alone."""
 
+from os.path import isfile
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,16 @@ EXAMPLES = (
 )
 
 
+def _require_own(path: Path | None, mark: bytes) -> None:
+    """Raise UsageError for a file, not empty, without what an earlier output begins with."""
+    # `Path.is_file` raises for a long name. A link is replaced, not the file that it names.
+    if path is not None and isfile(path) and not path.is_symlink() and path.stat().st_size:  # noqa: PTH113
+        with path.open("rb") as file:
+            head = file.read(2048)
+        if mark not in head if mark == b"atplotlib" else not head.startswith(mark):
+            raise UsageError(f"{path} was not written by `squeeze compare`: name another file.")
+
+
 @with_options()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or runs.")],
@@ -46,6 +57,10 @@ def compare(
     for path in (csv, markdown, plot):
         if path is not None and any(run.owns(path) for run, _ in found):
             raise UsageError(f"{path} is a file of a run: name another file.")
+    if csv is not None and markdown is not None and csv.resolve() == markdown.resolve():
+        raise UsageError("--csv and --markdown name one file: name two.")
+    for path, mark in ((csv, b"name,"), (markdown, b"|"), (plot, b"atplotlib")):
+        _require_own(path, mark)
     rows = compare_runs(found, sort)
     for path, render in ((csv, comparison_csv), (markdown, comparison_markdown)):
         if path is not None:

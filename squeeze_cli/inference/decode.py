@@ -27,6 +27,8 @@ BATCH_IMAGES = 64
 CLASSES_NAME = "classes.yaml"
 # What a mask says of its origin, before a digest of the run and the codes.
 SOFTWARE = "squeeze decode"
+# The first line of the file of classes: one without it is the person's own.
+NOTE = "# Classes of masks that `squeeze decode` wrote.\n"
 # Bytes that file systems allow for a file's name.
 LONGEST_NAME = 255
 Batches = Iterable[tuple[tuple[str, ...], NDArray[np.int32]]]
@@ -137,7 +139,8 @@ def _plan_files(
             continue
         if not overwrite:
             raise UsageError(f"{file} exists: choose another --out, or --overwrite.")
-        if file.name != CLASSES_NAME and not _software(file).startswith(SOFTWARE):
+        own = file.is_file() and file.read_bytes().startswith(NOTE.encode())
+        if not own and not _software(file).startswith(SOFTWARE):
             raise UsageError(
                 f"{file} was not written by `squeeze decode`, and is not replaced: choose another --out."
             )
@@ -195,7 +198,7 @@ def _write_masks(
             image.save(content, format="PNG", optimize=True, pnginfo=notes)
             write_atomically(place, content.getbuffer())
         yield len(names)
-    write_text_atomically(out / CLASSES_NAME, classes_to_yaml(run.classes))
+    write_text_atomically(out / CLASSES_NAME, NOTE + classes_to_yaml(run.classes))
 
 
 def _code_files(path: Path) -> list[Path]:

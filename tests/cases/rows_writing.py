@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetensors.numpy import load_file, save_file
 
+from tests.cases.stock import squeeze
 from tests.cases.table import Case
 
 DECODE = "decode codes --run runs/vq --to"
@@ -146,6 +147,55 @@ ROWS = (
             ("--csv", "soft.csv", lambda f: (f / "soft.csv").symlink_to(f / "runs/vq/run.json")),
             ("--csv", "hard.csv", lambda f: (f / "hard.csv").hardlink_to(f / "runs/vq/run.json")),
         )
+    ),
+    *(
+        Case(
+            f"compare {option} onto a person's own {name}",
+            f"compare runs {option} {name}",
+            2,
+            ("was not written by `squeeze compare`: name another file",),
+            uses=("runs/vq", "images", "masks"),
+            make=lambda folder: (folder / "classes.yaml").write_text("0: mine"),
+        )
+        for option, name in (
+            ("--csv", "images/photo_1.jpg"),
+            ("--markdown", "classes.yaml"),
+            ("--plot", "masks/photo_1.png"),
+        )
+    ),
+    Case(
+        "compare replaces its own outputs",
+        "compare runs --csv a.csv --markdown a.md --plot a.png",
+        uses=("runs/vq",),
+        writes=("a.csv", "a.md", "a.png"),
+        make=lambda folder: squeeze(
+            folder, "compare runs --csv a.csv --markdown a.md --plot a.png"
+        ),
+    ),
+    Case(
+        "one file for two outputs",
+        "compare runs --csv a.txt --markdown ./a.txt",
+        2,
+        ("--csv and --markdown name one file",),
+        uses=("runs/vq",),
+    ),
+    Case(
+        "decode masks over a person's own classes",
+        f"{DECODE} masks --out out --overwrite",
+        2,
+        ("out/classes.yaml was not written by `squeeze decode`",),
+        uses=STOCK,
+        make=lambda folder: [
+            (folder / "out").mkdir(),
+            (folder / "out" / "classes.yaml").write_text("# mine\n0: a\n1: b\n"),
+        ],
+    ),
+    Case(
+        "decode masks over earlier ones",
+        f"{DECODE} masks --out out --overwrite",
+        uses=STOCK,
+        writes=("out",),
+        make=lambda folder: squeeze(folder, f"{DECODE} masks --out out"),
     ),
     *(
         Case(

@@ -34,22 +34,31 @@ def train_missing(options: argparse.Namespace) -> None:
     """Run what has no finished record yet."""
     for seed in options.seeds:
         for kind in KINDS:
-            name = f"{kind}-{seed}"
-            run = RunFolder(options.output_dir / name)
-            if run.record_file.exists() and run.read_record().status == "finished":
-                continue
-            command = ["baseline"] if kind == "baseline" else ["train", "--quantizer", kind]
-            arguments = [
-                *command, "--model", options.model, "--data-dir", str(options.data_dir),
-                "--epochs", str(options.epochs), "--batch-size", str(options.batch_size),
-                "--seed", str(seed), "--output-dir", str(options.output_dir), "--name", name,
-                "--overwrite", "--no-progress",
-            ]  # fmt: skip
-            try:
-                app(args=arguments)
-            except SystemExit as ended:
-                if ended.code:
-                    raise
+            run = options.output_dir / f"{kind}-{seed}"
+            if not is_finished(run):
+                command = ["baseline"] if kind == "baseline" else ["train", "--quantizer", kind]
+                run_command(command, run, seed, options)
+
+
+def is_finished(path: Path) -> bool:
+    """Whether the run in this folder has ended well."""
+    run = RunFolder(path)
+    return run.record_file.exists() and run.read_record().status == "finished"
+
+
+def run_command(command: Sequence[str], run: Path, seed: int, options: argparse.Namespace) -> None:
+    """Run a command of squeeze in this process, with the options that all runs share."""
+    arguments = [
+        *command, "--model", options.model, "--data-dir", str(options.data_dir),
+        "--epochs", str(options.epochs), "--batch-size", str(options.batch_size),
+        "--seed", str(seed), "--output-dir", str(run.parent), "--name", run.name,
+        "--overwrite", "--no-progress",
+    ]  # fmt: skip
+    try:
+        app(args=arguments)
+    except SystemExit as ended:
+        if ended.code:
+            raise
 
 
 def read_records(options: argparse.Namespace, kind: str) -> list[FinishedRecord]:

@@ -1,0 +1,166 @@
+"""The rate-accuracy curve: encoders, distillation and the rate in the loss, several seeds.
+
+    python -m benchmarks.curve --data-dir ../shared/data
+
+Trains what is not finished yet in the output folder (by `squeeze train` and `squeeze baseline`, in
+this process), then writes the table between the curve marks of docs/results.md and the picture
+beside it, from the run records. Checkpoints are chosen on validation; the test split is only measured.
+Retention is the test mean IoU over that of `squeeze baseline` of the same seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.results import ROOT, between_marks, is_finished, run_command, spread
+from squeeze_cli.config.record import FinishedRecord
+from squeeze_cli.files import write_text_atomically
+from squeeze_cli.reports.figures import save_figure
+from squeeze_cli.runs import RunFolder
+
+MARKS = ("<!-- curve:begin -->", "<!-- curve:end -->")
+IMAGE = ROOT / "docs" / "images" / "curve.png"
+BASELINE, TEACHER = "baseline", "baseline-conv"
+CONV = "train --quantizer vq --encoder conv --encoder-lr-factor 1"
+TASK = f"{CONV} --distill TEACHER"
+FAITHFUL = f"{CONV} --reconstruction-weight 0.5"
+COMMANDS = {
+    BASELINE: "baseline",
+    TEACHER: "baseline --encoder conv",
+    "linear": "train --quantizer vq",
+    "task-8-rate-0.1": f"{TASK} --codebook-size 8 --rate-weight 0.1",
+    "task-8-rate-0.3": f"{TASK} --codebook-size 8 --rate-weight 0.3",
+    "task-4-rate-0.3": f"{TASK} --codebook-size 4 --rate-weight 0.3",
+    "task-3-rate-1": f"{TASK} --codebook-size 3 --rate-weight 1",
+    "faithful-512-rate-0.03": f"{FAITHFUL} --rate-weight 0.03",
+}
+HEADINGS = (
+    "command", "measured bits per vector", "bits per feature point", "bytes per image",
+    "test mean IoU %", "% of baseline", "MSE", "cosine",
+)  # fmt: skip
+Value = Callable[[FinishedRecord], float | None]
+
+
+def train_missing(options: argparse.Namespace) -> None:
+    """Train what has no finished record yet, a seed after the other."""
+    for seed in options.seeds:
+        for name, command in COMMANDS.items():
+            run = options.output_dir / f"{name}-{seed}"
+            if is_finished(run):
+                continue
+            teacher = str(options.output_dir / f"{TEACHER}-{seed}")
+            run_command(
+                [part if part != "TEACHER" else teacher for part in command.split()],
+                run, seed, options,
+            )  # fmt: skip
+
+
+def rows(options: argparse.Namespace) -> Iterator[tuple[str, list[FinishedRecord], list[float]]]:
+    """Give the command, the records and the retention of each seed, of all that is trained."""
+
+    def records(name: str) -> list[FinishedRecord]:
+        return [
+            RunFolder(options.output_dir / f"{name}-{seed}").read_finished()
+            for seed in options.seeds
+        ]
+
+    baseline = records(BASELINE)
+    for name, command in COMMANDS.items():
+        found = records(name)
+        pairs = zip(found, baseline, strict=True)
+        retained = [each.metrics.test.iou / base.metrics.test.iou for each, base in pairs]
+        yield f"`squeeze {command}`", found, retained
+
+
+def cells(records: Sequence[FinishedRecord], retained: Sequence[float]) -> Iterator[str]:
+    """Give the figures of a row: means over the seeds, with the deviation of bits and mean IoU."""
+
+    def over_seeds(
+        value: Value, digits: int, scale: float = 1.0, *, deviation: bool = False
+    ) -> str:
+        values = [found for record in records if (found := value(record)) is not None]
+        if len(values) < len(records):
+            return "–"
+        if deviation:
+            return spread(values, scale, digits)
+        return f"{scale * statistics.mean(values):,.{digits}f}"
+
+    yield over_seeds(lambda r: r.measured and r.measured.test.bits_per_vector, 2, deviation=True)
+    yield over_seeds(lambda r: r.measured and r.measured.test.bits_per_feature_point, 4)
+    yield over_seeds(lambda r: r.measured and r.measured.test.bytes_per_image, 0)
+    yield over_seeds(lambda r: r.metrics.test.iou, 1, 100, deviation=True)
+    yield spread(retained, 100, 1)
+    yield over_seeds(lambda r: r.metrics.test.mse, 3)
+    yield over_seeds(lambda r: r.metrics.test.cosine, 3)
+
+
+def markdown(options: argparse.Namespace) -> str:
+    """The table, and the words for how it was measured."""
+    found = list(rows(options))
+    lines = [f"| {' | '.join(HEADINGS)} |", "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
+    lines += [f"| {' | '.join((command, *cells(*row)))} |" for command, *row in found]
+    data = found[0][1][0].data
+    lines += [
+        "",
+        f"{options.model}, {data.train_images} training, {data.val_images} validation and "
+        f"{data.test_images} test photographs at {data.size_text} px, {options.epochs} epochs, batch "
+        f"size {options.batch_size}, seeds {', '.join(map(str, options.seeds))}: mean ± standard "
+        "deviation over the seeds. TEACHER is the baseline with `--encoder conv` of the same seed; % of "
+        "baseline is of the first row's run of the same seed. Bits are those of the whole file of the "
+        "test split's codes. An MSE of 1 is that of the mean feature.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def draw(options: argparse.Namespace) -> None:
+    """Draw the seeds' means: bits on disk against the share of the baseline's mean IoU."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for kind, label in (("TEACHER", "task"), ("reconstruction", "faithful"), ("", "linear")):
+        points = sorted(
+            (
+                statistics.mean(r.measured.test.bits_per_vector for r in records if r.measured),
+                100 * statistics.mean(retained),
+            )
+            for command, records, retained in rows(options)
+            if records[0].measured and _kind(command) == kind
+        )
+        axes.plot(*zip(*points, strict=True), "o-", label=label)
+    axes.axhline(100, color="black", linewidth=1)
+    axes.set(xlabel="measured bits per vector", ylabel="% of the baseline's test mean IoU")
+    axes.legend()
+    save_figure(figure, IMAGE)
+
+
+def _kind(command: str) -> str:
+    return next((kind for kind in ("TEACHER", "reconstruction") if kind in command), "")
+
+
+def main() -> None:
+    """Train, read the records, write table and picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--output-dir", type=Path, default=Path("runs/curve"))
+    parser.add_argument("--model", default="efficientnet-lite0")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--no-pages", action="store_true", help="train only")
+    options = parser.parse_args()
+    train_missing(options)
+    if options.no_pages:
+        return
+    page = ROOT / "docs" / "results.md"
+    content = markdown(options)
+    write_text_atomically(page, between_marks(page.read_text(encoding="utf-8"), content, MARKS))
+    draw(options)
+    print(content)
+
+
+if __name__ == "__main__":
+    main()

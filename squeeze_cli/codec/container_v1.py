@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from squeeze_cli.codec.index import CodesHeader, CodesIndex, inflate
-from squeeze_cli.codec.names import MOST_NAME_BYTES, NAME_ENCODING, restore_names
+from squeeze_cli.codec.names import MOST_NAME_BYTES, restore_names
 from squeeze_cli.errors import DamagedCodesError
 
 _LIST = TypeAdapter(list[object])
@@ -74,4 +74,4 @@ def _decode_names(coded: bytes, count: int) -> list[str]:
         size += len(names[-1])
     if len(names) != count or begin != len(coded):
         raise ValueError(f"{len(names)} names for {count} images")
-    return [name.decode(*NAME_ENCODING) for name in names]
+    return [name.decode() for name in names]

@@ -9,7 +9,7 @@ from typing import Annotated, BinaryIO, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, Field, StrictInt, StrictStr, TypeAdapter, model_validator
 
-from squeeze_cli.codec.names import NAME_ENCODING, restore_names
+from squeeze_cli.codec.names import restore_names
 from squeeze_cli.codec.prior import to_json
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 
@@ -83,7 +83,7 @@ def images_per_block(grid: tuple[int, int]) -> int:
 
 def header_line(header: CodesHeader) -> bytes:
     """Return the header as it stands in the index."""
-    return to_json(header.model_dump()).encode(*NAME_ENCODING) + b"\n"
+    return to_json(header.model_dump()).encode() + b"\n"
 
 
 def block_checksums(line: bytes, blocks: int) -> list[int]:
@@ -128,7 +128,7 @@ def read_index(file: BinaryIO, path: Path) -> CodesIndex:
         raise DamagedCodesError("its CRC-32 differs")
     header_json, _, lengths_json = inflate(head[begin:], DICTIONARY).partition(b"\n")
     try:
-        header = CodesHeader.model_validate(json.loads(header_json.decode(*NAME_ENCODING)))
+        header = CodesHeader.model_validate(json.loads(header_json.decode()))
         names = restore_names(header.names)
         lengths = _LENGTHS.validate_json(lengths_json)
     except (ValueError, RecursionError):  # pydantic's ValidationError is a ValueError

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Sequence
 
 # Names may take so many bytes together, whatever a file claims.
 MOST_NAME_BYTES = 2**27
-# Names are UTF-8; bytes that are none stand in them as Python reads them from a disk.
-NAME_ENCODING = ("utf-8", "surrogateescape")
 _LONGEST_NUMBER = 15
 
 
@@ -26,15 +24,15 @@ def shorten_names(names: Sequence[str]) -> list[str | int]:
 def restore_names(entries: Iterable[str | int]) -> tuple[str, ...]:
     """Return the names of these entries.
 
-    Raises ValueError for names that are empty, equal, or no file has, or that take too much memory.
+    Raises ValueError for names that are empty, equal, no text in UTF-8, or take too much memory.
     """
     names: list[str] = []
     size, previous = 0, ""
     for entry in entries:
         name = entry if isinstance(entry, str) else _count_on(previous, entry)
-        if not name or "\0" in name or name != name.encode(*NAME_ENCODING).decode(*NAME_ENCODING):
+        if not name or "\0" in name:
             raise ValueError("a name is empty, or holds what no name does")
-        size += len(name)
+        size += len(name.encode())  # surrogates, for bytes that are no text, are a ValueError
         if size > MOST_NAME_BYTES:
             raise ValueError("the names are too long")
         names.append(name)

@@ -127,6 +127,12 @@ def _plan_files(
     """
     wanted = [out / "/".join(map(_short, f"{name}.png".split("/"))) for name in names]
     folders = {folder for file in wanted for folder in file.parents}
+    for folder in folders:
+        if folder == out / CLASSES_NAME or (folder.exists() and not folder.is_dir()):
+            raise UsageError(
+                f"A mask would be written below {folder}, which is a file: decode --to features, or "
+                "choose another --out."
+            )
     taken: set[Path] = set(folders)
     files = []
     for file in wanted:

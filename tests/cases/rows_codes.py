@@ -85,6 +85,18 @@ def shortened(file: str, size: int) -> Callable[[Path], object]:
     return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:size])
 
 
+def with_file(name: str) -> Callable[[Path], object]:
+    """Make a function that puts a file where the folder of a mask should be."""
+
+    def make(folder: Path) -> None:
+        crafted(header={"names": [f"{name}/x", *"abcdefghijk"]})(folder)
+        (folder / "m").mkdir()
+        if name == "photo":
+            (folder / "m" / name).touch()
+
+    return make
+
+
 ROWS = (
     Case("codes as they are", _DECODE, uses=_USES, writes=("m",)),
     header("a grid of as many vectors", "codes of vq on 2 x 8", grid=[2, 8]),
@@ -148,6 +160,12 @@ ROWS = (
     named("one name twice", "a", "a"),
     named("half a surrogate", "\ud800"),
     named("a name that UTF-8 writes in another way", "\udcc3\udca9", "é"),
+    Case("a name that is no UTF-8", "decode codes/codes-00000.sqz --run runs/vq --to features --out m", 1,
+         (_DAMAGED,), uses=_USES, check=nothing_outside,
+         make=crafted(header={"names": ["a\udcff", *"bcdefghijkl"]})),
+    *(Case(f"a mask below the file {name}", _DECODE, 2, (f"below m/{name}, which is a file",), uses=_USES,
+           make=with_file(name), check=lambda folder: _only_file(folder / "m"))
+      for name in ("classes.yaml", ".lock", "photo")),
     named("a name with a zero byte", "a\0b"),
     header("names that are missing", names=...),
     header("names that are no list", names="abcdefghijkl"),
@@ -208,6 +226,11 @@ ROWS = (
     *(Case(f"a prior of {size} bytes", _DECODE, 1, ("prior.safetensors is damaged",), uses=_USES,
            make=shortened("runs/vq/prior.safetensors", size)) for size in (0, 7, 500, 9000)),
 )  # fmt: skip
+
+
+def _only_file(folder: Path) -> None:
+    """Check that nothing was written beside the file that was there."""
+    assert [path.name for path in folder.iterdir()] in ([], ["photo"])
 
 
 def _repeat_shard(manifest: Path) -> None:

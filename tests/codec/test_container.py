@@ -182,7 +182,7 @@ def test_names_come_back(names: list[str]) -> None:
     "names",
     [
         ["x" * 240, "x" * 239 + "y", "x" * 240 + "0", "x" * 240 + "1"],
-        ["a b", " a", "a ", "\n", "\t", "\udcff", "\udcff1", "\udcff2", "é1", "é2", "٣", "٤"],
+        ["a b", " a", "a ", "\n", "\t", "é1", "é2", "٣", "٤"],
         ["7", "8", "08", "09", "9", "10", "0", "00", "01", "1", "9" * 15, "1" + "0" * 15, "9" * 16],
         ["a", "a1", "a0", "a00", "a000000000000000", "a0000000000000001", "a1000000000000001"],
         ["-1", "-2", "--3", "1-", "2-", "1/2", "1/3", "2/3", "2/", "img_9.jpg", "img_10.jpg"],
@@ -206,7 +206,7 @@ def test_names_that_count_on_are_numbers() -> None:
         assert shorten_names(names) == [names[0], *[step] * (len(names) - 1)]
 
 
-@pytest.mark.parametrize("names", [["a\0b"], [""], ["a", "a"], ["\ud800"], ["\udcc3\udca9"]])
+@pytest.mark.parametrize("names", [["a\0b"], [""], ["a", "a"], ["\ud800"], ["a\udcff"]])
 def test_names_that_no_file_has_are_refused(names: list[str]) -> None:
     codes = np.zeros((len(names), 1, 2, 1), np.int32)
     with pytest.raises(ValueError, match=r"a name|surrogates"):

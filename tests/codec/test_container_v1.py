@@ -75,7 +75,17 @@ def test_metadata(tmp_path: Path, metadata: dict[str, str | None], says: str) ->
 
 @pytest.mark.parametrize(
     "names",
-    [("",), (".",), ("..",), ("/abs",), ("a/../../b",), ("a/./b",), ("a/",), ("a", "a")],
+    [
+        ("",),
+        (".",),
+        ("..",),
+        ("/abs",),
+        ("a/../../b",),
+        ("a/./b",),
+        ("a/",),
+        ("a", "a"),
+        ("\udcff",),
+    ],
 )
 def test_names(tmp_path: Path, names: tuple[str, ...]) -> None:
     others = map(str, range(7 - len(names)))

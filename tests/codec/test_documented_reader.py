@@ -44,7 +44,7 @@ def read_file(content: bytes, prior: CodePrior | None) -> tuple[dict, list[str],
     assert int.from_bytes(content[at : at + 4], "little") == zlib.crc32(content[:at])
     index = zlib.decompressobj(-15, zdict=documented_dictionary()).decompress(content[9:at])
     line, lengths = index.split(b"\n")
-    header = json.loads(line.decode("utf-8", "surrogateescape"))
+    header = json.loads(line.decode())
     at += 4
     images: list[np.ndarray] = []
     for number, length in enumerate(json.loads(lengths)):
@@ -123,7 +123,6 @@ NAMES = [
     "x_12",
     "é0" + "9" * 15,
     "é1" + "0" * 15,
-    "\udcff3",
 ]
 
 

@@ -50,6 +50,11 @@ _MACHINE_ERRORS = {
     "has ended: memory, or /dev/shm, is full; free some, or take fewer --num-workers (0 for none).",
     "[Cc]ould not determine (the )?home": "This user has no home folder: set HOME to a folder.",
 }
+# Variables that launchers of parallel programs and of builds set, and libraries read.
+_WHOLE_NUMBERS = re.compile(
+    "((LOCAL_|NODE_|GROUP_|JSM_NAMESPACE_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_PORT|SOURCE_DATE_EPOCH|"
+    "SLURM_(NTASKS|PROCID|LOCALID|NODEID))"
+)
 # Whether a command line begins with a command, in the context's `meta`.
 _COMMAND_FIRST = "squeeze.command-first"
 
@@ -68,6 +73,15 @@ class _PlainSwitches:
 
 class SqueezeCommand(_PlainSwitches, TyperCommand):
     """A command of squeeze."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; SqueezeError for a variable at which the import of a library would fail."""
+        for name, value in os.environ.items():
+            if _WHOLE_NUMBERS.fullmatch(name) and not re.fullmatch("[0-9]{1,18}", value):
+                raise SqueezeError(
+                    f"The environment variable {name} is {value!r}, not a whole number: unset it."
+                )
+        return super().invoke(ctx)
 
 
 class SqueezeGroup(_PlainSwitches, TyperGroup):
@@ -214,4 +228,5 @@ def main() -> None:
     prepare_streams()
     if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is imported
         os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPIN_COUNT)
+    os.environ["MPLBACKEND"] = "agg"  # any other may need a display, or not exist
     app()

@@ -54,7 +54,7 @@ class Reporter:
     def say(self, text: str) -> None:
         """Print a message to stderr, unless quiet."""
         if not self.quiet:
-            self._write(text)
+            self._write("\n".join(map(printable, text.split("\n"))))
 
     def warn(self, text: str) -> None:
         """Print a warning to stderr, also where quiet: it concerns the result."""

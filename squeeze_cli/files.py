@@ -125,6 +125,9 @@ def locked(folder: Path, fix: str) -> Iterator[None]:
         raise SqueezeError(
             f"Another process is at work on {folder}: wait for it, or {fix}."
         ) from None
+    except (FileExistsError, NotADirectoryError):
+        place = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+        raise SqueezeError(f"{place} is not a folder: name another place.") from None
     except OSError as error:
         reason = f"{error.strerror or error}): {ANOTHER_PLACE}"
         raise SqueezeError(f"Cannot write into {folder} ({reason}") from None

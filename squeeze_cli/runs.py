@@ -119,7 +119,7 @@ class RunFolder:
 def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
     """Make the folder of a new run.
 
-    A given name that exists is refused unless `overwrite`; an automatic one, such as
+    A given name that exists is refused unless `overwrite`, and a link always; an automatic one, such as
     `vq-efficientnet-lite0`, gets a number. A folder that a run left before it wrote its record
     counts as new, and a run that was put aside for it comes back.
 
@@ -142,6 +142,10 @@ def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
                         run.path.mkdir(parents=True)
                         return run
                 run = RunFolder(runs / f"{name}-{number}")
+        if run.path.is_symlink():  # what it names cannot be put aside by renaming
+            raise UsageError(
+                f"{run.path} is a link, and is not replaced: delete it, or choose another --name."
+            )
         if run.path.exists() or run.replaced.exists():
             _make_room(run, overwrite)
         run.path.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,12 @@ class Weights:
         self.source = source
         self.file = file
         if file is not None and not file.is_file():
-            raise SqueezeError(f"There is no weights file {file}: check --weights, or {_FIX}.")
+            what = (
+                f"{file} is no weights file"
+                if file.exists()
+                else f"There is no weights file {file}"
+            )
+            raise SqueezeError(f"{what}: check --weights, or {_FIX}.")
         self._mtime_ns = None if file is None else file.stat().st_mtime_ns
 
     @cached_property

@@ -123,6 +123,9 @@ class ListedSource(DataSource):
         Raises SqueezeError if the data are incomplete and cannot be downloaded, or if a list file cannot
         be read.
         """
+        for place in (self.folder, *self.folder.parents):
+            if place.exists() and not place.is_dir():
+                raise SqueezeError(f"{place} is not a folder: check --data-dir.")
         found = self._find()
         if isinstance(found, str) and self.download and self._may_unpack():
             fetch(

@@ -190,8 +190,10 @@ class Space:
 def choose_spaces(cache_dir: Path, key: str | None) -> list[Space]:
     """Return the space whose key begins with `key`, or all for None, the last used first.
 
-    Raises UsageError if no key begins like this, or several do.
+    Raises UsageError if no key begins like this, or several do, or `cache_dir` is a file.
     """
+    if cache_dir.exists() and not cache_dir.is_dir():
+        raise UsageError(f"{cache_dir} is not a folder: check --cache-dir.")
     folders = [f for f in features_folder(cache_dir).glob("*/") if _KEY_PATTERN.fullmatch(f.name)]
     chosen = [_read_space(folder) for folder in folders if folder.name.startswith(key or "")]
     if key is not None and not chosen:
@@ -209,8 +211,8 @@ def remove_space(cache_dir: Path, space: Space) -> None:
         pass  # another process has removed it
     except OSError as error:
         raise SqueezeError(
-            f"Cannot remove {error.filename or space.key} ({error.strerror}): end the runs that "
-            "use it, then try again."
+            f"Cannot remove {error.filename or space.key} ({error.strerror or error}): end the "
+            "runs that use it, or remove a link by hand, then try again."
         ) from None
 
 

@@ -12,8 +12,11 @@ from squeeze_cli.config.record import (
     FinishedRecord,
     SplitMetrics,
 )
+from squeeze_cli.console import printable
 
 MISSING = "–"
+# Characters that tables have for the name of a class.
+NAME_CHARACTERS = 40
 CHECK_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
@@ -48,7 +51,9 @@ def plain_table(*columns: Column, show_footer: bool = False) -> Table:
 
 def facts(title: str, rows: Iterable[tuple[str, object]]) -> Table:
     """Return a table of names and values; rows whose value is None or 0 are left out."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table = Table(
+        title=printable(title), title_justify="left", show_header=False, box=None, pad_edge=False
+    )
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
@@ -96,12 +101,18 @@ def _field_rate(per_point: float | None, per_pixel: float | None) -> str:
     return ", ".join(f"{value:.4f} {unit}" for value, unit in rates if value is not None)
 
 
+def _class_name(name: str) -> str:
+    """Return a class's name as tables show it: its beginning, where it is long."""
+    name = printable(name)
+    return name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…"
+
+
 def classes_text(classes: ClassTable, pixels: Sequence[int], images: Sequence[int]) -> str:
     """Return a table of the classes that masks hold, with the pixels and images of each."""
     rows = [("value", "class", "% of pixels", "images")]
     total = max(1, sum(pixels))
     for entry, count, found in zip(classes.classes, pixels, images, strict=True):
-        rows.append((str(entry.value), entry.name, percent(count / total), str(found)))
+        rows.append((str(entry.value), _class_name(entry.name), percent(count / total), str(found)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(
@@ -123,7 +134,7 @@ def metrics_text(metrics: SplitMetrics | None, classes: Sequence[str]) -> str | 
         named = zip(classes, metrics.per_class_iou, strict=False)
         lines += [
             f"mean IoU {percent(metrics.iou)} %, accuracy {percent(metrics.accuracy)} %",
-            "IoU " + ", ".join(f"{name} {percent(iou)}" for name, iou in named),
+            "IoU " + ", ".join(f"{_class_name(name)} {percent(iou)}" for name, iou in named),
         ]
     if metrics.codebook_usage and metrics.codebook_perplexity:
         usage = " ".join(percent(share) for share in metrics.codebook_usage)

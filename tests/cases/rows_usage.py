@@ -37,4 +37,30 @@ ROWS = (
     Case("no such backbone", "backbones zzzznothing", 2, ("No backbone matches",)),
     Case("nobody to ask", "cache clear", 2, ("--yes",)),
     Case("a cache that is not there", "cache ls --cache-dir nowhere", 0, ("No features",)),
+    *(
+        Case(
+            f"{name} that is {value!r}",
+            command,
+            1,
+            (f"The environment variable {name} is {value!r}, not a whole number: unset it.",),
+            env={name: value},
+        )
+        for command, name, value in (
+            ("train {T} --dry-run", "LOCAL_RANK", ""),
+            ("train {T} --devices 2 --device cpu", "RANK", "q"),
+            ("evaluate runs/vq", "WORLD_SIZE", "abc"),
+            ("train {T} --devices 2 --device cpu", "MASTER_PORT", "-1"),
+            ("train {T} --devices 2 --device cpu", "SLURM_NTASKS", "2x"),
+            ("compare runs --plot p.svg", "SOURCE_DATE_EPOCH", "abc"),
+        )
+    ),
+    Case("help beside a variable of no number", "train --help", env={"RANK": "q"}),
+    Case(
+        "figures beside an unknown backend",
+        "show runs/vq --out p.png --count 2",
+        uses=("pets", "runs/vq"),
+        env={"MPLBACKEND": "junk"},
+        executable=True,
+        check=lambda folder: (folder / "p.png").stat(),
+    ),
 )

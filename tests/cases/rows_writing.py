@@ -259,4 +259,79 @@ ROWS = (
         ],
         check=lambda folder: (folder / "runs/it/codes/test.sqz").stat(),
     ),
+    Case(
+        "a run that is a link is not replaced",
+        "train {T} --images images --name link --overwrite",
+        2,
+        ("runs/link is a link, and is not replaced: delete it",),
+        uses=("images", "runs/vq"),
+        make=lambda folder: (folder / "runs/link").symlink_to("vq"),
+        writes=(),
+    ),
+    Case(
+        "a run that is a link to nothing",
+        "train {T} --images images --name link",
+        2,
+        ("runs/link is a link, and is not replaced: delete it",),
+        uses=("images",),
+        make=lambda folder: [
+            (folder / "runs").mkdir(),
+            (folder / "runs/link").symlink_to("nothing"),
+        ],
+    ),
+    *(
+        Case(
+            f"a file for the folder of {command.split()[0]}",
+            f"{command} --out {out}",
+            1,
+            ("photo_0.jpg is not a folder: name another place",),
+            uses=(*STOCK, "images"),
+        )
+        for command in (
+            "decode codes --run runs/vq --to masks",
+            "decode codes --run runs/vq --to features",
+            "extract-embeddings runs/vq --images images",
+        )
+        for out in ("images/photo_0.jpg",)
+    ),
+    Case(
+        "extract below a file",
+        "extract-embeddings runs/vq --images images --out images/photo_0.jpg/a/b",
+        1,
+        ("images/photo_0.jpg is not a folder: name another place",),
+        uses=("runs/vq", "images"),
+    ),
+    *(
+        Case(
+            f"a file for the data folder of {data}",
+            f"train {{T}} --dataset {data} --data-dir images/photo_0.jpg",
+            1,
+            ("images/photo_0.jpg is not a folder: check --data-dir",),
+            uses=("images",),
+            silent_on=("unpacks",),
+        )
+        for data in ("oxford-pet", "voc")
+    ),
+    *(
+        Case(
+            f"a file for the cache of {command}",
+            f"cache {command} --cache-dir images/photo_0.jpg",
+            2,
+            ("images/photo_0.jpg is not a folder: check --cache-dir",),
+            uses=("images",),
+        )
+        for command in ("ls", "ls --json", "clear --yes")
+    ),
+    Case(
+        "a link for the features of a space",
+        "cache clear --yes --cache-dir c",
+        1,
+        ("Cannot remove", "remove a link by hand"),
+        silent_on=("(None)",),
+        uses=("images",),
+        make=lambda folder: [
+            (folder / "c/features").mkdir(parents=True),
+            (folder / f"c/features/{'0' * 20}").symlink_to(folder / "images"),
+        ],
+    ),
 )

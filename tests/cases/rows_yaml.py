@@ -118,4 +118,8 @@ ROWS = (
     Case("credentials: aliases of aliases", "train {T} --use-clearml --require-clearml "
          "--credentials c.yaml --data-dir pets", 1, ("c.yaml",), uses=("pets",),
          make=text(f"a0: &a0 [x]\n{_LAUGHS}")),
+    Case("classes: names that colour and fill a terminal",
+         "train {T} --images images --masks masks --classes c.yaml", 0, (r"a\x1b[31mred", f"{'x' * 39}…"),
+         ("\x1b", "x" * 40), uses=("images", "masks"),
+         make=text(f'0: "a\\e[31mred"\n1: {"x" * 5000}\n')),
 )  # fmt: skip

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -103,16 +104,15 @@ def markdown(options: argparse.Namespace) -> str:
     lines = [f"| {' | '.join(HEADINGS)} |", "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
     lines += [f"| {' | '.join((command, *cells(*row)))} |" for command, *row in found]
     data = found[0][1][0].data
-    lines += [
-        "",
+    words = (
         f"{options.model}, {data.train_images} training, {data.val_images} validation and "
         f"{data.test_images} test photographs at {data.size_text} px, {options.epochs} epochs, batch "
         f"size {options.batch_size}, seeds {', '.join(map(str, options.seeds))}: mean ± standard "
         "deviation over the seeds. TEACHER is the baseline with `--encoder conv` of the same seed; % of "
         "baseline is of the first row's run of the same seed. Bits are those of the whole file of the "
-        "test split's codes. An MSE of 1 is that of the mean feature.",
-    ]
-    return "\n".join(lines) + "\n"
+        "test split's codes. An MSE of 1 is that of the mean feature."
+    )
+    return "\n".join([*lines, "", textwrap.fill(words, 100)]) + "\n"
 
 
 def draw(options: argparse.Namespace) -> None:

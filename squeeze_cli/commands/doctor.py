@@ -136,7 +136,7 @@ def check_cache(cache_dir: Path | None) -> Iterator[Check]:
 
     folder = cache_dir or default_cache_dir()
     place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if os.access(place, os.W_OK):
+    if place.is_dir() and os.access(place, os.W_OK):
         files = [f for f in features_folder(folder).rglob("*") if f.is_file()]
         size = sum(f.stat().st_size for f in files)
         yield Check("cache", OK, f"{folder}, {size / 1e9:.2f} GB of features")

@@ -154,7 +154,7 @@ def distortion_text(mse: float | None, cosine: float | None, sqnr_db: float | No
 def evaluation_table(result: EvaluationResult) -> Table:
     """Return the table of `squeeze evaluate`."""
     rows = [
-        ("Data", f"{result.images} images, {result.split}, {result.data_dir}"),
+        ("Data", f"{result.images} images, {result.split}, {printable(result.data_dir)}"),
         ("Skipped images", result.skipped_images),
         (result.split.capitalize(), metrics_text(result.metrics, result.classes)),
     ]
@@ -182,7 +182,7 @@ def extraction_table(result: ExtractionSummary) -> Table:
         ]
     if result.mse is not None:
         rows.append(("Distortion", distortion_text(result.mse, result.cosine)))
-    return facts(f"{result.content} of {result.source}", [*rows, ("Folder", result.out)])
+    return facts(f"{result.content} of {result.source}", [*rows, ("Folder", printable(result.out))])
 
 
 def check_line(status: str, name: str, found: str, fix: str | None) -> Table:
@@ -191,6 +191,6 @@ def check_line(status: str, name: str, found: str, fix: str | None) -> Table:
     Long text is folded and indented.
     """
     line = Table.grid(Column(width=7), Column(overflow="fold"), padding=(0, 1))
-    text = f"{name}: {found}" + (f"\n-> {fix}" if fix else "")
+    text = printable(f"{name}: {found}") + (f"\n-> {fix}" if fix else "")
     line.add_row(Text(status, style=CHECK_STYLES[status]), Text(text))
     return line

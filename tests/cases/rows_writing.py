@@ -334,4 +334,11 @@ ROWS = (
             (folder / f"c/features/{'0' * 20}").symlink_to(folder / "images"),
         ],
     ),
+    Case(
+        "a folder whose name would colour the terminal",
+        "extract-embeddings runs/vq --images images --out 'a\x1b[31mb'",
+        says=(r"Folder a\x1b[31mb",),
+        silent_on=("\x1b",),
+        uses=("images", "runs/vq"),
+    ),
 )

@@ -108,6 +108,13 @@ def test_what_keeps_squeeze_from_working_is_an_error(
     assert "--cache-dir" in found["cache"]["fix"]
 
 
+def test_a_file_in_the_place_of_the_cache_is_an_error(squeeze: Squeeze, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    found = checks(squeeze, "--cache-dir", str(tmp_path / "file"), code=1)
+    assert found["cache"]["status"] == ERROR
+    assert "--cache-dir" in found["cache"]["fix"]
+
+
 def test_a_check_that_breaks_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def check_devices() -> Iterator[Check]:
         yield Check("device", OK, "cpu")

@@ -154,8 +154,8 @@ def test_no_function_is_long() -> None:
 # Lines that name the data set of pets outside its own two files: its registration, and help texts.
 PETS_ARE_NAMED_IN = {
     "config/parts.py": [
-        "_PETS =", "_PETS_OUTPUTS =", '"oxford-pet": Entry(', "_PETS_OUTPUTS),",
-        '"synthetic": Entry(', "outputs=_PETS_OUTPUTS", 'DEFAULT_DATASET = "oxford-pet"',
+        '"oxford-pet": Entry(', '"synthetic": Entry(', 'photographs="oxford-pet"',
+        'DEFAULT_DATASET = "oxford-pet"',
     ],
     "config/schema.py": ["Data set [default:"],
 }  # fmt: skip

@@ -21,7 +21,6 @@ class Entry:
         target: Its class within `squeeze_cli`, as `"folder.module:Class"`.
         options: The configuration fields that mean something for this part.
         defaults: Values for the fields whose default depends on this part.
-        outputs: Number of the head's outputs by backbone, where it is not `num_classes`.
         image_size: Default side of the images of a backbone; None where its class tells.
         photographs: Data set of the same classes, for drawn images, that `--data-dir` stands for.
     """
@@ -29,7 +28,6 @@ class Entry:
     target: str
     options: frozenset[str] = frozenset()
     defaults: Mapping[str, float | str] = field(default_factory=dict)
-    outputs: Mapping[str, int] = field(default_factory=dict)
     image_size: int | None = 224
     photographs: str | None = None
 
@@ -87,16 +85,14 @@ class Registry(dict[str, Entry]):
 
 # The name of given features, as a data set and in place of the backbone.
 GIVEN_FEATURES = "features"
-_PETS = {"num_classes": 3}
-_PETS_OUTPUTS = {"vit": 21}  # as in the first runs, with which later ones are compared
+_THREE_CLASSES = {"num_classes": 3}
 DATASETS = Registry("dataset", {
     "folder": Entry("data.folder:FolderSource", frozenset({
         "images", "masks", "test_images", "test_masks", "split_file", "classes", "ignore_index"})),
-    "oxford-pet": Entry("data.oxford_pet:OxfordPetSource", frozenset({"data_dir"}), _PETS,
-                        _PETS_OUTPUTS),
+    "oxford-pet": Entry("data.oxford_pet:OxfordPetSource", frozenset({"data_dir"}), _THREE_CLASSES),
     "voc": Entry("data.voc:VOCSource", frozenset({"data_dir"}), {"num_classes": 21}),
-    "synthetic": Entry("data.drawn_pets:SyntheticPetSource", defaults=_PETS,
-                       outputs=_PETS_OUTPUTS, photographs="oxford-pet"),
+    "synthetic": Entry("data.drawn_pets:SyntheticPetSource", defaults=_THREE_CLASSES,
+                       photographs="oxford-pet"),
     GIVEN_FEATURES: Entry("data.arrays:FeatureSource",
                           frozenset({"features", "feature_names", "split_file"})),
 })  # fmt: skip

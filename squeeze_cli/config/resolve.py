@@ -112,9 +112,7 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
     if not given:
         backbone, dataset = BACKBONES[config.model.backbone], DATASETS[values["data.dataset"]]
         if values["model.loss_type"] != "reconstruction":
-            outputs = dataset.outputs.get(
-                config.model.backbone, dataset.defaults.get("num_classes")
-            )
+            outputs = dataset.defaults.get("num_classes")
             defaults["model.num_classes"] = len(data.classes) if data.classes else outputs
             defaults |= {f"model.{name}": value for name, value in backbone.defaults.items()}
         if (side := backbone.image_size) is None and data.image_size is None:

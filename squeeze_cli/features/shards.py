@@ -1,7 +1,7 @@
 """A shard: states of some images in one safetensors file, with a CRC-32 for each image.
 
 states  [n, *state_shape]  float16 or float32; maps are channels-last
-metadata: format, rows (JSON list of the images' digests), crc32 (JSON list), space (the folder's name)
+metadata: format, rows (JSON list of the images' digests), crc32 (JSON list), their check, space
 """
 
 import json
@@ -34,6 +34,7 @@ class _Metadata(BaseModel):
     space: str | None = None
     rows: Json[tuple[str, ...]]
     crc32: Json[tuple[int, ...]]
+    check: str | None = None  # older shards have none
 
 
 class DamagedShardError(Exception):
@@ -61,6 +62,11 @@ class Shard:
         return state
 
 
+def _check(digests: Sequence[str], crcs: Sequence[int]) -> str:
+    """Return the checksum of what the metadata says of rows."""
+    return f"{zlib.crc32(json.dumps([list(digests), list(crcs)]).encode()):08x}"
+
+
 def write_shard(path: Path, digests: Sequence[str], states: NDArray[np.float32]) -> None:
     """Write a shard atomically; float16 if all values are finite and within its range.
 
@@ -75,6 +81,7 @@ def write_shard(path: Path, digests: Sequence[str], states: NDArray[np.float32])
     metadata = {
         "format": FORMAT, "space": path.parent.name,
         "rows": json.dumps(list(digests)), "crc32": json.dumps(crcs),
+        "check": _check(digests, crcs),
     }  # fmt: skip
     write_atomically(path, save({"states": stored}, metadata), fix=ANOTHER_CACHE)
 
@@ -92,6 +99,8 @@ def open_shard(path: Path) -> Shard:
         lengths = {len(shard.digests), len(shard.crc32), *states.get_shape()[:1]}
         if states.get_dtype() not in ("F16", "F32") or len(lengths) != 1:
             raise ValueError("it is of another type, or its lengths differ")
+        if described.check not in (None, _check(shard.digests, shard.crc32)):
+            raise ValueError("its digests have changed")
         if described.space not in (None, path.parent.name):  # older shards have none
             raise ValueError("it holds other features")
     except (SafetensorError, FileNotFoundError, ValueError) as error:

@@ -36,7 +36,7 @@ def test_file_and_back(tmp_path: Path) -> None:
     write_config(tmp_path / "config.yaml", config)
     assert load_experiment(tmp_path / "config.yaml", None) == config
     assert config.quantizer.codebook_size == 256
-    assert config.model.num_classes == 21
+    assert config.model.num_classes == 3
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:

@@ -284,6 +284,19 @@ def test_a_killed_writer_leaves_nothing_that_counts(tmp_path: Path) -> None:
     assert young.exists()  # another process may be writing it
 
 
+def test_digests_that_change_places_are_noticed(tmp_path: Path) -> None:
+    """Each state is whole, but would be taken for that of another image."""
+    path = tmp_path / "x.safetensors"
+    write_shard(path, ["a" * 32, "b" * 32], np.zeros((2, 4, 3), np.float32))
+    content = path.read_bytes()
+    swapped = content.replace(b"a" * 32, b"?").replace(b"b" * 32, b"a" * 32)
+    path.write_bytes(swapped.replace(b"?", b"b" * 32))
+    with pytest.raises(DamagedShardError, match="digests have changed"):
+        open_shard(path)
+    path.write_bytes(content)
+    assert open_shard(path).digests == ("a" * 32, "b" * 32)
+
+
 def test_open_shards_hold_no_file_open(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     store = FeatureStore(tmp_path, KEY)

@@ -281,7 +281,7 @@ ROWS = (
     ),
     *(
         Case(
-            f"a file for the folder of {command.split()[0]}",
+            f"a file for the folder of {command.split()[0]}, {command.split()[-1]}",
             f"{command} --out {out}",
             1,
             ("photo_0.jpg is not a folder: name another place",),

@@ -121,10 +121,12 @@ def test_a_usage_error_leaves_no_folder(squeeze: Squeeze, tmp_path: Path) -> Non
     assert not (tmp_path / "runs").exists()
 
 
-def test_missing_data_end_with_1_and_leave_no_folder(squeeze: Squeeze, tmp_path: Path) -> None:
+def test_a_file_for_the_data_ends_with_1_and_leaves_no_folder(
+    squeeze: Squeeze, tmp_path: Path
+) -> None:
     (tmp_path / "oxford-iiit-pet").write_text("a file where the folder should be")
     done = squeeze("train", "--model", "efficientnet-lite0", "--data-dir", str(tmp_path), code=1)
-    assert "--dataset synthetic" in done.stderr
+    assert "oxford-iiit-pet is not a folder: check --data-dir" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 

@@ -174,7 +174,6 @@ NO_MASKS = {
     "jpeg.tif": (written(GREY, format="TIFF", compression="jpeg"), "JPEG changes"),
     "lossy.webp": (written(rgb(VALUES), format="WEBP"), "WEBP changes"),
     "a.jp2": (written(GREY, format="JPEG2000"), "JPEG2000 changes"),
-    "a.avif": (written(rgb(VALUES), format="AVIF"), "AVIF changes"),
     "rgb.png": (png_of_16_bits(2, 3), "8 of the 16 bits"),
     "la.png": (png_of_16_bits(4, 2), "8 of the 16 bits"),
     "rgba.png": (png_of_16_bits(6, 4), "8 of the 16 bits"),
@@ -182,6 +181,10 @@ NO_MASKS = {
     "eight.bmp": (bmp_of_two_greys(8), "its palette has fewer greys"),
     "turned.png": (written(GREY, format="PNG", exif=turned(3)), "EXIF orientation"),
 }
+
+
+if ".avif" in Image.registered_extensions():  # Pillow has written it since 11.3
+    NO_MASKS["a.avif"] = (written(rgb(VALUES), format="AVIF"), "AVIF changes")
 
 
 @pytest.mark.parametrize("name", NO_MASKS)

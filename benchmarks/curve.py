@@ -16,7 +16,14 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.results import ROOT, between_marks, is_finished, run_command, spread
+from benchmarks.results import (
+    ROOT,
+    between_marks,
+    is_finished,
+    run_command,
+    spread,
+    training_options,
+)
 from squeeze_cli.config.record import FinishedRecord
 from squeeze_cli.files import write_text_atomically
 from squeeze_cli.reports.figures import save_figure
@@ -43,6 +50,7 @@ HEADINGS = (
     "test mean IoU %", "% of baseline", "MSE", "cosine",
 )  # fmt: skip
 Value = Callable[[FinishedRecord], float | None]
+Row = tuple[list[FinishedRecord], list[float]]
 
 
 def train_missing(options: argparse.Namespace) -> None:
@@ -59,8 +67,8 @@ def train_missing(options: argparse.Namespace) -> None:
             )  # fmt: skip
 
 
-def rows(options: argparse.Namespace) -> Iterator[tuple[str, list[FinishedRecord], list[float]]]:
-    """Give the command, the records and the retention of each seed, of all that is trained."""
+def read_rows(options: argparse.Namespace) -> dict[str, Row]:
+    """Return the records and the retention of each seed, by the names of `COMMANDS`."""
 
     def records(name: str) -> list[FinishedRecord]:
         return [
@@ -68,12 +76,12 @@ def rows(options: argparse.Namespace) -> Iterator[tuple[str, list[FinishedRecord
             for seed in options.seeds
         ]
 
-    baseline = records(BASELINE)
-    for name, command in COMMANDS.items():
+    baseline, rows = records(BASELINE), {}
+    for name in COMMANDS:
         found = records(name)
         pairs = zip(found, baseline, strict=True)
-        retained = [each.metrics.test.iou / base.metrics.test.iou for each, base in pairs]
-        yield f"`squeeze {command}`", found, retained
+        rows[name] = found, [each.metrics.test.iou / base.metrics.test.iou for each, base in pairs]
+    return rows
 
 
 def cells(records: Sequence[FinishedRecord], retained: Sequence[float]) -> Iterator[str]:
@@ -98,12 +106,14 @@ def cells(records: Sequence[FinishedRecord], retained: Sequence[float]) -> Itera
     yield over_seeds(lambda r: r.metrics.test.cosine, 3)
 
 
-def markdown(options: argparse.Namespace) -> str:
+def markdown(rows: dict[str, Row], options: argparse.Namespace) -> str:
     """The table, and the words for how it was measured."""
-    found = list(rows(options))
     lines = [f"| {' | '.join(HEADINGS)} |", "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
-    lines += [f"| {' | '.join((command, *cells(*row)))} |" for command, *row in found]
-    data = found[0][1][0].data
+    lines += [
+        f"| {' | '.join((f'`squeeze {COMMANDS[name]}`', *cells(*row)))} |"
+        for name, row in rows.items()
+    ]
+    data = rows[BASELINE][0][0].data
     words = (
         f"{options.model}, {data.train_images} training, {data.val_images} validation and "
         f"{data.test_images} test photographs at {data.size_text} px, {options.epochs} epochs, batch "
@@ -115,50 +125,41 @@ def markdown(options: argparse.Namespace) -> str:
     return "\n".join([*lines, "", textwrap.fill(words, 100)]) + "\n"
 
 
-def draw(options: argparse.Namespace) -> None:
+def draw(rows: dict[str, Row]) -> None:
     """Draw the seeds' means: bits on disk against the share of the baseline's mean IoU."""
     from matplotlib.figure import Figure
 
     figure = Figure((6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    for kind, label in (("TEACHER", "task"), ("reconstruction", "faithful"), ("", "linear")):
+    for kind in ("task", "faithful", "linear"):
         points = sorted(
             (
                 statistics.mean(r.measured.test.bits_per_vector for r in records if r.measured),
                 100 * statistics.mean(retained),
             )
-            for command, records, retained in rows(options)
-            if records[0].measured and _kind(command) == kind
+            for name, (records, retained) in rows.items()
+            if name.startswith(kind)
         )
-        axes.plot(*zip(*points, strict=True), "o-", label=label)
+        axes.plot(*zip(*points, strict=True), "o-", label=kind)
     axes.axhline(100, color="black", linewidth=1)
     axes.set(xlabel="measured bits per vector", ylabel="% of the baseline's test mean IoU")
     axes.legend()
     save_figure(figure, IMAGE)
 
 
-def _kind(command: str) -> str:
-    return next((kind for kind in ("TEACHER", "reconstruction") if kind in command), "")
-
-
 def main() -> None:
     """Train, read the records, write table and picture."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--output-dir", type=Path, default=Path("runs/curve"))
-    parser.add_argument("--model", default="efficientnet-lite0")
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser = training_options(__doc__, Path("runs/curve"))
     parser.add_argument("--no-pages", action="store_true", help="train only")
     options = parser.parse_args()
     train_missing(options)
     if options.no_pages:
         return
     page = ROOT / "docs" / "results.md"
-    content = markdown(options)
+    rows = read_rows(options)
+    content = markdown(rows, options)
     write_text_atomically(page, between_marks(page.read_text(encoding="utf-8"), content, MARKS))
-    draw(options)
+    draw(rows)
     print(content)
 
 

@@ -128,16 +128,21 @@ def between_marks(text: str, content: str, marks: tuple[str, str] = MARKS) -> st
     return f"{head}{marks[0]}\n{content}{marks[1]}{tail}"
 
 
-def main() -> None:
-    """Train, read the records, write the pages."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def training_options(description: str | None, output_dir: Path) -> argparse.ArgumentParser:
+    """The options of benchmarks that train with several seeds."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--output-dir", type=Path, default=Path("runs/results"))
+    parser.add_argument("--output-dir", type=Path, default=output_dir)
     parser.add_argument("--model", default="efficientnet-lite0")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Train, read the records, write the pages."""
+    options = training_options(__doc__, Path("runs/results")).parse_args()
     train_missing(options)
     content = markdown(options)
     page = ROOT / "docs" / "results.md"

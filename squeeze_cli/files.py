@@ -9,15 +9,17 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from os.path import isfile
 from pathlib import Path
 
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.errors import SqueezeError, UsageError
 
 # The manifest of a million images has 100 MB.
 LARGEST_JSON_BYTES = 2**28
 # Pattern of the names of files that are being written; a process that is killed leaves them.
 PART_PATTERN = r"\.squeeze-[0-9a-f]{8}\.part"
 LOCK_NAME = ".lock"
+FIGURE_MARK = "drawn by squeeze"  # in the first bytes of each picture
 ANOTHER_PLACE = "make room there, or name another place."
 _FIXES = {
     errno.EFBIG: "raise the limit on the size of files (`ulimit -f`).",
@@ -41,6 +43,15 @@ def read_text(path: Path, most_bytes: int) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError("it is not encoded in UTF-8") from None
+
+
+def require_own(path: Path, mark: str) -> None:
+    """Raise UsageError for a file, not empty, that lacks `mark`, which squeeze's own begin with."""
+    # `Path.is_file` raises for a long name. A link is replaced, not the file that it names.
+    if isfile(path) and not path.is_symlink() and path.stat().st_size:  # noqa: PTH113
+        with path.open("rb") as file:
+            if mark.encode() not in file.read(2048):
+                raise UsageError(f"{path} was not written by this command: name another file.")
 
 
 def read_json(path: Path) -> dict[str, object]:

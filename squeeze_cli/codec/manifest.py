@@ -3,6 +3,8 @@
 docs/codes-format.md describes the fields.
 """
 
+from collections.abc import Sequence
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -36,6 +38,13 @@ class ShardEntry(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
     names: list[str]
     sums: dict[str, float]
 
+    def checked(self, folder: Path) -> Path:
+        """Return the shard's file; SqueezeError unless its content is that of the manifest."""
+        path = folder / self.file
+        if not path.is_file() or path.stat().st_size != self.bytes or digest(path) != self.blake2b:
+            raise SqueezeError(f"{path} is missing or damaged: extract it again, with --overwrite.")
+        return path
+
 
 class Manifest(BaseModel, strict=True, extra="forbid"):
     """Content of manifest.json; the fields from `complete` on change while it is written."""
@@ -58,13 +67,37 @@ class Manifest(BaseModel, strict=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _check_sums(self) -> Self:
-        if self.images != sum(len(shard.names) for shard in self.shards):
+        if self.images != len(self.names):
             raise ValueError("images are not as many as the names of its shards")
+        if self.bytes != sum(shard.bytes for shard in self.shards):
+            raise ValueError("bytes are not those of its shards together")
+        for sums in (shard.sums for shard in self.shards):
+            if sums.get("squared_error", 0) < 0 or sums.get("vectors", 1) <= 0:
+                raise ValueError("sums of a shard are below zero")
         return self
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the images of all shards, in order."""
+        return [name for shard in self.shards for name in shard.names]
+
+    def require_names(self, names: Sequence[str], folder: Path) -> None:
+        """Raise SqueezeError unless `names`, from elsewhere, are those of the shards."""
+        if list(names) != self.names:
+            raise SqueezeError(
+                f"{folder / MANIFEST_NAME} names other images than its shards hold: extract them again, "
+                "with --overwrite."
+            )
 
     def total(self, name: str) -> float:
         """Return the sum of `sums[name]` over all shards."""
         return sum(shard.sums.get(name, 0.0) for shard in self.shards)
+
+
+def digest(path: Path) -> str:
+    """Return the digest of a shard's content, as hexadecimal digits."""
+    with path.open("rb") as file:  # in pieces: a shard may be large
+        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest:

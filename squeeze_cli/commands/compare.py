@@ -1,6 +1,5 @@
 """`squeeze compare`: a table of runs, from their records alone."""
 
-from os.path import isfile
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +7,11 @@ import typer
 
 from squeeze_cli.console import print_json
 from squeeze_cli.errors import UsageError
-from squeeze_cli.files import write_text_atomically
+from squeeze_cli.files import FIGURE_MARK, require_own, write_text_atomically
 from squeeze_cli.options import OutputOptions, figure_option, option, with_options
 from squeeze_cli.reports.comparison import (
+    CSV_MARK,
+    MARKDOWN_MARK,
     compare_runs,
     comparison_csv,
     comparison_json,
@@ -25,16 +26,6 @@ EXAMPLES = (
     "squeeze compare runs/ --json --csv runs.csv --markdown runs.md",
     "squeeze compare runs/ --plot rate-distortion.png",
 )
-
-
-def _require_own(path: Path | None, mark: bytes) -> None:
-    """Raise UsageError for a file, not empty, without what an earlier output begins with."""
-    # `Path.is_file` raises for a long name. A link is replaced, not the file that it names.
-    if path is not None and isfile(path) and not path.is_symlink() and path.stat().st_size:  # noqa: PTH113
-        with path.open("rb") as file:
-            head = file.read(2048)
-        if mark not in head if mark == b"atplotlib" else not head.startswith(mark):
-            raise UsageError(f"{path} was not written by `squeeze compare`: name another file.")
 
 
 @with_options()
@@ -59,8 +50,9 @@ def compare(
             raise UsageError(f"{path} is a file of a run: name another file.")
     if csv is not None and markdown is not None and csv.resolve() == markdown.resolve():
         raise UsageError("--csv and --markdown name one file: name two.")
-    for path, mark in ((csv, b"name,"), (markdown, b"|"), (plot, b"atplotlib")):
-        _require_own(path, mark)
+    for path, mark in ((csv, CSV_MARK), (markdown, MARKDOWN_MARK), (plot, FIGURE_MARK)):
+        if path is not None:
+            require_own(path, mark)
     rows = compare_runs(found, sort)
     for path, render in ((csv, comparison_csv), (markdown, comparison_markdown)):
         if path is not None:

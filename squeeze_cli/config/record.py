@@ -101,9 +101,9 @@ class Seconds(_Part):
 class DataDescription(_Part):
     """The images; `image_size_px` is a side, or height and width, or None where features are given.
 
-    The digests are of names and contents, of all splits and of the test alone; `part_digests` are of
-    `names`, `images` and `masks`, each alone. `skipped` has `name`
-    and `reason` of the first images that could not be read.
+    The digests are of names and contents, of all splits and of two alone; `part_digests` are of
+    `names`, `images` and `masks`, each alone. `skipped` has `name` and `reason` of the first images
+    that could not be read.
     """
 
     dataset: str
@@ -116,9 +116,11 @@ class DataDescription(_Part):
     test_images: int
     skipped_images: int
     skipped: list[dict[str, str]]
-    test_digest: str | None = None  # older records have neither this
-    classes: list[str] = Field(default_factory=list)  # nor this
-    part_digests: dict[str, str] = Field(default_factory=dict)  # nor this
+    # Older records have none of these.
+    val_digest: str | None = None
+    test_digest: str | None = None
+    classes: list[str] = Field(default_factory=list)
+    part_digests: dict[str, str] = Field(default_factory=dict)
 
     @property
     def size_text(self) -> str:

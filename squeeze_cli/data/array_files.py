@@ -91,6 +91,8 @@ def _map_npz(path: Path) -> Opened:
         if damaged := archive.testzip():
             raise ValueError(f"the CRC-32 of {damaged} differs")
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        if len(members) < len(archive.infolist()):
+            raise ValueError("two of its arrays have one name")
         name = _choose_array(path, list(members))
         info = members[name]
         with archive.open(info) as member:
@@ -101,9 +103,7 @@ def _map_npz(path: Path) -> Opened:
         raise ValueError(f"{name} has another size than its header says")
     if dtype is not None and info.compress_type == ZIP_STORED and not dtype.hasobject:
         with path.open("rb") as file:
-            file.seek(
-                info.header_offset + 26
-            )  # lengths of name and extra field in the local header
+            file.seek(info.header_offset + 26)  # lengths of the name and of the extra field
             file.seek(sum(struct.unpack("<HH", file.read(4))), 1)
             begin = file.tell() + header_bytes
         order: Literal["F", "C"] = "F" if fortran_order else "C"

@@ -1,11 +1,12 @@
 """Feature maps that somebody else computed: arrays in files, read row by row through memory maps."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import blake2b, file_digest
+from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 from typing import Self
@@ -197,17 +198,22 @@ def _list_shards(folder: Path, manifest: Manifest) -> list[FeatureSample]:
             "extract them with a run that has neither --add-adapter nor --feature-dim."
         )
     samples = []
-    for shard in manifest.shards:
-        array = open_array(folder / shard.file, dimensions=(4,))
-        with array.path.open("rb") as file:
-            digest = file_digest(file, lambda: blake2b(digest_size=DIGEST_BYTES)).hexdigest()
-        if len(shard.names) != array.shape[0] or digest != shard.blake2b:
-            raise SqueezeError(f"{array.path} does not fit its manifest: extract it again.")
+    for path in [shard.checked(folder) for shard in manifest.shards]:
+        array = open_array(path, dimensions=(4,))
         samples += [
-            FeatureSample(name, array.path, array, row, channels_first=True)
-            for row, name in enumerate(shard.names)
+            FeatureSample(name, path, array, row, channels_first=True)
+            for row, name in enumerate(_stored_names(path))
         ]
+    manifest.require_names([sample.name for sample in samples], folder)
     return samples
+
+
+def _stored_names(path: Path) -> list[str]:
+    """Return the names of the rows that a shard of features holds as metadata."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        return list(json.loads((file.metadata() or {}).get("names", "[]")))
 
 
 def _list_files(folder: Path) -> tuple[list[FeatureSample], list[str]]:

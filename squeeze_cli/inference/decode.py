@@ -18,7 +18,7 @@ from squeeze_cli.config.classes import classes_to_yaml
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import locked, remove_parts, write_atomically, write_text_atomically
-from squeeze_cli.inference.output import ShardedOutput, checked_shard, encode_embeddings
+from squeeze_cli.inference.output import ShardedOutput, encode_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RECORD_NAME
 
@@ -58,7 +58,8 @@ def decode_codes(
         SqueezeError: A file is damaged or of another run, no run is found, or it predicts no masks.
         UsageError: `out` holds the codes themselves, or something else.
     """
-    paths = _code_files(path)
+    manifest = _read_manifest(path)
+    paths = [shard.checked(path) for shard in manifest.shards] if manifest else [path]
     folders = {path.resolve() if path.is_dir() else path.parent.resolve()}
     folders |= {file.resolve().parent for file in paths}
     # Features are shards, as codes may be: replacing what is in `out` would delete the codes.
@@ -69,13 +70,14 @@ def decode_codes(
     if content == "masks":
         opened.require_head()
     files = [opened.open(file) for file in paths]
-    if content == "masks":
-        files = [file.require_relative_names() for file in files]
+    for file in files if content == "masks" else ():
+        file.require_relative_names()
     batches = chain.from_iterable(file.batches(BATCH_IMAGES) for file in files)
-    total = sum(len(file) for file in files)
     names = [name for file in files for name in file.names]
-    if len(set(names)) < max(total, 1):
+    if len(set(names)) < max(len(names), 1):
         raise SqueezeError(f"{path} has no images, or one twice: extract it again.")
+    if manifest:
+        manifest.require_names(names, path)
     digest = blake2b(b"".join([opened.digest.encode(), *(path.read_bytes() for path in paths)]))
     of_codes = digest.hexdigest()[:16]
     with locked(out, "choose another --out"):
@@ -85,13 +87,13 @@ def decode_codes(
             written = _write_masks(opened, batches, places, out, mark)
         else:
             written = _write_features(opened, batches, out, of_codes, overwrite)
-        with reporter.track("Decoding", total) as advance:
+        with reporter.track("Decoding", len(names)) as advance:
             for images in written:
                 advance(images, "")
-    result: dict[str, object] = {"run": opened.folder.name, "content": content, "images": total}
-    if content == "masks":
-        result["classes"] = opened.classes.names
-    return {**result, "out": str(out)}
+    classes = {"classes": opened.classes.names} if content == "masks" else {}
+    return {
+        "run": opened.folder.name, "content": content, "images": len(names), **classes, "out": str(out),
+    }  # fmt: skip
 
 
 def _write_features(
@@ -207,10 +209,10 @@ def _write_masks(
     write_text_atomically(out / CLASSES_NAME, NOTE + classes_to_yaml(run.classes))
 
 
-def _code_files(path: Path) -> list[Path]:
-    """Return the codes files at `path`, which is one, or a folder of them."""
+def _read_manifest(path: Path) -> Manifest | None:
+    """Return the manifest of a folder of codes, and None for a codes file."""
     if path.is_file():
-        return [path]
+        return None
     if not path.exists():
         raise SqueezeError(f"There is no {path}: give a codes file or the folder of one.")
     manifest = read_manifest(path)
@@ -219,7 +221,7 @@ def _code_files(path: Path) -> list[Path]:
             f"{path} holds {manifest.content}, no codes: give what `squeeze extract-embeddings --format "
             "codes` wrote."
         )
-    return [checked_shard(path, shard) for shard in manifest.shards]
+    return manifest
 
 
 def _find_run(path: Path) -> Path:

@@ -114,6 +114,7 @@ def _write_all(
 ) -> None:
     """Extract from the images that are not in `output` yet."""
     done, samples = output.manifest.images, data.splits["images"]
+    output.manifest.require_names([sample.name for sample in samples[:done]], output.folder)
     with reporter.track("Extracting", len(samples)) as advance:
         advance(done, "")
         try:

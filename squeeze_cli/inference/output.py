@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from hashlib import blake2b, file_digest
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,10 @@ from squeeze_cli.codec.manifest import (
     DamagedManifestError,
     Manifest,
     ShardEntry,
+    digest,
     read_any_manifest,
 )
-from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.errors import UsageError
 from squeeze_cli.files import LOCK_NAME, PART_PATTERN, write_atomically, write_text_atomically
 
 # Sizes of shards, of codes in images: small enough to lose little when an extraction is stopped.
@@ -96,7 +96,7 @@ class ShardedOutput:
             path = self.folder / f"{manifest.content}-{len(manifest.shards):05d}.{ending}"
             write_atomically(path, self._encode(np.concatenate(self._parts), names))
             shard = ShardEntry(
-                file=path.name, bytes=path.stat().st_size, blake2b=_digest(path), names=names,
+                file=path.name, bytes=path.stat().st_size, blake2b=digest(path), names=names,
                 sums=self._sums,
             )  # fmt: skip
             manifest.shards.append(shard)
@@ -129,16 +129,8 @@ def _continued(folder: Path, wanted: Manifest) -> Manifest:
             "--overwrite it."
         )
     for shard in found.shards:
-        checked_shard(folder, shard)
+        shard.checked(folder)
     return found.model_copy(update={"version": wanted.version})  # older shards stay as they are
-
-
-def checked_shard(folder: Path, shard: ShardEntry) -> Path:
-    """Return the file of a shard; SqueezeError unless its content is that of the manifest."""
-    path = folder / shard.file
-    if not path.is_file() or _digest(path) != shard.blake2b:
-        raise SqueezeError(f"{path} is missing or damaged: extract it again, with --overwrite.")
-    return path
 
 
 def _remove(folder: Path, pattern: str) -> None:
@@ -146,8 +138,3 @@ def _remove(folder: Path, pattern: str) -> None:
     for path in folder.glob(pattern):
         if _OWN.fullmatch(path.name):
             path.unlink()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:  # in pieces: a shard may be large
-        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()

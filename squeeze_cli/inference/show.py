@@ -10,6 +10,7 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import FileSample, Sample
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.datamodule import FeatureBatches
+from squeeze_cli.files import FIGURE_MARK, require_own
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.comparison import is_reference, setting
 from squeeze_cli.reports.figures import save_figure
@@ -54,6 +55,8 @@ def show_run(
         for each in part
     ):
         raise UsageError(f"{out} is an image or a mask of the run: name another file by --out.")
+    if out is not None:
+        require_own(out, FIGURE_MARK)
     reference = _reference(run, baseline, split, reporter)
     chosen = _choose(run, samples, how, min(count, len(samples)), seed, reporter)
     shown = [run] if reference is None else [reference, run]

@@ -301,8 +301,10 @@ class TrainedRun:
         splits = self.splits(reporter)
         data = self.data({split: getattr(splits, split)}, reporter)
         tested = splits.without({**splits.named(), split: data.splits[split]}, ())
-        if split == "test" and self.record.data.test_digest not in (None, tested.digest("test")):
-            self._report_changed("images or masks of the test", reporter)
+        trained_with = self.record.data
+        known = trained_with.val_digest if split == "val" else trained_with.test_digest
+        if known not in (None, tested.digest(split)):
+            self._report_changed(f"images or masks of the {split} split", reporter)
         metrics = evaluate(
             self.config, self.module, data, split, self.device, reporter, alone=True,
             label="Evaluating",

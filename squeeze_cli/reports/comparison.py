@@ -303,6 +303,10 @@ def comparison_json(rows: Sequence[ComparisonRow]) -> dict[str, object]:
     return {"schema_version": COMPARE_SCHEMA_VERSION, "runs": [row.model_dump() for row in rows]}
 
 
+CSV_MARK = ",".join(FIELDS[:5])
+MARKDOWN_MARK = " | ".join(column.title for column in COLUMNS[:5])
+
+
 def comparison_csv(rows: Sequence[ComparisonRow]) -> str:
     """Return all fields of all runs as CSV, in full precision."""
     buffer = io.StringIO()

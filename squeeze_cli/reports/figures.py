@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from squeeze_cli.config.classes import BACKGROUND, ClassTable
 from squeeze_cli.config.record import EpochMetrics
 from squeeze_cli.console import printable
-from squeeze_cli.files import write_atomically
+from squeeze_cli.files import FIGURE_MARK, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,8 @@ def save_figure(figure: Figure, path: Path, dpi: int = DPI) -> None:
     from matplotlib import rc_context
 
     suffix = path.suffix.lower().removeprefix(".")
-    metadata = {"Date": None} if suffix == "svg" else None
+    svg = {"Creator": FIGURE_MARK, "Date": None}
+    metadata = svg if suffix == "svg" else {"Software": FIGURE_MARK}
     content = BytesIO()
     with rc_context({"svg.hashsalt": "squeeze"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # names in letters that the font lacks

@@ -66,8 +66,9 @@ def _describe_data(experiment: Experiment) -> DataDescription:
     config, splits = experiment.config, experiment.splits
     size_px = None if config.data.has_features else config.data.size_px
     return DataDescription(
-        dataset=str(config.data.dataset), digest=splits.digest(), test_digest=splits.digest("test"),
-        part_digests=splits.part_digests(), image_size_px=size_px and short_size(size_px),
+        dataset=str(config.data.dataset), digest=splits.digest(), val_digest=splits.digest("val"),
+        test_digest=splits.digest("test"), part_digests=splits.part_digests(),
+        image_size_px=size_px and short_size(size_px),
         fit=config.data.fit, subset_size=config.data.subset_size, train_images=len(splits.train),
         val_images=len(splits.val), test_images=len(splits.test),
         classes=[] if experiment.classes is None else experiment.classes.names,

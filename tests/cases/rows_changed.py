@@ -6,14 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
-from tests.cases.rows_resume import PETS, Make, broken, exchanged, fewer, other_images
+from tests.cases.rows_resume import PETS, Make, broken, exchanged, fewer, other_images, other_masks
 from tests.cases.stock import squeeze
 from tests.cases.table import TINY_TRAINING, Case
 from tests.pets import noise_image
 
 FIX = "bring these back"
 NAMES = "has other names or splits of images than runs/"
-CONTENT = "pets has other images or masks of the test than runs/vq was trained with"
+CONTENT = "pets has other images or masks of the test split than runs/vq was trained with"
 IN_FOLDER = ("images", "runs/recon")
 
 
@@ -41,7 +41,7 @@ def of_older_version(folder: Path) -> None:
     path = folder / "runs" / "vq" / "run.json"
     record = json.loads(path.read_text())
     record["data"]["part_digests"] = {}
-    record["data"]["test_digest"] = None
+    record["data"]["val_digest"] = record["data"]["test_digest"] = None
     path.write_text(json.dumps(record))
     fewer(folder)
 
@@ -64,6 +64,8 @@ ROWS = (
     refused("extract: other splits", "extract-embeddings runs/vq --out out", to_train, NAMES),
     refused("evaluate: an image of the test is another", "evaluate runs/vq", exchanged_in_test,
             CONTENT),
+    refused("evaluate: other masks of val", "evaluate runs/vq --split val",
+            lambda folder: other_masks(folder, 99), CONTENT.replace("test", "val")),
     refused("evaluate: contents exchanged", "evaluate runs/vq", exchanged, CONTENT),
     Case("evaluate: drawn anew", "evaluate runs/recon", 1, (f"images {NAMES}recon", FIX, "--images"),
          uses=IN_FOLDER, make=one_more, writes=()),

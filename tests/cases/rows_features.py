@@ -176,7 +176,7 @@ ROWS = (
            "1 folders in f are links", file="f"),
     row("an empty folder", lambda folder: (folder / "f").mkdir(), "holds no features", file="f"),
     Case("a shard that was changed", f"{TRAIN} --features features", 1,
-         ("features-00000.safetensors does not fit its manifest",), uses=("features",),
+         ("features-00000.safetensors is missing or damaged",), uses=("features",),
          make=flipped(SHARD, lambda folder: None)),
     trains("names of Windows", named("\ufeff" + NAMES.replace("\n", "\r\n")), options=BY_NAME),
     row("fewer names", named(NAMES[:-4]), "n.txt has 11 names and f.npy 12 rows", options=BY_NAME),

@@ -22,7 +22,7 @@ CLASSES = f"{FOLDER} --classes classes.yaml"
 VOC = "train {T} --dataset voc --data-dir pets --name x"
 # The colours of the table of pets, by the values of trimaps.
 COLOURS = np.array([(0, 0, 0), (0, 114, 178), (240, 240, 240), (230, 159, 0)], np.uint8)
-STORED_ANEW = ("4 images, test", "pets has other images or masks of the test than runs/vq")
+STORED_ANEW = ("4 images, test", "pets has other images or masks of the test split than runs/vq")
 Pixels = NDArray[np.generic]
 Change = Callable[[Pixels], "Pixels | Image.Image"]
 Make = Callable[[Path], object]

@@ -65,6 +65,12 @@ def record(name: str, make: Callable[[Path], object], *says: str, code: int = 1)
     )
 
 
+def stopped_with_another_name(folder: Path) -> None:
+    """Give the manifest of codes the state of a stopped extraction, and one name twice."""
+    changed(MANIFEST, complete=False)(folder)
+    edited(MANIFEST, '"photo_1"', '"photo_0"')(folder)
+
+
 def manifest(name: str, make: Callable[[Path], object], *says: str, code: int = 1) -> Case:
     """Return the case of decoding a folder of codes whose manifest has this damage."""
     command = f"decode codes --run {RUN} --to features --out f"
@@ -172,8 +178,15 @@ ROWS = (
     manifest("an unknown field", changed(MANIFEST, colour="red"), "colour"),
     manifest("a shard elsewhere", changed(MANIFEST, shards__0__file="../x.safetensors"), "file"),
     manifest("a shard that is a number", changed(MANIFEST, shards=[1]), "shards.0"),
-    manifest("no shards", changed(MANIFEST, shards=[], images=0), "has no images"),
+    manifest("no shards", changed(MANIFEST, shards=[], images=0, bytes=0), "has no images"),
     manifest("another digest of a shard", changed(MANIFEST, shards__0__blake2b="00"), "damaged"),
+    manifest("other bytes", changed(MANIFEST, bytes=1), "bytes are not those"),
+    manifest("other bytes of a shard", changed(MANIFEST, bytes=9, shards__0__bytes=9), "damaged"),
+    manifest("a distortion below zero", changed(MANIFEST, shards__0__sums={"squared_error": -1.0}),
+             "below zero"),
+    manifest("no vectors", changed(MANIFEST, shards__0__sums={"vectors": 0.0}), "below zero"),
+    manifest("another name of an image", edited(MANIFEST, '"photo_1"', '"photo_0"'),
+             "names other images"),
     manifest("of features", changed(MANIFEST, content="features"), "holds features, no codes"),
     manifest("not complete", changed(MANIFEST, complete=False), "is not complete"),
     manifest("a FIFO for one", in_place(MANIFEST, os.mkfifo), "not a regular file"),
@@ -181,8 +194,12 @@ ROWS = (
          ("manifest.json cannot be read", "images should be"), uses=("features",),
          make=changed("features/manifest.json", images="12")),
     Case("manifest: of features, other names", _FEATURES, 1,
-         ("does not fit its manifest",), uses=("features",),
+         ("names other images",), uses=("features",),
          make=changed("features/manifest.json", images=1, shards__0__names=["a"])),
+    Case("manifest: continued where a name is another one",
+         f"extract-embeddings {RUN} --images images --out codes", 1,
+         ("names other images",), uses=(RUN, "images", "codes"),
+         make=stopped_with_another_name),
     Case("manifest: continued where it is mistyped",
          f"extract-embeddings {RUN} --images images --out codes", 1, ("images should be",),
          uses=(RUN, "images", "codes"), make=changed(MANIFEST, images="12")),

@@ -46,8 +46,8 @@ def other_images(folder: Path) -> None:
     path.write_bytes((folder / PETS / "images" / "Abyssinian_4.jpg").read_bytes())
 
 
-def other_masks(folder: Path) -> None:
-    for path in sorted((folder / PETS / "annotations" / "trimaps").iterdir())[:5]:
+def other_masks(folder: Path, most: int = 5) -> None:
+    for path in sorted((folder / PETS / "annotations" / "trimaps").iterdir())[:most]:
         Image.fromarray(4 - np.asarray(Image.open(path))).save(path)
 
 

@@ -153,7 +153,7 @@ ROWS = (
             f"compare {option} onto a person's own {name}",
             f"compare runs {option} {name}",
             2,
-            ("was not written by `squeeze compare`: name another file",),
+            ("was not written by this command: name another file",),
             uses=("runs/vq", "images", "masks"),
             make=lambda folder: (folder / "classes.yaml").write_text("0: mine"),
         )
@@ -162,6 +162,30 @@ ROWS = (
             ("--markdown", "classes.yaml"),
             ("--plot", "masks/photo_1.png"),
         )
+    ),
+    *(
+        Case(
+            f"compare {option} onto a person's own file of the same kind, {name}",
+            f"compare runs {option} {name}",
+            2,
+            ("was not written by this command: name another file",),
+            uses=("runs/vq",),
+            make=lambda folder, name=name, content=content: (folder / name).write_bytes(content),
+        )
+        for option, name, content in (
+            ("--csv", "people.csv", b"name,age\nTom,3\n"),
+            ("--markdown", "notes.md", b"| run | wind |\n| --- | --- |\n| 5 km | 3 |\n"),
+            ("--plot", "mine.png", b"\x89PNG\r\n\x1a\n tEXtSoftware\0Matplotlib version3.8"),
+            ("--plot", "mine.svg", b"<svg><!-- Matplotlib v3.8, https://matplotlib.org/ --></svg>"),
+        )
+    ),
+    Case(
+        "show onto a photograph that the run does not use",
+        "show runs/vq --out holiday.png --count 2",
+        2,
+        ("was not written by this command: name another file",),
+        uses=("pets", "runs/vq"),
+        make=lambda folder: (folder / "holiday.png").write_bytes(b"\x89PNG\r\n\x1a\n mine"),
     ),
     Case(
         "compare replaces its own outputs",

@@ -1,4 +1,4 @@
-"""Options, YAML, records, manifests and codes files at random: an error of one line, or no other result.
+"""Options and files of all kinds at random: an error of one line, or no other result.
 
 `pytest tests/fuzz --hypothesis-profile=long` draws a hundred times as many.
 """
@@ -18,11 +18,12 @@ from typer.testing import CliRunner
 from squeeze_cli.cli import app
 from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.manifest import Manifest, ShardEntry, read_any_manifest
+from squeeze_cli.codec.prior import SymbolModel, read_prior
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.config.resolve import load_experiment, to_yaml
 from squeeze_cli.config.schema import FIELDS, SECTIONS, flag_of
 from squeeze_cli.errors import SqueezeError, UsageError
-from tests.fuzz.crafted import craft, craft_v1, parts, take_apart
+from tests.fuzz.crafted import craft, craft_prior, craft_v1, parts, take_apart
 from tests.records import record
 
 SIZES, GRID = (10, 300), (3, 4)
@@ -30,6 +31,8 @@ CODES = np.random.default_rng(1).integers(0, SIZES, (5, *GRID, 2))
 FILE = encode_codes(CODES, list("abcde"), quantizer="rvq", code_sizes=SIZES, run="0123")
 PACKED_1 = Path(__file__).parents[1] / "inference/older_runs/rvq/packed/codes-00000.safetensors"
 FILE_1, CODES_1 = PACKED_1.read_bytes(), CodesFile(PACKED_1).read()
+
+PRIOR = (PACKED_1.parents[1] / "prior.safetensors").read_bytes()
 
 numbers = st.integers() | st.floats() | st.integers(0, 1000)
 texts = st.text(max_size=9) | st.sampled_from(["", "8,5,5", "vq", "auto", "1e9", "nan", "-1", "~"])
@@ -113,7 +116,7 @@ def test_manifests(way: list[int], value: object, tmp_path: Path) -> None:
     shard = ShardEntry(file="codes-00000.sqz", bytes=9, blake2b="0", names=["a"], sums={})
     content = Manifest(
         content="codes", run="q", run_digest="d", source="images", space="backbone", images=1,
-        shards=[shard],
+        bytes=9, shards=[shard],
     ).model_dump()  # fmt: skip
     (tmp_path / "manifest.json").write_text(json.dumps(changed(content, way, value)))
     with suppress(SqueezeError):
@@ -169,3 +172,38 @@ def test_codes_files_of_version_1_with_right_checksums(
         file = CodesFile(tmp_path / "codes")
         if file.header.grid == CODES_1.shape[1:3]:  # which `TrainedRun.open` demands
             assert np.array_equal(file.read(), CODES_1)
+
+
+@at_random
+@given(
+    code=st.integers(0, 2),
+    field=st.sampled_from(SymbolModel._fields),
+    places=st.lists(st.tuples(st.integers(0, 999), st.integers(-(2**31), 2**31 - 1)), max_size=4),
+    kind=st.sampled_from([None, "<i1", "<i4", "<f4"]),
+    rows=st.integers(-1, 3),
+)  # fmt: skip
+def test_priors_with_right_digests(
+    code: int, field: str, places: list[tuple[int, int]], kind: str | None, rows: int, tmp_path: Path,
+) -> None:  # fmt: skip
+    own = parts(PRIOR)[1][f"{code}.{field}"]
+    changed = own.copy()
+    for place, value in places:
+        changed.flat[place % changed.size] = np.int64(value).astype(own.dtype)
+    changed = changed[: rows or None].astype(kind or own.dtype)
+    path = tmp_path / "prior.safetensors"
+    path.write_bytes(craft_prior(PRIOR, **{f"q{code}_{field}": changed}))
+    with suppress(SqueezeError):
+        prior = read_prior(path)
+        codes = np.random.default_rng(0).integers(
+            0, prior.code_sizes, (3, *prior.grid, 3), np.int32
+        )
+        content = encode_codes(
+            codes,
+            list("abc"),
+            quantizer="rvq",
+            code_sizes=prior.code_sizes,
+            run="0123",
+            prior=prior,
+        )
+        (tmp_path / "codes.sqz").write_bytes(content)
+        assert np.array_equal(CodesFile(tmp_path / "codes.sqz", prior).read(), codes)

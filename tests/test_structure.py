@@ -135,10 +135,10 @@ def test_no_file_is_long() -> None:
 def test_the_package_stays_small() -> None:
     # What makes the package larger makes something else smaller. The last rises are for the checks of
     # files, names, data and signals that come from elsewhere (docs/reliability.md), for encoders before
-    # the codes, for codes files of version 2 beside the reader of version 1, and for what a teacher and
-    # a folder that is written must be.
-    assert len(FILES) <= 123
-    assert sum(line_counts().values()) <= 16_276
+    # the codes, for codes files of version 2 beside the reader of version 1, for what a teacher and a
+    # folder that is written must be, and for codes of several vectors.
+    assert len(FILES) <= 124
+    assert sum(line_counts().values()) <= 16_443
 
 
 def test_no_function_is_long() -> None:

@@ -15,34 +15,19 @@ from pydantic import (
     BeforeValidator,
     Field,
     ValidationInfo,
-    WithJsonSchema,
 )
 
 from squeeze_cli.config.classes import MOST_CLASSES, ClassTable, read_classes
 from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE
 from squeeze_cli.config.fields import AsList, AsSection, Flag, Section, option_type, setting
 from squeeze_cli.config.parts import BACKBONES, DATASETS, HEADS, LOSSES, QUANTIZERS
-from squeeze_cli.config.sizes import Size, size_text
+from squeeze_cli.config.sizes import ImageSize, Size
 
 
 def _check_count(value: object) -> object:
     if value != "auto" and not re.fullmatch("[1-9][0-9]{0,2}", str(value)):
         raise ValueError("must be 1 or more, or auto, and below 1000")
     return value
-
-
-def _check_size(value: object) -> int | str:
-    """Return the side of a square, or the text `HxW` where the sides differ."""
-    sides = str(value).split("x")
-    if len(sides) > 2 or not all(
-        side.isdecimal() and len(side) < 6 and int(side) in SIDES_PX for side in sides
-    ):
-        raise ValueError(
-            "must be a side in pixels or height x width, such as 480x640, each "
-            f"{SIDES_PX[0]} to {SIDES_PX[-1]}"
-        )
-    text = size_text([int(side) for side in sides])
-    return int(text) if text.isdecimal() else text
 
 
 def _read_classes(value: object, info: ValidationInfo) -> ClassTable | None:
@@ -57,15 +42,6 @@ def _check_frozen(value: bool) -> bool:
     return value
 
 
-SIDES_PX = range(32, 8193)
-ImageSize = Annotated[
-    int | str,
-    BeforeValidator(_check_size),
-    WithJsonSchema({"anyOf": [
-        {"type": "integer", "minimum": SIDES_PX[0], "maximum": SIDES_PX[-1]},
-        {"type": "string", "pattern": "^[0-9]+(x[0-9]+)?$"},
-    ]}),
-]  # fmt: skip
 Fit = Literal["squash", "crop", "pad"]
 Count = Annotated[int | Literal["auto"], BeforeValidator(_check_count)]
 Kind = Literal["quantized", "baseline"]
@@ -107,6 +83,9 @@ class QuantizerConfig(Section):
         True, "Initialize codebooks (vq, rvq) by k-means on training features.",
         "--initialize-codebook/--random-codebook",
     )  # fmt: skip
+    code_stride: int = setting(
+        1, "Side of the square of neighbouring vectors that one code stands for.", ge=1, le=8
+    )
     rate_weight: float = setting(0.0, "Weight of a bit per vector in the loss (vq, rvq).", ge=0)
     encoder_lr_factor: float | None = setting(
         None,

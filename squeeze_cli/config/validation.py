@@ -35,6 +35,8 @@ _WORDS = {
     "invalid_key": "must have keys of text",
 }
 
+# The principal axes of more channels take minutes.
+MOST_BLOCK_CHANNELS = 4096
 # Fields that mean nothing with `--features`, besides those of other data sets.
 OF_IMAGES = (
     "data.image_size", "data.fit", "data.num_workers", "data.cache_dir", "data.use_cache",
@@ -99,6 +101,12 @@ def check_together(config: ExperimentConfig) -> None:
         raise UsageError(
             f"--codebook-size, --bottleneck-dim and --num-quantizers give codebooks of {values:,} "
             f"values, more than {2**27:,}: make one of them smaller."
+        )
+    channels = quantizer.bottleneck_dim * quantizer.code_stride**2
+    if quantizer.code_stride > 1 and channels > MOST_BLOCK_CHANNELS:
+        raise UsageError(
+            f"--code-stride {quantizer.code_stride} and --bottleneck-dim {quantizer.bottleneck_dim} give "
+            f"blocks of {channels:,} values, more than {MOST_BLOCK_CHANNELS:,}: make one of them smaller."
         )
     if (codes := prod(quantizer.levels)) > 2**20:
         raise UsageError(f"--levels gives {codes} codes: their product must not pass {2**20}.")

@@ -173,8 +173,8 @@ def _summary(run: TrainedRun, output: ShardedOutput) -> ExtractionSummary:
         summary.cosine = manifest.total("cosine") / manifest.total("vectors")
     if manifest.content == "codes":
         prior = run.prior if manifest.coding == "prior" else None
-        decoder = decoder_bytes(run.network.quantizer, prior).total
-        summary.nominal_bits_per_vector = run.network.quantizer.nominal_bits_per_vector
+        decoder = decoder_bytes(run.network, prior).total
+        summary.nominal_bits_per_vector = run.record.quantizer.nominal_bits_per_vector
         summary.bits_per_vector = 8 * size / vectors
         summary.decoder_bytes = decoder
         summary.compression_ratio_float32_with_decoder = float32_bytes / (size + decoder)

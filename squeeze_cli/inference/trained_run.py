@@ -19,6 +19,7 @@ from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.record import EvaluationResult, SplitMetrics
 from squeeze_cli.config.resolve import PLACES, with_values
 from squeeze_cli.config.schema import option_of
+from squeeze_cli.config.sizes import Size
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import FeatureSample, shape_text
 from squeeze_cli.data.samples import Sample
@@ -136,7 +137,7 @@ class TrainedRun:
     def open(self, path: str | Path) -> CodesFile:
         """Open a codes file; raises SqueezeError for a damaged one, or one of another run."""
         file = CodesFile(Path(path), self.prior).require_run(self.digest)
-        header, grid = file.header, tuple(self.record.quantizer.grid)
+        header, grid = file.header, self.network.code_grid(self._grid)
         wanted = (self.config.quantizer.type, self.code_sizes, grid)
         if (header.quantizer, header.code_sizes, header.grid) != wanted:
             found = f"{path} holds codes of {header.quantizer} on {shape_text(header.grid)}"
@@ -161,14 +162,13 @@ class TrainedRun:
 
     @torch.no_grad()
     def codes(self, maps: Tensor) -> NDArray[np.int32]:
-        """Return the codes `[B, h, w, Q]` of features `[B, C, h, w]` as the quantizer sees them."""
+        """Return the codes `[B, rows, columns, Q]` of features `[B, C, h, w]`, normalized ones."""
         return self.network.codes(maps).int().cpu().numpy()
 
     @torch.no_grad()
     def features(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
         """Return the quantized features `[B, C, h, w]` of codes; `to_output` undoes their scale."""
-        decoded = self.network.quantizer.decode(self._tokens(codes_bhwq))
-        return decoded.reshape(*codes_bhwq.shape[:3], -1).permute(0, 3, 1, 2).contiguous()
+        return self.network.features_of_codes(*self._placed(codes_bhwq)).contiguous()
 
     @torch.no_grad()
     def masks(self, codes_bhwq: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -177,21 +177,32 @@ class TrainedRun:
         Raises SqueezeError where the run has no segmentation head.
         """
         self.require_head()
-        logits = self.network.logits_of_codes(self._tokens(codes_bhwq), codes_bhwq.shape[1:3])
+        logits = self.network.logits_of_codes(*self._placed(codes_bhwq))
         return upsample(logits, self.config.data.size_px).argmax(dim=1).byte().cpu().numpy()
 
     def to_output(self, maps: Tensor) -> Tensor:
         """Return features as they are written: those of `space`, with the normalization undone."""
         return maps if self.space != "backbone" else self.network.normalizer.inverse(maps)
 
-    def _tokens(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
-        return torch.from_numpy(codes_bhwq.astype(np.int64)).flatten(1, 2).to(self.device)
+    def _placed(self, codes_bhwq: NDArray[np.integer]) -> tuple[Tensor, Size]:
+        """Return codes `[B, N, Q]` on the device, and rows and columns of the features that they are of.
+
+        Without blocks these may be others than those of the run.
+        """
+        codes = torch.from_numpy(codes_bhwq.astype(np.int64)).flatten(1, 2).to(self.device)
+        blocks = self.network.blocks is not None
+        return codes, self._grid if blocks else codes_bhwq.shape[1:3]
 
     @property
     def _given(self) -> GivenFeatures:
         """Shape of the features that may stand in place of those that the run was trained on."""
+        return GivenFeatures((*self._grid, self.record.model.feature_dim))
+
+    @property
+    def _grid(self) -> Size:
+        """Rows and columns of the features."""
         rows, columns = self.record.quantizer.grid
-        return GivenFeatures((rows, columns, self.record.model.feature_dim))
+        return rows, columns
 
     @cached_property
     def backbone(self) -> FrozenBackbone:

@@ -7,6 +7,7 @@ from squeeze_cli.config.parts import choose_head
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import UsageError
 from squeeze_cli.heads import create_head
+from squeeze_cli.model.blocks import Blocks
 from squeeze_cli.model.encoder import ConvEncoder
 from squeeze_cli.model.network import FeatureNormalizer, ResidualAdapter, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
@@ -18,7 +19,8 @@ def build_network(
     """Build the trainable network for `config` on frozen features, not yet initialized.
 
     Of the backbone only the last layer is built, where it is trained. `processes` that train
-    together synchronize their codebooks. Raises UsageError if the bottleneck is too wide.
+    together synchronize their codebooks. Raises UsageError if the bottleneck is too wide, or
+    vectors have no neighbours to share a code with.
     """
     model = config.model
     channels = backbone.feature_dim
@@ -45,12 +47,21 @@ def build_network(
     if head is not None and projected:
         # The pretrained first layer knows the backbone's channels, not the projection's.
         head.expects_raw_features = False
-    images = config.training.batch_size * processes
-    step = StepSize(images * backbone.vectors_per_image, processes)
+    stride, vectors, blocks = config.quantizer.code_stride, backbone.vectors_per_image, None
+    if stride > 1:
+        if vectors == 1:
+            raise UsageError(
+                f"--code-stride {stride} joins neighbouring vectors, and there is one alone per image: "
+                "leave it out."
+            )
+        blocks = Blocks(feature_dim, bottleneck, stride)
+    codes = -(-vectors // stride**2)  # where the stride divides the map
+    step = StepSize(config.training.batch_size * processes * codes, processes)
+    channels_in = feature_dim if blocks is None else bottleneck * stride**2
     return SegmentationNetwork(
-        FeatureNormalizer(channels), create_quantizer(config.quantizer, feature_dim, step), head,
+        FeatureNormalizer(channels), create_quantizer(config.quantizer, channels_in, step), head,
         last_layer=last_layer, adapter=ResidualAdapter(channels) if model.add_adapter else None,
         projection=nn.Conv2d(channels, feature_dim, kernel_size=1) if projected else None,
         encoder=ConvEncoder(feature_dim) if model.encoder == "conv" else None,
-        use_kernels=model.use_kernels,
+        blocks=blocks, use_kernels=model.use_kernels,
     )  # fmt: skip

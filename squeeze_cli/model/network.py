@@ -1,8 +1,8 @@
 """The part behind the frozen trunk as one plain torch module.
 
     state --last_layer?--> --normalize--> --adapter?--> --projection?--> features [B, C, h, w]
-          --encoder?--> --quantizer--> code vectors, codes
-          --head (project_out folded in)--> logits [B, K, h, w]
+          --encoder?--> --blocks?--> --quantizer--> code vectors, codes
+          --blocks?--> --head (project_out folded in)--> logits [B, K, h, w]
 
 The state is the frozen trunk's output, from the feature store or computed on the fly: the features
 themselves, or with `--unfreeze-last-layer` the input of the last layer.
@@ -15,24 +15,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from squeeze_cli.config.sizes import Size
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.heads.base import SegmentationHead
 from squeeze_cli.kernels.folding import AffineMap
-from squeeze_cli.quantizers.base import IdentityQuantizer, Quantizer
+from squeeze_cli.model.blocks import Blocks, on_grid
+from squeeze_cli.quantizers.base import Coded, IdentityQuantizer, Quantizer
 
 ADAPTER_REDUCTION = 4
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """Features `[B, C, h, w]`, their code vectors `[B, N, d]` and codes `[B, N, Q]` (N = h·w, row by
-    row), the quantizer's loss, and what became the code vectors, `[B, N, d]`."""
+    """Features `[B, C, h, w]`, their code vectors `[B, N, d]` and codes `[B, N, Q]` (row by row on the
+    `grid` of the codes), the quantizer's loss, and what became the code vectors, `[B, N, d]`."""
 
     features: Tensor
     vectors: Tensor
     codes: Tensor
     quantizer_loss: Tensor
     inputs: Tensor
+    grid: Size
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ class SegmentationNetwork(nn.Module):
         last_layer: the backbone's last layer, where it is trained.
         adapter: residual adapter.
         projection: 1×1 convolution to `--feature-dim` channels.
-        encoder: maps features `[B, C, h, w]` to the quantizer's input, which has the same shape.
+        encoder: maps features `[B, C, h, w]` to what is quantized, which has the same shape.
+        blocks: where neighbouring vectors share a code; the quantizer is for their channels.
         use_kernels: whether to fold `project_out` into the head (`kernels/folding.py`).
     """
 
@@ -120,7 +124,7 @@ class SegmentationNetwork(nn.Module):
         self, normalizer: FeatureNormalizer, quantizer: Quantizer, head: SegmentationHead | None, *,
         last_layer: nn.Module | None = None, adapter: nn.Module | None = None,
         projection: nn.Conv2d | None = None, encoder: nn.Module | None = None,
-        use_kernels: bool = True,
+        blocks: Blocks | None = None, use_kernels: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.last_layer = last_layer
@@ -128,6 +132,7 @@ class SegmentationNetwork(nn.Module):
         self.adapter = adapter
         self.projection = projection
         self.encoder = encoder
+        self.blocks = blocks
         self.quantizer = quantizer
         self.head = head
         self.use_kernels = use_kernels
@@ -151,28 +156,57 @@ class SegmentationNetwork(nn.Module):
     def forward(self, state: Tensor) -> Segmented:
         """Quantize a trunk's state and compute its logits."""
         quantized = self.quantize(self.features(state))
-        grid = quantized.features.shape[-2:]
-        return Segmented(**vars(quantized), logits=self._logits(quantized.vectors, grid))
+        logits = self._logits(quantized.vectors, grid_of(quantized.features))
+        return Segmented(**vars(quantized), logits=logits)
 
     def quantize(self, maps: Tensor) -> Quantized:
         """Quantize features `[B, C, h, w]`."""
         # The choice of codes must not depend on the precision of the head.
         with torch.autocast(maps.device.type, enabled=False):
             maps = maps.float()
-            encoded = maps if self.encoder is None else self.encoder(maps)
-            tokens = encoded.permute(0, 2, 3, 1).flatten(1, 2)
-            return Quantized(maps, *self.quantizer(tokens))
+            tokens = self.tokens(maps)
+            coded: Coded = self.quantizer(tokens.flatten(1, 2))
+            return Quantized(maps, *coded, grid_of(tokens, 1))
+
+    def tokens(self, maps: Tensor) -> Tensor:
+        """Return what the quantizer sees of features `[B, C, h, w]`, `[B, rows, columns, channels]`."""
+        encoded = maps if self.encoder is None else self.encoder(maps)
+        seen: Tensor = encoded if self.blocks is None else self.blocks(encoded)
+        return seen.permute(0, 2, 3, 1)
+
+    def code_grid(self, grid: Size) -> Size:
+        """Return rows and columns of the codes of features with the rows and columns `grid`."""
+        return grid if self.blocks is None else self.blocks.grid(grid)
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Return those that learn at `--encoder-lr-factor` of the rate: the linear ones before codes."""
+        blocks = [] if self.blocks is None else self.blocks.project_in.parameters()
+        return [*self.quantizer.encoder_parameters(), *blocks]
 
     def decoded(self, quantized: Quantized) -> Tensor:
         """Return the features `[B, C, h, w]` that code vectors decode to."""
-        with torch.autocast(quantized.vectors.device.type, enabled=False):
-            tokens: Tensor = self.quantizer.output_map()(quantized.vectors)
-        batch, _, rows, columns = quantized.features.shape
-        return tokens.transpose(1, 2).reshape(batch, -1, rows, columns)
+        return self._features(quantized.vectors, grid_of(quantized.features))
+
+    def features_of_codes(self, codes_bnq: Tensor, grid: Size) -> Tensor:
+        """Return the features `[B, C, h, w]` on `grid` that codes decode to."""
+        return self._features(self.quantizer.lookup(codes_bnq), grid)
+
+    def _features(self, vectors_bnd: Tensor, grid: Size) -> Tensor:
+        with torch.autocast(vectors_bnd.device.type, enabled=False):
+            maps, output_map = self._decode(vectors_bnd, grid)
+            return output_map.map_channels(maps)
+
+    def _decode(self, vectors_bnd: Tensor, grid: Size) -> tuple[Tensor, AffineMap]:
+        """Return maps `[B, d, h, w]` on `grid` of code vectors, and the linear map to features."""
+        output_map = self.quantizer.output_map()
+        if self.blocks is None:
+            return on_grid(vectors_bnd, grid), output_map
+        return self.blocks.scatter(output_map(vectors_bnd), grid), self.blocks.output_map()
 
     def codes(self, maps: Tensor) -> Tensor:
-        """Return codes `[B, h, w, Q]` int64 of features `[B, C, h, w]`."""
-        return self.quantize(maps).codes.view(len(maps), *maps.shape[-2:], -1)
+        """Return codes `[B, rows, columns, Q]` int64 of features `[B, C, h, w]`."""
+        quantized = self.quantize(maps)
+        return on_grid(quantized.codes, quantized.grid).permute(0, 2, 3, 1)
 
     def digest(self) -> str:
         """Return sixteen hex digits of all weights, by which a codes file names its network."""
@@ -182,19 +216,19 @@ class SegmentationNetwork(nn.Module):
             content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return content.hexdigest()
 
-    def logits_of_codes(self, codes_bnq: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Compute logits `[B, K, h, w]` from codes alone, without image and backbone."""
+    def logits_of_codes(self, codes_bnq: Tensor, grid: Size) -> Tensor:
+        """Compute logits `[B, K, h, w]` on `grid` from codes alone, without image and backbone."""
         return self._logits(self.quantizer.lookup(codes_bnq), grid)
 
-    def _logits(self, vectors_bnd: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
-        vectors = vectors_bnd.view(len(vectors_bnd), *grid, -1).permute(0, 3, 1, 2)
+    def _logits(self, vectors_bnd: Tensor, grid: Size) -> Tensor:
         assert self.head is not None
         logits: Tensor
         raw = self.head.expects_raw_features
         if isinstance(self.quantizer, IdentityQuantizer):
-            logits = self.head(self.normalizer.inverse(vectors) if raw else vectors)
+            features = on_grid(vectors_bnd, grid)
+            logits = self.head(self.normalizer.inverse(features) if raw else features)
             return logits
-        output_map = self.quantizer.output_map()
+        vectors, output_map = self._decode(vectors_bnd, grid)
         if raw:
             std, mean = self.normalizer.std, self.normalizer.mean
             output_map = AffineMap(output_map.weight * std[:, None], output_map.bias * std + mean)
@@ -203,3 +237,8 @@ class SegmentationNetwork(nn.Module):
         else:
             logits = self.head(output_map.map_channels(vectors))
         return logits
+
+
+def grid_of(maps: Tensor, first: int = 2) -> Size:
+    """Return rows and columns of maps, whose dimension `first` is the rows."""
+    return maps.shape[first], maps.shape[first + 1]

@@ -97,10 +97,6 @@ class Quantizer(nn.Module):
     def output_map(self) -> AffineMap:
         """Return the linear map from code vectors to features, differentiable in its parameters."""
 
-    def decode(self, codes_bnq: Tensor) -> Tensor:
-        """Return the features `[B, N, C]` of codes `[B, N, Q]`."""
-        return self.output_map()(self.lookup(codes_bnq))
-
     @abstractmethod
     def code_vectors(self) -> list[Tensor]:
         """Return, for each of the Q codes, the vectors `[K_q, d]` that its values stand for."""

@@ -42,23 +42,9 @@ class ProjectedQuantizer(Quantizer):
         """Return `project_out`: the code vectors lie in the bottleneck."""
         return AffineMap(self.project_out.weight, self.project_out.bias)
 
-    @torch.no_grad()
     def initialize_projections(self, tokens_nc: Tensor) -> None:
-        """Set `project_in` to the principal axes of tokens `[n, C]`, and `project_out` to their inverse.
-
-        The bottleneck then keeps the most variance that a linear one can keep. One factor scales it
-        so that a component has unit variance on average: the codebook's initial scale and the
-        commitment loss mean the same for every backbone.
-        """
-        mean = tokens_nc.mean(dim=0)
-        axes_dc, variances_d = principal_axes(tokens_nc, self.bottleneck_dim)
-        kept = len(axes_dc)
-        scale = variances_d.mean().clamp_min(1e-12).sqrt()
-        self.project_in.weight[:kept] = axes_dc / scale
-        self.project_in.bias[:kept] = -(axes_dc @ mean) / scale
-        self.project_out.weight.zero_()
-        self.project_out.weight[:, :kept] = axes_dc.T * scale
-        self.project_out.bias.copy_(mean)
+        """Start the projections at the principal axes of tokens `[n, C]`."""
+        start_at_principal_axes(self.project_in, self.project_out, tokens_nc)
 
 
 class Whitening(nn.Module):
@@ -174,6 +160,27 @@ class WhitenedQuantizer(ProjectedQuantizer):
         solution = torch.linalg.solve(design.T @ design + ridge, target)
         self.from_code.weight.copy_(solution[:-1].T)
         self.from_code.bias.copy_(solution[-1])
+
+
+@torch.no_grad()
+def start_at_principal_axes(
+    project_in: nn.Linear, project_out: nn.Linear, tokens_nc: Tensor
+) -> None:
+    """Set `project_in` to the principal axes of tokens `[n, C]`, and `project_out` to their inverse.
+
+    The bottleneck between them then keeps the most variance that a linear one can keep. One factor
+    scales it so that a component has unit variance on average: the codebook's initial scale and the
+    commitment loss mean the same for every backbone.
+    """
+    mean = tokens_nc.mean(dim=0)
+    axes_dc, variances_d = principal_axes(tokens_nc, project_in.out_features)
+    kept = len(axes_dc)
+    scale = variances_d.mean().clamp_min(1e-12).sqrt()
+    project_in.weight[:kept] = axes_dc / scale
+    project_in.bias[:kept] = -(axes_dc @ mean) / scale
+    project_out.weight.zero_()
+    project_out.weight[:, :kept] = axes_dc.T * scale
+    project_out.bias.copy_(mean)
 
 
 def principal_axes(rows_nc: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -154,7 +154,7 @@ class FeatureModule(pl.LightningModule):
         last_layer = self.network.last_layer
         slower = [
             ([] if last_layer is None else list(last_layer.parameters()), UNFROZEN_LR_FACTOR),
-            (self.network.quantizer.encoder_parameters(), self.encoder_lr_factor),
+            (self.network.encoder_parameters(), self.encoder_lr_factor),
         ]
         held = {id(p) for parameters, _ in slower for p in parameters}
         others = [p for p in self.parameters() if p.requires_grad and id(p) not in held]

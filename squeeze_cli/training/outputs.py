@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from math import prod
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_s
 from squeeze_cli.config.record import DecoderBytes, Measured, MeasuredSplit
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import write_atomically
-from squeeze_cli.quantizers.base import FLOAT32_BITS, Quantizer
+from squeeze_cli.model.network import SegmentationNetwork
+from squeeze_cli.quantizers.base import FLOAT32_BITS
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.training.experiment import Experiment
+from squeeze_cli.training.experiment import Experiment, feature_grid
 
 MEASURED_SPLITS = ("val", "test")
 FLOAT32_BYTES = FLOAT32_BITS // 8
@@ -41,6 +43,7 @@ def save_outputs(
         return digest, None, []
     codes = {split: _split_codes(experiment, split) for split in ("train", *MEASURED_SPLITS)}
     prior = _fit_prior(experiment, codes["train"], reporter)
+    vectors = prod(feature_grid(experiment))
     if prior is not None:
         write_prior(run.prior_file, prior)
     measured: dict[str, MeasuredSplit] = {}
@@ -54,30 +57,32 @@ def save_outputs(
         write_atomically(run.codes_folder / f"{split}.sqz", content)
         measured[split] = measure_codes(
             content, codes[split], network.normalizer.mean.numel(), slots,
-            pixels=experiment.config.data.pixels, file=f"codes/{split}.sqz",
+            vectors=vectors * len(names), pixels=experiment.config.data.pixels, file=f"codes/{split}.sqz",
         )  # fmt: skip
     counts = [
         np.bincount(codes["test"][..., level].ravel(), minlength=size)
         for level, size in enumerate(sizes)
     ]
     written = Measured(
-        **measured, decoder=decoder_bytes(network.quantizer, prior),
+        **measured, decoder=decoder_bytes(network, prior),
         prior_digest=None if prior is None else prior.digest,
     )  # fmt: skip
     return digest, written, counts
 
 
 def measure_codes(
-    content: bytes, codes_nhwq: NDArray[np.integer], feature_dim: int, slots: Slots | None,
-    pixels: int | None = None, file: str = "",
+    content: bytes, codes_nhwq: NDArray[np.integer], feature_dim: int, slots: Slots | None, *,
+    vectors: int | None = None, pixels: int | None = None, file: str = "",
 ) -> MeasuredSplit:  # fmt: skip
     """Measure a codes file, all bytes of its `content` counted; docs/run-record.md has the fields.
 
     `slots` are those that the prior gives the codes, or None if they are packed. The compression
-    ratio is against `feature_dim` channels of float32. `pixels` is the number of pixels per image
+    ratio is against `feature_dim` channels of float32. `vectors` is the number of feature vectors, if
+    they are not as many as the codes. `pixels` is the number of pixels per image
     that the backbone is given, or None where the features did not come from images.
     """
-    images, vectors, bits = len(codes_nhwq), codes_nhwq[..., 0].size, 8 * len(content)
+    images, bits = len(codes_nhwq), 8 * len(content)
+    vectors = vectors or codes_nhwq[..., 0].size
     payload = len(content) - find_blocks(content)[1]
     return MeasuredSplit(
         coding="packed" if slots is None else "prior", images=images, vectors=vectors,
@@ -90,14 +95,15 @@ def measure_codes(
     )  # fmt: skip
 
 
-def decoder_bytes(quantizer: Quantizer, prior: CodePrior | None) -> DecoderBytes:
-    """Measure what a decoder needs once for all images: the learned codebooks and the linear map
+def decoder_bytes(network: SegmentationNetwork, prior: CodePrior | None) -> DecoderBytes:
+    """Measure what a decoder needs once for all images: the learned codebooks and the linear maps
     behind them as float32, and the prior as stored."""
-    output = quantizer.output_map()
+    quantizer, blocks = network.quantizer, network.blocks
+    maps = [quantizer.output_map(), *([] if blocks is None else [blocks.output_map()])]
     codebooks = sum(v.numel() for v in quantizer.code_vectors()) if quantizer.has_codebook else 0
     return DecoderBytes(
         codebook_bytes=FLOAT32_BYTES * codebooks,
-        projection_bytes=FLOAT32_BYTES * (output.weight.numel() + output.bias.numel()),
+        projection_bytes=FLOAT32_BYTES * sum(m.weight.numel() + m.bias.numel() for m in maps),
         prior_bytes=0 if prior is None else sum(a.nbytes for a in prior.arrays().values()),
     )
 
@@ -133,19 +139,18 @@ def _fit_prior(
 @torch.no_grad()
 def _save_first_batch(run: RunFolder, experiment: Experiment) -> None:
     """`codes/first_batch.safetensors`: `features` `[B, C, h, w]` (normalized), `quantized` of the
-    same shape and `codes` `[B, h, w, Q]` of the first validation batch, to look at."""
+    same shape and `codes` `[B, rows, columns, Q]` of the first validation batch, to look at."""
     from safetensors.torch import save
 
     maps = next(_feature_maps(experiment, "val"))
-    quantizer = experiment.module.network.quantizer
-    vectors, codes, _, _ = quantizer(maps.permute(0, 2, 3, 1).flatten(1, 2).float())
-    quantized = quantizer.output_map()(vectors) if quantizer.code_sizes else vectors
-    grid = maps.shape[-2:]
+    network = experiment.module.network
+    coded = bool(network.quantizer.code_sizes)
+    quantized = network.decoded(network.quantize(maps)) if coded else maps
     tensors = {
         # A copy: without a quantizer both are the same memory, which safetensors refuses.
         "features": maps.float().cpu().contiguous().clone(),
-        "quantized": quantized.unflatten(1, grid).permute(0, 3, 1, 2).cpu().contiguous(),
-        "codes": codes.unflatten(1, grid).int().cpu().contiguous(),
+        "quantized": quantized.float().cpu().contiguous(),
+        "codes": network.codes(maps).int().cpu().contiguous(),
     }
     names = [sample.name for sample in experiment.splits.val[: len(maps)]]
     content = save(tensors, {"names": json.dumps(names, ensure_ascii=False)})

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -48,9 +49,8 @@ class RateModel(nn.Module):
         inputs to the codebooks' vectors `[K_q, d]`; and that of the codes themselves, for the model
         to learn from, which gives the network no gradient.
         """
-        grid = quantized.features.shape[-2:]
-        around = self._around(quantized.vectors, grid)
-        known = self._around(quantized.vectors.detach(), grid)
+        around = self._around(quantized.vectors, quantized.grid)
+        known = self._around(quantized.vectors.detach(), quantized.grid)
         soft, hard = [], []
         rest = quantized.inputs
         for q, codebook in enumerate(codebooks):
@@ -62,7 +62,8 @@ class RateModel(nn.Module):
             soft.append(-(shares * self._log2(q, around)).sum(dim=-1).mean())
             hard.append(-self._log2(q, known).gather(2, codes[..., None]).mean())
             rest = rest - F.embedding(codes, codebook)
-        return torch.stack(soft).sum(), torch.stack(hard).sum()
+        share = prod(quantized.grid) / prod(quantized.features.shape[-2:])  # of codes per vector
+        return share * torch.stack(soft).sum(), share * torch.stack(hard).sum()
 
     def _around(self, vectors_bnd: Tensor, grid: Sequence[int]) -> Tensor:
         """Return hidden units `[B, N, H]`, before their activation, of the neighbours' vectors."""

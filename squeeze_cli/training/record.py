@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
+from math import prod
 from typing import Any
 
 from squeeze_cli import __version__
@@ -118,7 +119,7 @@ def _describe_model(
     return ModelDescription(
         backbone=backbone.name, weights="random" if backbone.random_weights else model.weights,
         random_features=backbone.random_weights, weights_digest=backbone.digest,
-        feature_dim=backbone.feature_dim, quantized_dim=network.quantizer.feature_dim,
+        feature_dim=backbone.feature_dim, quantized_dim=model.feature_dim or backbone.feature_dim,
         num_classes=model.num_classes, layers=list(backbone.layers) or None,
         head=choose_head(model.head, model.backbone) if model.has_head else None,
         loss=str(model.loss_type), encoder=model.encoder, add_adapter=model.add_adapter,
@@ -134,7 +135,7 @@ def _describe_quantizer(
 ) -> QuantizerDescription:
     """Codes and nominal rate; the ratio is against the backbone's features in float32."""
     quantizer = network.quantizer
-    bits = quantizer.nominal_bits_per_vector
+    bits = quantizer.nominal_bits_per_vector * (prod(network.code_grid(grid)) / prod(grid))
     return QuantizerDescription(
         type=config.quantizer.type, code_sizes=list(quantizer.code_sizes),
         bottleneck_dim=config.quantizer.bottleneck_dim if quantizer.code_sizes else None,

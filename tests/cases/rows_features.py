@@ -174,6 +174,8 @@ ROWS = (
         file="f"),
     trains("links and other files in a folder", beside, "2 files in f are no features and left out",
            "1 folders in f are links", file="f"),
+    row("vectors without neighbours", saved(VALUES[:, 0, 0]), "--code-stride 2 joins neighbouring",
+        options=" --code-stride 2", code=2),
     row("an empty folder", lambda folder: (folder / "f").mkdir(), "holds no features", file="f"),
     Case("a shard that was changed", f"{TRAIN} --features features", 1,
          ("features-00000.safetensors is missing or damaged",), uses=("features",),

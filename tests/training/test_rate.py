@@ -31,7 +31,7 @@ def quantize(inputs: Tensor, codebooks: list[Tensor], grid: tuple[int, int]) -> 
         rest = rest - codebook[codes[-1]]
     vectors = (inputs.detach() - rest).requires_grad_()
     maps = torch.zeros(len(inputs), 7, *grid)
-    return Quantized(maps, vectors, torch.stack(codes, dim=2), torch.zeros(()), inputs)
+    return Quantized(maps, vectors, torch.stack(codes, dim=2), torch.zeros(()), inputs, grid)
 
 
 @pytest.mark.parametrize("levels", [1, 2])

@@ -136,9 +136,10 @@ def test_the_package_stays_small() -> None:
     # What makes the package larger makes something else smaller. The last rises are for the checks of
     # files, names, data and signals that come from elsewhere (docs/reliability.md), for encoders before
     # the codes, for codes files of version 2 beside the reader of version 1, for what a teacher and a
-    # folder that is written must be, and for codes of several vectors.
+    # folder that is written must be, for codes of several vectors, and
+    # for what decoded features are measured by.
     assert len(FILES) <= 124
-    assert sum(line_counts().values()) <= 16_443
+    assert sum(line_counts().values()) <= 16_546
 
 
 def test_no_function_is_long() -> None:

@@ -20,6 +20,7 @@ from squeeze_cli.options import (
 EXAMPLES = (
     "squeeze evaluate runs/vq-efficientnet-lite0",
     "squeeze evaluate runs/vq-efficientnet-lite0 --data-dir other/data --split val --json",
+    "squeeze evaluate runs/vq-efficientnet-lite0 --neighbours",
     "squeeze show runs/vq-efficientnet-lite0",
     "squeeze show runs/vq-efficientnet-lite0 --worst --count 8",
     "squeeze show runs/rvq-vit --baseline runs/baseline-vit --out rvq.png",
@@ -50,13 +51,22 @@ def _check_run(run: Path, values: Values) -> None:
 
 
 @with_options(fields=(*_DATA, _BATCH, *_FOLDERS), default=_OF_THE_RUN)
-def evaluate(run: Run, split: Split = "test", *, values: Values, output: OutputOptions) -> None:
-    """Measure a finished run: mean IoU, accuracy and codebook usage."""
+def evaluate(
+    run: Run,
+    split: Split = "test",
+    neighbours: Annotated[
+        bool, option("--neighbours", "Measure the nearest neighbours that decoded features keep.")
+    ] = False,
+    *,
+    values: Values,
+    output: OutputOptions,
+) -> None:
+    """Measure a finished run: mean IoU, accuracy, codebook usage, and what decoded features keep."""
     _check_run(run, values)
     from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.tables import evaluation_table
 
-    result = TrainedRun(run, values).evaluate(split, output.reporter())
+    result = TrainedRun(run, values).evaluate(split, output.reporter(), neighbours=neighbours)
     output.show(result.model_dump(exclude_unset=True), evaluation_table(result))
 
 

@@ -50,7 +50,7 @@ class SplitMetrics(_Part):
     """Metrics of one split; shares are 0 to 1, `codebook_*` has one value per code of a vector.
 
     A run with a segmentation head has `iou`, `accuracy` and `per_class_iou`, a quantized one `mse`,
-    `cosine` and `sqnr_db`, where features are decoded.
+    `cosine` and `sqnr_db`, where features are decoded. `neighbours_*` are those of `squeeze evaluate`.
     """
 
     segmentation_loss: Number = None
@@ -69,6 +69,8 @@ class SplitMetrics(_Part):
     mse: Number = None
     cosine: Number = None
     sqnr_db: Number = None
+    neighbours_images: Number = None
+    neighbours_patches: Number = None
     codebook_usage: list[float] | None = None
     codebook_perplexity: list[float] | None = None
 

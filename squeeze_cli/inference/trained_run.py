@@ -34,6 +34,7 @@ from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.experiment import load_features, load_splits, load_trained
 from squeeze_cli.training.fit import evaluate
+from squeeze_cli.training.metrics import NEIGHBOURS, FeatureComparison
 from squeeze_cli.training.modules import FeatureModule
 
 
@@ -304,11 +305,16 @@ class TrainedRun:
         data.setup()
         return data
 
-    def evaluate(self, split: Literal["val", "test"], reporter: Reporter) -> EvaluationResult:
-        """Measure the run on a split of its data.
+    def evaluate(
+        self, split: Literal["val", "test"], reporter: Reporter, *, neighbours: bool = False
+    ) -> EvaluationResult:
+        """Measure the run on a split of its data; with `neighbours` also those that decoding keeps.
 
-        Raises SqueezeError where the backbone's weights or the data are missing.
+        Raises SqueezeError where the backbone's weights or the data are missing, or nothing is decoded
+        that could keep neighbours.
         """
+        if neighbours:
+            self.require_codes()
         splits = self.splits(reporter)
         data = self.data({split: getattr(splits, split)}, reporter)
         tested = splits.without({**splits.named(), split: data.splits[split]}, ())
@@ -316,13 +322,21 @@ class TrainedRun:
         known = trained_with.val_digest if split == "val" else trained_with.test_digest
         if known not in (None, tested.digest(split)):
             self._report_changed(f"images or masks of the {split} split", reporter)
-        metrics = evaluate(
+        comparison = FeatureComparison(self.config.training.seed) if neighbours else None
+        measured = evaluate(
             self.config, self.module, data, split, self.device, reporter, alone=True,
-            label="Evaluating",
+            label="Evaluating", comparison=comparison,
         )  # fmt: skip
+        metrics = SplitMetrics.model_validate(measured)
+        for name in ("images", "patches"):
+            if neighbours and getattr(metrics, f"neighbours_{name}") is None:
+                reporter.warn(
+                    f"There are too few {name} to measure their {NEIGHBOURS} nearest neighbours: "
+                    f"{NEIGHBOURS + 2} are needed."
+                )
         return EvaluationResult(
             run=self.folder.name, split=split, data_dir=self.config.data.place,
             classes=[] if self.network.head is None else self.classes.names,
             images=len(data.splits[split]), skipped_images=len(splits.skipped) + len(data.skipped),
-            metrics=SplitMetrics.model_validate(metrics),
+            metrics=metrics,
         )  # fmt: skip

@@ -142,6 +142,9 @@ def metrics_text(metrics: SplitMetrics | None, classes: Sequence[str]) -> str | 
         lines.append(f"codes used {usage} %, perplexity {perplexity}")
     if metrics.mse is not None:
         lines.append(distortion_text(metrics.mse, metrics.cosine, metrics.sqnr_db))
+    if "neighbours_images" in metrics.model_fields_set:
+        images, patches = map(percent, (metrics.neighbours_images, metrics.neighbours_patches))
+        lines.append(f"10 nearest neighbours kept: images {images} %, patches {patches} %")
     return "\n".join(lines)
 
 

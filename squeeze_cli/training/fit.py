@@ -31,7 +31,7 @@ from squeeze_cli.training.devices import create_trainer, quiet_libraries
 from squeeze_cli.training.distillation import add_teacher, check_taught_images
 from squeeze_cli.training.experiment import Experiment, set_up
 from squeeze_cli.training.figures import save_figures
-from squeeze_cli.training.metrics import Values
+from squeeze_cli.training.metrics import FeatureComparison, Values
 from squeeze_cli.training.modules import FeatureModule
 from squeeze_cli.training.outputs import save_outputs
 from squeeze_cli.training.record import Journal, require_same_data, start_record
@@ -159,15 +159,21 @@ def _fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: Path | None) -
 def evaluate(
     config: ExperimentConfig, module: FeatureModule, data: FeatureBatches, split: str,
     device: torch.device, reporter: Reporter, *, alone: bool = False, label: str = "",
+    comparison: FeatureComparison | None = None,
 ) -> Values:  # fmt: skip
     """Losses and metrics of the module's weights on a whole split of `data`, for no tracker.
 
     `alone` uses one device, whatever `config` says. Progress is shown under `label`, if there is one.
+    A `comparison`, of a run with codes and alone, becomes one of the metrics.
     """
     data.test_split = split
+    if comparison is not None:
+        module.test_metrics.add_metrics({"comparison": comparison})
     with quiet_libraries(verbose=reporter.verbose):
         trainer = create_trainer(
             config.training, device, callbacks=[ReportedProgress(reporter, label)], alone=alone
         )
         trainer.test(module, datamodule=data, verbose=False)
+    if comparison is not None:
+        module.test_metrics.pop("comparison")
     return module.results("test")

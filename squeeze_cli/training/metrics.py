@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -19,6 +20,11 @@ Values = dict[str, float | list[float | None]]
 
 # Metrics with a value per class or per code of a vector.
 LISTS = ("per_class_iou", "codebook_usage", "codebook_perplexity")
+NEIGHBOURS = 10
+# Most patches that are drawn from a split.
+PATCHES = 3000
+# Most similarities that are computed at once.
+BLOCK_VALUES = 2**24
 
 
 class SegmentationMetrics(MulticlassConfusionMatrix):
@@ -71,6 +77,68 @@ class ReconstructionMetrics(Metric):
             "cosine": self.cosine / vectors,
             "sqnr_db": 10 * (self.squares / self.squared_error).log10(),
         }
+
+
+class FeatureComparison(Metric):
+    """Features beside decoded ones, of mean-pooled images and of vectors that a seed draws.
+
+    For a single process; `reset` keeps what was added.
+
+    Attributes:
+        images: both of each image, `[2C]`, in their order.
+        patches: both of up to `PATCHES` vectors, `[n, 2C]`.
+    """
+
+    full_state_update = False
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(seed)
+        self.images: list[Tensor] = []
+        self.patches, self.ranks = torch.empty(0), torch.empty(0)
+
+    def update(self, features: Tensor, decoded: Tensor, counted: Tensor) -> None:
+        """Add features and decoded features `[B, C, h, w]` where `counted` `[B, h, w]` is true."""
+        both = torch.cat([features, decoded], dim=1).permute(0, 2, 3, 1).cpu()
+        counted = counted.cpu()
+        self.images += [rows[own].mean(dim=0) for rows, own in zip(both, counted, strict=True)]
+        ranks = torch.rand(int(counted.sum()), generator=self.generator)
+        ranks = torch.cat([self.ranks, ranks])
+        patches = torch.cat([self.patches.view(-1, both.shape[-1]), both[counted]])
+        self.ranks, drawn = ranks.topk(min(PATCHES, len(ranks)))
+        self.patches = patches[drawn]
+
+    def compute(self) -> dict[str, Tensor]:
+        """`neighbours_images` and `neighbours_patches`, the share of neighbours that are kept."""
+        images = neighbours_kept(torch.stack(self.images), self.generator)
+        patches = neighbours_kept(self.patches, self.generator)
+        return {"neighbours_images": images, "neighbours_patches": patches}
+
+
+def neighbours_kept(both_nc: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the share of the 10 nearest vectors by cosine that are the 10 nearest decoded ones too.
+
+    A vector is no neighbour of itself. Vectors that are equally near, as those of equal codes are, come
+    in the order that the generator draws.
+
+    Args:
+        both_nc: vectors, and decoded ones beside them, `[n, 2C]`; NaN for n below 12, where nothing
+            could be lost.
+        generator: for the order.
+    """
+    count, kept = len(both_nc), 0
+    if count < NEIGHBOURS + 2:
+        return torch.tensor(torch.nan)
+    shuffled = both_nc[torch.randperm(count, generator=generator)]
+    spaces = [F.normalize(vectors, dim=1) for vectors in shuffled.chunk(2, dim=1)]
+    for rows in torch.split(torch.arange(count), max(1, BLOCK_VALUES // count)):
+        nearest = []
+        for vectors in spaces:
+            similarities = vectors[rows] @ vectors.T
+            similarities[torch.arange(len(rows)), rows] = -torch.inf
+            nearest.append(similarities.topk(NEIGHBOURS).indices)
+        kept += int((nearest[0][:, :, None] == nearest[1][:, None]).sum())
+    return torch.tensor(kept / (NEIGHBOURS * count))
 
 
 class CodebookUsage(Metric):

@@ -20,7 +20,7 @@ from squeeze_cli.options import (
 EXAMPLES = (
     "squeeze evaluate runs/vq-efficientnet-lite0",
     "squeeze evaluate runs/vq-efficientnet-lite0 --data-dir other/data --split val --json",
-    "squeeze evaluate runs/vq-efficientnet-lite0 --neighbours",
+    "squeeze evaluate runs/vq-efficientnet-lite0 --neighbours --probe labels.csv",
     "squeeze show runs/vq-efficientnet-lite0",
     "squeeze show runs/vq-efficientnet-lite0 --worst --count 8",
     "squeeze show runs/rvq-vit --baseline runs/baseline-vit --out rvq.png",
@@ -57,16 +57,23 @@ def evaluate(
     neighbours: Annotated[
         bool, option("--neighbours", "Measure the nearest neighbours that decoded features keep.")
     ] = False,
+    probe: Annotated[
+        Path | None,
+        option("--probe", "CSV file `name,label` of images: test a linear probe for it.", "FILE"),
+    ] = None,
     *,
     values: Values,
     output: OutputOptions,
 ) -> None:
-    """Measure a finished run: mean IoU, accuracy, codebook usage, and what decoded features keep."""
+    """Measure a finished run: mean IoU, accuracy and codebook usage."""
     _check_run(run, values)
+    from squeeze_cli.inference.evaluation import evaluate_run
     from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.tables import evaluation_table
 
-    result = TrainedRun(run, values).evaluate(split, output.reporter(), neighbours=neighbours)
+    result = evaluate_run(
+        TrainedRun(run, values), split, output.reporter(), neighbours=neighbours, probe=probe
+    )
     output.show(result.model_dump(exclude_unset=True), evaluation_table(result))
 
 

@@ -269,6 +269,16 @@ class FinishedRecord(RunRecord):
     quantizer: QuantizerDescription
 
 
+class ProbeResult(BaseModel):
+    """Test accuracy of linear probes on `original` and `decoded` features, and what they were made of."""
+
+    original: float
+    decoded: float
+    labels: int
+    train_images: int
+    images: int
+
+
 class EvaluationResult(BaseModel):
     """Metrics of a run on a split; docs/run-record.md describes the fields."""
 
@@ -279,6 +289,7 @@ class EvaluationResult(BaseModel):
     images: int
     skipped_images: int
     metrics: SplitMetrics
+    probe: ProbeResult | None = None
 
 
 class ExtractionSummary(BaseModel):

@@ -16,7 +16,6 @@ from squeeze_cli.backbones.base import FeatureOrigin, FrozenBackbone
 from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.config.classes import ClassTable
-from squeeze_cli.config.record import EvaluationResult, SplitMetrics
 from squeeze_cli.config.resolve import PLACES, with_values
 from squeeze_cli.config.schema import option_of
 from squeeze_cli.config.sizes import Size
@@ -33,8 +32,6 @@ from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.experiment import load_features, load_splits, load_trained
-from squeeze_cli.training.fit import evaluate
-from squeeze_cli.training.metrics import NEIGHBOURS, FeatureComparison
 from squeeze_cli.training.modules import FeatureModule
 
 
@@ -253,10 +250,10 @@ class TrainedRun:
         left_out = {each["name"] for each in before.skipped}
         known = before.skipped_images == len(left_out) and "names" in before.part_digests
         if known and before.part_digests["names"] != splits.names_digest(left_out):
-            self._report_changed("names or splits of images", reporter)
+            self.report_changed("names or splits of images", reporter)
         return splits
 
-    def _report_changed(self, what: str, reporter: Reporter) -> None:
+    def report_changed(self, what: str, reporter: Reporter) -> None:
         """Warn of data that are not those of the training where they were named; SqueezeError else."""
         data = self.config.data
         if self.record.data.dataset != data.dataset:
@@ -304,39 +301,3 @@ class TrainedRun:
             data = make_data(self.config, samples, self.backbone, store, self.device, reporter)
         data.setup()
         return data
-
-    def evaluate(
-        self, split: Literal["val", "test"], reporter: Reporter, *, neighbours: bool = False
-    ) -> EvaluationResult:
-        """Measure the run on a split of its data; with `neighbours` also those that decoding keeps.
-
-        Raises SqueezeError where the backbone's weights or the data are missing, or nothing is decoded
-        that could keep neighbours.
-        """
-        if neighbours:
-            self.require_codes()
-        splits = self.splits(reporter)
-        data = self.data({split: getattr(splits, split)}, reporter)
-        tested = splits.without({**splits.named(), split: data.splits[split]}, ())
-        trained_with = self.record.data
-        known = trained_with.val_digest if split == "val" else trained_with.test_digest
-        if known not in (None, tested.digest(split)):
-            self._report_changed(f"images or masks of the {split} split", reporter)
-        comparison = FeatureComparison(self.config.training.seed) if neighbours else None
-        measured = evaluate(
-            self.config, self.module, data, split, self.device, reporter, alone=True,
-            label="Evaluating", comparison=comparison,
-        )  # fmt: skip
-        metrics = SplitMetrics.model_validate(measured)
-        for name in ("images", "patches"):
-            if neighbours and getattr(metrics, f"neighbours_{name}") is None:
-                reporter.warn(
-                    f"There are too few {name} to measure their {NEIGHBOURS} nearest neighbours: "
-                    f"{NEIGHBOURS + 2} are needed."
-                )
-        return EvaluationResult(
-            run=self.folder.name, split=split, data_dir=self.config.data.place,
-            classes=[] if self.network.head is None else self.classes.names,
-            images=len(data.splits[split]), skipped_images=len(splits.skipped) + len(data.skipped),
-            metrics=metrics,
-        )  # fmt: skip

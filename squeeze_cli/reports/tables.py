@@ -161,6 +161,10 @@ def evaluation_table(result: EvaluationResult) -> Table:
         ("Skipped images", result.skipped_images),
         (result.split.capitalize(), metrics_text(result.metrics, result.classes)),
     ]
+    if probe := result.probe:
+        on = f"{percent(probe.original)} % on original, {percent(probe.decoded)} % on decoded features"
+        of = f"{probe.labels} labels of {probe.train_images} training images, {probe.images} tested"
+        rows.append(("Linear probe", f"accuracy {on} ({of})"))
     return facts(result.run, rows)
 
 

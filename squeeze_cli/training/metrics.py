@@ -87,12 +87,14 @@ class FeatureComparison(Metric):
     Attributes:
         images: both of each image, `[2C]`, in their order.
         patches: both of up to `PATCHES` vectors, `[n, 2C]`.
+        neighbours: whether to compute neighbours.
     """
 
     full_state_update = False
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, neighbours: bool = True) -> None:
         super().__init__()
+        self.neighbours = neighbours
         self.generator = torch.Generator().manual_seed(seed)
         self.images: list[Tensor] = []
         self.patches, self.ranks = torch.empty(0), torch.empty(0)
@@ -110,6 +112,8 @@ class FeatureComparison(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """`neighbours_images` and `neighbours_patches`, the share of neighbours that are kept."""
+        if not self.neighbours:
+            return {}
         images = neighbours_kept(torch.stack(self.images), self.generator)
         patches = neighbours_kept(self.patches, self.generator)
         return {"neighbours_images": images, "neighbours_patches": patches}

@@ -21,6 +21,7 @@ from squeeze_cli.cli import app
 from squeeze_cli.codec.manifest import Manifest, read_manifest
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import locked
+from squeeze_cli.inference.evaluation import evaluate_run
 from squeeze_cli.inference.output import ShardedOutput, encode_embeddings
 from squeeze_cli.inference.trained_run import TrainedRun
 from tests.conftest import Squeeze
@@ -124,7 +125,7 @@ def test_masks_are_those_that_the_run_was_measured_with(
         assert sample.labels is not None
         truth = Preprocessing((64, 64)).mask(Image.fromarray(sample.labels.plane()))
         metric.update(predicted[None], truth[None].long())
-    measured = opened.evaluate("test", Reporter(quiet=True)).metrics
+    measured = evaluate_run(opened, "test", Reporter(quiet=True)).metrics
     assert float(metric.compute()["iou"]) == pytest.approx(measured.iou, abs=1e-6)
 
 

@@ -1,0 +1,145 @@
+"""A linear probe for labels of images (Alain and Bengio, 2016, arXiv:1610.01644) from a CSV file."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from squeeze_cli.config.record import ProbeResult
+from squeeze_cli.console import Reporter
+from squeeze_cli.data.arrays import FEATURE_SUFFIXES
+from squeeze_cli.data.finding import IMAGE_SUFFIXES
+from squeeze_cli.data.lists import read_lines, same_name
+from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.sources import Listing
+from squeeze_cli.errors import SqueezeError
+
+# First cells by which a first row is known as a header, where no image has that name.
+HEADERS = ("name", "names", "image", "images", "file", "filename", "id")
+SUFFIXES = {*IMAGE_SUFFIXES, *FEATURE_SUFFIXES}
+# Most iterations of L-BFGS, which ends earlier at the minimum.
+MOST_STEPS = 1000
+
+
+def read_labels(path: Path, splits: Listing, split: str, reporter: Reporter) -> dict[str, str]:
+    """Return the labels of a run's images by name; warnings count what does not fit.
+
+    Raises SqueezeError for a file that cannot be read, for an image with two labels, and for labels of
+    train and of `split` from which nothing can be learned or tested.
+    """
+    named = {name: [sample.name for sample in part] for name, part in splits.named().items()}
+    left_out = [name for name, _ in splits.skipped]
+    known = {same_name(name): name for part in (left_out, *named.values()) for name in part}
+    labels: dict[str, str] = {}
+    unknown, repeated = [], []
+    for number, (given, label) in enumerate(_read_rows(path)):
+        key, suffix = same_name(given), Path(given).suffix
+        stem = key.removesuffix(suffix) if suffix.lower() in SUFFIXES else key
+        name = known.get(key, known.get(stem))
+        if name is None:
+            unknown += [given] if number or given.casefold() not in HEADERS else []
+            continue
+        repeated += [given] if name in labels else []
+        if (other := labels.setdefault(name, label)) != label:
+            raise SqueezeError(
+                f"{path} gives {name} two labels, {other[:60]!r} and {label[:60]!r}: remove one."
+            )
+    labels = {name: label for name, label in labels.items() if label}
+    asked = named["train"] + named[split]
+    for found, what in (
+        (unknown, f"names in {path} are of no image of the run"),
+        (repeated, f"names in {path} are there again, with the same label"),
+        ([n for n in asked if n not in labels], f"of {len(asked)} images have no label in {path}"),
+    ):
+        if found:
+            reporter.warn(f"{len(found)} {what}, such as {found[0]}.")
+    trained = Counter(labels[name] for name in named["train"] if name in labels)
+    tested = [labels[name] for name in named[split] if name in labels]
+    if len(trained) < 2 or max(trained.values()) < 2 or not tested:
+        raise SqueezeError(
+            f"{path} has {len(trained)} labels for {trained.total()} images of train, and labels "
+            f"{len(tested)} of {split}: a probe needs two labels, one of two images, and one to test."
+        )
+    if unseen := sum(label not in trained for label in tested):
+        reporter.warn(
+            f"{unseen} images of {split} have labels that train has not: they count as wrong."
+        )
+    return labels
+
+
+def _read_rows(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield name and label of each row of a CSV file but blank ones; the label may be empty.
+
+    Raises SqueezeError, which names the line, for a row of another form.
+    """
+    reader = csv.reader((f"{line}\n" for line in read_lines(path)), strict=True)
+    try:
+        for row in reader:
+            name, *others = map(str.strip, row or [""])
+            if len(others) == 1 and name:
+                yield name, others[0]
+            elif name or any(others):
+                raise csv.Error(f"{len(row)} cells")
+    except csv.Error as error:
+        raise SqueezeError(
+            f"{path}, line {reader.line_num} is not `name,label` ({error}): correct it; a label with a "
+            "comma needs quotes around it."
+        ) from None
+
+
+def probe_features(
+    labels: Mapping[str, str], train: tuple[Sequence[Sample], Sequence[Tensor]],
+    test: tuple[Sequence[Sample], Sequence[Tensor]],
+) -> ProbeResult:  # fmt: skip
+    """Train a probe on original and one on decoded features of images, and test both.
+
+    Args:
+        labels: Labels by name; images without one are left out.
+        train: The images that are trained on, and original and decoded features of each, `[2C]`.
+        test: The same of the images that are tested.
+    """
+    indices = {label: i for i, label in enumerate(sorted(set(labels.values())))}
+    vectors, targets = [], []
+    for samples, both in (train, test):
+        chosen = [i for i, sample in enumerate(samples) if sample.name in labels]
+        vectors.append(torch.stack([both[i] for i in chosen]).chunk(2, dim=1))
+        targets.append(torch.tensor([indices[labels[samples[i].name]] for i in chosen]))
+    original, decoded = (
+        _accuracy(trained, targets[0], tested, targets[1])
+        for trained, tested in zip(*vectors, strict=True)
+    )
+    return ProbeResult(
+        original=original, decoded=decoded, labels=len(set(targets[0].tolist())),
+        train_images=len(targets[0]), images=len(targets[1]),
+    )  # fmt: skip
+
+
+def _accuracy(train_nc: Tensor, labels_n: Tensor, test_mc: Tensor, expected_m: Tensor) -> float:
+    """Share of test images that a multinomial logistic regression on the training images labels right.
+
+    It minimizes the sum of the cross-entropies plus half the squared weights, of standardized features.
+    """
+    std, mean = torch.std_mean(train_nc.double(), dim=0, correction=0)
+    std = torch.where(std > 0, std, 1)
+    inputs, tested = ((vectors - mean) / std for vectors in (train_nc, test_mc))
+    count = int(max(labels_n.max(), expected_m.max())) + 1
+    weight = torch.zeros(count, inputs.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(count, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=MOST_STEPS, history_size=10, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        entropies = F.cross_entropy(F.linear(inputs, weight, bias), labels_n, reduction="sum")
+        total: Tensor = (entropies + weight.square().sum() / 2) / len(inputs)
+        total.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    predicted = F.linear(tested, weight, bias).argmax(dim=1)
+    return (predicted == expected_m).double().mean().item()

@@ -5,4 +5,5 @@
 IGNORE_INDEX = 255
 BOTTLENECK_DIM = 64
 CODEBOOK_SIZE = 512
-RESIDUAL_CODEBOOK_SIZE = 256
+# Of each of the codebooks where a vector has several codes.
+SMALL_CODEBOOK_SIZE = 256

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from squeeze_cli.config.defaults import CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE
+from squeeze_cli.config.defaults import CODEBOOK_SIZE, SMALL_CODEBOOK_SIZE
 from squeeze_cli.errors import UsageError, nearest
 
 
@@ -131,7 +131,9 @@ QUANTIZERS = Registry("quantizer", {
                  _CODES | {"entropy_loss_weight", "diversity_gamma", "spherical"},
                  {"codebook_size": CODEBOOK_SIZE}),
     "rvq": Entry("quantizers.vq:ResidualVQWithProjection", _LEARNED | {"num_quantizers"},
-                 {"codebook_size": RESIDUAL_CODEBOOK_SIZE}),
+                 {"codebook_size": SMALL_CODEBOOK_SIZE}),
+    "pq": Entry("quantizers.vq:ProductVQWithProjection", _LEARNED | {"num_groups"},
+                {"codebook_size": SMALL_CODEBOOK_SIZE}),
     "none": Entry("quantizers.base:IdentityQuantizer"),
 })  # fmt: skip
 

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from squeeze_cli.config.classes import MOST_CLASSES, ClassTable, read_classes
-from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE
+from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE, SMALL_CODEBOOK_SIZE
 from squeeze_cli.config.fields import AsList, AsSection, Flag, Section, option_type, setting
 from squeeze_cli.config.parts import BACKBONES, DATASETS, HEADS, LOSSES, QUANTIZERS
 from squeeze_cli.config.sizes import ImageSize, Size
@@ -63,30 +63,31 @@ class QuantizerConfig(Section):
     type: str = setting("vq", "How features become codes", "--quantizer", choices=QUANTIZERS)
     codebook_size: int | None = setting(
         None,
-        "Codes per codebook (vq, lfq, rvq). "
-        f"[default: {CODEBOOK_SIZE}; {RESIDUAL_CODEBOOK_SIZE} for rvq]", ge=2, le=2**20,
+        "Codes per codebook (vq, lfq, rvq, pq). "
+        f"[default: {CODEBOOK_SIZE}; {SMALL_CODEBOOK_SIZE} for rvq and pq]", ge=2, le=2**20,
     )  # fmt: skip
     bottleneck_dim: int = setting(BOTTLENECK_DIM, "Width that features are projected to.", ge=1)
     num_quantizers: int = setting(4, "Number of codebooks in the stack (rvq).", ge=1, le=256)
+    num_groups: int = setting(4, "Parts of a vector, each with a codebook (pq).", ge=1, le=256)
     levels: Levels = setting(
         (8, 5, 5, 5), "Number of levels of each dimension (fsq).", metavar="8,5,5,5"
     )
-    decay: float = setting(0.99, "Decay of the codebooks' moving averages (vq, rvq).", ge=0, lt=1)
-    commitment_weight: float = setting(0.25, "Weight of the commitment loss (vq, rvq, lfq).", ge=0)
+    decay: float = setting(0.99, "Decay of codebooks' moving averages (vq, rvq, pq).", ge=0, lt=1)
+    commitment_weight: float = setting(0.25, "Weight of the commitment loss (all but fsq).", ge=0)
     entropy_loss_weight: float = setting(0.1, "Weight of the entropy loss (lfq).", ge=0)
     diversity_gamma: float = setting(
         0.1, "Weight of even code use in the entropy loss (lfq).", ge=0
     )
     spherical: bool = setting(False, "Project vectors to the unit sphere first (lfq).")
-    vq_loss_weight: float = setting(0.1, "Weight of the quantizer's loss (vq, rvq, lfq).", ge=0)
+    vq_loss_weight: float = setting(0.1, "Weight of the quantizer's loss (all but fsq).", ge=0)
     initialize_codebook: bool = setting(
-        True, "Initialize codebooks (vq, rvq) by k-means on training features.",
+        True, "Initialize codebooks (vq, rvq, pq) by k-means on training features.",
         "--initialize-codebook/--random-codebook",
     )  # fmt: skip
     code_stride: int = setting(
         1, "Side of the square of neighbouring vectors that one code stands for.", ge=1, le=8
     )
-    rate_weight: float = setting(0.0, "Weight of a bit per vector in the loss (vq, rvq).", ge=0)
+    rate_weight: float = setting(0.0, "Weight of a bit per vector in the loss (vq, rvq, pq).", ge=0)
     encoder_lr_factor: float | None = setting(
         None,
         "Factor on the learning rate for the layers before the codes: a smaller one gives fewer "
@@ -126,7 +127,7 @@ class ModelConfig(Section):
     )
     encoder: Literal["linear", "conv"] = setting(
         "linear",
-        "Layers before the codes: linear, or conv, which sees neighbouring vectors too.",
+        "Layers before the codes: linear, or conv, which sees neighbours too.",
         metavar="E",
     )
     reconstruction_weight: float = setting(

@@ -97,10 +97,17 @@ def check_together(config: ExperimentConfig) -> None:
             f"dimension: use a power of two, {below} or {2 * below}."
         )
     values = size * quantizer.bottleneck_dim * quantizer.num_quantizers
-    if quantizer.type in ("vq", "rvq") and values > 2**27:
+    if quantizer.type in ("vq", "rvq", "pq") and values > 2**27:
         raise UsageError(
-            f"--codebook-size, --bottleneck-dim and --num-quantizers give codebooks of {values:,} "
-            f"values, more than {2**27:,}: make one of them smaller."
+            f"The codebooks would have {values:,} values, more than {2**27:,}: make --codebook-size "
+            "or --bottleneck-dim smaller."
+        )
+    width, groups = quantizer.bottleneck_dim, quantizer.num_groups
+    if quantizer.type == "pq" and width % groups:
+        divisors = [number for number in range(1, min(width, 256) + 1) if width % number == 0]
+        raise UsageError(
+            f"--num-groups {groups} does not divide --bottleneck-dim {width}: use "
+            f"{min(divisors, key=lambda number: abs(number - groups))}."
         )
     channels = quantizer.bottleneck_dim * quantizer.code_stride**2
     if quantizer.code_stride > 1 and channels > MOST_BLOCK_CHANNELS:

@@ -3,9 +3,9 @@
     tokens [B, N, C] --project_in--> [B, N, D] --to_code--> [B, N, d] --library--> codes [B, N, Q]
     codes [B, N, Q] --lookup--> [B, N, d] --from_code--> [B, N, D] --project_out--> [B, N, C]
 
-D is the bottleneck and d the dimension of the code vectors: d = D for vq and rvq, whose codebooks
-lie in the bottleneck itself; d is the number of levels for fsq and the number of bits for lfq. All
-that follows the codes is linear, so that a head can fold it into its first convolution
+D is the bottleneck and d the dimension of the code vectors: d = D for vq, rvq and pq, whose
+codebooks lie in the bottleneck itself; d is the number of levels for fsq and the number of bits for
+lfq. All that follows the codes is linear, so that a head can fold it into its first convolution
 (`kernels/folding.py`). The modules of vector-quantize-pytorch do the quantizing.
 """
 
@@ -50,11 +50,9 @@ class Quantizer(nn.Module):
 
     Attributes:
         code_sizes: the number of values of each of the Q codes of a vector.
-        has_codebook: whether the code vectors are learned, so that a decoder must be given them.
     """
 
     code_sizes: tuple[int, ...] = ()
-    has_codebook = False
 
     def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
         super().__init__()
@@ -65,6 +63,11 @@ class Quantizer(nn.Module):
     def nominal_bits_per_vector(self) -> float:
         """Sum of log2 of the code sizes: computed, not measured; the codec measures bytes."""
         return sum(math.log2(size) for size in self.code_sizes)
+
+    @property
+    def codebook_values(self) -> int:
+        """Number of values in learned codebooks, which a decoder must be given."""
+        return 0
 
     @abstractmethod
     def code_input(self, tokens_bnc: Tensor) -> Tensor:
@@ -137,7 +140,7 @@ class IdentityQuantizer(Quantizer):
     def lookup(self, codes_bnq: Tensor) -> Tensor:
         """Raise SqueezeError: there are no codes to look up."""
         raise SqueezeError(
-            "The quantizer 'none' makes no codes: choose vq, fsq, lfq or rvq to decode from codes."
+            "The quantizer 'none' makes no codes: choose vq, fsq, lfq, rvq or pq to decode from codes."
         )
 
     def output_map(self) -> AffineMap:

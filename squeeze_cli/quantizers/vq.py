@@ -1,6 +1,7 @@
-"""Learned codebooks: vector quantization and residual vector quantization.
+"""Learned codebooks: vector quantization, residual and product quantization.
 
-van den Oord et al., 2017, arXiv:1711.00937; Zeghidour et al., SoundStream, 2021, arXiv:2107.03312.
+van den Oord et al., 2017, arXiv:1711.00937; Zeghidour et al., SoundStream, 2021, arXiv:2107.03312;
+Jégou et al., 2011, doi:10.1109/TPAMI.2010.57.
 """
 
 from collections.abc import Callable
@@ -8,14 +9,15 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from vector_quantize_pytorch import ResidualVQ, VectorQuantize
+from torch.nn import functional as F
+from vector_quantize_pytorch import GroupedResidualVQ, ResidualVQ, VectorQuantize
 
-from squeeze_cli.config.defaults import CODEBOOK_SIZE, RESIDUAL_CODEBOOK_SIZE
+from squeeze_cli.config.defaults import CODEBOOK_SIZE, SMALL_CODEBOOK_SIZE
 from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.quantizers.base import StepSize
 from squeeze_cli.quantizers.projection import ProjectedQuantizer
 
-Library = TypeVar("Library", VectorQuantize, ResidualVQ)
+Library = TypeVar("Library", VectorQuantize, ResidualVQ, GroupedResidualVQ)
 
 KMEANS_ITERATIONS = 20
 # Vectors that k-means looks at, per code.
@@ -37,7 +39,7 @@ def _create(
         kmeans_init=config.initialize_codebook,
         kmeans_iters=KMEANS_ITERATIONS,
         threshold_ema_dead_code=DEAD_SHARE * step.vectors / size,
-        rotation_trick=True,
+        rotation_trick=config.bottleneck_dim > more.get("groups", 1),  # a number has no direction
         # The library's own None asks for a process group before Lightning has made one.
         sync_codebook=step.processes > 1,
         **more,
@@ -47,11 +49,14 @@ def _create(
 class CodebookQuantizer(ProjectedQuantizer):
     """Base of the quantizers with learned codebooks."""
 
-    has_codebook = True
-
     def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
         super().__init__(config, feature_dim, step)
         self.initialize_codebook = config.initialize_codebook
+
+    @property
+    def codebook_values(self) -> int:
+        """Number of values in the codebooks, whose vectors lie in the bottleneck."""
+        return sum(self.code_sizes) * self.bottleneck_dim
 
     @torch.no_grad()
     def initialize(self, tokens_nc: Tensor) -> None:
@@ -106,7 +111,7 @@ class ResidualVQWithProjection(CodebookQuantizer):
 
     def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
         super().__init__(config, feature_dim, step)
-        size = config.codebook_size or RESIDUAL_CODEBOOK_SIZE
+        size = config.codebook_size or SMALL_CODEBOOK_SIZE
         self.code_sizes = (size,) * config.num_quantizers
         self.rvq = _create(ResidualVQ, config, size, step, num_quantizers=config.num_quantizers)
 
@@ -123,3 +128,43 @@ class ResidualVQWithProjection(CodebookQuantizer):
     def code_vectors(self) -> list[Tensor]:
         """Return one codebook `[K, D]` per level."""
         return list(self.rvq.codebooks)
+
+
+class ProductVQWithProjection(CodebookQuantizer):
+    """project_in → `num_groups` parts, each the nearest vector of a codebook of its own → project_out.
+
+    The commitment loss is the mean over the groups. The library's multi-head VectorQuantize does the
+    same, but its k-means refuses several processes.
+    """
+
+    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
+        super().__init__(config, feature_dim, step)
+        size = config.codebook_size or SMALL_CODEBOOK_SIZE
+        self.code_sizes = (size,) * config.num_groups
+        self.pq = _create(
+            GroupedResidualVQ, config, size, step, groups=config.num_groups, num_quantizers=1
+        )
+
+    def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Run GroupedResidualVQ with one level. Its losses are the commitment losses of the groups."""
+        vectors, codes_gbn1, losses = self.pq(inputs_bnd)
+        return vectors, codes_gbn1[..., 0].movedim(0, -1), losses.mean()
+
+    def lookup(self, codes_bnq: Tensor) -> Tensor:
+        """Return the groups' vectors side by side, `[B, N, D]`."""
+        vectors: Tensor = self.pq.get_output_from_indices(codes_bnq.movedim(-1, 0)[..., None])
+        return vectors
+
+    @property
+    def codebook_values(self) -> int:
+        """Number of values in the codebooks, each of a part of the bottleneck."""
+        return self.code_sizes[0] * self.bottleneck_dim
+
+    def code_vectors(self) -> list[Tensor]:
+        """Return one codebook `[K, D]` per group, zero outside of the group's part."""
+        books_gkd = self.pq.codebooks[:, 0]
+        width, end = books_gkd.shape[2], self.bottleneck_dim
+        return [
+            F.pad(book, (begin, end - begin - width))
+            for begin, book in zip(range(0, end, width), books_gkd, strict=True)
+        ]

@@ -43,7 +43,8 @@ LABEL_OFFSET_POINTS = 8
 # Settings that a configuration does not have, or that other traits of a record tell.
 _TOLD = (
     "training.seed", "training.epochs", "quantizer.type", "quantizer.codebook_size",
-    "quantizer.levels", "quantizer.num_quantizers", "quantizer.bottleneck_dim", "model.loss_type",
+    "quantizer.levels", "quantizer.num_quantizers", "quantizer.num_groups",
+    "quantizer.bottleneck_dim", "model.loss_type",
     "model.add_adapter", "model.unfreeze_last_layer", "model.feature_dim",
 )  # fmt: skip
 

@@ -100,9 +100,8 @@ def decoder_bytes(network: SegmentationNetwork, prior: CodePrior | None) -> Deco
     behind them as float32, and the prior as stored."""
     quantizer, blocks = network.quantizer, network.blocks
     maps = [quantizer.output_map(), *([] if blocks is None else [blocks.output_map()])]
-    codebooks = sum(v.numel() for v in quantizer.code_vectors()) if quantizer.has_codebook else 0
     return DecoderBytes(
-        codebook_bytes=FLOAT32_BYTES * codebooks,
+        codebook_bytes=FLOAT32_BYTES * quantizer.codebook_values,
         projection_bytes=FLOAT32_BYTES * sum(m.weight.numel() + m.bias.numel() for m in maps),
         prior_bytes=0 if prior is None else sum(a.nbytes for a in prior.arrays().values()),
     )

@@ -80,7 +80,11 @@ class RateModel(nn.Module):
 
 
 def _soft_assignment(inputs_bnd: Tensor, codebook_kd: Tensor) -> Tensor:
-    """Return shares `[B, N, K]` of the code vectors, by their distance to the inputs."""
-    distances = torch.cdist(inputs_bnd.flatten(0, 1), codebook_kd).square()
+    """Return shares `[B, N, K]` of the code vectors, by their distance to the inputs.
+
+    It counts in the dimensions of the codebook: those of pq are zero but for a part of them.
+    """
+    own = codebook_kd.any(dim=0)
+    distances = torch.cdist(inputs_bnd.flatten(0, 1)[:, own], codebook_kd[:, own]).square()
     scale = distances.detach().min(dim=1).values.mean().clamp_min(1e-9)
     return (-distances / (TEMPERATURE * scale)).softmax(dim=1).view(*inputs_bnd.shape[:2], -1)

@@ -59,7 +59,10 @@ def valid_json(folder: Path) -> None:
 
 numbers = np.random.default_rng(0)
 CONSTANT_CHANNELS = numbers.normal(size=(12, 3, 2, 16)) * ([0.0] * 8 + [1.0] * 8)
-QUANTIZERS = ("vq --codebook-size 16", "rvq --codebook-size 16", "fsq", "lfq --codebook-size 16")
+QUANTIZERS = (
+    "vq --codebook-size 16", "rvq --codebook-size 16", "pq --codebook-size 16", "fsq",
+    "lfq --codebook-size 16",
+)  # fmt: skip
 
 ROWS = (
     Case(

@@ -20,7 +20,12 @@ OPTIONS_OF_TRAINING = {"encoder_lr_factor", "rate_weight", "code_stride"}
 
 def small(name: str, **changes: object) -> QuantizerConfig:
     config = QuantizerConfig(
-        type=name, codebook_size=16, bottleneck_dim=D, levels=(5, 3, 4), num_quantizers=3
+        type=name,
+        codebook_size=16,
+        bottleneck_dim=D,
+        levels=(5, 3, 4),
+        num_quantizers=3,
+        num_groups=4,
     )
     return resolve_defaults(ExperimentConfig(quantizer=config.model_copy(update=changes))).quantizer
 
@@ -94,9 +99,8 @@ def test_nominal_bits(quantizer: Quantizer, name: str) -> None:
     coded = sum(log2(size) for size in quantizer.code_sizes)
     expected = coded if quantizer.code_sizes else 32 * C
     assert quantizer.nominal_bits_per_vector == pytest.approx(expected)
-    assert {"vq": (16,), "fsq": (60,), "lfq": (16,), "rvq": (16, 16, 16), "none": ()}[
-        name
-    ] == quantizer.code_sizes
+    sizes = {"vq": (16,), "fsq": (60,), "lfq": (16,), "rvq": (16,) * 3, "pq": (16,) * 4, "none": ()}
+    assert quantizer.code_sizes == sizes[name]
 
 
 def test_gradients_reach_the_input_and_every_projection(quantizer: Quantizer) -> None:
@@ -152,7 +156,7 @@ def test_every_declared_option_changes_something(name: str) -> None:
     test_rate.py, test_blocks.py.
     """
     changes = {
-        "codebook_size": 32, "bottleneck_dim": 5, "num_quantizers": 2, "levels": (3, 3),
+        "codebook_size": 32, "bottleneck_dim": 4, "num_quantizers": 2, "num_groups": 2, "levels": (3, 3),
         "decay": 0.5, "commitment_weight": 3.0, "entropy_loss_weight": 5.0,
         "diversity_gamma": 4.0, "spherical": True, "vq_loss_weight": 7.0,
         "initialize_codebook": False,
@@ -180,7 +184,7 @@ def test_an_encoder_has_parameters_where_its_rate_can_be_set(
     assert bool(encoder) == ("encoder_lr_factor" in QUANTIZERS[name].options)
 
 
-@pytest.mark.parametrize("kind", ["vq", "rvq"])
+@pytest.mark.parametrize("kind", ["vq", "rvq", "pq"])
 def test_dead_codes_come_back_to_life(kind: str) -> None:
     """Vectors move away from most codes, which the library then replaces by vectors in use."""
     torch.manual_seed(0)
@@ -190,14 +194,15 @@ def test_dead_codes_come_back_to_life(kind: str) -> None:
     quantizer.train()
     for step in range(10):
         quantizer((narrow + 0.01 * correlated_tokens(B * N, seed=step)).view(B, N, C))
-    for step in range(60):
-        quantizer(correlated_tokens(B * N, seed=step).view(B, N, C))
-    codes = codes_of(quantizer, correlated_tokens(2048)[None])
+    batches = [correlated_tokens(B * N, seed=step).view(B, N, C) for step in range(60)]
+    for batch in batches:
+        quantizer(batch)
+    codes = codes_of(quantizer, torch.cat(batches))
     for level in range(codes.shape[-1]):
         assert len(codes[..., level].unique()) > 12
 
 
-@pytest.mark.parametrize("kind", ["vq", "rvq"])
+@pytest.mark.parametrize("kind", ["vq", "rvq", "pq"])
 def test_codebooks_start_from_the_librarys_kmeans(kind: str) -> None:
     """After `initialize`, no batch starts k-means again: not in eval mode, not when loaded."""
     torch.manual_seed(0)
@@ -212,17 +217,43 @@ def test_codebooks_start_from_the_librarys_kmeans(kind: str) -> None:
         assert torch.equal(before, after)
 
 
-@pytest.mark.parametrize("kind", ["vq", "rvq"])
+@pytest.mark.parametrize("kind", ["vq", "rvq", "pq"])
 def test_a_training_step_is_the_librarys(kind: str) -> None:
     quantizer = create_quantizer(small(kind), C, STEP)
     quantizer.initialize(correlated_tokens(512))
     library = copy.deepcopy(quantizer)
     tokens = correlated_tokens(B * N, seed=5).view(B, N, C)
     vectors, codes, loss, _ = quantizer.train()(tokens)
-    module = library.train().vq if kind == "vq" else library.rvq
+    module = getattr(library.train(), kind)
     expected, indices, losses = module(library.project_in(tokens))
     assert torch.equal(vectors, expected)
+    if kind == "pq":  # the library has the groups in front
+        indices, losses = indices[..., 0].movedim(0, -1), losses.mean()
     assert torch.equal(codes.view_as(indices), indices)
     torch.testing.assert_close(loss, losses.sum() * quantizer.loss_weight)
     for ours, theirs in zip(quantizer.buffers(), library.buffers(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_codebook_is_counted_once() -> None:
+    """What a decoder must be given: all values of the library's codebooks, and of implicit ones none."""
+    for kind, values in {
+        "vq": 16 * D,
+        "rvq": 3 * 16 * D,
+        "pq": 16 * D,
+        "fsq": 0,
+        "none": 0,
+    }.items():
+        assert create_quantizer(small(kind), C, STEP).codebook_values == values, kind
+
+
+def test_each_part_of_a_product_quantizer_has_its_own_code() -> None:
+    torch.manual_seed(0)
+    quantizer = create_quantizer(small("pq"), C, STEP)
+    tokens = correlated_tokens(2048)
+    quantizer.initialize(tokens)
+    codes = codes_of(quantizer, tokens[None])
+    other = codes.clone()
+    other[..., 1] = (codes[..., 1] + 1) % 16
+    changed = (quantizer.lookup(other) != quantizer.lookup(codes)).flatten(0, 1).any(dim=0)
+    assert changed.tolist() == [False] * 2 + [True] * 2 + [False] * 4

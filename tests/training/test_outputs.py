@@ -65,7 +65,8 @@ def check_measured(folder: RunFolder, measured: Measured | None, feature_dim: in
 @pytest.mark.parametrize(
     ("flags", "sizes"),
     [(("--quantizer", "vq", "--codebook-size", "20"), (20,)),
-     (("--quantizer", "rvq", "--codebook-size", "8", "--num-quantizers", "3"), (8, 8, 8))],
+     (("--quantizer", "rvq", "--codebook-size", "8", "--num-quantizers", "3"), (8, 8, 8)),
+     (("--quantizer", "pq", "--codebook-size", "8", "--num-groups", "2"), (8, 8))],
 )  # fmt: skip
 def test_a_run_leaves_codes_that_its_prior_decodes(
     squeeze: Squeeze, tmp_path: Path, flags: tuple[str, ...], sizes: tuple[int, ...]
@@ -89,7 +90,8 @@ def test_a_run_leaves_codes_that_its_prior_decodes(
         coded = figures.prior_cross_entropy_bits * figures.vectors
         assert 31 < 8 * figures.payload_bytes - coded < 44
     decoder = record.measured.decoder
-    assert decoder.codebook_bytes == 4 * 64 * sum(sizes)
+    vectors = sizes[0] if flags[1] == "pq" else sum(sizes)  # those of pq are in parts
+    assert decoder.codebook_bytes == 4 * 64 * vectors
     assert decoder.projection_bytes == 4 * (64 * FEATURE_DIM + FEATURE_DIM)
     assert 0.97 * folder.prior_file.stat().st_size < decoder.prior_bytes
     assert decoder.prior_bytes < folder.prior_file.stat().st_size

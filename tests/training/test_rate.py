@@ -70,7 +70,7 @@ def test_it_learns_the_bits_of_codes(levels: int) -> None:
         assert soft.item() == pytest.approx(bits, abs=0.3)
 
 
-@pytest.mark.parametrize("kind", ["vq", "rvq"])
+@pytest.mark.parametrize("kind", ["vq", "rvq", "pq"])
 def test_a_weight_makes_codes_predictable(kind: str) -> None:
     assert conditional_entropy(kind, weight=0.3) < 0.8 * conditional_entropy(kind, weight=0.0)
 
@@ -78,13 +78,15 @@ def test_a_weight_makes_codes_predictable(kind: str) -> None:
 def conditional_entropy(kind: str, weight: float) -> float:
     """Bits of the first code given the one to its left, after a short training on noisy maps."""
     torch.manual_seed(0)
-    config = QuantizerConfig(type=kind, bottleneck_dim=D, codebook_size=8, num_quantizers=2)
+    config = QuantizerConfig(
+        type=kind, bottleneck_dim=6, codebook_size=8, num_quantizers=2, num_groups=2
+    )
     quantizer = create_quantizer(config, C, StepSize(16 * 36))
     smooth = torch.nn.functional.interpolate(torch.randn(64, C, 2, 2), (6, 6), mode="bilinear")
     maps = smooth + 0.3 * torch.randn_like(smooth)
     quantizer.initialize(maps.permute(0, 2, 3, 1).reshape(-1, C))
     network = SegmentationNetwork(FeatureNormalizer(C), quantizer, None, encoder=ConvEncoder(C))
-    model = RateModel(quantizer.code_sizes, D)
+    model = RateModel(quantizer.code_sizes, 6)
     optimizer = torch.optim.AdamW([*network.parameters(), *model.parameters()], 2e-3)
     for step in range(150):
         output = network.quantize(maps[torch.randint(64, (16,))])
@@ -102,7 +104,7 @@ def conditional_entropy(kind: str, weight: float) -> float:
 
 
 @pytest.mark.parametrize("loss", ["ce", "reconstruction"])
-@pytest.mark.parametrize("kind", ["vq", "rvq"])
+@pytest.mark.parametrize("kind", ["vq", "rvq", "pq"])
 def test_records_and_checkpoints_hold_it(
     squeeze: Squeeze, tmp_path: Path, kind: str, loss: str
 ) -> None:

@@ -3,9 +3,10 @@
     python -m benchmarks.curve --data-dir ../shared/data
 
 Trains what is not finished yet in the output folder (by `squeeze train` and `squeeze baseline`, in
-this process), then writes the table between the curve marks of docs/results.md and the picture
-beside it, from the run records. Checkpoints are chosen on validation; the test split is only measured.
-Retention is the test mean IoU over that of `squeeze baseline` of the same seed.
+this process), then writes the table between the curve marks of docs/results.md, its main columns into
+the README, and the picture of both, from the run records. Checkpoints are chosen on validation; the
+test split is only measured. Retention is the test mean IoU over that of `squeeze baseline` of the same
+seed.
 """
 
 from __future__ import annotations
@@ -30,20 +31,19 @@ from squeeze_cli.reports.figures import save_figure
 from squeeze_cli.runs import RunFolder
 
 MARKS = ("<!-- curve:begin -->", "<!-- curve:end -->")
+SUMMARY_MARKS = ("<!-- curve-summary:begin -->", "<!-- curve-summary:end -->")
 IMAGE = ROOT / "docs" / "images" / "curve.png"
 BASELINE, TEACHER = "baseline", "baseline-conv"
-CONV = "train --quantizer vq --encoder conv --encoder-lr-factor 1"
-TASK = f"{CONV} --distill TEACHER"
-FAITHFUL = f"{CONV} --reconstruction-weight 0.5"
+TASK = "train --codes task --distill TEACHER"
 COMMANDS = {
     BASELINE: "baseline",
     TEACHER: "baseline --encoder conv",
-    "linear": "train --quantizer vq",
-    "task-8-rate-0.1": f"{TASK} --codebook-size 8 --rate-weight 0.1",
-    "task-8-rate-0.3": f"{TASK} --codebook-size 8 --rate-weight 0.3",
+    "linear": "train --codes plain",
+    "task-8-rate-0.1": TASK,
+    "task-8-rate-0.3": f"{TASK} --rate-weight 0.3",
     "task-4-rate-0.3": f"{TASK} --codebook-size 4 --rate-weight 0.3",
     "task-3-rate-1": f"{TASK} --codebook-size 3 --rate-weight 1",
-    "faithful-512-rate-0.03": f"{FAITHFUL} --rate-weight 0.03",
+    "faithful-512-rate-0.03": "train",
 }
 HEADINGS = (
     "command", "measured bits per vector", "bits per feature point", "bytes per image",
@@ -125,6 +125,23 @@ def markdown(rows: dict[str, Row], options: argparse.Namespace) -> str:
     return "\n".join([*lines, "", textwrap.fill(words, 100)]) + "\n"
 
 
+def summary(rows: dict[str, Row], options: argparse.Namespace) -> str:
+    """The means of the main columns, in lines of at most 100 characters."""
+    lines = [
+        "| `squeeze` ... | bits per vector | bytes per image | test mean IoU % | % of baseline |",
+        "|---" + "|---:" * 4 + "|",
+    ]
+    for name, row in rows.items():
+        bits, _, size, iou, retained, *_ = (cell.partition(" ")[0] for cell in cells(*row))
+        command = COMMANDS[name].replace("TEACHER", "RUN")
+        lines.append(f"| `{command}` | {' | '.join((bits, size, iou, retained))} |")
+    words = (
+        f"{options.model}, {rows[BASELINE][0][0].data.test_images} test photographs, means over the "
+        f"seeds {', '.join(map(str, options.seeds))}. RUN is the baseline with `--encoder conv`."
+    )
+    return "\n".join([*lines, "", textwrap.fill(words, 100)]) + "\n"
+
+
 def draw(rows: dict[str, Row]) -> None:
     """Draw the seeds' means: bits on disk against the share of the baseline's mean IoU."""
     from matplotlib.figure import Figure
@@ -155,12 +172,14 @@ def main() -> None:
     train_missing(options)
     if options.no_pages:
         return
-    page = ROOT / "docs" / "results.md"
     rows = read_rows(options)
-    content = markdown(rows, options)
-    write_text_atomically(page, between_marks(page.read_text(encoding="utf-8"), content, MARKS))
+    for page, content, marks in (
+        (ROOT / "docs" / "results.md", markdown(rows, options), MARKS),
+        (ROOT / "README.md", summary(rows, options), SUMMARY_MARKS),
+    ):
+        write_text_atomically(page, between_marks(page.read_text(encoding="utf-8"), content, marks))
+        print(content)
     draw(rows)
-    print(content)
 
 
 if __name__ == "__main__":

@@ -56,8 +56,9 @@ def main() -> None:
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as folder:
         arguments = [
-            "train", "--quantizer", options.quantizer, "--model", options.backbone,
-            "--weights", "none", "--batch-size", "4", "--subset-size", str(options.images),
+            "train", "--quantizer", options.quantizer, "--codes", "plain",
+            "--model", options.backbone, "--weights", "none", "--batch-size", "4",
+            "--subset-size", str(options.images),
             "--epochs", str(options.epochs), "--data-dir", str(options.data_dir.resolve()),
             "--cache-dir", f"{folder}/cache", "--output-dir", f"{folder}/runs", "--name", "run",
             "--overwrite", "--quiet",

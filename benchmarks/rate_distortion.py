@@ -3,9 +3,8 @@
     python -m benchmarks.rate_distortion runs/results
 
 The rate is measured: the size of the whole file that holds the test split's codes. The picture is
-that of `squeeze compare --plot`. The complete table goes between the rate-distortion marks of a page,
-a table of its main columns between the marks of the summary. Nothing is trained here:
-`python -m benchmarks.results` does that.
+that of `squeeze compare --plot`. The table goes between the rate-distortion marks of a page. Nothing is
+trained here: `python -m benchmarks.results` does that.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -31,18 +29,13 @@ from squeeze_cli.reports.tables import MISSING, fixed, number, percent
 from squeeze_cli.runs import read_runs
 
 MARKS = ("<!-- rate-distortion:begin -->", "<!-- rate-distortion:end -->")
-SUMMARY_MARKS = (
-    "<!-- rate-distortion-summary:begin -->",
-    "<!-- rate-distortion-summary:end -->",
-)
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
+PAGES = (ROOT / "docs" / "results.md",)
 IMAGE = ROOT / "docs" / "images" / "rate-distortion.png"
 HEADINGS = (
     "codes", "nominal bits per vector", "measured bits per vector", "of them payload",
     "prior's cross-entropy", "measured bytes per image", "measured ratio to float32",
     "decoder, kB once", "test mean IoU %", "% of baseline",
 )  # fmt: skip
-SUMMARY = (0, 2, 5, 8, 9)
 WORDS = (
     "Measured: the whole file of the test split's codes, with its names, lengths, checksums and "
     "metadata; payload: the coded images alone. The decoder's codebooks, projection and prior, which "
@@ -52,7 +45,7 @@ WORDS = (
 )
 
 
-def table(panel: Panel, columns: Sequence[int] = range(len(HEADINGS))) -> list[str]:
+def table(panel: Panel) -> list[str]:
     """Lines of Markdown: a row for each configuration, best first, below the baseline's."""
     rows: list[Sequence[str]] = [HEADINGS]
     if panel.baseline:
@@ -60,8 +53,8 @@ def table(panel: Panel, columns: Sequence[int] = range(len(HEADINGS))) -> list[s
         rows.append(("`squeeze baseline`", *unknown, over_seeds(panel.baseline, 100), "100"))
     ordered = sorted(panel.configurations, key=lambda configuration: -configuration.point[1])
     rows += [list(row(each, panel.baseline)) for each in ordered]
-    lines = [f"| {' | '.join(cells[i] for i in columns)} |" for cells in rows]
-    return [lines[0], "|---" + "|---:" * (len(columns) - 1) + "|", *lines[1:]]
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
+    return [lines[0], "|---" + "|---:" * (len(HEADINGS) - 1) + "|", *lines[1:]]
 
 
 def row(configuration: Configuration, baseline: Sequence[float]) -> Iterator[str]:
@@ -110,15 +103,6 @@ def markdown(panels: Sequence[Panel]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def summary(panels: Sequence[Panel]) -> str:
-    """The main columns of each panel's table, in lines of at most 100 characters."""
-    parts = [
-        "\n".join([*table(panel, SUMMARY), "", textwrap.fill(seeds_of(panel), 100)])
-        for panel in panels
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
 def main() -> None:
     """Read the records, draw, write the pages."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -129,18 +113,12 @@ def main() -> None:
     panels = rate_distortion(read_runs(options.runs))
     save_figure(rate_distortion_figure(panels), options.image)
     print(f"Wrote {options.image}", file=sys.stderr)
-    contents = {MARKS: markdown(panels), SUMMARY_MARKS: summary(panels)}
+    content = markdown(panels)
+    print(content)
     for page in options.pages:
         text = page.read_text(encoding="utf-8")
-        found = [marks for marks in contents if all(mark in text for mark in marks)]
-        if not found:
-            print(f"{page} has no {MARKS[0]} and {MARKS[1]}: left as it is", file=sys.stderr)
-            continue
-        for marks in found:
-            text = between_marks(text, contents[marks], marks)
-        write_text_atomically(page, text)
+        write_text_atomically(page, between_marks(text, content, MARKS))
         print(f"Wrote {page}", file=sys.stderr)
-    print(contents[MARKS])
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ def train_missing(options: argparse.Namespace) -> None:
             run = options.output_dir / f"{kind}-{seed}"
             if not is_finished(run):
                 command = ["baseline"] if kind == "baseline" else ["train", "--quantizer", kind]
+                if kind not in ("baseline", "none"):
+                    command += ["--codes", "plain"]
                 run_command(command, run, seed, options)
 
 

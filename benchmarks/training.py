@@ -70,7 +70,7 @@ def make_config(
     """The experiment, the same for all contenders but for the precision."""
     return resolve_defaults(
         ExperimentConfig(
-            quantizer=QuantizerConfig(type=quantizer),
+            quantizer=QuantizerConfig(type=quantizer, codes="plain"),
             model=ModelConfig(
                 backbone=options.backbone,
                 weights="default" if options.backbone == "efficientnet-lite0" else "none",

@@ -7,3 +7,17 @@ BOTTLENECK_DIM = 64
 CODEBOOK_SIZE = 512
 # Of each of the codebooks where a vector has several codes.
 SMALL_CODEBOOK_SIZE = 256
+
+# What `--codes` sets of options that are not given; docs/results.md says how it was chosen. `plain` is
+# the linear encoder of the scripts that squeeze takes over from.
+CODES: dict[str, dict[str, object]] = {
+    "faithful": {
+        "model.encoder": "conv", "model.reconstruction_weight": 0.5,
+        "quantizer.rate_weight": 0.03, "quantizer.encoder_lr_factor": 1.0,
+    },
+    "task": {
+        "model.encoder": "conv", "quantizer.codebook_size": 8,
+        "quantizer.rate_weight": 0.1, "quantizer.encoder_lr_factor": 1.0,
+    },
+    "plain": {},
+}  # fmt: skip

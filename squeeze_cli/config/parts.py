@@ -120,7 +120,7 @@ HEADS = Registry("head", {
     "deeplab": Entry("heads.deeplab_head:DeepLabSegmentationHead"),
 })  # fmt: skip
 
-_ENCODER = frozenset({"bottleneck_dim", "encoder_lr_factor", "code_stride"})
+_ENCODER = frozenset({"codes", "bottleneck_dim", "encoder_lr_factor", "code_stride"})
 _CODES = _ENCODER | {"codebook_size", "commitment_weight", "vq_loss_weight"}
 _LEARNED = _CODES | {"decay", "initialize_codebook", "rate_weight"}
 QUANTIZERS = Registry("quantizer", {

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from squeeze_cli.config.classes import ClassTable
-from squeeze_cli.config.defaults import CODEBOOK_SIZE
+from squeeze_cli.config.defaults import CODEBOOK_SIZE, CODES
 from squeeze_cli.config.fields import value_of
 from squeeze_cli.config.parts import (
     BACKBONES,
     DATASETS,
     DEFAULT_DATASET,
     GIVEN_FEATURES,
+    LOSSES,
     QUANTIZERS,
 )
 from squeeze_cli.config.schema import FIELDS, ExperimentConfig, Kind, option_of
@@ -104,11 +105,7 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
         "model.backbone": GIVEN_FEATURES if given else config.model.backbone,
         "model.loss_type": config.model.loss_type or ("reconstruction" if without_masks else "ce"),
     }
-    own = QUANTIZERS[values["quantizer.type"]].defaults
-    defaults: dict[str, object] = {
-        f"quantizer.{name}": value
-        for name, value in {"codebook_size": CODEBOOK_SIZE, "encoder_lr_factor": 1.0, **own}.items()
-    }
+    defaults = _defaults_of_codes(config, values["quantizer.type"], values["model.loss_type"])
     if not given:
         backbone, dataset = BACKBONES[config.model.backbone], DATASETS[values["data.dataset"]]
         if values["model.loss_type"] != "reconstruction":
@@ -120,6 +117,27 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
         defaults["data.image_size"] = side
     missing = {key: value for key, value in defaults.items() if value_of(config, key) is None}
     return with_values(config, {**values, **missing})
+
+
+def _defaults_of_codes(config: ExperimentConfig, quantizer: str, loss: str) -> dict[str, object]:
+    """Return what `--codes` sets where the chosen quantizer and loss take it, and else their own."""
+    entry, model = QUANTIZERS[quantizer], config.model
+    chosen = CODES[config.quantizer.codes if entry.options else "plain"]
+    defaults = {
+        "quantizer.codebook_size": CODEBOOK_SIZE,
+        "quantizer.encoder_lr_factor": 1.0,
+        "model.encoder": "linear",
+        **{f"quantizer.{name}": value for name, value in entry.defaults.items()},
+    }
+    if "rate_weight" in entry.options:
+        defaults["quantizer.rate_weight"] = 0.0
+    if entry.options and "reconstruction_weight" in LOSSES[loss].options:
+        defaults["model.reconstruction_weight"] = 0.0
+    found = {key: chosen.get(key, value) for key, value in defaults.items()}
+    if model.add_adapter or model.feature_dim or model.unfreeze_last_layer:
+        # Features that are trained themselves would learn to be easy to reconstruct.
+        found.pop("model.reconstruction_weight", None)
+    return found
 
 
 def with_classes(config: ExperimentConfig, classes: ClassTable) -> ExperimentConfig:

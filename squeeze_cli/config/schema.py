@@ -61,10 +61,16 @@ class QuantizerConfig(Section):
     """How feature vectors become codes; which fields count depends on `type`."""
 
     type: str = setting("vq", "How features become codes", "--quantizer", choices=QUANTIZERS)
+    codes: Literal["faithful", "task", "plain"] = setting(
+        "faithful",
+        "Codes that keep the features, that serve the masks alone in fewer bits, or of a linear "
+        "encoder: sets the defaults of other options.", metavar="C",
+    )  # fmt: skip
     codebook_size: int | None = setting(
         None,
         "Codes per codebook (vq, lfq, rvq, pq). "
-        f"[default: {CODEBOOK_SIZE}; {SMALL_CODEBOOK_SIZE} for rvq and pq]", ge=2, le=2**20,
+        f"[default: {CODEBOOK_SIZE}; {SMALL_CODEBOOK_SIZE} for rvq, pq; 8 by --codes task]",
+        ge=2, le=2**20,
     )  # fmt: skip
     bottleneck_dim: int = setting(BOTTLENECK_DIM, "Width that features are projected to.", ge=1)
     num_quantizers: int = setting(4, "Number of codebooks in the stack (rvq).", ge=1, le=256)
@@ -87,11 +93,13 @@ class QuantizerConfig(Section):
     code_stride: int = setting(
         1, "Side of the square of neighbouring vectors that one code stands for.", ge=1, le=8
     )
-    rate_weight: float = setting(0.0, "Weight of a bit per vector in the loss (vq, rvq, pq).", ge=0)
+    rate_weight: float | None = setting(
+        None, "Weight of a bit per vector in the loss (vq, rvq, pq). [default: by --codes]", ge=0
+    )
     encoder_lr_factor: float | None = setting(
         None,
         "Factor on the learning rate for the layers before the codes: a smaller one gives fewer "
-        "bits and a lower mean IoU. [default: 1; 0.3 for vq]", ge=0,
+        "bits and a lower mean IoU. [default: 1; 0.3 for vq by --codes plain]", ge=0,
     )  # fmt: skip
 
 
@@ -125,14 +133,16 @@ class ModelConfig(Section):
     deeplab_weights: str = setting(
         "COCO_WITH_VOC_LABELS_V1", "Name of the published weights of deeplab in torchvision.", ""
     )
-    encoder: Literal["linear", "conv"] = setting(
-        "linear",
-        "Layers before the codes: linear, or conv, which sees neighbours too.",
-        metavar="E",
-    )
-    reconstruction_weight: float = setting(
-        0.0, "Weight of the squared error of the decoded features, beside the masks' loss.", ge=0
-    )
+    encoder: Literal["linear", "conv"] | None = setting(
+        None,
+        "Layers before the codes: linear, or conv, which sees neighbours too. "
+        "[default: by --codes]", metavar="E",
+    )  # fmt: skip
+    reconstruction_weight: float | None = setting(
+        None,
+        "Weight of the squared error of the decoded features, beside the masks' loss. "
+        "[default: by --codes]", ge=0,
+    )  # fmt: skip
     distill: str | None = setting(None, "Folder of a baseline to learn from too.", metavar="RUN")
     distill_weight: float = setting(
         1.0, "Weight of the divergence from the predictions of --distill.", ge=0

@@ -137,6 +137,8 @@ def _check_loss(config: ExperimentConfig) -> None:
     for key in ("model.reconstruction_weight", "model.distill"):
         if config.quantizer.type == "none" and value_of(config, key):
             raise UsageError(f"{option_of(key)} has no effect without a quantizer: leave it out.")
+    if config.quantizer.codes == "task" and not config.model.has_head:
+        raise UsageError(f"--codes task needs masks, and --loss {loss} has none: leave it out.")
     if config.model.distill and config.model.unfreeze_last_layer:
         raise UsageError("--distill contradicts --unfreeze-last-layer: leave one of them out.")
     weight = FIELDS["model.distill_weight"].default

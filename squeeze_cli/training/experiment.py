@@ -104,7 +104,7 @@ def make_module(config: ExperimentConfig, network: SegmentationNetwork) -> Featu
         seed=config.training.seed,
     )  # fmt: skip
     if isinstance(module, VQSqueezeModule):
-        module.reconstruction_weight = config.model.reconstruction_weight
+        module.reconstruction_weight = config.model.reconstruction_weight or 0.0
     if config.quantizer.rate_weight:
         module.weigh_rate(config.quantizer.rate_weight)
     return module

@@ -122,7 +122,7 @@ def _describe_model(
         feature_dim=backbone.feature_dim, quantized_dim=model.feature_dim or backbone.feature_dim,
         num_classes=model.num_classes, layers=list(backbone.layers) or None,
         head=choose_head(model.head, model.backbone) if model.has_head else None,
-        loss=str(model.loss_type), encoder=model.encoder, add_adapter=model.add_adapter,
+        loss=str(model.loss_type), encoder=model.encoder or "linear", add_adapter=model.add_adapter,
         unfreeze_last_layer=model.unfreeze_last_layer,
         teacher_digest=module.teacher_digest if isinstance(module, VQSqueezeModule) else None,
         head_expects_raw_features=network.head is not None and network.head.expects_raw_features,

@@ -27,7 +27,9 @@ IMAGES, SIZE = 6, 128
 def test_the_same_weights_give_the_same_logits(backbone_name: str, quantizer: str) -> None:
     config = resolve_defaults(
         ExperimentConfig(
-            quantizer=QuantizerConfig(type=quantizer, codebook_size=8, bottleneck_dim=24),
+            quantizer=QuantizerConfig(
+                type=quantizer, codes="plain", codebook_size=8, bottleneck_dim=24
+            ),
             model=ModelConfig(backbone=backbone_name, weights="none"),
         )
     )

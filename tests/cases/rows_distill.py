@@ -80,7 +80,7 @@ def no_teacher_in_evaluation(folder: Path) -> None:
     assert record["history"][0]["train"]["distill_loss"] > 0
     for metrics in (record["history"][0]["val"], *record["metrics"].values()):
         assert "distill_loss" not in metrics
-        parts = metrics["segmentation_loss"] + metrics["vq_loss"]
+        parts = sum(metrics[f"{name}_loss"] for name in ("segmentation", "vq", "reconstruction"))
         assert abs(metrics["loss"] - parts) < 1e-5
     shutil.rmtree(folder / "runs" / "base")
     command = "evaluate runs/it --json --no-progress --quiet"

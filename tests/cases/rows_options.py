@@ -77,6 +77,10 @@ _ENCODINGS = (
 )  # fmt: skip
 
 ROWS = (
+    option("task codes without masks", "--codes task --images photos", "--codes task needs masks"),
+    option("task codes of features", "--codes task --features f.npy", "--codes task needs masks"),
+    option("codes of no quantizer", "--codes plain --quantizer none", "--codes has no effect"),
+    option("codes of another kind", "--codes tiny"),
     option("a million codebooks", "--num-quantizers 1000000 --quantizer rvq"),
     option("codebooks of 17 billion values",
            "--num-quantizers 256 --codebook-size 1048576 --quantizer rvq", "17,179,869,184"),

@@ -76,7 +76,8 @@ ROWS = (
     ),
     Case(
         "a loss that grows tenfold",
-        "train {T} --lr 9 --epochs 4 --images images --masks masks --quantizer fsq --name g",
+        "train {T} --lr 9 --epochs 4 --images images --masks masks --quantizer fsq --codes plain "
+        "--name g",
         0,
         ("The training loss grew from", "lower --lr"),
         uses=("images", "masks"),

@@ -39,6 +39,40 @@ def test_file_and_back(tmp_path: Path) -> None:
     assert config.model.num_classes == 3
 
 
+@pytest.mark.parametrize(
+    ("values", "encoder", "reconstruction", "rate", "size", "factor"),
+    [
+        ({}, "conv", 0.5, 0.03, 512, 1.0),
+        ({"quantizer.codes": "task"}, "conv", 0.0, 0.1, 8, 1.0),
+        ({"quantizer.codes": "plain"}, "linear", 0.0, 0.0, 512, 0.3),
+        ({"quantizer.type": "rvq"}, "conv", 0.5, 0.03, 256, 1.0),
+        ({"quantizer.type": "fsq"}, "conv", 0.5, None, 512, 1.0),
+        ({"quantizer.type": "none"}, "linear", None, None, 512, 1.0),
+        ({"model.encoder": "linear", "quantizer.rate_weight": 0.0}, "linear", 0.5, 0.0, 512, 1.0),
+        ({"quantizer.codes": "task", "quantizer.codebook_size": 4}, "conv", 0.0, 0.1, 4, 1.0),
+        ({"model.add_adapter": True}, "conv", None, 0.03, 512, 1.0),
+        ({"model.loss_type": "reconstruction"}, "conv", None, 0.03, 512, 1.0),
+    ],
+)
+def test_codes_set_the_defaults_of_other_options(
+    values: dict[str, object], encoder: str, reconstruction: float | None, rate: float | None,
+    size: int, factor: float, tmp_path: Path,
+) -> None:  # fmt: skip
+    config = resolve_config("quantized", values)
+    assert config.model.encoder == encoder
+    assert config.model.reconstruction_weight == reconstruction
+    assert config.quantizer.rate_weight == rate
+    assert config.quantizer.codebook_size == size
+    assert config.quantizer.encoder_lr_factor == factor
+    write_config(tmp_path / "config.yaml", config)
+    assert load_experiment(tmp_path / "config.yaml", None) == config
+
+
+def test_a_baseline_has_the_encoder_that_it_is_given() -> None:
+    assert resolve_config("baseline", {}).model.encoder == "linear"
+    assert resolve_config("baseline", {"model.encoder": "conv"}).model.encoder == "conv"
+
+
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
     path = write(
         tmp_path / "c.yaml",

@@ -15,7 +15,7 @@ from squeeze_cli.quantizers import Quantizer, StepSize, create_quantizer
 
 B, N, C, D = 3, 35, 24, 8
 STEP = StepSize(vectors=B * N)
-OPTIONS_OF_TRAINING = {"encoder_lr_factor", "rate_weight", "code_stride"}
+OPTIONS_OF_TRAINING = {"codes", "encoder_lr_factor", "rate_weight", "code_stride"}
 
 
 def small(name: str, **changes: object) -> QuantizerConfig:
@@ -153,7 +153,7 @@ def test_every_declared_option_changes_something(name: str) -> None:
     """An option that a quantizer claims to take and ignores is a lie in `--help`.
 
     Options of training, and of what stands around a quantizer, do not: test_optimizers.py,
-    test_rate.py, test_blocks.py.
+    test_rate.py, test_blocks.py, and `codes` in config/test_config.py.
     """
     changes = {
         "codebook_size": 32, "bottleneck_dim": 4, "num_quantizers": 2, "num_groups": 2, "levels": (3, 3),

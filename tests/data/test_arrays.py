@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from hashlib import blake2b
@@ -201,12 +202,15 @@ def test_only_features_of_a_backbone_are_taken_from_shards(
     tmp_path: Path, content: Content, space: Literal["backbone", "adapted"], words: str | None
 ) -> None:
     file = f"{content}-00000.safetensors"
-    save_file({"embeddings": VALUES.permute(0, 3, 1, 2).contiguous()}, tmp_path / file)
-    digest = blake2b((tmp_path / file).read_bytes(), digest_size=16).hexdigest()
-    shard = ShardEntry(file=file, bytes=1, blake2b=digest, names=list("abcde"), sums={})
+    maps = VALUES.permute(0, 3, 1, 2).contiguous()
+    save_file({"embeddings": maps}, tmp_path / file, {"names": json.dumps(list("abcde"))})
+    content_bytes = (tmp_path / file).read_bytes()
+    digest = blake2b(content_bytes, digest_size=16).hexdigest()
+    size = len(content_bytes)
+    shard = ShardEntry(file=file, bytes=size, blake2b=digest, names=list("abcde"), sums={})
     manifest = Manifest(
         content=content, run="r", run_digest="d", source="images", space=space, complete=True,
-        images=N, shards=[shard],
+        images=N, bytes=size, shards=[shard],
     )  # fmt: skip
     (tmp_path / "manifest.json").write_text(manifest.model_dump_json())
     if words is None:

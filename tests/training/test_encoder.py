@@ -73,8 +73,8 @@ def test_runs_with_an_encoder_are_decoded_and_compared(
 def test_reconstruction_in_the_loss_keeps_the_features(squeeze: Squeeze, tmp_path: Path) -> None:
     errors = []
     for weight in ("0", "10"):
-        options = ("--encoder", "conv", "--epochs", "4", "--lr", "0.003", "--name", f"w{weight}")
-        squeeze("train", *TINY, *options, "--reconstruction-weight", weight)
+        options = ("--codes", "plain", "--encoder", "conv", "--epochs", "4", "--lr", "0.003")
+        squeeze("train", *TINY, *options, "--reconstruction-weight", weight, "--name", f"w{weight}")
         record = json.loads((tmp_path / "runs" / f"w{weight}" / "run.json").read_text())
         errors.append(record["metrics"]["test"]["mse"])
     assert errors[1] < errors[0]

@@ -78,21 +78,24 @@ def train(
         return fit_experiment(resolved, run, reporter or Reporter(quiet=True))
 
 
-def open_run(path: str | Path, device: str | None = "auto") -> TrainedRun:
+def open_run(
+    path: str | Path, device: str | None = "auto", levels: int | None = None
+) -> TrainedRun:
     """Open a finished run, which has `open`, `features`, `masks`, `encode` and more.
 
-    `device` is `auto`, `cpu`, `cuda`, `mps`, or None for that of the training. Raises SqueezeError
-    where the folder holds no finished run, or the device is not available.
+    `device` is `auto`, `cpu`, `cuda`, `mps`, or None for that of the training; `levels` are the
+    first ones of rvq, or None for all. Raises SqueezeError where the folder holds no finished run, or
+    the device is not available, and UsageError where the run has no such levels.
     """
-    return _open(path, {"training.device": device})
+    return _open(path, {"training.device": device}, levels)
 
 
-def _open(path: str | Path, values: Mapping[str, object]) -> TrainedRun:
+def _open(path: str | Path, values: Mapping[str, object], levels: int | None) -> TrainedRun:
     given = {key: value for key, value in values.items() if value is not None}
-    RunFolder(Path(path)).open_finished(given)  # errors come before torch is imported
+    RunFolder(Path(path)).open_finished(given, levels)  # errors come before torch is imported
     from squeeze_cli.inference.trained_run import TrainedRun
 
-    return TrainedRun(path, given)
+    return TrainedRun(path, given, levels)
 
 
 def extract(
@@ -101,7 +104,8 @@ def extract(
     split: Split | None = None, content: Content = "codes", coding: Coding | None = None,
     out: str | Path | None = None, overwrite: bool = False, data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None, use_cache: bool | None = None,
-    num_workers: int | None = None, device: str | None = "auto", reporter: Reporter | None = None,
+    num_workers: int | None = None, device: str | None = "auto", levels: int | None = None,
+    reporter: Reporter | None = None,
 ) -> ExtractionSummary:  # fmt: skip
     """Write codes or embeddings of images as files, as `squeeze extract-embeddings` does.
 
@@ -117,12 +121,15 @@ def extract(
         out: Folder to write to, by default one in the run's folder; `overwrite` starts anew.
         data_dir, cache_dir, use_cache, num_workers, device: As the options of these names; None
             takes what the run was trained with.
+        levels: Use the first levels of rvq alone; None uses all.
 
     Raises:
         SqueezeError: The run has no codes, or something is missing or damaged.
         UsageError: Arguments contradict each other, or `out` holds something else.
     """
-    wanted = Extraction(split, images, features, feature_names, content, coding, out, overwrite)
+    wanted = Extraction(
+        split, images, features, feature_names, content, coding, out, overwrite, levels
+    )
     values = {
         "data.data_dir": data_dir,
         "data.cache_dir": cache_dir,
@@ -130,7 +137,7 @@ def extract(
         "data.num_workers": num_workers,
         "training.device": device,
     }
-    opened = _open(run, values)
+    opened = _open(run, values, levels)
     from squeeze_cli.inference.extract import extract_embeddings
 
     return extract_embeddings(opened, wanted, reporter or Reporter(quiet=True))

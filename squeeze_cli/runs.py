@@ -88,18 +88,28 @@ class RunFolder:
         return RunRecord.read(self.record_file)
 
     def open_finished(
-        self, values: Mapping[str, object] = MappingProxyType({})
+        self, values: Mapping[str, object] = MappingProxyType({}), levels: int | None = None
     ) -> tuple[FinishedRecord, ExperimentConfig]:
         """Read the record and the configuration of a finished run.
 
         `values`, by `section.field`, stand in place of those of its configuration. Raises as
-        `read_finished`, `load_run_config` and `with_run_values` do.
+        `read_finished`, `load_run_config` and `with_run_values` do, and UsageError where the run's
+        codes have not as many `levels`.
         """
         given = dict(values)
         if given.get("training.batch_size") == 1:  # only training with BatchNorm needs two images
             given["training.batch_size"] = 2
         with_values(ExperimentConfig(), given)  # what can never be is an error of its own
         record = self.read_finished()
+        codes = len(record.quantizer.code_sizes) if record.quantizer.type == "rvq" else 0
+        if levels is not None and not codes:
+            raise UsageError(
+                f"--levels is for runs of rvq, which {self.path} is not: leave it out."
+            )
+        if levels is not None and not 1 <= levels <= codes:
+            raise UsageError(
+                f"--levels {levels}: {self.path} has {codes} levels, use 1 to {codes}."
+            )
         config = load_run_config(self.config_file, record.settings)
         return record, with_run_values(config, given)
 

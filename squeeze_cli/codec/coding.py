@@ -46,6 +46,7 @@ def encode_blocks(
 
     All blocks have as many images but the last, which may have fewer. `checksums_b` are CRC-32s that
     those of the codes go on from, `slots` the prior's `slots_of_codes`, if they are known already.
+    Of a prior for more codes per vector the first ones are coded.
     Raises ValueError if a code is not below its size, or if the prior is for other codes.
     """
     blocks = np.split(codes_nhwq, np.cumsum(images_b)[:-1]) if images_b else []
@@ -56,7 +57,7 @@ def encode_blocks(
             + crc.to_bytes(_CRC_BYTES, "little")
             for block, crc in zip(blocks, crcs, strict=True)
         ]
-    if prior.code_sizes != tuple(code_sizes) or prior.grid != codes_nhwq.shape[1:3]:
+    if not _fits(prior, codes_nhwq.shape[1:3], code_sizes):
         raise ValueError(
             f"a prior for {prior.code_sizes} on {prior.grid}, codes of {tuple(code_sizes)} on "
             f"{codes_nhwq.shape[1:3]}"
@@ -88,8 +89,8 @@ def decode_blocks(
             for block, images in zip(blocks, images_b, strict=True)
         ]
         crcs = [int.from_bytes(block[-_CRC_BYTES:], "little") for block in blocks]
-    elif (prior.code_sizes, prior.grid) == (tuple(code_sizes), grid):
-        codes, crcs = _decode_streams(blocks, np.asarray(images_b), prior)
+    elif _fits(prior, grid, code_sizes):
+        codes, crcs = _decode_streams(blocks, np.asarray(images_b), prior, len(code_sizes))
         decoded = [block[:images] for block, images in zip(codes, images_b, strict=True)]
     else:
         raise DamagedCodesError(f"codes of {code_sizes} on {grid}, but a prior for others")
@@ -104,14 +105,15 @@ def crc32_of_codes(codes: NDArray[np.integer], before: int = 0) -> int:
 
 
 def pad_codes(codes_bhwq: NDArray[np.integer], code_sizes: Sequence[int]) -> NDArray[np.int64]:
-    """Return codes with a border, two rows above and two columns at each side.
+    """Return codes with a border, two rows above and two columns at each side, and all Q codes.
 
-    A code of the border is its size, a value that no vector has.
+    A code of the border is its size, a value that no vector has, and so are the codes of vectors of
+    which only the first ones are there.
     """
-    b, rows, columns, q = codes_bhwq.shape
-    padded = np.empty((b, rows + _REACH, columns + 2 * _REACH, q), np.int64)
+    b, rows, columns, given = codes_bhwq.shape
+    padded = np.empty((b, rows + _REACH, columns + 2 * _REACH, len(code_sizes)), np.int64)
     padded[:] = code_sizes
-    padded[:, _REACH:, _REACH:-_REACH] = codes_bhwq
+    padded[:, _REACH:, _REACH:-_REACH, :given] = codes_bhwq
     return padded
 
 
@@ -125,14 +127,19 @@ def context_of(
     return padded[:, np.add.outer(row, _DOWN), np.add.outer(column, _RIGHT)]
 
 
+def _fits(prior: CodePrior, grid: tuple[int, ...], code_sizes: Sequence[int]) -> bool:
+    """Whether a prior is for codes of these sizes on this grid, or for more codes per vector."""
+    return (prior.grid, prior.code_sizes[: len(code_sizes)]) == (grid, tuple(code_sizes))
+
+
 def _decode_streams(
-    streams: Sequence[bytes], images_b: NDArray[np.int64], prior: CodePrior
+    streams: Sequence[bytes], images_b: NDArray[np.int64], prior: CodePrior, codes_per_vector: int
 ) -> tuple[NDArray[np.int32], list[int]]:
     """Decode B streams in parallel, position by position, into codes and their CRC-32s."""
     sizes = prior.code_sizes
     b, (rows, columns) = len(streams), prior.grid
     decoder = StreamDecoder(streams)
-    decoded = np.empty((b, images_b.max(), rows, columns, len(sizes)), np.int32)
+    decoded = np.empty((b, images_b.max(), rows, columns, codes_per_vector), np.int32)
     lanes = np.arange(b)
     for image in range(images_b.max()):
         ended = np.flatnonzero(images_b <= image)
@@ -141,7 +148,7 @@ def _decode_streams(
         counts = [np.zeros((b, size), np.uint8) for size in sizes]
         for row, column in np.ndindex(rows, columns):
             position = np.asarray([row * columns + column])
-            for q, evaluator in enumerate(prior.evaluators):
+            for q, evaluator in enumerate(prior.evaluators[:codes_per_vector]):
                 context = context_of(padded, row, column).reshape(b, -1)
                 frequencies = evaluator.frequencies(position, context, counts[q])
                 bounds = frequencies.cumsum(axis=1, dtype=np.int32)
@@ -152,12 +159,15 @@ def _decode_streams(
                 decoder.advance(start, frequency)
                 codes[:, row, column, q] = found
                 counts[q][lanes, found] += counts[q][lanes, found] < COUNT_LIMIT
-        decoded[:, image] = codes
+        decoded[:, image] = codes[..., :codes_per_vector]
     return decoded, decoder.finish()
 
 
 def slots_of_codes(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> Slots:
-    """Return the slots that the prior gives each code, from the codes before it."""
+    """Return the slots that the prior gives each code, from the codes before it.
+
+    Of a prior for more codes per vector the first ones are used.
+    """
     images = max(1, _BLOCK_ELEMENTS // (prod(prior.grid) * max(prior.code_sizes)))
     blocks = [
         _slots_of_block(codes_bhwq[begin : begin + images], prior)
@@ -169,12 +179,12 @@ def slots_of_codes(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> Slots:
 def _slots_of_block(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> Slots:
     padded = pad_codes(codes_bhwq, prior.code_sizes)
     context = context_of(padded, *np.indices(prior.grid))
-    b, n, q_count = len(context), prod(prior.grid), len(prior.code_sizes)
-    context_nc = context.reshape(b * n, context.shape[3] * q_count)
+    b, n, q_count = len(context), prod(prior.grid), codes_bhwq.shape[3]
+    context_nc = context.reshape(b * n, context.shape[3] * context.shape[4])
     codes_bnq = codes_bhwq.reshape(b, n, q_count).astype(np.int64)
     positions = np.tile(np.arange(n), b)
     slots = Slots(*np.empty((2, b, n, q_count), np.int64))
-    for q, evaluator in enumerate(prior.evaluators):
+    for q, evaluator in enumerate(prior.evaluators[:q_count]):
         uses = np.zeros((b, n, evaluator.size), np.min_scalar_type(n))
         np.put_along_axis(uses[:, 1:], codes_bnq[:, :-1, q, None], 1, axis=2)
         counts = uses.cumsum(axis=1, dtype=uses.dtype).reshape(b * n, evaluator.size)

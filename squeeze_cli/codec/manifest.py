@@ -58,6 +58,7 @@ class Manifest(BaseModel, strict=True, extra="forbid"):
     images_digest: str | None = None
     precision: str | None = None
     coding: Literal["prior", "packed"] | None = None
+    levels: PositiveInt | None = None  # older manifests have none
     dtype: Literal["float32"] | None = None
     space: Literal["backbone", "adapted"]
     complete: bool = False

@@ -21,6 +21,7 @@ EXAMPLES = (
     "squeeze evaluate runs/vq-efficientnet-lite0",
     "squeeze evaluate runs/vq-efficientnet-lite0 --data-dir other/data --split val --json",
     "squeeze evaluate runs/vq-efficientnet-lite0 --neighbours --probe labels.csv",
+    "squeeze evaluate runs/rvq-vit --levels 2",
     "squeeze show runs/vq-efficientnet-lite0",
     "squeeze show runs/vq-efficientnet-lite0 --worst --count 8",
     "squeeze show runs/rvq-vit --baseline runs/baseline-vit --out rvq.png",
@@ -33,6 +34,9 @@ EXAMPLES = (
 )
 Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 Split = Annotated[Literal["test", "val"], option("--split", "Split of the run's data.")]
+Levels = Annotated[
+    int | None, option("--levels", "Use the first N levels only (rvq). [default: all]", "N", min=1)
+]
 Overwrite = Annotated[bool, option("--overwrite", "Replace what is in the folder.")]
 # What is given in place of the values that a run was trained with, by `section.field`.
 Values = Mapping[str, object]
@@ -43,11 +47,11 @@ _FOLDERS = tuple(f"data.{name}" for name in ("images", "masks", "test_images", "
 _OF_THE_RUN = "that of the run"
 
 
-def _check_run(run: Path, values: Values) -> None:
+def _check_run(run: Path, values: Values, levels: int | None = None) -> None:
     """Raise the errors of the run's folder and of the options before torch is imported."""
     from squeeze_cli.runs import RunFolder  # here, so that `--help` does not wait for the records
 
-    RunFolder(run).open_finished(values)
+    RunFolder(run).open_finished(values, levels)
 
 
 @with_options(fields=(*_DATA, _BATCH, *_FOLDERS), default=_OF_THE_RUN)
@@ -61,19 +65,19 @@ def evaluate(
         Path | None,
         option("--probe", "CSV file `name,label` of images: test a linear probe for it.", "FILE"),
     ] = None,
+    levels: Levels = None,
     *,
     values: Values,
     output: OutputOptions,
 ) -> None:
     """Measure a finished run: mean IoU, accuracy and codebook usage."""
-    _check_run(run, values)
+    _check_run(run, values, levels)
     from squeeze_cli.inference.evaluation import evaluate_run
     from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.tables import evaluation_table
 
-    result = evaluate_run(
-        TrainedRun(run, values), split, output.reporter(), neighbours=neighbours, probe=probe
-    )
+    opened = TrainedRun(run, values, levels)
+    result = evaluate_run(opened, split, output.reporter(), neighbours=neighbours, probe=probe)
     output.show(result.model_dump(exclude_unset=True), evaluation_table(result))
 
 
@@ -152,6 +156,7 @@ def extract_embeddings(
     out: Annotated[
         Path | None, option("--out", "Folder to write to. [default: in RUN/embeddings/]", "DIR")
     ] = None,
+    levels: Levels = None,
     overwrite: Overwrite = False,
     *,
     values: Values,
@@ -163,13 +168,15 @@ def extract_embeddings(
     """
     from squeeze_cli.inference.extraction import Extraction
 
-    wanted = Extraction(split, images, features, feature_names, content, coding, out, overwrite)
-    _check_run(run, values)
+    wanted = Extraction(
+        split, images, features, feature_names, content, coding, out, overwrite, levels
+    )
+    _check_run(run, values, levels)
     from squeeze_cli.inference.extract import extract_embeddings
     from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.tables import extraction_table
 
-    result = extract_embeddings(TrainedRun(run, values), wanted, output.reporter())
+    result = extract_embeddings(TrainedRun(run, values, levels), wanted, output.reporter())
     output.show(result.model_dump(exclude_unset=True), extraction_table(result))
 
 

@@ -288,6 +288,7 @@ class EvaluationResult(BaseModel):
     classes: list[str]
     images: int
     skipped_images: int
+    levels: int | None = None
     metrics: SplitMetrics
     probe: ProbeResult | None = None
 
@@ -304,6 +305,7 @@ class ExtractionSummary(BaseModel):
     out: str
     content: str
     coding: str | None
+    levels: int | None
     source: str
     images: int
     vectors: int

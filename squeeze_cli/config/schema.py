@@ -74,10 +74,9 @@ class QuantizerConfig(Section):
     )  # fmt: skip
     bottleneck_dim: int = setting(BOTTLENECK_DIM, "Width that features are projected to.", ge=1)
     num_quantizers: int = setting(4, "Number of codebooks in the stack (rvq).", ge=1, le=256)
+    quantizer_dropout: bool = setting(False, "Train the first codebooks to serve alone too (rvq).")
     num_groups: int = setting(4, "Parts of a vector, each with a codebook (pq).", ge=1, le=256)
-    levels: Levels = setting(
-        (8, 5, 5, 5), "Number of levels of each dimension (fsq).", metavar="8,5,5,5"
-    )
+    levels: Levels = setting((8, 5, 5, 5), "Levels of each dimension (fsq).", metavar="8,5,5,5")
     decay: float = setting(0.99, "Decay of codebooks' moving averages (vq, rvq, pq).", ge=0, lt=1)
     commitment_weight: float = setting(0.25, "Weight of the commitment loss (all but fsq).", ge=0)
     entropy_loss_weight: float = setting(0.1, "Weight of the entropy loss (lfq).", ge=0)

@@ -102,6 +102,10 @@ def check_together(config: ExperimentConfig) -> None:
             f"The codebooks would have {values:,} values, more than {2**27:,}: make --codebook-size "
             "or --bottleneck-dim smaller."
         )
+    if quantizer.quantizer_dropout and quantizer.num_quantizers == 1:
+        raise UsageError(
+            "--quantizer-dropout needs --num-quantizers 2 or more: leave one of them out."
+        )
     width, groups = quantizer.bottleneck_dim, quantizer.num_groups
     if quantizer.type == "pq" and width % groups:
         divisors = [number for number in range(1, min(width, 256) + 1) if width % number == 0]

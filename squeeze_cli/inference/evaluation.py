@@ -46,7 +46,7 @@ def evaluate_run(
         run=run.folder.name, split=split, data_dir=run.config.data.place,
         classes=[] if run.network.head is None else run.classes.names,
         images=len(data.splits[split]), skipped_images=len(splits.skipped) + len(data.skipped),
-        metrics=metrics,
+        levels=run.levels, metrics=metrics,
     )  # fmt: skip
     if compared is not None and labels:
         train = run.data({"train": [s for s in splits.train if s.name in labels]}, reporter)

@@ -64,7 +64,7 @@ def extract_embeddings(
     manifest = Manifest(
         content=content, run=run.folder.name, run_digest=run.digest,
         source=source, images_digest=_digest(data.splits["images"]),
-        precision=run.config.training.precision, coding=coding,
+        precision=run.config.training.precision, coding=coding, levels=run.levels,
         dtype="float32" if content != "codes" else None, space=run.space,
     )  # fmt: skip
 
@@ -161,7 +161,7 @@ def _summary(run: TrainedRun, output: ShardedOutput) -> ExtractionSummary:
     float32_bytes = FLOAT32_BYTES * points
     summary = ExtractionSummary(
         run=manifest.run, out=str(output.folder), content=manifest.content, coding=manifest.coding,
-        source=manifest.source, images=manifest.images, vectors=vectors,
+        levels=manifest.levels, source=manifest.source, images=manifest.images, vectors=vectors,
         shards=len(manifest.shards), file_bytes=size, bytes_per_image=size / manifest.images,
         bits_per_feature_point=8 * size / points,
         bits_per_pixel=pixels and 8 * size / (manifest.images * pixels),
@@ -174,7 +174,9 @@ def _summary(run: TrainedRun, output: ShardedOutput) -> ExtractionSummary:
     if manifest.content == "codes":
         prior = run.prior if manifest.coding == "prior" else None
         decoder = decoder_bytes(run.network, prior).total
-        summary.nominal_bits_per_vector = run.record.quantizer.nominal_bits_per_vector
+        described = run.record.quantizer
+        levels = len(run.code_sizes) / len(described.code_sizes)  # those of rvq are of one size
+        summary.nominal_bits_per_vector = levels * described.nominal_bits_per_vector
         summary.bits_per_vector = 8 * size / vectors
         summary.decoder_bytes = decoder
         summary.compression_ratio_float32_with_decoder = float32_bytes / (size + decoder)

@@ -27,6 +27,7 @@ class Extraction:
     coding: Coding | None = None
     out: str | Path | None = None
     overwrite: bool = False
+    levels: int | None = None
 
     def __post_init__(self) -> None:
         for name, kind in {"split": Split, "content": Content, "coding": Coding}.items():
@@ -41,3 +42,5 @@ class Extraction:
             raise UsageError("--feature-names has no effect without --features PATH: add it.")
         if self.coding is not None and self.content != "codes":
             raise UsageError(f"--coding is for --format codes, not {self.content}: leave it out.")
+        if self.levels is not None and self.content == "features":
+            raise UsageError("--levels is for codes and what is made of them: leave it out.")

@@ -45,6 +45,7 @@ class TrainedRun:
         path: The run's folder.
         values: Values in place of those of its configuration, by `section.field`, such as
             `training.device` and `data.data_dir`; see `config.resolve.with_run_values`.
+        levels: Give the codes of the first levels of rvq alone; None gives all.
 
     Attributes:
         folder, record, config: The run's folder, its record, and its configuration with `values`.
@@ -54,15 +55,17 @@ class TrainedRun:
     Raises:
         SqueezeError: The folder holds no finished run, a file in it is damaged, or the device is
             not available.
-        UsageError: The run would ignore one of `values`, or it cannot be.
+        UsageError: The run would ignore one of `values`, or it cannot be, or it has no such `levels`.
     """
 
     def __init__(
-        self, path: str | Path, values: Mapping[str, object] = MappingProxyType({})
-    ) -> None:
+        self, path: str | Path, values: Mapping[str, object] = MappingProxyType({}),
+        levels: int | None = None,
+    ) -> None:  # fmt: skip
         self.folder = RunFolder(Path(path))
         self.values = values
-        self.record, self.config = self.folder.open_finished(values)
+        self.levels = levels
+        self.record, self.config = self.folder.open_finished(values, levels)
         self.device = choose_device(self.config.training.device)
         self.module = self._load_module()
 
@@ -76,7 +79,7 @@ class TrainedRun:
         if config.model.unfreeze_last_layer:
             with torch.random.fork_rng(devices=[]):
                 origin = create_backbone(config.model, config.data.size_px)
-        return load_trained(self.folder, self.record, config, origin).to(self.device)
+        return load_trained(self.folder, self.record, config, origin, self.levels).to(self.device)
 
     @property
     def network(self) -> SegmentationNetwork:
@@ -133,10 +136,14 @@ class TrainedRun:
             )
 
     def open(self, path: str | Path) -> CodesFile:
-        """Open a codes file; raises SqueezeError for a damaged one, or one of another run."""
+        """Open a codes file; raises SqueezeError for a damaged one, or one of another run.
+
+        Of rvq it may hold the codes of the first levels alone.
+        """
         file = CodesFile(Path(path), self.prior).require_run(self.digest)
         header, grid = file.header, self.network.code_grid(self._grid)
-        wanted = (self.config.quantizer.type, self.code_sizes, grid)
+        kind, sizes = self.config.quantizer.type, self.code_sizes
+        wanted = (kind, sizes[: len(header.code_sizes)] if kind == "rvq" else sizes, grid)
         if (header.quantizer, header.code_sizes, header.grid) != wanted:
             found = f"{path} holds codes of {header.quantizer} on {shape_text(header.grid)}"
             raise DamagedCodesError(

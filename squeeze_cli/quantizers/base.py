@@ -37,7 +37,7 @@ class StepSize:
 
 class Coded(NamedTuple):
     """Quantized tokens: code vectors `[B, N, d]`, codes `[B, N, Q]`, the weighted loss,
-    and the inputs `[B, N, d]` that became the code vectors."""
+    and the inputs `[B, N, d]` that became the code vectors. Codes that a step leaves out are -1."""
 
     vectors: Tensor
     codes: Tensor

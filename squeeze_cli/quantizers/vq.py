@@ -106,28 +106,44 @@ class VQWithProjection(CodebookQuantizer):
 class ResidualVQWithProjection(CodebookQuantizer):
     """project_in → `num_quantizers` codebooks, each on what the previous ones left → project_out.
 
-    Code q = 0 is the coarsest. The commitment losses of the levels are summed.
+    Code q = 0 is the coarsest. The commitment losses of the levels are summed. With
+    `quantizer_dropout` each training step leaves out the last levels, as many as are drawn, so that the
+    first ones serve alone too (SoundStream).
     """
 
     def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
         super().__init__(config, feature_dim, step)
         size = config.codebook_size or SMALL_CODEBOOK_SIZE
         self.code_sizes = (size,) * config.num_quantizers
-        self.rvq = _create(ResidualVQ, config, size, step, num_quantizers=config.num_quantizers)
+        self.rvq = _create(
+            ResidualVQ, config, size, step, num_quantizers=config.num_quantizers,
+            quantize_dropout=config.quantizer_dropout,
+        )  # fmt: skip
+
+    def keep_levels(self, levels: int) -> None:
+        """Give only the codes of the first levels from now on, in eval mode."""
+        self.code_sizes = self.code_sizes[:levels]
+
+    def initialize(self, tokens_nc: Tensor) -> None:
+        """Set projections and codebooks as for other quantizers, without leaving out a codebook."""
+        dropout, self.rvq.quantize_dropout = self.rvq.quantize_dropout, False
+        super().initialize(tokens_nc)
+        self.rvq.quantize_dropout = dropout
 
     def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run ResidualVQ. Its losses are the commitment losses of the levels."""
         vectors, codes, losses = self.rvq(inputs_bnd)
-        return vectors, codes, losses.sum()
+        return vectors, codes[..., : len(self.code_sizes)], losses.sum()
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:
-        """Return the sum `[B, N, D]` of the levels' vectors."""
-        vectors: Tensor = self.rvq.get_output_from_indices(codes_bnq)
+        """Return the sum `[B, N, D]` of the vectors of all levels, or of the first ones."""
+        missing = self.rvq.num_quantizers - codes_bnq.shape[2]
+        vectors: Tensor = self.rvq.get_output_from_indices(F.pad(codes_bnq, (0, missing), value=-1))
         return vectors
 
     def code_vectors(self) -> list[Tensor]:
         """Return one codebook `[K, D]` per level."""
-        return list(self.rvq.codebooks)
+        return list(self.rvq.codebooks[: len(self.code_sizes)])
 
 
 class ProductVQWithProjection(CodebookQuantizer):

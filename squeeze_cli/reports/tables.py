@@ -159,6 +159,7 @@ def evaluation_table(result: EvaluationResult) -> Table:
     rows = [
         ("Data", f"{result.images} images, {result.split}, {printable(result.data_dir)}"),
         ("Skipped images", result.skipped_images),
+        ("Levels", result.levels),
         (result.split.capitalize(), metrics_text(result.metrics, result.classes)),
     ]
     if probe := result.probe:
@@ -173,6 +174,7 @@ def extraction_table(result: ExtractionSummary) -> Table:
     rows: list[tuple[str, object]] = [
         ("Vectors", f"{result.vectors:,} in {result.images:,} images"),
         ("Size", f"{result.file_bytes:,} bytes, {number(result.bytes_per_image)} per image"),
+        ("Levels", result.levels),
     ]
     if result.content == "codes":
         parts = "codebook, projection" + (", prior" if result.coding == "prior" else "")

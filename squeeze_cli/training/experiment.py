@@ -21,6 +21,7 @@ from squeeze_cli.features.datamodule import FeatureBatches, make_data, open_stor
 from squeeze_cli.losses import create_loss
 from squeeze_cli.model.build import build_network
 from squeeze_cli.model.network import SegmentationNetwork
+from squeeze_cli.quantizers.vq import ResidualVQWithProjection
 from squeeze_cli.reports.tables import classes_text
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.checkpoints import load_best
@@ -111,14 +112,19 @@ def make_module(config: ExperimentConfig, network: SegmentationNetwork) -> Featu
 
 
 def load_trained(
-    run: RunFolder, record: FinishedRecord, config: ExperimentConfig, origin: FeatureOrigin
-) -> FeatureModule:
+    run: RunFolder, record: FinishedRecord, config: ExperimentConfig, origin: FeatureOrigin,
+    levels: int | None = None,
+) -> FeatureModule:  # fmt: skip
     """Build the module of a finished run on features of `origin`, and load its best epoch; eval mode.
 
-    Raises as `load_best` does.
+    A run of rvq gives the codes of the first `levels` alone. Raises as `load_best` does.
     """
     with torch.random.fork_rng(devices=[]):
-        module = make_module(config, build_network(config, origin))
+        network = build_network(config, origin)
+        if levels is not None:
+            assert isinstance(network.quantizer, ResidualVQWithProjection)
+            network.quantizer.keep_levels(levels)
+        module = make_module(config, network)
     load_best(module, run, record.digest)
     if (head := module.network.head) is not None:
         head.expects_raw_features = record.model.head_expects_raw_features

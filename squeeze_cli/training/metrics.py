@@ -158,9 +158,10 @@ class CodebookUsage(Metric):
             self.add_state(f"counts_{level}", counts, dist_reduce_fx="sum")
 
     def update(self, codes: Tensor) -> None:
-        """Count codes `[B, N, Q]`."""
+        """Count codes `[B, N, Q]`, without those of -1, which a step leaves out."""
         for level, size in enumerate(self.code_sizes):
-            counts = torch.bincount(codes[..., level].flatten(), minlength=size)
+            used = codes[..., level]
+            counts = torch.bincount(used[used >= 0], minlength=size)
             setattr(self, f"counts_{level}", getattr(self, f"counts_{level}") + counts)
 
     def compute(self) -> dict[str, Tensor]:

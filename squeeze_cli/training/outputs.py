@@ -132,7 +132,10 @@ def _fit_prior(
         return None
     training = experiment.config.training
     with reporter.track("Prior", fitting_steps(train_codes.shape)) as advance:
-        return fit_prior(train_codes, quantizer.code_vectors(), seed=training.seed, advance=advance)
+        return fit_prior(
+            train_codes, quantizer.code_vectors(), seed=training.seed, advance=advance,
+            prefixes=experiment.config.quantizer.quantizer_dropout,
+        )  # fmt: skip
 
 
 @torch.no_grad()

@@ -54,13 +54,14 @@ class RateModel(nn.Module):
         soft, hard = [], []
         rest = quantized.inputs
         for q, codebook in enumerate(codebooks):
-            codes = quantized.codes[..., q]
+            kept = quantized.codes[..., q].amin() >= 0  # a level is left out of all vectors alike
+            codes = quantized.codes[..., q].clamp_min(0)
             if q:
                 own = self.own[q - 1]((quantized.inputs - rest).detach())
                 around, known = around + own, known + own
             shares = _soft_assignment(rest, codebook)
-            soft.append(-(shares * self._log2(q, around)).sum(dim=-1).mean())
-            hard.append(-self._log2(q, known).gather(2, codes[..., None]).mean())
+            soft.append(kept * -(shares * self._log2(q, around)).sum(dim=-1).mean())
+            hard.append(kept * -self._log2(q, known).gather(2, codes[..., None]).mean())
             rest = rest - F.embedding(codes, codebook)
         share = prod(quantized.grid) / prod(quantized.features.shape[-2:])  # of codes per vector
         return share * torch.stack(soft).sum(), share * torch.stack(hard).sum()

@@ -65,8 +65,9 @@ def read_file(content: bytes, prior: CodePrior | None) -> tuple[dict, list[str],
 def read_stream(
     prior: CodePrior, stream: bytes, header: dict, count: int
 ) -> tuple[np.ndarray, int]:
-    shape = (*header["grid"], len(header["code_sizes"]))
-    images = np.zeros((count, *shape), np.int64)
+    given = len(header["code_sizes"])
+    images = np.zeros((count, *header["grid"], len(prior.code_sizes)), np.int64)
+    images[..., given:] = prior.code_sizes[given:]
     state, at = int.from_bytes(stream[:5], "big"), 5
     for codes in images:
         seen = [np.zeros(size, np.int64) for size in header["code_sizes"]]
@@ -82,7 +83,7 @@ def read_stream(
                 codes[row, column, q] = code
                 seen[q][code] += 1
     assert at == len(stream)
-    return images, state - 2**32
+    return images[..., :given], state - 2**32
 
 
 def read_packed(block: bytes, header: dict, count: int) -> tuple[np.ndarray, int]:
@@ -138,3 +139,12 @@ def test_several_blocks_and_codes_per_vector(
     header, names, images = read_file(content, prior)
     assert (header["coding"], header["images_per_block"], names) == (coding, 4, NAMES)
     assert np.array_equal(images, codes)
+
+
+@pytest.mark.parametrize("given", [1, 2])
+def test_the_first_codes_of_vectors(given: int) -> None:
+    """A file with fewer codes per vector than its prior has."""
+    sizes = (9, 2, 14)
+    prior, codes = fitted_prior(sizes, (3, 5)), smooth_codes(8, (3, 5), sizes, seed=4)[..., :given]
+    content = encode_codes(codes, NAMES, quantizer="rvq", code_sizes=sizes[:given], prior=prior)
+    assert np.array_equal(read_file(content, prior)[2], codes)

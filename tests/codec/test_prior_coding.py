@@ -22,7 +22,7 @@ from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from squeeze_cli.quantizers import StepSize, create_quantizer
 from squeeze_cli.training.outputs import measure_codes
 from tests.codec.make_example import DATA, SIZES
-from tests.codec.priors import drawn_prior, fitted_prior, smooth_codes
+from tests.codec.priors import drawn_prior, fitted_prior, ring_vectors, smooth_codes
 from tests.contracts.test_quantizers import small
 
 CODED = [name for name in QUANTIZERS if name != "none"]
@@ -70,6 +70,35 @@ def test_codes_come_back(tmp_path: Path, sizes: tuple[int, ...], n: int) -> None
         assert (file.header.coding, file.header.prior) == ("prior", prior.digest)
         assert np.array_equal(file.read(), codes)
         assert len(file) == n
+
+
+@pytest.mark.parametrize("given", [1, 2, 3])
+def test_the_first_codes_of_vectors_come_back_alone(tmp_path: Path, given: int) -> None:
+    sizes = (9, 2, 14)
+    prior, codes = fitted_prior(sizes, (3, 4)), smooth_codes(5, (3, 4), sizes, seed=9)
+    first = codes[..., :given]
+    path = as_file(tmp_path / "codes.sqz", first, prior, code_sizes=sizes[:given])
+    file = CodesFile(path, prior)
+    assert file.header.code_sizes == sizes[:given]
+    assert np.array_equal(file.read(), first)
+    with pytest.raises(ValueError, match="a prior for"):  # the later codes have other sizes
+        as_file(path, codes[..., 1:], prior, code_sizes=sizes[1:])
+
+
+def test_a_prior_is_fitted_to_the_first_codes_too() -> None:
+    """It takes fewer bits for them than one that has always seen all codes of the neighbours."""
+    sizes, grid = (12, 12), (6, 5)
+    train, test = (smooth_codes(n, grid, sizes, seed=n) for n in (60, 20))
+    vectors = [ring_vectors(size) for size in sizes]
+    bits = {
+        prefixes: [
+            slots_of_codes(test[..., :given], fit_prior(train, vectors, prefixes=prefixes)).bits
+            for given in (1, 2)
+        ]
+        for prefixes in (False, True)
+    }
+    assert bits[True][0] < 0.96 * bits[False][0]
+    assert bits[True][1] < 1.02 * bits[False][1]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -12,6 +12,7 @@ from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.resolve import resolve_defaults
 from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
 from squeeze_cli.quantizers import Quantizer, StepSize, create_quantizer
+from squeeze_cli.quantizers.vq import ResidualVQWithProjection
 
 B, N, C, D = 3, 35, 24, 8
 STEP = StepSize(vectors=B * N)
@@ -159,7 +160,7 @@ def test_every_declared_option_changes_something(name: str) -> None:
         "codebook_size": 32, "bottleneck_dim": 4, "num_quantizers": 2, "num_groups": 2, "levels": (3, 3),
         "decay": 0.5, "commitment_weight": 3.0, "entropy_loss_weight": 5.0,
         "diversity_gamma": 4.0, "spherical": True, "vq_loss_weight": 7.0,
-        "initialize_codebook": False,
+        "initialize_codebook": False, "quantizer_dropout": True,
     }  # fmt: skip
 
     def fingerprint(**change: object) -> list[float]:
@@ -257,3 +258,37 @@ def test_each_part_of_a_product_quantizer_has_its_own_code() -> None:
     other[..., 1] = (codes[..., 1] + 1) % 16
     changed = (quantizer.lookup(other) != quantizer.lookup(codes)).flatten(0, 1).any(dim=0)
     assert changed.tolist() == [False] * 2 + [True] * 2 + [False] * 4
+
+
+def test_quantizer_dropout_leaves_out_last_levels_in_training_alone() -> None:
+    torch.manual_seed(0)
+    quantizer = create_quantizer(small("rvq", quantizer_dropout=True), C, STEP)
+    quantizer.initialize(correlated_tokens(512))  # it leaves out none
+    assert all(len(book.unique(dim=0)) == len(book) for book in quantizer.code_vectors())
+    tokens = correlated_tokens(B * N).view(B, N, C)
+    kept = set()
+    for _ in range(20):
+        codes = quantizer.train()(tokens)[1]
+        there = (codes >= 0).flatten(0, 1)
+        assert (there == there[0]).all()
+        kept.add(tuple(there[0].tolist()))
+    assert kept == {(True, False, False), (True, True, False), (True, True, True)}
+    assert (codes_of(quantizer, tokens) >= 0).all()
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_the_first_levels_serve_alone(levels: int) -> None:
+    torch.manual_seed(0)
+    quantizer = create_quantizer(small("rvq"), C, STEP)
+    assert isinstance(quantizer, ResidualVQWithProjection)
+    quantizer.initialize(correlated_tokens(512))
+    tokens = correlated_tokens(B * N).view(B, N, C)
+    codes, books = codes_of(quantizer, tokens), quantizer.code_vectors()
+    quantizer.keep_levels(levels)
+    vectors, first, _, _ = quantizer(tokens)
+    assert torch.equal(first, codes[..., :levels])
+    assert torch.equal(vectors, quantizer.lookup(first))
+    total = sum(books[level][first[..., level]] for level in range(levels))
+    torch.testing.assert_close(vectors, total)
+    assert quantizer.nominal_bits_per_vector == 4 * levels
+    assert quantizer.codebook_values == levels * 16 * D

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -48,6 +49,20 @@ def test_codes_are_predicted_from_what_is_decoded_before_them(levels: int) -> No
     # The model learns from codes as they are, and gives the network no gradient for it.
     inputs = [quantized.vectors, quantized.inputs]
     assert torch.autograd.grad(hard, inputs, allow_unused=True) == (None, None)
+
+
+def test_levels_that_a_step_leaves_out_cost_nothing() -> None:
+    """Yet all weights have a gradient, which several processes that train together wait for."""
+    torch.manual_seed(0)
+    codebooks = list(torch.randn(2, 6, D))
+    model = RateModel([6, 6], D).eval()
+    quantized = quantize(torch.randn(B, H * W, D), codebooks[:1], (H, W))
+    alone = model(quantized, codebooks[:1])
+    codes = torch.cat([quantized.codes, torch.full_like(quantized.codes, -1)], dim=2)
+    both = model(dataclasses.replace(quantized, codes=codes), codebooks)
+    torch.testing.assert_close(both, alone)
+    sum(both).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("levels", [1, 2])

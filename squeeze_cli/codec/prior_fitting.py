@@ -37,7 +37,7 @@ from squeeze_cli.codec.prior import (
 # With larger codes the prior would exceed what it saves, and its softmax would be slow.
 LARGEST_CODE = 4096
 VECTORS_PER_STEP = 1200
-PASSES = 12
+PASSES = 24
 LARGEST_STEPS = 400
 # Number of vectors whose activations decide the scales of the integers.
 SAMPLE_VECTORS = 2048

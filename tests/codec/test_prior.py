@@ -217,7 +217,7 @@ def test_missing_and_newer_priors_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("images", [1, 8, 9, 10, 11, 12])
 def test_a_prior_of_few_steps_is_fitted(images: int) -> None:
-    codes = np.arange(images * 100).reshape(images, 10, 10, 1) % 4
+    codes = np.arange(images * 50).reshape(images, 10, 5, 1) % 4
     assert fitting_steps(codes.shape) == images
     prior = fit_prior(codes, [torch.eye(4)])
     assert prior.code_sizes == (4,)

@@ -37,6 +37,7 @@ def test_a_run_is_measured_and_decoded(
     small = {
         "vq": ("--codebook-size", "16"),
         "rvq": ("--codebook-size", "8", "--num-quantizers", "2"),
+        "pq": ("--codebook-size", "8", "--num-groups", "2"),
     }
     squeeze("train", *TINY, *options, *small.get(quantizer, ()))
     folder = tmp_path / "runs" / "it"

@@ -15,7 +15,7 @@ from squeeze_cli.model.build import build_network
 from squeeze_cli.model.initialize import initialize_network
 from squeeze_cli.model.network import SegmentationNetwork
 
-B, H, W, C, D = 3, 5, 7, 12, 6
+B, H, W, C, D = 3, 5, 7, 12, 8
 CODING = [name for name, entry in QUANTIZERS.items() if "code_stride" in entry.options]
 
 

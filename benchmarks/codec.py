@@ -193,11 +193,11 @@ def codings(codec: TestCodes) -> dict[str, CodePrior | None]:
 
 
 def trained_index(factory: str, train_nc: NDArray[np.float32], reporter: Reporter) -> Any:
-    """A FAISS index, trained; `pip install` of the dependency group `bench` brings FAISS."""
+    """A FAISS index, trained; the extra `faiss` brings FAISS."""
     try:
         import faiss
     except ModuleNotFoundError:
-        raise SqueezeError("FAISS is missing: `uv run --group bench ...` installs it.") from None
+        raise SqueezeError("FAISS is missing: `pip install squeeze-cli[faiss]`.") from None
     index = faiss.index_factory(train_nc.shape[1], factory)
     start = time.perf_counter()
     index.train(train_nc)

@@ -8,7 +8,8 @@ Each contender is a fresh process, timed from its start to its end, imports incl
 - plain: `benchmarks.plain_loop`, the backbone on every step;
 - cold: `squeeze train` with an empty feature store;
 - warm: a second `squeeze train` on the same images;
-- five: all quantizers but pq, one `squeeze train` after the other, with an empty store at first;
+- five: all quantizers but pq and faiss, one `squeeze train` after the other, with an empty store at
+  first;
 - with `--bf16`, ours once more with `--precision bf16`, whose features are stored for themselves.
 
 ViT and DeepLab run with random weights, which are as fast as the published ones.
@@ -43,7 +44,7 @@ from squeeze_cli.runs import RunFolder
 # fsq and lfq are ours around the library's: a plain loop of the same model would be our code again.
 COMPARABLE = ("vq", "rvq", "none")
 # Those that docs/performance.md has figures and goals for.
-FIVE = [name for name in QUANTIZERS if name != "pq"]
+FIVE = [name for name in QUANTIZERS if name not in ("pq", "faiss")]
 
 
 @dataclass(frozen=True)

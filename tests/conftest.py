@@ -13,11 +13,14 @@ from hypothesis import settings
 from typer.testing import CliRunner
 
 from squeeze_cli.cli import app
+from squeeze_cli.config.parts import QUANTIZERS
 from tests.pets import TINY_NAMES, write_layout
 
 if TYPE_CHECKING:
     from squeeze_cli.training.modules import BaselineSegmentationModule
 
+# FAISS's codecs have no code vectors, no prior and nothing to learn: tests/training/test_faiss_codec.py.
+OWN_QUANTIZERS = [name for name in QUANTIZERS if name != "faiss"]
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"
 EXECUTABLE = Path(sys.executable).parent / "squeeze"

@@ -135,8 +135,15 @@ QUANTIZERS = Registry("quantizer", {
                  {"codebook_size": SMALL_CODEBOOK_SIZE}),
     "pq": Entry("quantizers.vq:ProductVQWithProjection", _LEARNED | {"num_groups"},
                 {"codebook_size": SMALL_CODEBOOK_SIZE}),
+    "faiss": Entry("quantizers.faiss_codec:FaissCodec", frozenset({"codec"})),
     "none": Entry("quantizers.base:IdentityQuantizer"),
 })  # fmt: skip
+
+
+def has_bottleneck(quantizer: str) -> bool:
+    """Return whether features become narrower before the quantizer of this name makes codes of them."""
+    return "bottleneck_dim" in QUANTIZERS[quantizer].options
+
 
 # Layers trained before the codes would make features that are easy to reconstruct, not useful ones.
 _SEGMENTATION = frozenset({

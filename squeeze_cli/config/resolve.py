@@ -122,7 +122,8 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
 def _defaults_of_codes(config: ExperimentConfig, quantizer: str, loss: str) -> dict[str, object]:
     """Return what `--codes` sets where the chosen quantizer and loss take it, and else their own."""
     entry, model = QUANTIZERS[quantizer], config.model
-    chosen = CODES[config.quantizer.codes if entry.options else "plain"]
+    trained = "codes" in entry.options
+    chosen = CODES[config.quantizer.codes if trained else "plain"]
     defaults = {
         "quantizer.codebook_size": CODEBOOK_SIZE,
         "quantizer.encoder_lr_factor": 1.0,
@@ -131,7 +132,7 @@ def _defaults_of_codes(config: ExperimentConfig, quantizer: str, loss: str) -> d
     }
     if "rate_weight" in entry.options:
         defaults["quantizer.rate_weight"] = 0.0
-    if entry.options and "reconstruction_weight" in LOSSES[loss].options:
+    if trained and "reconstruction_weight" in LOSSES[loss].options:
         defaults["model.reconstruction_weight"] = 0.0
     found = {key: chosen.get(key, value) for key, value in defaults.items()}
     if model.add_adapter or model.feature_dim or model.unfreeze_last_layer:

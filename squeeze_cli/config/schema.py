@@ -77,6 +77,7 @@ class QuantizerConfig(Section):
     quantizer_dropout: bool = setting(False, "Train the first codebooks to serve alone too (rvq).")
     num_groups: int = setting(4, "Parts of a vector, each with a codebook (pq).", ge=1, le=256)
     levels: Levels = setting((8, 5, 5, 5), "Levels of each dimension (fsq).", metavar="8,5,5,5")
+    codec: str = setting("PCA64,SQ8", "Codec of FAISS by its factory string (faiss).", metavar="C")
     decay: float = setting(0.99, "Decay of codebooks' moving averages (vq, rvq, pq).", ge=0, lt=1)
     commitment_weight: float = setting(0.25, "Weight of the commitment loss (all but fsq).", ge=0)
     entropy_loss_weight: float = setting(0.1, "Weight of the entropy loss (lfq).", ge=0)

@@ -138,9 +138,12 @@ def _check_loss(config: ExperimentConfig) -> None:
             f"--loss {loss} needs masks, which --features have not: use --loss reconstruction."
         )
     refuse_foreign(config, "model.loss_type", _not_default(config, "model"))
-    for key in ("model.reconstruction_weight", "model.distill"):
-        if config.quantizer.type == "none" and value_of(config, key):
-            raise UsageError(f"{option_of(key)} has no effect without a quantizer: leave it out.")
+    untrained = {"model.reconstruction_weight": ("none", "faiss"), "model.distill": ("none",)}
+    for key, quantizers in untrained.items():
+        if config.quantizer.type in quantizers and value_of(config, key):
+            raise UsageError(
+                f"{option_of(key)} has no effect where no quantizer is trained: leave it out."
+            )
     if config.quantizer.codes == "task" and not config.model.has_head:
         raise UsageError(f"--codes task needs masks, and --loss {loss} has none: leave it out.")
     if config.model.distill and config.model.unfreeze_last_layer:

@@ -3,7 +3,7 @@
 from torch import nn
 
 from squeeze_cli.backbones.base import FeatureOrigin, FrozenBackbone
-from squeeze_cli.config.parts import choose_head
+from squeeze_cli.config.parts import choose_head, has_bottleneck
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import UsageError
 from squeeze_cli.heads import create_head
@@ -26,7 +26,7 @@ def build_network(
     channels = backbone.feature_dim
     feature_dim = model.feature_dim or channels
     bottleneck = config.quantizer.bottleneck_dim
-    if config.quantizer.type != "none" and bottleneck > feature_dim:
+    if has_bottleneck(config.quantizer.type) and bottleneck > feature_dim:
         raise UsageError(
             f"--bottleneck-dim {bottleneck} is wider than the {feature_dim} channels to be "
             f"quantized: use {feature_dim} or less."

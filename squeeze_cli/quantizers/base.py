@@ -69,6 +69,14 @@ class Quantizer(nn.Module):
         """Number of values in learned codebooks, which a decoder must be given."""
         return 0
 
+    @property
+    def codec_bytes(self) -> int:
+        """Size of another library's codec, whose bytes are the codes; 0 elsewhere.
+
+        Such codes have no vectors of their own, no prior, and no usage that would mean something.
+        """
+        return 0
+
     @abstractmethod
     def code_input(self, tokens_bnc: Tensor) -> Tensor:
         """Map tokens `[B, N, C]` to the space of the code vectors, `[B, N, d]`."""

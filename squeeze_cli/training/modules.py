@@ -61,7 +61,7 @@ class FeatureModule(pl.LightningModule):
         self.seed = seed
         self.rate_weight = 0.0
         self.rate_model: RateModel | None = None
-        sizes = network.quantizer.code_sizes
+        sizes = () if network.quantizer.codec_bytes else network.quantizer.code_sizes
         # Decoding costs time: where masks are trained on, only validation and test decode.
         trained = num_classes is None
         self.train_metrics = make_metrics(num_classes, sizes, distortion=trained)
@@ -107,7 +107,7 @@ class FeatureModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Give the loss of a batch and add to the training metrics."""
-        return self._step(batch, "train", self.train_metrics)
+        return self._step(batch, "train", self.train_metrics).requires_grad_()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add to the validation metrics."""
@@ -150,7 +150,12 @@ class FeatureModule(pl.LightningModule):
         self.log_dict({f"{split}/{name}": value for name, value in flatten(values).items()})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Fused AdamW with a one-cycle learning rate (Smith and Topin, 2018, arXiv:1708.07120)."""
+        """Fused AdamW with a one-cycle learning rate (Smith and Topin, 2018, arXiv:1708.07120).
+
+        None where nothing learns: a codec of FAISS without a head.
+        """
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            return None
         last_layer = self.network.last_layer
         slower = [
             ([] if last_layer is None else list(last_layer.parameters()), UNFROZEN_LR_FACTOR),

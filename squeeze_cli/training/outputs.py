@@ -59,9 +59,10 @@ def save_outputs(
             content, codes[split], network.normalizer.mean.numel(), slots,
             vectors=vectors * len(names), pixels=experiment.config.data.pixels, file=f"codes/{split}.sqz",
         )  # fmt: skip
+    counted = () if network.quantizer.codec_bytes else sizes
     counts = [
         np.bincount(codes["test"][..., level].ravel(), minlength=size)
-        for level, size in enumerate(sizes)
+        for level, size in enumerate(counted)
     ]
     written = Measured(
         **measured, decoder=decoder_bytes(network, prior),
@@ -99,6 +100,8 @@ def decoder_bytes(network: SegmentationNetwork, prior: CodePrior | None) -> Deco
     """Measure what a decoder needs once for all images: the learned codebooks and the linear maps
     behind them as float32, and the prior as stored."""
     quantizer, blocks = network.quantizer, network.blocks
+    if size := quantizer.codec_bytes:
+        return DecoderBytes(codebook_bytes=size, projection_bytes=0, prior_bytes=0)
     maps = [quantizer.output_map(), *([] if blocks is None else [blocks.output_map()])]
     return DecoderBytes(
         codebook_bytes=FLOAT32_BYTES * quantizer.codebook_values,
@@ -125,6 +128,8 @@ def _fit_prior(
     experiment: Experiment, train_codes: NDArray[np.int32], reporter: Reporter
 ) -> CodePrior | None:
     quantizer = experiment.module.network.quantizer
+    if quantizer.codec_bytes:
+        return None
     if not can_have_prior(quantizer.code_sizes):
         reporter.say(
             f"Codes of {max(quantizer.code_sizes)} values are packed: too many for a prior."

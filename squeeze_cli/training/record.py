@@ -11,7 +11,7 @@ from typing import Any
 
 from squeeze_cli import __version__
 from squeeze_cli.backbones.base import FeatureOrigin
-from squeeze_cli.config.parts import choose_head
+from squeeze_cli.config.parts import choose_head, has_bottleneck
 from squeeze_cli.config.record import (
     DataDescription,
     EpochMetrics,
@@ -134,11 +134,11 @@ def _describe_quantizer(
     config: ExperimentConfig, network: SegmentationNetwork, grid: tuple[int, int]
 ) -> QuantizerDescription:
     """Codes and nominal rate; the ratio is against the backbone's features in float32."""
-    quantizer = network.quantizer
+    quantizer, kind = network.quantizer, config.quantizer.type
     bits = quantizer.nominal_bits_per_vector * (prod(network.code_grid(grid)) / prod(grid))
     return QuantizerDescription(
-        type=config.quantizer.type, code_sizes=list(quantizer.code_sizes),
-        bottleneck_dim=config.quantizer.bottleneck_dim if quantizer.code_sizes else None,
+        type=kind, code_sizes=list(quantizer.code_sizes),
+        bottleneck_dim=config.quantizer.bottleneck_dim if has_bottleneck(kind) else None,
         grid=list(grid), nominal_bits_per_vector=bits,
         nominal_bytes_per_image=bits * grid[0] * grid[1] / 8,
         nominal_compression_ratio=FLOAT32_BITS * network.normalizer.mean.numel() / bits,

@@ -119,6 +119,7 @@ ROWS = (
     option("a stride of a baseline", "--code-stride 2", command="baseline --dry-run"),
     option("a stride that makes wide blocks", "--code-stride 8 --bottleneck-dim 128",
            "blocks of 8,192 values"),
+    option("a codec without FAISS", "--codec SQ8", "choose --quantizer faiss"),
     option("levels of 2^30 codes", "--levels 1024,1024,1024 --quantizer fsq"),
     option("a level of one", "--levels 8,1 --quantizer fsq"),
     option("a level of none", "--levels 0 --quantizer fsq"),

@@ -58,7 +58,7 @@ def stop(run: Path) -> None:
     (run / "run.json").write_text(json.dumps(record))
     shutil.rmtree(run / "codes")
     shutil.rmtree(run / "figures", ignore_errors=True)
-    (run / "prior.safetensors").unlink()
+    (run / "prior.safetensors").unlink(missing_ok=True)
 
 
 def squeeze(folder: Path, command: str) -> str:

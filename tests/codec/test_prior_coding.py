@@ -17,15 +17,15 @@ from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.index import block_checksums, find_blocks
 from squeeze_cli.codec.prior import CodePrior, read_prior
 from squeeze_cli.codec.prior_fitting import fit_prior
-from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from squeeze_cli.quantizers import StepSize, create_quantizer
 from squeeze_cli.training.outputs import measure_codes
 from tests.codec.make_example import DATA, SIZES
 from tests.codec.priors import drawn_prior, fitted_prior, ring_vectors, smooth_codes
+from tests.conftest import OWN_QUANTIZERS
 from tests.contracts.test_quantizers import small
 
-CODED = [name for name in QUANTIZERS if name != "none"]
+CODED = [name for name in OWN_QUANTIZERS if name != "none"]
 
 
 def as_file(path: Path, codes: np.ndarray, prior: CodePrior | None, **changes: object) -> Path:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from squeeze_cli.config.parts import QUANTIZERS
-from tests.conftest import Squeeze
+from tests.conftest import OWN_QUANTIZERS, Squeeze
 
 
-@pytest.mark.parametrize("quantizer", [*QUANTIZERS, "baseline"])
+@pytest.mark.parametrize("quantizer", [*OWN_QUANTIZERS, "baseline"])
 @pytest.mark.parametrize("backbone", ["vit", "deeplab"])
 def test_trains_and_is_comparable(
     squeeze: Squeeze, tmp_path: Path, backbone: str, quantizer: str

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.resolve import resolve_defaults
 from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
 from squeeze_cli.heads.base import ConvolutionalHead
@@ -18,7 +17,7 @@ from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
 from squeeze_cli.training.distillation import Distillation
 from tests.cases.stock import stop
-from tests.conftest import Squeeze
+from tests.conftest import OWN_QUANTIZERS, Squeeze
 
 C, D = 12, 6
 TINY = (
@@ -37,7 +36,7 @@ def make_network(quantizer: str, encoder: torch.nn.Module | None) -> Segmentatio
     return SegmentationNetwork(FeatureNormalizer(C), made, head, encoder=encoder).eval()
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("quantizer", OWN_QUANTIZERS)
 def test_it_starts_as_the_identity_and_then_sees_the_neighbours(quantizer: str) -> None:
     encoder = ConvEncoder(C)
     plain, network = make_network(quantizer, None), make_network(quantizer, encoder)
@@ -54,7 +53,7 @@ def test_it_starts_as_the_identity_and_then_sees_the_neighbours(quantizer: str) 
         assert torch.equal(decoded, plain.logits_of_codes(before.codes, (5, 6)))
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("quantizer", OWN_QUANTIZERS)
 def test_runs_with_an_encoder_are_decoded_and_compared(
     squeeze: Squeeze, tmp_path: Path, quantizer: str
 ) -> None:
@@ -128,7 +127,11 @@ def test_a_run_resumes_with_its_own_teacher_wherever_it_lies(
         (("--distill", "runs/none"), 1, "runs/none"),
         (("--distill", "runs/teacher", "--image-size", "96"), 2, "--image-size is 64"),
         (("--distill", "runs/teacher", "--weights", "none"), 2, "other weights"),
-        (("--quantizer", "none", "--reconstruction-weight", "1"), 2, "without a quantizer"),
+        (
+            ("--quantizer", "none", "--reconstruction-weight", "1"),
+            2,
+            "where no quantizer is trained",
+        ),
         (("--loss", "reconstruction", "--distill", "runs/teacher"), 2, "--distill"),
         (("--encoder", "mlp"), 2, "--encoder"),
     ],

@@ -19,6 +19,7 @@ from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
 from squeeze_cli.training.experiment import make_module
 from squeeze_cli.training.modules import UNFROZEN_LR_FACTOR, BaselineSegmentationModule
+from tests.conftest import OWN_QUANTIZERS
 
 CHANNELS, LR = 24, 2e-3
 WITH_ENCODER = [name for name in QUANTIZERS if "encoder_lr_factor" in QUANTIZERS[name].options]
@@ -27,7 +28,7 @@ WITH_ENCODER = [name for name in QUANTIZERS if "encoder_lr_factor" in QUANTIZERS
 def make(name: str, factor: float | None = None, unfreeze: bool = False) -> tuple:
     """A module with a trainer that knows only how long it will train, and its optimizer."""
     quantizer = QuantizerConfig(
-        type=name, codebook_size=16, bottleneck_dim=8, encoder_lr_factor=factor
+        type=name, codes="plain", codebook_size=16, bottleneck_dim=8, encoder_lr_factor=factor
     )
     config = ExperimentConfig(quantizer=quantizer, model=ModelConfig(num_classes=3))
     config = resolve_defaults(with_values(config, {"training.lr": LR}))
@@ -94,7 +95,7 @@ def test_without_a_quantizer_there_is_one_group() -> None:
     assert len(optimizer.param_groups) == 1
 
 
-@pytest.mark.parametrize("name", list(QUANTIZERS))
+@pytest.mark.parametrize("name", OWN_QUANTIZERS)
 def test_every_parameter_gets_a_gradient_in_every_step(name: str) -> None:
     """Otherwise processes that train together would wait for those of the others."""
     module, _ = make(name, unfreeze=True)

@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from squeeze_cli.api import open_run
-from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.data.transforms import counted_vectors
 from squeeze_cli.losses.reconstruction import ReconstructionLoss
-from tests.conftest import Squeeze
+from tests.conftest import OWN_QUANTIZERS, Squeeze
 
 TINY = (
     "--model", "efficientnet-lite0", "--dataset", "synthetic", "--image-size", "64",
@@ -48,7 +47,7 @@ def test_vectors_whose_cells_are_padding_do_not_count() -> None:
     assert counted.tolist() == [[[True] * 3] * 2, [[True, True, False], [True, True, True]]]
 
 
-@pytest.mark.parametrize("quantizer", [name for name in QUANTIZERS if name != "none"])
+@pytest.mark.parametrize("quantizer", [name for name in OWN_QUANTIZERS if name != "none"])
 def test_a_run_without_a_head_measures_decodes_and_is_compared(
     squeeze: Squeeze, tmp_path: Path, quantizer: str
 ) -> None:

@@ -15,8 +15,7 @@ from safetensors import safe_open
 
 from squeeze_cli.codec.container import CodesFile
 from squeeze_cli.codec.prior import read_prior
-from squeeze_cli.config.parts import QUANTIZERS
-from tests.conftest import EXECUTABLE, Squeeze
+from tests.conftest import EXECUTABLE, OWN_QUANTIZERS, Squeeze
 
 TINY = (
     "--model", "efficientnet-lite0", "--dataset", "synthetic", "--image-size", "64",
@@ -28,7 +27,7 @@ def record(folder: Path) -> dict:
     return json.loads((folder / "run.json").read_text())
 
 
-@pytest.mark.parametrize("quantizer", list(QUANTIZERS))
+@pytest.mark.parametrize("quantizer", OWN_QUANTIZERS)
 def test_a_run_leaves_all_that_the_readme_says(
     squeeze: Squeeze, tmp_path: Path, quantizer: str
 ) -> None:

@@ -28,7 +28,7 @@ TINY = (
 
 def make_network(quantizer: str, encoder: torch.nn.Module | None) -> SegmentationNetwork:
     torch.manual_seed(0)
-    config = QuantizerConfig(type=quantizer, bottleneck_dim=D, codebook_size=16)
+    config = QuantizerConfig(type=quantizer, bottleneck_dim=D, codebook_size=16, num_groups=2)
     config = resolve_defaults(ExperimentConfig(quantizer=config)).quantizer
     made = create_quantizer(config, C, StepSize(64))
     made.initialize(torch.randn(400, C))

@@ -8,8 +8,8 @@ CODEBOOK_SIZE = 512
 # Of each of the codebooks where a vector has several codes.
 SMALL_CODEBOOK_SIZE = 256
 
-# What `--codes` sets of options that are not given; docs/results.md says how it was chosen. `plain` is
-# the linear encoder of the scripts that squeeze takes over from.
+# What `--codes` sets of options that are not given, where there are masks; docs/results.md says how it
+# was chosen. `plain` is the linear encoder of the scripts that squeeze takes over from.
 CODES: dict[str, dict[str, object]] = {
     "faithful": {
         "model.encoder": "conv", "model.reconstruction_weight": 0.5,

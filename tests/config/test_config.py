@@ -45,13 +45,14 @@ def test_file_and_back(tmp_path: Path) -> None:
         ({}, "conv", 0.5, 0.03, 512, 1.0),
         ({"quantizer.codes": "task"}, "conv", 0.0, 0.1, 8, 1.0),
         ({"quantizer.codes": "plain"}, "linear", 0.0, 0.0, 512, 0.3),
-        ({"quantizer.type": "rvq"}, "conv", 0.5, 0.03, 256, 1.0),
+        ({"quantizer.type": "rvq"}, "conv", 0.5, 0.0, 256, 1.0),
+        ({"quantizer.type": "pq", "quantizer.codes": "task"}, "conv", 0.0, 0.1, 8, 1.0),
         ({"quantizer.type": "fsq"}, "conv", 0.5, None, 512, 1.0),
         ({"quantizer.type": "none"}, "linear", None, None, 512, 1.0),
         ({"model.encoder": "linear", "quantizer.rate_weight": 0.0}, "linear", 0.5, 0.0, 512, 1.0),
         ({"quantizer.codes": "task", "quantizer.codebook_size": 4}, "conv", 0.0, 0.1, 4, 1.0),
         ({"model.add_adapter": True}, "conv", None, 0.03, 512, 1.0),
-        ({"model.loss_type": "reconstruction"}, "conv", None, 0.03, 512, 1.0),
+        ({"model.loss_type": "reconstruction"}, "linear", None, 0.0, 512, 0.3),
     ],
 )
 def test_codes_set_the_defaults_of_other_options(

@@ -43,6 +43,8 @@ COMMANDS = {
     "task-8-rate-0.3": f"{TASK} --rate-weight 0.3",
     "task-4-rate-0.3": f"{TASK} --codebook-size 4 --rate-weight 0.3",
     "task-3-rate-1": f"{TASK} --codebook-size 3 --rate-weight 1",
+    "stride-2-16-rate-0.1": f"{TASK} --code-stride 2 --codebook-size 16",
+    "stride-2-8-rate-0.3": f"{TASK} --code-stride 2 --rate-weight 0.3",
     "faithful-512-rate-0.03": "train",
 }
 HEADINGS = (
@@ -148,7 +150,7 @@ def draw(rows: dict[str, Row]) -> None:
 
     figure = Figure((6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    for kind in ("task", "faithful", "linear"):
+    for kind in ("task", "stride", "faithful", "linear"):
         points = sorted(
             (
                 statistics.mean(r.measured.test.bits_per_vector for r in records if r.measured),
@@ -157,7 +159,8 @@ def draw(rows: dict[str, Row]) -> None:
             for name, (records, retained) in rows.items()
             if name.startswith(kind)
         )
-        axes.plot(*zip(*points, strict=True), "o-", label=kind)
+        label = "task, --code-stride" if kind == "stride" else kind
+        axes.plot(*zip(*points, strict=True), "o-", label=label)
     axes.axhline(100, color="black", linewidth=1)
     axes.set(xlabel="measured bits per vector", ylabel="% of the baseline's test mean IoU")
     axes.legend()

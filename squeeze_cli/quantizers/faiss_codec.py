@@ -14,7 +14,7 @@ from squeeze_cli.quantizers.base import Quantizer, StepSize
 MOST_BYTES = 1024  # per vector, for the header of a codes file
 # Other strings stand for indexes to search in, or for sizes that FAISS would take the memory of at once.
 CODEC = (
-    r"((PCAW?R?|OPQ|RR|ITQ|L2norm)\d{0,4}(_\d{1,4})?,){0,3}"
+    r"((PCAW?R?|OPQ|RR)\d{0,4}(_\d{1,4})?,){0,3}"
     r"(SQ|PQ|RQ|LSQ|PRQ|PLSQ)(\d{1,4}|fp16|bf16)(x\d{1,2}(?=x))?(x(\d|1[0-6]))?"
 )
 
@@ -77,12 +77,14 @@ class FaissCodec(Quantizer):
         self.index = index
 
     def initialize(self, tokens_nc: Tensor) -> None:
-        """Train the codec; SqueezeError where it needs more vectors, or vectors with more channels."""
+        """Train the codec; SqueezeError where it needs more vectors or channels, or does not decode."""
+        vectors = tokens_nc.float().cpu().contiguous().numpy()
         try:
-            self.index.train(tokens_nc.float().cpu().contiguous().numpy())
+            self.index.train(vectors)
+            self.index.sa_decode(self.index.sa_encode(vectors[:1]))
         except RuntimeError as error:
             raise SqueezeError(
-                f"{self.name} cannot be trained ({_reason(error)}): use a smaller one, or more images."
+                f"{self.name} cannot be used ({_reason(error)}): use a smaller one, or more images."
             ) from None
 
     def code_input(self, tokens_bnc: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 
 from squeeze_cli.api import open_run
 from squeeze_cli.codec.container import CodesFile
-from squeeze_cli.errors import UsageError
+from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.quantizers import StepSize, create_quantizer
 from tests.conftest import Squeeze
 from tests.contracts.test_quantizers import STEP, C, correlated_tokens, small
@@ -93,6 +93,20 @@ def test_without_a_head_nothing_learns(squeeze: Squeeze, tmp_path: Path) -> None
     assert 0 < run["metrics"]["test"]["mse"] < 1
 
 
+@pytest.mark.parametrize(
+    ("codec", "says"),
+    [
+        ("PCA25,SQ8", "cannot output 25 dimensions from 24"),
+        ("PQ2x8", r"Number of training points \(100\)"),
+        ("PCAW6,SQ8", "reverse transform not implemented"),
+    ],
+)
+def test_what_cannot_be_trained_or_decoded_is_one_line(codec: str, says: str) -> None:
+    quantizer = create_quantizer(small("faiss", codec=codec), C, STEP)
+    with pytest.raises(SqueezeError, match=f"{codec} cannot be used .*{says}"):
+        quantizer.initialize(correlated_tokens(100))
+
+
 def test_faiss_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(UsageError, match=r"pip install squeeze-cli\[faiss\]"):
@@ -109,6 +123,7 @@ def test_faiss_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         ("PRQ2x2x24", 1, "is no codec"),
         ("IVF9999999999,Flat", 1, "is no codec"),
         ("IMI2x16,Flat", 1, "is no codec"),
+        ("ITQ8,SQ8", 1, "is no codec"),
         ("OPQ8_99999,PQ8", 1, "is no codec"),
         ("x" * 9999, 1, "is no codec"),
         ("PCA2000,SQ8", 1, "2000 bytes per vector, more than 1024"),

@@ -39,13 +39,10 @@ COMMANDS = {
     BASELINE: "baseline",
     TEACHER: "baseline --encoder conv",
     "linear": "train --codes plain",
+    "faithful-512-rate-0.03": "train",
     "task-8-rate-0.1": TASK,
-    "task-8-rate-0.3": f"{TASK} --rate-weight 0.3",
-    "task-4-rate-0.3": f"{TASK} --codebook-size 4 --rate-weight 0.3",
-    "task-3-rate-1": f"{TASK} --codebook-size 3 --rate-weight 1",
     "stride-2-16-rate-0.1": f"{TASK} --code-stride 2 --codebook-size 16",
     "stride-2-8-rate-0.3": f"{TASK} --code-stride 2 --rate-weight 0.3",
-    "faithful-512-rate-0.03": "train",
 }
 HEADINGS = (
     "command", "measured bits per vector", "bits per feature point", "bytes per image",

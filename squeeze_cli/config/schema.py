@@ -63,8 +63,8 @@ class QuantizerConfig(Section):
     type: str = setting("vq", "How features become codes", "--quantizer", choices=QUANTIZERS)
     codes: Literal["faithful", "task", "plain"] = setting(
         "faithful",
-        "Codes that keep the features, that serve the masks alone in fewer bits, or of a linear "
-        "encoder: sets the defaults of other options.", metavar="C",
+        "What codes are for: faithful (any task), task (the masks alone, in fewer bits) or plain "
+        "(a linear encoder). Sets the defaults of other options.", metavar="C",
     )  # fmt: skip
     codebook_size: int | None = setting(
         None,

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from squeeze_cli.config.classes import read_classes
@@ -49,6 +50,7 @@ def write_data(folder: Path) -> None:
             noise_image(55, 36, number).save(folder / images / f"{number}.jpg")
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_run(
     squeeze: Squeeze, squeeze_executable: Squeeze, tmp_path: Path
 ) -> None:

@@ -86,7 +86,7 @@ def _assemble(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         network = build_network(config, origin, count_processes(config.training, device))
-    module = make_module(config, network)
+        module = make_module(config, network)  # the model of the rate draws its weights too
     return Experiment(config, classes, splits, origin, data, module, device)
 
 

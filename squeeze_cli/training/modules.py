@@ -126,8 +126,13 @@ class FeatureModule(pl.LightningModule):
         metrics.update(**measured)
         return losses["loss"]
 
-    def on_train_epoch_start(self) -> None:
-        """Seed the epoch by its number: a resumed run draws the numbers of an unbroken one."""
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed the epoch by its number: a resumed run draws the numbers of an unbroken one.
+
+        Before the first batch, because the loaders of a resumed run draw other numbers.
+        """
+        if batch_idx > 0:
+            return
         epochs_seed = self.seed * 1_000_003 + self.current_epoch
         torch.manual_seed((epochs_seed + self.global_rank * 7_368_787) % 2**63)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.soak import calls, trainings
 
 
+@pytest.mark.slow
 def test_trainings_and_calls_keep_no_files_threads_or_processes(tmp_path: Path) -> None:
     counted = trainings(tmp_path, 5)
     after = counted + calls(tmp_path, 20)

@@ -85,6 +85,7 @@ def test_the_first_codes_of_vectors_come_back_alone(tmp_path: Path, given: int) 
         as_file(path, codes[..., 1:], prior, code_sizes=sizes[1:])
 
 
+@pytest.mark.slow
 def test_a_prior_is_fitted_to_the_first_codes_too() -> None:
     """It takes fewer bits for them than one that has always seen all codes of the neighbours."""
     sizes, grid = (12, 12), (6, 5)

@@ -86,7 +86,7 @@ def test_of_a_switch_and_its_opposite_the_last_counts(squeeze: Squeeze) -> None:
         (("train", "--quantizer", "lfq", "--codebook-size", "500"), "256 or 512"),
         (("train", "--levels", "a,b"), "each of --levels must be a whole number"),
         (("train", "--quantizer", "vqq"), "'--quantizer': 'vqq' is not one of 'vq'"),
-        (("train", "--zzz", "3"), "--tempo (see `squeeze train --help`)"),
+        (("train", "--zzz", "3"), "--zzz (see `squeeze train --help`)"),
         (("trani",), "Did you mean 'train'? (see `squeeze --help`)"),
         (("train", "--quiet", "--verbose"), "contradict"),
         (("train", "--epochs", "0"), "--epochs must be 1 or more (such as 10), not 0."),

@@ -208,6 +208,7 @@ def test_offline_records_a_session_that_clearml_imports(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("death", ["stop", "fall_silent"])
+@pytest.mark.slow
 def test_a_server_that_dies_holds_nothing_up(tmp_path: Path, death: str) -> None:
     with ClearMLServer() as server:
         write_credentials(tmp_path, server)
@@ -244,6 +245,7 @@ def test_a_server_that_dies_holds_nothing_up(tmp_path: Path, death: str) -> None
     assert tensorboard_scalars(tmp_path / "runs" / "it")["test/iou"]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_its_task(tmp_path: Path) -> None:
     stop = (
         "import signal, squeeze_cli.training.callbacks as c\n"

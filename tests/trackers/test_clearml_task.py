@@ -84,6 +84,7 @@ def test_a_process_that_is_killed_is_reported_once(
     assert capsys.readouterr().err.count("process has ended") == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_blocks_no_request(
     task: ClearMLTask, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +124,7 @@ def test_a_start_that_never_ends_is_given_up_though_the_server_answers(
 
 
 @pytest.mark.parametrize("death", ["stop", "fall_silent"])
+@pytest.mark.slow
 def test_a_server_that_vanishes_is_reported_once_and_given_up_in_time(
     task: ClearMLTask,
     server: ClearMLServer,
@@ -155,6 +157,7 @@ def test_reports_arrive_when_the_server_comes_back(
     assert len(server.scalars()["val/loss"]) == 20
 
 
+@pytest.mark.slow
 def test_a_slow_server_that_answers_is_waited_for(
     task: ClearMLTask,
     server: ClearMLServer,

@@ -51,6 +51,8 @@ torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=2)
 whitening = Whitening(3)
 whitened = whitening(torch.load("shares.pt")[rank])
 torch.save({**whitening.state_dict(), "whitened": whitened}, f"rank{rank}.pt")
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
 """
 
 
@@ -69,6 +71,7 @@ def scalars(run: Path) -> dict[str, list[float]]:
     return {name: [event.value for event in events.Scalars(name)] for name in names}
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(squeeze: Squeeze, tmp_path: Path) -> None:
     """The same codebooks and metrics on both, and nearly those of one process."""
     (tmp_path / "probed.py").write_text(PROBED)
@@ -120,6 +123,7 @@ def test_running_statistics_of_whitening_are_of_all_processes(tmp_path: Path) ->
         torch.testing.assert_close(states[rank]["whitened"], Whitening(3)(share))
 
 
+@pytest.mark.slow
 def test_torchrun_needs_a_name_and_trains(tmp_path: Path) -> None:
     arguments = ("-m", "squeeze_cli", "train", *COMMON, "--subset-size", "8", "--epochs", "1",
                  "--quantizer", "lfq", "--devices", "2", "--batch-size", "2")  # fmt: skip

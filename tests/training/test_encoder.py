@@ -82,6 +82,7 @@ def test_reconstruction_in_the_loss_keeps_the_features(squeeze: Squeeze, tmp_pat
     assert losses["loss"] == pytest.approx(parts, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_predictions_of_a_baseline_are_learned(squeeze: Squeeze, tmp_path: Path) -> None:
     """A teacher that has learned little is followed in what the masks do not say."""
     steps = ("--epochs", "6", "--batch-size", "4")

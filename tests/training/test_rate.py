@@ -86,6 +86,7 @@ def test_it_learns_the_bits_of_codes(levels: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["vq", "rvq", "pq"])
+@pytest.mark.slow
 def test_a_weight_makes_codes_predictable(kind: str) -> None:
     assert conditional_entropy(kind, weight=0.3) < 0.8 * conditional_entropy(kind, weight=0.0)
 

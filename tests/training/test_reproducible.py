@@ -19,6 +19,7 @@ def record(run: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("quantizer", ["vq", "fsq"])
+@pytest.mark.slow
 def test_a_cold_and_a_warm_store_give_the_same_bytes(
     squeeze_executable: Squeeze, tiny_pets: Path, quantizer: str
 ) -> None:

@@ -115,6 +115,7 @@ def test_stopped_and_resumed_is_the_same_as_unbroken(squeeze: Squeeze, tmp_path:
         assert torch.equal(value, states[1]["state_dict"][key]), key
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_folder_that_resumes(squeeze: Squeeze, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [str(EXECUTABLE), "train", *TINY, "--epochs", "500", "--name", "long"],
@@ -136,6 +137,7 @@ def test_ctrl_c_leaves_a_folder_that_resumes(squeeze: Squeeze, tmp_path: Path) -
     assert "long is interrupted" in shown
 
 
+@pytest.mark.slow
 def test_sigterm_leaves_a_folder_that_resumes(squeeze: Squeeze, tmp_path: Path) -> None:
     """A scheduler's way to end a job: 143, as a shell tells of it."""
     process = subprocess.Popen(

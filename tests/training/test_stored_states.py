@@ -123,6 +123,7 @@ print(json.dumps({path: count for path, count in opened.items() if "oxford-iiit-
 
 
 @pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.slow
 def test_each_file_is_read_once_before_and_in_all_epochs(
     config: ExperimentConfig, tmp_path: Path, stored: bool
 ) -> None:

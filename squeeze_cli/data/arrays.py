@@ -202,18 +202,22 @@ def _list_shards(folder: Path, manifest: Manifest) -> list[FeatureSample]:
         array = open_array(path, dimensions=(4,))
         samples += [
             FeatureSample(name, path, array, row, channels_first=True)
-            for row, name in enumerate(_stored_names(path))
+            for row, name in enumerate(_stored_names(array))
         ]
     manifest.require_names([sample.name for sample in samples], folder)
     return samples
 
 
-def _stored_names(path: Path) -> list[str]:
-    """Return the names of the rows that a shard of features holds as metadata."""
+def _stored_names(array: FeatureArray) -> list[str]:
+    """Return the names that a shard of features holds as metadata; SqueezeError unless one per row."""
     from safetensors import safe_open
 
-    with safe_open(path, framework="np") as file:
-        return list(json.loads((file.metadata() or {}).get("names", "[]")))
+    names: object = None
+    with safe_open(array.path, framework="np") as file, suppress(ValueError, RecursionError):
+        names = json.loads((file.metadata() or {}).get("names", ""))
+    if not isinstance(names, list) or len(names) != array.shape[0]:
+        raise SqueezeError(f"{array.path} does not fit its manifest: extract it again.")
+    return names
 
 
 def _list_files(folder: Path) -> tuple[list[FeatureSample], list[str]]:

@@ -219,6 +219,22 @@ def test_only_features_of_a_backbone_are_taken_from_shards(
         assert words in reason(tmp_path)
 
 
+@pytest.mark.parametrize("names", ["", "[", "3", '["a", "b"]', '["a", "b", "c", "d", "e", "f"]'])
+def test_a_shard_has_a_name_for_each_row(tmp_path: Path, names: str) -> None:
+    """Also where its digest and its manifest have been made to fit."""
+    file = tmp_path / "features-00000.safetensors"
+    save_file({"embeddings": VALUES.permute(0, 3, 1, 2).contiguous()}, file, {"names": names})
+    content = file.read_bytes()
+    digest, size = blake2b(content, digest_size=16).hexdigest(), len(content)
+    shard = ShardEntry(file=file.name, bytes=size, blake2b=digest, names=["a", "b"], sums={})
+    manifest = Manifest(
+        content="features", run="r", run_digest="d", source="images", space="backbone",
+        complete=True, images=2, bytes=size, shards=[shard],
+    )  # fmt: skip
+    (tmp_path / "manifest.json").write_text(manifest.model_dump_json())
+    assert f"{file} does not fit its manifest" in reason(tmp_path)
+
+
 def test_only_the_rows_that_are_read_take_memory(tmp_path: Path) -> None:
     """A file of 64 GB in which nearly nothing is written."""
     path = tmp_path / "x.npy"

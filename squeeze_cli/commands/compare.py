@@ -45,12 +45,11 @@ def compare(
     """Compare all runs below the folders given: rate, mean IoU, difference to the baseline."""
     reporter = output.reporter()
     found = read_runs(runs)
-    for path in (csv, markdown, plot):
-        if path is not None and any(run.owns(path) for run, _ in found):
-            raise UsageError(f"{path} is a file of a run: name another file.")
     if csv is not None and markdown is not None and csv.resolve() == markdown.resolve():
         raise UsageError("--csv and --markdown name one file: name two.")
     for path, mark in ((csv, CSV_MARK), (markdown, MARKDOWN_MARK), (plot, FIGURE_MARK)):
+        if path is not None and any(run.owns(path) for run, _ in found):
+            raise UsageError(f"{path} is a file of a run: name another file.")
         if path is not None:
             require_own(path, mark)
     rows = compare_runs(found, sort)

@@ -8,16 +8,16 @@ CODEBOOK_SIZE = 512
 # Of each of the codebooks where a vector has several codes.
 SMALL_CODEBOOK_SIZE = 256
 
-# What `--codes` sets of options that are not given, where there are masks; docs/results.md says how it
-# was chosen. `plain` is the linear encoder of the scripts that squeeze takes over from.
+# What `--codes` sets of options that are not given, with masks (docs/results.md). `plain` is the linear
+# encoder of older scripts. vq's own rate is in `QUANTIZERS`: several codes per vector are for fidelity.
 CODES: dict[str, dict[str, object]] = {
     "faithful": {
         "model.encoder": "conv", "model.reconstruction_weight": 0.5,
-        "quantizer.rate_weight": 0.03, "quantizer.encoder_lr_factor": 1.0,
+        "quantizer.encoder_lr_factor": 1.0,
     },
     "task": {
         "model.encoder": "conv", "quantizer.codebook_size": 8,
         "quantizer.rate_weight": 0.1, "quantizer.encoder_lr_factor": 1.0,
     },
-    "plain": {},
+    "plain": {"quantizer.rate_weight": 0.0},
 }  # fmt: skip

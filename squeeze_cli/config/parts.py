@@ -125,7 +125,7 @@ _CODES = _ENCODER | {"codebook_size", "commitment_weight", "vq_loss_weight"}
 _LEARNED = _CODES | {"decay", "initialize_codebook", "rate_weight"}
 QUANTIZERS = Registry("quantizer", {
     "vq": Entry("quantizers.vq:VQWithProjection", _LEARNED,
-                {"codebook_size": CODEBOOK_SIZE, "encoder_lr_factor": 0.3}),
+                {"codebook_size": CODEBOOK_SIZE, "encoder_lr_factor": 0.3, "rate_weight": 0.03}),
     "fsq": Entry("quantizers.fsq:FSQWithProjection", _ENCODER | {"levels"}),
     "lfq": Entry("quantizers.lfq:LFQWithProjection",
                  _CODES | {"entropy_loss_weight", "diversity_gamma", "spherical"},

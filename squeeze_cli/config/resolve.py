@@ -123,25 +123,20 @@ def _defaults_of_codes(config: ExperimentConfig, quantizer: str, loss: str) -> d
     """Return what `--codes` sets where the chosen quantizer and loss take it, and else their own."""
     entry, model = QUANTIZERS[quantizer], config.model
     trained = "codes" in entry.options
-    with_masks = trained and loss != "reconstruction"
-    chosen = CODES[config.quantizer.codes if with_masks else "plain"]
+    chosen = CODES[config.quantizer.codes if trained and loss != "reconstruction" else "plain"]
     defaults = {
         "quantizer.codebook_size": CODEBOOK_SIZE,
         "quantizer.encoder_lr_factor": 1.0,
         "model.encoder": "linear",
-        **{f"quantizer.{name}": value for name, value in entry.defaults.items()},
     }
     if "rate_weight" in entry.options:
         defaults["quantizer.rate_weight"] = 0.0
-    if trained and "reconstruction_weight" in LOSSES[loss].options:
+    # Features that are trained themselves would learn to be easy to reconstruct.
+    frozen = not (model.add_adapter or model.feature_dim or model.unfreeze_last_layer)
+    if trained and frozen and "reconstruction_weight" in LOSSES[loss].options:
         defaults["model.reconstruction_weight"] = 0.0
-    found = {key: chosen.get(key, value) for key, value in defaults.items()}
-    if config.quantizer.codes == "faithful" and quantizer in ("rvq", "pq"):
-        found["quantizer.rate_weight"] = 0.0  # several codes are for fidelity
-    if model.add_adapter or model.feature_dim or model.unfreeze_last_layer:
-        # Features that are trained themselves would learn to be easy to reconstruct.
-        found.pop("model.reconstruction_weight", None)
-    return found
+    defaults |= {f"quantizer.{name}": value for name, value in entry.defaults.items()}
+    return {key: chosen.get(key, value) for key, value in defaults.items()}
 
 
 def with_classes(config: ExperimentConfig, classes: ClassTable) -> ExperimentConfig:

@@ -195,8 +195,7 @@ class TrainedRun:
         Without blocks these may be others than those of the run.
         """
         codes = torch.from_numpy(codes_bhwq.astype(np.int64)).flatten(1, 2).to(self.device)
-        blocks = self.network.blocks is not None
-        return codes, self._grid if blocks else codes_bhwq.shape[1:3]
+        return codes, codes_bhwq.shape[1:3] if self.network.blocks is None else self._grid
 
     @property
     def _given(self) -> GivenFeatures:

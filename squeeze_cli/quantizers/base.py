@@ -71,11 +71,13 @@ class Quantizer(nn.Module):
 
     @property
     def codec_bytes(self) -> int:
-        """Size of another library's codec, whose bytes are the codes; 0 elsewhere.
-
-        Such codes have no vectors of their own, no prior, and no usage that would mean something.
-        """
+        """Size of another library's codec, whose bytes are the codes; 0 elsewhere."""
         return 0
+
+    @property
+    def counted_sizes(self) -> tuple[int, ...]:
+        """Numbers of values of codes that have vectors, usage and a prior, as a codec's have not."""
+        return self.code_sizes
 
     @abstractmethod
     def code_input(self, tokens_bnc: Tensor) -> Tensor:

@@ -65,6 +65,11 @@ class FaissCodec(Quantizer):
         """Size of the trained codec, as FAISS writes it."""
         return self.get_extra_state().numel()
 
+    @property
+    def counted_sizes(self) -> tuple[int, ...]:
+        """None: a byte by itself stands for no vector."""
+        return ()
+
     def get_extra_state(self) -> Tensor:
         """Return the bytes of the codec, uint8."""
         return torch.from_numpy(self.faiss.serialize_index(self.index))
@@ -110,7 +115,7 @@ class FaissCodec(Quantizer):
         return AffineMap(self.identity, torch.zeros_like(self.identity[0]))
 
     def code_vectors(self) -> list[Tensor]:
-        """Return an empty list: a byte by itself stands for no vector."""
+        """Return an empty list."""
         return []
 
 

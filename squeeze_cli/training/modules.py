@@ -61,7 +61,7 @@ class FeatureModule(pl.LightningModule):
         self.seed = seed
         self.rate_weight = 0.0
         self.rate_model: RateModel | None = None
-        sizes = () if network.quantizer.codec_bytes else network.quantizer.code_sizes
+        sizes = network.quantizer.counted_sizes
         # Decoding costs time: where masks are trained on, only validation and test decode.
         trained = num_classes is None
         self.train_metrics = make_metrics(num_classes, sizes, distortion=trained)

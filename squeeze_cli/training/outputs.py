@@ -59,10 +59,9 @@ def save_outputs(
             content, codes[split], network.normalizer.mean.numel(), slots,
             vectors=vectors * len(names), pixels=experiment.config.data.pixels, file=f"codes/{split}.sqz",
         )  # fmt: skip
-    counted = () if network.quantizer.codec_bytes else sizes
     counts = [
         np.bincount(codes["test"][..., level].ravel(), minlength=size)
-        for level, size in enumerate(counted)
+        for level, size in enumerate(network.quantizer.counted_sizes)
     ]
     written = Measured(
         **measured, decoder=decoder_bytes(network, prior),
@@ -128,12 +127,9 @@ def _fit_prior(
     experiment: Experiment, train_codes: NDArray[np.int32], reporter: Reporter
 ) -> CodePrior | None:
     quantizer = experiment.module.network.quantizer
-    if quantizer.codec_bytes:
-        return None
-    if not can_have_prior(quantizer.code_sizes):
-        reporter.say(
-            f"Codes of {max(quantizer.code_sizes)} values are packed: too many for a prior."
-        )
+    if not can_have_prior(sizes := quantizer.counted_sizes):
+        if sizes:
+            reporter.say(f"Codes of {max(sizes)} values are packed: too many for a prior.")
         return None
     training = experiment.config.training
     with reporter.track("Prior", fitting_steps(train_codes.shape)) as advance:

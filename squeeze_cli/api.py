@@ -39,7 +39,7 @@ def train(
     data_dir: str | Path | None = None, images: str | Path | None = None,
     masks: str | Path | None = None, classes: str | Path | ClassTable | None = None,
     epochs: int | None = None, seed: int | None = None, device: str | None = None,
-    name: str | None = None, output_dir: str | Path | None = None,
+    target_bits: float | None = None, name: str | None = None, output_dir: str | Path | None = None,
     config: ExperimentConfig | None = None, overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> FinishedRecord:  # fmt: skip
@@ -64,6 +64,7 @@ def train(
         "training.epochs": epochs,
         "training.seed": seed,
         "training.device": device,
+        "quantizer.target_bits": target_bits,
         "name": name,
         "output_dir": output_dir,
     }
@@ -72,10 +73,13 @@ def train(
     if resolved.training.devices != 1 or resolved.training.num_nodes != 1:
         raise UsageError("Train on several devices by the command: squeeze train --devices N.")
     run = create_run(resolved, overwrite)
-    with run.locked():
+    reporter = reporter or Reporter(quiet=True)
+    with run.training():
         from squeeze_cli.training.fit import fit_experiment
+        from squeeze_cli.training.target import approach_target
 
-        return fit_experiment(resolved, run, reporter or Reporter(quiet=True))
+        record = fit_experiment(resolved, run, reporter)
+    return approach_target(resolved, run, record, reporter)
 
 
 def open_run(

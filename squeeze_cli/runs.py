@@ -68,6 +68,17 @@ class RunFolder:
             remove_parts((self.path, checkpoints, self.codes_folder, self.figures_folder))
             yield
 
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """Lock the folder, and discard it where an error comes before the record is written."""
+        with self.locked():
+            try:
+                yield
+            except BaseException:
+                if not self.record_file.exists():
+                    self.discard()
+                raise
+
     def owns(self, file: Path) -> bool:
         """Whether `file` is one that a training wrote here, figures aside, under whatever name."""
         own = (

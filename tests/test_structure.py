@@ -138,8 +138,8 @@ def test_the_package_stays_small() -> None:
     # the codes, for codes files of version 2 beside the reader of version 1, for what a teacher and a
     # folder that is written must be, for codes of several vectors, and
     # for what decoded features are measured by.
-    assert len(FILES) <= 127
-    assert sum(line_counts().values()) <= 17_100
+    assert len(FILES) <= 129
+    assert sum(line_counts().values()) <= 17_260
 
 
 def test_no_function_is_long() -> None:

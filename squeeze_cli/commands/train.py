@@ -107,18 +107,18 @@ def run_experiment(
         os.environ[RUN_VARIABLE] = str(run.path)
     reporter = output.reporter()
     reporter.say(f"{'Resuming' if options.resume else 'Training'} {run.path}")
-    with run.locked():
-        try:
+    try:
+        with run.training():
             from squeeze_cli.reports.tables import result_table
             from squeeze_cli.training.fit import fit_experiment
+            from squeeze_cli.training.target import approach_target
 
             record = fit_experiment(config, run, reporter, resume=options.resume)
-        except BaseException as error:
-            if not run.record_file.exists():
-                run.discard()
-            elif isinstance(error, KeyboardInterrupt | SystemExit):
-                reporter.say(f"Stopped: --resume --name {shlex.quote(run.name)} continues.")
-            raise
+        record = approach_target(config, run, record, reporter)
+    except (KeyboardInterrupt, SystemExit):
+        if run.record_file.exists():
+            reporter.say(f"Stopped: --resume --name {shlex.quote(run.name)} continues.")
+        raise
     output.show(record.model_dump(exclude_unset=True), result_table(record))
     if not output.json:
         compare = f"squeeze compare {shlex.quote(config.output_dir)}"

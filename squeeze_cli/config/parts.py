@@ -122,7 +122,7 @@ HEADS = Registry("head", {
 
 _ENCODER = frozenset({"codes", "bottleneck_dim", "encoder_lr_factor", "code_stride"})
 _CODES = _ENCODER | {"codebook_size", "commitment_weight", "vq_loss_weight"}
-_LEARNED = _CODES | {"decay", "initialize_codebook", "rate_weight"}
+_LEARNED = _CODES | {"decay", "initialize_codebook", "rate_weight", "target_bits"}
 QUANTIZERS = Registry("quantizer", {
     "vq": Entry("quantizers.vq:VQWithProjection", _LEARNED,
                 {"codebook_size": CODEBOOK_SIZE, "encoder_lr_factor": 0.3, "rate_weight": 0.03}),

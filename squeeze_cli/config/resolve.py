@@ -21,6 +21,7 @@ from squeeze_cli.config.parts import (
     QUANTIZERS,
 )
 from squeeze_cli.config.schema import FIELDS, ExperimentConfig, Kind, option_of
+from squeeze_cli.config.target import first_weight, size_for
 from squeeze_cli.config.validation import (
     check_folders,
     check_together,
@@ -136,7 +137,12 @@ def _defaults_of_codes(config: ExperimentConfig, quantizer: str, loss: str) -> d
     if trained and frozen and "reconstruction_weight" in LOSSES[loss].options:
         defaults["model.reconstruction_weight"] = 0.0
     defaults |= {f"quantizer.{name}": value for name, value in entry.defaults.items()}
-    return {key: chosen.get(key, value) for key, value in defaults.items()}
+    defaults = {key: chosen.get(key, value) for key, value in defaults.items()}
+    if target := config.quantizer.target_bits:
+        defaults["quantizer.rate_weight"] = first_weight(quantizer, target)
+        if quantizer == "vq":
+            defaults["quantizer.codebook_size"] = size_for(target)
+    return defaults
 
 
 def with_classes(config: ExperimentConfig, classes: ClassTable) -> ExperimentConfig:

@@ -96,6 +96,10 @@ class QuantizerConfig(Section):
     rate_weight: float | None = setting(
         None, "Weight of a bit per vector in the loss (vq, rvq, pq). [default: by --codes]", ge=0
     )
+    target_bits: float | None = setting(
+        None, "Bits per vector on the disk to aim at (vq, rvq, pq); trains up to four times.",
+        gt=0, le=64,
+    )  # fmt: skip
     encoder_lr_factor: float | None = setting(
         None,
         "Factor on the learning rate for the layers before the codes: a smaller one gives fewer "

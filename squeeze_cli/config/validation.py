@@ -1,7 +1,7 @@
 """Validation of a configuration: every mistake is one line that names the key or option, and the fix."""
 
 from collections.abc import Iterable, Mapping
-from math import prod
+from math import log2, prod
 
 from pydantic import ValidationError
 
@@ -10,6 +10,7 @@ from squeeze_cli.config.fields import choices_of, value_of
 from squeeze_cli.config.parts import (
     DATASETS,
     GIVEN_FEATURES,
+    QUANTIZERS,
 )
 from squeeze_cli.config.schema import FIELDS, SECTIONS, ExperimentConfig, option_of
 from squeeze_cli.errors import UsageError, nearest
@@ -119,6 +120,7 @@ def check_together(config: ExperimentConfig) -> None:
             f"--code-stride {quantizer.code_stride} and --bottleneck-dim {quantizer.bottleneck_dim} give "
             f"blocks of {channels:,} values, more than {MOST_BLOCK_CHANNELS:,}: make one of them smaller."
         )
+    _check_target(config)
     if (codes := prod(quantizer.levels)) > 2**20:
         raise UsageError(f"--levels gives {codes} codes: their product must not pass {2**20}.")
     _check_loss(config)
@@ -128,6 +130,24 @@ def check_together(config: ExperimentConfig) -> None:
     check_folders(config)
     if logger.use_clearml and logger.clearml_offline and logger.require_clearml:
         raise UsageError("--clearml-offline contradicts --require-clearml: leave one of them out.")
+
+
+def _check_target(config: ExperimentConfig) -> None:
+    """Refuse a rate that the codes cannot have, and trainings that several processes would repeat."""
+    quantizer, training = config.quantizer, config.training
+    target = quantizer.target_bits
+    if not target or "target_bits" not in QUANTIZERS[quantizer.type].options:
+        return  # `refuse_meaningless` refuses it
+    if training.devices != 1 or training.num_nodes != 1:
+        raise UsageError("--target-bits trains several times, on one device: leave --devices out.")
+    count = {"rvq": quantizer.num_quantizers, "pq": quantizer.num_groups}.get(quantizer.type, 1)
+    most = count * log2(quantizer.codebook_size or CODEBOOK_SIZE) / quantizer.code_stride**2
+    if target >= most:
+        fix = "a smaller one, or --quantizer rvq" if quantizer.type == "vq" else "a smaller one"
+        raise UsageError(
+            f"--target-bits {target:g} is no less than the {most:g} bits of codes that are not coded: "
+            f"choose {fix}."
+        )
 
 
 def _check_loss(config: ExperimentConfig) -> None:
@@ -197,6 +217,8 @@ def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -
     clearml, data = config.logger.use_clearml, config.data
     refuse_foreign(config, "quantizer.type", values)
     refuse_foreign(config, "data.dataset", values)
+    if config.quantizer.target_bits and "quantizer.rate_weight" in values:
+        raise UsageError("--target-bits finds the --rate-weight itself: leave one of them out.")
     for key, value in values.items():
         section, _, name = key.partition(".")
         elsewhere = ("use_clearml", "use_tensorboard", "auto_connect_frameworks")

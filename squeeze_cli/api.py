@@ -117,7 +117,8 @@ def extract(
 
     Args:
         run: Folder of a finished run.
-        images: Folder of images, in place of a `split` of the run's data (by default `test`).
+        images: Folder, list or archives of images, or an address of these, in place of a `split` of
+            the run's data (by default `test`).
         features: Features that somebody else computed, a file or folder, in place of images.
         feature_names: File with the names of the rows of `features`, one per line.
         content: `codes`, `quantized` (embeddings made of codes) or `features` (what goes in).

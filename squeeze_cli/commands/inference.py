@@ -137,8 +137,8 @@ def extract_embeddings(
         option("--split", "Images of the run's data. [default: test]"),
     ] = None,
     images: Annotated[
-        Path | None,
-        option("--images", "Images in this folder and below it, in place of a split.", "DIR"),
+        str | None,
+        option("--images", "Images in place of a split: folder, list, tar or address.", "PLACE"),
     ] = None,
     features: Annotated[
         Path | None,

@@ -230,7 +230,7 @@ def _list_files(folder: Path) -> tuple[list[FeatureSample], list[str]]:
         raise SqueezeError(
             f"The folder {folder} holds no features: put some there ({', '.join(FEATURE_SUFFIXES)})."
         )
-    names = names_below(files)
+    names = names_below([file.as_posix() for file in files])
     samples = [FeatureSample(n, folder / p) for n, p in zip(names, files, strict=True)]
     others = len(below) - len(files)
     warnings = [f"{others} files in {folder} are no features and left out."] if others else []

@@ -53,21 +53,24 @@ class ReadImage(Protocol):
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """The bytes of an image file; `turned` says whether its EXIF orientation is applied."""
+    """The bytes of an image file; `turned` says whether its EXIF orientation is applied.
 
-    path: Path
+    `place` is the file as messages name it.
+    """
+
+    place: Path | str
     content: bytes = field(repr=False)
     turned: bool
     facts: ImageFacts
 
     def decode(self) -> Image.Image:
         """Decode to RGB; an animation gives its first frame, transparent pixels become white."""
-        with reading("image", self.path), _opened(self.content) as image:
+        with reading("image", self.place), _opened(self.content) as image:
             return _as_rgb(ImageOps.exif_transpose(image) if self.turned else image)
 
     def check(self) -> None:
         """Decode a JPEG at an eighth of its size, which still reads all its bytes."""
-        with reading("image", self.path), _opened(self.content) as image:
+        with reading("image", self.place), _opened(self.content) as image:
             image.draft(None, (1, 1))
             image.load()
 
@@ -83,9 +86,16 @@ def read_image(path: Path, mask_size_px: tuple[int, int] | None = None) -> Encod
     """
     with reading("image", path):
         content = read_content(path)
-        with _opened(content) as image:
-            size_px = image.size
-            orientation = find_orientation(image, content)
+    return encoded_image(content, path, mask_size_px)
+
+
+def encoded_image(
+    content: bytes, place: Path | str, mask_size_px: tuple[int, int] | None = None
+) -> EncodedImage:
+    """Return the bytes of an image file with its facts, as `read_image` does."""
+    with reading("image", place), _opened(content) as image:
+        size_px = image.size
+        orientation = find_orientation(image, content)
     stored_px, turned = size_px, orientation != 1
     if orientation in _ON_ITS_SIDE:
         size_px = (size_px[1], size_px[0])
@@ -94,12 +104,12 @@ def read_image(path: Path, mask_size_px: tuple[int, int] | None = None) -> Encod
         size_px, turned = stored_px, False
     if mask_size_px is not None and mask_size_px != size_px:
         raise UnreadableImageError(
-            f"The image {path} has {size_px[0]} x {size_px[1]} pixels, its mask {mask_size_px[0]} x "
+            f"The image {place} has {size_px[0]} x {size_px[1]} pixels, its mask {mask_size_px[0]} x "
             f"{mask_size_px[1]}: replace or remove one of them."
         )
     digest = blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
     facts = ImageFacts(f"{digest}-turned" if turned else digest, size_px, ambiguous)
-    return EncodedImage(path, content, turned, facts)
+    return EncodedImage(place, content, turned, facts)
 
 
 @contextmanager

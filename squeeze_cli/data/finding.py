@@ -3,10 +3,12 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from posixpath import splitext
 
-from squeeze_cli.data.samples import FileSample
+from squeeze_cli.data.samples import FileSample, Sample
 from squeeze_cli.data.sources import Listing
 from squeeze_cli.errors import SqueezeError
 
@@ -32,21 +34,34 @@ def list_images(folder: Path, without: Path | None = None) -> Listing:
     if not folder.is_dir():
         raise SqueezeError(f"There is no folder {folder}: give a folder of images.")
     files, repeated = files_below(folder, without)
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not images:
+    paths = [path.as_posix() for path in files]
+    listing = name_images(folder, paths, lambda name, path: FileSample(name, folder / path))
+    if not (listing.train or listing.skipped):
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise SqueezeError(f"The folder {folder} holds no images: put some there ({suffixes}).")
+    return replace(listing, warnings=(*listing.warnings, *repeated_text(folder, repeated)))
+
+
+def name_images(
+    place: Path | str, paths: Sequence[str], sample: Callable[[str, str], Sample],
+    stem: Callable[[str], str] = lambda path: splitext(path)[0],
+) -> Listing:  # fmt: skip
+    """List those of some files in a place that are images, as `list_images` does.
+
+    `sample` makes one of a name and a path.
+    """
+    images = [path for path in paths if splitext(path)[1].lower() in IMAGE_SUFFIXES]
     samples, skipped, warnings = [], [], []
-    for name, path in zip(names_below(images), images, strict=True):
+    for name, path in zip(names_below(images, stem), images, strict=True):
         if re.search("[\ud800-\udfff]", name):  # bytes that are not UTF-8
             skipped.append((name, "its name is not UTF-8: rename it."))
         else:
-            samples.append(FileSample(name, folder / path))
-    if others := Counter(path.suffix.lower() or "no suffix" for path in set(files) - set(images)):
+            samples.append(sample(name, path))
+    suffixes = (splitext(path)[1].lower() for path in set(paths) - set(images))
+    if others := Counter(suffix or "no suffix" for suffix in suffixes):
         by_count = sorted(others.items(), key=lambda item: (-item[1], item[0]))
         kinds = some([f"{count} of {suffix}" for suffix, count in by_count])
-        warnings.append(f"{others.total()} files in {folder} are no images and left out: {kinds}.")
-    warnings += repeated_text(folder, repeated)
+        warnings.append(f"{others.total()} files in {place} are no images and left out: {kinds}.")
     return Listing(tuple(samples), skipped=tuple(skipped), warnings=tuple(warnings))
 
 
@@ -93,14 +108,13 @@ def files_below(folder: Path, without: Path | None = None) -> tuple[list[Path], 
     return sorted(files), sorted(repeated)
 
 
-def names_below(paths: Sequence[Path]) -> list[str]:
-    """Return a name for each file by its path below a folder: without suffix where that is unique."""
+def names_below(
+    paths: Sequence[str], stem: Callable[[str], str] = lambda path: splitext(path)[0]
+) -> list[str]:
+    """Return a name for each file by its path below a folder: its `stem` where that is unique."""
     whole = set(paths)
-    uses = Counter(path.with_suffix("") for path in paths)
-    return [
-        (path if uses[stem := path.with_suffix("")] > 1 or stem in whole else stem).as_posix()
-        for path in paths
-    ]
+    uses = Counter(map(stem, paths))
+    return [path if uses[short := stem(path)] > 1 or short in whole else short for path in paths]
 
 
 def some(names: Sequence[str]) -> str:

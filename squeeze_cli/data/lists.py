@@ -8,21 +8,21 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from squeeze_cli.config.schema import DataConfig
+from squeeze_cli.data.addresses import read_bytes
 from squeeze_cli.data.download import UNPACKING, fetch
 from squeeze_cli.data.finding import IMAGE_SUFFIXES, files_below
-from squeeze_cli.data.reading import read_content
 from squeeze_cli.data.samples import FileSample
 from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, one_line
 
 
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file, without line ends; a byte-order mark is ignored.
+def read_lines(path: Path | str) -> list[str]:
+    """Return the lines of a text file at a path or address; a byte-order mark is ignored.
 
     Raises SqueezeError, which names the file, where it cannot be read or is not UTF-8.
     """
     try:
-        content = read_content(path)
+        content = read_bytes(path)
         if b"\0" in content:
             raise ValueError("it is UTF-16 or no text")
         text = content.decode("utf-8-sig")
@@ -33,7 +33,7 @@ def read_lines(path: Path) -> list[str]:
     return re.split(r"\r\n|\r|\n", text.removesuffix("\n").removesuffix("\r"))
 
 
-def read_entries(path: Path) -> list[tuple[int, str]]:
+def read_entries(path: Path | str) -> list[tuple[int, str]]:
     """Return number and text, stripped, of the lines that are neither blank nor begin with `#`.
 
     Raises SqueezeError as `read_lines` does, and where there is none.

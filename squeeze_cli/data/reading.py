@@ -27,7 +27,7 @@ class UnreadableImageError(SqueezeError):
 
 
 @contextmanager
-def reading(kind: str, path: Path) -> Iterator[None]:
+def reading(kind: str, path: Path | str) -> Iterator[None]:
     """Turn what goes wrong with a file into UnreadableImageError."""
     try:
         yield

@@ -4,9 +4,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from squeeze_cli.data.encoded import EncodedImage, ImageFacts, ReadImage, read_image
+from squeeze_cli.data.addresses import read_bytes
+from squeeze_cli.data.encoded import EncodedImage, ImageFacts, ReadImage, encoded_image, read_image
 from squeeze_cli.data.labels import Labels
 from squeeze_cli.data.masks import Mask, read_mask
+from squeeze_cli.data.reading import reading
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,19 @@ class FileSample(Sample):
     def read_mask(self) -> Mask | None:
         """Read the mask file, if there is one, with `masks.read_mask`."""
         return None if self.mask_path is None else read_mask(self.mask_path)
+
+
+@dataclass(frozen=True)
+class StoredSample(Sample):
+    """An image without a mask at an address, or in an archive: `size` bytes of it from `start` on."""
+
+    place: str
+    start: int = 0
+    size: int | None = None
+
+    def read(self) -> EncodedImage:
+        """Read the bytes with `addresses.read_bytes`."""
+        label = self.place if self.size is None else f"{self.name} in {self.place}"
+        with reading("image", label):
+            content = read_bytes(self.place, self.start, self.size)
+        return encoded_image(content, label)

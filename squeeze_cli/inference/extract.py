@@ -12,7 +12,7 @@ from squeeze_cli.codec.manifest import Content, Manifest
 from squeeze_cli.config.record import ExtractionSummary
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import list_features, shape_text
-from squeeze_cli.data.finding import list_images
+from squeeze_cli.data.places import list_place, title_of
 from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.errors import SqueezeError, UsageError
@@ -52,8 +52,8 @@ def extract_embeddings(
         chosen = ("train", "val", "test") if name == "all" else (name,)
         samples = [sample for each in chosen for sample in getattr(splits, each)]
     else:
-        name = Path(wanted.images).resolve().name
-        listing = list_images(Path(wanted.images))
+        name = title_of(wanted.images)
+        listing = list_place(wanted.images)
         for warning in listing.warnings:
             reporter.warn(warning)
         warn_of_skipped(listing.skipped, reporter)

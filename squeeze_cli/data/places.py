@@ -1,0 +1,248 @@
+"""Images where they are kept: in folders, list files and tar archives, here or at an address."""
+
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from posixpath import basename, dirname, join, splitext
+from typing import IO
+
+from braceexpand import braceexpand
+
+from squeeze_cli.data.addresses import is_address, open_address
+from squeeze_cli.data.finding import IMAGE_SUFFIXES, list_images, name_images, names_below
+from squeeze_cli.data.lists import read_entries
+from squeeze_cli.data.samples import FileSample, Sample, StoredSample
+from squeeze_cli.data.sources import Listing
+from squeeze_cli.errors import SqueezeError, UsageError, one_line
+
+_LIST = re.compile(r"\.(txt|lst)$", re.IGNORECASE)
+_ARCHIVE = re.compile(r"\.tar$", re.IGNORECASE)
+_COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
+MOST_PLACES = 1_000_000
+# Archives that are looked through at once: servers answer slowly.
+THREADS = 8
+
+
+def list_place(place: Path | str) -> Listing:
+    """List the images of a folder, a list file, tar archives, or an address of one of these.
+
+    `shards/{000..999}.tar` stands for a thousand archives. docs/usage.md says how the images are
+    named. All are in `train`; the images themselves are not read.
+
+    Raises SqueezeError where a place is missing or damaged, or holds no images, and where two images
+    have one name; UsageError for braces that cannot be expanded.
+    """
+    text = str(place)
+    places = [text]
+    if is_address(text) or not Path(text).exists():
+        ranges = re.findall(r"\{(-?\d+)\.\.(-?\d+)", text)
+        if prod(abs(int(last) - int(first)) + 1 for first, last in ranges) > MOST_PLACES:
+            raise UsageError(f"{text} stands for more than {MOST_PLACES:,} places: name fewer.")
+        try:
+            places = list(braceexpand(text, escape=False))
+        except ValueError as error:
+            fix = "write, as an example, {000..999}.tar."
+            raise UsageError(f"{one_line(error)}: {fix}") from None
+    listing = _list_all(places)
+    if not listing.train:
+        raise SqueezeError(f"{text} holds no images: name a place with some.")
+    return listing
+
+
+def title_of(place: Path | str) -> str:
+    """Return a name for a place: the last part of its path, without the suffix of a list or archive."""
+    text = str(place) if is_address(str(place)) else str(Path(place).resolve())
+    last = _ARCHIVE.sub("", _LIST.sub("", basename(_relative(text))))
+    return re.sub(r"[^\w.-]+", "-", last).strip("-.") or "images"
+
+
+def _without_suffix(path: str) -> str:
+    """Return a path without the suffix of an image; what follows another dot is part of a name."""
+    stem, suffix = splitext(path)
+    return stem if suffix.lower() in IMAGE_SUFFIXES else path
+
+
+def _list_all(places: Sequence[str]) -> Listing:
+    """List several places; where they share names, the title of its place leads each name."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        listings = list(pool.map(_list_one, places))
+    samples = [sample for listing in listings for sample in listing.train]
+    if len({sample.name for sample in samples}) < len(samples):
+        samples = [
+            replace(sample, name=f"{title_of(place)}/{sample.name}")
+            for place, listing in zip(places, listings, strict=True)
+            for sample in listing.train
+        ]
+        by_name: dict[str, Sample] = {}
+        for sample in samples:
+            if by_name.setdefault(sample.name, sample) is not sample:
+                raise SqueezeError(
+                    f"Two images are named {sample.name}: give their archives different names."
+                )
+    return Listing(
+        tuple(samples),
+        skipped=tuple(each for listing in listings for each in listing.skipped),
+        warnings=tuple(each for listing in listings for each in listing.warnings),
+    )
+
+
+def _list_one(place: str) -> Listing:
+    if place.startswith("file://"):
+        place = open_address(place)[1]
+    if not is_address(place) and Path(place).is_dir():
+        return _list_folder(Path(place))
+    name = _relative(place)
+    if _COMPRESSED.search(name):
+        raise SqueezeError(
+            f"{place} is compressed, so that no image can be read alone: decompress it to a .tar file."
+        )
+    if _LIST.search(name):
+        return _list_lines(place)
+    if _ARCHIVE.search(name):
+        return _list_archive(place)
+    if is_address(place):
+        return _list_below(place)
+    found = "is no" if Path(place).exists() else "is missing: give a"
+    raise SqueezeError(f"{place} {found} folder of images, list (.txt, .lst) or archive (.tar).")
+
+
+def _list_folder(folder: Path) -> Listing:
+    """List the images below a folder, or those in its archives where it holds nothing else."""
+    try:
+        return list_images(folder)
+    except SqueezeError:
+        archives = sorted(str(path) for path in folder.glob("*.tar") if _is_shown(path.name))
+        if not archives:
+            raise
+        return _list_all(archives)
+
+
+def _list_below(address: str) -> Listing:
+    """List the images below a folder at an address, or in its archives where it holds nothing else."""
+    file_system, folder = open_address(address)
+    if _is_of_the_web(address):
+        raise SqueezeError(
+            f"{address} cannot be listed: give a list file (.txt) with an address on each line."
+        )
+    with _clear("list", address):
+        found = sorted(file_system.find(folder))
+    start = len(folder.rstrip("/")) + 1
+    places = {path[start:]: file_system.unstrip_protocol(path) for path in found}
+    shown = [path for path in places if _is_shown(path)]
+    listing = name_images(address, shown, lambda name, path: StoredSample(name, places[path]))
+    archives = [places[path] for path in shown if _ARCHIVE.search(path)]
+    return _list_all(archives) if archives and not listing.train else listing
+
+
+def _list_lines(place: str) -> Listing:
+    """List the images that a file names: a path or an address per line, perhaps after a name and a tab.
+
+    A relative path starts at the folder of the file.
+    """
+    pairs = [(number, *line.rpartition("\t")[::2]) for number, line in read_entries(place)]
+    for number, name, target in pairs:
+        if name != _relative(name) or not _relative(target):
+            raise SqueezeError(
+                f"{place}, line {number}: {name or target!r} is no path below a folder: correct it."
+            )
+    entries = list(dict.fromkeys((name, target) for _, name, target in pairs))
+    targets = [_joined(place, target) for _, target in entries]
+    for address in {
+        each.partition("://")[0]: each for each in targets if is_address(each)
+    }.values():
+        open_address(address)  # no image could be read without its driver
+    if all(_ARCHIVE.search(_relative(target)) for target in targets):
+        return _list_all(targets)
+    short = iter(names_below([_relative(t) for name, t in entries if not name], _without_suffix))
+    samples: dict[str, Sample] = {}
+    for (given, _), target in zip(entries, targets, strict=True):
+        name = given or next(short)
+        if name in samples:
+            raise SqueezeError(
+                f"{place} names two images {name}, such as {target}: write a name and a tab before each."
+            )
+        remote = is_address(target)
+        samples[name] = StoredSample(name, target) if remote else FileSample(name, Path(target))
+    twice = len(pairs) - len(entries)
+    warnings = [f"{twice} images are listed more than once; each counts once."] if twice else []
+    return Listing(tuple(samples.values()), warnings=tuple(warnings))
+
+
+def _list_archive(place: str) -> Listing:
+    """List the images in a tar archive by their keys, as WebDataset does; they are read by offset."""
+    parts: dict[str, tuple[int, int]] = {}
+    links = []
+    with (
+        _clear("read the archive", place),
+        _opened(place) as file,
+        tarfile.open(fileobj=file, mode="r:") as archive,
+    ):
+        for member in archive:
+            if member.isreg() and not member.issparse():
+                # Of two with one name the last one counts, as where the archive is unpacked.
+                parts[_relative(member.name)] = (member.offset_data, member.size)
+            elif not member.isdir():
+                links.append((member.name, "it is a link in an archive: store the image itself."))
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"damaged at byte {archive.offset:,}")
+    shown = filter(_is_shown, parts)
+    listing = name_images(place, list(shown), lambda n, p: StoredSample(n, place, *parts[p]), _key)
+    return replace(listing, skipped=(*listing.skipped, *links))
+
+
+def _is_shown(path: str) -> bool:
+    """Whether no part of a path begins with a dot, as a hidden file does."""
+    return path != "" and not any(part.startswith(".") for part in path.split("/"))
+
+
+def _key(path: str) -> str:
+    """Return the key of a member: its path up to the first dot of its file name."""
+    return join(dirname(path), basename(path).partition(".")[0])
+
+
+def _is_of_the_web(place: str) -> bool:
+    return place.startswith(("http://", "https://"))
+
+
+def _relative(place: str) -> str:
+    """Return a place as a path below a folder: without protocol, query, root, and steps up."""
+    path = place.partition("://")[2] or place
+    if _is_of_the_web(place):
+        path = re.split("[?#]", path)[0]
+    return "/".join(part for part in path.split("/") if part not in ("", ".", ".."))
+
+
+def _joined(file: str, target: str) -> str:
+    """Return what a line of a list file names: a path of this machine, or an address."""
+    if target.startswith("file://"):
+        return open_address(target)[1]
+    return target if is_address(target) else join(dirname(file), target)
+
+
+def _opened(place: str) -> AbstractContextManager[IO[bytes]]:
+    if not is_address(place):
+        if Path(place).exists() and not Path(place).is_file():
+            raise ValueError("it is not a regular file")  # a pipe may never end
+        return Path(place).open("rb")
+    file_system, path = open_address(place)
+    file: IO[bytes] = file_system.open(path)
+    return file
+
+
+@contextmanager
+def _clear(action: str, place: str) -> Iterator[None]:
+    """Turn what goes wrong with a place into one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise SqueezeError(f"There is no {place}: correct the name.") from None
+    except Exception as error:  # each driver has exceptions of its own
+        raise SqueezeError(
+            f"Cannot {action} {place} ({one_line(error)}): replace it, or leave it out."
+        ) from error

@@ -137,6 +137,9 @@ class RunFolder:
         return FinishedRecord.read(self.record_file)
 
 
+FoundRun = tuple[RunFolder, RunRecord | SqueezeError]
+
+
 def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
     """Make the folder of a new run.
 
@@ -222,7 +225,7 @@ def find_resumable(output_dir: Path, name: str | None) -> RunFolder:
     return unfinished[0]
 
 
-def read_runs(folders: Iterable[Path]) -> list[tuple[RunFolder, RunRecord | SqueezeError]]:
+def read_runs(folders: Iterable[Path]) -> list[FoundRun]:
     """Read all runs at or below the folders, each with its record or the error of reading it.
 
     Sorted by path, each run once. Raises SqueezeError for a folder that does not exist.
@@ -235,10 +238,20 @@ def read_runs(folders: Iterable[Path]) -> list[tuple[RunFolder, RunRecord | Sque
         for file in [own] if own.exists() else sorted(folder.rglob(RECORD_NAME)):
             if not any(part.startswith(".") for part in file.relative_to(folder).parts):
                 found[file.parent.resolve()] = RunFolder(file.parent)
-    runs: list[tuple[RunFolder, RunRecord | SqueezeError]] = []
+    runs: list[FoundRun] = []
     for _, run in sorted(found.items()):
         try:
             runs.append((run, run.read_record()))
         except SqueezeError as error:
             runs.append((run, error))
     return runs
+
+
+def with_levels(runs: Iterable[FoundRun]) -> list[FoundRun]:
+    """Return the runs, and after each of rvq with dropout what its first levels give, as runs too."""
+    every: list[FoundRun] = []
+    for run, record in runs:
+        every.append((run, record))
+        if isinstance(record, RunRecord):
+            every += [(run, record.of_levels(part)) for part in record.first_levels]
+    return every

@@ -138,8 +138,8 @@ def test_the_package_stays_small() -> None:
     # the codes, for codes files of version 2 beside the reader of version 1, for what a teacher and a
     # folder that is written must be, for codes of several vectors, and
     # for what decoded features are measured by, and for images in lists, archives and at addresses.
-    assert len(FILES) <= 131
-    assert sum(line_counts().values()) <= 17_622
+    assert len(FILES) <= 132
+    assert sum(line_counts().values()) <= 17_738
 
 
 def test_no_function_is_long() -> None:

@@ -206,6 +206,15 @@ class Measured(_Part):
     prior_digest: str | None = None  # older records have none
 
 
+class LevelsRecord(_Part):
+    """Metrics of the first levels of rvq alone, and sizes of files of their codes."""
+
+    levels: int
+    val: SplitMetrics
+    test: SplitMetrics
+    measured: Measured
+
+
 class RunRecord(_Part):
     """Record of one run; parts are None until they are known, and `measured` without codes."""
 
@@ -228,6 +237,7 @@ class RunRecord(_Part):
     quantizer: QuantizerDescription | None = None
     digest: str | None = None
     measured: Measured | None = None
+    first_levels: list[LevelsRecord] = Field(default_factory=list)  # with quantizer dropout
     updated: str | None = None
 
     @classmethod
@@ -254,6 +264,19 @@ class RunRecord(_Part):
             raise SqueezeError(
                 f"{file} is damaged ({reason_of(error)}): train the run again."
             ) from None
+
+    def of_levels(self, part: LevelsRecord) -> Self:
+        """Return the record as one of the first levels alone."""
+        assert self.quantizer is not None
+        share = part.levels / len(self.quantizer.code_sizes)
+        described = self.quantizer.model_copy()
+        described.code_sizes = described.code_sizes[: part.levels]
+        described.nominal_bits_per_vector *= share
+        described.nominal_bytes_per_image *= share
+        described.nominal_compression_ratio /= share
+        metrics = self.metrics.model_copy(update={"val": part.val, "test": part.test})
+        changed = {"quantizer": described, "metrics": metrics, "measured": part.measured}
+        return self.model_copy(update={**changed, "first_levels": []})
 
     def to_json(self, updated: str) -> str:
         """Return the content of `run.json`; fields that were never set are left out."""

@@ -19,12 +19,11 @@ from squeeze_cli.config.record import RunRecord
 from squeeze_cli.console import printable
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.reports.tables import MISSING, duration, fixed, number, percent, plain_table
-from squeeze_cli.runs import RunFolder
+from squeeze_cli.runs import FoundRun, RunFolder, with_levels
 
 COMPARE_SCHEMA_VERSION = 1
 LEAST_TEXT_WIDTH = 10
 
-FoundRun = tuple[RunFolder, RunRecord | SqueezeError]
 Setting = tuple[object, ...] | None  # None for a run that was not set up
 Point = tuple[float, float]  # measured bits per vector and quality of the test images
 
@@ -52,6 +51,8 @@ class ComparisonRow(BaseModel):
     model: str | None = _recorded("model", "backbone")
     random_features: bool | None = _recorded("model", "random_features")
     quantizer: str | None = _recorded("quantizer", "type")
+    codec: str | None = None
+    levels: int | None = None
     nominal_bits_per_vector: float | None = _recorded("quantizer", "nominal_bits_per_vector")
     nominal_compression_ratio: float | None = _recorded("quantizer", "nominal_compression_ratio")
     measured_bits_per_vector: float | None = _recorded("measured", "test", "bits_per_vector")
@@ -93,6 +94,7 @@ def compare_runs(runs: Sequence[FoundRun], sort: str | None = None) -> list[Comp
     columns = [sort.replace("-", "_")] if sort else ["test_iou", "test_mse"]
     if columns[0] not in FIELDS:
         raise UsageError(f"--sort {sort}: choose one of {', '.join(FIELDS)}.")
+    runs = with_levels(runs)
     groups = by_setting(runs)
     rows = [
         ComparisonRow.model_validate(
@@ -113,18 +115,30 @@ def compare_runs(runs: Sequence[FoundRun], sort: str | None = None) -> list[Comp
 def _row(run: RunFolder, record: RunRecord, comparable: Sequence[RunRecord]) -> ComparisonRow:
     computed: dict[str, object] = {"name": run.name, "path": str(run.path)}
     test, baselines = record.metrics.test, baseline_ious(comparable)
+    if levels := _levels_of(record):
+        computed |= {"name": f"{run.name}, --levels {levels}", "levels": levels}
     if record.kind == "baseline":
         computed["quantizer"] = "baseline"
     elif test and test.iou is not None and baselines:
         reference = mean(baselines)
         computed["difference_to_baseline"] = test.iou - reference
         computed["retention"] = test.iou / reference if reference else None
+    if record.settings.get("quantizer.type") == "faiss":
+        computed["codec"] = record.settings.get("quantizer.codec")
     if point := rate_and_quality(record):
         points = filter(None, map(rate_and_quality, comparable))
         computed["pareto_front"] = on_front(point, points)
     if test and test.codebook_usage:
         computed["codebook_usage"] = min(test.codebook_usage)
     return ComparisonRow.model_validate(record).model_copy(update=computed)
+
+
+def _levels_of(record: RunRecord) -> int | None:
+    """Return the number of levels of a record by `with_levels`, None for any other."""
+    own, described = record.settings.get("quantizer.num_quantizers"), record.quantizer
+    if described is None or described.type != "rvq" or not isinstance(own, int):
+        return None
+    return count if (count := len(described.code_sizes)) < own else None
 
 
 def setting(record: RunRecord) -> Setting:
@@ -211,7 +225,7 @@ _DISTORTION = (
 COLUMNS = (
     Column("run", lambda r: r.name, text=True),
     Column("model", _model, text=True),
-    Column("quant.", lambda r: r.quantizer or MISSING, text=True),
+    Column("quant.", lambda r: r.codec or r.quantizer or MISSING, text=True),
     Column("nominal bits", lambda r: number(r.nominal_bits_per_vector),
            "bits per vector, from the codes' sizes", rank=3),
     Column("nominal ratio", lambda r: number(r.nominal_compression_ratio),

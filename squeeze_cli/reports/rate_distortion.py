@@ -19,7 +19,6 @@ from squeeze_cli.config.record import FinishedRecord, RunRecord
 from squeeze_cli.config.schema import FIELDS
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.reports.comparison import (
-    FoundRun,
     Point,
     baseline_ious,
     by_setting,
@@ -27,6 +26,7 @@ from squeeze_cli.reports.comparison import (
     rate_and_quality,
 )
 from squeeze_cli.reports.figures import COLOURS, GREY, grid_of_axes, style_axes
+from squeeze_cli.runs import FoundRun, with_levels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +88,8 @@ def rate_distortion(runs: Sequence[FoundRun]) -> list[Panel]:
 
     Raises SqueezeError where there is none.
     """
-    groups = [group for group in by_setting(runs).values() if any(map(rate_and_quality, group))]
+    every = with_levels(runs)
+    groups = [group for group in by_setting(every).values() if any(map(rate_and_quality, group))]
     if not groups:
         raise SqueezeError(
             "Nothing to plot: none of these runs is finished and has measured bits; train one with "

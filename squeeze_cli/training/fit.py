@@ -16,7 +16,6 @@ from squeeze_cli.config.resolve import write_config
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, one_line
-from squeeze_cli.features.datamodule import FeatureBatches
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.loggers import open_trackers
 from squeeze_cli.training.callbacks import (
@@ -31,8 +30,7 @@ from squeeze_cli.training.devices import create_trainer, quiet_libraries
 from squeeze_cli.training.distillation import add_teacher, check_taught_images
 from squeeze_cli.training.experiment import Experiment, set_up
 from squeeze_cli.training.figures import save_figures
-from squeeze_cli.training.metrics import FeatureComparison, Values
-from squeeze_cli.training.modules import FeatureModule
+from squeeze_cli.training.measure import evaluate, measure_levels
 from squeeze_cli.training.outputs import save_outputs
 from squeeze_cli.training.record import Journal, require_same_data, start_record
 
@@ -81,6 +79,8 @@ def _save_results(
     start = time.perf_counter()
     experiment.module.eval().to(experiment.device)
     record.digest, record.measured, counts = save_outputs(run, experiment, reporter)
+    if experiment.config.quantizer.quantizer_dropout:
+        record.first_levels = measure_levels(run, experiment, record, reporter)
     record.seconds.codes = time.perf_counter() - start
     save_figures(run, experiment, record, counts, reporter)
 
@@ -154,26 +154,3 @@ def _fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: Path | None) -
         raise SystemExit(TERMINATED) from None
     except SystemExit:
         raise KeyboardInterrupt from None
-
-
-def evaluate(
-    config: ExperimentConfig, module: FeatureModule, data: FeatureBatches, split: str,
-    device: torch.device, reporter: Reporter, *, alone: bool = False, label: str = "",
-    comparison: FeatureComparison | None = None,
-) -> Values:  # fmt: skip
-    """Losses and metrics of the module's weights on a whole split of `data`, for no tracker.
-
-    `alone` uses one device, whatever `config` says. Progress is shown under `label`, if there is one.
-    A `comparison`, of a run with codes and alone, becomes one of the metrics.
-    """
-    data.test_split = split
-    if comparison is not None:
-        module.test_metrics.add_metrics({"comparison": comparison})
-    with quiet_libraries(verbose=reporter.verbose):
-        trainer = create_trainer(
-            config.training, device, callbacks=[ReportedProgress(reporter, label)], alone=alone
-        )
-        trainer.test(module, datamodule=data, verbose=False)
-    if comparison is not None:
-        module.test_metrics.pop("comparison")
-    return module.results("test")

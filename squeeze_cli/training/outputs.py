@@ -41,24 +41,19 @@ def save_outputs(
     sizes = network.quantizer.code_sizes
     if not sizes:
         return digest, None, []
-    codes = {split: _split_codes(experiment, split) for split in ("train", *MEASURED_SPLITS)}
+    codes = {
+        split: split_codes(experiment, network, split) for split in ("train", *MEASURED_SPLITS)
+    }
     prior = _fit_prior(experiment, codes["train"], reporter)
-    vectors = prod(feature_grid(experiment))
     if prior is not None:
         write_prior(run.prior_file, prior)
     measured: dict[str, MeasuredSplit] = {}
     for split in MEASURED_SPLITS:
-        names = [sample.name for sample in getattr(experiment.splits, split)]
-        slots = None if prior is None else slots_of_codes(codes[split], prior)
-        content = encode_codes(
-            codes[split], names, quantizer=experiment.config.quantizer.type, code_sizes=sizes,
-            run=digest, prior=prior, slots=slots,
-        )  # fmt: skip
+        content, measured[split] = encode_split(
+            experiment, network, split, codes[split], digest, prior
+        )
         write_atomically(run.codes_folder / f"{split}.sqz", content)
-        measured[split] = measure_codes(
-            content, codes[split], network.normalizer.mean.numel(), slots,
-            vectors=vectors * len(names), pixels=experiment.config.data.pixels, file=f"codes/{split}.sqz",
-        )  # fmt: skip
+        measured[split].file = f"codes/{split}.sqz"
     counts = [
         np.bincount(codes["test"][..., level].ravel(), minlength=size)
         for level, size in enumerate(network.quantizer.counted_sizes)
@@ -70,9 +65,27 @@ def save_outputs(
     return digest, written, counts
 
 
+def encode_split(
+    experiment: Experiment, network: SegmentationNetwork, split: str, codes_nhwq: NDArray[np.int32],
+    digest: str, prior: CodePrior | None,
+) -> tuple[bytes, MeasuredSplit]:  # fmt: skip
+    """Return the codes file of a split of a run with this digest, and its sizes."""
+    names = [sample.name for sample in getattr(experiment.splits, split)]
+    slots = None if prior is None else slots_of_codes(codes_nhwq, prior)
+    content = encode_codes(
+        codes_nhwq, names, quantizer=experiment.config.quantizer.type,
+        code_sizes=network.quantizer.code_sizes, run=digest, prior=prior, slots=slots,
+    )  # fmt: skip
+    sizes = measure_codes(
+        content, codes_nhwq, network.normalizer.mean.numel(), slots,
+        vectors=prod(feature_grid(experiment)) * len(names), pixels=experiment.config.data.pixels,
+    )  # fmt: skip
+    return content, sizes
+
+
 def measure_codes(
     content: bytes, codes_nhwq: NDArray[np.integer], feature_dim: int, slots: Slots | None, *,
-    vectors: int | None = None, pixels: int | None = None, file: str = "",
+    vectors: int | None = None, pixels: int | None = None,
 ) -> MeasuredSplit:  # fmt: skip
     """Measure a codes file, all bytes of its `content` counted; docs/run-record.md has the fields.
 
@@ -91,7 +104,7 @@ def measure_codes(
         prior_cross_entropy_bits=None if slots is None else slots.bits / vectors,
         bits_per_feature_point=bits / (vectors * feature_dim),
         bits_per_pixel=pixels and bits / (images * pixels), bytes_per_image=len(content) / images,
-        compression_ratio=FLOAT32_BYTES * feature_dim * vectors / len(content), file=file,
+        compression_ratio=FLOAT32_BYTES * feature_dim * vectors / len(content), file="",
     )  # fmt: skip
 
 
@@ -110,8 +123,10 @@ def decoder_bytes(network: SegmentationNetwork, prior: CodePrior | None) -> Deco
 
 
 @torch.no_grad()
-def _split_codes(experiment: Experiment, split: str) -> NDArray[np.int32]:
-    network = experiment.module.network
+def split_codes(
+    experiment: Experiment, network: SegmentationNetwork, split: str
+) -> NDArray[np.int32]:
+    """Return the codes `[n, h, w, Q]` that a network gives the images of a split."""
     return np.concatenate(
         [network.codes(maps).int().cpu().numpy() for maps in _feature_maps(experiment, split)]
     )

@@ -17,6 +17,8 @@ from squeeze_cli.cli import app
 from squeeze_cli.codec.manifest import read_manifest
 from squeeze_cli.errors import DamagedCodesError
 from squeeze_cli.inference.trained_run import TrainedRun
+from squeeze_cli.reports.rate_distortion import rate_distortion
+from squeeze_cli.runs import read_runs
 from tests.conftest import Squeeze
 
 OLDER_RUN = Path(__file__).parent / "older_runs" / "rvq"
@@ -91,6 +93,26 @@ def test_all_levels_are_the_run_itself_and_fewer_are_worse(squeeze: Squeeze, run
     errors = [metrics["mse"] for metrics in by_levels]
     assert errors == sorted(errors, reverse=True)
     assert "Levels" in squeeze("evaluate", str(run), "--levels", "2").stdout
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_compare_has_a_row_for_the_first_levels(
+    squeeze: Squeeze, tmp_path: Path, run: Path, levels: int
+) -> None:
+    rows = {row["name"]: row for row in shown(squeeze, "compare", str(run.parent))["runs"]}
+    assert sorted(rows) == ["q", "q, --levels 1", "q, --levels 2"]
+    row, first = rows[f"q, --levels {levels}"], ("--levels", str(levels))
+    assert (row["levels"], row["nominal_bits_per_vector"]) == (levels, 4 * levels)
+    metrics = shown(squeeze, "evaluate", str(run), *first)["metrics"]
+    assert row["test_iou"] == pytest.approx(metrics["iou"])
+    assert row["test_mse"] == pytest.approx(metrics["mse"])
+    sizes = shown(squeeze, "extract-embeddings", str(run), *first, "--out", "c")
+    assert row["measured_bits_per_vector"] == sizes["bits_per_vector"]
+    assert row["measured_bytes_per_image"] == sizes["bytes_per_image"]
+    squeeze("compare", str(run.parent), "--plot", "curve.png")
+    panels = rate_distortion(read_runs([run.parent]))
+    labels = [each.label.partition(",")[0] for panel in panels for each in panel.configurations]
+    assert sorted(labels) == ["rvq 16", "rvq 2 × 16", "rvq 3 × 16"]
 
 
 def test_an_extraction_goes_on_with_its_own_levels(

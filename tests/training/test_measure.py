@@ -14,7 +14,7 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.data.drawn_pets import SyntheticSample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features.datamodule import SegmentationDataModule
-from squeeze_cli.training.fit import evaluate
+from squeeze_cli.training.measure import evaluate
 from squeeze_cli.training.modules import BaselineSegmentationModule
 
 CPU = torch.device("cpu")

@@ -152,7 +152,7 @@ class ModelDescription(_Part):
 
 
 class QuantizerDescription(_Part):
-    """Codes and their nominal rate, which is computed from the codes' sizes."""
+    """Codes and their nominal rate, by the codes' sizes; operations from an image's features to codes."""
 
     type: str
     code_sizes: list[_Size]
@@ -161,6 +161,7 @@ class QuantizerDescription(_Part):
     nominal_bits_per_vector: float
     nominal_bytes_per_image: float
     nominal_compression_ratio: float
+    encoder_flops: int | None = None  # older records have none
 
 
 class MeasuredSplit(_Part):

@@ -62,6 +62,7 @@ class ComparisonRow(BaseModel):
     measured_bits_per_pixel: float | None = _recorded("measured", "test", "bits_per_pixel")
     measured_bytes_per_image: float | None = _recorded("measured", "test", "bytes_per_image")
     measured_compression_ratio: float | None = _recorded("measured", "test", "compression_ratio")
+    encoder_flops: int | None = _recorded("quantizer", "encoder_flops")
     val_iou: float | None = _recorded("metrics", "val", "iou")
     test_iou: float | None = _recorded("metrics", "test", "iou")
     difference_to_baseline: float | None = None
@@ -239,6 +240,8 @@ COLUMNS = (
     Column("measured bytes", lambda r: fixed(r.measured_bytes_per_image), "bytes per image", rank=2),
     Column("measured ratio", lambda r: number(r.measured_compression_ratio),
            "to float32 features", rank=8),
+    Column("encoder MFLOP", lambda r: number(r.encoder_flops and r.encoder_flops / 1e6),
+           "million operations per image from features to codes", rank=10),
     Column("val", lambda r: percent(r.val_iou), "mean IoU in %", rank=4),
     Column("test", lambda r: percent(r.test_iou), "mean IoU in %"),
     Column("Δ", lambda r: percent(r.difference_to_baseline, "+"),

@@ -78,6 +78,10 @@ def result_table(record: FinishedRecord) -> Table:
         ("Measured rate", measured),
         ("", test and _field_rate(test.bits_per_feature_point, test.bits_per_pixel)),
         ("Codes file", test and f"{test.file}, {test.file_bytes:,} bytes"),
+        (
+            "Encoder",
+            (f := quantizer.encoder_flops) and f"{f / 1e6:,.0f} million operations per image",
+        ),
         ("Epochs", f"{epochs.done}" + ("" if epochs.best is None else f", best {epochs.best + 1}")),
         ("Validation", metrics_text(record.metrics.val, record.data.classes)),
         ("Test", metrics_text(record.metrics.test, record.data.classes)),

@@ -9,6 +9,9 @@ from importlib.metadata import version
 from math import prod
 from typing import Any
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from squeeze_cli import __version__
 from squeeze_cli.backbones.base import FeatureOrigin
 from squeeze_cli.config.parts import choose_head, has_bottleneck
@@ -142,7 +145,22 @@ def _describe_quantizer(
         grid=list(grid), nominal_bits_per_vector=bits,
         nominal_bytes_per_image=bits * grid[0] * grid[1] / 8,
         nominal_compression_ratio=FLOAT32_BITS * network.normalizer.mean.numel() / bits,
+        encoder_flops=_encoder_flops(network, grid),
     )  # fmt: skip
+
+
+def _encoder_flops(network: SegmentationNetwork, grid: tuple[int, int]) -> int | None:
+    """Return the operations by which an image's features become codes, as PyTorch counts them.
+
+    None where it counts none: without a quantizer, and for a codec of FAISS.
+    """
+    if not network.quantizer.code_sizes:
+        return None
+    mean, training = network.normalizer.mean, network.training
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval().codes(torch.zeros(1, mean.numel(), *grid, device=mean.device))
+    network.train(training)
+    return int(counter.get_total_flops()) or None
 
 
 class Journal:

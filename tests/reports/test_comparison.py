@@ -182,7 +182,7 @@ def test_csv_and_markdown(squeeze: Squeeze, tmp_path: Path) -> None:
     lines = (tmp_path / "t.md").read_text().splitlines()
     assert lines[0].count("|") == len(COLUMNS) + 1
     assert lines[2].startswith(
-        "| a | eff-lite0 | vq | 9 | 1,138 | – | – | – | – | – | 52.0 | 50.0 |"
+        "| a | eff-lite0 | vq | 9 | 1,138 | – | – | – | – | – | – | 52.0 | 50.0 |"
     )
     assert r"pipe\|name" in lines[3]
 

@@ -63,7 +63,13 @@ def test_runs_with_an_encoder_are_decoded_and_compared(
     assert record["model"]["encoder"] == "conv"
     told = json.loads(squeeze("evaluate", "runs/it", "--json").stdout)
     assert told["metrics"]["iou"] == pytest.approx(record["metrics"]["test"]["iou"], abs=1e-6)
-    if quantizer != "none":
+    operations = record["quantizer"]["encoder_flops"]
+    if quantizer == "none":
+        assert operations is None
+    else:
+        # Each of the 4 x 4 vectors passes both residual blocks and two projections, at least.
+        layers = 320 * 128 + 2 * (128 * 25 + 128 * 256 + 256 * 128) + 128 * 64
+        assert 2 * 16 * layers < operations < 4 * 16 * layers
         assert record["metrics"]["test"]["mse"] > 0
         squeeze("decode", "runs/it/codes/test.sqz", "--to", "masks", "--out", "masks")
         assert len(list((tmp_path / "masks").glob("*.png"))) == record["data"]["test_images"]

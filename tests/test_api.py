@@ -36,6 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs"
 
 
+@pytest.mark.slow
 def test_a_baseline_is_trained_by_its_kind_and_a_taken_name_is_refused(
     runs: Path, tmp_path: Path
 ) -> None:

@@ -119,6 +119,7 @@ def test_names_may_be_as_long_as_the_system_takes_them(tmp_path: Path) -> None:
     assert [len(path.name) for path in tmp_path.iterdir()] == [255]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
 @pytest.mark.parametrize("writer", ["shard", "checkpoint"])
 def test_a_file_that_the_system_cuts_off_is_not_there(writer: str, tmp_path: Path) -> None:

@@ -314,6 +314,7 @@ def test_codes_that_are_not_the_priors_are_refused(
         encode_blocks(np.full(shape, fill), sizes, [2], [0], prior)
 
 
+@pytest.mark.slow
 def test_a_damaged_byte_is_reported_never_decoded(tmp_path: Path) -> None:
     """Every bit of every byte before the payload, and thousands of changes of the payload."""
     prior = drawn_prior((37,), (2, 3))

@@ -61,6 +61,7 @@ def test_a_model_without_dense_features_is_listed_without_channels(squeeze: Sque
     assert {(each["channels"], each["stride"]) for each in found} == {(None, None)}
 
 
+@pytest.mark.slow
 def test_the_table_keeps_to_80_columns(squeeze: Squeeze) -> None:
     lines = squeeze("backbones", "siglip_gap", "--limit", "12").stdout.splitlines()
     assert max(map(len, lines)) <= 80

@@ -142,6 +142,7 @@ def test_images_of_the_test_are_not_trained_on(squeeze: Squeeze, tmp_path: Path)
     assert (data["train_images"], data["val_images"], data["test_images"]) == (6, 2, 8)
 
 
+@pytest.mark.slow
 def test_copies_in_two_splits_are_counted(squeeze: Squeeze, tmp_path: Path) -> None:
     images = write_pets(tmp_path / "d", "ok", count=8) / "images"
     for number in range(8):

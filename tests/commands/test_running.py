@@ -230,6 +230,7 @@ def test_automatic_names_are_numbered(squeeze: Squeeze, tmp_path: Path) -> None:
     assert names == ["baseline-efficientnet-lite0", "baseline-efficientnet-lite0-2"]
 
 
+@pytest.mark.slow
 def test_json_is_all_of_stdout_and_quiet_says_nothing(squeeze: Squeeze, tmp_path: Path) -> None:
     done = squeeze("train", *TINY, "--json")
     assert json.loads(done.stdout)["status"] == "finished"

@@ -25,6 +25,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quantizer", "size", "vectors", "stride", "codes", "more"),
     [(name, *KINDS[number % 2]) for number, name in enumerate(CODING)],

@@ -48,6 +48,7 @@ def test_prints_the_path_of_a_picture_in_the_runs_folder(squeeze: Squeeze, train
         assert narrow.height == size[1]  # four rows in both
 
 
+@pytest.mark.slow
 def test_best_and_worst_are_the_two_ends(squeeze: Squeeze, trained: Path) -> None:
     everything = show(squeeze, trained, "--images", "24")["images"]
     assert len(everything) == 12
@@ -62,6 +63,7 @@ def test_best_and_worst_are_the_two_ends(squeeze: Squeeze, trained: Path) -> Non
         assert image["baseline_iou"] == pytest.approx(by_name[image["name"]])
 
 
+@pytest.mark.slow
 def test_random_ones_come_again_with_their_seed(squeeze: Squeeze, trained: Path) -> None:
     def names(*arguments: str) -> list[str]:
         found = show(squeeze, trained, "--random", "--images", "4", *arguments)

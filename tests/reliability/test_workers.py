@@ -40,6 +40,7 @@ def test_as_many_workers_as_shared_memory_has_room_for(
     assert workers_with_room(0, MIB) == 0
 
 
+@pytest.mark.slow
 def test_without_room_images_are_read_by_the_process_itself(
     squeeze: Squeeze, monkeypatch: pytest.MonkeyPatch
 ) -> None:

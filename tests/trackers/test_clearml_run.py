@@ -170,6 +170,7 @@ def test_nothing_is_left_in_the_temporary_folder(online: Done) -> None:
     assert [f.name for f in online.temporary.iterdir() if "torch" not in f.name] == []
 
 
+@pytest.mark.slow
 def test_offline_records_a_session_that_clearml_imports(tmp_path: Path) -> None:
     done = subprocess.run(
         [str(EXECUTABLE), *RUN, "--use-clearml", "--clearml-offline", "--no-auto-connect"],

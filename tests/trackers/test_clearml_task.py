@@ -114,6 +114,7 @@ def test_a_task_that_cannot_start_is_given_up(
     assert not psutil.pid_exists(task.process.pid)
 
 
+@pytest.mark.slow
 def test_a_start_that_never_ends_is_given_up_though_the_server_answers(
     server: ClearMLServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +146,7 @@ def test_a_server_that_vanishes_is_reported_once_and_given_up_in_time(
     assert capsys.readouterr().err.count("has stopped answering") == 1
 
 
+@pytest.mark.slow
 def test_reports_arrive_when_the_server_comes_back(
     task: ClearMLTask, server: ClearMLServer
 ) -> None:
@@ -188,6 +190,7 @@ def test_a_refused_report_is_told_at_the_end(task: ClearMLTask, server: ClearMLS
     assert server.task["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_the_task_of_a_killed_squeeze_ends(server: ClearMLServer) -> None:
     code = (
         "import os, signal\n"

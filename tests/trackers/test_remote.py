@@ -37,6 +37,7 @@ def send(folder: Path, server: ClearMLServer, queue: str) -> subprocess.Complete
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_is_queued_and_nothing_runs_here(tmp_path: Path, server: ClearMLServer) -> None:
     done = send(tmp_path, server, "gpus")
     assert done.returncode == 0, done.stderr

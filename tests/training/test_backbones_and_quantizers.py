@@ -11,7 +11,7 @@ from tests.conftest import OWN_QUANTIZERS, Squeeze
 
 
 @pytest.mark.parametrize("quantizer", [*OWN_QUANTIZERS, "baseline"])
-@pytest.mark.parametrize("backbone", ["vit", "deeplab"])
+@pytest.mark.parametrize("backbone", ["vit", pytest.param("deeplab", marks=pytest.mark.slow)])
 def test_trains_and_is_comparable(
     squeeze: Squeeze, tmp_path: Path, backbone: str, quantizer: str
 ) -> None:

@@ -103,6 +103,7 @@ def test_two_processes_train_one_network(squeeze: Squeeze, tmp_path: Path) -> No
     assert two["data"] == one["data"]
 
 
+@pytest.mark.slow
 def test_running_statistics_of_whitening_are_of_all_processes(tmp_path: Path) -> None:
     """Shares of unequal size and unequal mean, in training; each process whitens its own batch."""
     vectors = torch.randn(50, 3) * torch.tensor([1.0, 5.0, 0.2]) + torch.arange(50)[:, None]
@@ -144,6 +145,7 @@ def test_torchrun_needs_a_name_and_trains(tmp_path: Path) -> None:
     assert record(tmp_path / "runs" / "it")["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_clusters_variables_are_nothing_to_one_device(
     squeeze_executable: Squeeze, tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ def test_it_starts_as_the_identity_and_then_sees_the_neighbours(quantizer: str) 
         assert torch.equal(decoded, plain.logits_of_codes(before.codes, (5, 6)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantizer", OWN_QUANTIZERS)
 def test_runs_with_an_encoder_are_decoded_and_compared(
     squeeze: Squeeze, tmp_path: Path, quantizer: str
@@ -75,6 +76,7 @@ def test_runs_with_an_encoder_are_decoded_and_compared(
         assert len(list((tmp_path / "masks").glob("*.png"))) == record["data"]["test_images"]
 
 
+@pytest.mark.slow
 def test_reconstruction_in_the_loss_keeps_the_features(squeeze: Squeeze, tmp_path: Path) -> None:
     errors = []
     for weight in ("0", "10"):
@@ -107,6 +109,7 @@ def test_the_predictions_of_a_baseline_are_learned(squeeze: Squeeze, tmp_path: P
     assert not [name for name in weights if "teacher" in name or "distill" in name]
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_its_own_teacher_wherever_it_lies(
     squeeze: Squeeze, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_run_has_the_size_of_its_bytes_and_decodes_them(squeeze: Squeeze, tmp_
     assert row["measured_bits_per_vector"] == pytest.approx(measured["bits_per_vector"])
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_its_codec(squeeze: Squeeze, tmp_path: Path) -> None:
     from tests.cases.stock import stop
 

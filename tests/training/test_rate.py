@@ -65,6 +65,7 @@ def test_levels_that_a_step_leaves_out_cost_nothing() -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [1, 2])
 def test_it_learns_the_bits_of_codes(levels: int) -> None:
     torch.manual_seed(0)

@@ -159,6 +159,7 @@ def test_sigterm_leaves_a_folder_that_resumes(squeeze: Squeeze, tmp_path: Path) 
     assert record(tmp_path / "runs" / "long")["epochs"]["done"] == 60
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_and_another_another(
     squeeze: Squeeze, tmp_path: Path
 ) -> None:
@@ -170,6 +171,7 @@ def test_the_same_seed_gives_the_same_run_and_another_another(
     assert a["metrics"] != c["metrics"]
 
 
+@pytest.mark.slow
 def test_without_the_store_the_metrics_are_the_same(squeeze: Squeeze, tmp_path: Path) -> None:
     """float16 in the store moves a feature by at most 2^-11: mIoU by far less than a seed does."""
     for name, flag in (("stored", "--cache"), ("plain", "--no-cache")):

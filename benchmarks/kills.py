@@ -44,7 +44,7 @@ TRAIN = (
 # The commands by name, in the order in which each needs what the ones before wrote.
 COMMANDS = {
     "train": TRAIN,
-    "codes": "extract-embeddings runs/it --images images --num-workers 2 --no-progress --out codes",
+    "codes": "extract-embeddings runs/it --images images --num-workers 0 --no-progress --out codes",
     "features": "extract-embeddings runs/it --split all --format features --no-progress --out maps",
     "decode": "decode codes --run runs/it --to features --no-progress --out decoded",
     "masks": "decode codes --run runs/it --to masks --no-progress --out masks",
@@ -94,11 +94,11 @@ def serve(command: str, folder: str) -> None:
     """Run a command line in `folder`, in a process that was forked for it, with small shards."""
     from squeeze_cli.__main__ import main
     from squeeze_cli.features import prepare
-    from squeeze_cli.inference import output
+    from squeeze_cli.inference import plan
 
     _enter(folder)
     multiprocessing.set_start_method("fork", force=True)  # as in a process of its own
-    output.CODES_PER_SHARD, output.EMBEDDING_SHARD_BYTES = 8, 160_000
+    plan.IMAGES_PER_SHARD, plan.EMBEDDING_SHARD_BYTES = 8, 160_000
     prepare.SHARD_BYTES = 80_000
     sys.argv = ["squeeze", *command.split()]
     main()
@@ -156,10 +156,7 @@ class Place:
         """Whether the command had written everything, and would be refused."""
         if window.command == "masks":
             return (self.folder / "masks" / "classes.yaml").exists()
-        manifest = self.folder / "decoded" / "manifest.json"
-        if window.command != "decode" or not manifest.exists():
-            return False
-        return bool(json.loads(manifest.read_text(encoding="utf-8"))["complete"])
+        return window.command == "decode" and (self.folder / "decoded/manifest.json").exists()
 
     def results(self, command: str) -> dict[str, object]:
         """Return what must be the same after a command, by name."""

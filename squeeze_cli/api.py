@@ -17,9 +17,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from squeeze_cli.codec.manifest import Content
+from squeeze_cli.codec.manifest import Content, ExtractionSummary, Manifest
+from squeeze_cli.codec.shards import merge_records
 from squeeze_cli.config.classes import ClassTable
-from squeeze_cli.config.record import ExtractionSummary, FinishedRecord
+from squeeze_cli.config.record import FinishedRecord
 from squeeze_cli.config.resolve import resolve_config
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
@@ -31,7 +32,7 @@ from squeeze_cli.runs import RunFolder, create_run, read_runs
 if TYPE_CHECKING:
     from squeeze_cli.inference.trained_run import TrainedRun
 
-__all__ = ["compare", "extract", "open_run", "train"]
+__all__ = ["compare", "extract", "merge", "open_run", "train"]
 
 
 def train(
@@ -109,11 +110,13 @@ def extract(
     out: str | Path | None = None, overwrite: bool = False, data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None, use_cache: bool | None = None,
     num_workers: int | None = None, device: str | None = "auto", levels: int | None = None,
-    reporter: Reporter | None = None,
+    images_per_shard: int | None = None, shard_index: int | None = None,
+    num_shards: int | None = None, reporter: Reporter | None = None,
 ) -> ExtractionSummary:  # fmt: skip
     """Write codes or embeddings of images as files, as `squeeze extract-embeddings` does.
 
-    A stopped extraction continues after its last shard when it is asked for again.
+    Shards that are there already are not made again. Worker processes import the script that calls this:
+    call it below `if __name__ == "__main__":`, or with `num_workers=0`.
 
     Args:
         run: Folder of a finished run.
@@ -124,28 +127,38 @@ def extract(
         content: `codes`, `quantized` (embeddings made of codes) or `features` (what goes in).
         coding: How codes become bytes; None takes the prior where the run has one.
         out: Folder to write to, by default one in the run's folder; `overwrite` starts anew.
-        data_dir, cache_dir, use_cache, num_workers, device: As the options of these names; None
-            takes what the run was trained with.
+        data_dir, cache_dir, use_cache, device: As the options of these names; None takes what the run
+            was trained with.
+        num_workers: Worker processes; None takes one per core or GPU, but none for a single shard.
         levels: Use the first levels of rvq alone; None uses all.
+        images_per_shard, shard_index, num_shards: As the options of these names.
 
     Raises:
         SqueezeError: The run has no codes, or something is missing or damaged.
         UsageError: Arguments contradict each other, or `out` holds something else.
     """
     wanted = Extraction(
-        split, images, features, feature_names, content, coding, out, overwrite, levels
-    )
+        split, images, features, feature_names, content, coding, out, overwrite, levels, num_workers,
+        images_per_shard, shard_index, num_shards,
+    )  # fmt: skip
     values = {
         "data.data_dir": data_dir,
         "data.cache_dir": cache_dir,
         "data.use_cache": use_cache,
-        "data.num_workers": num_workers,
         "training.device": device,
     }
     opened = _open(run, values, levels)
     from squeeze_cli.inference.extract import extract_embeddings
 
     return extract_embeddings(opened, wanted, reporter or Reporter(quiet=True))
+
+
+def merge(folder: str | Path) -> Manifest:
+    """Check that all shards of an extraction in parts are there, write the manifest and return it.
+
+    Raises SqueezeError where shards are missing or damaged.
+    """
+    return merge_records(Path(folder))
 
 
 def compare(folders: Iterable[str | Path], sort: str | None = None) -> list[ComparisonRow]:

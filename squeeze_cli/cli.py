@@ -31,6 +31,7 @@ COMMANDS = {
     "compare": "Compare all runs below the folders given: rate, mean IoU, difference to the baseline.",
     "show": "Draw images, ground truth, the baseline's predictions and the run's own, with their IoU.",
     "extract-embeddings": "Write codes, embeddings or features of images, and say what they cost.",
+    "merge": "Check that all files of an extraction in parts are there, and write its manifest.",
     "decode": "Decode codes to embeddings or masks: no images, no backbone, only the run's folder.",
     "backbones": "List the backbones that --model takes: channels, stride, image size, weights at hand.",
     "cache": "Show or delete the features kept for later runs; they can always be made again.",
@@ -39,7 +40,7 @@ COMMANDS = {
 }
 # The modules of the commands that do not have one of their own.
 MODULES = {"baseline": "train"} | dict.fromkeys(
-    ("evaluate", "show", "extract-embeddings", "decode"), "inference"
+    ("evaluate", "show", "extract-embeddings", "merge", "decode"), "inference"
 )
 # Busy rounds of a waiting OpenMP thread before it gives its core away (libgomp's GOMP_SPINCOUNT).
 # With libgomp's own 300,000, two trainings at once on two cores take ten times as long as one.

@@ -118,17 +118,17 @@ def write_text_atomically(path: Path, text: str, mode: int = 0o666) -> None:
 
 
 @contextmanager
-def locked(folder: Path, fix: str) -> Iterator[None]:
+def locked(folder: Path, fix: str, name: str = LOCK_NAME) -> Iterator[None]:
     """Keep other processes, which do the same, from writing into `folder` while the block runs.
 
-    The folder is made, and removed again where nothing is written. The operating system releases the
-    lock when the process ends, however it ends. Raises SqueezeError where another process holds the
-    lock, with the `fix`, or the folder cannot be written.
+    The lock is a file of this `name`. The folder is made, and removed again where nothing is written.
+    The operating system releases the lock when the process ends, however it ends. Raises SqueezeError
+    where another process holds the lock, with the `fix`, or the folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    lock = FileLock(folder / LOCK_NAME, timeout=0)
+    lock = FileLock(folder / name, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -146,7 +146,7 @@ def locked(folder: Path, fix: str) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):  # Windows removes no open file
-            (folder / LOCK_NAME).unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
         lock.release()
         with suppress(OSError):  # something was written
             for path in made:

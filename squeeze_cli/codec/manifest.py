@@ -1,36 +1,157 @@
-"""The manifest of a folder of shards: codes, or embeddings, that `extract-embeddings` wrote.
+"""The manifest of a folder of shards, and the record of each: codes, or embeddings.
 
-docs/codes-format.md describes the fields.
+manifest.json sums up the records that stand beside the shards, so that nothing is written again as an
+output grows. docs/codes-format.md describes the fields.
 """
 
 from collections.abc import Sequence
-from hashlib import blake2b, file_digest
+from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, PositiveInt, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, model_validator
 
-from squeeze_cli.config.fields import reason_of
-from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.files import read_json
+from squeeze_cli.errors import UsageError
 
-MANIFEST_NAME = "manifest.json"
-# Version 2 has codes files of version 2, which do not end in `.safetensors`.
-FORMAT, VERSION = "squeeze-embeddings", 2
-SHARD_PATTERN = r"(codes|quantized|features)-\d{5,}\.(safetensors|sqz)"
+# In the versions before 3, manifest.json described all shards itself.
+FORMAT, RECORD_FORMAT, VERSION = "squeeze-embeddings", "squeeze-shard", 3
+STEM_PATTERN = r"(codes|quantized|features)-\d{5,}"
+SHARD_PATTERN = rf"{STEM_PATTERN}\.(safetensors|sqz)"
 Content = Literal["codes", "quantized", "features"]
+Space = Literal["backbone", "adapted"]
 
 
-class DamagedManifestError(SqueezeError):
-    """A manifest of squeeze that cannot be read."""
+class Settings(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+    """All that decides the bytes of an output's shards, but for the content of its images.
+
+    `plan` is a digest of the names of all images in order, which are cut into shards of
+    `images_per_shard`.
+    """
+
+    content: Content
+    run: str
+    run_digest: str
+    source: str
+    plan: str
+    images_per_shard: PositiveInt
+    precision: str | None = None
+    coding: Literal["prior", "packed"] | None = None
+    levels: PositiveInt | None = None
+    dtype: Literal["float32"] | None = None
+    space: Space
+
+    def settings(self) -> dict[str, object]:
+        """Return these fields alone."""
+        return self.model_dump(include=set(Settings.model_fields))
+
+    def stem(self, number: int) -> str:
+        """Return the name of a shard's files without their endings."""
+        return f"{self.content}-{number:05d}"
+
+    def file(self, number: int) -> str:
+        """Return the name of a shard's file."""
+        return f"{self.stem(number)}.{'sqz' if self.content == 'codes' else 'safetensors'}"
+
+    def differing(self, other: "Settings") -> list[str]:
+        """Return the names of the settings that `other` has otherwise."""
+        mine, theirs = self.settings(), other.settings()
+        return [name for name in mine if mine[name] != theirs[name]]
+
+    def require_same(self, other: "Settings", folder: Path) -> None:
+        """Raise UsageError, which names what differs, unless `other` has the same settings."""
+        if differing := self.differing(other):
+            named = {"plan": "images"}
+            what = " and ".join(named.get(n, n.removesuffix("_digest")) for n in differing)
+            raise UsageError(
+                f"{folder} holds another output (with other {what}): choose another --out, or "
+                "--overwrite it."
+            )
 
 
-class ForeignManifestError(UsageError):
-    """A manifest of another program."""
+class ShardRecord(Settings):
+    """Content of the JSON file beside a shard, number `number` of `shards`.
+
+    A shard without images has no file. `skipped` has name and reason of images that cannot be read;
+    the distortion is computed from `sums`. `contents` is a digest of the images' bytes, `stamps` one
+    of what the file system says of them: sizes and times.
+    """
+
+    format: Literal["squeeze-shard"] = "squeeze-shard"
+    version: PositiveInt = VERSION
+    number: NonNegativeInt
+    shards: PositiveInt
+    images: NonNegativeInt
+    bytes: NonNegativeInt
+    blake2b: str
+    skipped: list[dict[Literal["name", "reason"], str]] = Field(default_factory=list)
+    sums: dict[str, float] = Field(default_factory=dict)
+    contents: str = ""
+    stamps: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.number >= self.shards:
+            raise ValueError("number is not below shards")
+        if not 1 <= self.images + len(self.skipped) <= self.images_per_shard:
+            raise ValueError("images are more or fewer than a shard has")
+        _check_sums(self.sums)
+        return self
 
 
-class ShardEntry(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
-    """One shard; the distortion is computed from `sums`."""
+class Manifest(Settings):
+    """Content of manifest.json: sums over the records of all `shards`."""
+
+    format: Literal["squeeze-embeddings"] = "squeeze-embeddings"
+    version: PositiveInt = VERSION
+    shards: NonNegativeInt
+    images: NonNegativeInt
+    skipped_images: NonNegativeInt
+    bytes: NonNegativeInt
+    sums: dict[str, float]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_sums(self.sums)
+        return self
+
+
+class ExtractionSummary(BaseModel):
+    """Sizes of extracted files, and what was lost; None where it does not apply to `content`.
+
+    Figures are of all shards if the output is `complete`, else of those of this process, which
+    `skipped` some images. Ratios are to the backbone's features as float32 or float16; `_with_decoder`
+    adds what a decoder needs once. `mse` and `cosine` are those of normalized features.
+    """
+
+    run: str
+    out: str
+    content: str
+    coding: str | None
+    levels: int | None
+    source: str
+    images: int
+    skipped_images: int
+    skipped: list[dict[Literal["name", "reason"], str]] = []
+    complete: bool = True
+    vectors: int
+    shards: int
+    file_bytes: int
+    bytes_per_image: float
+    bits_per_feature_point: float
+    bits_per_pixel: float | None
+    compression_ratio_float32: float
+    compression_ratio_float16: float
+    mse: float | None = None
+    cosine: float | None = None
+    nominal_bits_per_vector: float | None = None
+    bits_per_vector: float | None = None
+    decoder_bytes: int | None = None
+    compression_ratio_float32_with_decoder: float | None = None
+    compression_ratio_float16_with_decoder: float | None = None
+
+
+class EarlierShard(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+    """A shard, with the names of its images."""
 
     file: Annotated[str, Field(pattern=rf"^{SHARD_PATTERN}$")]
     bytes: int
@@ -38,19 +159,12 @@ class ShardEntry(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
     names: list[str]
     sums: dict[str, float]
 
-    def checked(self, folder: Path) -> Path:
-        """Return the shard's file; SqueezeError unless its content is that of the manifest."""
-        path = folder / self.file
-        if not path.is_file() or path.stat().st_size != self.bytes or digest(path) != self.blake2b:
-            raise SqueezeError(f"{path} is missing or damaged: extract it again, with --overwrite.")
-        return path
 
+class EarlierManifest(BaseModel, strict=True, extra="forbid"):
+    """Content of manifest.json of the versions 1 and 2, which nothing writes."""
 
-class Manifest(BaseModel, strict=True, extra="forbid"):
-    """Content of manifest.json; the fields from `complete` on change while it is written."""
-
-    format: Literal["squeeze-embeddings"] = "squeeze-embeddings"
-    version: PositiveInt = VERSION
+    format: Literal["squeeze-embeddings"]
+    version: PositiveInt
     content: Content
     run: str
     run_digest: str
@@ -58,74 +172,50 @@ class Manifest(BaseModel, strict=True, extra="forbid"):
     images_digest: str | None = None
     precision: str | None = None
     coding: Literal["prior", "packed"] | None = None
-    levels: PositiveInt | None = None  # older manifests have none
+    levels: PositiveInt | None = None
     dtype: Literal["float32"] | None = None
-    space: Literal["backbone", "adapted"]
+    space: Space
     complete: bool = False
     images: int = 0
     bytes: int = 0
-    shards: list[ShardEntry] = Field(default_factory=list)
+    shards: list[EarlierShard] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _check_sums(self) -> Self:
-        if self.images != len(self.names):
+    def _check(self) -> Self:
+        if self.images != sum(len(shard.names) for shard in self.shards):
             raise ValueError("images are not as many as the names of its shards")
         if self.bytes != sum(shard.bytes for shard in self.shards):
             raise ValueError("bytes are not those of its shards together")
-        for sums in (shard.sums for shard in self.shards):
-            if sums.get("squared_error", 0) < 0 or sums.get("vectors", 1) <= 0:
-                raise ValueError("sums of a shard are below zero")
+        for shard in self.shards:
+            _check_sums(shard.sums)
         return self
 
-    @property
-    def names(self) -> list[str]:
-        """The names of the images of all shards, in order."""
-        return [name for shard in self.shards for name in shard.names]
 
-    def require_names(self, names: Sequence[str], folder: Path) -> None:
-        """Raise SqueezeError unless `names`, from elsewhere, are those of the shards."""
-        if list(names) != self.names:
-            raise SqueezeError(
-                f"{folder / MANIFEST_NAME} names other images than its shards hold: extract them again, "
-                "with --overwrite."
-            )
-
-    def total(self, name: str) -> float:
-        """Return the sum of `sums[name]` over all shards."""
-        return sum(shard.sums.get(name, 0.0) for shard in self.shards)
+def record_of(
+    settings: Settings, number: int, shards: int, content: bytes, images: int, **others: object
+) -> ShardRecord:
+    """Return the record of a shard's `content`; `others` are the fields with a default."""
+    digest = blake2b(content, digest_size=16).hexdigest()
+    own = {"number": number, "shards": shards, "images": images, "bytes": len(content)}
+    return ShardRecord.model_validate(settings.settings() | own | {"blake2b": digest} | others)
 
 
-def digest(path: Path) -> str:
-    """Return the digest of a shard's content, as hexadecimal digits."""
-    with path.open("rb") as file:  # in pieces: a shard may be large
-        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
+def sum_up(settings: Settings, records: Sequence[ShardRecord]) -> Manifest:
+    """Return the manifest of an output of these settings and shards."""
+    sums: dict[str, float] = {}
+    for name, value in (item for record in records for item in record.sums.items()):
+        sums[name] = sums.get(name, 0.0) + value
+    own = {
+        "shards": len(records),
+        "images": sum(record.images for record in records),
+        "skipped_images": sum(len(record.skipped) for record in records),
+        "bytes": sum(record.bytes for record in records),
+        "sums": sums,
+    }
+    return Manifest.model_validate(settings.settings() | own)
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a complete output; raises SqueezeError where there is none."""
-    if not (folder / MANIFEST_NAME).exists():
-        raise SqueezeError(
-            f"{folder} holds no {MANIFEST_NAME}: give a codes file, or a folder that `squeeze "
-            "extract-embeddings` wrote."
-        )
-    found = read_any_manifest(folder)
-    if not found.complete:
-        raise SqueezeError(f"{folder} is not complete: run the same extraction again to continue.")
-    return found
-
-
-def read_any_manifest(folder: Path) -> Manifest:
-    """Read the manifest in `folder`, of a complete output or not."""
-    path = folder / MANIFEST_NAME
-    try:
-        content = read_json(path)
-        if content.get("format") != FORMAT:
-            raise ForeignManifestError(f"{path} is another program's: choose another folder.")
-        version = content.get("version")
-        if isinstance(version, int) and version > VERSION:
-            raise SqueezeError(f"{path} is of a newer version: update squeeze.")
-        return Manifest.model_validate(content)
-    except (OSError, ValueError) as error:
-        raise DamagedManifestError(
-            f"{path} cannot be read ({reason_of(error)}): extract again, with --overwrite."
-        ) from None
+def _check_sums(sums: dict[str, float]) -> None:
+    """Raise ValueError for sums from which no distortion can be computed."""
+    if sums.get("squared_error", 0) < 0 or sums.get("vectors", 1) <= 0:
+        raise ValueError("sums of a shard are below zero")

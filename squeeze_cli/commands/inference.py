@@ -1,6 +1,7 @@
-"""Commands on a finished run: `squeeze evaluate`, `show`, `extract-embeddings` and `decode`."""
+"""Commands on a finished run and on codes: evaluate, show, extract-embeddings, merge and decode."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,7 +29,9 @@ EXAMPLES = (
     "squeeze extract-embeddings runs/vq-efficientnet-lite0",
     "squeeze extract-embeddings runs/vq-efficientnet-lite0 --images holiday/",
     "squeeze extract-embeddings runs/vq-features --features features.npy --out codes",
-    "squeeze extract-embeddings runs/fsq-vit --split all --format quantized",
+    "squeeze extract-embeddings runs/vq-vit --images photos --out codes --shard-index 0 --num-shards 8",
+    "squeeze merge codes",
+    "squeeze merge codes --json",
     "squeeze decode runs/vq-vit/codes/test.sqz --to masks --out masks",
     "squeeze decode codes.sqz --run runs/vq-vit --to features --out features",
 )
@@ -129,7 +132,29 @@ def show(
         print_text(f"{result['file']}\n")
 
 
-@with_options(fields=_DATA, default=_OF_THE_RUN)
+@dataclass(frozen=True)
+class ShardOptions:
+    """How an extraction is cut into shards, and which processes make them."""
+
+    num_workers: Annotated[
+        int | None,
+        option("--num-workers", "Worker processes. [default: one per core or GPU]", "N", min=0),
+    ] = None
+    images_per_shard: Annotated[
+        int | None,
+        option("--images-per-shard", "Images per file. [default: 1000, or 256 MB]", "N", min=1),
+    ] = None
+    shard_index: Annotated[
+        int | None,
+        option("--shard-index", "Make a part of the files, from 0. [default: the launcher's]", "I",
+               min=0),
+    ] = None  # fmt: skip
+    num_shards: Annotated[
+        int | None, option("--num-shards", "Number of parts; 1 makes all files.", "N", min=1)
+    ] = None
+
+
+@with_options(fields=[key for key in _DATA if key != "data.num_workers"], default=_OF_THE_RUN)
 def extract_embeddings(
     run: Run,
     split: Annotated[
@@ -160,17 +185,19 @@ def extract_embeddings(
     overwrite: Overwrite = False,
     *,
     values: Values,
+    shards: ShardOptions,
     output: OutputOptions,
 ) -> None:
     """Write codes, embeddings or features of images, and say what they cost.
 
-    A stopped extraction continues where it was when the same command is given again.
+    Files that are there already are not made again when the same command is given again.
     """
     from squeeze_cli.inference.extraction import Extraction
 
     wanted = Extraction(
-        split, images, features, feature_names, content, coding, out, overwrite, levels
-    )
+        split, images, features, feature_names, content, coding, out, overwrite, levels,
+        **asdict(shards),
+    )  # fmt: skip
     _check_run(run, values, levels)
     from squeeze_cli.inference.extract import extract_embeddings
     from squeeze_cli.inference.trained_run import TrainedRun
@@ -178,6 +205,21 @@ def extract_embeddings(
 
     result = extract_embeddings(TrainedRun(run, values, levels), wanted, output.reporter())
     output.show(result.model_dump(exclude_unset=True), extraction_table(result))
+
+
+@with_options()
+def merge(
+    folder: Annotated[Path, typer.Argument(help="Folder that all parts were written to.")],
+    *,
+    output: OutputOptions,
+) -> None:
+    """Check that all files of an extraction in parts are there, and write its manifest."""
+    from squeeze_cli.codec.shards import merge_records
+
+    manifest = merge_records(folder)
+    text = f"{manifest.content} of {manifest.images} images in {manifest.shards} files in {folder}"
+    skipped = f"; {manifest.skipped_images} could not be read" if manifest.skipped_images else ""
+    output.show(manifest.model_dump(), text + skipped)
 
 
 @with_options()

@@ -315,35 +315,3 @@ class EvaluationResult(BaseModel):
     levels: int | None = None
     metrics: SplitMetrics
     probe: ProbeResult | None = None
-
-
-class ExtractionSummary(BaseModel):
-    """Sizes of extracted files, and what was lost; None where it does not apply to `content`.
-
-    Rates and ratios are computed from all bytes of all shards. Ratios are to the backbone's features
-    as float32 or float16; `_with_decoder` adds the codebook, projection and prior, which a decoder
-    needs once for all images. `mse` and `cosine` are those of normalized features.
-    """
-
-    run: str
-    out: str
-    content: str
-    coding: str | None
-    levels: int | None
-    source: str
-    images: int
-    vectors: int
-    shards: int
-    file_bytes: int
-    bytes_per_image: float
-    bits_per_feature_point: float
-    bits_per_pixel: float | None
-    compression_ratio_float32: float
-    compression_ratio_float16: float
-    mse: float | None = None
-    cosine: float | None = None
-    nominal_bits_per_vector: float | None = None
-    bits_per_vector: float | None = None
-    decoder_bytes: int | None = None
-    compression_ratio_float32_with_decoder: float | None = None
-    compression_ratio_float16_with_decoder: float | None = None

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from torch import Tensor
 
-from squeeze_cli.codec.manifest import MANIFEST_NAME, ForeignManifestError, Manifest, read_manifest
+from squeeze_cli.codec.shards import MANIFEST_NAME, ForeignManifestError, Output, read_output
 from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.console import Advance
 from squeeze_cli.data.array_files import FeatureArray, open_array
@@ -22,7 +22,7 @@ from squeeze_cli.data.encoded import ReadImage
 from squeeze_cli.data.finding import files_below, names_below, repeated_text
 from squeeze_cli.data.folder import split_by_file
 from squeeze_cli.data.lists import read_lines
-from squeeze_cli.data.reading import DIGEST_BYTES
+from squeeze_cli.data.reading import DIGEST_BYTES, stamp_of
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, UsageError
@@ -52,6 +52,14 @@ class FeatureSample(Sample):
         """Return the hex BLAKE2b-128 of the values as float32, once they are checked."""
         assert self.content, f"{self.name} was not checked"
         return self.content
+
+    def stamp(self) -> str:
+        """Return size and time of the file."""
+        return stamp_of(self.path)
+
+    def fingerprint(self) -> str:
+        """Read the values and return their digest, as `digest` does."""
+        return digest_values(self.features())
 
     def features(self) -> Tensor:
         """Return the feature map `[h, w, C]` float32; a single vector is a map of 1×1."""
@@ -103,7 +111,7 @@ def list_features(path: Path, names_file: Path | None) -> tuple[list[FeatureSamp
         )
     if (path / MANIFEST_NAME).exists():
         with suppress(ForeignManifestError):
-            return _list_shards(path, read_manifest(path)), []
+            return _list_shards(path, read_output(path)), []
     return _list_files(path)
 
 
@@ -155,6 +163,11 @@ def read_block(samples: Sequence[FeatureSample]) -> Tensor:
     return values.permute(0, 2, 3, 1).contiguous() if first.channels_first else values
 
 
+def digest_values(values: Tensor) -> str:
+    """Return the hex BLAKE2b-128 of contiguous values."""
+    return blake2b(values.numpy().data, digest_size=DIGEST_BYTES).hexdigest()
+
+
 def _check_block(
     block: Sequence[FeatureSample],
 ) -> tuple[Sequence[FeatureSample], MapShape, list[str]]:
@@ -162,8 +175,7 @@ def _check_block(
     maps = read_block(block)
     finite = maps.flatten(1).isfinite().all(dim=1).tolist()
     digests = [
-        blake2b(values.numpy(), digest_size=DIGEST_BYTES).hexdigest() if good else ""
-        for values, good in zip(maps, finite, strict=True)
+        digest_values(values) if good else "" for values, good in zip(maps, finite, strict=True)
     ]
     rows, columns, channels = maps.shape[1:]
     return block, (rows, columns, channels), digests
@@ -185,26 +197,27 @@ def _blocks(samples: Sequence[FeatureSample]) -> Iterator[list[FeatureSample]]:
     yield block
 
 
-def _list_shards(folder: Path, manifest: Manifest) -> list[FeatureSample]:
-    if manifest.content == "codes":
+def _list_shards(folder: Path, output: Output) -> list[FeatureSample]:
+    if output.content == "codes":
         raise SqueezeError(f"{folder} holds codes: decode them to features first.")
-    if manifest.content != "features":
+    if output.content != "features":
         raise SqueezeError(
             f"{folder} holds quantized embeddings, not features: extract with --format features."
         )
-    if manifest.space != "backbone":
+    if output.space != "backbone":
         raise SqueezeError(
             f"{folder} holds features behind an adapter or a projection, not those of a backbone: "
             "extract them with a run that has neither --add-adapter nor --feature-dim."
         )
     samples = []
-    for path in [shard.checked(folder) for shard in manifest.shards]:
-        array = open_array(path, dimensions=(4,))
+    for shard in output.shards:
+        array = open_array(shard.checked(), dimensions=(4,))
+        names = _stored_names(array)
+        shard.require_names(names)
         samples += [
-            FeatureSample(name, path, array, row, channels_first=True)
-            for row, name in enumerate(_stored_names(array))
+            FeatureSample(name, shard.path, array, row, channels_first=True)
+            for row, name in enumerate(names)
         ]
-    manifest.require_names([sample.name for sample in samples], folder)
     return samples
 
 
@@ -216,7 +229,7 @@ def _stored_names(array: FeatureArray) -> list[str]:
     with safe_open(array.path, framework="np") as file, suppress(ValueError, RecursionError):
         names = json.loads((file.metadata() or {}).get("names", ""))
     if not isinstance(names, list) or len(names) != array.shape[0]:
-        raise SqueezeError(f"{array.path} does not fit its manifest: extract it again.")
+        raise SqueezeError(f"{array.path} does not fit its record: extract it again.")
     return names
 
 

@@ -55,6 +55,10 @@ class SyntheticSample(Sample):
         """Return the image's recipe; this cannot fail."""
         return DrawnImage(self.seed, self.index, self.image_size_px)
 
+    def stamp(self) -> str:
+        """Return the digest of the recipe."""
+        return self.read().facts.digest
+
     def read_mask(self) -> Mask:
         """Draw the trimap alone."""
         rng = Random(f"{self.seed} {self.index}")

@@ -49,7 +49,7 @@ def list_place(place: Path | str) -> Listing:
             fix = "write, as an example, {000..999}.tar."
             raise UsageError(f"{one_line(error)}: {fix}") from None
     listing = _list_all(places)
-    if not listing.train:
+    if not (listing.train or listing.skipped):
         raise SqueezeError(f"{text} holds no images: name a place with some.")
     return listing
 

@@ -56,6 +56,15 @@ def read_content(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def stamp_of(path: Path) -> str:
+    """Return size and time of the last change of a file, empty where it is missing."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
 def warn_of_skipped(skipped: Sequence[tuple[str, str]], reporter: Reporter) -> None:
     """Name the first images that cannot be read, each with its reason, and count all of them."""
     for name, reason in skipped[:5]:

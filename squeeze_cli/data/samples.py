@@ -8,7 +8,7 @@ from squeeze_cli.data.addresses import read_bytes
 from squeeze_cli.data.encoded import EncodedImage, ImageFacts, ReadImage, encoded_image, read_image
 from squeeze_cli.data.labels import Labels
 from squeeze_cli.data.masks import Mask, read_mask
-from squeeze_cli.data.reading import reading
+from squeeze_cli.data.reading import UnreadableImageError, reading, stamp_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,17 @@ class Sample(ABC):
         """Read the mask, None where there is none; raises UnreadableImageError if it is broken."""
         return None
 
+    def stamp(self) -> str:
+        """Return a text that changes with the file behind the sample, which is not read for it."""
+        return ""
+
+    def fingerprint(self) -> str:
+        """Read the sample and return a digest of its content, empty where it cannot be read."""
+        try:
+            return self.read().facts.digest
+        except UnreadableImageError:
+            return ""
+
     def known(self) -> ImageFacts:
         """Return the facts of an image that was read."""
         assert self.facts is not None, f"{self.name} was not read yet"
@@ -57,6 +68,10 @@ class FileSample(Sample):
             self.image_path, None if self.labels is None else self.labels.mask.size_px
         )
 
+    def stamp(self) -> str:
+        """Return size and time of the image file, empty where it is missing."""
+        return stamp_of(self.image_path)
+
     def is_in(self, file: Path) -> bool:
         """Whether `file` is that of the image or of the mask, under whatever name."""
         own = [path for path in (self.image_path, self.mask_path) if path is not None]
@@ -74,6 +89,10 @@ class StoredSample(Sample):
     place: str
     start: int = 0
     size: int | None = None
+
+    def stamp(self) -> str:
+        """Return the place, and size and time of its file where it is one of this machine."""
+        return f"{self.place} {self.start} {self.size} {stamp_of(Path(self.place))}"
 
     def read(self) -> EncodedImage:
         """Read the bytes with `addresses.read_bytes`."""

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from squeeze_cli.data.images import (
 )
 from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.samples import Sample
-from squeeze_cli.data.transforms import Preprocessing, counted_vectors
+from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.prepare import (
     Look,
@@ -139,15 +138,10 @@ class FeatureBatches(LightningDataModule):
         return self._loader(Subset(self._datasets[split], share), self.evaluation_batch_size)
 
     def batches(
-        self, split: str, batch_size: int | None = None, *, shuffled: bool = False, first: int = 0
+        self, split: str, batch_size: int | None = None, *, shuffled: bool = False
     ) -> Iterator[Batch]:
-        """Batches of a split on the device, outside a trainer; `setup` comes before.
-
-        All images, `shuffled` or in order from the position `first` on.
-        """
+        """Batches of all images of a split, on the device, outside a trainer; `setup` comes before."""
         dataset = self._datasets[split]
-        if first:
-            dataset = Subset(dataset, range(first, len(self.splits[split])))
         generator = torch.Generator().manual_seed(self.seed)
         sampler = RandomSampler(dataset, generator=generator) if shuffled else None  # type: ignore[arg-type]
         loader = self._loader(dataset, batch_size or self.evaluation_batch_size, sampler=sampler)
@@ -277,12 +271,7 @@ class SegmentationDataModule(FeatureBatches):
 
     def counted(self, split: str, positions: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
         """Return which vectors of a split's images are no padding, `[B, h, w]` bool."""
-        preprocessing = self.trunk.preprocessing
-        if preprocessing.fit != "pad":
-            return super().counted(split, positions, grid)
-        samples = [self.splits[split][position] for position in positions.tolist()]
-        planes = [label_plane(replace(each, labels=None), preprocessing) for each in samples]
-        return counted_vectors(torch.stack(planes), grid).to(positions.device)
+        return self.trunk.counted([self.splits[split][i] for i in positions.tolist()], grid)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn the inputs of a batch, which is on the device, into states."""
@@ -313,11 +302,18 @@ def make_data(
 
     Nothing is computed before its `setup`.
     """
-    trunk = Trunk(
-        backbone, _layer(config, backbone), _preprocessing(config, backbone), device,
-        config.training.precision, choose_workers(config.data.num_workers),
-    )  # fmt: skip
+    trunk = make_trunk(config, backbone, device, choose_workers(config.data.num_workers))
     return SegmentationDataModule(splits, trunk, store, config.training, reporter)
+
+
+def make_trunk(
+    config: ExperimentConfig, backbone: FrozenBackbone, device: torch.device, num_workers: int
+) -> Trunk:
+    """Return the frozen part of a backbone, as `config` has images pass it."""
+    return Trunk(
+        backbone, _layer(config, backbone), _preprocessing(config, backbone), device,
+        config.training.precision, num_workers,
+    )  # fmt: skip
 
 
 def _preprocessing(config: ExperimentConfig, backbone: FrozenBackbone) -> Preprocessing:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from operator import methodcaller
 from typing import NamedTuple, TypeVar
@@ -14,18 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from squeeze_cli.backbones.base import FrozenBackbone
+from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.encoded import ReadImage
 from squeeze_cli.data.images import Item, label_plane
 from squeeze_cli.data.reading import UnreadableImageError
 from squeeze_cli.data.samples import Sample
-from squeeze_cli.data.transforms import Preprocessing
+from squeeze_cli.data.transforms import Preprocessing, counted_vectors
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.shards import State
 from squeeze_cli.features.store import FeatureStore, check_free_space
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 # A shard is written when it holds this much: small enough to lose little, large enough to read well.
 SHARD_BYTES = 64 * 2**20
@@ -51,9 +53,14 @@ class Trunk:
     precision: str = "32"
     num_workers: int = 0
 
+    @cached_property
+    def network(self) -> BackboneNetwork:
+        """The backbone on the device; several threads may use it, but it is moved by one."""
+        return self.backbone.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
     def states(self, pixels: Tensor) -> Tensor:
         """Return the states, float32, of pixels `[B, H, W, 3]` uint8 on the device: maps or tokens."""
-        network = self.backbone.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = self.network
         images = self.preprocessing.normalize(pixels)
         with (
             torch.no_grad(),
@@ -69,6 +76,13 @@ class Trunk:
         states = self.states(pixels.to(self.device))
         rows = states.permute(0, 2, 3, 1) if states.dim() == 4 else states
         return rows.cpu().contiguous().numpy()
+
+    def counted(self, samples: Sequence[Sample], grid: tuple[int, int] | torch.Size) -> Tensor:
+        """Return which vectors of images, whose facts are known, are no padding, `[B, h, w]` bool."""
+        if self.preprocessing.fit != "pad":
+            return torch.ones(len(samples), *grid, dtype=torch.bool, device=self.device)
+        planes = [label_plane(replace(each, labels=None), self.preprocessing) for each in samples]
+        return counted_vectors(torch.stack(planes), grid).to(self.device)
 
 
 def from_rows(rows: Tensor) -> Tensor:
@@ -117,17 +131,21 @@ class StateDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, position: int) -> Item:
-        sample = self.samples[position]
-        digest = sample.known().digest
+    def state(self, position: int) -> Tensor:
+        """Return a state as it is stored."""
+        digest = self.samples[position].known().digest
         state = self.states.get(digest) if self.states else self.store.read(digest)
         if state is None:
             raise SqueezeError(
                 f"The feature store was damaged ({self.store.damage[-1]}); the damaged part is "
                 "removed: run the same command again."
             )
+        return torch.from_numpy(state)
+
+    def __getitem__(self, position: int) -> Item:
+        sample = self.samples[position]
         plane = self.planes[position] if self.planes else label_plane(sample, self.preprocessing)
-        return torch.from_numpy(state), plane, position
+        return self.state(position), plane, position
 
 
 def check_images(samples: Sequence[Sample], trunk: Trunk, reporter: Reporter) -> list[Look]:
@@ -135,7 +153,7 @@ def check_images(samples: Sequence[Sample], trunk: Trunk, reporter: Reporter) ->
     check: Callable[[ReadImage], None] = methodcaller("check")
     with reporter.track("Images", len(samples)) as advance:
         looks = []
-        for look in _in_threads(lambda sample: _look(sample, check), samples, trunk.num_workers):
+        for look in in_threads(lambda sample: look_at(sample, check), samples, trunk.num_workers):
             looks.append(look)
             advance(1, "")
     return looks
@@ -209,7 +227,7 @@ def _fill(
     batch_size = trunk.backbone.inference_batch
     known = set(store.digests)
 
-    def look_at(numbered: tuple[int, Sample]) -> Look:
+    def look(numbered: tuple[int, Sample]) -> Look:
         mine = numbered[0] // batch_size % ranks.count == ranks.rank
 
         def decode(image: ReadImage) -> Tensor | None:
@@ -218,20 +236,20 @@ def _fill(
             known.add(image.facts.digest)  # the same image may come again
             return trunk.preprocessing.pixels(image.decode())
 
-        return _look(numbered[1], decode)
+        return look_at(numbered[1], decode)
 
     looks: list[Look] = []
     batch: list[Look] = []
     shard: list[tuple[str, NDArray[np.float32]]] = []
     computed, shard_bytes, unseen = 0, 0, set(known)
     with reporter.track("Images", len(samples)) as advance:
-        for look in _in_threads(look_at, enumerate(samples), trunk.num_workers):
-            looks.append(Look(look.sample, look.reason))
+        for found in in_threads(look, enumerate(samples), trunk.num_workers):
+            looks.append(Look(found.sample, found.reason))
             advance(1, "")
-            if not look.reason:
-                unseen.discard(look.sample.known().digest)
-            if look.pixels is not None:
-                batch.append(look)
+            if not found.reason:
+                unseen.discard(found.sample.known().digest)
+            if found.pixels is not None:
+                batch.append(found)
             last = len(looks) == len(samples)
             if batch and (last or len(batch) == batch_size):
                 rows = trunk.rows(
@@ -252,23 +270,26 @@ def _fill(
     return looks
 
 
-def _look(sample: Sample, use: Callable[[ReadImage], Tensor | None]) -> Look:
-    """Read a sample, and decode it as far as `use` does."""
+def look_at(sample: Sample, use: Callable[[ReadImage], Tensor | None]) -> Look:
+    """Read a sample, and decode it as far as `use` does; one that can be read has its facts."""
     try:
         image = sample.read()
-        pixels = use(image)
-        return Look(replace(sample, facts=image.facts), None, pixels)
+        sample = replace(sample, facts=image.facts)
+        return Look(sample, None, use(image))
     except UnreadableImageError as error:
         return Look(sample, str(error))
 
 
-def _in_threads(function: Callable[[T], Look], items: Iterable[T], threads: int) -> Iterator[Look]:
-    """Map in order; reading and decoding let other threads run. A few results may wait in memory."""
-    with ThreadPoolExecutor(max(threads, 1)) as pool:
-        ahead: deque[Future[Look]] = deque()
+def in_threads(
+    function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int | None = None,
+    initializer: Callable[[], None] | None = None,
+) -> Iterator[R]:  # fmt: skip
+    """Map in order, in threads that `initializer` prepares; `ahead` (`AHEAD`) results may wait."""
+    with ThreadPoolExecutor(max(threads, 1), initializer=initializer) as pool:
+        begun: deque[Future[R]] = deque()
         for item in items:
-            ahead.append(pool.submit(function, item))
-            if len(ahead) > AHEAD:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+            begun.append(pool.submit(function, item))
+            if len(begun) > (AHEAD if ahead is None else ahead):
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()

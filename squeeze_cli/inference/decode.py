@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from io import BytesIO
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from squeeze_cli.codec.manifest import Manifest, read_manifest
+from squeeze_cli.codec.manifest import Settings, record_of
+from squeeze_cli.codec.shards import Output, read_output
 from squeeze_cli.config.classes import classes_to_yaml
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import locked, remove_parts, write_atomically, write_text_atomically
-from squeeze_cli.inference.output import ShardedOutput, encode_embeddings
+from squeeze_cli.inference.output import Array, OutputFolder, encode_embeddings
+from squeeze_cli.inference.plan import images_per_shard
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RECORD_NAME
 
@@ -58,8 +60,10 @@ def decode_codes(
         SqueezeError: A file is damaged or of another run, no run is found, or it predicts no masks.
         UsageError: `out` holds the codes themselves, or something else.
     """
-    manifest = _read_manifest(path)
-    paths = [shard.checked(path) for shard in manifest.shards] if manifest else [path]
+    if not path.exists():
+        raise SqueezeError(f"There is no {path}: give a codes file or the folder of one.")
+    shards = [] if path.is_file() else _read_output(path).shards
+    paths = [path] if path.is_file() else [shard.checked() for shard in shards]
     folders = {path.resolve() if path.is_dir() else path.parent.resolve()}
     folders |= {file.resolve().parent for file in paths}
     # Features are shards, as codes may be: replacing what is in `out` would delete the codes.
@@ -76,45 +80,85 @@ def decode_codes(
     names = [name for file in files for name in file.names]
     if len(set(names)) < max(len(names), 1):
         raise SqueezeError(f"{path} has no images, or one twice: extract it again.")
-    if manifest:
-        manifest.require_names(names, path)
-    digest = blake2b(b"".join([opened.digest.encode(), *(path.read_bytes() for path in paths)]))
-    of_codes = digest.hexdigest()[:16]
-    with locked(out, "choose another --out"):
-        if content == "masks":
-            mark = f"{SOFTWARE} {of_codes}"
-            places = _plan_files(names, out, mark, overwrite, reporter)
-            written = _write_masks(opened, batches, places, out, mark)
-        else:
-            written = _write_features(opened, batches, out, of_codes, overwrite)
-        with reporter.track("Decoding", len(names)) as advance:
-            for images in written:
-                advance(images, "")
+    for shard, file in zip(shards, files, strict=False):
+        shard.require_names(file.names)
+    of_codes = _digest(opened, paths)
+    if content == "features":
+        output = _features_output(opened, out, of_codes, len(names), reporter, overwrite)
+        claimed, written = output.claimed(), _write_features(opened, batches, output)
+    else:
+        claimed = locked(out, "choose another --out")
+        written = _write_masks(opened, batches, names, out, of_codes, overwrite, reporter)
+    with claimed, reporter.track("Decoding", len(names)) as advance:
+        for images in written:
+            advance(images, "")
     classes = {"classes": opened.classes.names} if content == "masks" else {}
     return {
         "run": opened.folder.name, "content": content, "images": len(names), **classes, "out": str(out),
     }  # fmt: skip
 
 
-def _write_features(
-    run: TrainedRun, batches: Batches, out: Path, of_codes: str, overwrite: bool
-) -> Iterator[int]:
-    """Write what `extract-embeddings --format quantized` does; yields the images per batch."""
-    manifest = Manifest(
+def _digest(run: TrainedRun, paths: Iterable[Path]) -> str:
+    """Return sixteen hexadecimal digits of a run and codes files."""
+    content = b"".join([run.digest.encode(), *(path.read_bytes() for path in paths)])
+    return blake2b(content).hexdigest()[:16]
+
+
+def _features_output(
+    run: TrainedRun, out: Path, of_codes: str, images: int, reporter: Reporter, overwrite: bool
+) -> OutputFolder:
+    """Return what `extract-embeddings --format quantized` writes, for codes of this digest."""
+    settings = Settings(
         content="quantized", run=run.folder.name, run_digest=run.digest, source="codes",
-        images_digest=of_codes, dtype="float32", space=run.space,
+        plan=of_codes, images_per_shard=images_per_shard("quantized", run.points_per_image),
+        dtype="float32", space=run.space,
     )  # fmt: skip
-    output = ShardedOutput(out, manifest, encode_embeddings, overwrite=overwrite)
-    if output.manifest.complete:
-        raise UsageError(f"{out} holds decoded features already: --overwrite replaces them.")
-    done = output.manifest.images  # of a stopped decoding, perhaps of another version's batches
-    for names, codes in batches:
-        left, done = codes[done:], max(0, done - len(names))
-        if len(left):
-            features = run.to_output(run.features(left)).float().cpu().numpy()
-            output.add(names[-len(left) :], features, {})
-        yield len(names)
+    count = -(-images // settings.images_per_shard)
+    return OutputFolder(out, settings, count, range(count), reporter, overwrite)
+
+
+def _write_features(run: TrainedRun, batches: Batches, output: OutputFolder) -> Iterator[int]:
+    """Write the shards that are not there yet; yields the images per batch.
+
+    Raises UsageError where all are there.
+    """
+    missing = [number for number in output.numbers if output.find(number) is None]
+    if not missing:
+        raise UsageError(
+            f"{output.folder} holds decoded features already: --overwrite replaces them."
+        )
+    size, number = output.settings.images_per_shard, 0
+    names: list[str] = []
+    parts: list[Array] = []
+
+    def write() -> None:
+        nonlocal number
+        if parts:
+            content = encode_embeddings(np.concatenate(parts), names)
+            record = record_of(output.settings, number, output.count, content, len(names))
+            output.write(content, record)
+        number += 1
+        names.clear()
+        parts.clear()
+
+    for batch_names, codes in batches:
+        for begin, end in _cuts(len(codes), size - len(names), size):
+            names += batch_names[begin:end]
+            if number in missing:
+                features = run.to_output(run.features(codes[begin:end]))
+                parts.append(features.float().cpu().numpy())
+            if len(names) == size:
+                write()
+        yield len(codes)
+    if names:
+        write()
     output.finish()
+
+
+def _cuts(images: int, first: int, size: int) -> Iterator[tuple[int, int]]:
+    """Cut so many images behind the `first` ones, then after every `size`."""
+    edges = [0, *range(first, images, size), images]
+    return pairwise(edges)
 
 
 def _plan_files(
@@ -180,12 +224,16 @@ def _software(file: Path) -> str:
 
 
 def _write_masks(
-    run: TrainedRun, batches: Batches, files: Sequence[Path], out: Path, mark: str
-) -> Iterator[int]:
+    run: TrainedRun, batches: Batches, names: Sequence[str], out: Path, of_codes: str,
+    overwrite: bool, reporter: Reporter,
+) -> Iterator[int]:  # fmt: skip
     """Write a PNG of class indices per image, with the classes' colours as palette, and the classes.
 
-    Outputs of the head beyond the classes are greys. Yields the images per batch.
+    Outputs of the head beyond the classes are greys. Yields the images per batch. Raises UsageError as
+    `_plan_files` does.
     """
+    mark = f"{SOFTWARE} {of_codes}"
+    files = _plan_files(names, out, mark, overwrite, reporter)
     colours = run.classes.colours
     palette = [channel for colour in colours for channel in colour]
     palette += [index for index in range(len(colours), 256) for _ in range(3)]
@@ -193,11 +241,11 @@ def _write_masks(
     notes.add_text("Software", mark)
     remove_parts({out, *(place.parent for place in files)})
     done = 0
-    for names, codes in batches:
-        places = files[done : done + len(names)]
-        done += len(names)
+    for _, codes in batches:
+        places = files[done : done + len(codes)]
+        done += len(codes)
         if all(_software(place) == mark for place in places):
-            yield len(names)
+            yield len(codes)
             continue
         for place, mask in zip(places, run.masks(codes), strict=True):
             image = Image.fromarray(mask)
@@ -205,23 +253,19 @@ def _write_masks(
             content = BytesIO()
             image.save(content, format="PNG", optimize=True, pnginfo=notes)
             write_atomically(place, content.getbuffer())
-        yield len(names)
+        yield len(codes)
     write_text_atomically(out / CLASSES_NAME, NOTE + classes_to_yaml(run.classes))
 
 
-def _read_manifest(path: Path) -> Manifest | None:
-    """Return the manifest of a folder of codes, and None for a codes file."""
-    if path.is_file():
-        return None
-    if not path.exists():
-        raise SqueezeError(f"There is no {path}: give a codes file or the folder of one.")
-    manifest = read_manifest(path)
-    if manifest.content != "codes":
+def _read_output(path: Path) -> Output:
+    """Return the output in a folder of codes."""
+    output = read_output(path)
+    if output.content != "codes":
         raise SqueezeError(
-            f"{path} holds {manifest.content}, no codes: give what `squeeze extract-embeddings --format "
+            f"{path} holds {output.content}, no codes: give what `squeeze extract-embeddings --format "
             "codes` wrote."
         )
-    return manifest
+    return output
 
 
 def _find_run(path: Path) -> Path:

@@ -1,29 +1,36 @@
 """`squeeze extract-embeddings`: codes, quantized embeddings or features of many images as files."""
 
-from collections.abc import Sequence
-from hashlib import blake2b
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-import torch
-
-from squeeze_cli.codec.manifest import Content, Manifest
-from squeeze_cli.config.record import ExtractionSummary
-from squeeze_cli.console import Reporter
-from squeeze_cli.data.arrays import list_features, shape_text
+from squeeze_cli.codec.manifest import ExtractionSummary, Manifest, Settings, ShardRecord, sum_up
+from squeeze_cli.console import Advance, Reporter
+from squeeze_cli.data.arrays import list_features
+from squeeze_cli.data.images import available_cores, choose_workers
 from squeeze_cli.data.places import list_place, title_of
 from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.features.arrays import check_splits
-from squeeze_cli.features.datamodule import Batch, FeatureBatches
-from squeeze_cli.files import locked
-from squeeze_cli.inference.extraction import Extraction
-from squeeze_cli.inference.output import Array, ShardedOutput, encode_embeddings
+from squeeze_cli.inference.engines import Made, make_here, make_in_workers, visible_devices
+from squeeze_cli.inference.extraction import Extraction, choose_part
+from squeeze_cli.inference.output import OutputFolder
+from squeeze_cli.inference.plan import Plan, Shard, images_per_shard, stamps_of
+from squeeze_cli.inference.shard import Job, Origin, ShardMaker, contents_of
 from squeeze_cli.inference.trained_run import TrainedRun
-from squeeze_cli.training.metrics import ReconstructionMetrics
 from squeeze_cli.training.outputs import FLOAT32_BYTES, decoder_bytes
+
+
+class Source(NamedTuple):
+    """The images of an extraction: a name for their folder, what they are, and where states come from."""
+
+    name: str
+    kind: str
+    origin: Origin
+    samples: Sequence[Sample]
 
 
 def extract_embeddings(
@@ -31,7 +38,7 @@ def extract_embeddings(
 ) -> ExtractionSummary:
     """Write codes, quantized embeddings or features of images, and measure them.
 
-    A stopped extraction continues after its last shard when it is asked for again.
+    Shards that are there already are not made again, when it is asked for again.
 
     Raises:
         SqueezeError: The run has no codes, or something is missing or damaged.
@@ -41,144 +48,172 @@ def extract_embeddings(
     if content == "codes":
         run.require_codes()
         coding = coding or ("prior" if run.prior else "packed")
-    source = "images"
+    part = choose_part(wanted, os.environ)
+    source = _find_source(run, wanted, reporter)
+    default_size = images_per_shard(content, run.points_per_image)
+    plan = Plan(source.samples, wanted.images_per_shard or default_size)
+    settings = Settings(
+        content=content, run=run.folder.name, run_digest=run.digest, source=source.kind,
+        plan=plan.digest(), images_per_shard=plan.images_per_shard,
+        precision=run.config.training.precision, coding=coding, levels=run.levels,
+        dtype="float32" if content != "codes" else None, space=run.space,
+    )  # fmt: skip
+    default = run.folder.path / "embeddings" / f"{source.name}-{content}"
+    folder = Path(wanted.out) if wanted.out else default
+    given = None if wanted.features is None else Path(wanted.features).resolve()
+    if given is not None and folder.resolve() in (given, given.parent):
+        raise UsageError(f"{folder} holds the features that are given: choose another --out.")
+    numbers = part.numbers(len(plan))
+    if part.count > 1:
+        by = f" by {part.source}; --num-shards 1 does all" if part.source else ""
+        reporter.say(
+            f"Part {part.index} of {part.count}{by}: {len(numbers)} of {len(plan)} shards."
+        )
+    output = OutputFolder(folder, settings, len(plan), numbers, reporter, wanted.overwrite)
+    with output.claimed():
+        records = _make_all(run, wanted, source.origin, plan, output)
+        whole = output.finish()
+    skipped = [each for record in records for each in record.skipped]
+    warn_of_skipped([(each["name"], each["reason"]) for each in skipped], reporter)
+    summary = _summary(run, folder, whole or sum_up(settings, records))
+    summary.skipped, summary.complete = skipped, whole is not None
+    return summary
+
+
+def _find_source(run: TrainedRun, wanted: Extraction, reporter: Reporter) -> Source:
+    """List what is to be extracted; nothing is read, but masks where the splits depend on them."""
     if wanted.features is not None:
-        name, source = Path(wanted.features).resolve().stem, "features"
-        samples = _given_samples(run, Path(wanted.features), wanted.feature_names, reporter)
-    elif wanted.images is None:
-        name = wanted.split or "test"
-        source = f"split {name}"
-        splits = run.splits(reporter)
-        chosen = ("train", "val", "test") if name == "all" else (name,)
-        samples = [sample for each in chosen for sample in getattr(splits, each)]
-    else:
+        path, names = Path(wanted.features), wanted.feature_names
+        features, warnings = list_features(path, None if names is None else Path(names))
+        for warning in warnings:
+            reporter.warn(warning)
+        return Source(path.resolve().stem, "features", "features", features)
+    samples: Sequence[Sample]
+    origin: Origin = "images"
+    if wanted.images is not None:
         name = title_of(wanted.images)
         listing = list_place(wanted.images)
         for warning in listing.warnings:
             reporter.warn(warning)
         warn_of_skipped(listing.skipped, reporter)
-        samples = list(listing.train)
+        kind, samples = "images", listing.train
+    else:
+        name = wanted.split or "test"
+        splits, data = run.splits(reporter), run.config.data
+        chosen = ("train", "val", "test") if name == "all" else (name,)
+        samples = [sample for each in chosen for sample in getattr(splits, each)]
+        if data.has_features or data.use_cache:
+            origin = "features" if data.has_features else "store"
+        kind = f"split {name}"
     if not samples:
         raise SqueezeError(f"No image of {name} can be read: see the warnings.")
-    data = run.data({"images": samples}, reporter, use_store=wanted.images is None)
-    manifest = Manifest(
-        content=content, run=run.folder.name, run_digest=run.digest,
-        source=source, images_digest=_digest(data.splits["images"]),
-        precision=run.config.training.precision, coding=coding, levels=run.levels,
-        dtype="float32" if content != "codes" else None, space=run.space,
-    )  # fmt: skip
-
-    def encode_codes(codes: Array, names: Sequence[str]) -> bytes:
-        return run.encode(codes.astype(np.int32, copy=False), names, coding or "packed")
-
-    default = run.folder.path / "embeddings" / f"{name}-{content}"
-    folder = Path(wanted.out) if wanted.out else default
-    given = None if wanted.features is None else Path(wanted.features).resolve()
-    if given is not None and folder.resolve() in (given, given.parent):
-        raise UsageError(f"{folder} holds the features that are given: choose another --out.")
-    encode = encode_codes if content == "codes" else encode_embeddings
-    with locked(folder, "choose another --out"):
-        output = ShardedOutput(folder, manifest, encode, overwrite=wanted.overwrite)
-        if not output.manifest.complete:
-            _write_all(run, data, output, reporter)
-    return _summary(run, output)
+    return Source(name, kind, origin, samples)
 
 
-def _given_samples(
-    run: TrainedRun, path: Path, names: str | Path | None, reporter: Reporter
-) -> list[Sample]:
-    """Return given features; raises SqueezeError where they do not fit the run or are no good."""
-    samples, warnings = list_features(path, None if names is None else Path(names))
-    for warning in warnings:
-        reporter.warn(warning)
-    given, checked = check_splits({"features": samples}, reporter)
-    wanted = (*run.record.quantizer.grid, run.record.model.feature_dim)
-    if given.shape != wanted:
-        raise SqueezeError(
-            f"The features in {path} are {shape_text(given.shape)} each, and those that "
-            f"{run.folder.path} was trained on {shape_text(wanted)}: give features of the same backbone."
-        )
-    return list(checked["features"])
+def _make_all(
+    run: TrainedRun, wanted: Extraction, origin: Origin, plan: Plan, output: OutputFolder
+) -> list[ShardRecord]:
+    """Make the shards that are not there yet; return the records of all that this process is to make."""
+    records: dict[int, ShardRecord] = {}
+    locks: dict[int, ExitStack] = {}
+    total = sum(len(plan.shard(number).samples) for number in output.numbers)
+    with output.reporter.track("Extracting", total) as advance:
 
+        def missing() -> Iterator[Shard]:
+            for number in output.numbers:
+                shard = plan.shard(number)
+                locks[number] = ExitStack()
+                locks[number].enter_context(output.claimed_shard(number))
+                record = output.find(number)
+                if record is None:
+                    yield shard
+                    continue
+                _require_same_images(record, shard, output)
+                records[number] = record
+                advance(len(shard.samples), "")
+                locks.pop(number).close()
 
-def _digest(samples: Sequence[Sample]) -> str:
-    """Return sixteen hexadecimal digits of all names and contents, in order."""
-    content = blake2b(digest_size=8)
-    for sample in samples:
-        content.update(f"{sample.name}\0{sample.digest()}\0".encode())
-    return content.hexdigest()
-
-
-def _write_all(
-    run: TrainedRun, data: FeatureBatches, output: ShardedOutput, reporter: Reporter
-) -> None:
-    """Extract from the images that are not in `output` yet."""
-    done, samples = output.manifest.images, data.splits["images"]
-    output.manifest.require_names([sample.name for sample in samples[:done]], output.folder)
-    with reporter.track("Extracting", len(samples)) as advance:
-        advance(done, "")
         try:
-            for batch in data.batches("images", data.origin.inference_batch, first=done):
-                names = [samples[position].name for position in batch[2].tolist()]
-                output.add(names, *_extract(run, data, batch, output.manifest.content))
-                advance(len(names), "")
-        except KeyboardInterrupt:
-            output.flush()  # so that what is done is kept
-            raise
-    output.finish()
+            with closing(_engine(run, wanted, origin, output, missing(), advance)) as made:
+                for content, record in made:
+                    output.write(content, record)
+                    records[record.number] = record
+                    locks.pop(record.number).close()
+        finally:
+            for lock in locks.values():
+                lock.close()
+    return [records[number] for number in output.numbers]
 
 
-@torch.no_grad()
-def _extract(
-    run: TrainedRun, data: FeatureBatches, batch: Batch, content: Content
-) -> tuple[Array, dict[str, float]]:
-    """Return what is written of a batch, and sums for its distortion.
+def _require_same_images(record: ShardRecord, shard: Shard, output: OutputFolder) -> None:
+    """Raise UsageError where a shard was made of other images, which are read if their files changed."""
+    if record.stamps == stamps_of(shard.samples):
+        return
+    if record.contents != contents_of(shard.samples, choose_workers(None)):
+        raise UsageError(
+            f"{output.folder} holds another output (with other images, in shard {shard.number}): choose "
+            "another --out, or --overwrite it."
+        )
 
-    The distortion is that of normalized features, as the quantizer sees them, without padding.
+
+def _engine(
+    run: TrainedRun, wanted: Extraction, origin: Origin, output: OutputFolder,
+    shards: Iterator[Shard], advance: Advance,
+) -> Generator[Made]:  # fmt: skip
+    """Return the engine that makes the shards: worker processes, or this one.
+
+    Given features and those of the feature store pass no backbone, so they need no workers.
     """
-    state, _, positions = batch
-    if content == "features" and run.space == "backbone":
-        last_layer = run.network.last_layer
-        return (state if last_layer is None else last_layer(state)).float().cpu().numpy(), {}
-    maps = run.network.features(state)
-    if content == "features" or not run.code_sizes:
-        return run.to_output(maps).float().cpu().numpy(), {}
-    codes = run.codes(maps)
-    decoded = run.features(codes)
-    metric = ReconstructionMetrics().to(run.device)
-    metric.update(maps, decoded, data.counted("images", positions, maps.shape[-2:]))
-    sums = {name: float(getattr(metric, name)) for name in ("squared_error", "cosine", "vectors")}
-    if content == "codes":
-        return codes, sums
-    return run.to_output(decoded).float().cpu().numpy(), sums
+    cores, cuda = available_cores(), run.device.type == "cuda"
+    devices = visible_devices() if cuda else []
+    wanted_workers = wanted.num_workers
+    if wanted_workers is None:
+        wanted_workers = {"cuda": len(devices), "cpu": cores}.get(run.device.type, 1)
+    workers = min(output.count_missing(), wanted_workers) if origin == "images" else 0
+    if workers <= 1:
+        workers = 0
+    threads = max(1, cores // max(1, workers))
+    if wanted.num_workers is not None and not cuda:
+        threads = 1 if workers else max(1, wanted.num_workers)
+    job = Job(
+        run.folder.path.resolve(), dict(run.values), output.settings, output.count, origin, threads
+    )
+    if workers:
+        return make_in_workers(job, shards, workers, advance, devices)
+    return make_here(ShardMaker(job, run, output.reporter), shards, advance)
 
 
-def _summary(run: TrainedRun, output: ShardedOutput) -> ExtractionSummary:
-    manifest, size = output.manifest, output.manifest.bytes
-    vectors = manifest.images * prod(run.record.quantizer.grid)
-    pixels = None if manifest.source == "features" else run.config.data.pixels
-    points = run.network.normalizer.mean.numel() * vectors
+def _summary(run: TrainedRun, folder: Path, output: Manifest) -> ExtractionSummary:
+    size, images = output.bytes, output.images
+    vectors = images * prod(run.record.quantizer.grid)
+    pixels = None if output.source == "features" else run.config.data.pixels
+    points = images * run.points_per_image
     float32_bytes = FLOAT32_BYTES * points
     summary = ExtractionSummary(
-        run=manifest.run, out=str(output.folder), content=manifest.content, coding=manifest.coding,
-        levels=manifest.levels, source=manifest.source, images=manifest.images, vectors=vectors,
-        shards=len(manifest.shards), file_bytes=size, bytes_per_image=size / manifest.images,
-        bits_per_feature_point=8 * size / points,
-        bits_per_pixel=pixels and 8 * size / (manifest.images * pixels),
-        compression_ratio_float32=float32_bytes / size,
-        compression_ratio_float16=float32_bytes / 2 / size,
+        run=output.run, out=str(folder), content=output.content, coding=output.coding,
+        levels=output.levels, source=output.source, images=images, vectors=vectors,
+        skipped_images=output.skipped_images, shards=output.shards, file_bytes=size,
+        bytes_per_image=_ratio(size, images), bits_per_feature_point=_ratio(8 * size, points),
+        bits_per_pixel=pixels and _ratio(8 * size, images * pixels),
+        compression_ratio_float32=_ratio(float32_bytes, size),
+        compression_ratio_float16=_ratio(float32_bytes / 2, size),
     )  # fmt: skip
-    if run.code_sizes and manifest.content != "features":
-        summary.mse = manifest.total("squared_error") / manifest.total("vectors")
-        summary.cosine = manifest.total("cosine") / manifest.total("vectors")
-    if manifest.content == "codes":
-        prior = run.prior if manifest.coding == "prior" else None
+    if counted := output.sums.get("vectors"):
+        summary.mse = output.sums["squared_error"] / counted
+        summary.cosine = output.sums["cosine"] / counted
+    if output.content == "codes":
+        prior = run.prior if output.coding == "prior" else None
         decoder = decoder_bytes(run.network, prior).total
         described = run.record.quantizer
         levels = len(run.code_sizes) / len(described.code_sizes)  # those of rvq are of one size
         summary.nominal_bits_per_vector = levels * described.nominal_bits_per_vector
-        summary.bits_per_vector = 8 * size / vectors
+        summary.bits_per_vector = _ratio(8 * size, vectors)
         summary.decoder_bytes = decoder
         summary.compression_ratio_float32_with_decoder = float32_bytes / (size + decoder)
         summary.compression_ratio_float16_with_decoder = float32_bytes / 2 / (size + decoder)
     return summary
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    """Return a ratio, 0 for a part of an output in which no image is."""
+    return numerator / denominator if denominator else 0.0

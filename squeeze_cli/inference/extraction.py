@@ -1,11 +1,12 @@
 """The request for an extraction, which is checked before torch is imported."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from squeeze_cli.codec.manifest import Content
-from squeeze_cli.errors import UsageError, nearest
+from squeeze_cli.errors import SqueezeError, UsageError, nearest
 
 Split = Literal["train", "val", "test", "all"]
 Coding = Literal["prior", "packed"]
@@ -28,6 +29,10 @@ class Extraction:
     out: str | Path | None = None
     overwrite: bool = False
     levels: int | None = None
+    num_workers: int | None = None
+    images_per_shard: int | None = None
+    shard_index: int | None = None
+    num_shards: int | None = None
 
     def __post_init__(self) -> None:
         for name, kind in {"split": Split, "content": Content, "coding": Coding}.items():
@@ -44,3 +49,82 @@ class Extraction:
             raise UsageError(f"--coding is for --format codes, not {self.content}: leave it out.")
         if self.levels is not None and self.content == "features":
             raise UsageError("--levels is for codes and what is made of them: leave it out.")
+        if self.images_per_shard is not None and self.images_per_shard < 1:
+            raise UsageError("--images-per-shard is at least 1.")
+        index, count = self.shard_index, self.num_shards
+        if index is None and count not in (None, 1):
+            raise UsageError(f"--num-shards {count} needs --shard-index I, the part to do: add it.")
+        if index is not None and (count is None or not 0 <= index < count):
+            raise UsageError(
+                f"--shard-index {index} needs --num-shards N above it; the first part is 0."
+            )
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of an extraction that this process does: every shard i with i mod count = index.
+
+    `source` names the variables of the environment that said so, if any did.
+    """
+
+    index: int = 0
+    count: int = 1
+    source: str = ""
+
+    def numbers(self, shards: int) -> range:
+        """Return the numbers of this part's shards."""
+        return range(self.index, shards, self.count)
+
+
+def choose_part(wanted: Extraction, variables: Mapping[str, str]) -> Part:
+    """Return the part that is asked for, or that a queue or launcher gives this process.
+
+    These are an array of SLURM jobs, the tasks of a step of SLURM (`srun`) and torchrun; tasks within an
+    array divide its parts. Variables that were left over, without those that only the launcher itself
+    sets, count for nothing. Raises SqueezeError for variables that contradict each other.
+    """
+    part = Part(wanted.shard_index or 0, wanted.num_shards or 1)
+    if wanted.num_shards is None:
+        part = _launched_part(variables)
+    if wanted.overwrite and part.count > 1:
+        raise UsageError(
+            "--overwrite would remove what other parts have made: remove the folder before the first one."
+        )
+    return part
+
+
+def _launched_part(variables: Mapping[str, str]) -> Part:
+    """Return the part that the variables of queues and launchers give this process."""
+    part = Part()
+    launchers = (
+        ("SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
+        ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE")
+        if "TORCHELASTIC_RUN_ID" in variables
+        else ("SLURM_STEP_ID", "SLURM_PROCID", "SLURM_NTASKS"),
+    )
+    for names in launchers:
+        if not all(name in variables for name in names):
+            continue
+        first, index, count = (variables[name] for name in names)
+        number, most = _whole(names[1], index), _whole(names[2], count)
+        if names[0] == "SLURM_ARRAY_TASK_MIN":
+            step = _whole("SLURM_ARRAY_TASK_STEP", variables.get("SLURM_ARRAY_TASK_STEP", "1"))
+            number, rest = divmod(number - _whole(names[0], first), max(step, 1))
+            most = most if not rest else 0
+        if not 0 <= number < most:
+            raise SqueezeError(
+                f"{names[1]}={index} is no part of {names[2]}={count}: name the part by --shard-index "
+                "and --num-shards."
+            )
+        if most > 1:
+            source = " and ".join(filter(None, (part.source, f"{names[1]}={index}")))
+            part = Part(part.index * most + number, part.count * most, source)
+    return part
+
+
+def _whole(name: str, value: str) -> int:
+    if not value.isascii() or not value.isdigit():
+        raise SqueezeError(
+            f"The environment variable {name} is {value!r}, not a whole number: unset it."
+        )
+    return int(value[:18])

@@ -1,13 +1,10 @@
-"""A folder of shards with a manifest: what is in it, and how far the extraction has come.
-
-manifest.json is written after every shard, so that a stopped extraction continues after the last
-one. It says `complete` when all is there. docs/codes-format.md describes the fields.
-"""
+"""The folder that shards are written to: what is in it, what is done already, and who is at work."""
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,126 +12,165 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from squeeze_cli.codec.manifest import (
-    MANIFEST_NAME,
     SHARD_PATTERN,
-    DamagedManifestError,
+    STEM_PATTERN,
+    EarlierManifest,
     Manifest,
-    ShardEntry,
-    digest,
-    read_any_manifest,
+    Settings,
+    ShardRecord,
 )
+from squeeze_cli.codec.shards import (
+    MANIFEST_NAME,
+    DamagedManifestError,
+    EmptyOutputError,
+    merge_records,
+    read_manifest,
+    read_record,
+    record_files,
+    shard_file,
+)
+from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
-from squeeze_cli.files import LOCK_NAME, PART_PATTERN, write_atomically, write_text_atomically
+from squeeze_cli.files import (
+    LOCK_NAME,
+    PART_PATTERN,
+    locked,
+    write_atomically,
+    write_text_atomically,
+)
 
-# Sizes of shards, of codes in images: small enough to lose little when an extraction is stopped.
-CODES_PER_SHARD = 8192
-EMBEDDING_SHARD_BYTES = 256 * 2**20
-# The files written here, finished or not yet renamed; earlier versions named those by the files.
-_OWN = re.compile(rf"{SHARD_PATTERN}|{PART_PATTERN}|\.({SHARD_PATTERN}|manifest\.json)\..+\.part")
-_PROGRESS = {"version", "complete", "images", "bytes", "shards"}
+# The files of an output; group 1 is the stem of a shard's file, record or lock.
+_SHARD_FILE = re.compile(rf"\.?({STEM_PATTERN})\.(safetensors|sqz|json|lock)")
+# What may lie in a folder without manifest and records: also the parts of earlier versions.
+_OWN = re.compile(
+    rf"{_SHARD_FILE.pattern}|{re.escape(LOCK_NAME)}|{PART_PATTERN}"
+    rf"|\.({SHARD_PATTERN}|manifest\.json)\..+\.part"
+)
+_ANOTHER = "choose another --out"
 Array = NDArray[np.generic]
 
 
-class ShardedOutput:
-    """Collects parts of an output, writes them as shards into a folder, and keeps its manifest.
+@dataclass
+class OutputFolder:
+    """Shards of `settings` in a folder: `count` in all, of which this process makes `numbers`.
 
-    `manifest` is that of an output without shards; `encode` makes the bytes of a shard of stacked
-    parts and their names. What `overwrite` replaces is removed when the first shard takes its place.
-    The caller has locked the folder.
-
-    Raises:
-        UsageError: The folder holds another output, or files that are not of squeeze.
-        SqueezeError: A shard is missing or damaged.
+    What `overwrite` replaces is removed when the first shard takes its place.
     """
 
-    def __init__(
-        self, folder: Path, manifest: Manifest, encode: Callable[[Array, Sequence[str]], bytes], *,
-        overwrite: bool,
-    ) -> None:  # fmt: skip
-        self.folder = folder
-        self.manifest = manifest
-        self._encode = encode
-        self._overwrite = overwrite
-        self._names: list[str] = []
-        self._parts: list[Array] = []
-        self._sums: dict[str, float] = {}
-        if not (folder / MANIFEST_NAME).exists():
-            others = {path.name for path in folder.glob("*")} - {LOCK_NAME}
+    folder: Path
+    settings: Settings
+    count: int
+    numbers: Collection[int]
+    reporter: Reporter
+    overwrite: bool
+    _replaced: bool = field(default=False, init=False)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this process makes all shards."""
+        return len(self.numbers) == self.count
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other processes from making all shards, and check what is in the folder.
+
+        Processes that make parts may work beside each other; see `claimed_shard`. Raises SqueezeError
+        where another process is at work, UsageError for another output or files that are not of
+        squeeze.
+        """
+        with locked(self.folder, _ANOTHER) if self.is_whole else nullcontext():
+            self._check()
+            if self.is_whole:
+                for part in self.folder.glob(".*.part"):  # a killed process left them
+                    if _OWN.fullmatch(part.name):
+                        part.unlink()
+            yield
+
+    @contextmanager
+    def claimed_shard(self, number: int) -> Iterator[None]:
+        """Keep other processes from making this shard; SqueezeError where one is at work on it."""
+        with locked(self.folder, _ANOTHER, f".{self.settings.stem(number)}.lock"):
+            yield
+
+    def find(self, number: int) -> ShardRecord | None:
+        """Return the record of a shard that was made before and is whole; None for one to be made.
+
+        Raises UsageError where it is of another output.
+        """
+        if self.overwrite:
+            return None
+        with suppress(DamagedManifestError):
+            record = read_record(self._record_file(number))
+            self.settings.require_same(record, self.folder)
+            shard = shard_file(record, self.folder)
+            if not record.images or shard.is_whole():
+                return record
+            self.reporter.warn(f"{shard.path} is missing or damaged: it is made again.")
+        return None
+
+    def count_missing(self) -> int:
+        """Return how many of this process's shards have no record yet."""
+        if self.overwrite:
+            return len(self.numbers)
+        return sum(not self._record_file(number).exists() for number in self.numbers)
+
+    def write(self, content: bytes, record: ShardRecord) -> None:
+        """Write a shard, then its record, so that a record is never without its shard."""
+        if not self._replaced:
+            self._make_room()
+        if record.images:
+            write_atomically(self.folder / record.file(record.number), content)
+        text = record.model_dump_json(indent=1)
+        write_text_atomically(self._record_file(record.number), f"{text}\n")
+
+    def finish(self) -> Manifest | None:
+        """Write the manifest and return it, where all shards are there; None where some are not."""
+        if not all(self._record_file(number).exists() for number in range(self.count)):
+            return None
+        try:
+            return merge_records(self.folder, thorough=False)
+        except EmptyOutputError:
+            for number in range(self.count):  # or they would count as made once images can be read
+                self._record_file(number).unlink(missing_ok=True)
+            raise
+
+    def _record_file(self, number: int) -> Path:
+        return self.folder / f"{self.settings.stem(number)}.json"
+
+    def _check(self) -> None:
+        """Raise UsageError for another output in the folder, or files that are not of squeeze."""
+        manifest, records = self.folder / MANIFEST_NAME, record_files(self.folder)
+        known: list[Settings] = []
+        with suppress(DamagedManifestError) if self.overwrite else nullcontext():
+            if manifest.exists():
+                found = read_manifest(self.folder)  # another program's is not replaced
+                if isinstance(found, EarlierManifest) and not self.overwrite:
+                    raise UsageError(
+                        f"{self.folder} holds an output of an earlier version: choose another --out, or "
+                        "--overwrite it."
+                    )
+                known += [found] if isinstance(found, Manifest) else []
+        for path in records:
+            with suppress(DamagedManifestError):
+                known.append(read_record(path))
+                break  # the others are looked at when their turn comes
+        if not known and not manifest.exists():
+            others = {path.name for path in self.folder.glob("*")}
             if not all(map(_OWN.fullmatch, others)):
-                raise UsageError(f"{folder} holds other files: choose another --out.")
-        elif not overwrite:
-            self.manifest = _continued(folder, manifest)
-        else:
-            with suppress(DamagedManifestError):  # another program's manifest is not replaced
-                read_any_manifest(folder)
-        _remove(folder, ".*.part")  # a killed process left them
+                raise UsageError(f"{self.folder} holds other files: {_ANOTHER}.")
+        for each in () if self.overwrite else known:
+            self.settings.require_same(each, self.folder)
 
-    def add(self, names: Sequence[str], part: Array, sums: Mapping[str, float]) -> None:
-        """Take a part `[n, ...]` of n named images; `sums` are added up and kept with the shard."""
-        self._names += names
-        self._parts.append(part)
-        for name, value in sums.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        if self.manifest.content == "codes":
-            full = len(self._names) >= CODES_PER_SHARD
-        else:
-            full = sum(each.nbytes for each in self._parts) >= EMBEDDING_SHARD_BYTES
-        if full:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write the parts that wait as the next shard, and the manifest, unless nothing changed."""
-        manifest, names = self.manifest, self._names
-        if not names and not manifest.complete:
-            return
-        if self._overwrite:  # now there is something to take its place
-            (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
-            _remove(self.folder, "*")
-            self._overwrite = False
-        if names:
-            ending = "sqz" if manifest.content == "codes" else "safetensors"
-            path = self.folder / f"{manifest.content}-{len(manifest.shards):05d}.{ending}"
-            write_atomically(path, self._encode(np.concatenate(self._parts), names))
-            shard = ShardEntry(
-                file=path.name, bytes=path.stat().st_size, blake2b=digest(path), names=names,
-                sums=self._sums,
-            )  # fmt: skip
-            manifest.shards.append(shard)
-            manifest.images += len(names)
-            manifest.bytes += shard.bytes
-            self._names, self._parts, self._sums = [], [], {}
-        text = manifest.model_dump_json(indent=1)
-        write_text_atomically(self.folder / MANIFEST_NAME, text + "\n")
-
-    def finish(self) -> None:
-        """Write what waits and mark the output as complete."""
-        self.manifest.complete = True
-        self.flush()
+    def _make_room(self) -> None:
+        """Remove what the first new shard replaces."""
+        self._replaced = True
+        (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
+        for path in self.folder.iterdir() if self.overwrite else ():
+            if _SHARD_FILE.fullmatch(path.name) and path.suffix != ".lock":
+                path.unlink()
 
 
 def encode_embeddings(embeddings_nchw: Array, names: Sequence[str]) -> bytes:
     """Return a shard: tensor `embeddings` `[n, C, h, w]` float32, with `names` as metadata."""
     tensors = {"embeddings": np.ascontiguousarray(embeddings_nchw, dtype=np.float32)}
     return save(tensors, {"names": json.dumps(list(names), ensure_ascii=False)})
-
-
-def _continued(folder: Path, wanted: Manifest) -> Manifest:
-    """Read the manifest of a stopped output of the same content, and check its shards."""
-    found = read_any_manifest(folder)
-    mine, theirs = (each.model_dump(exclude=_PROGRESS) for each in (wanted, found))
-    if names := [name for name in mine if mine[name] != theirs[name]]:
-        what = " and ".join(name.removesuffix("_digest") for name in names)
-        raise UsageError(
-            f"{folder} holds another output (with other {what}): choose another --out, or "
-            "--overwrite it."
-        )
-    for shard in found.shards:
-        shard.checked(folder)
-    return found.model_copy(update={"version": wanted.version})  # older shards stay as they are
-
-
-def _remove(folder: Path, pattern: str) -> None:
-    """Remove the files that are written here and match."""
-    for path in folder.glob(pattern):
-        if _OWN.fullmatch(path.name):
-            path.unlink()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -25,7 +26,8 @@ from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.sources import Listing, known_classes
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures
-from squeeze_cli.features.datamodule import FeatureBatches, make_data, open_store
+from squeeze_cli.features.datamodule import FeatureBatches, make_data, make_trunk, open_store
+from squeeze_cli.features.prepare import Trunk
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.losses.segmentation import upsample
 from squeeze_cli.model.network import SegmentationNetwork
@@ -75,7 +77,7 @@ class TrainedRun:
         The record has the shape of the features; only a last layer that was trained is the backbone's.
         """
         config = with_values(self.config, {"model.weights": "none"})
-        origin: FeatureOrigin = self._given
+        origin: FeatureOrigin = self.given
         if config.model.unfreeze_last_layer:
             with torch.random.fork_rng(devices=[]):
                 origin = create_backbone(config.model, config.data.size_px)
@@ -118,6 +120,11 @@ class TrainedRun:
         """Kind of the written features: `backbone`, or `adapted` (after adapter or projection)."""
         changed = self.network.adapter is not None or self.network.projection is not None
         return "adapted" if changed else "backbone"
+
+    @property
+    def points_per_image(self) -> int:
+        """How many numbers the features of an image are."""
+        return self.network.normalizer.mean.numel() * prod(self._grid)
 
     def require_codes(self) -> None:
         """Raise SqueezeError where the run has no quantizer, so that there are no codes."""
@@ -198,7 +205,7 @@ class TrainedRun:
         return codes, codes_bhwq.shape[1:3] if self.network.blocks is None else self._grid
 
     @property
-    def _given(self) -> GivenFeatures:
+    def given(self) -> GivenFeatures:
         """Shape of the features that may stand in place of those that the run was trained on."""
         return GivenFeatures((*self._grid, self.record.model.feature_dim))
 
@@ -234,6 +241,10 @@ class TrainedRun:
     def store(self) -> FeatureStore | None:
         """The feature store of the run's images; None with `--no-cache`."""
         return open_store(self.config, self.backbone)
+
+    def trunk(self, num_workers: int) -> Trunk:
+        """Return the frozen part of the backbone; `num_workers` images are decoded at once."""
+        return make_trunk(self.config, self.backbone, self.device, num_workers)
 
     def splits(self, reporter: Reporter) -> Listing:
         """Return the images of each split, and report those whose masks cannot be read.
@@ -290,20 +301,16 @@ class TrainedRun:
         assert table is not None  # the training has written it into the configuration
         return table
 
-    def data(
-        self, samples: Mapping[str, Sequence[Sample]], reporter: Reporter, use_store: bool = True
-    ) -> FeatureBatches:
+    def data(self, samples: Mapping[str, Sequence[Sample]], reporter: Reporter) -> FeatureBatches:
         """Return a data module with the states of named lists of images, or of features, set up.
 
-        Its `splits` are without the images that cannot be read, which are reported. Without
-        `use_store` images pass the backbone and nothing is kept.
+        Its `splits` are without the images that cannot be read, which are reported.
         """
         data: FeatureBatches
         if all(isinstance(s, FeatureSample) for split in samples.values() for s in split):
             training = self.config.training
-            data = GivenFeatureBatches(samples, self._given, training, self.device, reporter)
+            data = GivenFeatureBatches(samples, self.given, training, self.device, reporter)
         else:
-            store = self.store if use_store else None
-            data = make_data(self.config, samples, self.backbone, store, self.device, reporter)
+            data = make_data(self.config, samples, self.backbone, self.store, self.device, reporter)
         data.setup()
         return data

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from rich.table import Column, Table
 from rich.text import Text
 
+from squeeze_cli.codec.manifest import ExtractionSummary
 from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.record import (
     EvaluationResult,
-    ExtractionSummary,
     FinishedRecord,
     SplitMetrics,
 )
@@ -177,6 +177,7 @@ def extraction_table(result: ExtractionSummary) -> Table:
     """Return the table of `squeeze extract-embeddings`, within 80 columns."""
     rows: list[tuple[str, object]] = [
         ("Vectors", f"{result.vectors:,} in {result.images:,} images"),
+        ("Skipped images", result.skipped_images),
         ("Size", f"{result.file_bytes:,} bytes, {number(result.bytes_per_image)} per image"),
         ("Levels", result.levels),
     ]
@@ -195,7 +196,9 @@ def extraction_table(result: ExtractionSummary) -> Table:
         ]
     if result.mse is not None:
         rows.append(("Distortion", distortion_text(result.mse, result.cosine)))
-    return facts(f"{result.content} of {result.source}", [*rows, ("Folder", printable(result.out))])
+    rows.append(("Folder", printable(result.out)))
+    part = "" if result.complete else ", a part"
+    return facts(f"{result.content} of {result.source}{part}", rows)
 
 
 def check_line(status: str, name: str, found: str, fix: str | None) -> Table:

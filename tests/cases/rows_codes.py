@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,6 @@ from tests.fuzz.crafted import (
     craft_prior,
     deflate,
     parts,
-    replace_fields,
     take_apart,
 )
 
@@ -210,9 +208,6 @@ ROWS = (
          uses=_USES, make=lambda folder: os.mkfifo(folder / "fifo")),
     Case("a shard that another has replaced", "decode codes --run runs/vq --to masks --out m", 1,
          ("missing or damaged",), uses=_USES, make=crafted(header={"names": [*"abcdefghijkl"]})),
-    Case("a manifest that names its shard twice", "decode codes --run runs/vq --to masks --out m",
-         1, ("images are not as many",), uses=_USES,
-         make=lambda folder: _repeat_shard(folder / "codes/manifest.json")),
     prior("a prior without a bias", q0_query_bias=None),
     prior("a prior of other shapes", q0_embedding=lambda old: old[:-1]),
     prior("a prior of the transposed shape", q0_query_weights=lambda old: old.T.copy()),
@@ -231,8 +226,3 @@ ROWS = (
 def _only_file(folder: Path) -> None:
     """Check that nothing was written beside the file that was there."""
     assert [path.name for path in folder.iterdir()] in ([], ["photo"])
-
-
-def _repeat_shard(manifest: Path) -> None:
-    shards = json.loads(manifest.read_text())["shards"]
-    replace_fields(manifest, shards=shards * 2)

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
+from squeeze_cli.codec.shards import read_output
 from tests.cases.table import Case
 from tests.fuzz.crafted import replace_fields
 
 RUN = "runs/vq"
 RECORD, MANIFEST = f"{RUN}/run.json", "codes/manifest.json"
-CODES = "codes/codes-00000.sqz"
+CODES, SHARD = "codes/codes-00000.sqz", "codes/codes-00000.json"
 _DECODE = f"decode {CODES} --run {RUN} --to features --out f"
 _DEEP = "[" * 100_000 + "]" * 100_000
 
@@ -63,12 +64,6 @@ def record(name: str, make: Callable[[Path], object], *says: str, code: int = 1)
     return Case(
         f"run: {name}", _DECODE, code, says or ("run.json",), uses=("codes", RUN), make=make
     )
-
-
-def stopped_with_another_name(folder: Path) -> None:
-    """Give the manifest of codes the state of a stopped extraction, and one name twice."""
-    changed(MANIFEST, complete=False)(folder)
-    edited(MANIFEST, '"photo_1"', '"photo_0"')(folder)
 
 
 def manifest(name: str, make: Callable[[Path], object], *says: str, code: int = 1) -> Case:
@@ -171,38 +166,56 @@ ROWS = (
     manifest("a key twice", edited(MANIFEST, '"images":', '"images": 1, "images":'), "twice"),
     manifest("no digest", changed(MANIFEST, run_digest=...), "run_digest is missing"),
     manifest("a text for a number", changed(MANIFEST, images="12"), "images should be"),
-    manifest("images below zero", changed(MANIFEST, images=-1), "images are not as many"),
+    manifest("images below zero", changed(MANIFEST, images=-1), "images should be"),
     manifest("version -1", changed(MANIFEST, version=-1), "version should be"),
-    manifest("version 3", changed(MANIFEST, version=3), "newer version"),
+    manifest("version 4", changed(MANIFEST, version=4), "newer version"),
     manifest("version true", changed(MANIFEST, version=True), "version should be"),
     manifest("an unknown field", changed(MANIFEST, colour="red"), "colour"),
-    manifest("a shard elsewhere", changed(MANIFEST, shards__0__file="../x.safetensors"), "file"),
-    manifest("a shard that is a number", changed(MANIFEST, shards=[1]), "shards.0"),
-    manifest("no shards", changed(MANIFEST, shards=[], images=0, bytes=0), "has no images"),
-    manifest("another digest of a shard", changed(MANIFEST, shards__0__blake2b="00"), "damaged"),
-    manifest("other bytes", changed(MANIFEST, bytes=1), "bytes are not those"),
-    manifest("other bytes of a shard", changed(MANIFEST, bytes=9, shards__0__bytes=9), "damaged"),
-    manifest("a distortion below zero", changed(MANIFEST, shards__0__sums={"squared_error": -1.0}),
+    manifest("no shards", changed(MANIFEST, shards=0, images=0, bytes=0), "fit its shards"),
+    manifest("a million shards", changed(MANIFEST, shards=10**6), "codes-00001.json"),
+    manifest("other bytes", changed(MANIFEST, bytes=1), "fit its shards"),
+    manifest("a distortion below zero", changed(MANIFEST, sums={"squared_error": -1.0}),
              "below zero"),
-    manifest("no vectors", changed(MANIFEST, shards__0__sums={"vectors": 0.0}), "below zero"),
-    manifest("another name of an image", edited(MANIFEST, '"photo_1"', '"photo_0"'),
-             "names other images"),
-    manifest("of features", changed(MANIFEST, content="features"), "holds features, no codes"),
-    manifest("not complete", changed(MANIFEST, complete=False), "is not complete"),
+    manifest("of features", changed(MANIFEST, content="features"), "features-00000.json"),
     manifest("a FIFO for one", in_place(MANIFEST, os.mkfifo), "not a regular file"),
+    manifest("missing", in_place(MANIFEST, lambda path: None), "is not complete", "squeeze merge"),
+    manifest("a record that is missing", in_place(SHARD, lambda path: None), "codes-00000.json"),
+    manifest("a record of another program", written(SHARD, "{}"), "another program", code=2),
+    manifest("a record that is no JSON", written(SHARD, "{"), "codes-00000.json"),
+    manifest("a record of version 4", changed(SHARD, version=4), "newer version"),
+    manifest("a record of another shard", changed(SHARD, number=1, shards=2), "another shard"),
+    manifest("a record with a mistyped number", changed(SHARD, images="12"), "images should be"),
+    manifest("a record of another digest", changed(SHARD, blake2b="00"), "damaged"),
+    manifest("a record of other bytes", changed(SHARD, bytes=9), "fit its shards"),
+    manifest("a record of other settings", changed(SHARD, coding="packed"), "fit its shards"),
+    manifest("a record and manifest of one image less",
+             lambda f: (changed(SHARD, images=11)(f), changed(MANIFEST, images=11)(f)),
+             "other images than its record"),
+    manifest("a record without vectors", changed(SHARD, sums={"vectors": 0.0}), "below zero"),
     Case("manifest: of features, mistyped", _FEATURES, 1,
          ("manifest.json cannot be read", "images should be"), uses=("features",),
          make=changed("features/manifest.json", images="12")),
-    Case("manifest: of features, other names", _FEATURES, 1,
-         ("names other images",), uses=("features",),
-         make=changed("features/manifest.json", images=1, shards__0__names=["a"])),
-    Case("manifest: continued where a name is another one",
-         f"extract-embeddings {RUN} --images images --out codes", 1,
-         ("names other images",), uses=(RUN, "images", "codes"),
-         make=stopped_with_another_name),
     Case("manifest: continued where it is mistyped",
          f"extract-embeddings {RUN} --images images --out codes", 1, ("images should be",),
          uses=(RUN, "images", "codes"), make=changed(MANIFEST, images="12")),
+    Case("record: continued where it is mistyped",
+         f"extract-embeddings {RUN} --images images --out codes", uses=(RUN, "images", "codes"),
+         make=changed(SHARD, images="12"), writes=("codes",),
+         check=lambda f: read_output(f / "codes")),
+    *(Case(f"merge: {name}", "merge codes", code, says, uses=("codes",), make=make, writes=writes)
+      for name, code, says, make, writes in (
+          ("what is whole", 0, ("codes of 12 images in 1 files",), None, ("codes",)),
+          ("a shard that is missing", 1, ("codes-00000.sqz is missing",),
+           in_place(CODES, lambda path: None), ()),
+          ("a shard that is cut off", 1, ("damaged",), lambda f: os.truncate(f / CODES, 90), ()),
+          ("a record that is mistyped", 1, ("codes-00000.json", "images should be"),
+           changed(SHARD, images="12"), ()),
+          ("a part", 1, ("records of 1 shards, and they are 2 (codes-00001.sqz is missing)",),
+           changed(SHARD, shards=2), ()),
+          ("too many records", 1, ("records of 2 shards, and its output 1",),
+           lambda f: shutil.copy(f / SHARD, f / "codes/quantized-00000.json"), ()),
+          ("no shards", 1, ("holds no shards",), lambda f: shutil.rmtree(f / "codes"), ("codes",)),
+      )),
     *(Case(f"cache: {name}", "cache ls --cache-dir c --json", 0, ("0123456789",),
            make=lambda f, content=content: (
                (f / "c/features/0123456789abcdef0123").mkdir(parents=True),

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from squeeze_cli.codec.manifest import Content, Manifest, ShardEntry
+from squeeze_cli.codec.manifest import Content, EarlierManifest, EarlierShard
 from squeeze_cli.console import no_advance
 from squeeze_cli.data.arrays import FeatureSample, check_features, list_features
 from squeeze_cli.errors import SqueezeError
@@ -207,8 +207,9 @@ def test_only_features_of_a_backbone_are_taken_from_shards(
     content_bytes = (tmp_path / file).read_bytes()
     digest = blake2b(content_bytes, digest_size=16).hexdigest()
     size = len(content_bytes)
-    shard = ShardEntry(file=file, bytes=size, blake2b=digest, names=list("abcde"), sums={})
-    manifest = Manifest(
+    shard = EarlierShard(file=file, bytes=size, blake2b=digest, names=list("abcde"), sums={})
+    manifest = EarlierManifest(
+        format="squeeze-embeddings", version=2,
         content=content, run="r", run_digest="d", source="images", space=space, complete=True,
         images=N, bytes=size, shards=[shard],
     )  # fmt: skip
@@ -226,13 +227,14 @@ def test_a_shard_has_a_name_for_each_row(tmp_path: Path, names: str) -> None:
     save_file({"embeddings": VALUES.permute(0, 3, 1, 2).contiguous()}, file, {"names": names})
     content = file.read_bytes()
     digest, size = blake2b(content, digest_size=16).hexdigest(), len(content)
-    shard = ShardEntry(file=file.name, bytes=size, blake2b=digest, names=["a", "b"], sums={})
-    manifest = Manifest(
+    shard = EarlierShard(file=file.name, bytes=size, blake2b=digest, names=["a", "b"], sums={})
+    manifest = EarlierManifest(
+        format="squeeze-embeddings", version=2,
         content="features", run="r", run_digest="d", source="images", space="backbone",
         complete=True, images=2, bytes=size, shards=[shard],
     )  # fmt: skip
     (tmp_path / "manifest.json").write_text(manifest.model_dump_json())
-    assert f"{file} does not fit its manifest" in reason(tmp_path)
+    assert f"{file} does not fit its record" in reason(tmp_path)
 
 
 def test_only_the_rows_that_are_read_take_memory(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_extracted_features_give_the_codes_of_their_images(
     # The shards are channels first; a file of channels last is the same.
     maps = load_file(tmp_path / "shards" / "features-00000.safetensors")["embeddings"]
     np.save(tmp_path / "last.npy", maps.permute(0, 2, 3, 1).numpy())
-    names = json.loads((tmp_path / "shards" / "manifest.json").read_text())["shards"][0]["names"]
+    names = open_run(tmp_path / "runs" / "it").open(tmp_path / "a" / file).names
     (tmp_path / "names.txt").write_text("\n".join(names))
     squeeze(*extract, "--features", "last.npy", "--feature-names", "names.txt", "--out", "c")
     assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "c" / file).read_bytes()

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 
 from squeeze_cli.cli import app
 from squeeze_cli.codec.container import CodesFile, encode_codes
-from squeeze_cli.codec.manifest import Manifest, ShardEntry, read_any_manifest
+from squeeze_cli.codec.manifest import EarlierManifest, EarlierShard, ShardRecord, sum_up
 from squeeze_cli.codec.prior import SymbolModel, read_prior
+from squeeze_cli.codec.shards import read_output
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.config.resolve import load_experiment, to_yaml
 from squeeze_cli.config.schema import FIELDS, SECTIONS, flag_of
@@ -112,15 +113,32 @@ def test_records(way: list[int], value: object, tmp_path: Path) -> None:
 
 @at_random
 @given(way=ways, value=anything)
-def test_manifests(way: list[int], value: object, tmp_path: Path) -> None:
-    shard = ShardEntry(file="codes-00000.sqz", bytes=9, blake2b="0", names=["a"], sums={})
-    content = Manifest(
-        content="codes", run="q", run_digest="d", source="images", space="backbone", images=1,
-        bytes=9, shards=[shard],
+def test_manifests_of_earlier_versions(way: list[int], value: object, tmp_path: Path) -> None:
+    shard = EarlierShard(file="codes-00000.sqz", bytes=9, blake2b="0", names=["a"], sums={})
+    content = EarlierManifest(
+        format="squeeze-embeddings", version=2, content="codes", run="q", run_digest="d",
+        source="images", space="backbone", images=1, bytes=9, shards=[shard],
     ).model_dump()  # fmt: skip
     (tmp_path / "manifest.json").write_text(json.dumps(changed(content, way, value)))
     with suppress(SqueezeError):
-        read_any_manifest(tmp_path)
+        read_output(tmp_path)
+
+
+@at_random
+@given(way=ways, value=anything, damaged=st.sampled_from(["manifest.json", "codes-00000.json"]))
+def test_manifests_and_records(way: list[int], value: object, damaged: str, tmp_path: Path) -> None:
+    record = ShardRecord(
+        content="codes", run="q", run_digest="d", source="images", plan="p", images_per_shard=9,
+        space="backbone", number=0, shards=1, images=1, bytes=9, blake2b="0", contents="c", stamps="s",
+        sums={"vectors": 2.0}, skipped=[{"name": "b", "reason": "broken"}],
+    )  # fmt: skip
+    contents = {"manifest.json": sum_up(record, [record]), "codes-00000.json": record}
+    for name, model in contents.items():
+        content = model.model_dump()
+        content = changed(content, way, value) if name == damaged else content
+        (tmp_path / name).write_text(json.dumps(content))
+    with suppress(SqueezeError):
+        read_output(tmp_path)
 
 
 @at_random

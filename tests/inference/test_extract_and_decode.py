@@ -18,11 +18,13 @@ from typer.testing import CliRunner
 
 from squeeze_cli.api import extract, open_run
 from squeeze_cli.cli import app
-from squeeze_cli.codec.manifest import Manifest, read_manifest
-from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.codec.manifest import Manifest, Settings, record_of
+from squeeze_cli.codec.shards import read_manifest, read_output
+from squeeze_cli.console import Reporter
+from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import locked
 from squeeze_cli.inference.evaluation import evaluate_run
-from squeeze_cli.inference.output import ShardedOutput, encode_embeddings
+from squeeze_cli.inference.output import OutputFolder
 from squeeze_cli.inference.trained_run import TrainedRun
 from tests.conftest import Squeeze
 from tests.pets import noise_image
@@ -62,6 +64,13 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_json(squeeze: Squeeze, *arguments: str) -> dict[str, Any]:
     return json.loads(squeeze("extract-embeddings", *arguments, "--json").stdout)
+
+
+def names_in(folder: Path, run: str | Path) -> list[str]:
+    opened = open_run(run)
+    return [
+        name for shard in read_output(folder).shards for name in opened.open(shard.checked()).names
+    ]
 
 
 def test_codes_of_a_split_are_measured_and_decode_to_the_quantized_embeddings(
@@ -138,10 +147,11 @@ def test_any_folder_of_images(
         "--num-workers", "0", "--json",
     )  # fmt: skip
     assert "broken" in done.stderr
-    assert json.loads(done.stdout)["images"] == 5
-    manifest = json.loads((tmp_path / "codes" / "manifest.json").read_text())
-    assert manifest["complete"] is True
-    assert manifest["shards"][0]["names"] == ["a", "b", "below/a", "c", "d"]
+    told = json.loads(done.stdout)
+    assert (told["images"], told["skipped_images"], told["complete"]) == (5, 1, True)
+    assert [each["name"] for each in told["skipped"]] == ["broken"]
+    assert "no image format" in told["skipped"][0]["reason"]
+    assert names_in(tmp_path / "codes", run) == ["a", "b", "below/a", "c", "d"]
     squeeze("decode", "codes", "--run", run, "--to", "masks", "--out", "masks")
     assert (tmp_path / "masks" / "below" / "a.png").exists()
     again = squeeze("decode", "codes", "--run", run, "--to", "masks", "--out", "masks", code=2)
@@ -171,12 +181,10 @@ def test_a_picture_has_the_same_codes_however_the_camera_was_held(
     )
     assert "Skipped pipe: " in done.stderr
     assert "regular file" in done.stderr
-    manifest = json.loads((tmp_path / "codes" / "manifest.json").read_text())
-    (shard,) = manifest["shards"]
-    assert shard["names"] == [
+    assert names_in(tmp_path / "codes", trained / "runs" / "q") == [
         *(str(n) for n in turned), *(f"below/{n}" for n in turned), *(f"link/{n}" for n in turned)
     ]  # fmt: skip
-    codes = open_run(trained / "runs" / "q").open(tmp_path / "codes" / shard["file"]).read()
+    codes = open_run(trained / "runs" / "q").open(tmp_path / "codes" / "codes-00000.sqz").read()
     assert len(codes) == 12
     assert np.array_equal(codes, np.broadcast_to(codes[:1], codes.shape))
 
@@ -206,65 +214,48 @@ class StopError(Exception):
     pass
 
 
+@pytest.mark.parametrize("stop", [StopError, KeyboardInterrupt])
 def test_a_stopped_extraction_goes_on_and_ends_the_same(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
 ) -> None:
+    """What was done before is not done again."""
     run = trained / "runs" / "q"
-    monkeypatch.setattr("squeeze_cli.inference.output.CODES_PER_SHARD", 5)
-    monkeypatch.setattr("squeeze_cli.backbones.base.FrozenBackbone.inference_batch", 3)
-    extract(run, out=tmp_path / "whole")
+    whole = extract(run, out=tmp_path / "whole", images_per_shard=5)
+    assert (whole.images, whole.shards) == (12, 3)
     original = TrainedRun.encode
     calls: Iterator[int] = iter(range(9))
 
     def encode(self: TrainedRun, *arguments: Any) -> bytes:
         if next(calls) == 1:
-            raise StopError
+            raise stop
         return original(self, *arguments)
 
     monkeypatch.setattr(TrainedRun, "encode", encode)
-    with pytest.raises(StopError):
-        extract(run, out=tmp_path / "stopped")
-    assert json.loads((tmp_path / "stopped" / "manifest.json").read_text())["images"] == 6
+    with pytest.raises(stop):
+        extract(run, out=tmp_path / "out", images_per_shard=5)
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == ["codes-00000.json", "codes-00000.sqz"]
     with pytest.raises(SqueezeError, match="not complete"):
-        read_manifest(tmp_path / "stopped")
-    assert extract(run, out=tmp_path / "stopped").images == 12
-    codec = open_run(run)
-    parts = [
-        np.concatenate([codec.open(file).read() for file in sorted((tmp_path / f).glob("*.sqz"))])
-        for f in ("whole", "stopped")
-    ]
-    assert np.array_equal(*parts)
-    assert parts[0].shape == (12, 4, 4, 2)
+        read_output(tmp_path / "out")
+    assert extract(run, out=tmp_path / "out", images_per_shard=5) == whole.model_copy(
+        update={"out": str(tmp_path / "out")}
+    )
+    assert next(calls) == 4
+    assert content_of(tmp_path / "whole") == content_of(tmp_path / "out")
 
 
-def test_ctrl_c_keeps_what_is_done(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("squeeze_cli.backbones.base.FrozenBackbone.inference_batch", 4)
-    original = TrainedRun.codes
-    calls = iter(range(9))
-
-    def codes(self: TrainedRun, maps: torch.Tensor) -> Any:
-        if next(calls) == 2:
-            raise KeyboardInterrupt
-        return original(self, maps)
-
-    monkeypatch.setattr(TrainedRun, "codes", codes)
-    with pytest.raises(KeyboardInterrupt):
-        extract(trained / "runs" / "q", out=tmp_path / "out")
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert (manifest["images"], manifest["complete"]) == (8, False)
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_an_extraction_stopped_after_its_last_image_is_finished(
     trained: Path, tmp_path: Path
 ) -> None:
     extract(trained / "runs" / "q", out=tmp_path / "out")
-    place = tmp_path / "out" / "manifest.json"
-    whole = place.read_text()
-    place.write_text(whole.replace('"complete": true', '"complete": false'))
+    before = content_of(tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").unlink()
     extract(trained / "runs" / "q", out=tmp_path / "out")
-    assert place.read_text() == whole
+    assert content_of(tmp_path / "out") == before
 
 
 def test_another_output_in_the_folder_is_refused(
@@ -321,8 +312,8 @@ def test_damage_costs_nothing_else(squeeze: Squeeze, trained: Path, tmp_path: Pa
     again = ("decode", "codes", "--run", run, "--to", "features", "--out", "out", "--overwrite")
     assert "damaged" in squeeze(*again, code=1).stderr
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
-    assert "--overwrite" in squeeze("extract-embeddings", run, "--out", "codes", code=1).stderr
-    squeeze("extract-embeddings", run, "--out", "codes", "--overwrite")
+    repaired = squeeze("extract-embeddings", run, "--out", "codes")
+    assert "codes-00000.sqz is missing or damaged: it is made again" in repaired.stderr
     squeeze(*again)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
@@ -361,11 +352,11 @@ def test_what_a_killed_process_left_holds_nothing_up(
     (tmp_path / "out" / "codes-00000.sqz").write_bytes(b"of no manifest")
     squeeze(*arguments)
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert files == ["codes-00000.sqz", "manifest.json"]
+    assert files == ["codes-00000.json", "codes-00000.sqz", "manifest.json"]
     (tmp_path / "out" / "manifest.json").write_text("{")
     assert "--overwrite" in squeeze(*arguments, code=1).stderr
     squeeze(*arguments, "--overwrite")
-    assert read_manifest(tmp_path / "out").images == 12
+    assert sum(shard.images for shard in read_output(tmp_path / "out").shards) == 12
 
 
 def test_nothing_of_another_programs_is_replaced(
@@ -457,77 +448,67 @@ def test_names_cannot_leave_the_folder(trained: Path, tmp_path: Path) -> None:
             decode_codes(path, "masks", tmp_path / "m", Reporter(quiet=True), run=codec.folder.path)
         out = tmp_path / f"features{len(name)}"  # in a shard a name is a text like any other
         decode_codes(path, "features", out, Reporter(quiet=True), run=codec.folder.path)
-        assert read_manifest(out).shards[0].names == [name]
+        with safe_open(out / "quantized-00000.safetensors", "numpy") as file:
+            assert json.loads(file.metadata()["names"]) == [name]
 
 
-@pytest.mark.parametrize("batch_images", [4, 5, 7, 64])
-def test_features_of_a_stopped_decoding_go_on_whatever_the_batches(
+@pytest.mark.parametrize("batch_images", [4, 5, 64])
+def test_features_of_a_stopped_decoding_go_on(
     squeeze: Squeeze, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     batch_images: int,
 ) -> None:  # fmt: skip
-    """Seven images are written: the version that was stopped had other batches."""
-    arguments = ("decode", str(trained / "runs" / "q" / "codes" / "test.sqz"), "--to", "features")
-    squeeze(*arguments, "--out", "whole")
-    squeeze(*arguments, "--out", "out")
-    whole = load_file(tmp_path / "whole" / "quantized-00000.safetensors")["embeddings"]
-    output = ShardedOutput(
-        tmp_path / "out",
-        read_manifest(tmp_path / "out").model_copy(
-            update={"shards": [], "images": 0, "bytes": 0, "complete": False}
-        ),
-        encode_embeddings,
-        overwrite=True,
-    )
-    names = read_manifest(tmp_path / "whole").shards[0].names
-    output.add(names[:7], whole[:7], {})
-    output.flush()
+    """The second of three shards is not there; batches end within shards."""
+    monkeypatch.setattr("squeeze_cli.inference.plan.IMAGES_PER_SHARD", 5)
     monkeypatch.setattr("squeeze_cli.inference.decode.BATCH_IMAGES", batch_images)
-    squeeze(*arguments, "--out", "out")
-    manifest = read_manifest(tmp_path / "out")
-    assert [name for shard in manifest.shards for name in shard.names] == list(names)
-    parts = [load_file(tmp_path / "out" / s.file)["embeddings"] for s in manifest.shards]
-    assert np.array_equal(np.concatenate(parts), whole)
-
-
-def make_output(folder: Path, content: Any = "codes", *, overwrite: bool = False) -> ShardedOutput:
-    manifest = Manifest(content=content, run="q", run_digest="d", source="images", space="backbone")
-    return ShardedOutput(
-        folder, manifest, lambda _, names: " ".join(names).encode(), overwrite=overwrite
-    )
-
-
-def test_a_missing_shard_is_noticed(tmp_path: Path) -> None:
-    output = make_output(tmp_path)
-    output.add(["a"], np.zeros((1, 2)), {"vectors": 2.0})
-    output.flush()
-    assert make_output(tmp_path).manifest.total("vectors") == 2
-    with pytest.raises(UsageError, match="content"):
-        make_output(tmp_path, "features")
-    (tmp_path / "codes-00000.sqz").unlink()
-    with pytest.raises(SqueezeError, match="missing"):
-        make_output(tmp_path)
-    assert make_output(tmp_path, overwrite=True).manifest.images == 0
+    codes = trained / "runs" / "q" / "codes" / "test.sqz"
+    arguments = ("decode", str(codes), "--to", "features", "--out", "out")
+    squeeze(*arguments)
+    whole = content_of(tmp_path / "out")
+    for name in ("manifest.json", "quantized-00001.json", "quantized-00001.safetensors"):
+        (tmp_path / "out" / name).unlink()
+    squeeze(*arguments)
+    assert content_of(tmp_path / "out") == whole
+    found = []
+    for shard in read_output(tmp_path / "out").shards:
+        with safe_open(shard.checked(), "numpy") as file:
+            found += json.loads(file.metadata()["names"])
+    assert found == list(open_run(trained / "runs" / "q").open(codes).names)
+    assert "--overwrite replaces them" in squeeze(*arguments, code=2).stderr
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "part"),
+    ("file", "field", "value", "part"),
     [
-        ("images", "two", "images should be a valid integer"),
-        ("content", "pictures", "content should be 'codes'"),
-        ("run_digest", None, "run_digest should be a valid string"),
-        ("colour", "red", "colour: Extra inputs"),
-        ("shards", [{"file": "../q.ckpt"}], "shards.0.file: "),
-        ("version", 3, "newer version"),
+        ("manifest.json", "images", "two", "images should be a valid integer"),
+        ("manifest.json", "content", "pictures", "content should be 'codes'"),
+        ("manifest.json", "run_digest", None, "run_digest should be a valid string"),
+        ("manifest.json", "colour", "red", "colour: Extra inputs"),
+        ("manifest.json", "shards", 2, "codes-00001.json cannot be read"),
+        ("manifest.json", "version", 4, "newer version"),
+        ("manifest.json", "images", 2, "does not fit its shards"),
+        ("manifest.json", "plan", "q", "does not fit its shards"),
+        ("codes-00000.json", "number", 1, "number is not below shards"),
+        ("codes-00000.json", "shards", 10**12, "does not fit its shards"),
+        ("codes-00000.json", "images", 9, "images are more or fewer"),
+        ("codes-00000.json", "skipped", [["a", "b"]], "skipped.0 should be a valid dict"),
+        ("codes-00000.json", "format", "a letter", "another program's"),
     ],
 )
-def test_a_damaged_manifest_is_one_line_that_names_the_field(
-    tmp_path: Path, field: str, value: Any, part: str
+def test_a_damaged_manifest_or_record_is_one_line(
+    tmp_path: Path, file: str, field: str, value: Any, part: str
 ) -> None:
-    make_output(tmp_path).finish()
-    place = tmp_path / "manifest.json"
+    settings = Settings(
+        content="codes", run="q", run_digest="d", source="images", plan="p", images_per_shard=4,
+        space="backbone",
+    )  # fmt: skip
+    output = OutputFolder(tmp_path, settings, 1, [0], Reporter(quiet=True), overwrite=False)
+    output.write(b"codes", record_of(settings, 0, 1, b"codes", 1))
+    assert isinstance(output.finish(), Manifest)
+    assert read_output(tmp_path).shards[0].checked().read_bytes() == b"codes"
+    place = tmp_path / file
     place.write_text(json.dumps(json.loads(place.read_text()) | {field: value}))
     with pytest.raises(SqueezeError) as raised:
-        read_manifest(tmp_path)
+        read_output(tmp_path)
     assert part in str(raised.value)
-    assert str(place) in str(raised.value)
+    assert str(tmp_path) in str(raised.value)
     assert "\n" not in str(raised.value)

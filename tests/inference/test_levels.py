@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from squeeze_cli.api import extract, open_run
 from squeeze_cli.cli import app
-from squeeze_cli.codec.manifest import read_manifest
+from squeeze_cli.codec.shards import read_manifest
 from squeeze_cli.errors import DamagedCodesError
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.rate_distortion import rate_distortion

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -12,9 +11,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from squeeze_cli.api import open_run
-from squeeze_cli.codec.manifest import read_any_manifest
-from squeeze_cli.inference.output import ShardedOutput
 from tests.conftest import Squeeze
+from tests.pets import noise_image
 
 RUNS = Path(__file__).parent / "older_runs"
 
@@ -56,30 +54,19 @@ def test_they_decode_to_the_features_and_masks_of_then(
         assert (now == then).mean() > 0.999
 
 
-def test_an_extraction_that_was_begun_then_goes_on_with_files_of_today(
+def test_an_extraction_of_then_is_replaced_on_request_only(
     squeeze: Squeeze, tmp_path: Path
 ) -> None:
-    """The shards that are there stay as they are, and the folder decodes as a whole."""
-    run, shards = open_run(RUNS / "vq", device="cpu"), tmp_path / "shards"
-    shutil.copytree(RUNS / "vq" / "shards", shards)
-    first = (shards / "codes-00000.safetensors").read_bytes()
-    place = shards / "manifest.json"
-    place.write_text(json.dumps(json.loads(place.read_text()) | {"complete": False}))
-    wanted = read_any_manifest(shards).model_copy(
-        update={"version": 2, "images": 0, "bytes": 0, "shards": []}
-    )
-    output = ShardedOutput(
-        shards, wanted, lambda codes, names: run.encode(codes, names), overwrite=False
-    )
-    codes = run.open(shards / "codes-00000.safetensors").read()
-    output.add(["x/1", "x/2"], codes[::-1], {})
-    output.finish()
-    manifest = read_any_manifest(shards)
-    assert (manifest.version, manifest.images, manifest.complete) == (2, 4, True)
-    files = [shard.file for shard in manifest.shards]
-    assert files == ["codes-00000.safetensors", "codes-00001.sqz"]
-    assert (shards / files[0]).read_bytes() == first
-    squeeze("decode", str(shards), "--run", str(RUNS / "vq"), "--to", "features",
-            "--out", str(tmp_path / "maps"), "--device", "cpu", "--quiet")  # fmt: skip
-    maps = load_file(tmp_path / "maps" / "quantized-00000.safetensors")["embeddings"]
-    np.testing.assert_array_equal(maps[:2], maps[:1:-1])
+    """Its shards were cut otherwise."""
+    shutil.copytree(RUNS / "vq", tmp_path / "vq")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "vq" / "shards").iterdir()}
+    noise_image(80, 60).save(tmp_path / "a.png")
+    command = (
+        "extract-embeddings", "vq", "--images", ".", "--out", "vq/shards", "--coding", "packed",
+        "--device", "cpu", "--no-progress",
+    )  # fmt: skip
+    assert "of an earlier version" in squeeze(*command, code=2).stderr
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "vq/shards").iterdir()}
+    squeeze(*command, "--overwrite")
+    files = sorted(path.name for path in (tmp_path / "vq" / "shards").iterdir())
+    assert files == ["codes-00000.json", "codes-00000.sqz", "manifest.json"]

@@ -1,0 +1,145 @@
+"""Engines: they make the shards of a plan, in this process or in others.
+
+An engine takes a job and the shards to make, and gives the bytes and the record of each. It hears of
+the shards one after the other, so that no more wait than can be worked on.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import wait as wait_for
+
+import torch
+
+from squeeze_cli.codec.manifest import ShardRecord
+from squeeze_cli.console import Advance
+from squeeze_cli.errors import SqueezeError
+from squeeze_cli.inference.plan import Shard
+from squeeze_cli.inference.shard import Job, ShardMaker
+
+Made = tuple[bytes, ShardRecord]
+# A worker that ends while it makes a shard is replaced, until the same shard has ended so many.
+MOST_ATTEMPTS = 3
+# Workers are forked from a process that has imported all they need, where there are such: from this one
+# they could not be, which may have used CUDA and OpenMP.
+_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
+
+
+def make_here(maker: ShardMaker, shards: Iterator[Shard], advance: Advance) -> Generator[Made]:
+    """Make shards in this process."""
+    for shard in shards:
+        yield maker.extract_shard(shard, advance)
+
+
+def make_in_workers(
+    job: Job, shards: Iterator[Shard], workers: int, advance: Advance, devices: Sequence[str] = ()
+) -> Generator[Made]:
+    """Make shards in worker processes of this machine, as they come; each opens the run once.
+
+    Each has one of `devices`, as CUDA_VISIBLE_DEVICES names them, where there are any. The workers end
+    with this process, however it ends. Raises what a worker raises, and SqueezeError for a shard at
+    which workers end `MOST_ATTEMPTS` times.
+    """
+    device_of = [devices[number % len(devices)] if devices else "" for number in range(workers)]
+    pools = [_start(job, device) for device in device_of]
+    begun: dict[Future[Made], tuple[int, Shard, int]] = {}
+
+    def begin(number: int, shard: Shard | None, attempt: int = 1) -> None:
+        if shard is not None:
+            with _interrupts_wait():
+                begun[pools[number].submit(_make, shard)] = (number, shard, attempt)
+
+    others = set(multiprocessing.active_children())
+    try:
+        for number in range(workers):
+            begin(number, next(shards, None))
+        while begun:
+            for future in wait(begun, return_when=FIRST_COMPLETED).done:
+                number, shard, attempt = begun.pop(future)
+                try:
+                    made = future.result()
+                except BrokenProcessPool:
+                    if attempt == MOST_ATTEMPTS:
+                        raise SqueezeError(_failure(shard)) from None
+                    pools[number] = _start(job, device_of[number])
+                    begin(number, shard, attempt + 1)
+                    continue
+                begin(number, next(shards, None))
+                advance(len(shard.samples), "")
+                yield made
+    finally:
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
+
+
+def _failure(shard: Shard) -> str:
+    names = [sample.name for sample in shard.samples]
+    return (
+        f"Shard {shard.number} ({names[0]} to {names[-1]}) failed {MOST_ATTEMPTS} times: its worker "
+        "process ended, perhaps for want of memory; take fewer --num-workers. In a script, extract below "
+        '`if __name__ == "__main__":`.'
+    )
+
+
+def visible_devices() -> list[str]:
+    """Return the names of the GPUs of CUDA that this process may use."""
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return (names or [str(number) for number in range(64)])[: torch.cuda.device_count()]
+
+
+def _start(job: Job, device: str) -> ProcessPoolExecutor:
+    """Return a pool of one process, so that one that is killed takes no other's work with it."""
+    context = multiprocessing.get_context("forkserver" if _FORKSERVER else "spawn")
+    if _FORKSERVER:
+        context.set_forkserver_preload([ShardMaker.__module__])
+    return ProcessPoolExecutor(1, context, _prepare, (job, device))
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Let a process that is started not hear of Ctrl-C: it is this process that ends it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Worker:
+    """State of a worker process: its job, and the opened run."""
+
+    job: Job
+    maker: ShardMaker | None = None
+
+
+def _prepare(job: Job, device: str) -> None:
+    """Prepare a worker process, which ends as soon as the one that started it has ended."""
+    _Worker.job = job
+    if device:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device  # it is read when CUDA is first used
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait_for([parent.sentinel])
+        signal.raise_signal(signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _make(shard: Shard) -> Made:
+    """Make a shard in a worker process, which opens the run for its first one."""
+    if _Worker.maker is None:
+        _Worker.maker = _Worker.job.open()
+    return _Worker.maker.extract_shard(shard)

@@ -1,0 +1,62 @@
+"""The plan of an extraction: a list of images, cut into shards before anything is read."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from squeeze_cli.codec.manifest import Content
+from squeeze_cli.data.samples import Sample
+
+# So many images have codes of some dozen kilobytes, and take a core about a minute.
+IMAGES_PER_SHARD = 1000
+# Most bytes of a shard of embeddings, where the number of images is not given.
+EMBEDDING_SHARD_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Number `number` of a plan's shards, and its images."""
+
+    number: int
+    samples: Sequence[Sample]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All images of an extraction, in order, and how many of them are a shard."""
+
+    samples: Sequence[Sample]
+    images_per_shard: int
+
+    def __len__(self) -> int:
+        """Number of shards."""
+        return -(-len(self.samples) // self.images_per_shard)
+
+    def shard(self, number: int) -> Shard:
+        """Return a shard, which depends on its own images alone."""
+        begin = number * self.images_per_shard
+        return Shard(number, self.samples[begin : begin + self.images_per_shard])
+
+    def digest(self) -> str:
+        """Return sixteen hexadecimal digits of all names in order."""
+        return digest_of(sample.name for sample in self.samples)
+
+
+def images_per_shard(content: Content, points_per_image: int) -> int:
+    """Return how many images are a shard by default, by the numbers in an image's features."""
+    if content == "codes":
+        return IMAGES_PER_SHARD
+    return max(1, min(IMAGES_PER_SHARD, EMBEDDING_SHARD_BYTES // (4 * points_per_image)))
+
+
+def stamps_of(samples: Iterable[Sample]) -> str:
+    """Return a digest of what the file system says of images, without reading them."""
+    return digest_of(f"{sample.name}\0{sample.stamp()}" for sample in samples)
+
+
+def digest_of(texts: Iterable[str]) -> str:
+    """Return sixteen hexadecimal digits of texts in order."""
+    content = blake2b(digest_size=8)
+    for text in texts:
+        content.update(f"{text}\0".encode())
+    return content.hexdigest()

@@ -1,0 +1,245 @@
+"""One shard, one function: from its images to the bytes of its file, and its record.
+
+The bytes depend on the run, the settings and the shard's own images alone, not on how many workers
+there are or what else they do: batches begin at the shard's first image, and a thread computes a batch
+with one thread of torch, whose sums depend on how many threads share them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from squeeze_cli.codec.manifest import Settings, ShardRecord, record_of
+from squeeze_cli.console import Advance, Reporter, no_advance
+from squeeze_cli.data.arrays import FeatureSample, check_features, shape_text
+from squeeze_cli.data.encoded import ImageFacts, ReadImage
+from squeeze_cli.data.samples import Sample
+from squeeze_cli.errors import SqueezeError
+from squeeze_cli.features.prepare import (
+    Look,
+    Ranks,
+    StateDataset,
+    Trunk,
+    from_rows,
+    in_threads,
+    look_at,
+    prepare_states,
+    require_finite,
+)
+from squeeze_cli.inference.output import Array, encode_embeddings
+from squeeze_cli.inference.plan import Shard, digest_of, stamps_of
+from squeeze_cli.inference.trained_run import TrainedRun
+from squeeze_cli.training.metrics import ReconstructionMetrics
+
+# Where the states of images come from: the backbone, the feature store, or a person.
+Origin = Literal["images", "store", "features"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a process needs to make shards; picklable.
+
+    Attributes:
+        run: The run's folder.
+        values: Values in place of those of its configuration, by `section.field`.
+        settings: Those of all shards.
+        count: Number of shards.
+        origin: Where states come from.
+        threads: Threads that compute, and as many that decode.
+    """
+
+    run: Path
+    values: Mapping[str, object]
+    settings: Settings
+    count: int
+    origin: Origin
+    threads: int
+
+    def open(self) -> "ShardMaker":
+        """Open the run and return what makes its shards."""
+        return ShardMaker(self, TrainedRun(self.run, self.values, self.settings.levels))
+
+
+class Written(NamedTuple):
+    """Part of a shard: what is written of a batch, and sums for its distortion."""
+
+    names: list[str]
+    values: Array
+    sums: dict[str, float]
+
+
+@dataclass
+class ShardMaker:
+    """Makes shards of an opened run; `reporter` hears of the feature store."""
+
+    job: Job
+    run: TrainedRun
+    reporter: Reporter = field(default_factory=lambda: Reporter(quiet=True))
+
+    @cached_property
+    def trunk(self) -> Trunk:
+        """The frozen part of the backbone."""
+        return self.run.trunk(self.job.threads)
+
+    def extract_shard(
+        self, shard: Shard, advance: Advance = no_advance
+    ) -> tuple[bytes, ShardRecord]:
+        """Return the bytes of a shard's file, none where no image can be read, and its record.
+
+        Images that cannot be read are left out and recorded. `advance` hears of each image. Raises
+        SqueezeError where features are not finite or do not fit the run.
+        """
+        stamps = stamps_of(shard.samples)
+        digests: list[str] = []
+        skipped: list[dict[Literal["name", "reason"], str]] = []
+
+        def readable() -> Iterator[Look]:
+            for look in self._looks(shard.samples):
+                facts = look.sample.facts
+                digests.append(f"{look.sample.name}\0{facts.digest if facts else ''}")
+                if look.reason:
+                    skipped.append({"name": look.sample.name, "reason": look.reason})
+                    advance(1, "")
+                else:
+                    yield look
+
+        written: list[Written] = []
+        for batch in self._computed(_batches(readable(), self._batch_images)):
+            written.append(batch)
+            advance(len(batch.names), "")
+        names = [name for batch in written for name in batch.names]
+        content = self._encode(np.concatenate([b.values for b in written]), names) if names else b""
+        sums: dict[str, float] = {}
+        for name, value in (item for batch in written for item in batch.sums.items()):
+            sums[name] = sums.get(name, 0.0) + value
+        record = record_of(
+            self.job.settings, shard.number, self.job.count, content, len(names), skipped=skipped,
+            sums=sums, contents=digest_of(digests), stamps=stamps,
+        )  # fmt: skip
+        return content, record
+
+    @property
+    def _batch_images(self) -> int:
+        given = self.job.origin == "features"
+        return self.run.given.inference_batch if given else self.run.backbone.inference_batch
+
+    def _looks(self, samples: Sequence[Sample]) -> Iterator[Look]:
+        """Give each sample with its facts, and what is to become its state."""
+        if self.job.origin == "features":
+            yield from self._given(samples)
+        elif self.job.origin == "images":
+
+            def decode(image: ReadImage) -> Tensor:
+                return self.trunk.preprocessing.pixels(image.decode())
+
+            yield from in_threads(lambda each: look_at(each, decode), samples, self.job.threads)
+        else:
+            store = self.run.store
+            assert store is not None
+            silent = replace(self.reporter, progress=False)  # there is one bar for all shards
+            looks, held = prepare_states(samples, self.trunk, store, silent, Ranks())
+            readable = [look.sample for look in looks if not look.reason]
+            states = StateDataset(readable, self.trunk.preprocessing, store, held, ())
+            positions = iter(range(len(readable)))
+            for look in looks:
+                yield (
+                    look if look.reason else Look(look.sample, None, states.state(next(positions)))
+                )
+
+    def _given(self, samples: Sequence[Sample]) -> Iterator[Look]:
+        """Give features that somebody else computed; SqueezeError for those that do not fit the run."""
+        features = [each for each in samples if isinstance(each, FeatureSample)]
+        shape, digests = check_features(features, no_advance)
+        wanted = self.run.given.shape
+        if shape != wanted:
+            raise SqueezeError(
+                f"The features in {features[0].path} are {shape_text(shape)} each, and those that "
+                f"{self.run.folder.path} was trained on {shape_text(wanted)}: give features of the same "
+                "backbone."
+            )
+        for sample, digest in zip(features, digests, strict=True):
+            facts = ImageFacts(digest, (shape[1], shape[0]))
+            yield Look(replace(sample, facts=facts), None, sample.features())
+
+    def _computed(self, batches: Iterable[list[Look]]) -> Iterator[Written]:
+        """Compute batches in threads, in order."""
+        if self.job.origin != "features":
+            _ = self.trunk.network  # built and moved once, before several threads ask for it
+        threads = self.job.threads if self.run.device.type == "cpu" else 1
+        before = torch.get_num_threads()
+        try:
+            yield from in_threads(
+                self._compute, batches, threads, threads, partial(torch.set_num_threads, 1)
+            )
+        finally:
+            torch.set_num_threads(before)  # threads to come take the number that was set last
+
+    @torch.no_grad()
+    def _compute(self, batch: list[Look]) -> Written:
+        """Return what is written of a batch.
+
+        The distortion is that of normalized features, as the quantizer sees them, without padding.
+        """
+        run, content = self.run, self.job.settings.content
+        samples = [look.sample for look in batch]
+        names = [sample.name for sample in samples]
+        rows = torch.stack([look.pixels for look in batch if look.pixels is not None])
+        rows = rows.to(run.device)
+        images = self.job.origin == "images"
+        state = self.trunk.states(rows) if images else from_rows(rows.float())
+        require_finite(state, names)
+        if content == "features" and run.space == "backbone":
+            last_layer = run.network.last_layer
+            maps = state if last_layer is None else last_layer(state)
+            return Written(names, maps.float().cpu().numpy(), {})
+        maps = run.network.features(state)
+        if content == "features" or not run.code_sizes:
+            return Written(names, run.to_output(maps).float().cpu().numpy(), {})
+        codes = run.codes(maps)
+        decoded = run.features(codes)
+        metric = ReconstructionMetrics().to(run.device)
+        metric.update(maps, decoded, self._counted(samples, maps))
+        sums = {
+            each: float(getattr(metric, each)) for each in ("squared_error", "cosine", "vectors")
+        }
+        if content == "codes":
+            return Written(names, codes, sums)
+        return Written(names, run.to_output(decoded).float().cpu().numpy(), sums)
+
+    def _counted(self, samples: Sequence[Sample], maps: Tensor) -> Tensor:
+        if self.job.origin == "features":
+            shape = (len(maps), *maps.shape[-2:])
+            return torch.ones(shape, dtype=torch.bool, device=maps.device)
+        return self.trunk.counted(samples, maps.shape[-2:])
+
+    def _encode(self, values: Array, names: Sequence[str]) -> bytes:
+        if self.job.settings.content != "codes":
+            return encode_embeddings(values, names)
+        codes = values.astype(np.int32, copy=False)
+        return self.run.encode(codes, names, self.job.settings.coding or "packed")
+
+
+def contents_of(samples: Iterable[Sample], threads: int) -> str:
+    """Read images and return the digest of their contents, as a record has it."""
+    return digest_of(in_threads(_name_and_content, samples, threads))
+
+
+def _name_and_content(sample: Sample) -> str:
+    return f"{sample.name}\0{sample.fingerprint()}"
+
+
+def _batches(looks: Iterable[Look], size: int) -> Iterator[list[Look]]:
+    batch: list[Look] = []
+    for look in looks:
+        batch.append(look)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

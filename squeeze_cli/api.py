@@ -9,6 +9,11 @@ for names, codes in run.open("codes/codes-00000.sqz").batches():
     features = run.to_output(run.features(codes))      # [B, C, h, w]
     masks = run.masks(codes)                           # [B, H, W] uint8
 best = compare(["runs"])[0].name
+
+from squeeze_cli.api import CodesDataset                   # imports torch, the others do not
+
+dataset = CodesDataset("codes", run="runs/vq", labels="labels.csv")
+features, label = dataset[0]
 """
 
 from __future__ import annotations
@@ -30,9 +35,19 @@ from squeeze_cli.reports.comparison import ComparisonRow, compare_runs
 from squeeze_cli.runs import RunFolder, create_run, read_runs
 
 if TYPE_CHECKING:
+    from squeeze_cli.inference.dataset import CodesDataset, CodesStream
     from squeeze_cli.inference.trained_run import TrainedRun
 
-__all__ = ["compare", "extract", "merge", "open_run", "train"]
+__all__ = ["CodesDataset", "CodesStream", "compare", "extract", "merge", "open_run", "train"]
+
+
+def __getattr__(name: str) -> object:
+    """Return the data sets, whose module imports torch, when they are asked for."""
+    if name not in ("CodesDataset", "CodesStream"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from squeeze_cli.inference import dataset
+
+    return getattr(dataset, name)
 
 
 def train(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from os.path import isfile
 from pathlib import Path
+from typing import BinaryIO
 
 from squeeze_cli.errors import SqueezeError, UsageError
 
@@ -76,10 +77,11 @@ def read_json(path: Path) -> dict[str, object]:
     return content
 
 
-def write_atomically(
-    path: Path, content: bytes | memoryview, mode: int = 0o666, fix: str = ANOTHER_PLACE
-) -> None:
-    """Write `content` to a file beside `path`, which then takes its place.
+@contextmanager
+def written_atomically(
+    path: Path, mode: int = 0o666, fix: str = ANOTHER_PLACE
+) -> Iterator[BinaryIO]:
+    """Open a file beside `path` for writing, which takes its place when the block ends without an error.
 
     A reader sees the old file or the new one, also after the machine lost its power. A link is
     replaced, not the file that it names. `mode` has the new file's permissions, less the umask;
@@ -99,7 +101,7 @@ def write_atomically(
         try:
             temporary.touch(mode, exist_ok=False)
             with temporary.open("wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())  # or the name could outlive the content
             temporary.replace(path)
@@ -110,6 +112,14 @@ def write_atomically(
         fix = _FIXES.get(error.errno or 0, fix)
         raise SqueezeError(f"Cannot write {path} ({error.strerror or error}): {fix}") from error
     _sync_folder(path.parent)
+
+
+def write_atomically(
+    path: Path, content: bytes | memoryview, mode: int = 0o666, fix: str = ANOTHER_PLACE
+) -> None:
+    """Write `content` to a file with `written_atomically`."""
+    with written_atomically(path, mode, fix) as file:
+        file.write(content)
 
 
 def write_text_atomically(path: Path, text: str, mode: int = 0o666) -> None:

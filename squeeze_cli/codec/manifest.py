@@ -37,7 +37,7 @@ class Settings(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
     precision: str | None = None
     coding: Literal["prior", "packed"] | None = None
     levels: PositiveInt | None = None
-    dtype: Literal["float32"] | None = None
+    dtype: Literal["float16", "float32"] | None = None
     space: Space
 
     def settings(self) -> dict[str, object]:

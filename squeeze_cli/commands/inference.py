@@ -34,6 +34,7 @@ EXAMPLES = (
     "squeeze merge codes --json",
     "squeeze decode runs/vq-vit/codes/test.sqz --to masks --out masks",
     "squeeze decode codes.sqz --run runs/vq-vit --to features --out features",
+    "squeeze decode codes.sqz --run runs/vq-vit --to features --as npy --dtype float16 --out maps",
 )
 Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 Split = Annotated[Literal["test", "val"], option("--split", "Split of the run's data.")]
@@ -233,6 +234,14 @@ def decode(
         Path | None,
         option("--run", "Run of the codes. [default: the one in whose folder they lie]", "RUN"),
     ] = None,
+    form: Annotated[
+        Literal["safetensors", "npy", "parquet"] | None,
+        option("--as", "Files of the embeddings. [default: safetensors]"),
+    ] = None,
+    dtype: Annotated[
+        Literal["float16", "float32"] | None,
+        option("--dtype", "Type of the embeddings. [default: float32]"),
+    ] = None,
     overwrite: Overwrite = False,
     device: Annotated[DeviceName, field_option("training.device")] = "auto",
     *,
@@ -242,6 +251,7 @@ def decode(
     from squeeze_cli.inference.decode import decode_codes
 
     result = decode_codes(
-        file, content, out, output.reporter(), run=run, overwrite=overwrite, device=device
-    )
+        file, content, out, output.reporter(), run=run, overwrite=overwrite, device=device, form=form,
+        dtype=dtype,
+    )  # fmt: skip
     output.show(result, f"{content} of {result['images']} images in {out}")

@@ -13,18 +13,32 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from squeeze_cli.codec.container import CodesFile
 from squeeze_cli.codec.manifest import Settings, record_of
-from squeeze_cli.codec.shards import Output, read_output
+from squeeze_cli.codec.shards import ShardFile
 from squeeze_cli.config.classes import classes_to_yaml
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import locked, remove_parts, write_atomically, write_text_atomically
+from squeeze_cli.inference.codes_folder import find_run, list_shards
+from squeeze_cli.inference.decoded_files import (
+    DecodedRecord,
+    DType,
+    Form,
+    Part,
+    as_dtype,
+    import_pyarrow,
+    write_npy,
+    write_parquet,
+)
 from squeeze_cli.inference.output import Array, OutputFolder, encode_embeddings
 from squeeze_cli.inference.plan import images_per_shard
 from squeeze_cli.inference.trained_run import TrainedRun
-from squeeze_cli.runs import RECORD_NAME
+from squeeze_cli.training.outputs import FLOAT32_BYTES
 
 BATCH_IMAGES = 64
+# Features that are decoded together for files of other programs, as float32: a row group of .parquet.
+BATCH_BYTES = 2**25
 # The file of classes beside decoded masks.
 CLASSES_NAME = "classes.yaml"
 # What a mask says of its origin, before a digest of the run and the codes.
@@ -39,6 +53,7 @@ Batches = Iterable[tuple[tuple[str, ...], NDArray[np.int32]]]
 def decode_codes(
     path: Path, content: Literal["features", "masks"], out: Path, reporter: Reporter, *,
     run: Path | None = None, overwrite: bool = False, device: str = "auto",
+    form: Form | None = None, dtype: DType | None = None,
 ) -> dict[str, object]:  # fmt: skip
     """Decode a codes file, or a folder of them, into `out`.
 
@@ -52,43 +67,42 @@ def decode_codes(
         overwrite: Whether to replace what is in `out`; what a stopped decoding of the same codes
             left there is continued anyway.
         device: Device to compute on.
+        form: Files of the features: shards as of `extract-embeddings` (None), or as in `decoded_files`.
+        dtype: Type of the features; None is float32.
 
     Returns:
         What `squeeze decode --json` prints.
 
     Raises:
         SqueezeError: A file is damaged or of another run, no run is found, or it predicts no masks.
-        UsageError: `out` holds the codes themselves, or something else.
+        UsageError: `out` holds the codes themselves, or something else; masks have no form; no pyarrow.
     """
-    if not path.exists():
-        raise SqueezeError(f"There is no {path}: give a codes file or the folder of one.")
-    shards = [] if path.is_file() else _read_output(path).shards
-    paths = [path] if path.is_file() else [shard.checked() for shard in shards]
+    if content == "masks" and (form is not None or dtype is not None):
+        raise UsageError("--as and --dtype are for --to features: leave them out.")
+    if form == "parquet":
+        import_pyarrow()
+    shards = list_shards(path)
+    paths = [shard.checked() for shard in shards]
     folders = {path.resolve() if path.is_dir() else path.parent.resolve()}
     folders |= {file.resolve().parent for file in paths}
     # Features are shards, as codes may be: replacing what is in `out` would delete the codes.
     if out.resolve() in folders and (content == "features" or path.is_dir()):
         raise UsageError(f"{out} holds the codes that are to be decoded: choose another --out.")
-    opened = TrainedRun(run or _find_run(path), {"training.device": device})
-    opened.require_codes()
-    if content == "masks":
-        opened.require_head()
-    files = [opened.open(file) for file in paths]
-    for file in files if content == "masks" else ():
-        file.require_relative_names()
+    opened = TrainedRun(run or find_run(path), {"training.device": device})
+    files = _open_files(opened, shards, content, path)
     batches = chain.from_iterable(file.batches(BATCH_IMAGES) for file in files)
     names = [name for file in files for name in file.names]
-    if len(set(names)) < max(len(names), 1):
-        raise SqueezeError(f"{path} has no images, or one twice: extract it again.")
-    for shard, file in zip(shards, files, strict=False):
-        shard.require_names(file.names)
-    of_codes = _digest(opened, paths)
-    if content == "features":
-        output = _features_output(opened, out, of_codes, len(names), reporter, overwrite)
-        claimed, written = output.claimed(), _write_features(opened, batches, output)
-    else:
-        claimed = locked(out, "choose another --out")
+    of_codes, claimed = _digest(opened, paths), locked(out, "choose another --out")
+    if content == "masks":
         written = _write_masks(opened, batches, names, out, of_codes, overwrite, reporter)
+    elif form in ("npy", "parquet"):
+        record = DecodedRecord(run=opened.digest, codes=of_codes, dtype=dtype or "float32")
+        written = _write_files(opened, files, out, record, form, overwrite)
+    else:
+        settings = _settings(opened, of_codes, dtype or "float32")
+        count = -(-len(names) // settings.images_per_shard)
+        output = OutputFolder(out, settings, count, range(count), reporter, overwrite)
+        claimed, written = output.claimed(), _write_features(opened, batches, output)
     with claimed, reporter.track("Decoding", len(names)) as advance:
         for images in written:
             advance(images, "")
@@ -104,17 +118,31 @@ def _digest(run: TrainedRun, paths: Iterable[Path]) -> str:
     return blake2b(content).hexdigest()[:16]
 
 
-def _features_output(
-    run: TrainedRun, out: Path, of_codes: str, images: int, reporter: Reporter, overwrite: bool
-) -> OutputFolder:
-    """Return what `extract-embeddings --format quantized` writes, for codes of this digest."""
-    settings = Settings(
+def _open_files(
+    run: TrainedRun, shards: Sequence[ShardFile], content: str, path: Path
+) -> list[CodesFile]:
+    """Open the codes at `path`; SqueezeError where they are not to be decoded to `content`."""
+    run.require_codes()
+    if content == "masks":
+        run.require_head()
+    files = [run.open(shard.path) for shard in shards]
+    for file in files if content == "masks" else ():
+        file.require_relative_names()
+    names = [name for file in files for name in file.names]
+    if len(set(names)) < max(len(names), 1):
+        raise SqueezeError(f"{path} has no images, or one twice: extract it again.")
+    for shard, file in zip(shards, files, strict=True):
+        shard.require_names(file.names)
+    return files
+
+
+def _settings(run: TrainedRun, of_codes: str, dtype: DType) -> Settings:
+    """Return those of what `extract-embeddings --format quantized` writes, for codes of this digest."""
+    return Settings(
         content="quantized", run=run.folder.name, run_digest=run.digest, source="codes",
         plan=of_codes, images_per_shard=images_per_shard("quantized", run.points_per_image),
-        dtype="float32", space=run.space,
+        dtype=dtype, space=run.space,
     )  # fmt: skip
-    count = -(-images // settings.images_per_shard)
-    return OutputFolder(out, settings, count, range(count), reporter, overwrite)
 
 
 def _write_features(run: TrainedRun, batches: Batches, output: OutputFolder) -> Iterator[int]:
@@ -128,6 +156,7 @@ def _write_features(run: TrainedRun, batches: Batches, output: OutputFolder) -> 
             f"{output.folder} holds decoded features already: --overwrite replaces them."
         )
     size, number = output.settings.images_per_shard, 0
+    dtype = output.settings.dtype or "float32"
     names: list[str] = []
     parts: list[Array] = []
 
@@ -145,8 +174,8 @@ def _write_features(run: TrainedRun, batches: Batches, output: OutputFolder) -> 
         for begin, end in _cuts(len(codes), size - len(names), size):
             names += batch_names[begin:end]
             if number in missing:
-                features = run.to_output(run.features(codes[begin:end]))
-                parts.append(features.float().cpu().numpy())
+                features = run.decoded(codes[begin:end]).numpy()
+                parts.append(as_dtype(features, batch_names[begin:end], dtype))
             if len(names) == size:
                 write()
         yield len(codes)
@@ -159,6 +188,27 @@ def _cuts(images: int, first: int, size: int) -> Iterator[tuple[int, int]]:
     """Cut so many images behind the `first` ones, then after every `size`."""
     edges = [0, *range(first, images, size), images]
     return pairwise(edges)
+
+
+def _write_files(
+    run: TrainedRun, files: Sequence[CodesFile], out: Path, record: DecodedRecord, form: Form,
+    overwrite: bool,
+) -> Iterator[int]:  # fmt: skip
+    """Write .npy or .parquet files; yields the images per batch."""
+    channels, rows, columns = run.decoded(files[0].read([0])).shape[1:]
+    images = max(1, BATCH_BYTES // (FLOAT32_BYTES * channels * rows * columns))
+
+    def part(files: Sequence[CodesFile]) -> Part:
+        def decode() -> Iterator[tuple[Sequence[str], NDArray[np.float32]]]:
+            for names, codes in chain.from_iterable(file.batches(images) for file in files):
+                yield names, run.decoded(codes).numpy()
+
+        return Part([name for file in files for name in file.names], decode)
+
+    shape = (rows, columns, channels)
+    if form == "npy":
+        return write_npy(out, record, part(files), shape, overwrite)
+    return write_parquet(out, record, [part([file]) for file in files], shape, overwrite)
 
 
 def _plan_files(
@@ -255,22 +305,3 @@ def _write_masks(
             write_atomically(place, content.getbuffer())
         yield len(codes)
     write_text_atomically(out / CLASSES_NAME, NOTE + classes_to_yaml(run.classes))
-
-
-def _read_output(path: Path) -> Output:
-    """Return the output in a folder of codes."""
-    output = read_output(path)
-    if output.content != "codes":
-        raise SqueezeError(
-            f"{path} holds {output.content}, no codes: give what `squeeze extract-embeddings --format "
-            "codes` wrote."
-        )
-    return output
-
-
-def _find_run(path: Path) -> Path:
-    """Return the run's folder around `path`; raises SqueezeError where there is none."""
-    for parent in path.resolve().parents:
-        if (parent / RECORD_NAME).exists():
-            return parent
-    raise SqueezeError(f"{path} lies in no run's folder: give the run that made it by --run.")

@@ -171,6 +171,6 @@ class OutputFolder:
 
 
 def encode_embeddings(embeddings_nchw: Array, names: Sequence[str]) -> bytes:
-    """Return a shard: tensor `embeddings` `[n, C, h, w]` float32, with `names` as metadata."""
-    tensors = {"embeddings": np.ascontiguousarray(embeddings_nchw, dtype=np.float32)}
+    """Return a shard: tensor `embeddings` `[n, C, h, w]`, with `names` as metadata."""
+    tensors = {"embeddings": np.ascontiguousarray(embeddings_nchw)}
     return save(tensors, {"names": json.dumps(list(names), ensure_ascii=False)})

@@ -2,8 +2,9 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,15 @@ SUFFIXES = {*IMAGE_SUFFIXES, *FEATURE_SUFFIXES}
 MOST_STEPS = 1000
 
 
+class MatchedLabels(NamedTuple):
+    """Labels by the names of images, names of no image, names that are there again, and all labels."""
+
+    labels: dict[str, str]
+    unknown: list[str]
+    repeated: list[str]
+    texts: set[str]
+
+
 def read_labels(path: Path, splits: Listing, split: str, reporter: Reporter) -> dict[str, str]:
     """Return the labels of a run's images by name; warnings count what does not fit.
 
@@ -33,22 +43,8 @@ def read_labels(path: Path, splits: Listing, split: str, reporter: Reporter) -> 
     """
     named = {name: [sample.name for sample in part] for name, part in splits.named().items()}
     left_out = [name for name, _ in splits.skipped]
-    known = {same_name(name): name for part in (left_out, *named.values()) for name in part}
-    labels: dict[str, str] = {}
-    unknown, repeated = [], []
-    for number, (given, label) in enumerate(_read_rows(path)):
-        key, suffix = same_name(given), Path(given).suffix
-        stem = key.removesuffix(suffix) if suffix.lower() in SUFFIXES else key
-        name = known.get(key, known.get(stem))
-        if name is None:
-            unknown += [given] if number or given.casefold() not in HEADERS else []
-            continue
-        repeated += [given] if name in labels else []
-        if (other := labels.setdefault(name, label)) != label:
-            raise SqueezeError(
-                f"{path} gives {name} two labels, {other[:60]!r} and {label[:60]!r}: remove one."
-            )
-    labels = {name: label for name, label in labels.items() if label}
+    names = [name for part in (left_out, *named.values()) for name in part]
+    labels, unknown, repeated, _ = match_labels(path, names)
     asked = named["train"] + named[split]
     for found, what in (
         (unknown, f"names in {path} are of no image of the run"),
@@ -69,6 +65,33 @@ def read_labels(path: Path, splits: Listing, split: str, reporter: Reporter) -> 
             f"{unseen} images of {split} have labels that train has not: they count as wrong."
         )
     return labels
+
+
+def match_labels(path: Path, names: Iterable[str]) -> MatchedLabels:
+    """Join the rows `name,label` of a CSV file with images; a name may have the suffix of its image.
+
+    Raises SqueezeError for a file that cannot be read, and for an image with two labels.
+    """
+    known = {same_name(name): name for name in names}
+    matched = MatchedLabels({}, [], [], set())
+    labels = matched.labels
+    for number, (given, label) in enumerate(_read_rows(path)):
+        key, suffix = same_name(given), Path(given).suffix
+        stem = key.removesuffix(suffix) if suffix.lower() in SUFFIXES else key
+        name = known.get(key, known.get(stem))
+        if name is None and not number and given.casefold() in HEADERS:
+            continue
+        matched.texts.update([label] if label else [])
+        if name is None:
+            matched.unknown.append(given)
+            continue
+        if name in labels:
+            matched.repeated.append(given)
+        if (other := labels.setdefault(name, label)) != label:
+            raise SqueezeError(
+                f"{path} gives {name} two labels, {other[:60]!r} and {label[:60]!r}: remove one."
+            )
+    return matched._replace(labels={name: label for name, label in labels.items() if label})
 
 
 def _read_rows(path: Path) -> Iterator[tuple[str, str]]:

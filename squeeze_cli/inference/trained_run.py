@@ -30,11 +30,15 @@ from squeeze_cli.features.datamodule import FeatureBatches, make_data, make_trun
 from squeeze_cli.features.prepare import Trunk
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.losses.segmentation import upsample
+from squeeze_cli.model.blocks import on_grid
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.experiment import load_features, load_splits, load_trained
 from squeeze_cli.training.modules import FeatureModule
+
+# Matrix products of fewer rows are computed by routines that round in another way.
+FEW_VECTORS = 4
 
 
 class TrainedRun:
@@ -179,8 +183,14 @@ class TrainedRun:
 
     @torch.no_grad()
     def features(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
-        """Return the quantized features `[B, C, h, w]` of codes; `to_output` undoes their scale."""
-        return self.network.features_of_codes(*self._placed(codes_bhwq)).contiguous()
+        """Return the quantized features `[B, C, h, w]` of codes; `to_output` undoes their scale.
+
+        An image's features have the same bits in every batch.
+        """
+        b, rows, columns, _ = codes_bhwq.shape
+        if b * rows * columns < FEW_VECTORS:
+            codes_bhwq = np.tile(codes_bhwq, (FEW_VECTORS, 1, 1, 1))
+        return self.network.features_of_codes(*self._placed(codes_bhwq))[:b].contiguous()
 
     @torch.no_grad()
     def masks(self, codes_bhwq: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -195,6 +205,16 @@ class TrainedRun:
     def to_output(self, maps: Tensor) -> Tensor:
         """Return features as they are written: those of `space`, with the normalization undone."""
         return maps if self.space != "backbone" else self.network.normalizer.inverse(maps)
+
+    @torch.no_grad()
+    def vectors(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
+        """Return the code vectors `[B, d, rows, columns]` float32 of codes, on their grid."""
+        codes, _ = self._placed(codes_bhwq)
+        return on_grid(self.network.quantizer.lookup(codes), codes_bhwq.shape[1:3]).contiguous()
+
+    def decoded(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
+        """Return features `[B, C, h, w]` of codes as they are written: float32, on the CPU."""
+        return self.to_output(self.features(codes_bhwq)).float().cpu()
 
     def _placed(self, codes_bhwq: NDArray[np.integer]) -> tuple[Tensor, Size]:
         """Return codes `[B, N, Q]` on the device, and rows and columns of the features that they are of.

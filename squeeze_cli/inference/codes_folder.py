@@ -1,0 +1,146 @@
+"""Codes of a folder of shards, or of one codes file: found, opened, and read by position."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, lru_cache
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeeze_cli.codec.container import CodesFile
+from squeeze_cli.codec.shards import ShardFile, digest, read_output
+from squeeze_cli.errors import SqueezeError
+from squeeze_cli.inference.trained_run import TrainedRun
+from squeeze_cli.runs import RECORD_NAME
+
+# Files whose index, with the names of its images, is in memory.
+OPEN_FILES = 1024
+# Vectors that are decoded at once where all of them are wanted or can be kept: many blocks take little
+# more time than one, since the range decoder works on all of them position by position.
+VECTORS_AT_ONCE = 2**18
+# Bytes of decoded codes that are kept.
+CACHE_BYTES = 2**28
+
+
+def list_shards(path: Path) -> list[ShardFile]:
+    """Return the codes files of a folder, in order, or the file itself; SqueezeError for neither."""
+    if not path.exists():
+        raise SqueezeError(f"There is no {path}: give a codes file or the folder of one.")
+    if path.is_file():
+        images = len(CodesFile(path))
+        return [ShardFile(path, images, path.stat().st_size, digest(path))]
+    output = read_output(path)
+    if output.content != "codes":
+        raise SqueezeError(
+            f"{path} holds {output.content}, no codes: give what `squeeze extract-embeddings --format "
+            "codes` wrote."
+        )
+    return output.shards
+
+
+def find_run(path: Path) -> Path:
+    """Return the run's folder around `path`; raises SqueezeError where there is none."""
+    for parent in path.resolve().parents:
+        if (parent / RECORD_NAME).exists():
+            return parent
+    raise SqueezeError(f"{path} lies in no run's folder: give the run that made it by --run.")
+
+
+class CodesFolder:
+    """Codes of the images of all shards, by position.
+
+    It can be pickled, and each process opens run and files for itself. A file is open only while it is
+    read. Memory has the indices of `OPEN_FILES` files and at most `cache_bytes` of decoded codes.
+
+    Raises SqueezeError for a folder that is not complete, a file that is damaged or of another run, and
+    where no run is found.
+    """
+
+    def __init__(self, path: Path, run: Path | None = None, cache_bytes: int = CACHE_BYTES) -> None:
+        self.path = path
+        self.shards = list_shards(path)
+        self.run_path = run or find_run(path)
+        self.begins = np.cumsum([0, *(shard.images for shard in self.shards)])
+        if not len(self):
+            raise SqueezeError(f"{path} has no images: extract it again.")
+        self._shape: tuple[int, ...] = ()
+        header = self.file(0).header
+        self._type = np.min_scalar_type(max(header.code_sizes) - 1)
+        image_bytes = max(1, prod(self._shape) * self._type.itemsize)
+        block = header.images_per_block
+        blocks = VECTORS_AT_ONCE // max(1, block * prod(header.grid))
+        all_fit = len(self) * image_bytes <= cache_bytes
+        self._at_once = max(1, blocks) * block
+        self._part = self._at_once if all_fit else block
+        parts = max(1, cache_bytes // (image_bytes * block))
+        self._parts_kept = None if all_fit else parts
+
+    def __len__(self) -> int:
+        return int(self.begins[-1])
+
+    def __getstate__(self) -> dict[str, object]:
+        opened = ("run", "names", "_files", "_parts")
+        return {name: value for name, value in vars(self).items() if name not in opened}
+
+    @cached_property
+    def run(self) -> TrainedRun:
+        """The run that made the codes, on the CPU."""
+        run = TrainedRun(self.run_path, {"training.device": "cpu"})
+        run.require_codes()
+        return run
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of all images; SqueezeError where one is there twice."""
+        names = [name for number in range(len(self.shards)) for name in self.file(number).names]
+        if len(set(names)) < len(names):
+            raise SqueezeError(f"{self.path} has an image twice: extract it again.")
+        return tuple(names)
+
+    def file(self, number: int) -> CodesFile:
+        """Return the opened file of a shard."""
+        return self._files(number)
+
+    def place(self, position: int) -> tuple[int, int]:
+        """Return the shard of an image, and its position there."""
+        shard = int(np.searchsorted(self.begins, position, side="right")) - 1
+        return shard, position - int(self.begins[shard])
+
+    def read(self, positions: Sequence[int]) -> NDArray[np.integer]:
+        """Return the codes `[n, h, w, Q]` of the images at these positions, for access in any order."""
+        codes = np.empty((len(positions), *self._shape), self._type)
+        for row in np.argsort(positions).tolist():  # so that a block serves all of its images
+            shard, image = self.place(positions[row])
+            codes[row] = self._parts(shard, image // self._part)[image % self._part]
+        return codes
+
+    def stream(
+        self, shard: int, images: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.integer]]]:
+        """Give images of a shard, at ascending positions, in pieces: their positions and codes."""
+        file, starts = self.file(shard), np.flatnonzero(np.diff(images // self._at_once)) + 1
+        for piece in np.split(images, starts):
+            yield piece, file.read(piece.tolist()).astype(self._type)
+
+    @cached_property
+    def _files(self) -> Callable[[int], CodesFile]:
+        return lru_cache(OPEN_FILES)(self._open)
+
+    @cached_property
+    def _parts(self) -> Callable[[int, int], NDArray[np.integer]]:
+        return lru_cache(self._parts_kept)(self._decode)
+
+    def _open(self, number: int) -> CodesFile:
+        shard = self.shards[number]
+        file = self.run.open(shard.checked())
+        shard.require_names(file.names)
+        shape = (*file.header.grid, len(file.header.code_sizes))
+        if self._shape not in ((), shape):
+            raise SqueezeError(f"{shard.path} has other levels than {self.path}: extract it again.")
+        self._shape = shape
+        return file
+
+    def _decode(self, number: int, part: int) -> NDArray[np.integer]:
+        images = slice(part * self._part, (part + 1) * self._part)
+        return self.file(number).read(images).astype(self._type)

@@ -1,0 +1,191 @@
+"""Decoded features as files that other programs open: one .npy, or .parquet files.
+
+A folder holds `_decoded.json`, which names the codes, and the files, each written beside its place and
+renamed. So a stopped decoding goes on with the first file that is missing.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.files import (
+    LOCK_NAME,
+    read_json,
+    remove_parts,
+    write_text_atomically,
+    written_atomically,
+)
+
+Form = Literal["safetensors", "npy", "parquet"]
+DType = Literal["float16", "float32"]
+# Named so that Arrow and pandas, which open a folder, pass over it.
+RECORD_NAME = "_decoded.json"
+NAMES_NAME = "names.txt"
+_OWN = re.compile(rf"{RECORD_NAME}|{NAMES_NAME}|features\.npy|features-\d{{5,}}\.parquet")
+_IN_NO_LINE = re.compile("[\n\r\0\ufeff]")
+
+Features = NDArray[np.float32]
+# Names and features `[n, C, h, w]` of images, batch by batch.
+Batches = Iterable[tuple[Sequence[str], Features]]
+
+
+class DecodedRecord(BaseModel, extra="forbid"):
+    """Content of `_decoded.json`: from which run and codes, by their digests, and in which type."""
+
+    format: Literal["squeeze-decoded"] = "squeeze-decoded"
+    run: str
+    codes: str
+    dtype: DType
+
+
+class Part(NamedTuple):
+    """Images that are decoded together, such as those of a codes file: their names and features."""
+
+    names: Sequence[str]
+    decode: Callable[[], Batches]
+
+
+def write_npy(
+    out: Path, record: DecodedRecord, part: Part, shape: Sequence[int], overwrite: bool
+) -> Iterator[int]:
+    """Write `features.npy` `[n, h, w, C]` of n images, and `names.txt` with a name on each line.
+
+    `shape` is that of a feature map, `[h, w, C]`. Yields the number of images that are done, again and
+    again. Raises as `_write` does, and SqueezeError for a name that is no line.
+    """
+    if odd := [name for name in part.names if _IN_NO_LINE.search(name)]:
+        raise SqueezeError(
+            f"The name {odd[0]!r} does not fit a line of {NAMES_NAME}: use --as parquet, or extract the "
+            "image under another name."
+        )
+
+    def write(file: BinaryIO, batches: Batches) -> Iterator[int]:
+        dtype = np.dtype(record.dtype)
+        header = {
+            "descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False,
+            "shape": (len(part.names), *shape),
+        }  # fmt: skip
+        # Not by a memory map: on a full disk the system would kill the process.
+        np.lib.format.write_array_header_1_0(file, header)
+        for names, features in batches:
+            file.write(as_dtype(features, names, record.dtype).transpose(0, 2, 3, 1).tobytes())
+            yield len(names)
+
+    listed = "".join(f"{name}\n" for name in part.names)
+    return _write(out, record, {"features.npy": part}, write, overwrite, listed)
+
+
+def write_parquet(
+    out: Path, record: DecodedRecord, parts: Sequence[Part], shape: Sequence[int], overwrite: bool
+) -> Iterator[int]:
+    """Write a .parquet file per part: a row per image, with `name`, `shape` and `features`.
+
+    `shape` is that of a feature map, `[h, w, C]`, in which `features` are one after the other, a list of
+    fixed size. A batch is a row group. Yields the number of images that are done, again and again. Raises
+    as `_write` does.
+    """
+    pyarrow, parquet = import_pyarrow()
+    value = {"float16": pyarrow.float16(), "float32": pyarrow.float32()}[record.dtype]
+    fields = [
+        ("name", pyarrow.string()), ("shape", pyarrow.list_(pyarrow.int32(), len(shape))),
+        ("features", pyarrow.list_(value, prod(shape))),
+    ]  # fmt: skip
+    schema = pyarrow.schema(fields)
+
+    def write(file: BinaryIO, batches: Batches) -> Iterator[int]:
+        # Vectors of equal codes are equal, which zstd finds; a dictionary of values would not help.
+        options = {"compression": "zstd", "use_dictionary": False}
+        with parquet.ParquetWriter(file, schema, **options) as writer:
+            for names, features in batches:
+                stored = as_dtype(features, names, record.dtype).transpose(0, 2, 3, 1)
+                columns = [
+                    pyarrow.array(names, schema.field("name").type),
+                    pyarrow.array([list(shape)] * len(names), schema.field("shape").type),
+                    pyarrow.FixedSizeListArray.from_arrays(
+                        pyarrow.array(stored.reshape(-1)), prod(shape)
+                    ),
+                ]
+                writer.write_table(pyarrow.table(columns, schema=schema))
+                yield len(names)
+
+    named = {f"features-{number:05d}.parquet": part for number, part in enumerate(parts)}
+    return _write(out, record, named, write, overwrite)
+
+
+def import_pyarrow() -> tuple[Any, Any]:
+    """Return pyarrow and its module of parquet; UsageError where they are missing."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise UsageError(
+            "pyarrow is missing: `pip install squeeze-cli[parquet]`, or --as npy."
+        ) from None
+    return pyarrow, pyarrow.parquet
+
+
+def as_dtype(features: Features, names: Sequence[str], dtype: DType) -> NDArray[np.floating]:
+    """Return features `[n, ...]` in a type; SqueezeError, which names the image, where one overflows."""
+    if dtype == "float16":
+        largest = np.abs(features).reshape(len(features), -1).max(axis=1, initial=0)
+        if (row := int(largest.argmax())) < len(names) and largest[row] > np.finfo(dtype).max:
+            raise SqueezeError(
+                f"The features of {names[row]} reach {largest[row]:.3g}, more than float16 holds: use "
+                "--dtype float32."
+            )
+    return features.astype(dtype, copy=False)
+
+
+def _write(
+    out: Path, record: DecodedRecord, parts: Mapping[str, Part],
+    write: Callable[[BinaryIO, Batches], Iterator[int]], overwrite: bool, listed: str | None = None,
+) -> Iterator[int]:  # fmt: skip
+    """Write a file per part, but those that a stopped decoding of the same codes has written.
+
+    What `overwrite` replaces is removed when the first file takes its place; `listed` becomes names.txt.
+
+    Raises UsageError where `out` holds other files, other features, or all of these, and SqueezeError
+    where it cannot be written.
+    """
+    remove_parts([out])
+    there = {path.name for path in out.glob("*")} - {LOCK_NAME}
+    files = there - {RECORD_NAME, NAMES_NAME}
+    found = _read_record(out / RECORD_NAME)
+    if there and (found is None or not all(map(_OWN.fullmatch, there))):
+        raise UsageError(f"{out} holds other files: choose another --out.")
+    if files and not overwrite:
+        if found != record or not files <= set(parts):
+            raise UsageError(
+                f"{out} holds other features: choose another --out, or --overwrite them."
+            )
+        if files == set(parts):
+            raise UsageError(f"{out} holds decoded features already: --overwrite replaces them.")
+    done = set() if overwrite else files
+    for name, part in parts.items():
+        if name not in done:
+            with written_atomically(out / name) as file:
+                yield from write(file, part.decode())
+                if not done:  # now there is something to take the place of what is there
+                    for old in files | {NAMES_NAME}:
+                        (out / old).unlink(missing_ok=True)
+                    write_text_atomically(out / RECORD_NAME, record.model_dump_json() + "\n")
+                    if listed is not None:
+                        write_text_atomically(out / NAMES_NAME, listed)
+            done |= {name}
+        else:
+            yield len(part.names)
+
+
+def _read_record(path: Path) -> DecodedRecord | None:
+    """Return the record, or None where there is none of squeeze."""
+    try:
+        return DecodedRecord.model_validate(read_json(path))
+    except (OSError, ValueError):
+        return None

@@ -313,6 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--per-window", type=int, default=25, metavar="N")
+    parser.add_argument("--windows", nargs="+", choices=[w.name for w in WINDOWS], metavar="NAME")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args(arguments)
@@ -323,6 +324,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     with reference() as (stock, seconds):
         for window in WINDOWS:
+            if options.windows and window.name not in options.windows:
+                continue
             differing, failed = [], []
             for _ in range(options.per_window):
                 try:

@@ -30,7 +30,7 @@ from squeeze_cli.config.resolve import resolve_config
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
-from squeeze_cli.inference.extraction import Coding, Extraction, Split
+from squeeze_cli.inference.extraction import Coding, Engine, Extraction, Split
 from squeeze_cli.reports.comparison import ComparisonRow, compare_runs
 from squeeze_cli.runs import RunFolder, create_run, read_runs
 
@@ -126,7 +126,9 @@ def extract(
     cache_dir: str | Path | None = None, use_cache: bool | None = None,
     num_workers: int | None = None, device: str | None = "auto", levels: int | None = None,
     images_per_shard: int | None = None, shard_index: int | None = None,
-    num_shards: int | None = None, reporter: Reporter | None = None,
+    num_shards: int | None = None, engine: Engine = "local", address: str | None = None,
+    gpus_per_worker: float | None = None, max_bad: str | float | None = None,
+    reporter: Reporter | None = None,
 ) -> ExtractionSummary:  # fmt: skip
     """Write codes or embeddings of images as files, as `squeeze extract-embeddings` does.
 
@@ -146,7 +148,8 @@ def extract(
             was trained with.
         num_workers: Worker processes; None takes one per core or GPU, but none for a single shard.
         levels: Use the first levels of rvq alone; None uses all.
-        images_per_shard, shard_index, num_shards: As the options of these names.
+        images_per_shard, shard_index, num_shards, engine, address, gpus_per_worker, max_bad: As the
+            options of these names.
 
     Raises:
         SqueezeError: The run has no codes, or something is missing or damaged.
@@ -154,7 +157,7 @@ def extract(
     """
     wanted = Extraction(
         split, images, features, feature_names, content, coding, out, overwrite, levels, num_workers,
-        images_per_shard, shard_index, num_shards,
+        images_per_shard, shard_index, num_shards, engine, address, gpus_per_worker, max_bad,
     )  # fmt: skip
     values = {
         "data.data_dir": data_dir,

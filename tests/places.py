@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -41,9 +42,16 @@ def write_tar(path: Path, files: Mapping[str, bytes], **options: int) -> Path:
 
 
 class _Files(SimpleHTTPRequestHandler):
-    """Files of a folder, by ranges too; what lies below `ill/` fails twice, then comes."""
+    """Files of a folder, by ranges too; what lies below `ill/` fails twice, then comes.
+
+    A file comes byte by byte as long as `is_slow` says so of its path.
+    """
 
     failures: dict[str, int] = {}  # noqa: RUF012 - of the class, a handler serves one request
+
+    def __init__(self, *arguments, is_slow: Callable[[str], bool], **options) -> None:
+        self.is_slow = is_slow
+        super().__init__(*arguments, **options)
 
     def log_message(self, *_: object) -> None:
         """Keep the tests' output clean."""
@@ -66,13 +74,20 @@ class _Files(SimpleHTTPRequestHandler):
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(len(content[first : last + 1])))
         self.end_headers()
-        self.wfile.write(content[first : last + 1])
+        content = content[first : last + 1]
+        with suppress(ConnectionError):
+            while len(content) > 1 and self.is_slow(self.path):
+                self.wfile.write(content[:1])
+                content = content[1:]
+                time.sleep(0.1)
+            self.wfile.write(content)
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def served(folder: Path, is_slow: Callable[[str], bool] = lambda path: False) -> Iterator[str]:
     """Serve a folder while the block runs; gives its address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(folder))) as server:
+    handler = partial(_Files, directory=str(folder), is_slow=is_slow)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

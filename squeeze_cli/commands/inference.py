@@ -153,6 +153,23 @@ class ShardOptions:
     num_shards: Annotated[
         int | None, option("--num-shards", "Number of parts; 1 makes all files.", "N", min=1)
     ] = None
+    engine: Annotated[
+        Literal["local", "ray"], option("--engine", "Workers of this machine, or a Ray cluster's.")
+    ] = "local"
+    address: Annotated[
+        str | None,
+        option(
+            "--address", "Ray cluster: auto, local, HOST:PORT, ray://... [default: auto]", "RAY"
+        ),
+    ] = None
+    gpus_per_worker: Annotated[
+        float | None,
+        option("--gpus-per-worker", "GPUs per worker of Ray. [default: 1, if any]", "X", min=0),
+    ] = None
+    max_bad: Annotated[
+        str | None,
+        option("--max-bad", "Most unreadable images: 1%, or 12. [default: no limit]", "N"),
+    ] = None
 
 
 @with_options(fields=[key for key in _DATA if key != "data.num_workers"], default=_OF_THE_RUN)

@@ -65,7 +65,7 @@ def make_in_workers(
                     made = future.result()
                 except BrokenProcessPool:
                     if attempt == MOST_ATTEMPTS:
-                        raise SqueezeError(_failure(shard)) from None
+                        raise SqueezeError(failure(shard)) from None
                     pools[number] = _start(job, device_of[number])
                     begin(number, shard, attempt + 1)
                     continue
@@ -79,7 +79,8 @@ def make_in_workers(
             pool.shutdown(cancel_futures=True)
 
 
-def _failure(shard: Shard) -> str:
+def failure(shard: Shard) -> str:
+    """Return what to say of a shard that no worker finishes."""
     names = [sample.name for sample in shard.samples]
     return (
         f"Shard {shard.number} ({names[0]} to {names[-1]}) failed {MOST_ATTEMPTS} times: its worker "

@@ -19,18 +19,23 @@ from squeeze_cli.inference.engines import Made, make_here, make_in_workers, visi
 from squeeze_cli.inference.extraction import Extraction, choose_part
 from squeeze_cli.inference.output import OutputFolder
 from squeeze_cli.inference.plan import Plan, Shard, images_per_shard, stamps_of
+from squeeze_cli.inference.ray_engine import Cluster, make_on_ray
 from squeeze_cli.inference.shard import Job, Origin, ShardMaker, contents_of
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.training.outputs import FLOAT32_BYTES, decoder_bytes
 
 
 class Source(NamedTuple):
-    """The images of an extraction: a name for their folder, what they are, and where states come from."""
+    """The images of an extraction: a name for their folder, what they are, and where states come from.
+
+    `skipped` of them are no images that could be read.
+    """
 
     name: str
     kind: str
     origin: Origin
     samples: Sequence[Sample]
+    skipped: int = 0
 
 
 def extract_embeddings(
@@ -71,7 +76,7 @@ def extract_embeddings(
         )
     output = OutputFolder(folder, settings, len(plan), numbers, reporter, wanted.overwrite)
     with output.claimed():
-        records = _make_all(run, wanted, source.origin, plan, output)
+        records = _make_all(run, wanted, source, plan, output)
         whole = output.finish()
     skipped = [each for record in records for each in record.skipped]
     warn_of_skipped([(each["name"], each["reason"]) for each in skipped], reporter)
@@ -90,34 +95,54 @@ def _find_source(run: TrainedRun, wanted: Extraction, reporter: Reporter) -> Sou
         return Source(path.resolve().stem, "features", "features", features)
     samples: Sequence[Sample]
     origin: Origin = "images"
+    skipped = 0
     if wanted.images is not None:
         name = title_of(wanted.images)
         listing = list_place(wanted.images)
         for warning in listing.warnings:
             reporter.warn(warning)
         warn_of_skipped(listing.skipped, reporter)
-        kind, samples = "images", listing.train
+        kind, samples, skipped = "images", listing.train, len(listing.skipped)
     else:
         name = wanted.split or "test"
         splits, data = run.splits(reporter), run.config.data
         chosen = ("train", "val", "test") if name == "all" else (name,)
         samples = [sample for each in chosen for sample in getattr(splits, each)]
-        if data.has_features or data.use_cache:
+        if wanted.engine == "ray" and data.has_features:
+            raise UsageError("--engine ray is for images, not for given features: leave it out.")
+        if wanted.engine == "local" and (data.has_features or data.use_cache):
             origin = "features" if data.has_features else "store"
         kind = f"split {name}"
     if not samples:
         raise SqueezeError(f"No image of {name} can be read: see the warnings.")
-    return Source(name, kind, origin, samples)
+    return Source(name, kind, origin, samples, skipped)
 
 
 def _make_all(
-    run: TrainedRun, wanted: Extraction, origin: Origin, plan: Plan, output: OutputFolder
+    run: TrainedRun, wanted: Extraction, source: Source, plan: Plan, output: OutputFolder
 ) -> list[ShardRecord]:
-    """Make the shards that are not there yet; return the records of all that this process is to make."""
+    """Make the shards that are not there yet; return the records of all that this process is to make.
+
+    Raises SqueezeError as soon as more images than `--max-bad` could not be read.
+    """
+    images = len(source.samples) + source.skipped
+    bad, most_bad = source.skipped, wanted.most_bad(images)
     records: dict[int, ShardRecord] = {}
     locks: dict[int, ExitStack] = {}
     total = sum(len(plan.shard(number).samples) for number in output.numbers)
     with output.reporter.track("Extracting", total) as advance:
+
+        def keep(record: ShardRecord) -> None:
+            nonlocal bad
+            records[record.number] = record
+            locks.pop(record.number).close()
+            bad += len(record.skipped)
+            if bad > most_bad:
+                last = record.skipped[-1] if record.skipped else {"reason": "names are not UTF-8."}
+                raise SqueezeError(
+                    f"{bad} of {images} images cannot be read, more than --max-bad {wanted.max_bad}: "
+                    f"{last['reason']}"
+                )
 
         def missing() -> Iterator[Shard]:
             for number in output.numbers:
@@ -129,16 +154,14 @@ def _make_all(
                     yield shard
                     continue
                 _require_same_images(record, shard, output)
-                records[number] = record
+                keep(record)
                 advance(len(shard.samples), "")
-                locks.pop(number).close()
 
         try:
-            with closing(_engine(run, wanted, origin, output, missing(), advance)) as made:
+            with closing(_engine(run, wanted, source.origin, output, missing(), advance)) as made:
                 for content, record in made:
                     output.write(content, record)
-                    records[record.number] = record
-                    locks.pop(record.number).close()
+                    keep(record)
         finally:
             for lock in locks.values():
                 lock.close()
@@ -178,6 +201,10 @@ def _engine(
     job = Job(
         run.folder.path.resolve(), dict(run.values), output.settings, output.count, origin, threads
     )
+    if wanted.engine == "ray":
+        cluster = Cluster(wanted.address or "auto", wanted.num_workers, wanted.gpus_per_worker)
+        say = output.reporter.say
+        return make_on_ray(job, shards, output.count_missing(), cluster, advance, say)
     if workers:
         return make_in_workers(job, shards, workers, advance, devices)
     return make_here(ShardMaker(job, run, output.reporter), shards, advance)

@@ -1,5 +1,6 @@
 """The request for an extraction, which is checked before torch is imported."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from squeeze_cli.errors import SqueezeError, UsageError, nearest
 
 Split = Literal["train", "val", "test", "all"]
 Coding = Literal["prior", "packed"]
+Engine = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,14 @@ class Extraction:
     images_per_shard: int | None = None
     shard_index: int | None = None
     num_shards: int | None = None
+    engine: Engine = "local"
+    address: str | None = None
+    gpus_per_worker: float | None = None
+    max_bad: str | float | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in {"split": Split, "content": Content, "coding": Coding}.items():
+        kinds = {"split": Split, "content": Content, "coding": Coding, "engine": Engine}
+        for name, kind in kinds.items():
             value, known = getattr(self, name), get_args(kind)
             if value is not None and value not in known:
                 raise UsageError(f"Unknown {name} {value!r}: {nearest(str(value), known)}")
@@ -49,6 +56,17 @@ class Extraction:
             raise UsageError(f"--coding is for --format codes, not {self.content}: leave it out.")
         if self.levels is not None and self.content == "features":
             raise UsageError("--levels is for codes and what is made of them: leave it out.")
+        for name in ("address", "gpus_per_worker"):
+            if getattr(self, name) is not None and self.engine != "ray":
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} has no effect without --engine ray: add it.")
+        if not re.fullmatch(r"auto|local|(ray://)?[^/:]+:\d+", self.address or "auto"):
+            raise UsageError(
+                f"--address {self.address}: give auto, local, HOST:PORT or ray://HOST:PORT."
+            )
+        if self.features is not None and self.engine == "ray":
+            raise UsageError("--engine ray is for images, not --features: leave it out.")
+        self.most_bad(1)
         if self.images_per_shard is not None and self.images_per_shard < 1:
             raise UsageError("--images-per-shard is at least 1.")
         index, count = self.shard_index, self.num_shards
@@ -58,6 +76,21 @@ class Extraction:
             raise UsageError(
                 f"--shard-index {index} needs --num-shards N above it; the first part is 0."
             )
+
+    def most_bad(self, images: int) -> float:
+        """Return how many of so many images may be unreadable; UsageError for an unclear `max_bad`."""
+        if self.max_bad is None:
+            return images
+        text = str(self.max_bad)
+        try:
+            number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            number = -1
+        if not (text.isdigit() or 0 <= number <= 1):
+            raise UsageError(
+                f"--max-bad {text}: give a share such as 1% or 0.01, or a number of images."
+            )
+        return number if text.isdigit() else number * images
 
 
 @dataclass(frozen=True)

@@ -69,11 +69,12 @@ def taken(
 
 
 def refused(
-    name: str, place: str, says: str, make: Callable[[Path], object] = Path.exists, code: int = 1
-) -> Case:
+    name: str, place: str, says: str, make: Callable[[Path], object] = Path.exists, code: int = 1,
+    writes: tuple[str, ...] = (),
+) -> Case:  # fmt: skip
     return Case(
-        name, f"{EXTRACT} {place}", code, (says,), uses=("images", "runs/vq"), make=make, writes=()
-    )
+        name, f"{EXTRACT} {place}", code, (says,), uses=("images", "runs/vq"), make=make, writes=writes,
+    )  # fmt: skip
 
 
 ROWS = (
@@ -81,6 +82,14 @@ ROWS = (
     taken("archives of all", "'{0..2}.tar'", archives_of_all, same_codes),
     taken("a list with a lost image", "list.txt", listed("images/gone.jpg", "x\timages/photo_0.jpg"),
           holds("x"), "Skipped images/gone: The image images/gone.jpg is missing"),
+    taken("a share of lost images", "list.txt --max-bad 50%",
+          listed("images/gone.jpg", "x\timages/photo_0.jpg"), holds("x")),
+    *[refused(f"too many lost images: {most}", f"list.txt --max-bad {most}",
+              f"1 of 2 images cannot be read, more than --max-bad {most}: The image images/gone.jpg is",
+              listed("images/gone.jpg", "x\timages/photo_0.jpg"), writes=("out", "runs"))
+      for most in ("0", "49.9%", "0.4")],
+    *[refused(f"a limit of {most}", f"images --max-bad={most}", f"--max-bad {most}: give a share", code=2)
+      for most in ("few", "1.5", "101%", "nan", "-1")],
     taken("an archive", "a.tar", archived("k/1.jpg", "k/2.jpg", "k/2.cls"), holds("k/1", "k/2"),
           "1 files in a.tar are no images and left out: 1 of .cls"),
     refused("an archive without images", "a.tar", "a.tar holds no images", archived("a.cls")),
@@ -92,6 +101,12 @@ ROWS = (
     refused("open braces", "'{1..3.tar'", "Unbalanced braces", code=2),
     refused("too many archives", "'{0..99999999}.tar'", "more than 1,000,000 places", code=2),
     refused("a protocol without a driver", "s3://b/x", 'pip install "squeeze-cli[s3]"'),
+    refused("no such cluster", "images --engine ray --address 127.0.0.1:9",
+            "Cannot use the Ray cluster 127.0.0.1:9 ([Errno 111] Connection refused)"),
+    refused("no address of a cluster", "images --engine ray --address head",
+            "give auto, local, HOST:PORT", code=2),
+    refused("an address without Ray", "images --address auto", "add it", code=2),
+    refused("GPUs without Ray", "images --gpus-per-worker 1", "add it", code=2),
     refused("an unknown protocol", "nope://b/x", "Protocol not known: nope"),
     refused("a folder of the web", "http://127.0.0.1:9/x", "give a list file"),
 )  # fmt: skip

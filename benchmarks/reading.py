@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -28,10 +28,13 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 
 from benchmarks.machine import show
-from squeeze_cli.api import CodesDataset, extract
+from squeeze_cli.api import CodesDataset
+from squeeze_cli.codec.manifest import Settings, record_of
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.inference.decode import decode_codes
+from squeeze_cli.inference.extraction import Coding
+from squeeze_cli.inference.output import OutputFolder
 from squeeze_cli.inference.trained_run import TrainedRun
 
 BATCH_IMAGES = 64
@@ -61,10 +64,10 @@ def write_tars(maps: np.ndarray, names: list[str], folder: Path) -> None:
 
 def from_images(run: TrainedRun, samples: list[Sample]) -> Iterator[torch.Tensor]:
     """Give the features of images, which pass the backbone."""
-    data = run.data({"images": samples}, Reporter(quiet=True), use_store=False)
+    data = run.data({"images": samples}, Reporter(quiet=True))
     with torch.inference_mode():
         for batch in data.batches("images", data.origin.inference_batch):
-            yield run.to_output(run.network.features(batch[0]))
+            yield run.network.features(batch[0])
 
 
 def from_codes(data: CodesDataset, order: np.ndarray | None = None) -> Iterator[torch.Tensor]:
@@ -100,17 +103,30 @@ def rate(batches: Iterator[torch.Tensor]) -> float:
     return vectors / (time.process_time() - start)
 
 
-def write_all(run: TrainedRun, originals: np.ndarray, images: int, folder: Path) -> None:
-    """Write codes of both codings, and what they decode to as float16, .npy and tar shards."""
-    np.save(folder / "given.npy", originals[np.arange(images) % len(originals)])
-    names = [f"image-{number:06d}" for number in range(images)]
-    (folder / "names.txt").write_text("".join(f"{name}\n" for name in names))
-    for coding in ("prior", "packed"):
-        extract(
-            run.folder.path, features=folder / "given.npy", feature_names=folder / "names.txt",
-            coding=coding, out=folder / coding, device="cpu",
+def write_codes(run: TrainedRun, codes: np.ndarray, names: list[str], folder: Path) -> None:
+    """Write a folder of codes of each coding, as `squeeze extract-embeddings` does."""
+    count = -(-len(names) // IMAGES_PER_SHARD)
+    for coding in get_args(Coding):
+        settings = Settings(
+            content="codes", run=run.folder.name, run_digest=run.digest, source="features", plan="",
+            images_per_shard=IMAGES_PER_SHARD, coding=coding, space=run.space,
         )  # fmt: skip
-    (folder / "given.npy").unlink()
+        output = OutputFolder(
+            folder / coding, settings, count, range(count), Reporter(quiet=True), False
+        )
+        with output.claimed():
+            for number in range(count):
+                chosen = slice(number * IMAGES_PER_SHARD, (number + 1) * IMAGES_PER_SHARD)
+                content = run.encode(codes[chosen], names[chosen], coding)
+                images = len(names[chosen])
+                output.write(content, record_of(settings, number, count, content, images))
+            output.finish()
+
+
+def write_all(run: TrainedRun, codes: np.ndarray, images: int, folder: Path) -> None:
+    """Write codes of so many images, and what they decode to as float16, .npy and tar shards."""
+    names = [f"image-{number:06d}" for number in range(images)]
+    write_codes(run, codes[np.arange(images) % len(codes)], names, folder)
     decode_codes(
         folder / "packed", "features", folder / "npy", Reporter(quiet=True), run=run.folder.path,
         device="cpu", form="npy", dtype="float16",
@@ -121,16 +137,10 @@ def write_all(run: TrainedRun, originals: np.ndarray, images: int, folder: Path)
 def measure(run: TrainedRun, images: int, folder: Path) -> dict[str, dict[str, float]]:
     """Read each way once; rates and bytes on disk per image by name."""
     samples = list(run.splits(Reporter(quiet=True)).test)
-    stored: list[torch.Tensor] = []
-
-    def kept() -> Iterator[torch.Tensor]:
-        for maps in from_images(run, samples):
-            stored.append(maps.permute(0, 2, 3, 1).half())
-            yield maps
-
-    rates = {"images through the backbone": rate(kept())}
+    rates = {"images through the backbone": rate(from_images(run, samples))}
     image_bytes = sum(sample.image_path.stat().st_size for sample in samples) / len(samples)
-    write_all(run, torch.cat(stored).numpy(), images, folder)
+    codes = np.concatenate([run.codes(maps) for maps in from_images(run, samples)])
+    write_all(run, codes, images, folder)
     order = np.random.default_rng(0).permutation(images)
     for coding in ("prior", "packed"):
         data = CodesDataset(folder / coding, run=run.folder.path)
@@ -170,7 +180,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
     one_core()
-    values: dict[str, object] = {"training.device": "cpu"}
+    values: dict[str, object] = {"training.device": "cpu", "data.use_cache": False}
     if options.data_dir is not None:
         values["data.data_dir"] = str(options.data_dir)
     run = TrainedRun(options.run, values)

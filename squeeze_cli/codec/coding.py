@@ -6,11 +6,13 @@ state carries the CRC-32. The prior's contexts and counts begin anew with each i
 
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from squeeze_cli.codec.bit_packing import check_codes, pack_codes, unpack_codes
 from squeeze_cli.codec.prior import COUNT_LIMIT, OFFSETS, CodePrior
@@ -90,7 +92,8 @@ def decode_blocks(
         ]
         crcs = [int.from_bytes(block[-_CRC_BYTES:], "little") for block in blocks]
     elif _fits(prior, grid, code_sizes):
-        codes, crcs = _decode_streams(blocks, np.asarray(images_b), prior, len(code_sizes))
+        with _blas().limit(limits=1, user_api="blas"):
+            codes, crcs = _decode_streams(blocks, np.asarray(images_b), prior, len(code_sizes))
         decoded = [block[:images] for block, images in zip(codes, images_b, strict=True)]
     else:
         raise DamagedCodesError(f"codes of {code_sizes} on {grid}, but a prior for others")
@@ -130,6 +133,16 @@ def context_of(
 def _fits(prior: CodePrior, grid: tuple[int, ...], code_sizes: Sequence[int]) -> bool:
     """Whether a prior is for codes of these sizes on this grid, or for more codes per vector."""
     return (prior.grid, prior.code_sizes[: len(code_sizes)]) == (grid, tuple(code_sizes))
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """Return what limits the threads of NumPy's BLAS.
+
+    Decoding makes thousands of small matrix products. Threads that wait for each other at every one of
+    them take a multiple of the time of one thread where other processes need the cores too.
+    """
+    return ThreadpoolController()
 
 
 def _decode_streams(

@@ -11,11 +11,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from squeeze_cli.codec.coding import decode_blocks, encode_blocks, slots_of_codes
 from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.index import block_checksums, find_blocks
-from squeeze_cli.codec.prior import CodePrior, read_prior
+from squeeze_cli.codec.prior import CodePrior, SymbolEvaluator, read_prior
 from squeeze_cli.codec.prior_fitting import fit_prior
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from squeeze_cli.quantizers import StepSize, create_quantizer
@@ -208,6 +209,25 @@ assert np.array_equal(CodesFile(copy, prior).read(), codes)
 print(hashlib.sha256(content).hexdigest())
 assert "torch" not in sys.modules
 """
+
+
+def test_small_products_are_not_spread_over_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that wait for each other at each of them would take a multiple of the time."""
+    prior = read_prior(DATA / "prior.safetensors")
+    codes = CodesFile(DATA / "codes.sqz", prior).read()
+    blocks = blocks_of(codes, prior, len(codes))
+    used, frequencies = set(), SymbolEvaluator.frequencies
+
+    def recorded(self: SymbolEvaluator, *arguments: np.ndarray) -> np.ndarray:
+        used.update(p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas")
+        return frequencies(self, *arguments)
+
+    with threadpool_limits(2, user_api="blas"):
+        monkeypatch.setattr(SymbolEvaluator, "frequencies", recorded)
+        assert np.array_equal(decoded(blocks, [len(codes)], prior), codes)
+        monkeypatch.undo()
+        assert {p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"} == {2}
+    assert used == {1}
 
 
 def test_one_and_two_threads_give_the_same_bytes(tmp_path: Path) -> None:

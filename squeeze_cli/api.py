@@ -124,7 +124,7 @@ def extract(
     split: Split | None = None, content: Content = "codes", coding: Coding | None = None,
     out: str | Path | None = None, overwrite: bool = False, data_dir: str | Path | None = None,
     cache_dir: str | Path | None = None, use_cache: bool | None = None,
-    num_workers: int | None = None, device: str | None = "auto", levels: int | None = None,
+    num_workers: int = 0, device: str | None = "auto", levels: int | None = None,
     images_per_shard: int | None = None, shard_index: int | None = None,
     num_shards: int | None = None, engine: Engine = "local", address: str | None = None,
     gpus_per_worker: float | None = None, max_bad: str | float | None = None,
@@ -132,8 +132,7 @@ def extract(
 ) -> ExtractionSummary:  # fmt: skip
     """Write codes or embeddings of images as files, as `squeeze extract-embeddings` does.
 
-    Shards that are there already are not made again. Worker processes import the script that calls this:
-    call it below `if __name__ == "__main__":`, or with `num_workers=0`.
+    Shards that are there already are not made again.
 
     Args:
         run: Folder of a finished run.
@@ -146,7 +145,8 @@ def extract(
         out: Folder to write to, by default one in the run's folder; `overwrite` starts anew.
         data_dir, cache_dir, use_cache, device: As the options of these names; None takes what the run
             was trained with.
-        num_workers: Worker processes; None takes one per core or GPU, but none for a single shard.
+        num_workers: Worker processes; 0 computes in threads of this one. Workers import the script that
+            calls this: call it below `if __name__ == "__main__":` then.
         levels: Use the first levels of rvq alone; None uses all.
         images_per_shard, shard_index, num_shards, engine, address, gpus_per_worker, max_bad: As the
             options of these names.

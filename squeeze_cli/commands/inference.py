@@ -139,7 +139,12 @@ class ShardOptions:
 
     num_workers: Annotated[
         int | None,
-        option("--num-workers", "Worker processes. [default: one per core or GPU]", "N", min=0),
+        option(
+            "--num-workers",
+            "Worker processes; 0: threads. [default: one per core or GPU]",
+            "N",
+            min=0,
+        ),
     ] = None
     images_per_shard: Annotated[
         int | None,

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for
 
 import torch
@@ -50,9 +49,14 @@ def make_in_workers(
     begun: dict[Future[Made], tuple[int, Shard, int]] = {}
 
     def begin(number: int, shard: Shard | None, attempt: int = 1) -> None:
-        if shard is not None:
-            with _interrupts_wait():
-                begun[pools[number].submit(_make, shard)] = (number, shard, attempt)
+        if shard is None:
+            return
+        try:
+            future = _submit(pools[number], shard)
+        except BrokenProcessPool:  # its process was killed while it waited
+            pools[number] = _start(job, device_of[number])
+            future = _submit(pools[number], shard)
+        begun[future] = (number, shard, attempt)
 
     others = set(multiprocessing.active_children())
     try:
@@ -103,15 +107,13 @@ def _start(job: Job, device: str) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, context, _prepare, (job, device))
 
 
-@contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Let a process that is started not hear of Ctrl-C: it is this process that ends it."""
+def _submit(pool: ProcessPoolExecutor, shard: Shard) -> Future[Made]:
+    """Give a pool a shard; its process, if this starts it, does not hear of Ctrl-C: this one ends it."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
+        return pool.submit(_make, shard)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield
+        return pool.submit(_make, shard)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -187,17 +187,15 @@ def _engine(
 
     Given features and those of the feature store pass no backbone, so they need no workers.
     """
-    cores, cuda = available_cores(), run.device.type == "cuda"
-    devices = visible_devices() if cuda else []
-    wanted_workers = wanted.num_workers
-    if wanted_workers is None:
-        wanted_workers = {"cuda": len(devices), "cpu": cores}.get(run.device.type, 1)
-    workers = min(output.count_missing(), wanted_workers) if origin == "images" else 0
-    if workers <= 1:
+    cores, given = available_cores(), wanted.num_workers
+    devices = visible_devices() if run.device.type == "cuda" else []
+    default = {"cuda": len(devices), "cpu": cores}.get(run.device.type, 1)
+    workers = min(output.count_missing(), default if given is None else given)
+    if origin != "images" or workers == 1:
         workers = 0
     threads = max(1, cores // max(1, workers))
-    if wanted.num_workers is not None and not cuda:
-        threads = 1 if workers else max(1, wanted.num_workers)
+    if given and not devices:
+        threads = 1 if workers else given
     job = Job(
         run.folder.path.resolve(), dict(run.values), output.settings, output.count, origin, threads
     )

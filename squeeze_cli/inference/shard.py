@@ -8,6 +8,7 @@ with one thread of torch, whose sums depend on how many threads share them.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -173,10 +174,11 @@ class ShardMaker:
             _ = self.trunk.network  # built and moved once, before several threads ask for it
         threads = self.job.threads if self.run.device.type == "cpu" else 1
         before = torch.get_num_threads()
+        one_each, rest = partial(torch.set_num_threads, 1), iter(batches)
         try:
-            yield from in_threads(
-                self._compute, batches, threads, threads, partial(torch.set_num_threads, 1)
-            )
+            # The first batch alone: some networks keep what they compute then.
+            yield from in_threads(self._compute, islice(rest, 1), 1, 0, one_each)
+            yield from in_threads(self._compute, rest, threads, threads, one_each)
         finally:
             torch.set_num_threads(before)  # threads to come take the number that was set last
 

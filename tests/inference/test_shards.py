@@ -80,9 +80,9 @@ def test_workers_make_the_files_that_one_process_makes(
 
 
 def test_several_threads_make_what_one_makes(photographs: Path, tmp_path: Path) -> None:
-    for threads in (1, 3):
+    for threads in (1, 0, 3):
         extract(photographs, tmp_path / str(threads), num_workers=threads, images_per_shard=IMAGES)
-    assert content_of(tmp_path / "1") == content_of(tmp_path / "3")
+    assert content_of(tmp_path / "1") == content_of(tmp_path / "3") == content_of(tmp_path / "0")
 
 
 def test_parts_and_a_merge_make_them_too(

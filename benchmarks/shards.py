@@ -1,0 +1,190 @@
+"""Extraction in shards: its memory, the time of its plan, and kills of its workers and of the command.
+
+    python -m benchmarks.shards --plan 100000
+    python -m benchmarks.shards --memory 1000 20000
+    python -m benchmarks.shards --kills 20 --images 5000
+
+The images are tiny and drawn: all have one file of 48 pixels, or a few, under many names. The run is one
+of EfficientNet-Lite0 at 96 px that the tests decode, and two workers make its codes. Memory is the
+largest resident set of the command and of any of its workers, sampled ten times per second. A kill
+(SIGKILL) comes at a random moment, and is that of a worker or of the command, which is then given again.
+In the end all files must have the bytes of an undisturbed extraction, and a shard that was there at a
+kill must not have been written again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from PIL import Image
+from rich.table import Table
+
+from benchmarks.machine import show
+from squeeze_cli.data.places import list_place
+from squeeze_cli.inference.plan import IMAGES_PER_SHARD, Plan, stamps_of
+
+EXECUTABLE = Path(sys.executable).parent / "squeeze"
+RUN = Path(__file__).resolve().parents[1] / "tests" / "inference" / "older_runs" / "vq"
+DIFFERENT = 50  # images, each of which has many names
+SAMPLE_S = 0.1
+
+
+@contextmanager
+def tiny_images(count: int) -> Iterator[Path]:
+    """Make a folder of so many tiny images, in folders of a thousand, and remove it in the end."""
+    with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as place:
+        dice = np.random.default_rng(0)
+        for number in range(DIFFERENT):
+            pixels = dice.integers(0, 256, (48, 48, 3), np.uint8)
+            Image.fromarray(pixels).save(Path(place) / f"{number}.png")
+        for number in range(count):
+            folder = Path(place) / "images" / f"{number // 1000:04d}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{number:07d}.png").hardlink_to(Path(place) / f"{number % DIFFERENT}.png")
+        yield Path(place)
+
+
+def start(folder: Path, out: str, images_per_shard: int) -> subprocess.Popen[str]:
+    """Start the extraction of a folder of tiny images."""
+    return subprocess.Popen(
+        [EXECUTABLE, "extract-embeddings", RUN, "--images", "images", "--out", out, "--num-workers",
+         "2", "--images-per-shard", str(images_per_shard), "--device", "cpu", "--quiet"],
+        cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    """Wait for the command; RuntimeError where it fails."""
+    _, errors = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"ended with {process.returncode}: {errors[-2000:]}")
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return the worker processes: those that the command's process of forks has made."""
+    try:
+        started = psutil.Process(process.pid).children()
+        return [worker for each in started for worker in each.children()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def peak_memory(count: int) -> dict[str, float]:
+    """Largest resident MiB of the command and of a worker, and images per second."""
+    peaks = {"command_mib": 0.0, "worker_mib": 0.0}
+    with tiny_images(count) as folder:
+        began = time.perf_counter()
+        process = start(folder, "out", IMAGES_PER_SHARD)
+        while process.poll() is None:
+            found = {
+                "command_mib": [psutil.Process(process.pid)],
+                "worker_mib": workers_of(process),
+            }
+            for name, processes in found.items():
+                for each in processes:
+                    with suppress(psutil.Error):
+                        peaks[name] = max(peaks[name], each.memory_info().rss / 2**20)
+            time.sleep(SAMPLE_S)
+        finish(process)
+        return peaks | {"images_a_second": count / (time.perf_counter() - began)}
+
+
+def plan_seconds(count: int) -> float:
+    """Seconds until all shards are known, and what the file system says of their images."""
+    with tiny_images(count) as folder:
+        began = time.perf_counter()
+        plan = Plan(list_place(folder / "images").train, IMAGES_PER_SHARD)
+        plan.digest()
+        for number in range(len(plan)):
+            stamps_of(plan.shard(number).samples)
+        return time.perf_counter() - began
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of an output."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def kill(count: int, kills: int, seed: int) -> dict[str, Any]:
+    """Kill workers and commands; return how many of each, and what was amiss."""
+    draw = random.Random(seed)
+    done = {"worker": 0, "command": 0}
+    written_again: set[str] = set()
+    with tiny_images(count) as folder:
+        began = time.perf_counter()
+        finish(start(folder, "whole", 100))
+        seconds = time.perf_counter() - began
+        out, times = folder / "out", dict[str, int]()
+        process = start(folder, "out", 100)
+        while sum(done.values()) < kills:
+            moment = time.perf_counter() + draw.uniform(0, seconds / 2)
+            while process.poll() is None and time.perf_counter() < moment:
+                time.sleep(0.005)
+            if process.poll() is not None:  # it has ended before: all is there, and begins anew
+                finish(process)
+                for path in draw.sample(sorted(out.glob("codes-*.json")), 25):
+                    path.unlink()
+                    times.pop(path.name)
+                process = start(folder, "out", 100)
+                continue
+            there = {path.name: path.stat().st_mtime_ns for path in out.glob("codes-*.json")}
+            written_again |= {name for name in times if there.get(name) != times[name]}
+            times = there
+            workers = workers_of(process)
+            if workers and draw.random() < 0.5:
+                draw.choice(workers).kill()
+                done["worker"] += 1
+            else:
+                process.kill()
+                process.wait()
+                done["command"] += 1
+                process = start(folder, "out", 100)
+        finish(process)
+        whole, found = contents(folder / "whole"), contents(out)
+        differing = sorted(n for n in whole.keys() | found.keys() if whole.get(n) != found.get(n))
+    return {"kills": done, "files": len(whole), "differing": differing,
+            "written_again": sorted(written_again), "undisturbed_seconds": seconds}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--plan", type=int, metavar="N", help="plan N images")
+    parser.add_argument("--memory", type=int, nargs="*", default=[], metavar="N")
+    parser.add_argument("--kills", type=int, metavar="N", help="kill N times")
+    parser.add_argument("--images", type=int, default=5000, metavar="N", help="images of --kills")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    options = parser.parse_args(arguments)
+    figures: dict[str, Any] = {}
+    if options.plan:
+        figures[f"plan of {options.plan}"] = {"seconds": plan_seconds(options.plan)}
+    for count in options.memory:
+        figures[f"memory at {count}"] = peak_memory(count)
+    if options.kills:
+        figures["kills"] = kill(options.images, options.kills, options.seed)
+    table = Table(title="Shards", title_justify="left", box=None, pad_edge=False)
+    table.add_column("")
+    table.add_column("")
+    for name, values in figures.items():
+        for key, value in values.items():
+            table.add_row(name, f"{key}: {f'{value:.1f}' if isinstance(value, float) else value}")
+    show(table, figures, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,8 +7,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,6 +70,44 @@ def measure(command: Sequence[str], *, expected_code: int = 0) -> Cost:
     # Linux counts kibibytes, macOS bytes.
     peak_mib = usage.ru_maxrss / (2**20 if os.uname().sysname == "Darwin" else 2**10)
     return Cost(wall_s, usage.ru_utime + usage.ru_stime, peak_mib, load)
+
+
+@dataclass
+class Family:
+    """A command and all processes that it has started, whoever waits for them; call `look` often.
+
+    Attributes:
+        command_mib: the largest resident memory of the command's own process.
+        worker_mib: that of any other process of the family.
+    """
+
+    pid: int
+    command_mib: float = 0.0
+    worker_mib: float = 0.0
+    _cpu_s: dict[int, float] = field(default_factory=dict)
+
+    def look(self) -> list[psutil.Process]:
+        """Note memory and time of all processes; return those that processes of the command started."""
+        found: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):
+            own = psutil.Process(self.pid)
+            found = own.children(recursive=True)
+            for process in (own, *found):
+                with suppress(psutil.Error):
+                    times, memory = process.cpu_times(), process.memory_info().rss / 2**20
+                    self._cpu_s[process.pid] = times.user + times.system
+                    name = "command_mib" if process is own else "worker_mib"
+                    setattr(self, name, max(getattr(self, name), memory))
+        workers = []
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                workers += [process] if process.ppid() != self.pid else []
+        return workers
+
+    @property
+    def cpu_s(self) -> float:
+        """Time of the processor that all have taken, as far as they were looked at."""
+        return sum(self._cpu_s.values())
 
 
 def disk_mib(folder: Path) -> float:

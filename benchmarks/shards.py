@@ -7,7 +7,8 @@
 The images are tiny and drawn: all have one file of 48 pixels, or a few, under many names. The run is one
 of EfficientNet-Lite0 at 96 px that the tests decode, and two workers make its codes. Memory is the
 largest resident set of the command and of any of its workers, sampled ten times per second. A kill
-(SIGKILL) comes at a random moment, and is that of a worker or of the command, which is then given again.
+(SIGKILL) comes at a random moment after the first new shard, and is that of a worker or of the command,
+which is then given again.
 In the end all files must have the bytes of an undisturbed extraction, and a shard that was there at a
 kill must not have been written again.
 """
@@ -21,16 +22,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from PIL import Image
 from rich.table import Table
 
 from benchmarks.machine import show
+from benchmarks.processes import Family
 from squeeze_cli.data.places import list_place
 from squeeze_cli.inference.plan import IMAGES_PER_SHARD, Plan, stamps_of
 
@@ -72,33 +73,20 @@ def finish(process: subprocess.Popen[str]) -> None:
         raise RuntimeError(f"ended with {process.returncode}: {errors[-2000:]}")
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Return the worker processes: those that the command's process of forks has made."""
-    try:
-        started = psutil.Process(process.pid).children()
-        return [worker for each in started for worker in each.children()]
-    except psutil.NoSuchProcess:
-        return []
-
-
 def peak_memory(count: int) -> dict[str, float]:
     """Largest resident MiB of the command and of a worker, and images per second."""
-    peaks = {"command_mib": 0.0, "worker_mib": 0.0}
     with tiny_images(count) as folder:
         began = time.perf_counter()
         process = start(folder, "out", IMAGES_PER_SHARD)
+        family = Family(process.pid)
         while process.poll() is None:
-            found = {
-                "command_mib": [psutil.Process(process.pid)],
-                "worker_mib": workers_of(process),
-            }
-            for name, processes in found.items():
-                for each in processes:
-                    with suppress(psutil.Error):
-                        peaks[name] = max(peaks[name], each.memory_info().rss / 2**20)
+            family.look()
             time.sleep(SAMPLE_S)
         finish(process)
-        return peaks | {"images_a_second": count / (time.perf_counter() - began)}
+        rate = count / (time.perf_counter() - began)
+    return {
+        "command_mib": family.command_mib, "worker_mib": family.worker_mib, "images_a_second": rate,
+    }  # fmt: skip
 
 
 def plan_seconds(count: int) -> float:
@@ -129,7 +117,10 @@ def kill(count: int, kills: int, seed: int) -> dict[str, Any]:
         out, times = folder / "out", dict[str, int]()
         process = start(folder, "out", 100)
         while sum(done.values()) < kills:
-            moment = time.perf_counter() + draw.uniform(0, seconds / 2)
+            before = len(list(out.glob("codes-*.json")))
+            while process.poll() is None and len(list(out.glob("codes-*.json"))) == before:
+                time.sleep(0.005)
+            moment = time.perf_counter() + draw.uniform(0, seconds / 20)
             while process.poll() is None and time.perf_counter() < moment:
                 time.sleep(0.005)
             if process.poll() is not None:  # it has ended before: all is there, and begins anew
@@ -142,7 +133,7 @@ def kill(count: int, kills: int, seed: int) -> dict[str, Any]:
             there = {path.name: path.stat().st_mtime_ns for path in out.glob("codes-*.json")}
             written_again |= {name for name in times if there.get(name) != times[name]}
             times = there
-            workers = workers_of(process)
+            workers = Family(process.pid).look()
             if workers and draw.random() < 0.5:
                 draw.choice(workers).kill()
                 done["worker"] += 1

@@ -17,10 +17,16 @@ import psutil
 import pytest
 
 from squeeze_cli import api
+from squeeze_cli.codec.manifest import Settings
+from squeeze_cli.console import no_advance
+from squeeze_cli.data.encoded import EncodedImage
+from squeeze_cli.data.samples import FileSample
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import locked
+from squeeze_cli.inference.engines import make_in_workers
 from squeeze_cli.inference.extraction import Extraction, Part, choose_part
-from squeeze_cli.inference.shard import ShardMaker
+from squeeze_cli.inference.plan import Shard
+from squeeze_cli.inference.shard import Job, ShardMaker
 from tests.conftest import EXECUTABLE, Squeeze
 from tests.pets import noise_image
 
@@ -160,8 +166,6 @@ def test_images_that_changed_are_noticed_by_their_content(
         (out / name).write_bytes(content)
     os.utime(images / "photo_09.jpg")
     read = []
-    from squeeze_cli.data.samples import FileSample
-
     original = FileSample.read
     monkeypatch.setattr(FileSample, "read", lambda self: read.append(self.name) or original(self))
     extract(images, out, num_workers=0)
@@ -278,6 +282,31 @@ def test_variables_that_contradict_each_other(variables: Mapping[str, str], word
 def test_parts_that_mean_nothing(given: dict[str, int]) -> None:
     with pytest.raises(UsageError):
         Extraction(**given)
+
+
+class DeadlySample(FileSample):
+    """An image at which the process that reads it is killed, as for want of memory."""
+
+    def read(self) -> EncodedImage:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_shard_at_which_workers_end_is_named(photographs: Path) -> None:
+    """The other worker's shard is made meanwhile."""
+    run = api.open_run(RUN, device="cpu")
+    settings = Settings(
+        content="codes", run="vq", run_digest=run.digest, source="images", plan="p", space="backbone",
+        images_per_shard=2, coding="packed",
+    )  # fmt: skip
+    job = Job(RUN, {"training.device": "cpu"}, settings, 2, "images", 1)
+    good, bad = (photographs / f"photo_0{number}.jpg" for number in (0, 1))
+    shards = [Shard(0, [FileSample("good", good)]), Shard(1, [DeadlySample("bad", bad)])]
+    made = make_in_workers(job, iter(shards), 2, no_advance)
+    assert next(made) == ShardMaker(job, run).extract_shard(shards[0])
+    with pytest.raises(SqueezeError, match=r"Shard 1 \(bad to bad\) failed 3 times"):
+        next(made)
 
 
 @pytest.fixture

@@ -36,6 +36,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs"
 
 
+def test_settings_that_the_quantizer_ignores_are_refused(tmp_path: Path) -> None:
+    """A run that was written with them could not be opened."""
+    config = ExperimentConfig(quantizer=QuantizerConfig(num_quantizers=2))
+    with pytest.raises(UsageError, match="num_quantizers has no effect for type 'vq'"):
+        api.train("vq", "efficientnet-lite0", output_dir=tmp_path / "runs", config=config)
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.slow
 def test_a_baseline_is_trained_by_its_kind_and_a_taken_name_is_refused(
     runs: Path, tmp_path: Path

@@ -168,8 +168,8 @@ def merge_records(folder: Path, *, thorough: bool = True) -> Manifest:
     if lacking := first.shards - len(files):
         absent = (first.file(n) for n in range(first.shards) if first.stem(n) not in files)
         raise SqueezeError(
-            f"{folder} has records of {len(files)} shards, and they are {first.shards} "
-            f"({next(absent)} is missing): {_AGAIN}, or its part by --shard-index."
+            f"{folder} holds {len(files)} of {first.shards} shards ({next(absent)} is missing): "
+            f"{_AGAIN}, or its part by --shard-index."
             if lacking > 0
             else f"{folder} has records of {len(files)} shards, and its output {first.shards}: remove "
             "those of another output, or extract again with --overwrite."

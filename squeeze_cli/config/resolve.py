@@ -92,6 +92,7 @@ def resolve_config(
     config = resolve_defaults(config)
     check_together(config)
     refuse_meaningless(config, values)
+    _refuse_ignored(config, "the configuration")  # of a file, where an option chooses another type
     return config
 
 
@@ -297,11 +298,16 @@ def write_config(path: Path, config: ExperimentConfig) -> None:
 
 
 def _experiment_from(mapping: object, where: str) -> ExperimentConfig:
-    """Validate an experiment, and refuse quantizer fields that would be ignored.
+    config = parse(mapping, where)
+    _refuse_ignored(config, where)
+    return config
+
+
+def _refuse_ignored(config: ExperimentConfig, where: str) -> None:
+    """Refuse quantizer fields that would be ignored.
 
     Older files list every quantizer field, so one that has its default is fine.
     """
-    config = parse(mapping, where)
     chosen = config.quantizer.type if config.kind == "quantized" else "none"
     accepted = {*QUANTIZERS[chosen].options, "type", "codebook_size", "encoder_lr_factor"}
     for name in config.quantizer.model_dump(exclude=accepted, exclude_defaults=True):
@@ -309,4 +315,3 @@ def _experiment_from(mapping: object, where: str) -> ExperimentConfig:
             f"{where}: quantizer.{name} has no effect for type {config.quantizer.type!r}: "
             "remove it, or choose another type."
         )
-    return config

@@ -210,7 +210,7 @@ ROWS = (
           ("a shard that is cut off", 1, ("damaged",), lambda f: os.truncate(f / CODES, 90), ()),
           ("a record that is mistyped", 1, ("codes-00000.json", "images should be"),
            changed(SHARD, images="12"), ()),
-          ("a part", 1, ("records of 1 shards, and they are 2 (codes-00001.sqz is missing)",),
+          ("a part", 1, ("holds 1 of 2 shards (codes-00001.sqz is missing)",),
            changed(SHARD, shards=2), ()),
           ("too many records", 1, ("records of 2 shards, and its output 1",),
            lambda f: shutil.copy(f / SHARD, f / "codes/quantized-00000.json"), ()),

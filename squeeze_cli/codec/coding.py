@@ -139,7 +139,7 @@ def _fits(prior: CodePrior, grid: tuple[int, ...], code_sizes: Sequence[int]) ->
 def _blas() -> ThreadpoolController:
     """Return what limits the threads of NumPy's BLAS.
 
-    Decoding makes thousands of small matrix products. Threads that wait for each other at every one of
+    Coding makes thousands of small matrix products. Threads that wait for each other at every one of
     them take a multiple of the time of one thread where other processes need the cores too.
     """
     return ThreadpoolController()
@@ -182,10 +182,11 @@ def slots_of_codes(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> Slots:
     Of a prior for more codes per vector the first ones are used.
     """
     images = max(1, _BLOCK_ELEMENTS // (prod(prior.grid) * max(prior.code_sizes)))
-    blocks = [
-        _slots_of_block(codes_bhwq[begin : begin + images], prior)
-        for begin in range(0, max(1, len(codes_bhwq)), images)
-    ]
+    with _blas().limit(limits=1, user_api="blas"):
+        blocks = [
+            _slots_of_block(codes_bhwq[begin : begin + images], prior)
+            for begin in range(0, max(1, len(codes_bhwq)), images)
+        ]
     return Slots(*map(np.concatenate, zip(*blocks, strict=True)))
 
 

@@ -78,9 +78,8 @@ def make_on_ray(
                         raise SqueezeError(
                             f"A worker of Ray failed ({reason}): {_SHARED}."
                         ) from error
-                    except (
-                        RayError
-                    ) as error:  # the worker is lost, or with its machine what it made
+                    except RayError as error:
+                        # The worker is lost, or with its machine what it made.
                         pool.replace(work, error)
                         continue
                     pool.idle.append(work.actor)
@@ -105,6 +104,8 @@ def _connected(address: str) -> Iterator[None]:
         yield
         return
     own = {"num_cpus": available_cores(), "include_dashboard": False} if address == "local" else {}
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or address  # as Ray does
     host, _, port = address.removeprefix("ray://").rpartition(":")
     handler = signal.getsignal(signal.SIGTERM)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from squeeze_cli.api import open_run
@@ -103,6 +104,8 @@ ROWS = (
     refused("a protocol without a driver", "s3://b/x", 'pip install "squeeze-cli[s3]"'),
     refused("no such cluster", "images --engine ray --address 127.0.0.1:9",
             "Cannot use the Ray cluster 127.0.0.1:9 ([Errno 111] Connection refused)"),
+    replace(refused("no such cluster, by Ray's variable", "images --engine ray",
+                    "Cannot use the Ray cluster 127.0.0.1:9 ("), env={"RAY_ADDRESS": "127.0.0.1:9"}),
     refused("no address of a cluster", "images --engine ray --address head",
             "give auto, local, HOST:PORT", code=2),
     refused("an address without Ray", "images --address auto", "add it", code=2),

@@ -61,7 +61,8 @@ class Settings(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
         """Raise UsageError, which names what differs, unless `other` has the same settings."""
         if differing := self.differing(other):
             named = {"plan": "images"}
-            what = " and ".join(named.get(n, n.removesuffix("_digest")) for n in differing)
+            shown = dict.fromkeys(named.get(n, n.removesuffix("_digest")) for n in differing)
+            what = " and ".join(shown)
             raise UsageError(
                 f"{folder} holds another output (with other {what}): choose another --out, or "
                 "--overwrite it."

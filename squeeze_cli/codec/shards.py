@@ -176,7 +176,13 @@ def merge_records(folder: Path, *, thorough: bool = True) -> Manifest:
         )
     records = [read_record(path) for path in files.values()]
     for record in records:
-        first.require_same(record, folder)
+        if first.differing(record) or record.shards != first.shards:
+            what = " and ".join(first.differing(record) or ["shards"])
+            pair = f"{first.file(first.number)} and {record.file(record.number)}"
+            raise SqueezeError(
+                f"{pair} in {folder} are of two outputs (with other {what}): remove one with all its "
+                "shards and their records, or extract again with --overwrite."
+            )
         shard = shard_file(record, folder)
         if record.images and not (shard.is_whole() if thorough else shard.path.exists()):
             raise SqueezeError(f"{shard.path} is missing or damaged: {_AGAIN}.")

@@ -59,6 +59,8 @@ def read_bytes(place: Path | str, start: int = 0, size: int | None = None) -> by
         with Path(place).open("rb") as file:
             file.seek(start)
             content = file.read(size)
+    if size is not None and len(content) > size:
+        raise ValueError("its server sends whole files in place of parts: download the archive")
     if size is not None and len(content) != size:
         raise ValueError(f"{len(content)} bytes came in place of {size}")
     return content

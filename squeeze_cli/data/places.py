@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from itertools import islice
 from math import prod
 from pathlib import Path
 from posixpath import basename, dirname, join, splitext
@@ -39,15 +40,15 @@ def list_place(place: Path | str) -> Listing:
     """
     text = str(place)
     places = [text]
-    if is_address(text) or not Path(text).exists():
-        ranges = re.findall(r"\{(-?\d+)\.\.(-?\d+)", text)
-        if prod(abs(int(last) - int(first)) + 1 for first, last in ranges) > MOST_PLACES:
-            raise UsageError(f"{text} stands for more than {MOST_PLACES:,} places: name fewer.")
-        try:
-            places = list(braceexpand(text, escape=False))
-        except ValueError as error:
+    if is_address(text) or not _exists(text):
+        try:  # what is in inner braces is expanded at once, so it is counted before
+            few = prod(map(_count, re.findall(r"\{([^{}]*)\}", text))) <= MOST_PLACES
+            places = list(islice(braceexpand(text, escape=False), MOST_PLACES + 1)) if few else []
+        except (ValueError, RecursionError) as error:
             fix = "write, as an example, {000..999}.tar."
             raise UsageError(f"{one_line(error)}: {fix}") from None
+        if not 0 < len(places) <= MOST_PLACES:
+            raise UsageError(f"{text} stands for more than {MOST_PLACES:,} places: name fewer.")
     listing = _list_all(places)
     if not (listing.train or listing.skipped):
         raise SqueezeError(f"{text} holds no images: name a place with some.")
@@ -61,6 +62,21 @@ def title_of(place: Path | str) -> str:
     return re.sub(r"[^\w.-]+", "-", last).strip("-.") or "images"
 
 
+def _exists(place: str) -> bool:
+    """Whether there is a file or folder; none has a name as long as braces may be."""
+    try:
+        return Path(place).exists()
+    except OSError:
+        return False
+
+
+def _count(braces: str) -> int:
+    """Return how many places a pair of braces stands for, by what is in it: a range or a list."""
+    if found := re.match(r"(-?\d+)\.\.(-?\d+)", braces):
+        return abs(int(found[2]) - int(found[1])) + 1
+    return braces.count(",") + 1
+
+
 def _without_suffix(path: str) -> str:
     """Return a path without the suffix of an image; what follows another dot is part of a name."""
     stem, suffix = splitext(path)
@@ -69,8 +85,10 @@ def _without_suffix(path: str) -> str:
 
 def _list_all(places: Sequence[str]) -> Listing:
     """List several places; where they share names, the title of its place leads each name."""
+    listings: list[Listing] = []
     with ThreadPoolExecutor(THREADS) as pool:
-        listings = list(pool.map(_list_one, places))
+        for begin in range(0, len(places), 8 * THREADS):  # so that a mistake ends it soon
+            listings += pool.map(_list_one, places[begin : begin + 8 * THREADS])
     samples = [sample for listing in listings for sample in listing.train]
     if len({sample.name for sample in samples}) < len(samples):
         samples = [
@@ -94,7 +112,7 @@ def _list_all(places: Sequence[str]) -> Listing:
 def _list_one(place: str) -> Listing:
     if place.startswith("file://"):
         place = open_address(place)[1]
-    if not is_address(place) and Path(place).is_dir():
+    if not is_address(place) and _exists(place) and Path(place).is_dir():
         return _list_folder(Path(place))
     name = _relative(place)
     if _COMPRESSED.search(name):
@@ -107,7 +125,7 @@ def _list_one(place: str) -> Listing:
         return _list_archive(place)
     if is_address(place):
         return _list_below(place)
-    found = "is no" if Path(place).exists() else "is missing: give a"
+    found = "is no" if _exists(place) else "is missing: give a"
     raise SqueezeError(f"{place} {found} folder of images, list (.txt, .lst) or archive (.tar).")
 
 
@@ -150,17 +168,18 @@ def _list_lines(place: str) -> Listing:
             raise SqueezeError(
                 f"{place}, line {number}: {name or target!r} is no path below a folder: correct it."
             )
-    entries = list(dict.fromkeys((name, target) for _, name, target in pairs))
-    targets = [_joined(place, target) for _, target in entries]
+    listed = {(name, _joined(place, target)): target for _, name, target in pairs}
+    targets = [target for _, target in listed]
     for address in {
         each.partition("://")[0]: each for each in targets if is_address(each)
     }.values():
         open_address(address)  # no image could be read without its driver
     if all(_ARCHIVE.search(_relative(target)) for target in targets):
         return _list_all(targets)
-    short = iter(names_below([_relative(t) for name, t in entries if not name], _without_suffix))
+    unnamed = [_relative(target) for (name, _), target in listed.items() if not name]
+    short = iter(names_below(unnamed, _without_suffix))
     samples: dict[str, Sample] = {}
-    for (given, _), target in zip(entries, targets, strict=True):
+    for given, target in listed:
         name = given or next(short)
         if name in samples:
             raise SqueezeError(
@@ -168,7 +187,7 @@ def _list_lines(place: str) -> Listing:
             )
         remote = is_address(target)
         samples[name] = StoredSample(name, target) if remote else FileSample(name, Path(target))
-    twice = len(pairs) - len(entries)
+    twice = len(pairs) - len(listed)
     warnings = [f"{twice} images are listed more than once; each counts once."] if twice else []
     return Listing(tuple(samples.values()), warnings=tuple(warnings))
 
@@ -187,10 +206,13 @@ def _list_archive(place: str) -> Listing:
                 # Of two with one name the last one counts, as where the archive is unpacked.
                 parts[_relative(member.name)] = (member.offset_data, member.size)
             elif not member.isdir():
-                links.append((member.name, "it is a link in an archive: store the image itself."))
+                links.append(
+                    (member.name, "it is no regular file of the archive: store the image itself.")
+                )
         file.seek(archive.offset)
-        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            raise tarfile.ReadError(f"damaged at byte {archive.offset:,}")
+        while rest := file.read(2**20):  # another archive behind this one would be lost
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError(f"damaged at byte {archive.offset:,}, or two in one")
     shown = filter(_is_shown, parts)
     listing = name_images(place, list(shown), lambda n, p: StoredSample(n, place, *parts[p]), _key)
     return replace(listing, skipped=(*listing.skipped, *links))
@@ -222,7 +244,10 @@ def _joined(file: str, target: str) -> str:
     """Return what a line of a list file names: a path of this machine, or an address."""
     if target.startswith("file://"):
         return open_address(target)[1]
-    return target if is_address(target) else join(dirname(file), target)
+    if is_address(target):
+        return target
+    joined = join(dirname(file), target)
+    return joined if is_address(joined) else Path(joined).as_posix()  # without ./ and //
 
 
 def _opened(place: str) -> AbstractContextManager[IO[bytes]]:
@@ -241,7 +266,8 @@ def _clear(action: str, place: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise SqueezeError(f"There is no {place}: correct the name.") from None
+        silent = ", or no server that answers" if is_address(place) else ""
+        raise SqueezeError(f"There is no {place}{silent}: correct the name.") from None
     except Exception as error:  # each driver has exceptions of its own
         raise SqueezeError(
             f"Cannot {action} {place} ({one_line(error)}): replace it, or leave it out."

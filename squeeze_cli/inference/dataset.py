@@ -1,8 +1,10 @@
 """Data sets of torch over codes files: codes, code vectors or features, without images and backbone."""
 
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import Literal, get_args
@@ -52,7 +54,7 @@ class CodesDataset(Dataset[Item]):
     Raises:
         SqueezeError: The folder is not complete, a file is damaged or of another run, no run is found,
             or no image has a label.
-        UsageError: `decode` is unknown.
+        UsageError: `decode` is unknown, or `labels` are texts and others.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class CodesDataset(Dataset[Item]):
         return {name: value for name, value in vars(self).items() if name not in cached}
 
     def __getitem__(self, index: int) -> Item:
-        return self.__getitems__([index])[0]
+        return self.__getitems__([operator.index(index)])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
         """Return several items, which are decoded at once; DataLoader calls it for a batch."""
@@ -147,6 +149,12 @@ class CodesDataset(Dataset[Item]):
         if isinstance(labels, Mapping):
             found = {name: label for name, label in labels.items() if label is not None}
             texts = {label for label in found.values() if isinstance(label, str)}
+            odd = [name for name, label in found.items() if not isinstance(label, str)]
+            if texts and odd:
+                raise UsageError(
+                    f"`labels` are texts and other values, such as {found[odd[0]]!r} of {odd[0]}, which "
+                    "might be the index of a text: make all of them texts, or none."
+                )
             unknown = [name for name in labels if name not in known]
         else:
             place, matched = str(labels), match_labels(Path(labels), names)
@@ -183,10 +191,14 @@ class CodesStream(IterableDataset[Item]):
         self, dataset: CodesDataset, batch_size: int | None, shuffle_buffer: int, seed: int,
         rank: int | None, num_ranks: int | None, even: bool,
     ) -> None:  # fmt: skip
-        if (rank is None) != (num_ranks is None) or not 0 <= (rank or 0) < (num_ranks or 1):
+        given = {"shuffle_buffer": shuffle_buffer, "seed": seed, "batch_size": batch_size}
+        given |= {"rank": rank, "num_ranks": num_ranks}
+        for name, value in given.items():
+            least = 1 if name in ("batch_size", "num_ranks") else 0
+            if value is not None and (not isinstance(value, Integral) or value < least):
+                raise UsageError(f"{name} {value!r} is no whole number from {least}.")
+        if (rank is None) != (num_ranks is None) or (rank or 0) >= (num_ranks or 1):
             raise UsageError(f"rank {rank} of num_ranks {num_ranks}: give both, rank from 0.")
-        if shuffle_buffer < 0 or (batch_size is not None and batch_size < 1):
-            raise UsageError("shuffle_buffer is 0 or more, and batch_size at least 1.")
         self.dataset, self.batch_size, self.shuffle_buffer = dataset, batch_size, shuffle_buffer
         self.seed, self.even = seed, even
         self._rank = None if rank is None or num_ranks is None else (rank, num_ranks)
@@ -206,7 +218,12 @@ class CodesStream(IterableDataset[Item]):
         return given or (0, 1)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw another order from the next iteration on; the same on all ranks."""
+        """Draw another order from the next iteration on; the same on all ranks.
+
+        Raises UsageError for an epoch below 0.
+        """
+        if epoch < 0:
+            raise UsageError(f"The epoch {epoch} is below 0: count from 0.")
         self._epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[Item]:

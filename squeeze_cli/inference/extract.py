@@ -28,14 +28,14 @@ from squeeze_cli.training.outputs import FLOAT32_BYTES, decoder_bytes
 class Source(NamedTuple):
     """The images of an extraction: a name for their folder, what they are, and where states come from.
 
-    `skipped` of them are no images that could be read.
+    `skipped` has name and reason of those that were left out of the list.
     """
 
     name: str
     kind: str
     origin: Origin
     samples: Sequence[Sample]
-    skipped: int = 0
+    skipped: Sequence[tuple[str, str]] = ()
 
 
 def extract_embeddings(
@@ -95,14 +95,14 @@ def _find_source(run: TrainedRun, wanted: Extraction, reporter: Reporter) -> Sou
         return Source(path.resolve().stem, "features", "features", features)
     samples: Sequence[Sample]
     origin: Origin = "images"
-    skipped = 0
+    skipped: Sequence[tuple[str, str]] = ()
     if wanted.images is not None:
         name = title_of(wanted.images)
         listing = list_place(wanted.images)
         for warning in listing.warnings:
             reporter.warn(warning)
         warn_of_skipped(listing.skipped, reporter)
-        kind, samples, skipped = "images", listing.train, len(listing.skipped)
+        kind, samples, skipped = "images", listing.train, listing.skipped
     else:
         name = wanted.split or "test"
         splits, data = run.splits(reporter), run.config.data
@@ -125,24 +125,28 @@ def _make_all(
 
     Raises SqueezeError as soon as more images than `--max-bad` could not be read.
     """
-    images = len(source.samples) + source.skipped
-    bad, most_bad = source.skipped, wanted.most_bad(images)
+    images = len(source.samples) + len(source.skipped)
+    bad, most_bad = 0, wanted.most_bad(images)
     records: dict[int, ShardRecord] = {}
     locks: dict[int, ExitStack] = {}
     total = sum(len(plan.shard(number).samples) for number in output.numbers)
     with output.reporter.track("Extracting", total) as advance:
 
-        def keep(record: ShardRecord) -> None:
+        def count(reasons: Sequence[str]) -> None:
             nonlocal bad
-            records[record.number] = record
-            locks.pop(record.number).close()
-            bad += len(record.skipped)
-            if bad > most_bad:
-                last = record.skipped[-1] if record.skipped else {"reason": "names are not UTF-8."}
+            bad += len(reasons)
+            if reasons and bad > most_bad:
                 raise SqueezeError(
                     f"{bad} of {images} images cannot be read, more than --max-bad {wanted.max_bad}: "
-                    f"{last['reason']}"
+                    f"{reasons[-1]}"
                 )
+
+        def keep(record: ShardRecord) -> None:
+            records[record.number] = record
+            locks.pop(record.number).close()
+            count([each["reason"] for each in record.skipped])
+
+        count([reason for _, reason in source.skipped])
 
         def missing() -> Iterator[Shard]:
             for number in output.numbers:

@@ -86,11 +86,11 @@ class Extraction:
             number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
         except ValueError:
             number = -1
-        if not (text.isdigit() or 0 <= number <= 1):
+        if not (text.isdecimal() or 0 <= number <= 1):
             raise UsageError(
                 f"--max-bad {text}: give a share such as 1% or 0.01, or a number of images."
             )
-        return number if text.isdigit() else number * images
+        return number if text.isdecimal() else number * images
 
 
 @dataclass(frozen=True)

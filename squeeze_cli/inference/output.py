@@ -103,7 +103,7 @@ class OutputFolder:
             record = read_record(self._record_file(number))
             self.settings.require_same(record, self.folder)
             shard = shard_file(record, self.folder)
-            if not record.images or shard.is_whole():
+            if record.shards == self.count and (not record.images or shard.is_whole()):
                 return record
             self.reporter.warn(f"{shard.path} is missing or damaged: it is made again.")
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,14 @@ def holds(*names: str) -> Callable[[Path], object]:
     return check
 
 
+def archived_with_a_link(folder: Path) -> None:
+    with tarfile.open(folder / "a.tar", "w") as archive:
+        archive.add(folder / "images" / "photo_0.jpg", "0.jpg")
+        link = tarfile.TarInfo("1.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "0.jpg"
+        archive.addfile(link)
+
+
 def taken(
     name: str, place: str, make: Callable[[Path], object], check: Callable[[Path], object],
     *says: str,
@@ -90,7 +99,10 @@ ROWS = (
               listed("images/gone.jpg", "x\timages/photo_0.jpg"), writes=("out", "runs"))
       for most in ("0", "49.9%", "0.4")],
     *[refused(f"a limit of {most}", f"images --max-bad={most}", f"--max-bad {most}: give a share", code=2)
-      for most in ("few", "1.5", "101%", "nan", "-1")],
+      for most in ("few", "1.5", "101%", "nan", "-1", "²")],
+    refused("links are lost images", "a.tar --max-bad 0",
+            "1 of 2 images cannot be read, more than --max-bad 0: it is no regular file of the archive",
+            archived_with_a_link, writes=("out", "runs")),
     taken("an archive", "a.tar", archived("k/1.jpg", "k/2.jpg", "k/2.cls"), holds("k/1", "k/2"),
           "1 files in a.tar are no images and left out: 1 of .cls"),
     refused("an archive without images", "a.tar", "a.tar holds no images", archived("a.cls")),

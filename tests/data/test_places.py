@@ -6,6 +6,7 @@ import gzip
 import os
 import pickle
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from squeeze_cli.data import addresses
 from squeeze_cli.data.places import list_place, title_of
 from squeeze_cli.data.reading import UnreadableImageError
-from squeeze_cli.errors import SqueezeError
+from squeeze_cli.errors import SqueezeError, UsageError
 from tests.places import PATHS, places, served, write_images, write_tar
 
 KINDS = (
@@ -124,6 +125,7 @@ def test_archives_that_count_alike_lead_their_names(tmp_path: Path) -> None:
         ("../x/a.jpg\n/abs/b.jpg\n./c.d.jpg\n", ["x/a", "abs/b", "c.d"]),
         ("one\ta.jpg\ntwo\ta.jpg\n", ["one", "two"]),
         ("a.jpg\nb.jpg\na.jpg\n", ["a", "b"]),
+        ("a.jpg\nb.jpg\n.//./a.jpg\n", ["a", "b"]),
         ("id 7\nw.v\n", ["id 7", "w.v"]),
         ("\ufeff# c\r\n  a.jpg  \r\n", ["a"]),
         ("https://h/a.jpg?x=1#y\nmemory://m/b.jpg\nhttp#1.jpg\n", ["h/a", "m/b", "http#1"]),
@@ -162,6 +164,8 @@ def test_lists_that_cannot_be(tmp_path: Path, lines: str, says: str) -> None:
         (lambda content: content[:1029] + b"\xff" + content[1030:], "damaged at byte 1,024"),
         (lambda content: b"", "empty file"),
         (gzip.compress, "read the archive"),
+        (lambda content: content * 2, "damaged at byte 5,120, or two in one"),
+        (lambda content: content + bytes(2**21) + b"x", "damaged at byte 5,120"),
         (lambda content: b"no archive" * 200, "read the archive"),
     ],
 )
@@ -181,6 +185,18 @@ def test_an_archive_that_becomes_shorter_is_one_line(tmp_path: Path) -> None:
         sample.read()
 
 
+def test_a_server_that_sends_no_parts_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = fsspec.filesystem("memory")
+    files.pipe(f"/{tmp_path.name}.tar", write_tar(tmp_path / "a.tar", {"a.png": b"a"}).read_bytes())
+    (sample,) = list_place(f"memory://{tmp_path.name}.tar").train
+    whole = type(files).cat_file
+    monkeypatch.setattr(type(files), "cat_file", lambda self, path, **_: whole(self, path))
+    with pytest.raises(UnreadableImageError, match="whole files in place of parts: download"):
+        sample.read()
+
+
 @pytest.mark.parametrize(
     ("place", "title"),
     [
@@ -190,6 +206,36 @@ def test_an_archive_that_becomes_shorter_is_one_line(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_titles(place: str, title: str) -> None:
     assert title_of(place) == title
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "{a,b,c}" * 30,
+        "{x,{y{a,b}}}" * 20,
+        "{0..9}" * 7,
+        "{x" + "{a,b}" * 40 + ",y}.tar",
+        "{" * 3000 + "a,b" + "}" * 3000,
+    ],
+)
+def test_braces_of_too_many_places_are_refused_at_once(place: str) -> None:
+    with pytest.raises(UsageError, match=r"more than 1,000,000 places|recursion"):
+        list_place(place)
+
+
+def test_braces_may_be_longer_than_a_file_name(tmp_path: Path) -> None:
+    names = [f"{number:060}" for number in range(9)]
+    for name in names:
+        write_tar(tmp_path / f"{name}.tar", {f"{name[-1]}.png": b"a"})
+    listing = list_place(f"{tmp_path}/{{{','.join(names)}}}.tar")
+    assert [sample.name for sample in listing.train] == list("012345678")
+
+
+def test_a_million_archives_end_at_the_first_that_is_missing() -> None:
+    began = time.monotonic()
+    with pytest.raises(SqueezeError, match=r"There is no /none/00000\d.tar"):
+        list_place("/none/{000000..999999}.tar")
+    assert time.monotonic() - began < 8
 
 
 def test_nothing_of_an_empty_address(tmp_path: Path) -> None:

@@ -353,9 +353,25 @@ def test_mistakes_are_one_line(vq: Coded, coded: Callable[[str], Coded], tmp_pat
     with pytest.raises(SqueezeError, match="There is no"):
         CodesDataset(tmp_path / "nowhere", run=vq.run)
     data = CodesDataset(vq.codes, run=vq.run)
-    for wrong in ({"rank": 2, "num_ranks": 2}, {"rank": 0}, {"batch_size": 0}):
+    for wrong in (
+        {"rank": 2, "num_ranks": 2}, {"rank": 0}, {"rank": 0, "num_ranks": 0}, {"batch_size": 0},
+        {"batch_size": 1.5}, {"shuffle_buffer": -1}, {"shuffle_buffer": "4"}, {"seed": -1},
+    ):  # fmt: skip
         with pytest.raises(UsageError):
             data.stream(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="epoch -1 is below 0"):
+        data.stream().set_epoch(-1)
+    for index in (slice(0, 2), [0, 1], 1.0, "0", None):
+        with pytest.raises(TypeError, match=r"integer"):
+            data[index]  # type: ignore[index]
+    for labels in (
+        {"photo 00": "cat", "photo 01": 0},
+        {"photo 00": float("nan"), "photo 02": "dog"},
+    ):
+        with pytest.raises(
+            UsageError, match=r"`labels` are texts and other values, such as (0|nan)"
+        ):
+            CodesDataset(vq.codes, run=vq.run, labels=labels)
     copy = tmp_path / "codes"
     shutil.copytree(vq.codes, copy)
     shutil.copy(copy / "codes-00000.sqz", copy / "codes-00001.sqz")  # as many images

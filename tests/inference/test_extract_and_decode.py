@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from squeeze_cli.api import extract, open_run
 from squeeze_cli.cli import app
 from squeeze_cli.codec.manifest import Manifest, Settings, record_of
-from squeeze_cli.codec.shards import read_manifest, read_output
+from squeeze_cli.codec.shards import merge_records, read_manifest, read_output
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import locked
@@ -512,3 +512,26 @@ def test_a_damaged_manifest_or_record_is_one_line(
     assert part in str(raised.value)
     assert str(tmp_path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("shards", 3), ("plan", "q"), ("run_digest", "e"), ("precision", "16")]
+)
+def test_records_of_two_outputs_are_never_merged(tmp_path: Path, field: str, value: object) -> None:
+    settings = Settings(
+        content="codes", run="q", run_digest="d", source="images", plan="p", images_per_shard=4,
+        space="backbone",
+    )  # fmt: skip
+    output = OutputFolder(tmp_path, settings, 2, [0, 1], Reporter(quiet=True), overwrite=False)
+    for number in (0, 1):
+        output.write(b"codes", record_of(settings, number, 2, b"codes", 1))
+    assert merge_records(tmp_path).images == 2
+    place = tmp_path / "codes-00001.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {field: value}))
+    with pytest.raises(
+        SqueezeError, match=rf"codes-00001.sqz in .* two outputs .*{field}.*: remove"
+    ):
+        merge_records(tmp_path)
+    if field == "shards":
+        assert output.find(0) is not None
+        assert output.find(1) is None  # it is made again

@@ -10,11 +10,13 @@ from typing import NamedTuple
 from squeeze_cli.codec.manifest import ExtractionSummary, Manifest, Settings, ShardRecord, sum_up
 from squeeze_cli.console import Advance, Reporter
 from squeeze_cli.data.arrays import list_features
+from squeeze_cli.data.encoded import ReadImage
 from squeeze_cli.data.images import available_cores, choose_workers
 from squeeze_cli.data.places import list_place, title_of
 from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.features.prepare import look_at
 from squeeze_cli.inference.engines import Made, make_here, make_in_workers, visible_devices
 from squeeze_cli.inference.extraction import Extraction, choose_part
 from squeeze_cli.inference.output import OutputFolder
@@ -154,10 +156,9 @@ def _make_all(
                 locks[number] = ExitStack()
                 locks[number].enter_context(output.claimed_shard(number))
                 record = output.find(number)
-                if record is None:
+                if record is None or not _is_current(record, shard, output):
                     yield shard
                     continue
-                _require_same_images(record, shard, output)
                 keep(record)
                 advance(len(shard.samples), "")
 
@@ -172,15 +173,30 @@ def _make_all(
     return [records[number] for number in output.numbers]
 
 
-def _require_same_images(record: ShardRecord, shard: Shard, output: OutputFolder) -> None:
-    """Raise UsageError where a shard was made of other images, which are read if their files changed."""
+def _is_current(record: ShardRecord, shard: Shard, output: OutputFolder) -> bool:
+    """Return whether a shard is that of its images: all that can be read now could be read then.
+
+    Raises UsageError where it was made of other images, which are read if their files changed.
+    """
     if record.stamps == stamps_of(shard.samples):
-        return
+        skipped = {each["name"] for each in record.skipped}
+        tried = [look_at(each, _check) for each in shard.samples if each.name in skipped]
+        if found := [look.sample.name for look in tried if not look.reason]:
+            output.reporter.warn(
+                f"{found[0]} can be read again: shard {shard.number} is made again, with {len(found)} "
+                "more of its images."
+            )
+        return not found
     if record.contents != contents_of(shard.samples, choose_workers(None)):
         raise UsageError(
             f"{output.folder} holds another output (with other images, in shard {shard.number}): choose "
             "another --out, or --overwrite it."
         )
+    return True
+
+
+def _check(image: ReadImage) -> None:
+    image.check()
 
 
 def _engine(

@@ -29,6 +29,7 @@ from squeeze_cli.inference.plan import Shard
 from squeeze_cli.inference.shard import Job, ShardMaker
 from tests.conftest import EXECUTABLE, Squeeze
 from tests.pets import noise_image
+from tests.places import served
 
 RUN = Path(__file__).parent / "older_runs" / "vq"
 IMAGES, PER_SHARD = 23, 4
@@ -368,3 +369,28 @@ def test_processes_that_die(
     if number == signal.SIGINT:
         assert errors.splitlines() == ["Error: interrupted."]
         assert not list(out.glob(".*"))  # neither locks nor parts
+
+
+@pytest.mark.slow
+def test_an_image_that_can_be_read_again_is_in_its_shard(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server's failure is no property of an image; that of a file would change its stamp."""
+    shutil.copytree(photographs, tmp_path / "here")
+    away = tmp_path / "here" / "photo_09.jpg"
+    with served(tmp_path) as address:
+        names = [path.name for path in sorted((tmp_path / "here").iterdir())]
+        images = tmp_path / "list.txt"
+        images.write_text("".join(f"{Path(n).stem}\t{address}/here/{n}\n" for n in names))
+        whole = extract(images, tmp_path / "whole", num_workers=0)
+        away.rename(tmp_path / "away")
+        less = extract(images, tmp_path / "out", num_workers=0)
+        assert {each["name"] for each in less.skipped} == {BROKEN, "photo_09"}
+        again = extract(images, tmp_path / "out", num_workers=0)
+        assert again == less
+        assert "made again" not in capsys.readouterr().err
+        (tmp_path / "away").rename(away)
+        summary = extract(images, tmp_path / "out", num_workers=0)
+    assert summary.images == whole.images == less.images + 1
+    assert "photo_09 can be read again: shard 2 is made again" in capsys.readouterr().err
+    assert content_of(tmp_path / "out") == content_of(tmp_path / "whole")

@@ -144,6 +144,7 @@ class ShardOptions:
             "Worker processes; 0: threads. [default: one per core or GPU]",
             "N",
             min=0,
+            max=4096,
         ),
     ] = None
     images_per_shard: Annotated[

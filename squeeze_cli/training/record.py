@@ -145,20 +145,23 @@ def _describe_quantizer(
         grid=list(grid), nominal_bits_per_vector=bits,
         nominal_bytes_per_image=bits * grid[0] * grid[1] / 8,
         nominal_compression_ratio=FLOAT32_BITS * network.normalizer.mean.numel() / bits,
-        encoder_flops=_encoder_flops(network, grid),
+        encoder_flops=_encoder_flops(network, config.model.feature_dim, grid),
     )  # fmt: skip
 
 
-def _encoder_flops(network: SegmentationNetwork, grid: tuple[int, int]) -> int | None:
+def _encoder_flops(
+    network: SegmentationNetwork, feature_dim: int | None, grid: tuple[int, int]
+) -> int | None:
     """Return the operations by which an image's features become codes, as PyTorch counts them.
 
-    None where it counts none: without a quantizer, and for a codec of FAISS.
+    The features are those that are quantized, behind a projection to `feature_dim` channels. None
+    where it counts none: without a quantizer, and for a codec of FAISS.
     """
     if not network.quantizer.code_sizes:
         return None
     mean, training = network.normalizer.mean, network.training
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.eval().codes(torch.zeros(1, mean.numel(), *grid, device=mean.device))
+        network.eval().codes(torch.zeros(1, feature_dim or mean.numel(), *grid, device=mean.device))
     network.train(training)
     return int(counter.get_total_flops()) or None
 

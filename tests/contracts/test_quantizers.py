@@ -16,7 +16,7 @@ from squeeze_cli.quantizers.vq import ResidualVQWithProjection
 
 B, N, C, D = 3, 35, 24, 8
 STEP = StepSize(vectors=B * N)
-OPTIONS_OF_TRAINING = {"codes", "encoder_lr_factor", "rate_weight", "code_stride"}
+OPTIONS_OF_TRAINING = {"codes", "encoder_lr_factor", "rate_weight", "code_stride", "target_bits"}
 
 
 def small(name: str, **changes: object) -> QuantizerConfig:
@@ -156,7 +156,7 @@ def test_every_declared_option_changes_something(name: str) -> None:
     """An option that a quantizer claims to take and ignores is a lie in `--help`.
 
     Options of training, and of what stands around a quantizer, do not: test_optimizers.py,
-    test_rate.py, test_blocks.py, and `codes` in config/test_config.py.
+    test_rate.py, test_target_bits.py, test_blocks.py, and `codes` in config/test_config.py.
     """
     changes = {
         "codebook_size": 32, "bottleneck_dim": 4, "num_quantizers": 2, "num_groups": 2, "levels": (3, 3),

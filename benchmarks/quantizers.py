@@ -30,11 +30,11 @@ OPTION = {
     "rvq": "--num-quantizers", "pq": "--num-groups", "faiss": "--codec",
 }  # fmt: skip
 VALUES = {
-    "vq": ("16", "64", "256", "512", "2048"),
-    "lfq": ("16", "64", "256", "512", "4096"),
-    "fsq": ("4,4", "5,5,5", "8,5,5,5", "7,5,5,5,5", "8,8,8,5,5,5"),
     "rvq": ("1", "2", "4", "8", "16"),
-    "pq": ("1", "2", "4", "8", "16"),
+    "pq": ("1", "2", "3", "4", "8"),
+    "vq": ("8", "16", "64", "256", "512"),
+    "fsq": ("4,4", "5,5,5", "8,5,5,5", "7,5,5,5,5", "8,8,8,5,5,5"),
+    "lfq": ("16", "64", "256", "512", "1024"),
     "faiss": (
         "PCA64,PQ1x9", "PCA64,RQ2x8", "PCA64,RQ4x8", "OPQ8_64,PQ8x8", "OPQ16_128,PQ16x8",
         "PCA64,SQ8",
@@ -70,8 +70,8 @@ def run_of(options: argparse.Namespace, kind: str, value: str = "") -> Path:
 def train_missing(options: argparse.Namespace) -> None:
     """Train what has no finished record yet."""
     commands = {run_of(options, "baseline"): ["baseline"]}
-    for kind, values in VALUES.items():
-        for value in values:
+    for kind in options.kinds:
+        for value in VALUES[kind]:
             command = ["train", "--quantizer", kind, OPTION[kind], value]
             commands[run_of(options, kind, value)] = command
     for run, command in commands.items():
@@ -82,8 +82,8 @@ def train_missing(options: argparse.Namespace) -> None:
 def measure(options: argparse.Namespace) -> Iterator[Row]:
     """Give a row for each run."""
     baseline = open_run(run_of(options, "baseline"), None).record.metrics.test.iou
-    for kind, values in VALUES.items():
-        for value in values:
+    for kind in options.kinds:
+        for value in VALUES[kind]:
             run = open_run(run_of(options, kind, value), None)
             found = evaluate_run(run, "test", Reporter(quiet=True), neighbours=True).metrics
             assert run.record.measured is not None
@@ -130,7 +130,7 @@ def draw(rows: list[Row]) -> None:
         ("% of the baseline's test mean IoU", lambda row: 100 * row.retained),
     )
     for plot, (label, value) in zip(axes, panels, strict=True):
-        for kind in VALUES:
+        for kind in dict.fromkeys(row.kind for row in rows):
             points = [(row.bits, value(row)) for row in rows if row.kind == kind]
             style = "s--" if kind == "faiss" else "o-"
             plot.plot(*zip(*points, strict=True), style, label=kind, markersize=3)
@@ -142,6 +142,7 @@ def draw(rows: list[Row]) -> None:
 def main() -> None:
     """Train, measure, write table and picture."""
     parser = training_options(__doc__, Path("runs/quantizers"))
+    parser.add_argument("--kinds", nargs="+", choices=list(VALUES), default=list(VALUES))
     parser.add_argument("--no-pages", action="store_true", help="train only")
     options = parser.parse_args()
     train_missing(options)

@@ -148,12 +148,16 @@ class StateDataset(Dataset[Item]):
         return self.state(position), plane, position
 
 
+def check_image(sample: Sample) -> Look:
+    """Look at an image, without decoding more of it than tells whether it is broken."""
+    return look_at(sample, methodcaller("check"))
+
+
 def check_images(samples: Sequence[Sample], trunk: Trunk, reporter: Reporter) -> list[Look]:
     """Look at all images and find those that are broken, without a store and without a backbone."""
-    check: Callable[[ReadImage], None] = methodcaller("check")
     with reporter.track("Images", len(samples)) as advance:
         looks = []
-        for look in in_threads(lambda sample: look_at(sample, check), samples, trunk.num_workers):
+        for look in in_threads(check_image, samples, trunk.num_workers):
             looks.append(look)
             advance(1, "")
     return looks

@@ -10,13 +10,12 @@ from typing import NamedTuple
 from squeeze_cli.codec.manifest import ExtractionSummary, Manifest, Settings, ShardRecord, sum_up
 from squeeze_cli.console import Advance, Reporter
 from squeeze_cli.data.arrays import list_features
-from squeeze_cli.data.encoded import ReadImage
 from squeeze_cli.data.images import available_cores, choose_workers
 from squeeze_cli.data.places import list_place, title_of
 from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.features.prepare import look_at
+from squeeze_cli.features.prepare import check_image
 from squeeze_cli.inference.engines import Made, make_here, make_in_workers, visible_devices
 from squeeze_cli.inference.extraction import Extraction, choose_part
 from squeeze_cli.inference.output import OutputFolder
@@ -180,7 +179,7 @@ def _is_current(record: ShardRecord, shard: Shard, output: OutputFolder) -> bool
     """
     if record.stamps == stamps_of(shard.samples):
         skipped = {each["name"] for each in record.skipped}
-        tried = [look_at(each, _check) for each in shard.samples if each.name in skipped]
+        tried = [check_image(each) for each in shard.samples if each.name in skipped]
         if found := [look.sample.name for look in tried if not look.reason]:
             output.reporter.warn(
                 f"{found[0]} can be read again: shard {shard.number} is made again, with {len(found)} "
@@ -193,10 +192,6 @@ def _is_current(record: ShardRecord, shard: Shard, output: OutputFolder) -> bool
             "another --out, or --overwrite it."
         )
     return True
-
-
-def _check(image: ReadImage) -> None:
-    image.check()
 
 
 def _engine(

@@ -65,8 +65,9 @@ def measure_levels(
             values = evaluate(config, module, data, split, device, reporter, alone=True)
             metrics[split] = SplitMetrics.model_validate(values)
             codes = split_codes(experiment, module.network, split)
-            digest = finished.digest
-            sizes[split] = encode_split(experiment, module.network, split, codes, digest, prior)[1]
+            sizes[split] = encode_split(
+                experiment, module.network, split, codes, finished.digest, prior
+            )[1]
         decoder = decoder_bytes(module.network, prior)
         measured = Measured(**sizes, decoder=decoder, prior_digest=finished.measured.prior_digest)
         found.append(LevelsRecord(levels=levels, **metrics, measured=measured))

@@ -1,2 +1,1 @@
-"""Codes to bytes and back, exactly; NumPy does it, torch fits a prior. docs/codes-format.md has the
-format."""
+"""Lossless coding of codes into bytes and back; docs/codes-format.md describes the format."""

@@ -1,8 +1,8 @@
 """Packing of codes into whole bits, as few as their sizes allow.
 
-Codes that share a word share its rounding: the codes of one or more vectors are the digits of an
-integer below 2^63 in mixed radix (the first code is the least significant digit). The integer takes
-`ceil(log2)` bits, most significant first.
+The codes of one or more vectors are the digits of an integer below 2^63 in mixed radix (the first
+code is the least significant digit). Only this word is rounded up to whole bits, and written with the
+most significant bit first.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,12 +32,12 @@ class WordLayout:
 
     @cached_property
     def place_values(self) -> NDArray[np.int64]:
-        """Value of a 1 as each digit of a word."""
+        """Place value of each digit of a word."""
         return np.cumprod((1, *self.radices[:-1]), dtype=np.int64)
 
     @cached_property
     def shifts(self) -> NDArray[np.int64]:
-        """Place of each bit in the word, most significant first."""
+        """Position of each bit in the word, most significant first."""
         return np.arange(self.bits)[::-1]
 
 
@@ -45,8 +45,8 @@ class WordLayout:
 def choose_layouts(code_sizes: tuple[int, ...]) -> tuple[WordLayout, ...]:
     """Return one layout for all codes of a vector, or one for each of its Q codes.
 
-    A word holds all codes of a vector, and those of as many vectors as save bits. If a single
-    vector's codes exceed 63 bits, each code is a word of its own.
+    A word holds all codes of one or more vectors, as many as need the fewest bits per code. If a
+    single vector's codes exceed 63 bits, each code is a word of its own.
     """
     if prod(code_sizes) >= 2**WORD_BITS:
         return tuple(WordLayout((size,)) for size in code_sizes)
@@ -76,7 +76,7 @@ def pack_codes(codes_nq: NDArray[np.integer], code_sizes: Sequence[int]) -> byte
 def unpack_codes(payload: bytes, vectors: int, code_sizes: Sequence[int]) -> NDArray[np.int32]:
     """Unpack the bytes of `pack_codes` into codes `[N, Q]`, where N is `vectors`.
 
-    Raises DamagedCodesError if `pack_codes` does not make these bytes of any codes.
+    Raises DamagedCodesError if `pack_codes` cannot have written these bytes.
     """
     layouts = choose_layouts(tuple(code_sizes))
     in_part = vectors * len(code_sizes) // len(layouts)
@@ -100,6 +100,6 @@ def unpack_codes(payload: bytes, vectors: int, code_sizes: Sequence[int]) -> NDA
 def _parts(
     codes_nq: NDArray[np.int64], code_sizes: Sequence[int]
 ) -> Iterator[tuple[NDArray[np.int64], WordLayout]]:
-    """Give flat views of the codes with their layouts: one for all codes, or one per column."""
+    """Return flat views of the codes with their layouts: one for all codes, or one per column."""
     layouts = choose_layouts(tuple(code_sizes))
     return zip(codes_nq.reshape(-1, len(layouts)).T, layouts, strict=True)

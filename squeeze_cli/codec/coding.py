@@ -1,7 +1,8 @@
-"""Coding of the codes of some images into a block, which can be checked by itself.
+"""Coding of the codes of several images into a block, which has a checksum of its own.
 
-`packed`: the packed codes, then their CRC-32 (little-endian). `prior`: a range-coded stream, whose
-state carries the CRC-32. The prior's contexts and counts begin anew with each image.
+With the coding `packed`, a block is the packed codes and their CRC-32 (little-endian); with `prior`,
+a range-coded stream whose state carries the CRC-32. The prior's contexts and counts start anew with
+each image.
 """
 
 import zlib
@@ -20,23 +21,23 @@ from squeeze_cli.codec.range_coding import TOTAL, StreamDecoder, encode_streams
 from squeeze_cli.errors import DamagedCodesError
 
 _CRC_BYTES = 4
-# Vectors times values whose slots are computed at once: they fit the cache of a processor (3 MB).
+# Slots are computed at once for so many vectors times code values: they fit a processor's cache (3 MB).
 _BLOCK_ELEMENTS = 1 << 17
-# Rows above and columns at each side of an image within which its causal neighbours lie.
+# Width of the border that causal neighbours need: rows above an image, and columns at each side.
 _REACH = 2
-# Rows and columns of the neighbours and of the vector itself, which is last, with that border.
+# Rows and columns of the neighbours, and last of the vector itself, in an image with this border.
 _DOWN, _RIGHT = np.transpose((*OFFSETS, (0, 0))) + _REACH
 
 
 class Slots(NamedTuple):
-    """The slots, of 2^20, that a prior gives codes `[B, N, Q]`: the first, and their number."""
+    """Slots out of 2^20 that a prior gives each of the codes `[B, N, Q]`: the first, and their number."""
 
     starts: NDArray[np.int64]
     frequencies: NDArray[np.int64]
 
     @property
     def bits(self) -> float:
-        """Cross entropy of all these codes together, in bits."""
+        """Total cross entropy of the codes in bits."""
         return -float(np.log2(self.frequencies / TOTAL).sum())
 
 
@@ -44,11 +45,11 @@ def encode_blocks(
     codes_nhwq: NDArray[np.integer], code_sizes: Sequence[int], images_b: Sequence[int],
     checksums_b: Sequence[int], prior: CodePrior | None = None, slots: Slots | None = None,
 ) -> list[bytes]:  # fmt: skip
-    """Encode the codes `[n, h, w, Q]` of images in B blocks, by a prior, or packed without one.
+    """Encode the codes `[n, h, w, Q]` of images into B blocks, range-coded with a prior, else packed.
 
-    All blocks have as many images but the last, which may have fewer. `checksums_b` are CRC-32s that
-    those of the codes go on from, `slots` the prior's `slots_of_codes`, if they are known already.
-    Of a prior for more codes per vector the first ones are coded.
+    `images_b` is the number of images per block, the same for all but the last, which may have fewer.
+    The CRC-32 of a block's codes continues its checksum in `checksums_b`. `slots` is the result of
+    `slots_of_codes`, if it is known already. The prior may be for more codes per vector.
     Raises ValueError if a code is not below its size, or if the prior is for other codes.
     """
     blocks = np.split(codes_nhwq, np.cumsum(images_b)[:-1]) if images_b else []
@@ -78,10 +79,10 @@ def decode_blocks(
     blocks: Sequence[bytes], images_b: Sequence[int], checksums_b: Sequence[int],
     grid: tuple[int, int], code_sizes: Sequence[int], prior: CodePrior | None = None,
 ) -> NDArray[np.int32]:  # fmt: skip
-    """Decode B blocks of so many images each into codes `[n, h, w, Q]` of all their images.
+    """Decode B blocks into the codes `[n, h, w, Q]` of all their images.
 
-    `checksums_b` are those of `encode_blocks`. Raises DamagedCodesError if a block is not one that
-    `encode_blocks` wrote, or by another prior.
+    `images_b` and `checksums_b` are the arguments of `encode_blocks`. Raises DamagedCodesError if a
+    block is damaged, or was encoded with another prior.
     """
     if not blocks:
         return np.empty((0, *grid, len(code_sizes)), np.int32)
@@ -103,15 +104,15 @@ def decode_blocks(
 
 
 def crc32_of_codes(codes: NDArray[np.integer], before: int = 0) -> int:
-    """Return the CRC-32 of the codes in order, each as four little-endian bytes, after `before`."""
+    """Return the CRC-32 of the codes, each as four little-endian bytes, continued from `before`."""
     return zlib.crc32(codes.astype("<u4").tobytes(), before)
 
 
 def pad_codes(codes_bhwq: NDArray[np.integer], code_sizes: Sequence[int]) -> NDArray[np.int64]:
     """Return codes with a border, two rows above and two columns at each side, and all Q codes.
 
-    A code of the border is its size, a value that no vector has, and so are the codes of vectors of
-    which only the first ones are there.
+    Codes of the border have their size as value, which no vector has. So have a vector's later codes
+    where only its first codes are given.
     """
     b, rows, columns, given = codes_bhwq.shape
     padded = np.empty((b, rows + _REACH, columns + 2 * _REACH, len(code_sizes)), np.int64)
@@ -123,24 +124,24 @@ def pad_codes(codes_bhwq: NDArray[np.integer], code_sizes: Sequence[int]) -> NDA
 def context_of(
     padded: NDArray[np.int64], row: int | NDArray[np.int64], column: int | NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return the codes `[B, ..., P + 1, Q]` of the P causal neighbours of vectors, and their own.
+    """Return the codes `[B, ..., P + 1, Q]` of the P causal neighbours of vectors, then the vectors' own.
 
-    `padded` is from `pad_codes`; the vectors stand at `row` and `column`, one each or an array.
+    `padded` is the result of `pad_codes`; `row` and `column` are the position of one vector, or arrays.
     """
     return padded[:, np.add.outer(row, _DOWN), np.add.outer(column, _RIGHT)]
 
 
 def _fits(prior: CodePrior, grid: tuple[int, ...], code_sizes: Sequence[int]) -> bool:
-    """Whether a prior is for codes of these sizes on this grid, or for more codes per vector."""
+    """Return whether a prior is for codes of these sizes on this grid, or for more codes per vector."""
     return (prior.grid, prior.code_sizes[: len(code_sizes)]) == (grid, tuple(code_sizes))
 
 
 @cache
 def _blas() -> ThreadpoolController:
-    """Return what limits the threads of NumPy's BLAS.
+    """Return the controller of the number of threads of NumPy's BLAS.
 
-    Coding makes thousands of small matrix products. Threads that wait for each other at every one of
-    them take a multiple of the time of one thread where other processes need the cores too.
+    Coding makes thousands of small matrix products. Where other processes use the cores too, threads
+    that wait for each other after each product take several times as long as one thread.
     """
     return ThreadpoolController()
 
@@ -177,10 +178,7 @@ def _decode_streams(
 
 
 def slots_of_codes(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> Slots:
-    """Return the slots that the prior gives each code, from the codes before it.
-
-    Of a prior for more codes per vector the first ones are used.
-    """
+    """Return the slots that the prior gives each code; the prior may be for more codes per vector."""
     images = max(1, _BLOCK_ELEMENTS // (prod(prior.grid) * max(prior.code_sizes)))
     with _blas().limit(limits=1, user_api="blas"):
         blocks = [
@@ -202,10 +200,10 @@ def _slots_of_block(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> Slots:
         uses = np.zeros((b, n, evaluator.size), np.min_scalar_type(n))
         np.put_along_axis(uses[:, 1:], codes_bnq[:, :-1, q, None], 1, axis=2)
         counts = uses.cumsum(axis=1, dtype=uses.dtype).reshape(b * n, evaluator.size)
-        held = evaluator.frequencies(positions, context_nc, counts).reshape(uses.shape)
+        frequencies = evaluator.frequencies(positions, context_nc, counts).reshape(uses.shape)
         code = codes_bnq[..., q, None]
-        taken = np.take_along_axis(held, code, axis=2)
-        bounds = np.take_along_axis(held.cumsum(axis=2, dtype=np.int32), code, axis=2)
-        slots.starts[..., q, None] = bounds - taken
-        slots.frequencies[..., q, None] = taken
+        frequency = np.take_along_axis(frequencies, code, axis=2)
+        bounds = np.take_along_axis(frequencies.cumsum(axis=2, dtype=np.int32), code, axis=2)
+        slots.starts[..., q, None] = bounds - frequency
+        slots.frequencies[..., q, None] = frequency
     return slots

@@ -25,10 +25,10 @@ from squeeze_cli.codec.prior import CodePrior
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 
 BATCH_IMAGES = 256
-# Blocks are decoded so many at once, and fewer where they have more codes than that together.
+# Most blocks, and most codes, that are decoded at once.
 _BLOCKS_AT_ONCE = 256
 _CODES_AT_ONCE = 2**22
-# Codes that a caller may read at once (1 GB).
+# Most codes that a caller may read at once (1 GB).
 _MOST_DECODED = 2**28
 
 NamedCodes = tuple[tuple[str, ...], NDArray[np.int32]]
@@ -42,7 +42,7 @@ def encode_codes(
     """Encode the codes `[n, h, w, Q]` of n images into the bytes of a codes file.
 
     `encode_blocks` explains `prior` and `slots`, `CodesHeader` the other arguments. Raises
-    ValueError if the arguments contradict each other, or `names` are not what `restore_names` takes.
+    ValueError if the arguments contradict each other, or `restore_names` refuses the names.
     """
     n, rows, columns, q = codes_nhwq.shape
     if len(names) != n or len(code_sizes) != q:
@@ -62,10 +62,10 @@ def encode_codes(
 
 
 class CodesFile:
-    """An open codes file: its header and names; codes are read block by block.
+    """A codes file with its header and names; codes are read block by block.
 
-    Opening the file checks all but the blocks, which are checked when they are decoded. The coding
-    `prior` needs the prior that made the file, which is in the run's folder.
+    Opening the file checks everything but the blocks, which are checked when they are decoded. A file
+    of the coding `prior` needs the prior that it was encoded with, from the run's folder.
 
     Raises:
         SqueezeError: there is no such file, it is of a newer version, or made by another prior.
@@ -101,7 +101,7 @@ class CodesFile:
         return self
 
     def require_relative_names(self) -> Self:
-        """Return this file; raises SqueezeError for a name by which a mask would leave its folder."""
+        """Return this file; raises SqueezeError if the name of a mask would lie outside its folder."""
         for name in self.names:
             if name[0] == "/" or {"", ".", ".."} & set(name.split("/")):
                 raise SqueezeError(
@@ -140,7 +140,7 @@ class CodesFile:
         return chosen
 
     def batches(self, images: int = BATCH_IMAGES) -> Iterator[NamedCodes]:
-        """Give all images in order, in batches of (names, codes `[b, h, w, Q]`), b at most `images`."""
+        """Yield all images in order, in batches of (names, codes `[b, h, w, Q]`), b at most `images`."""
         blocks = max(1, min(_BLOCKS_AT_ONCE, _CODES_AT_ONCE // max(1, self._codes_per_block)))
         step = blocks * self.header.images_per_block
         for first in range(0, len(self), step):
@@ -156,7 +156,7 @@ class CodesFile:
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """Name the file in an error of reading it."""
+        """Turn errors of reading into ones that name the file."""
         try:
             yield
         except DamagedCodesError as error:

@@ -1,6 +1,6 @@
-"""The index of codes files of version 1, which are safetensors files; squeeze writes none any more.
+"""Reading of codes files of version 1, which squeeze no longer writes.
 
-The appendix of docs/codes-format.md describes them.
+They are safetensors files; the appendix of docs/codes-format.md describes them.
 """
 
 import zlib
@@ -18,9 +18,9 @@ _LIST = TypeAdapter(list[object])
 
 
 def read_index_v1(path: Path) -> CodesIndex:
-    """Read all but the payload; each image is a block of its own.
+    """Read all but the payload, in which each image is a block of its own.
 
-    Raises DamagedCodesError where the file is not one that was written.
+    Raises DamagedCodesError if the file is damaged or of another format.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -62,7 +62,7 @@ def read_index_v1(path: Path) -> CodesIndex:
 
 
 def _decode_names(coded: bytes, count: int) -> list[str]:
-    """Return the names; each says how many bytes it shares with the start of the one before."""
+    """Decode the names; each begins with the number of bytes that it shares with the previous one."""
     names: list[bytes] = []
     begin = size = 0
     while begin < len(coded) and len(names) <= count and size <= MOST_NAME_BYTES:

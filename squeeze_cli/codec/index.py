@@ -1,4 +1,4 @@
-"""The index of a codes file: what stands before its blocks; see docs/codes-format.md."""
+"""The index of a codes file: everything before its blocks; see docs/codes-format.md."""
 
 import json
 import os
@@ -14,20 +14,20 @@ from squeeze_cli.codec.prior import to_json
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 
 MAGIC, VERSION = b"SQZC", 2
-# A block has so many vectors at most, unless a single image has more.
+# Most vectors in a block, unless a single image has more.
 BLOCK_VECTORS = 4096
-# Bytes of the index's size, and of a CRC-32; and of what stands before the index.
+# Bytes of a CRC-32, and of the number that is the index's size; then all bytes before the index.
 _NUMBER_BYTES = 4
 START_BYTES = len(MAGIC) + 1 + _NUMBER_BYTES
 _RAW_DEFLATE = -15
-# What headers are made of, for deflate. Files of this version cannot be read with another one.
+# Preset dictionary for deflate: parts of typical headers. It is a part of the format's version.
 DICTIONARY = (
     b'{"quantizer":"fsq","code_sizes":[256,256,256,256],"grid":[7,7],"coding":"packed","run":"\n'
     b'","prior":"","images_per_block":83,"names":["\n'
     b'{"quantizer":"vq","code_sizes":[512],"grid":[14,14],"coding":"prior","run":"'
 )
-# Bounds of what a file may claim: a multiple of its own size that fits memory, and sizes far above
-# those of any quantizer and image.
+# Limits on what a damaged file can make a reader allocate, far above any real index, quantizer and
+# image.
 _MOST_INDEX_BYTES = 2**26
 _CodeSize = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
 _Rows = Annotated[int, Field(ge=0, le=2**14, strict=True)]
@@ -37,8 +37,8 @@ _LENGTHS = TypeAdapter(list[Annotated[int, Field(ge=0, strict=True)]])
 class CodesHeader(BaseModel, frozen=True, extra="forbid"):
     """Properties of a codes file.
 
-    `run` and `prior` are digests; `run` may be empty, `prior` is that of the coding `prior`. `names`
-    are as `shorten_names` returns them.
+    `run` and `prior` are digests; `run` may be empty, and `prior` is so with the coding `packed`.
+    `names` are the entries that `shorten_names` returns.
     """
 
     quantizer: str
@@ -64,10 +64,7 @@ class CodesHeader(BaseModel, frozen=True, extra="forbid"):
 
 
 class CodesIndex(NamedTuple):
-    """Content of the index; for each block its bytes, and the CRC-32 that its own goes on from.
-
-    The blocks begin at `begin` of the file.
-    """
+    """Content of the index: bytes and initial checksum of each block; the first starts at `begin`."""
 
     header: CodesHeader
     names: tuple[str, ...]
@@ -77,26 +74,26 @@ class CodesIndex(NamedTuple):
 
 
 def images_per_block(grid: tuple[int, int]) -> int:
-    """Return the largest number of images in a block, whose vectors stand on this grid."""
+    """Return the largest number of images in a block, each with vectors on this grid."""
     return max(1, BLOCK_VECTORS // max(1, grid[0] * grid[1]))
 
 
 def header_line(header: CodesHeader) -> bytes:
-    """Return the header as it stands in the index."""
+    """Return the header as a line of the index."""
     return to_json(header.model_dump()).encode() + b"\n"
 
 
 def block_checksums(line: bytes, blocks: int) -> list[int]:
-    """Return for each block the CRC-32 that the one of its codes goes on from.
+    """Return the initial checksum of each block, which the CRC-32 of its codes continues.
 
-    It covers the header's line and the block's number, so that no block fits another place or file.
+    It covers the header's line and the block's number, so that a block fits no other place or file.
     """
     checksum = zlib.crc32(line)
     return [zlib.crc32(number.to_bytes(4, "little"), checksum) for number in range(blocks)]
 
 
 def encode_index(line: bytes, lengths: Sequence[int]) -> bytes:
-    """Return all that a file with this header has before its blocks of these lengths."""
+    """Return all bytes of a file before its blocks, which have these lengths."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, _RAW_DEFLATE, zdict=DICTIONARY)
     index = deflate.compress(line + to_json(lengths).encode()) + deflate.flush()
     head = MAGIC + bytes([VERSION]) + len(index).to_bytes(_NUMBER_BYTES, "little") + index
@@ -104,15 +101,15 @@ def encode_index(line: bytes, lengths: Sequence[int]) -> bytes:
 
 
 def find_blocks(start: bytes) -> tuple[int, int]:
-    """Return where the deflated index and where the blocks begin, by the first `START_BYTES`."""
+    """Return the offsets of the deflated index and of the first block, given the first `START_BYTES`."""
     size = int.from_bytes(start[START_BYTES - _NUMBER_BYTES : START_BYTES], "little")
     return START_BYTES, START_BYTES + size + _NUMBER_BYTES
 
 
 def read_index(file: BinaryIO, path: Path) -> CodesIndex:
-    """Read the index of a file, at `path`, that begins with `MAGIC`.
+    """Read the index of the file at `path`, which begins with `MAGIC`.
 
-    Raises DamagedCodesError where it is not one that was written, SqueezeError for a newer version.
+    Raises DamagedCodesError if the index is damaged, and SqueezeError for a newer version.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -140,7 +137,7 @@ def read_index(file: BinaryIO, path: Path) -> CodesIndex:
 
 
 def inflate(compressed: bytes, dictionary: bytes = b"") -> bytes:
-    """Return what raw deflate has compressed; raises DamagedCodesError for anything else."""
+    """Decompress a stream of raw deflate; raises DamagedCodesError if it is damaged."""
     inflating = zlib.decompressobj(_RAW_DEFLATE, zdict=dictionary)
     try:
         content = inflating.decompress(compressed, _MOST_INDEX_BYTES)

@@ -1,7 +1,7 @@
-"""The manifest of a folder of shards, and the record of each: codes, or embeddings.
+"""Models of the manifest of a folder of shards (codes or embeddings), and of the record of a shard.
 
-manifest.json sums up the records that stand beside the shards, so that nothing is written again as an
-output grows. docs/codes-format.md describes the fields.
+manifest.json sums up the records beside the shards, so that an output grows without rewriting a file.
+docs/codes-format.md describes the fields.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,9 @@ Space = Literal["backbone", "adapted"]
 
 
 class Settings(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
-    """All that decides the bytes of an output's shards, but for the content of its images.
+    """Settings that, together with the content of the images, determine the bytes of an output's shards.
 
-    `plan` is a digest of the names of all images in order, which are cut into shards of
-    `images_per_shard`.
+    `plan` is a digest of the names of all images in order; each `images_per_shard` of them make a shard.
     """
 
     content: Content
@@ -53,19 +52,19 @@ class Settings(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
         return f"{self.stem(number)}.{'sqz' if self.content == 'codes' else 'safetensors'}"
 
     def differing(self, other: "Settings") -> list[str]:
-        """Return the names of the settings that `other` has otherwise."""
+        """Return the names of the settings in which `other` differs."""
         mine, theirs = self.settings(), other.settings()
         return [name for name in mine if mine[name] != theirs[name]]
 
     def require_same(self, other: "Settings", folder: Path) -> None:
-        """Raise UsageError, which names what differs, unless `other` has the same settings."""
-        if differing := self.differing(other):
-            named = {"plan": "images"}
-            shown = dict.fromkeys(named.get(n, n.removesuffix("_digest")) for n in differing)
-            what = " and ".join(shown)
+        """Raise UsageError, which names the differences, unless `other` has the same settings."""
+        names = [
+            n.removesuffix("_digest") if n != "plan" else "images" for n in self.differing(other)
+        ]
+        if names:
             raise UsageError(
-                f"{folder} holds another output (with other {what}): choose another --out, or "
-                "--overwrite it."
+                f"{folder} holds another output (with other {' and '.join(dict.fromkeys(names))}): "
+                "choose another --out, or --overwrite it."
             )
 
 
@@ -73,8 +72,8 @@ class ShardRecord(Settings):
     """Content of the JSON file beside a shard, number `number` of `shards`.
 
     A shard without images has no file. `skipped` has name and reason of images that cannot be read;
-    the distortion is computed from `sums`. `contents` is a digest of the images' bytes, `stamps` one
-    of what the file system says of them: sizes and times.
+    the distortion is computed from `sums`. `contents` is a digest of the images' bytes, `stamps` a
+    digest of the sizes and times of their files.
     """
 
     format: Literal["squeeze-shard"] = "squeeze-shard"
@@ -117,11 +116,12 @@ class Manifest(Settings):
 
 
 class ExtractionSummary(BaseModel):
-    """Sizes of extracted files, and what was lost; None where it does not apply to `content`.
+    """Sizes of extracted files, and the distortion; a field that does not apply to `content` is None.
 
-    Figures are of all shards if the output is `complete`, else of those of this process, which
-    `skipped` some images. Ratios are to the backbone's features as float32 or float16; `_with_decoder`
-    adds what a decoder needs once. `mse` and `cosine` are those of normalized features.
+    Figures cover all shards of a `complete` output, otherwise the shards of this process, and
+    `skipped` its images that could not be read. Ratios are to the backbone's features as float32 or
+    float16; `_with_decoder` includes the bytes that a decoder needs once. `mse` and `cosine` are
+    computed on normalized features.
     """
 
     run: str
@@ -152,7 +152,7 @@ class ExtractionSummary(BaseModel):
 
 
 class EarlierShard(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
-    """A shard, with the names of its images."""
+    """Entry of a shard in `EarlierManifest`, with the names of its images."""
 
     file: Annotated[str, Field(pattern=rf"^{SHARD_PATTERN}$")]
     bytes: int
@@ -162,7 +162,7 @@ class EarlierShard(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
 
 
 class EarlierManifest(BaseModel, strict=True, extra="forbid"):
-    """Content of manifest.json of the versions 1 and 2, which nothing writes."""
+    """Content of manifest.json in the versions 1 and 2, which are only read."""
 
     format: Literal["squeeze-embeddings"]
     version: PositiveInt
@@ -202,7 +202,7 @@ def record_of(
 
 
 def sum_up(settings: Settings, records: Sequence[ShardRecord]) -> Manifest:
-    """Return the manifest of an output of these settings and shards."""
+    """Return the manifest of an output with these settings and shards."""
     sums: dict[str, float] = {}
     for name, value in (item for record in records for item in record.sums.items()):
         sums[name] = sums.get(name, 0.0) + value

@@ -1,22 +1,23 @@
-"""Names of images in a codes file: texts, and numbers by which the name before is counted on."""
+"""Compact list of image names in a codes file: each entry is a name, or the step from the one before."""
 
 from collections.abc import Iterable, Sequence
 
-# Names may take so many bytes together, whatever a file claims.
+# Limit of the bytes of all names of a file together.
 MOST_NAME_BYTES = 2**27
 _LONGEST_NUMBER = 15
 
 
 def shorten_names(names: Sequence[str]) -> list[str | int]:
-    """Return an entry for each name; `restore_names` returns the names of these.
+    """Return an entry for each name; `restore_names` is the inverse.
 
-    Most sets of images are numbered, so that a name is often the one before with a larger number.
+    Most image files are numbered, so a name is often the previous one with a larger number. Its entry
+    is then the difference of the numbers.
     """
     entries: list[str | int] = []
     previous = ""
     for name in names:
         step = int(_digits(name) or 0) - int(_digits(previous) or 0)
-        entries.append(step if _count_on(previous, step) == name else name)
+        entries.append(step if _increase(previous, step) == name else name)
         previous = name
     return entries
 
@@ -24,12 +25,12 @@ def shorten_names(names: Sequence[str]) -> list[str | int]:
 def restore_names(entries: Iterable[str | int]) -> tuple[str, ...]:
     """Return the names of these entries.
 
-    Raises ValueError for names that are empty, equal, no text in UTF-8, or take too much memory.
+    Raises ValueError for names that are empty, equal, not valid UTF-8, or take too much memory.
     """
     names: list[str] = []
     size, previous = 0, ""
     for entry in entries:
-        name = entry if isinstance(entry, str) else _count_on(previous, entry)
+        name = entry if isinstance(entry, str) else _increase(previous, entry)
         if not name or "\0" in name:
             raise ValueError("a name is empty, or holds what no name does")
         size += len(name.encode())  # surrogates, for bytes that are no text, are a ValueError
@@ -42,8 +43,8 @@ def restore_names(entries: Iterable[str | int]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _count_on(name: str, step: int) -> str | None:
-    """Return the name with a number that is larger by `step`, None if there is no such name."""
+def _increase(name: str, step: int) -> str | None:
+    """Return the name with its number increased by `step`, or None if there is no such name."""
     digits = _digits(name)
     if not digits or int(digits) + step < 0:
         return None
@@ -53,6 +54,6 @@ def _count_on(name: str, step: int) -> str | None:
 
 
 def _digits(name: str) -> str:
-    """Return the last digits of a name, of which there are 15 at most."""
+    """Return the digits at the end of a name, at most 15."""
     end = name[-_LONGEST_NUMBER:]
     return end[len(end.rstrip("0123456789")) :]

@@ -1,17 +1,17 @@
-"""The prior: probabilities of the codes of a vector, given those that are decoded before it.
+"""The prior: probabilities of the codes of a vector, given the codes that are decoded before them.
 
-It is an autoregressive model over the code grid, as VQ-VAE has one (van den Oord et al., 2017,
+It is an autoregressive model over the code grid as in VQ-VAE (van den Oord et al., 2017,
 arXiv:1711.00937), small enough to run position by position:
 
     embedded codes of ten causal neighbours, and of the vector's codes before this one
         --W--> hidden (ReLU) --G--> query --dot product with each code's output vector--> logits
-    and for codes that the image has used already, a bonus by count, times a gate from `hidden`.
+    plus, for codes that the image has used already, a bonus by count, times a gate from `hidden`.
 
 Encoder and decoder must see the same probabilities on any machine, in any batch, with any number of
-threads. So all numbers here are integers. Those in matrix products are float32, whose sums are
-exact in any order while they stay below 2^24, which the limits below ensure. Exponentials come from
-a table that decimal arithmetic computes, frequencies from float64 operations on single elements,
-which IEEE 754 rounds in one way only.
+threads. So all numbers here are integers. Matrix products use float32, whose sums are exact in any
+order while they stay below 2^24, which the limits below ensure. Exponentials come from a table that
+is computed in decimal arithmetic, frequencies from elementwise float64 operations, whose rounding
+IEEE 754 determines.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ BIAS_LIMIT = 1 << 22
 HIDDEN_UNITS = 256
 EMBEDDING_DIM = 64
 TABLE_LIMIT = (1 << 15) - 1
-# Counts of earlier uses of a code in an image are capped here.
+# Counts of earlier uses of a code in an image are capped at this value.
 COUNT_LIMIT = 7
-# Logits are integers in these parts of a nat.
+# Logits are integers in units of 1/256 nat.
 STEPS_PER_NAT = 256
 
 Array = NDArray[np.integer]
 
 
 class SymbolModel(NamedTuple):
-    """Model of code q of a vector, in integers; docs/codes-format.md has their types and shapes."""
+    """Integer model of code q of a vector; docs/codes-format.md has the types and shapes."""
 
     embedding: Array
     weights: Array
@@ -75,7 +75,7 @@ class SymbolModel(NamedTuple):
 
 @dataclass(frozen=True)
 class CodePrior:
-    """Prior over grids of codes, in integers: the models of a vector's Q codes, in order."""
+    """Integer prior over grids of codes: the models of a vector's Q codes, in order."""
 
     symbols: tuple[SymbolModel, ...]
 
@@ -86,7 +86,7 @@ class CodePrior:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the grids that the prior codes."""
+        """Rows and columns of the grids of codes."""
         first = self.symbols[0]
         return len(first.row_bias), len(first.column_bias)
 
@@ -137,7 +137,7 @@ class CodePrior:
 class SymbolEvaluator:
     """Computation of the frequencies of code q from its context.
 
-    The first layer is a sum over codes, so a table holds the product of each code as each input.
+    The first layer is a sum over its inputs, so a table holds the products of its weights with all codes.
     """
 
     def __init__(self, prior: CodePrior, q: int) -> None:
@@ -167,7 +167,7 @@ class SymbolEvaluator:
         self, positions: NDArray[np.int64], context_nc: NDArray[np.int64],
         counts_nk: NDArray[np.integer],
     ) -> NDArray[np.int32]:  # fmt: skip
-        """Return how many of the 2^20 slots `[n, K]` each value of the code holds, at least one.
+        """Return the number of slots out of 2^20, at least one, of each value of the code, `[n, K]`.
 
         Args:
             positions: `[n]` or `[1]`, row times columns plus column.
@@ -207,7 +207,7 @@ class SymbolEvaluator:
 def exponentials() -> NDArray[np.float64]:
     """Return 2^24 exp(-i / 256) for i below 4096, rounded to integers, equal on all machines.
 
-    They end at 16 nats: a code of lower probability keeps its one slot of 2^20 anyway.
+    They end at 16 nats: a code of lower probability has its single slot of 2^20 anyway.
     """
     exact = [(Decimal(-i) / STEPS_PER_NAT).exp() * 2**24 for i in range(16 * STEPS_PER_NAT)]
     return np.asarray([int(entry + Decimal("0.5")) for entry in exact], np.float64)
@@ -215,14 +215,14 @@ def exponentials() -> NDArray[np.float64]:
 
 def write_prior(path: Path, prior: CodePrior) -> None:
     """Write the prior atomically, as a safetensors file; the same prior has the same bytes."""
-    # The wider numbers first, as the library does, so that all are aligned.
+    # Wider types come first, as the library orders them, so that all tensors are aligned.
     arrays = dict(sorted(prior.arrays().items(), key=lambda item: -item[1].itemsize))
     content = [build_header(_metadata(prior), arrays), *(a.tobytes() for a in arrays.values())]
     write_atomically(path, b"".join(content))
 
 
 def build_header(metadata: Mapping[str, str], arrays: Mapping[str, Array]) -> bytes:
-    """Return what a safetensors file has before its tensors: the header's length, and the header.
+    """Return the bytes of a safetensors file before its tensors: the header's length, and the header.
 
     The safetensors library itself writes the metadata in an order that varies.
     """
@@ -239,12 +239,12 @@ def build_header(metadata: Mapping[str, str], arrays: Mapping[str, Array]) -> by
 
 
 def to_json(value: object) -> str:
-    """Return a value as JSON without blanks, as it stands in the header of a file."""
+    """Return a value as JSON without blanks, as in the header of a file."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def read_prior(path: Path) -> CodePrior:
-    """Read a prior that `write_prior` wrote, and compare it with its digest.
+    """Read a prior that `write_prior` wrote, and check its digest.
 
     Raises SqueezeError if there is no such file, or if it is of a newer version or damaged.
     """

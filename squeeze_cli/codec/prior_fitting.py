@@ -34,7 +34,7 @@ from squeeze_cli.codec.prior import (
     SymbolModel,
 )
 
-# With larger codes the prior would exceed what it saves, and its softmax would be slow.
+# A prior for codes of more values would take more bytes than it saves, and its softmax would be slow.
 LARGEST_CODE = 4096
 VECTORS_PER_STEP = 1200
 PASSES = 24
@@ -46,15 +46,15 @@ _WEIGHT_DECAY = 0.02
 # A few hundred images have fewer codes than the network has weights: it needs dropout.
 _HIDDEN_DROPOUT = 0.5
 _INPUT_DROPOUT = 0.1
-# Files of the first codes, and of all, then take within 1 % of what a prior of their own gives.
+# Files of the first codes, and of all codes, then come within 1 % of the size by a prior of their own.
 _PREFIX_WEIGHT = 0.3
-# Spread of the random entries of embeddings; the entries from the code vectors have spread 1.
+# Standard deviation of the random entries of embeddings; that of the entries from code vectors is 1.
 _EXTRA_SPREAD = 0.3
 _FEW_LEVELS = 16
 
 
 def can_have_prior(code_sizes: Sequence[int]) -> bool:
-    """Whether codes of these sizes are few enough for a prior."""
+    """Return whether a prior is fitted to codes of these sizes."""
     return bool(code_sizes) and max(code_sizes) <= LARGEST_CODE
 
 
@@ -67,8 +67,8 @@ def fit_prior(
 
     This takes about 5 seconds on two cores for one code of 512 values per vector, and four times as
     long for four codes of 256 values. The network starts from the vectors `[K_q, d]` of the values
-    of each code; `advance` is called after each of the `fitting_steps`. With `prefixes` each step learns
-    from the first codes of each vector too, as many as are drawn, so that files of these take few bits.
+    of each code; `advance` is called after each of the `fitting_steps`. With `prefixes` each step also
+    learns from a random number of first codes of each vector, so that files of first codes are small.
     """
     vectors = codes_nhwq[0, ..., 0].size
     codes = torch.from_numpy(codes_nhwq.astype(np.int64))
@@ -186,8 +186,8 @@ class SymbolNetwork(nn.Module):
 
 
 def _counts_before(codes_bn: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return the values `[B, D]` that an image uses, and how often `[B, N, D]` each came before in
-    it, up to `COUNT_LIMIT`; both are padded with zeros."""
+    """Return the values `[B, D]` that an image uses, and their counts `[B, N, D]` before each vector,
+    up to `COUNT_LIMIT`; both are padded with zeros."""
     used = torch.zeros(len(codes_bn), size, dtype=torch.int64).scatter_(1, codes_bn, 1)
     place = used.cumsum(dim=1) - 1
     places_bn = place.gather(1, codes_bn)

@@ -27,7 +27,7 @@ _STATE_BYTES = 5
 def encode_streams(
     starts_tb: NDArray[np.int64], frequencies_tb: NDArray[np.int64], seeds_b: Sequence[int]
 ) -> list[bytes]:
-    """Code T symbols of each of B streams; symbol t holds the slots `[start, start + frequency)`.
+    """Encode T symbols of each of B streams; symbol t holds the slots `[start, start + frequency)`.
 
     Each frequency is 1 or more; the seeds are integers of 32 bits, which `StreamDecoder.finish`
     returns. A stream takes the information of its symbols, 32 bits of the seed, and less than 12
@@ -53,17 +53,17 @@ def encode_streams(
 
 
 class StreamDecoder:
-    """Decoder of B streams: `slots`, then `advance`, for each symbol; then `finish`.
+    """Decoder of B streams: call `slots`, then `advance`, for each symbol; at the end `finish`.
 
     Raises:
-        DamagedCodesError: the encoder does not write such bytes; `finish` raises it too.
+        DamagedCodesError: A stream is damaged; `finish` raises it too.
     """
 
     def __init__(self, streams: Sequence[bytes]) -> None:
         lengths = np.asarray([len(stream) for stream in streams], np.int64)
         if (lengths < _STATE_BYTES).any():
             raise DamagedCodesError("a stream is shorter than its state")
-        # The additional byte lets a stream read past the end, which `finish` finds.
+        # The additional byte lets a damaged stream read past the end, which `finish` detects.
         self._payload = np.frombuffer(b"".join((*streams, b"\0")), np.uint8)
         self._ends = np.cumsum(lengths)
         self._next = self._ends - lengths + _STATE_BYTES
@@ -73,13 +73,13 @@ class StreamDecoder:
             raise DamagedCodesError("a stream begins with an impossible state")
 
     def slots(self) -> NDArray[np.int64]:
-        """Return for each stream the slot `[0, 2^20)` that its next symbol holds."""
+        """Return for each stream a slot in `[0, 2^20)` that its next symbol holds."""
         return self._state & (TOTAL - 1)
 
     def advance(self, starts_b: NDArray[np.integer], frequencies_b: NDArray[np.integer]) -> None:
         """Remove the symbol with these slots from each stream."""
         self._state = frequencies_b * (self._state >> PRECISION_BITS) + self.slots() - starts_b
-        # A damaged stream stops behind its end, and `finish` finds the difference.
+        # A damaged stream stops behind its end, which `finish` detects.
         while (low := np.flatnonzero((self._state < _LOWER) & (self._next <= self._ends))).size:
             self._state[low] = (self._state[low] << 8) | self._payload[self._next[low]]
             self._next[low] += 1

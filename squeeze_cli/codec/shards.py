@@ -1,4 +1,4 @@
-"""A folder of shards, as its manifest and records describe it: what is in it, and whether it is whole."""
+"""Reading and checking of a folder of shards by its manifest and records."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -42,9 +42,9 @@ class ForeignManifestError(UsageError):
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A shard of a complete output, with what its record says of it.
+    """A shard of a complete output, as its record describes it.
 
-    `names` are those of its images where a manifest of version 1 or 2 holds them.
+    `names` are the names of its images, if a manifest of version 1 or 2 lists them.
     """
 
     path: Path
@@ -54,18 +54,18 @@ class ShardFile:
     names: Sequence[str] | None = None
 
     def checked(self) -> Path:
-        """Return the shard's file; SqueezeError unless its content is that of the record."""
+        """Return the shard's file; raises SqueezeError if it is missing or damaged."""
         if not self.is_whole():
             raise SqueezeError(f"{self.path} is missing or damaged: {_AGAIN}.")
         return self.path
 
     def is_whole(self) -> bool:
-        """Whether the file is there and has the bytes that were written."""
+        """Return whether the file exists and has the recorded size and digest."""
         there = self.path.is_file() and self.path.stat().st_size == self.bytes
         return there and digest(self.path) == self.blake2b
 
     def require_names(self, names: Sequence[str]) -> None:
-        """Raise SqueezeError unless `names`, which the shard holds, are those of the record."""
+        """Raise SqueezeError unless `names`, read from the shard, fit the record."""
         if len(names) != self.images or self.names not in (None, list(names)):
             raise SqueezeError(
                 f"{self.path} has other images than its record: extract again, with --overwrite."
@@ -73,7 +73,7 @@ class ShardFile:
 
 
 class Output(NamedTuple):
-    """A complete output: what its shards hold, in which space, and the shards that have images."""
+    """A complete output: kind and space of its embeddings, and the shards that have images."""
 
     content: Content
     space: Space
@@ -94,7 +94,7 @@ def digest(path: Path) -> str:
 
 
 def read_output(folder: Path) -> Output:
-    """Read what a complete output holds; raises SqueezeError where there is none, or a part of one."""
+    """Read the description of a complete output; raises SqueezeError if it is missing or not complete."""
     if not (folder / MANIFEST_NAME).exists():
         if next(record_files(folder), None):
             raise SqueezeError(
@@ -125,7 +125,7 @@ def read_output(folder: Path) -> Output:
 
 
 def read_manifest(folder: Path) -> Manifest | EarlierManifest:
-    """Read the manifest in `folder`, of whatever version."""
+    """Read the manifest in `folder`, of any version."""
     path = folder / MANIFEST_NAME
     try:
         content = _read(path, FORMAT)
@@ -138,11 +138,11 @@ def read_manifest(folder: Path) -> Manifest | EarlierManifest:
 
 
 def read_record(path: Path) -> ShardRecord:
-    """Read the record of a shard; DamagedManifestError where it is missing, or another's."""
+    """Read the record of a shard; raises DamagedManifestError if it is missing or damaged."""
     try:
         record = ShardRecord.model_validate(_read(path, RECORD_FORMAT))
         if record.stem(record.number) != path.stem:
-            raise ValueError("it is that of another shard")
+            raise ValueError("it belongs to another shard")
     except (OSError, ValueError) as error:
         raise DamagedManifestError(
             f"{path} cannot be read ({reason_of(error)}): {_AGAIN}."
@@ -151,15 +151,15 @@ def read_record(path: Path) -> ShardRecord:
 
 
 def record_files(folder: Path) -> Iterator[Path]:
-    """Give the files in `folder` that have the name of a record."""
+    """Return the files in `folder` that have the name of a record."""
     return (path for path in folder.glob("*.json") if _RECORD_NAME.fullmatch(path.name))
 
 
 def merge_records(folder: Path, *, thorough: bool = True) -> Manifest:
     """Check that all shards of an output are there, and write its manifest.
 
-    With `thorough` their bytes are read and compared, else only looked for. Raises SqueezeError where
-    shards are missing or damaged, or there are shards of another output beside them.
+    With `thorough` the digests of the shards are checked too. Raises SqueezeError if shards are
+    missing or damaged, or belong to different outputs.
     """
     files = {path.stem: path for path in sorted(record_files(folder))}
     if not files:
@@ -195,7 +195,7 @@ def merge_records(folder: Path, *, thorough: bool = True) -> Manifest:
 
 
 def _read(path: Path, kind: str) -> dict[str, object]:
-    """Return the object in a JSON file of the format `kind`, of a version that is known."""
+    """Return the object in a JSON file of the format `kind`; SqueezeError for a newer version."""
     content = read_json(path)
     if content.get("format") != kind:
         raise ForeignManifestError(f"{path} is another program's: choose another folder.")

@@ -10,7 +10,7 @@ def create_head(
     name: str, feature_dim: int, num_classes: int, pretrained: dict[str, Tensor],
     use_kernels: bool = True,
 ) -> SegmentationHead:  # fmt: skip
-    """Build the head of this name; `pretrained` weights and kernels are for that of DeepLab."""
+    """Build the head of this name; only that of DeepLab uses the last two arguments."""
     own = (pretrained, use_kernels) if name == "deeplab" else ()
     head: SegmentationHead = HEADS.load(name)(feature_dim, num_classes, *own)
     return head

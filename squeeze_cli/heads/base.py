@@ -14,8 +14,8 @@ class SegmentationHead(nn.Module):
     """Base of all heads: feature maps, or code vectors, to logits on the same grid.
 
     Attributes:
-        expects_raw_features: whether the head's pretrained first layer knows the backbone's
-            features as they are, not normalized.
+        expects_raw_features: Whether the head has a pretrained first layer, whose input are the
+            backbone's features without normalization.
     """
 
     expects_raw_features: bool = False
@@ -24,9 +24,9 @@ class SegmentationHead(nn.Module):
     def forward(self, maps: Tensor, output_map: AffineMap | None = None) -> Tensor:
         """Compute logits `[B, K, h, w]` of features `[B, C, h, w]`.
 
-        With `output_map`, `maps` are code vectors `[B, d, h, w]`, and the result is that of
-        `output_map.map_channels(maps)`: the map is folded into the first convolution
-        (`kernels/folding.py`), so the features are never computed.
+        With `output_map`, `maps` are code vectors `[B, d, h, w]` of the features
+        `output_map.map_channels(maps)`. The map is folded into the first convolution
+        (`kernels/folding.py`), so that the features are not computed.
         """
 
 

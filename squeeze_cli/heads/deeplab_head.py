@@ -14,16 +14,15 @@ _FIRST_LAYER = "0.convs.0.0.weight"
 class DeepLabSegmentationHead(SegmentationHead):
     """torchvision's DeepLabHead: atrous spatial pyramid pooling, a 3×3 and a 1×1 convolution.
 
-    The layers and their names are torchvision's. The forward pass differs in the first convolutions
-    of the pyramid alone: `project_out` can be folded into them, and one whose dilation is not smaller
-    than the map, as 36 on 28 × 28, is on a CPU the 1×1 convolution of its centre tap: all other taps
-    meet zeros.
+    The layers and their names are torchvision's. The forward pass differs only in the pyramid's first
+    convolutions: `project_out` can be folded into them. On a CPU, one whose dilation is not smaller
+    than the map, as 36 on 28 × 28, is the 1×1 convolution of its centre tap: all other taps see zeros.
 
     Args:
-        feature_dim: channels of the features.
-        num_classes: outputs.
-        pretrained: weights by torchvision's names; those whose shapes fit are taken.
-        use_kernels: whether a CPU may take the 1×1 convolution.
+        feature_dim: Channels of the features.
+        num_classes: Outputs.
+        pretrained: Weights by torchvision's names; those whose shapes differ are ignored.
+        use_kernels: Whether a CPU may use the 1×1 convolution.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class DeepLabSegmentationHead(SegmentationHead):
         pool, conv, norm, relu = pooling
         pooled = relu(norm(self._convolve(conv, pool(maps), output_map)))
         constant = pooled.expand(-1, -1, *maps.shape[-2:])  # bilinear from one position
-        branches.append(constant.contiguous(memory_format=torch.channels_last))  # as the others
+        branches.append(constant.contiguous(memory_format=torch.channels_last))  # like the others
         hidden: Tensor = pyramid.project(torch.cat(branches, dim=1))
         for layer in list(self.layers)[1:]:
             hidden = layer(hidden)
@@ -66,7 +65,7 @@ class DeepLabSegmentationHead(SegmentationHead):
         weight, padding, dilation = conv.weight, conv.padding, conv.dilation
         wide = weight.shape[-1] == 3 and min(dilation) >= max(maps.shape[-2:])
         if wide and self.use_kernels and maps.device.type == "cpu":
-            # Cut with the channels last, as they lie in memory, so that the gradient lies like this.
+            # Sliced with the channels last, as in memory, so that the gradient has this layout too.
             weight = weight.permute(0, 2, 3, 1)[:, 1:2, 1:2].permute(0, 3, 1, 2)
             padding, dilation = (0, 0), (1, 1)
         if output_map is not None:

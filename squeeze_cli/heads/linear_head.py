@@ -1,7 +1,4 @@
-"""The linear probe of the literature: what a linear classifier of each vector can tell of its class.
-
-Oquab et al., 2023, arXiv:2304.07193 (DINOv2), evaluates segmentation so: BatchNorm and a 1×1 convolution.
-"""
+"""Linear segmentation probe, as in DINOv2 (Oquab et al., 2023, arXiv:2304.07193)."""
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +19,8 @@ class LinearHead(SegmentationHead):
     def forward(self, maps: Tensor, output_map: AffineMap | None = None) -> Tensor:
         """Compute logits of features, or of code vectors; see `SegmentationHead.forward`.
 
-        In training, BatchNorm needs the statistics of the features themselves, so that they are
-        computed. In eval mode it is an affine map, and folds together with `output_map`.
+        In training, the features are computed, because BatchNorm needs their statistics. In eval mode
+        BatchNorm is an affine map, which is folded together with `output_map`.
         """
         logits: Tensor
         if output_map is None or self.training:

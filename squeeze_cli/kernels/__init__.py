@@ -1,1 +1,1 @@
-"""The few hand-made kernels, each beside its plain twin."""
+"""Hand-made kernels; each has a plain equivalent."""

@@ -2,8 +2,8 @@
 
 At full resolution, most of a small head's step is memory traffic: log-probabilities, their gradients
 and the index of the largest logit are each as large as the logits, 21 planes of 224 × 224 per image.
-The kernel makes the planes of one or two images at a time, turns them into probabilities in place,
-and those into the gradient with respect to the small map, while they are in the processor's cache.
+The kernel computes the planes of one or two images at a time, turns them into probabilities in place,
+and these into the gradient with respect to the small map, while they are in the processor's cache.
 The plain reference is `SegmentationLoss.parts_of_maps` (losses/segmentation.py).
 """
 
@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# A product of this with the smallest difference between two float32 logits exceeds any rank.
+# The product of this and the smallest difference between two float32 logits exceeds any rank.
 _STEEP = 1e30
 # float32 can sum powers of two from 2^-100 to 1 without subtracting the largest exponent first.
 _SAFE_BITS = 100.0
-# Number of elements of the planes at a time (10 MB): larger buffers leave the cache, smaller ones
-# spend more time on calls than on arithmetic.
+# Number of elements of the buffer of planes (10 MB): a larger one does not fit the cache, a smaller
+# one spends more time on calls than on arithmetic.
 _ELEMENTS_AT_ONCE = 2_500_000
 # Upsampling rounds by far less than this share of the largest logit.
 _ROUNDING = 1e-5
@@ -34,7 +34,7 @@ def upsampled_cross_entropy(
 
     Args:
         maps: logits `[B, K, h, w]`, float32, before bilinear upsampling; K up to 255.
-        target: `[B, H, W]` int64, 0 to K - 1 also where a pixel's weight is 0.
+        target: `[B, H, W]` int64, 0 to K - 1, also for pixels of weight 0.
         pixel_weights: `[B, H, W]`, 0 for pixels that do not count.
 
     The loss can be differentiated once with respect to `maps`. The predictions `[B, H, W]` uint8 are
@@ -45,7 +45,7 @@ def upsampled_cross_entropy(
 
 
 class _UpsampledCrossEntropy(torch.autograd.Function):
-    """The kernel; it computes the gradient in the forward pass, where the probabilities are at hand.
+    """The kernel; it computes the gradient in the forward pass, from the same probabilities.
 
     Logits are converted to base 2 while they are small, because 2^x takes a third of the time of e^x.
     One buffer serves all planes, because new memory would cost more than the arithmetic.
@@ -104,11 +104,12 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
 
 
 def _contenders(bits: Tensor) -> tuple[int, bool]:
-    """Count the leading classes that can have the largest logit at some pixel.
+    """Return the number of leading classes that can have the largest logit at some pixel, and whether
+    2^x can be summed without subtracting the largest exponent.
 
     A class that is below another one at every position of an image is below it at every pixel,
-    because interpolation weights are positive. Heads may have outputs for classes that masks do not
-    have, and these soon fall below all others. Also returned: whether 2^x can be summed as it is.
+    because interpolation weights are positive. Heads may have outputs for classes that do not occur
+    in masks; these soon fall below all others.
     """
     count = bits.shape[1]
     lowest = bits.amin(dim=(2, 3))
@@ -121,13 +122,13 @@ def _contenders(bits: Tensor) -> tuple[int, bool]:
 
 
 @lru_cache(maxsize=32)
-def _interpolation_matrix(given: int, wanted: int, dtype: torch.dtype) -> Tensor:
-    """Return the matrix `[wanted, given]` of bilinear interpolation along one axis.
+def _interpolation_matrix(old: int, new: int, dtype: torch.dtype) -> Tensor:
+    """Return the matrix `[new, old]` of bilinear interpolation along one axis.
 
-    Interpolation is linear and separable: an upsampled map is `R x Cᵀ`. The weights are torch's own,
-    read off by interpolating the unit vectors.
+    Interpolation is linear and separable: an upsampled map is `R x Cᵀ`. The columns are torch's
+    interpolations of the unit vectors.
     """
     with torch.inference_mode(False), torch.no_grad():
-        units = torch.eye(given, dtype=torch.float64)[None]
-        matrix = F.interpolate(units, size=wanted, mode="linear", align_corners=False)[0].T
+        units = torch.eye(old, dtype=torch.float64)[None]
+        matrix = F.interpolate(units, size=new, mode="linear", align_corners=False)[0].T
         return matrix.to(dtype).contiguous()

@@ -1,9 +1,10 @@
-"""The exact fold: `project_out` and the convolution after it as one convolution.
+"""Exact folding of `project_out` into the convolution after it.
 
 A convolution with weight W over features `P z + b` equals a convolution with weight `[W P, W b]`
-over `[z; 1]`. Both give the same numbers up to rounding, both are differentiable in W, P and b, and
-the folded one is cheaper by about C / d because the C feature channels are never computed. The channel
-of ones is zero-padded like z, so the border is exact too: outside the map, features are zero and not b.
+over `[z; 1]`. Both give the same numbers up to rounding, and both are differentiable in W, P and b.
+The folded one is cheaper by about C / d because it does not compute the C feature channels. The
+channel of ones is zero-padded like z, so the border is exact too: outside the map, features are zero
+and not b.
 """
 
 from dataclasses import dataclass

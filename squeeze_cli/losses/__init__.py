@@ -1,4 +1,4 @@
-"""Losses of the segmentation and of the reconstruction."""
+"""Losses for segmentation and for reconstruction."""
 
 from squeeze_cli.config.parts import LOSSES
 from squeeze_cli.config.schema import ModelConfig

@@ -1,20 +1,20 @@
-"""The loss of a quantizer that is trained without masks: how far the decoded features are off."""
+"""Reconstruction loss of decoded features, for training without masks."""
 
 import torch
 from torch import Tensor, nn
 
 
 class ReconstructionLoss(nn.Module):
-    """Mean squared error, and `cosine_weight` times 1 - cosine similarity, of feature vectors."""
+    """Mean squared error of feature vectors, plus `cosine_weight` times 1 - cosine similarity."""
 
     def __init__(self, cosine_weight: float = 0.0) -> None:
         super().__init__()
         self.cosine_weight = cosine_weight
 
     def forward(self, decoded: Tensor, features: Tensor, counted: Tensor) -> Tensor:
-        """Compute the scalar loss of decoded features `[B, C, h, w]` for the `features` themselves.
+        """Compute the scalar loss between decoded and original features `[B, C, h, w]`.
 
-        Only vectors where `counted` `[B, h, w]` is true count; without any the loss is 0.
+        Only vectors where `counted` `[B, h, w]` is true contribute; without any the loss is 0.
         """
         costs = (decoded - features).square().mean(dim=1)
         if self.cosine_weight:

@@ -1,4 +1,4 @@
-"""Segmentation losses: logits and masks to named, weighted parts that sum to the loss."""
+"""Segmentation losses: named, weighted parts that sum to the loss, computed from logits and masks."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -39,9 +39,9 @@ class SegmentationLoss(nn.Module):
         """
 
     def parts_of_maps(self, maps: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Upsample logits `[B, K, h, w]` float32 bilinearly to the target's size `[B, H, W]`.
+        """Upsample logits `[B, K, h, w]` float32 bilinearly to the size of the target `[B, H, W]`.
 
-        Returns the parts as `parts` gives them, and the predicted classes `[B, H, W]`.
+        Returns the `parts`, and the predicted classes `[B, H, W]`.
         """
         logits = upsample(maps, target.shape[1:])
         return self.parts(logits.log_softmax(dim=1), target.long()), logits.detach().argmax(dim=1)
@@ -60,7 +60,7 @@ class SegmentationLoss(nn.Module):
         return _log_probs_of(log_probs, target), weights
 
     def pixel_weights(self, target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        """Return the target int64 with 0 where it is ignored, and the weights float32 (0 there)."""
+        """Return the target int64, with 0 for ignored pixels, and the pixels' weights float32."""
         valid = target != IGNORE_INDEX
         inside = target.masked_fill(~valid, 0).long()
         if not len(self.class_weights):
@@ -77,7 +77,7 @@ class CrossEntropyLoss(SegmentationLoss):
         return {"ce": _weighted_mean(-log_pt, weights)}
 
     def parts_of_maps(self, maps: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Compute the part `ce` and the predictions, on a CPU by one kernel."""
+        """Compute the part `ce` and the predictions; on a CPU one kernel does both."""
         if not self.use_kernels or maps.device.type != "cpu":
             return super().parts_of_maps(maps, target)
         inside, weights = self.pixel_weights(target, maps.shape[1])
@@ -96,7 +96,7 @@ class FocalLoss(SegmentationLoss):
     def parts(self, log_probs: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Compute the part `focal`."""
         log_pt, weights = self.pixel_terms(log_probs, target)
-        # 1 - p is kept above 0, where the gradient of a power below 1 would be infinite.
+        # 1 - p stays above 0, where the gradient of a power below 1 would be infinite.
         modulation = (1 - log_pt.exp()).clamp_min(1e-8) ** self.gamma
         return {"focal": _weighted_mean(-modulation * log_pt, weights)}
 
@@ -104,8 +104,8 @@ class FocalLoss(SegmentationLoss):
 class DiceLoss(SegmentationLoss):
     """1 - 2|P∩T| / (|P| + |T|) (Milletari et al., 2016, arXiv:1606.04797).
 
-    Soft, over the whole batch, and averaged over the classes by their weights. Classes without a
-    target pixel in the batch are left out: their Dice would be 0 whatever the prediction is.
+    The overlap is soft and summed over the batch; classes are averaged by their weights. Classes
+    without a target pixel in the batch are ignored: their Dice is 0 for any prediction.
     """
 
     def parts(self, log_probs: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -114,7 +114,7 @@ class DiceLoss(SegmentationLoss):
         valid = target != IGNORE_INDEX
         probs = log_probs.exp() * valid[:, None]
         target_probs = _log_probs_of(log_probs, target).exp()
-        # Ignored pixels go to a bin of their own, which is cut off.
+        # Ignored pixels are counted in an additional bin, which is dropped.
         bins = target.masked_fill(~valid, classes).flatten()
         overlap = log_probs.new_zeros(classes + 1).index_add(0, bins, target_probs.flatten())
         target_size = torch.bincount(bins, minlength=classes + 1)[:classes]
@@ -125,7 +125,7 @@ class DiceLoss(SegmentationLoss):
 
 
 class CombinedLoss(SegmentationLoss):
-    """1.0 · CE + 1.0 · Dice + 0.5 · focal; its parts are logged by name, already weighted."""
+    """1.0 · CE + 1.0 · Dice + 0.5 · focal; its weighted parts are logged by name."""
 
     def __init__(
         self, class_weights: Sequence[float] | None = None, use_kernels: bool = True
@@ -157,5 +157,5 @@ def _log_probs_of(log_probs: Tensor, target: Tensor) -> Tensor:
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Compute the mean of `values` by `weights`; 0 where all weights are 0."""
+    """Compute the weighted mean of `values`; 0 if all weights are 0."""
     return (values * weights).sum() / weights.sum().clamp_min(torch.finfo(values.dtype).tiny)

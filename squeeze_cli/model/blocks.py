@@ -1,4 +1,4 @@
-"""Squares of neighbouring vectors that share a code (`--code-stride`)."""
+"""Square blocks of neighbouring vectors that share a code (`--code-stride`)."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,23 +8,23 @@ from squeeze_cli.kernels.folding import AffineMap
 
 
 def on_grid(rows_bnc: Tensor, grid: Size) -> Tensor:
-    """Return maps `[B, c, h, w]` of their vectors `[B, h·w, c]`, row by row on the `grid`."""
+    """Arrange vectors `[B, h·w, c]`, row by row, as maps `[B, c, h, w]` on the `grid`."""
     return rows_bnc.view(len(rows_bnc), *grid, rows_bnc.shape[2]).permute(0, 3, 1, 2)
 
 
 class Blocks(nn.Module):
-    """Blocks of N x N vectors around a quantizer, which sees a block as one token.
+    """Blocks of N x N vectors before and after a quantizer, to which a block is one token.
 
         features [B, C, h, w] --project_in--> [B, D, h, w] --gather--> blocks [B, D·N², ⌈h/N⌉, ⌈w/N⌉]
         code vectors --quantizer's output map--> blocks --scatter--> [B, D, h, w] --output_map--> features
 
-    Where N does not divide the map, its last row and column are repeated, and what they decode to is
-    cut off. The last map of the decoder is linear, so that a head can fold it.
+    If N does not divide the map, its last row and column are repeated, and cropped after decoding.
+    The last map of the decoder is linear, so that a head can fold it.
 
     Args:
-        channels: C, those of the features.
-        width: D, that of a vector in a block.
-        stride: N.
+        channels: Channels C of the features.
+        width: Channels D of a vector in a block.
+        stride: Vectors N along each side of a block.
     """
 
     def __init__(self, channels: int, width: int, stride: int) -> None:

@@ -1,4 +1,4 @@
-"""From a configuration to the network that it describes."""
+"""Building of the network that a configuration describes."""
 
 from torch import nn
 
@@ -8,8 +8,13 @@ from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import UsageError
 from squeeze_cli.heads import create_head
 from squeeze_cli.model.blocks import Blocks
-from squeeze_cli.model.encoder import ConvEncoder
-from squeeze_cli.model.network import FeatureNormalizer, ResidualAdapter, SegmentationNetwork
+from squeeze_cli.model.encoder import (
+    ADAPTER_REDUCTION,
+    ENCODER_BLOCKS,
+    ENCODER_CHANNELS,
+    ResidualPath,
+)
+from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
 
 
@@ -18,7 +23,7 @@ def build_network(
 ) -> SegmentationNetwork:
     """Build the trainable network for `config` on frozen features, not yet initialized.
 
-    Of the backbone only the last layer is built, where it is trained. `processes` that train
+    The network takes the last layer of the backbone, if that is trained. `processes` that train
     together synchronize their codebooks. Raises UsageError if the bottleneck is too wide, or
     vectors have no neighbours to share a code with.
     """
@@ -60,8 +65,11 @@ def build_network(
     channels_in = feature_dim if blocks is None else bottleneck * stride**2
     return SegmentationNetwork(
         FeatureNormalizer(channels), create_quantizer(config.quantizer, channels_in, step), head,
-        last_layer=last_layer, adapter=ResidualAdapter(channels) if model.add_adapter else None,
+        last_layer=last_layer,
+        adapter=ResidualPath(channels, max(1, channels // ADAPTER_REDUCTION))
+        if model.add_adapter else None,
         projection=nn.Conv2d(channels, feature_dim, kernel_size=1) if projected else None,
-        encoder=ConvEncoder(feature_dim) if model.encoder == "conv" else None,
+        encoder=ResidualPath(feature_dim, ENCODER_CHANNELS, ENCODER_BLOCKS)
+        if model.encoder == "conv" else None,
         blocks=blocks, use_kernels=model.use_kernels,
     )  # fmt: skip

@@ -1,35 +1,37 @@
-"""Layers before the codes that look at neighbouring vectors."""
+"""Residual layers over feature maps, before the quantizer."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HIDDEN_CHANNELS = 128
-BLOCKS = 2
+ADAPTER_REDUCTION = 4
+ENCODER_CHANNELS = 128
+ENCODER_BLOCKS = 2
 
 
-class ConvEncoder(nn.Module):
-    """A residual path over the feature map, x + up(blocks(down(x))), before the quantizer.
+class ResidualPath(nn.Module):
+    """A residual path x + up(middle(down(x))), where `down` and `up` are 1×1 convolutions.
 
-    The codes of a vector may then depend on its neighbours. `up` starts at zero, so the encoder starts
-    as the identity, and PCA and k-means of the quantizer hold. The decoder does not know it.
+    The middle is ReLU, as in adapters (Houlsby et al., 2019, arXiv:1902.00751), or `blocks` of wider
+    convolutions, through which a vector's codes may depend on its neighbours. `up` starts at zero, so
+    the path starts as the identity. The decoder has no counterpart of it.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, hidden: int, blocks: int = 0) -> None:
         super().__init__()
-        self.down = nn.Conv2d(channels, HIDDEN_CHANNELS, kernel_size=1)
-        self.blocks = nn.Sequential(*(_Block(HIDDEN_CHANNELS) for _ in range(BLOCKS)))
-        self.up = nn.Conv2d(HIDDEN_CHANNELS, channels, kernel_size=1)
+        self.down = nn.Conv2d(channels, hidden, kernel_size=1)
+        self.blocks = nn.Sequential(*[_Block(hidden) for _ in range(blocks)] or [nn.ReLU()])
+        self.up = nn.Conv2d(hidden, channels, kernel_size=1)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.get_parameter("bias"))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Encode maps `[B, C, h, w]`."""
-        encoded: Tensor = maps + self.up(self.blocks(self.down(maps)))
-        return encoded
+        """Map features `[B, C, h, w]` to the same shape."""
+        mapped: Tensor = maps + self.up(self.blocks(self.down(maps)))
+        return mapped
 
 
 class _Block(nn.Module):
-    """A depthwise 5×5 convolution and two pointwise ones (as ConvNeXt, arXiv:2201.03545), residual."""
+    """A residual block of a depthwise 5×5 and two 1×1 convolutions (as ConvNeXt, arXiv:2201.03545)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The start of a training: normalization, PCA and k-means from pooled training features."""
+"""Initialization of the network by normalization, PCA and k-means on pooled training features."""
 
 from collections.abc import Iterable, Sequence
 
@@ -18,10 +18,10 @@ def initialize_network(network: SegmentationNetwork, batches: Batches, seed: int
     """Fit the normalizer, the projections and the codebooks in place.
 
     Args:
-        network: the network, as built.
-        batches: trunk states of training images in random order, on the network's device, and which
-            of their vectors count, `[B, h, w]` bool; read until `POOL_VECTORS` vectors are pooled.
-        seed: for the pool's order and the first choice of k-means.
+        network: Network as built.
+        batches: Trunk states of training images in random order, on the network's device, and masks
+            `[B, h, w]` of the vectors that count. They are read until `POOL_VECTORS` are pooled.
+        seed: Seed of the pool's order, and of k-means.
     """
     was_training = network.training
     network.eval()
@@ -45,8 +45,8 @@ def initialize_network(network: SegmentationNetwork, batches: Batches, seed: int
 def _pool_features(
     network: SegmentationNetwork, batches: Batches, seed: int
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """Return the backbone's features (not normalized) as shuffled rows `[n, C]`, and for blocks of
-    vectors the batches that were read."""
+    """Return the backbone's features, not normalized, as shuffled rows `[n, C]`; and the batches that
+    were read, if the network has blocks of vectors."""
     rows: list[Tensor] = []
     read: list[tuple[Tensor, Tensor]] = []
     count = 0
@@ -64,16 +64,16 @@ def _pool_features(
 def _pool_blocks(
     network: SegmentationNetwork, blocks: Blocks, batches: Batches, seed: int
 ) -> Tensor:
-    """Return blocks in which a vector counts as shuffled rows, as the quantizer sees them."""
+    """Return the quantizer's inputs, for blocks in which a vector counts, as shuffled rows."""
     rows = []
     for state, counted in batches:
-        seen = blocks.gather(counted[:, None].float()).amax(dim=1) > 0
-        rows.append(network.tokens(network.features(state))[seen])
+        counting = blocks.gather(counted[:, None].float()).amax(dim=1) > 0
+        rows.append(network.tokens(network.features(state))[counting])
     return _shuffled(rows, seed)
 
 
 def _shuffled(rows: Sequence[Tensor], seed: int) -> Tensor:
-    """Return at most `POOL_VECTORS` of the rows, the first, in random order."""
+    """Return the first rows, at most `POOL_VECTORS`, in random order."""
     count = min(sum(map(len, rows)), POOL_VECTORS)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return torch.cat(list(rows))[order.to(rows[0].device)]

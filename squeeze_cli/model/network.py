@@ -13,7 +13,6 @@ from hashlib import blake2b
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from squeeze_cli.config.sizes import Size
 from squeeze_cli.errors import SqueezeError
@@ -22,13 +21,11 @@ from squeeze_cli.kernels.folding import AffineMap
 from squeeze_cli.model.blocks import Blocks, on_grid
 from squeeze_cli.quantizers.base import Coded, IdentityQuantizer, Quantizer
 
-ADAPTER_REDUCTION = 4
-
 
 @dataclass(frozen=True)
 class Quantized:
     """Features `[B, C, h, w]`, their code vectors `[B, N, d]` and codes `[B, N, Q]` (row by row on the
-    `grid` of the codes), the quantizer's loss, and what became the code vectors, `[B, N, d]`."""
+    `grid` of the codes), the quantizer's loss, and the vectors `[B, N, d]` that were quantized."""
 
     features: Tensor
     vectors: Tensor
@@ -40,7 +37,7 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Segmented(Quantized):
-    """Quantized features, and logits `[B, K, h, w]` of their code vectors."""
+    """Quantized features, and logits `[B, K, h, w]` computed from their code vectors."""
 
     logits: Tensor
 
@@ -60,7 +57,7 @@ class FeatureNormalizer(nn.Module):
     def fit_and_normalize_(self, tokens_nc: Tensor) -> None:
         """Set mean and standard deviation from tokens `[n, C]`, and normalize the tokens in place.
 
-        A constant channel keeps scale 1. Raises SqueezeError where a variance is no float32.
+        A constant channel keeps scale 1. Raises SqueezeError if a variance exceeds float32.
         """
         self.mean.copy_(tokens_nc.mean(dim=0))
         tokens_nc.sub_(self.mean)
@@ -82,42 +79,19 @@ class FeatureNormalizer(nn.Module):
         return normalized * self.std[:, None, None] + self.mean[:, None, None]
 
 
-class ResidualAdapter(nn.Module):
-    """A trainable bottleneck x + up(relu(down(x))) of 1×1 convolutions on frozen features.
-
-    `up` starts at zero, so the adapter starts as the identity (Houlsby et al., 2019,
-    arXiv:1902.00751).
-    """
-
-    def __init__(self, feature_dim: int) -> None:
-        super().__init__()
-        hidden = max(1, feature_dim // ADAPTER_REDUCTION)
-        self.down = nn.Conv2d(feature_dim, hidden, kernel_size=1)
-        self.up = nn.Conv2d(hidden, feature_dim, kernel_size=1)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.get_parameter("bias"))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Adapt features `[B, C, h, w]`."""
-        adapted: Tensor = features + self.up(F.relu(self.down(features)))
-        return adapted
-
-
 class SegmentationNetwork(nn.Module):
-    """Features to quantized features to logits; `quantizer` may be the identity (baseline, `none`).
-
-    Without a head it reconstructs features only.
+    """Network from the states of the frozen trunk to codes, decoded features and logits.
 
     Args:
-        normalizer: for the backbone's channels.
-        quantizer: for features after adapter and projection.
-        head: for the same number of channels; None where nothing is segmented.
-        last_layer: the backbone's last layer, where it is trained.
-        adapter: residual adapter.
+        normalizer: Normalization of the backbone's channels.
+        quantizer: Quantizer of the tokens behind all layers below; the identity for baselines.
+        head: Head for features after adapter and projection; None for reconstruction alone.
+        last_layer: The backbone's last layer, if it is trained.
+        adapter: Residual adapter.
         projection: 1×1 convolution to `--feature-dim` channels.
-        encoder: maps features `[B, C, h, w]` to what is quantized, which has the same shape.
-        blocks: where neighbouring vectors share a code; the quantizer is for their channels.
-        use_kernels: whether to fold `project_out` into the head (`kernels/folding.py`).
+        encoder: Layers between these features and the quantizer; they keep the shape `[B, C, h, w]`.
+        blocks: Blocks of neighbouring vectors that share a code.
+        use_kernels: Whether to fold `project_out` into the head (`kernels/folding.py`).
     """
 
     def __init__(
@@ -145,7 +119,7 @@ class SegmentationNetwork(nn.Module):
         return normalized
 
     def features(self, state: Tensor) -> Tensor:
-        """Return the features that are quantized, `[B, C, h, w]`."""
+        """Return the features to be quantized, `[B, C, h, w]`, after adapter and projection."""
         maps = self.backbone_features(state)
         if self.adapter is not None:
             maps = self.adapter(maps)
@@ -169,7 +143,7 @@ class SegmentationNetwork(nn.Module):
             return Quantized(maps, *coded, grid_of(tokens, 1))
 
     def tokens(self, maps: Tensor) -> Tensor:
-        """Return what the quantizer sees of features `[B, C, h, w]`, `[B, rows, columns, channels]`."""
+        """Return the quantizer's input `[B, rows, columns, channels]` for features `[B, C, h, w]`."""
         encoded = maps if self.encoder is None else self.encoder(maps)
         seen: Tensor = encoded if self.blocks is None else self.blocks(encoded)
         return seen.permute(0, 2, 3, 1)
@@ -179,7 +153,7 @@ class SegmentationNetwork(nn.Module):
         return grid if self.blocks is None else self.blocks.grid(grid)
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """Return those that learn at `--encoder-lr-factor` of the rate: the linear ones before codes."""
+        """Return the parameters of linear maps before the codes, which have `--encoder-lr-factor`."""
         blocks = [] if self.blocks is None else self.blocks.project_in.parameters()
         return [*self.quantizer.encoder_parameters(), *blocks]
 
@@ -209,7 +183,7 @@ class SegmentationNetwork(nn.Module):
         return on_grid(quantized.codes, quantized.grid).permute(0, 2, 3, 1)
 
     def digest(self) -> str:
-        """Return sixteen hex digits of all weights, by which a codes file names its network."""
+        """Return a digest of all weights, sixteen hex digits, by which a codes file names its network."""
         content = blake2b(digest_size=8)
         for name, tensor in sorted(self.state_dict().items()):
             content.update(name.encode())

@@ -1,4 +1,4 @@
-"""Quantizers: feature vectors to codes and back."""
+"""Quantizers: from feature vectors to codes and back."""
 
 from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.schema import QuantizerConfig

@@ -1,12 +1,12 @@
-"""The contract of all quantizers: tokens to code vectors, codes and a loss; codes to features.
+"""The contract of all quantizers: from tokens to code vectors, codes and a loss, and back.
 
     tokens [B, N, C] --project_in--> [B, N, D] --to_code--> [B, N, d] --library--> codes [B, N, Q]
     codes [B, N, Q] --lookup--> [B, N, d] --from_code--> [B, N, D] --project_out--> [B, N, C]
 
 D is the bottleneck and d the dimension of the code vectors: d = D for vq, rvq and pq, whose
 codebooks lie in the bottleneck itself; d is the number of levels for fsq and the number of bits for
-lfq. All that follows the codes is linear, so that a head can fold it into its first convolution
-(`kernels/folding.py`). The modules of vector-quantize-pytorch do the quantizing.
+lfq. All layers after the codes are linear, so that a head can fold them into its first convolution
+(`kernels/folding.py`). The modules of vector-quantize-pytorch compute the codes.
 """
 
 import math
@@ -21,14 +21,14 @@ from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.kernels.folding import AffineMap
 
-FLOAT32_BITS = 32  # of a feature that is not compressed, to which ratios are stated
+FLOAT32_BITS = 32  # per value of uncompressed features, the reference of compression ratios
 
 
 @dataclass(frozen=True)
 class StepSize:
-    """Size of a training step: its vectors, of all processes together, and the processes.
+    """Number of vectors in a training step over all processes, and number of processes.
 
-    It sets the scale at which a code counts as unused. Several processes synchronize codebooks.
+    The vectors decide when a code counts as unused. Several processes synchronize their codebooks.
     """
 
     vectors: int
@@ -36,8 +36,8 @@ class StepSize:
 
 
 class Coded(NamedTuple):
-    """Quantized tokens: code vectors `[B, N, d]`, codes `[B, N, Q]`, the weighted loss,
-    and the inputs `[B, N, d]` that became the code vectors. Codes that a step leaves out are -1."""
+    """Quantized tokens: code vectors `[B, N, d]`, codes `[B, N, Q]`, the weighted loss, and the vectors
+    `[B, N, d]` that were quantized. Codes of levels that a training step leaves out are -1."""
 
     vectors: Tensor
     codes: Tensor
@@ -49,7 +49,7 @@ class Quantizer(nn.Module):
     """Base of all quantizers of tokens with C = `feature_dim` channels.
 
     Attributes:
-        code_sizes: the number of values of each of the Q codes of a vector.
+        code_sizes: Number of values of each of the Q codes of a vector.
     """
 
     code_sizes: tuple[int, ...] = ()
@@ -61,27 +61,27 @@ class Quantizer(nn.Module):
 
     @property
     def nominal_bits_per_vector(self) -> float:
-        """Sum of log2 of the code sizes: computed, not measured; the codec measures bytes."""
+        """Sum of log2 of the code sizes: computed, whereas the codec measures bytes."""
         return sum(math.log2(size) for size in self.code_sizes)
 
     @property
     def codebook_values(self) -> int:
-        """Number of values in learned codebooks, which a decoder must be given."""
+        """Number of values in learned codebooks, which a decoder needs."""
         return 0
 
     @property
     def codec_bytes(self) -> int:
-        """Size of another library's codec, whose bytes are the codes; 0 elsewhere."""
+        """Size of the trained codec of another library, or 0."""
         return 0
 
     @property
     def counted_sizes(self) -> tuple[int, ...]:
-        """Numbers of values of codes that have vectors, usage and a prior, as a codec's have not."""
+        """The `code_sizes` for usage, perplexity and prior; empty for codes that are bytes of a codec."""
         return self.code_sizes
 
-    @abstractmethod
     def code_input(self, tokens_bnc: Tensor) -> Tensor:
-        """Map tokens `[B, N, C]` to the space of the code vectors, `[B, N, d]`."""
+        """Map tokens `[B, N, C]` to the space of the code vectors, `[B, N, d]`; here the identity."""
+        return tokens_bnc
 
     @abstractmethod
     def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,12 +110,12 @@ class Quantizer(nn.Module):
     def output_map(self) -> AffineMap:
         """Return the linear map from code vectors to features, differentiable in its parameters."""
 
-    @abstractmethod
     def code_vectors(self) -> list[Tensor]:
-        """Return, for each of the Q codes, the vectors `[K_q, d]` that its values stand for."""
+        """Return the vectors `[K_q, d]` of the values of each of the `counted_sizes`; here none."""
+        return []
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters before the codes, which learn at `--encoder-lr-factor` of the rate.
+        """Return the parameters before the codes, whose learning rate has `--encoder-lr-factor`.
 
         They start at the principal axes, where neighbouring vectors are similar and their codes cost
         few bits. Training trades that for mean IoU.
@@ -123,20 +123,16 @@ class Quantizer(nn.Module):
         return []
 
     def initialize(self, tokens_nc: Tensor) -> None:
-        """Start from pooled training features `[n, C]`, normalized and shuffled; once, before fit."""
+        """Initialize once from pooled training features `[n, C]`, normalized and shuffled."""
 
 
 class IdentityQuantizer(Quantizer):
-    """No quantization, the reference for all quantizers: the code vectors are the tokens."""
+    """No quantization, as reference for all quantizers: the code vectors are the tokens."""
 
     @property
     def nominal_bits_per_vector(self) -> float:
         """The bits of float32 features."""
         return float(FLOAT32_BITS * self.feature_dim)
-
-    def code_input(self, tokens_bnc: Tensor) -> Tensor:
-        """Return the tokens."""
-        return tokens_bnc
 
     def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the tokens, codes `[B, N, 0]` and loss 0."""
@@ -156,7 +152,3 @@ class IdentityQuantizer(Quantizer):
     def output_map(self) -> AffineMap:
         """Return the identity `[C, C]`."""
         return AffineMap(torch.eye(self.feature_dim), torch.zeros(self.feature_dim))
-
-    def code_vectors(self) -> list[Tensor]:
-        """Return an empty list."""
-        return []

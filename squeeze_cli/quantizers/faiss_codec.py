@@ -1,4 +1,4 @@
-"""Codecs of FAISS (Douze et al., 2024, arXiv:2401.08281): references for codes that are learned."""
+"""Codecs of FAISS (Douze et al., 2024, arXiv:2401.08281), references for learned codes."""
 
 import re
 from typing import Any
@@ -12,7 +12,7 @@ from squeeze_cli.kernels.folding import AffineMap
 from squeeze_cli.quantizers.base import Quantizer, StepSize
 
 MOST_BYTES = 1024  # per vector, for the header of a codes file
-# Other strings stand for indexes to search in, or for sizes that FAISS would take the memory of at once.
+# Other strings name search indexes, or sizes for which FAISS allocates too much memory at once.
 CODEC = (
     r"((PCAW?R?|OPQ|RR)\d{0,4}(_\d{1,4})?,){0,3}"
     r"(SQ|PQ|RQ|LSQ|PRQ|PLSQ)(\d{1,4}|fp16|bf16)(x\d{1,2}(?=x))?(x(\d|1[0-6]))?"
@@ -20,13 +20,13 @@ CODEC = (
 
 
 class FaissCodec(Quantizer):
-    """A codec that FAISS trains on pooled features before the first step; it does not change then.
+    """A codec that FAISS trains on pooled features before the first step, and that stays fixed then.
 
-    The codes are the bytes of `sa_encode`, and the code vectors what `sa_decode` makes of them: features
-    already. The state of the module holds the codec as the bytes that FAISS writes.
+    The codes are the bytes of `sa_encode`; the code vectors are the features that `sa_decode` returns.
+    The state of the module holds the codec as serialized by FAISS.
 
-    Raises UsageError where FAISS is missing or has no such codec, and for several processes, each of
-    which would train its own.
+    Raises UsageError if FAISS is missing or has no such codec, and for several processes, because each
+    would train another codec.
     """
 
     identity: Tensor
@@ -62,12 +62,12 @@ class FaissCodec(Quantizer):
 
     @property
     def codec_bytes(self) -> int:
-        """Size of the trained codec, as FAISS writes it."""
+        """Size of the trained codec, as serialized by FAISS."""
         return self.get_extra_state().numel()
 
     @property
     def counted_sizes(self) -> tuple[int, ...]:
-        """None: a byte by itself stands for no vector."""
+        """Empty, because a single byte stands for no vector."""
         return ()
 
     def get_extra_state(self) -> Tensor:
@@ -75,14 +75,14 @@ class FaissCodec(Quantizer):
         return torch.from_numpy(self.faiss.serialize_index(self.index))
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the codec from its bytes; SqueezeError where they are those of another."""
+        """Load the codec from its bytes; raises SqueezeError for those of another codec."""
         index = self.faiss.deserialize_index(state.cpu().numpy())
         if (index.d, index.sa_code_size()) != (self.feature_dim, len(self.code_sizes)):
             raise SqueezeError(f"the codec is not {self.name}")
         self.index = index
 
     def initialize(self, tokens_nc: Tensor) -> None:
-        """Train the codec; SqueezeError where it needs more vectors or channels, or does not decode."""
+        """Train the codec; raises SqueezeError if it needs more vectors or channels, or cannot decode."""
         vectors = tokens_nc.float().cpu().contiguous().numpy()
         try:
             self.index.train(vectors)
@@ -91,10 +91,6 @@ class FaissCodec(Quantizer):
             raise SqueezeError(
                 f"{self.name} cannot be used ({_reason(error)}): use a smaller one, or more images."
             ) from None
-
-    def code_input(self, tokens_bnc: Tensor) -> Tensor:
-        """Return the tokens."""
-        return tokens_bnc
 
     def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode and decode by FAISS, without a loss; gradients pass to the inputs unchanged."""
@@ -114,11 +110,7 @@ class FaissCodec(Quantizer):
         """Return the identity `[C, C]`."""
         return AffineMap(self.identity, torch.zeros_like(self.identity[0]))
 
-    def code_vectors(self) -> list[Tensor]:
-        """Return an empty list."""
-        return []
-
 
 def _reason(error: BaseException) -> str:
-    """Return the end of FAISS's message, which begins with a function and a place in its source."""
+    """Return FAISS's message without the function and source line at its beginning."""
     return one_line(str(error).rpartition(": ")[2] or error)

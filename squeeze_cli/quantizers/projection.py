@@ -30,7 +30,7 @@ class ProjectedQuantizer(Quantizer):
         return projected
 
     def code_vectors(self) -> list[Tensor]:
-        """Look up all values of the only code, `[K, d]`."""
+        """Look up the vectors `[K, d]` of all values of the only code."""
         codes = torch.arange(self.code_sizes[0], device=self.project_in.weight.device)
         return [self.lookup(codes[None, :, None])[0]]
 
@@ -42,16 +42,16 @@ class ProjectedQuantizer(Quantizer):
         """Return `project_out`: the code vectors lie in the bottleneck."""
         return AffineMap(self.project_out.weight, self.project_out.bias)
 
-    def initialize_projections(self, tokens_nc: Tensor) -> None:
-        """Start the projections at the principal axes of tokens `[n, C]`."""
+    def initialize(self, tokens_nc: Tensor) -> None:
+        """Set the projections to the principal axes of tokens `[n, C]`."""
         start_at_principal_axes(self.project_in, self.project_out, tokens_nc)
 
 
 class Whitening(nn.Module):
     """Batch whitening: zero mean, unit variance and no correlation (Huang et al., arXiv:1804.08450).
 
-    In training it takes the statistics of the batch, in eval mode running ones, as BatchNorm does: with
-    several processes the batch is that of the process, and the running statistics are of all together.
+    As BatchNorm, it uses the statistics of the process's batch in training, and running statistics in
+    eval mode, which are computed over all processes.
     The map is `L⁻¹ (x - mean)` with the Cholesky factor L of the covariance, which is continuous in x.
     """
 
@@ -64,7 +64,7 @@ class Whitening(nn.Module):
         self.register_buffer("running_covariance", torch.eye(dim))
 
     def track(self, vectors_nd: Tensor, momentum: float) -> tuple[Tensor, Tensor]:
-        """Return mean and covariance of vectors `[n, d]`, and move the running ones towards them."""
+        """Return mean and covariance of vectors `[n, d]`, and update the running statistics."""
         mean = vectors_nd.mean(dim=0)
         centred = vectors_nd - mean
         covariance = centred.T @ centred / len(vectors_nd)
@@ -88,7 +88,7 @@ class Whitening(nn.Module):
 
 
 def _over_processes(vectors_nd: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Return mean and covariance of the vectors of all processes, or None in a process alone."""
+    """Return mean and covariance of the vectors of all processes, or None in a single process."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return None
     count = vectors_nd.new_tensor([len(vectors_nd)])
@@ -105,8 +105,8 @@ def _over_processes(vectors_nd: Tensor) -> tuple[Tensor, Tensor] | None:
 class WhitenedQuantizer(ProjectedQuantizer):
     """A bottleneck and then d whitened code dimensions, for implicit codebooks.
 
-    FSQ and LFQ cut fixed intervals, so they use their codes evenly only if their input is centred,
-    scaled and uncorrelated. `Whitening` keeps it so while `project_in` moves.
+    FSQ and LFQ have fixed intervals, so they use their codes evenly only if their input is centred,
+    scaled and uncorrelated. `Whitening` ensures this while `project_in` is trained.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class WhitenedQuantizer(ProjectedQuantizer):
         The rotation gives each code dimension an equal share of the variance. Without it, the first
         axis would hold most of the information and the last ones would spend bits on noise.
         """
-        self.initialize_projections(tokens_nc)
+        super().initialize(tokens_nc)
         bottleneck = self.project_in(tokens_nc)
         axes, variances = principal_axes(bottleneck, self.code_dim)
         kept = len(axes)
@@ -168,9 +168,9 @@ def start_at_principal_axes(
 ) -> None:
     """Set `project_in` to the principal axes of tokens `[n, C]`, and `project_out` to their inverse.
 
-    The bottleneck between them then keeps the most variance that a linear one can keep. One factor
-    scales it so that a component has unit variance on average: the codebook's initial scale and the
-    commitment loss mean the same for every backbone.
+    The bottleneck between them then preserves as much variance as a linear one can. It is scaled so
+    that its components have unit variance on average: the codebook's initial scale and the commitment
+    loss mean the same for every backbone.
     """
     mean = tokens_nc.mean(dim=0)
     axes_dc, variances_d = principal_axes(tokens_nc, project_in.out_features)
@@ -186,9 +186,9 @@ def start_at_principal_axes(
 def principal_axes(rows_nc: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Compute the leading principal axes `[k, C]` of rows `[n, C]` and their variances `[k]`.
 
-    k is the least of `count`, C and n - 1 (at least 1). Of many wide rows, which come shuffled, only
-    as many as `PCA_MULTIPLICATIONS` allows are used. Each axis points where its largest entry is
-    positive, so that the result does not depend on the solver's choice of sign.
+    k is the least of `count`, C and n - 1 (at least 1). Only the first rows are used, as many as
+    `PCA_MULTIPLICATIONS` allows; they come shuffled. The sign of each axis makes its largest entry
+    positive, so that the result does not depend on the solver.
     """
     used = rows_nc[: max(2, int(PCA_MULTIPLICATIONS / rows_nc.shape[1] ** 2))]
     centred_nc = used - used.mean(dim=0)

@@ -20,7 +20,7 @@ from squeeze_cli.quantizers.projection import ProjectedQuantizer
 Library = TypeVar("Library", VectorQuantize, ResidualVQ, GroupedResidualVQ)
 
 KMEANS_ITERATIONS = 20
-# Vectors that k-means looks at, per code.
+# Vectors per code in the sample for k-means.
 KMEANS_VECTORS_PER_CODE = 128
 # A code is dead when the moving average of its uses per step falls below this share of an even
 # use. The library then replaces it by a vector of the batch.
@@ -28,7 +28,11 @@ DEAD_SHARE = 0.05
 
 
 def _create(
-    module: Callable[..., Library], config: QuantizerConfig, size: int, step: StepSize, **more: int
+    module: Callable[..., Library],
+    config: QuantizerConfig,
+    size: int,
+    step: StepSize,
+    **options: int,
 ) -> Library:
     """Create the library's module with codebooks of `size` vectors."""
     return module(
@@ -39,10 +43,11 @@ def _create(
         kmeans_init=config.initialize_codebook,
         kmeans_iters=KMEANS_ITERATIONS,
         threshold_ema_dead_code=DEAD_SHARE * step.vectors / size,
-        rotation_trick=config.bottleneck_dim > more.get("groups", 1),  # a number has no direction
-        # The library's own None asks for a process group before Lightning has made one.
+        rotation_trick=config.bottleneck_dim
+        > options.get("groups", 1),  # scalars have no direction
+        # The library's default of None looks for a process group before Lightning has made one.
         sync_codebook=step.processes > 1,
-        **more,
+        **options,
     )
 
 
@@ -62,17 +67,16 @@ class CodebookQuantizer(ProjectedQuantizer):
     def initialize(self, tokens_nc: Tensor) -> None:
         """Set the projections by PCA, and the codebooks by the library's k-means on the tokens.
 
-        The library runs k-means in its first forward pass, in eval mode too. One pass over pooled
-        training vectors before fit keeps it from a validation batch, or from a batch with fewer
-        vectors than codes.
+        The library runs k-means in its first forward pass, in eval mode too. This pass over pooled
+        training vectors prevents k-means on a validation batch, or on fewer vectors than codes.
         """
-        self.initialize_projections(tokens_nc)
+        super().initialize(tokens_nc)
         if self.initialize_codebook:
             training = self.training
             self.train()
             size = self.code_sizes[0]
             sample = tokens_nc[: KMEANS_VECTORS_PER_CODE * size]
-            if len(sample) < size:  # the library would warn that it takes some twice
+            if len(sample) < size:  # the library would warn that it uses some twice
                 sample = sample.repeat(-(-size // len(sample)), 1)
             self.run_library(self.code_input(sample[None]))
             self.train(training)
@@ -104,11 +108,11 @@ class VQWithProjection(CodebookQuantizer):
 
 
 class ResidualVQWithProjection(CodebookQuantizer):
-    """project_in → `num_quantizers` codebooks, each on what the previous ones left → project_out.
+    """project_in → `num_quantizers` codebooks, each for the residual of the previous → project_out.
 
     Code q = 0 is the coarsest. The commitment losses of the levels are summed. With
-    `quantizer_dropout` each training step leaves out the last levels, as many as are drawn, so that the
-    first ones serve alone too (SoundStream).
+    `quantizer_dropout` each training step leaves out a random number of last levels, so that the first
+    levels can be used alone too (SoundStream).
     """
 
     def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
@@ -121,11 +125,11 @@ class ResidualVQWithProjection(CodebookQuantizer):
         )  # fmt: skip
 
     def keep_levels(self, levels: int) -> None:
-        """Give only the codes of the first levels from now on, in eval mode."""
+        """Return only the codes of the first levels from now on, in eval mode."""
         self.code_sizes = self.code_sizes[:levels]
 
     def initialize(self, tokens_nc: Tensor) -> None:
-        """Set projections and codebooks as for other quantizers, without leaving out a codebook."""
+        """Set projections and all codebooks, with quantizer dropout switched off."""
         dropout, self.rvq.quantize_dropout = self.rvq.quantize_dropout, False
         super().initialize(tokens_nc)
         self.rvq.quantize_dropout = dropout
@@ -136,7 +140,7 @@ class ResidualVQWithProjection(CodebookQuantizer):
         return vectors, codes[..., : len(self.code_sizes)], losses.sum()
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:
-        """Return the sum `[B, N, D]` of the vectors of all levels, or of the first ones."""
+        """Return the sum `[B, N, D]` of the vectors of all given levels."""
         missing = self.rvq.num_quantizers - codes_bnq.shape[2]
         vectors: Tensor = self.rvq.get_output_from_indices(F.pad(codes_bnq, (0, missing), value=-1))
         return vectors
@@ -147,10 +151,10 @@ class ResidualVQWithProjection(CodebookQuantizer):
 
 
 class ProductVQWithProjection(CodebookQuantizer):
-    """project_in → `num_groups` parts, each the nearest vector of a codebook of its own → project_out.
+    """project_in → `num_groups` parts, each quantized by a codebook of its own → project_out.
 
-    The commitment loss is the mean over the groups. The library's multi-head VectorQuantize does the
-    same, but its k-means refuses several processes.
+    The commitment loss is the mean over the groups. The library's multi-head VectorQuantize is
+    equivalent, but its k-means refuses several processes.
     """
 
     def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
@@ -167,17 +171,17 @@ class ProductVQWithProjection(CodebookQuantizer):
         return vectors, codes_gbn1[..., 0].movedim(0, -1), losses.mean()
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:
-        """Return the groups' vectors side by side, `[B, N, D]`."""
+        """Return the concatenated vectors of the groups, `[B, N, D]`."""
         vectors: Tensor = self.pq.get_output_from_indices(codes_bnq.movedim(-1, 0)[..., None])
         return vectors
 
     @property
     def codebook_values(self) -> int:
-        """Number of values in the codebooks, each of a part of the bottleneck."""
+        """Number of values in the codebooks, whose vectors are parts of the bottleneck."""
         return self.code_sizes[0] * self.bottleneck_dim
 
     def code_vectors(self) -> list[Tensor]:
-        """Return one codebook `[K, D]` per group, zero outside of the group's part."""
+        """Return one codebook `[K, D]` per group, zero outside of the group's dimensions."""
         books_gkd = self.pq.codebooks[:, 0]
         width, end = books_gkd.shape[2], self.bottleneck_dim
         return [

@@ -5,7 +5,7 @@ import torch
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from squeeze_cli.heads.deeplab_head import DeepLabSegmentationHead
-from squeeze_cli.model.network import ResidualAdapter
+from squeeze_cli.model.encoder import ResidualPath
 
 
 @pytest.mark.parametrize("grid", [(13, 28), (28, 28), (7, 40), (5, 6)])
@@ -52,7 +52,7 @@ def test_deeplab_head_takes_the_pretrained_weights_that_fit() -> None:
 
 
 def test_adapter_starts_as_the_identity_and_learns() -> None:
-    adapter = ResidualAdapter(10)
+    adapter = ResidualPath(10, hidden=3)
     x = torch.randn(2, 10, 3, 4)
     assert torch.equal(adapter(x), x)
     adapter(x).square().sum().backward()

@@ -12,7 +12,7 @@ import torch
 from squeeze_cli.config.resolve import resolve_defaults
 from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
 from squeeze_cli.heads.base import ConvolutionalHead
-from squeeze_cli.model.encoder import ConvEncoder
+from squeeze_cli.model.encoder import ResidualPath
 from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
 from squeeze_cli.training.distillation import Distillation
@@ -38,7 +38,7 @@ def make_network(quantizer: str, encoder: torch.nn.Module | None) -> Segmentatio
 
 @pytest.mark.parametrize("quantizer", OWN_QUANTIZERS)
 def test_it_starts_as_the_identity_and_then_sees_the_neighbours(quantizer: str) -> None:
-    encoder = ConvEncoder(C)
+    encoder = ResidualPath(C, hidden=16, blocks=2)
     plain, network = make_network(quantizer, None), make_network(quantizer, encoder)
     state = torch.randn(1, C, 5, 6)
     assert torch.equal(network(state).logits, plain(state).logits)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from squeeze_cli.config.schema import QuantizerConfig
-from squeeze_cli.model.encoder import ConvEncoder
+from squeeze_cli.model.encoder import ENCODER_BLOCKS, ENCODER_CHANNELS, ResidualPath
 from squeeze_cli.model.network import FeatureNormalizer, Quantized, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
 from squeeze_cli.training.rate import RateModel
@@ -102,7 +102,8 @@ def conditional_entropy(kind: str, weight: float) -> float:
     smooth = torch.nn.functional.interpolate(torch.randn(64, C, 2, 2), (6, 6), mode="bilinear")
     maps = smooth + 0.3 * torch.randn_like(smooth)
     quantizer.initialize(maps.permute(0, 2, 3, 1).reshape(-1, C))
-    network = SegmentationNetwork(FeatureNormalizer(C), quantizer, None, encoder=ConvEncoder(C))
+    encoder = ResidualPath(C, ENCODER_CHANNELS, ENCODER_BLOCKS)
+    network = SegmentationNetwork(FeatureNormalizer(C), quantizer, None, encoder=encoder)
     model = RateModel(quantizer.code_sizes, 6)
     optimizer = torch.optim.AdamW([*network.parameters(), *model.parameters()], 2e-3)
     for step in range(150):

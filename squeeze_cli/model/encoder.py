@@ -19,7 +19,8 @@ class ResidualPath(nn.Module):
     def __init__(self, channels: int, hidden: int, blocks: int = 0) -> None:
         super().__init__()
         self.down = nn.Conv2d(channels, hidden, kernel_size=1)
-        self.blocks = nn.Sequential(*[_Block(hidden) for _ in range(blocks)] or [nn.ReLU()])
+        middle = [_Block(hidden) for _ in range(blocks)]
+        self.blocks = nn.Sequential(*middle) if middle else nn.ReLU()
         self.up = nn.Conv2d(hidden, channels, kernel_size=1)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.get_parameter("bias"))

@@ -13,14 +13,14 @@ from squeeze_cli.features.datamodule import FeatureBatches
 from squeeze_cli.files import FIGURE_MARK, require_own
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.comparison import is_reference, setting
-from squeeze_cli.reports.figures import save_figure
-from squeeze_cli.runs import RECORD_NAME, RunFolder, read_runs
-from squeeze_cli.training.figures import (
+from squeeze_cli.reports.figures import (
     PredictedMask,
-    draw_predictions,
-    predict_batch,
-    read_pictures,
+    predictions_figure,
+    run_title,
+    save_figure,
 )
+from squeeze_cli.runs import RECORD_NAME, RunFolder, read_runs
+from squeeze_cli.training.figures import predict_batch, read_pictures
 from squeeze_cli.training.modules import BaselineSegmentationModule
 
 How = Literal["spread", "best", "worst", "random"]
@@ -65,8 +65,8 @@ def show_run(
     predicted = [_predict(each, its, reporter) for each, its in zip(shown, data, strict=True)]
     predictions = list(zip(*predicted, strict=True))
     file = out or run.folder.figures_folder / f"show-{split}-{how}.png"
-    records = [each.record for each in shown]
-    save_figure(draw_predictions(pictures, predictions, records, run.classes), file)
+    titles = [run_title(each.record) for each in shown]
+    save_figure(predictions_figure(pictures, predictions, titles, run.classes), file)
     images = [
         {"name": name, "iou": m[-1].iou, "baseline_iou": m[0].iou if reference else None}
         for name, m in zip(pictures, predictions, strict=True)

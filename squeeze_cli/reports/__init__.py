@@ -1,1 +1,1 @@
-"""Reports show, they do not compute: rich tables, and figures."""
+"""Tables and figures of results that are computed elsewhere."""

@@ -1,4 +1,4 @@
-"""The comparison of runs, from their records alone: rows, table, CSV and Markdown."""
+"""Comparison of runs by their records: rows, table, CSV and Markdown."""
 
 import csv
 import io
@@ -29,16 +29,16 @@ Point = tuple[float, float]  # measured bits per vector and quality of the test 
 
 
 def _recorded(*path: str) -> Any:
-    """Return a field whose value is at this path in a run record, or None where it is missing."""
+    """Return a field with the value at this path in a run record, or None if it is missing."""
     return Field(None, validation_alias=AliasPath(*path))
 
 
 class ComparisonRow(BaseModel):
-    """Figures of one run, None where it has none (yet); docs/run-record.md describes them.
+    """Figures of one run, None if they are unknown; docs/run-record.md describes them.
 
     Measured rates count the whole file of the test split's codes, nominal ones are computed from
-    the codes' sizes. Shares, and differences of them, are 0 to 1. MSE, cosine similarity and SQNR are
-    those of normalized features, of quantized runs.
+    the codes' sizes. Shares and their differences lie between 0 and 1. MSE, cosine similarity and
+    SQNR compare normalized features before and after quantization.
     """
 
     model_config = ConfigDict(from_attributes=True, frozen=True)
@@ -88,9 +88,9 @@ BEST_IS_MOST = (
 
 
 def compare_runs(runs: Sequence[FoundRun], sort: str | None = None) -> list[ComparisonRow]:
-    """Return a row for each run, the best first: by test mIoU, then by test MSE, or by `sort`.
+    """Return a row for each run, the best first: by test mIoU, then by test MSE, or by column `sort`.
 
-    Runs without a value in that column come last. Raises UsageError for an unknown column.
+    Runs without a value in that column are last. Raises UsageError for an unknown column.
     """
     columns = [sort.replace("-", "_")] if sort else ["test_iou", "test_mse"]
     if columns[0] not in FIELDS:
@@ -135,7 +135,7 @@ def _row(run: RunFolder, record: RunRecord, comparable: Sequence[RunRecord]) -> 
 
 
 def _levels_of(record: RunRecord) -> int | None:
-    """Return the number of levels of a record by `with_levels`, None for any other."""
+    """Return the number of levels of a record that `with_levels` has made, or None for other records."""
     own, described = record.settings.get("quantizer.num_quantizers"), record.quantizer
     if described is None or described.type != "rvq" or not isinstance(own, int):
         return None
@@ -143,7 +143,7 @@ def _levels_of(record: RunRecord) -> int | None:
 
 
 def setting(record: RunRecord) -> Setting:
-    """Return what runs must share to be compared: features, head, test images, but not the seed."""
+    """Return the properties of features, head and test images that comparable runs share."""
     model, data = record.model, record.data
     if model is None or data is None:
         return None
@@ -156,7 +156,7 @@ def setting(record: RunRecord) -> Setting:
 
 
 def by_setting(runs: Iterable[FoundRun]) -> dict[Setting, list[RunRecord]]:
-    """Return the records of the runs in each setting, without those of broken runs."""
+    """Return the records of the runs in each setting, without broken runs."""
     groups: dict[Setting, list[RunRecord]] = defaultdict(list)
     for _, record in runs:
         if isinstance(record, RunRecord):
@@ -165,9 +165,9 @@ def by_setting(runs: Iterable[FoundRun]) -> dict[Setting, list[RunRecord]]:
 
 
 def is_reference(record: RunRecord) -> bool:
-    """Return whether a run is one that others are measured by: a finished baseline, a head alone.
+    """Return whether other runs are compared with this one: a finished baseline that trains a head only.
 
-    One that trains an encoder, an adapter, a projection or the backbone's last layer stands for itself.
+    Baselines that also train an encoder, adapter, projection or last layer are no reference.
     """
     model = record.model
     if record.kind != "baseline" or record.status != "finished" or model is None:
@@ -184,7 +184,7 @@ def baseline_ious(records: Iterable[RunRecord]) -> list[float]:
 
 
 def rate_and_quality(record: RunRecord) -> Point | None:
-    """Return bits and test mean IoU, or SQNR without a head, of a finished run with codes, or None."""
+    """Return bits and test mean IoU (SQNR without a head) of a finished run with codes, else None."""
     measured, test = record.measured, record.metrics.test
     if record.status != "finished" or measured is None or test is None:
         return None
@@ -208,8 +208,8 @@ def _model(row: ComparisonRow) -> str:
 class Column:
     """A column of the table and of Markdown: heading, text of a row, and meaning for the caption.
 
-    Where the table is too wide, the highest `rank` is left out first, rank 0 never. A `text` column
-    is left-aligned, and folded where it is long.
+    If the table is too wide, columns of the highest `rank` are left out first, those of rank 0 never.
+    A `text` column is left-aligned, and long text is folded.
     """
 
     title: str
@@ -266,8 +266,8 @@ COLUMNS = (
 def comparison_table(rows: Sequence[ComparisonRow], width: int) -> RenderableType:
     """Return the table of `squeeze compare`, with broken and unfinished runs below it.
 
-    Columns in which no run has a value are left out, then by rank those that do not fit into
-    `width` characters.
+    Columns without any value are left out, then columns that do not fit into `width` characters, by
+    rank.
     """
     finished = [row for row in rows if row.status == "finished"]
     valued = [
@@ -302,7 +302,7 @@ def comparison_table(rows: Sequence[ComparisonRow], width: int) -> RenderableTyp
 
 
 def _least_width(column: Column, rows: Sequence[ComparisonRow]) -> int:
-    """Return the characters that a column needs; long texts fold."""
+    """Return the least width of a column in characters; long text is folded."""
     cells = max((cell_len(column.cell(row)) for row in rows), default=0)
     heading = max(cell_len(line) for line in column.title.split())
     return max(heading, min(cells, LEAST_TEXT_WIDTH) if column.text else cells)
@@ -316,7 +316,7 @@ def _caption(columns: Iterable[Column]) -> str:
 
 
 def comparison_json(rows: Sequence[ComparisonRow]) -> dict[str, object]:
-    """Return what `squeeze compare --json` prints."""
+    """Return the content of `squeeze compare --json`."""
     return {"schema_version": COMPARE_SCHEMA_VERSION, "runs": [row.model_dump() for row in rows]}
 
 

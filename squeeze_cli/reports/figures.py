@@ -1,13 +1,13 @@
-"""Figures of matplotlib: curves and codebook of a training, and pictures of predictions.
+"""Figures of matplotlib: curves and codebook of a training, and predicted masks.
 
-They are drawn without a display and without pyplot's global state. Matplotlib takes a second to
-import: the functions import it, not the module.
+They are drawn without a display and without pyplot's global state. Functions import matplotlib,
+which takes a second.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -17,19 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeeze_cli.config.classes import BACKGROUND, ClassTable
-from squeeze_cli.config.record import EpochMetrics
+from squeeze_cli.config.record import EpochMetrics, RunRecord
 from squeeze_cli.console import printable
 from squeeze_cli.files import FIGURE_MARK, write_atomically
+from squeeze_cli.reports.tables import fixed, number, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# These stay apart for the colour-blind (Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/).
+# Colour-blind people can tell these apart (Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#666666"
 DPI = 150
-# A figure of codebooks has this many panels at most, and a panel this many steps.
+# Most panels in a figure of codebooks, and most steps in a panel.
 MOST_LEVELS, MOST_STEPS = 16, 4096
 OPACITY = 0.6
 CELL_INCHES = 1.5
@@ -39,7 +40,7 @@ NAME_CHARACTERS = 20
 def save_figure(figure: Figure, path: Path, dpi: int = DPI) -> None:
     """Write the figure atomically, as png or svg by the ending of `path`.
 
-    The same figure gives the same bytes: no date, no random ids. Raises SqueezeError where the file
+    The same figure gives the same bytes, without a date or random ids. Raises SqueezeError if the file
     cannot be written.
     """
     from matplotlib import rc_context
@@ -57,7 +58,7 @@ def save_figure(figure: Figure, path: Path, dpi: int = DPI) -> None:
 def curves_figure(history: Sequence[EpochMetrics], best: int | None) -> Figure:
     """Draw loss and mean IoU of both splits by epoch, and mark `best`, the chosen epoch's index.
 
-    The MSE takes the place of the mean IoU where nothing is segmented.
+    Without a segmentation head, the MSE replaces the mean IoU.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -88,7 +89,7 @@ def codebook_figure(counts: Sequence[NDArray[np.int64]]) -> Figure:
     """Draw the shares of values, most frequent first, one panel for each code of a vector.
 
     The dashed line is even use. Perplexity is 2 to the entropy of the shares (Jelinek et al., 1977).
-    `counts` has for each code of a vector how often each of its values was used.
+    `counts` has the counts of the values of each code of a vector.
     """
     shown = counts[:MOST_LEVELS]
     figure, axes = grid_of_axes(len(shown), 4, (3.2, 2.5))
@@ -119,27 +120,40 @@ def _draw_shares(axis: Axes, counts: NDArray[np.int64], name: str) -> None:
 
 
 @dataclass(frozen=True)
-class PictureColumn:
-    """An image `[H, W, 3]` uint8, masks of class indices `[H, W]`, and a text below each mask."""
+class PredictedMask:
+    """A run's prediction for one image.
 
-    name: str
-    pixels: NDArray[np.uint8]
-    masks: Sequence[NDArray[np.uint8]]
-    notes: Sequence[str]
+    Attributes:
+        truth: `[H, W]` uint8, class indices; IGNORE_INDEX where unknown.
+        predicted: `[H, W]` uint8, indices of the head's outputs.
+        iou: Mean IoU of this image alone; None if none of its pixels is labelled.
+    """
+
+    truth: NDArray[np.uint8]
+    predicted: NDArray[np.uint8]
+    iou: float | None
 
 
-def picture_grid(
-    titles: Sequence[str], columns: Sequence[PictureColumn], classes: ClassTable
-) -> Figure:
-    """Draw one column per image: its pixels first, then a row for each mask; `titles` are of rows.
+def predictions_figure(
+    pictures: Mapping[str, NDArray[np.uint8]], predictions: Sequence[Sequence[PredictedMask]],
+    titles: Sequence[str], classes: ClassTable,
+) -> Figure:  # fmt: skip
+    """Draw a column per image: its pixels, the ground truth, and a row of predictions for each run.
 
     Classes have the colours of the table; the background, and outputs beyond the table, have none.
+
+    Args:
+        pictures: Pixels `[H, W, 3]` of each image by its name.
+        predictions: For each image, one mask per run.
+        titles: Title of each run's row.
+        classes: Classes of the data set.
     """
     from matplotlib.colors import to_rgba
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    shown = {value for column in columns for mask in column.masks for value in np.unique(mask)}
+    columns = [[masks[0].truth, *(mask.predicted for mask in masks)] for masks in predictions]
+    shown = {value for column in columns for mask in column for value in np.unique(mask)}
     overlay = np.zeros((256, 4))  # the colour of each class, transparent for most
     patches = []
     for value, (name, rgb) in enumerate(zip(classes.names, classes.colours, strict=True)):
@@ -147,23 +161,27 @@ def picture_grid(
             colour = f"#{bytes(rgb).hex()}"
             overlay[value] = to_rgba(colour, OPACITY)
             patches.append(Patch(color=colour, label=name))
+    titles = ["image", "ground truth", *titles]
     rows = len(titles)
-    height, width = columns[0].pixels.shape[:2]
+    height, width = columns[0][0].shape
     cell_inches = CELL_INCHES * height / width
     size = (CELL_INCHES * len(columns) + 0.3, (cell_inches + 0.15) * rows + 0.3)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, len(columns), squeeze=False)
-    for number, column in enumerate(columns):
-        for axis in axes[:, number]:
-            axis.imshow(column.pixels)
+    for (name, pixels), masks, column, own_axes in zip(
+        pictures.items(), predictions, columns, axes.T, strict=True
+    ):
+        for axis in own_axes:
+            axis.imshow(pixels)
             axis.set_xticks([])
             axis.set_yticks([])
-        for axis, mask, note in zip(axes[1:, number], column.masks, column.notes, strict=True):
+        for axis, mask in zip(own_axes[1:], column, strict=True):
             axis.imshow(overlay[mask])
-            axis.set_xlabel(note, fontsize=7, labelpad=2)
-        name = printable(column.name)
-        name = name if len(name) <= NAME_CHARACTERS else f"…{name[1 - NAME_CHARACTERS :]}"
-        axes[0, number].set_title(name, fontsize=7, pad=3, parse_math=False)
+        for axis, prediction in zip(own_axes[2:], masks, strict=True):
+            axis.set_xlabel(f"IoU {percent(prediction.iou)}", fontsize=7, labelpad=2)
+        text = printable(name)
+        text = text if len(text) <= NAME_CHARACTERS else f"…{text[1 - NAME_CHARACTERS :]}"
+        own_axes[0].set_title(text, fontsize=7, pad=3, parse_math=False)
     for axis, title in zip(axes[:, 0], titles, strict=True):
         axis.set_ylabel(title, fontsize=8)
     legend = figure.legend(
@@ -173,6 +191,16 @@ def picture_grid(
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure
+
+
+def run_title(record: RunRecord) -> str:
+    """Return the title of a run: its quantizer, and its measured or nominal rate."""
+    quantizer = record.quantizer
+    if quantizer is None or not quantizer.code_sizes:
+        return "baseline" if record.kind == "baseline" else "none"
+    if record.measured is not None:
+        return f"{quantizer.type}\n{fixed(record.measured.test.bits_per_vector, 2)} bits per vector"
+    return f"{quantizer.type}\n{number(quantizer.nominal_bits_per_vector)} nominal bits"
 
 
 def grid_of_axes(

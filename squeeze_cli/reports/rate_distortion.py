@@ -1,7 +1,7 @@
-"""Rate against distortion, from run records alone: what `squeeze compare --plot` draws.
+"""Figure of rate and distortion by run records, for `squeeze compare --plot`.
 
-The rate is measured: bits per vector of the whole file that holds the test split's codes. Seeds of
-one configuration become one point, their mean; runs are put together only where they saw the same
+The rate is measured: bits per vector of the whole file of the test split's codes. Runs of one
+configuration that differ in their seeds are one point, their mean. A panel contains runs on the same
 features and images.
 """
 
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 STYLES = dict(zip(QUANTIZERS, zip(COLOURS, "os^DvP", strict=True), strict=False))
 PANEL_INCHES = (6.4, 4.2)
 MARKER_RADIUS_PX = 6
-# Places of a label beside its point, the best first: steps to the right and up.
+# Positions of a label relative to its point (steps to the right and up), the best first.
 LABEL_PLACES = ((1, -1), (1, 0), (0, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (-1, -1))
 LABEL_OFFSET_POINTS = 8
-# Settings that a configuration does not have, or that other traits of a record tell.
-_TOLD = (
+# Settings that do not define a configuration, or that `_traits` takes from other fields of a record.
+_OTHER_SETTINGS = (
     "training.seed", "training.epochs", "quantizer.type", "quantizer.codebook_size",
     "quantizer.levels", "quantizer.num_quantizers", "quantizer.num_groups",
     "quantizer.bottleneck_dim", "model.loss_type",
@@ -51,9 +51,9 @@ _TOLD = (
 
 @dataclass(frozen=True)
 class Configuration:
-    """Runs that differ by their seed only, with measured bits per vector and test quality of each.
+    """Runs that differ in their seeds only, with measured bits per vector and test quality of each.
 
-    The label names what other configurations of the panel have not; the point is the seeds' mean.
+    The label names the differences to other configurations in the panel.
     """
 
     label: str
@@ -69,11 +69,11 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Panel:
-    """Configurations on the same features and images, by rising rate.
+    """Configurations on the same features and images, in order of their rates.
 
     `quality` is mean IoU (0 to 1, drawn in %), or SQNR (in dB) for runs without a segmentation head.
-    `front` are those on the Pareto front of the means, `baseline` the test mIoU of the runs on
-    unquantized features.
+    `front` has the configurations on the Pareto front of the means, `baseline` the test mIoU of each
+    run on unquantized features.
     """
 
     title: str
@@ -84,9 +84,9 @@ class Panel:
 
 
 def rate_distortion(runs: Sequence[FoundRun]) -> list[Panel]:
-    """Return a panel for each setting in which a finished run has measured bits and is tested.
+    """Return a panel for each setting with a finished run that has measured bits and was tested.
 
-    Raises SqueezeError where there is none.
+    Raises SqueezeError if there is none.
     """
     every = with_levels(runs)
     groups = [group for group in by_setting(every).values() if any(map(rate_and_quality, group))]
@@ -117,8 +117,8 @@ def _configurations(records: Sequence[FinishedRecord]) -> list[Configuration]:
     """Group the seeds of one configuration, and label the groups.
 
     A label has the quantizer, the code sizes, and the traits in which configurations of that name
-    differ. The record of an older version does not hold every hyperparameter: where a seed comes twice,
-    something else differs, and each run stands for itself, labelled with its own name.
+    differ. The record of an older version lacks some hyperparameters. Therefore, if a seed occurs twice,
+    the runs may differ otherwise: each is a point of its own with the run's name.
     """
     alike: dict[str, list[FinishedRecord]] = defaultdict(list)
     for record in records:
@@ -142,14 +142,14 @@ def _configurations(records: Sequence[FinishedRecord]) -> list[Configuration]:
 
 
 def _traits(record: FinishedRecord) -> dict[str, object]:
-    """Return what makes a configuration, as far as the record knows, by the words of labels.
+    """Return the properties that define a configuration, by their names in labels.
 
-    All settings of the quantizer, the model and the training belong to it, but for the seed.
+    They are all recorded settings of the quantizer, the model and the training but for the seed.
     """
     quantizer, model, sizes = record.quantizer, record.model, record.quantizer.code_sizes
     alike = len(sizes) > 1 and len(set(sizes)) == 1
     shown = f"{len(sizes)} × {sizes[0]}" if alike else " × ".join(map(str, sizes))
-    told: dict[str, object] = {
+    traits: dict[str, object] = {
         "name": f"{quantizer.type} {shown}",
         "codes": tuple(sizes),
         "bottleneck": quantizer.bottleneck_dim,
@@ -163,28 +163,26 @@ def _traits(record: FinishedRecord) -> dict[str, object]:
         "teacher": model.teacher_digest and model.teacher_digest[:8],
     }
     if not record.settings:  # of an older version
-        return told
-    defaults = {
-        key: field.default for key, field in FIELDS.items()
-    }  # of later settings than its own
+        return traits
+    defaults = {key: field.default for key, field in FIELDS.items()}  # of settings that came later
     others = {
         key.partition(".")[2].replace("_", " "): value
         for key, value in (defaults | record.settings).items()
-        if key.startswith(("quantizer.", "model.", "training.")) and key not in _TOLD
+        if key.startswith(("quantizer.", "model.", "training.")) and key not in _OTHER_SETTINGS
     }
-    return told | others
+    return traits | others
 
 
 def rate_distortion_figure(panels: Sequence[Panel]) -> Figure:
     """Draw measured bits per vector (log axis) against test quality, one panel for each setting.
 
-    A large marker is the mean over the seeds, the small ones are the seeds; the line along the
-    large ones is the Pareto front.
+    A large marker is the mean over the seeds, small markers are single seeds, and the line connects
+    the means on the Pareto front.
     """
     figure, axes = grid_of_axes(len(panels), 2, PANEL_INCHES)
     for axis, panel in zip(axes, panels, strict=True):
         _draw_panel(axis, panel)
-    figure.draw_without_rendering()  # labels are placed when the layout of all panels is settled
+    figure.draw_without_rendering()  # labels need the final layout of all panels
     for axis, panel in zip(axes, panels, strict=True):
         labelled = ((*_drawn(panel, c.point), c.label) for c in panel.configurations)
         place_labels(axis, list(labelled))
@@ -235,10 +233,10 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
 
 
 def place_labels(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write each point's text beside it: (x, y, text) in data coordinates; the figure is laid out.
+    """Write the text of each point (x, y, text), in data coordinates, beside it.
 
-    A label takes the place, inside the axes, where it covers the fewest points and earlier labels
-    and not the legend; its white outline keeps it readable on a line.
+    The figure must have its final layout. A label is placed inside the axes where it overlaps the
+    fewest points, earlier labels and the legend; its white outline keeps it readable on a line.
     """
     from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox
@@ -259,6 +257,6 @@ def place_labels(axis: Axes, points: Sequence[tuple[float, float, str]]) -> None
     for x, y, text in points:
         label = axis.annotate(text, (x, y), (0, 0), textcoords="offset points", fontsize="small",
                               path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
-        label.set_in_layout(False)  # the layout is settled already
+        label.set_in_layout(False)  # the layout is final
         covered(label, min(LABEL_PLACES, key=lambda place: covered(label, place)))
         taken.append(label.get_window_extent())

@@ -1,4 +1,4 @@
-"""Rich tables of the results of runs, and how numbers are written in all tables."""
+"""Rich tables of results, and the format of numbers in all tables."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,7 +15,7 @@ from squeeze_cli.config.record import (
 from squeeze_cli.console import printable
 
 MISSING = "–"
-# Characters that tables have for the name of a class.
+# Most characters of the name of a class in a table.
 NAME_CHARACTERS = 40
 CHECK_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
@@ -45,7 +45,7 @@ def duration(seconds: float | None) -> str:
 
 
 def plain_table(*columns: Column, show_footer: bool = False) -> Table:
-    """Return a table without lines and edges, whose columns are one blank apart."""
+    """Return a table without lines and edges; one blank separates the columns."""
     return Table(*columns, box=None, pad_edge=False, padding=(0, 1, 0, 0), show_footer=show_footer)
 
 
@@ -100,19 +100,19 @@ def _rate(bits_per_vector: float, bytes_per_image: float, ratio: float) -> str:
 
 
 def _field_rate(per_point: float | None, per_pixel: float | None) -> str:
-    """Return a rate in the units of feature coding; empty where it is not known."""
+    """Return a rate in the units of feature coding; empty if it is unknown."""
     rates = [(per_point, "bits per feature point"), (per_pixel, "bits per pixel")]
     return ", ".join(f"{value:.4f} {unit}" for value, unit in rates if value is not None)
 
 
 def _class_name(name: str) -> str:
-    """Return a class's name as tables show it: its beginning, where it is long."""
+    """Return a class's name for a table; a long name is truncated."""
     name = printable(name)
     return name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 1]}…"
 
 
 def classes_text(classes: ClassTable, pixels: Sequence[int], images: Sequence[int]) -> str:
-    """Return a table of the classes that masks hold, with the pixels and images of each."""
+    """Return a table of the classes in masks, with the pixels and images of each."""
     rows = [("value", "class", "% of pixels", "images")]
     total = max(1, sum(pixels))
     for entry, count, found in zip(classes.classes, pixels, images, strict=True):
@@ -167,9 +167,12 @@ def evaluation_table(result: EvaluationResult) -> Table:
         (result.split.capitalize(), metrics_text(result.metrics, result.classes)),
     ]
     if probe := result.probe:
-        on = f"{percent(probe.original)} % on original, {percent(probe.decoded)} % on decoded features"
-        of = f"{probe.labels} labels of {probe.train_images} training images, {probe.images} tested"
-        rows.append(("Linear probe", f"accuracy {on} ({of})"))
+        accuracy = (
+            f"accuracy {percent(probe.original)} % on original, {percent(probe.decoded)} % on decoded "
+            f"features ({probe.labels} labels of {probe.train_images} training images, {probe.images} "
+            "tested)"
+        )
+        rows.append(("Linear probe", accuracy))
     return facts(result.run, rows)
 
 

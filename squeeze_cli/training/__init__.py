@@ -1,1 +1,1 @@
-"""Training: the network on frozen features, its Lightning modules, and `fit_experiment`."""
+"""Training of the network on frozen features with Lightning."""

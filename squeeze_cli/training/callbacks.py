@@ -1,4 +1,4 @@
-"""Lightning callbacks: progress for people, the network's start, and the record kept up to date."""
+"""Lightning callbacks for progress, initialization, divergence and the run record."""
 
 import math
 from contextlib import ExitStack
@@ -18,9 +18,9 @@ from squeeze_cli.training.record import Epoch, Journal
 
 
 class ReportedProgress(ProgressBar):
-    """A bar (or lines) over all steps of all epochs, with the last epoch's metrics beside it.
+    """Progress over all steps of all epochs, with the last epoch's metrics beside it.
 
-    A test has a bar of its own where `test_label` names it.
+    A test has a progress bar of its own if `test_label` names it.
     """
 
     def __init__(self, reporter: Reporter, test_label: str = "") -> None:
@@ -31,7 +31,7 @@ class ReportedProgress(ProgressBar):
         self._advance: Advance = no_advance
 
     def disable(self) -> None:
-        """Do nothing: on ranks above 0, where Lightning calls this, the reporter is silent."""
+        """Do nothing: Lightning calls this on ranks above 0, where the reporter is silent."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar; a resumed run starts where it stopped."""
@@ -40,17 +40,17 @@ class ReportedProgress(ProgressBar):
             self._advance(trainer.global_step, "")
 
     def on_train_batch_end(self, *args: object, **kwargs: object) -> None:
-        """Move on by a step."""
+        """Advance by a step."""
         self._advance(1, "")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the epoch's validation."""
+        """Show the metrics of the epoch's validation."""
         assert isinstance(pl_module, FeatureModule)
         names = ("val/loss", pl_module.monitor)
-        loss, chosen_by = (float(trainer.callback_metrics[name]) for name in names)
+        loss, value = (float(trainer.callback_metrics[name]) for name in names)
         metric = pl_module.monitor.removeprefix("val/")
         epoch = trainer.current_epoch + 1
-        self._advance(0, f"epoch {epoch}: val loss {loss:.3f} {metric} {chosen_by:.3f}")
+        self._advance(0, f"epoch {epoch}: val loss {loss:.3f} {metric} {value:.3f}")
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar of a test."""
@@ -58,7 +58,7 @@ class ReportedProgress(ProgressBar):
             self._open(self._test_label, sum(int(count) for count in trainer.num_test_batches))
 
     def on_test_batch_end(self, *args: object, **kwargs: object) -> None:
-        """Move on by a batch."""
+        """Advance by a batch."""
         self._advance(1, "")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -68,7 +68,7 @@ class ReportedProgress(ProgressBar):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Close the bar before anything is said about the exception."""
+        """Close the bar before the exception is reported."""
         self._stack.close()
 
     def _open(self, label: str, total: int) -> None:
@@ -79,8 +79,8 @@ class ReportedProgress(ProgressBar):
 def initialize(experiment: Experiment) -> None:
     """Fit normalization, projections and codebooks to the training features, on the device.
 
-    The data module is set up. Every rank computes the same from the same features; where the strategy
-    synchronizes modules, as DDP does, rank 0's go to all.
+    The data module must be set up. Every rank computes the same from the same features; strategies
+    such as DDP copy the values of rank 0 to all ranks anyway.
     """
     data, network = experiment.data, experiment.module.network.to(experiment.device)
     grid = feature_grid(experiment)
@@ -92,25 +92,25 @@ def initialize(experiment: Experiment) -> None:
 
 
 class DivergenceGuard(Checkpoint):
-    """Stops a training whose loss is not finite, in all processes, before its weights are written.
+    """Stop all processes of a training whose loss is not finite, before the weights are written.
 
-    The first step's loss is kept, in `last.ckpt` too, for comparison with the last epoch's.
+    The loss of the first step is kept, also in `last.ckpt`, for comparison with that of the last epoch.
     """
 
     first_loss = math.nan
 
     def state_dict(self) -> dict[str, Any]:
-        """The first step's loss."""
+        """Return the loss of the first step."""
         return {"first_loss": self.first_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the first step's loss up again."""
+        """Restore the loss of the first step."""
         self.first_loss = state_dict["first_loss"]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: object
     ) -> None:
-        """Look at the loss of a step."""
+        """Check the loss of a step."""
         loss = outputs["loss"]
         if trainer.global_step == 1:
             self.first_loss = float(loss)
@@ -118,33 +118,33 @@ class DivergenceGuard(Checkpoint):
             raise divergence(trainer, f"the loss is not finite at step {trainer.global_step}")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at what the epoch's validation has found, which is that of all processes."""
+        """Check the validation loss of the epoch, a mean over all processes."""
         if not trainer.callback_metrics["val/loss"].isfinite():
-            what = f"the validation loss is not finite after step {trainer.global_step}"
-            raise divergence(trainer, what)
+            symptom = f"the validation loss is not finite after step {trainer.global_step}"
+            raise divergence(trainer, symptom)
 
 
-def divergence(trainer: pl.Trainer, what: str) -> SqueezeError:
+def divergence(trainer: pl.Trainer, symptom: str) -> SqueezeError:
     """Return the error that ends a diverged training.
 
-    Seeds fix the steps, so the run would diverge again where it was resumed.
+    It does not suggest to resume: the steps are seeded, so the run would diverge again.
     """
     return SqueezeError(
-        f"The training has diverged: {what} (epoch {trainer.current_epoch + 1} of "
+        f"The training has diverged: {symptom} (epoch {trainer.current_epoch + 1} of "
         f"{trainer.max_epochs}). Start it anew with --overwrite and a lower --lr."
     )
 
 
 class RecordKeeper(Checkpoint):
-    """Keeps the run record recent: at the start of training and after every epoch.
+    """Update the run record at the start of training and after every epoch.
 
-    It holds the epochs' metrics, which `last.ckpt` keeps with the weights: a resumed run's record
-    covers all epochs. As a `Checkpoint` it is called after other callbacks, when the epoch's metrics
-    are complete; it stands before those that write the weights.
+    The metrics of all epochs are also kept in `last.ckpt`, so the record of a resumed run is complete.
+    As a `Checkpoint` it is called after other callbacks, when the epoch's metrics are complete; it
+    comes before the callbacks that write the weights.
 
     Args:
-        experiment: what is trained.
-        journal: the run's record; None on a rank above 0, which writes no file.
+        experiment: The experiment that is trained.
+        journal: The run's record; None on a rank above 0, which writes no file.
     """
 
     def __init__(self, experiment: Experiment, journal: Journal | None) -> None:
@@ -158,25 +158,25 @@ class RecordKeeper(Checkpoint):
         return HISTORY_KEY
 
     def state_dict(self) -> dict[str, Any]:
-        """The history."""
+        """Return the history."""
         return {"history": self.history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the history up again."""
+        """Restore the history."""
         self.history = list(state_dict["history"])
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write the configuration, with what the data told; those of a resumed run are the same."""
+        """Write the configuration again, now with classes and outputs that the data determine."""
         if self._journal is not None and stage == "fit":
             write_config(self._journal.run.config_file, self._experiment.config)
 
     def is_own(self, epoch: int, digest: str) -> bool:
-        """Whether weights with this digest are those of an epoch, where the history tells it."""
-        known = [each.get("digest", digest) for each in self.history]  # older ones do not
+        """Return whether weights with this digest can be those of an epoch, by the history."""
+        known = [each.get("digest", digest) for each in self.history]  # older runs have no digests
         return epoch < len(known) and known[epoch] == digest
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Describe the run: data, network and codebooks are there."""
+        """Add data, model and quantizer to the record, now that all of them exist."""
         if self._journal is not None:
             self._journal.describe(self._experiment)
 

@@ -1,4 +1,4 @@
-"""A run's weights on disk: written while it trains, loaded back after."""
+"""Writing and reading of a run's checkpoints."""
 
 import io
 from collections.abc import Sequence
@@ -21,10 +21,11 @@ HISTORY_KEY = "RunRecord"
 
 
 def checkpoint_callbacks(run: RunFolder, module: FeatureModule) -> list[ModelCheckpoint]:
-    """`best.ckpt` (weights, by `module.monitor`) and `last.ckpt` (all that resuming needs), every epoch.
+    """Return callbacks that write `best.ckpt` (weights only, chosen by `module.monitor`) and `last.ckpt`
+    (the complete state) after every epoch.
 
-    The best comes first: a process that is killed between the two repeats the epoch and writes the
-    same weights again.
+    The best comes first: if the process is killed between the two, the resumed run repeats the epoch
+    and writes the same weights again.
     """
     folder = run.last_checkpoint.parent
     best = ModelCheckpoint(
@@ -40,7 +41,7 @@ def checkpoint_callbacks(run: RunFolder, module: FeatureModule) -> list[ModelChe
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Lightning's checkpoints as files that are whole or not there.
+    """Atomic writing of Lightning's checkpoints, and reading with a check of their checksums.
 
     Lightning stages a file in the system's temporary folder and moves it, which is not atomic
     across file systems; and it does not compare the checksums that torch writes.
@@ -49,7 +50,7 @@ class WholeFiles(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Write beside `path`, then rename."""
+        """Write a temporary file beside `path`, and rename it."""
         content = io.BytesIO()  # torch reports a full disk as a RuntimeError about its own files
         torch.save(checkpoint, content)
         write_atomically(Path(path), content.getbuffer())
@@ -57,14 +58,14 @@ class WholeFiles(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a file that is whole; SqueezeError for any other."""
+        """Read a checkpoint; raises SqueezeError if it is damaged."""
         require_whole(Path(path))
         return super().load_checkpoint(path, map_location, weights_only)
 
 
 def require_whole(path: Path) -> None:
-    """Raise SqueezeError where a checkpoint's checksums, which torch writes but does not read, are
-    not those of its content; FileNotFoundError where there is none."""
+    """Raise SqueezeError if a checkpoint does not match its checksums, which torch writes but does not
+    check, and FileNotFoundError if there is none."""
     try:
         if path.exists() and not path.is_file():  # reading could block
             raise BadZipFile
@@ -72,7 +73,7 @@ def require_whole(path: Path) -> None:
             damaged = archive.testzip() is not None
     except OSError:
         raise
-    except Exception:  # noqa: BLE001 - another's archive can raise anything
+    except Exception:  # noqa: BLE001 - foreign archives can raise anything
         damaged = True
     if damaged:
         raise SqueezeError(f"{path} is damaged: train the run again, with --overwrite.")
@@ -81,7 +82,7 @@ def require_whole(path: Path) -> None:
 def require_own(path: Path, module: FeatureModule, history: Sequence[EpochMetrics]) -> None:
     """Raise SqueezeError unless the run with this history wrote the `last.ckpt` at `path`.
 
-    Its epochs are the first of the record's, which is written before it, to the last digit.
+    The metrics of its epochs must be equal to the first ones of the record, which is written before it.
     """
     require_whole(path)
     try:
@@ -91,12 +92,12 @@ def require_own(path: Path, module: FeatureModule, history: Sequence[EpochMetric
             for epoch in stored["callbacks"][HISTORY_KEY]["history"]
         ]
         own, found = (
-            # A codec of FAISS, the only bytes, has another size before it is trained.
+            # A codec of FAISS (the only uint8 tensor) has another size before it is trained.
             {name: tensor.shape for name, tensor in state.items() if tensor.dtype != torch.uint8}
             for state in (module.state_dict(), stored["state_dict"])
         )
         fits = own == found and epochs == list(history[: len(epochs)])
-    except Exception:  # noqa: BLE001 - another's content can raise anything
+    except Exception:  # noqa: BLE001 - foreign content can raise anything
         fits = False
     if not fits:
         raise SqueezeError(
@@ -105,12 +106,9 @@ def require_own(path: Path, module: FeatureModule, history: Sequence[EpochMetric
 
 
 def load_best(module: FeatureModule, run: RunFolder, digest: str | None = None) -> int:
-    """Load the best epoch's weights into the module; `digest` is theirs, where it is known.
+    """Load the best epoch's weights into the module, and return the epoch's number from 0.
 
-    Returns:
-        The epoch's number, from 0.
-
-    Raises SqueezeError where the weights are not there or are not this run's.
+    Raises SqueezeError if they are missing, damaged, or do not have the `digest`, if one is given.
     """
     try:
         require_whole(run.best_checkpoint)
@@ -132,7 +130,7 @@ def load_best(module: FeatureModule, run: RunFolder, digest: str | None = None) 
         raise SqueezeError(f"{run.path} holds no checkpoint: train it to the end first.") from None
     except SqueezeError:
         raise
-    except Exception as error:  # noqa: BLE001 - unpickling another's bytes can raise anything
+    except Exception as error:  # noqa: BLE001 - unpickling foreign bytes can raise anything
         reason = one_line(error, 100)
         raise SqueezeError(
             f"{run.best_checkpoint} is no checkpoint of this run ({reason}): train it again."

@@ -1,7 +1,7 @@
 """Devices and processes: `--device`, `--devices`, `--num-nodes`, `--strategy` and `--precision`.
 
-With several devices, Lightning starts this command again for every other one, or torchrun or SLURM
-has started them all. Rank 0 owns the run's folder; the others train in it and are silent.
+With several devices, Lightning starts this command once more for each other device, unless torchrun
+or SLURM has started all processes. Rank 0 owns the run's folder; the other ranks are silent.
 """
 
 import logging
@@ -29,7 +29,7 @@ _AVAILABLE: dict[str, Callable[[], bool]] = {
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `auto`, `cpu`, `cuda` or `mps` means here; SqueezeError where there is none."""
+    """Return the device for `auto`, `cpu`, `cuda` or `mps`; SqueezeError if it is not available."""
     if name == "auto":
         name = next((kind for kind, available in _AVAILABLE.items() if available()), "cpu")
     elif name in _AVAILABLE and not _AVAILABLE[name]():
@@ -38,7 +38,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def count_processes(training: TrainingConfig, device: torch.device) -> int:
-    """Number of processes that train together: devices per node times nodes."""
+    """Return the number of processes that train together: devices per node times nodes."""
     devices = training.devices
     if devices == "auto":
         devices = torch.cuda.device_count() if device.type == "cuda" else 1
@@ -49,26 +49,26 @@ def create_trainer(
     training: TrainingConfig, device: torch.device, *, callbacks: Iterable[Callback] = (),
     loggers: Iterable[Logger] = (), alone: bool = False, max_batches: int | None = None,
 ) -> pl.Trainer:  # fmt: skip
-    """Make a trainer on the devices and in the precision of `training`.
+    """Create a trainer with the devices and the precision of `training`.
 
     Args:
-        training: section of the configuration.
-        device: the device as `choose_device` gives it.
-        callbacks: the trainer's callbacks.
-        loggers: the trainer's loggers.
-        alone: whether to use one device of this process, whatever `training` says.
-        max_batches: the most batches of every split in an epoch; None takes all.
+        training: Section of the configuration.
+        device: Result of `choose_device`.
+        callbacks: Callbacks of the trainer.
+        loggers: Loggers of the trainer.
+        alone: Whether to use a single process, whatever `training` says.
+        max_batches: Most batches of every split in an epoch; None stands for all.
     """
     several = not alone and count_processes(training, device) > 1
     environments = []
-    if not several:  # whatever a cluster's variables in the environment say
+    if not several:  # Lightning must ignore a cluster's environment variables
         environments = [LightningEnvironment()]
         environments[0].set_global_rank(0)
     limit: int | float = max_batches or 1.0
     terminate = signal.getsignal(signal.SIGTERM)
 
     def keep_handler(*_: object) -> None:
-        """Put back the handler of SIGTERM: Lightning's waits for processes that may wait for this one."""
+        """Restore the handler of SIGTERM: Lightning's waits for processes that may wait for this one."""
         if callable(terminate) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminate)
 
@@ -79,7 +79,7 @@ def create_trainer(
             num_nodes=training.num_nodes if several else 1,
             strategy=training.strategy if several else "auto",
             precision="bf16-mixed" if training.precision == "bf16" else "32-true",
-            sync_batchnorm=several and device.type == "cuda",  # torch has it for GPUs only
+            sync_batchnorm=several and device.type == "cuda",  # torch supports it on GPUs only
             max_epochs=training.epochs,
             limit_train_batches=limit,
             limit_val_batches=limit,
@@ -101,7 +101,7 @@ def create_trainer(
 
 @contextmanager
 def quiet_libraries(*, verbose: bool) -> Iterator[None]:
-    """Hide what Lightning prints about itself, unless `verbose`; put everything back after."""
+    """Hide Lightning's own messages and warnings in the context, unless `verbose`."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

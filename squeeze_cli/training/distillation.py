@@ -1,4 +1,4 @@
-"""Distillation: a network on codes learns the predictions of a baseline on the same features."""
+"""Distillation of a baseline's predictions into a network on codes of the same features."""
 
 from pathlib import Path
 
@@ -17,15 +17,15 @@ from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import Experiment, load_trained
 from squeeze_cli.training.modules import VQSqueezeModule
 
-# A teacher's predictions are for these features and outputs.
+# Settings that teacher and student must share, so that their features and outputs correspond.
 _SHARED = (
     "model.backbone", "model.layer", "model.num_classes", "data.image_size", "data.fit",
 )  # fmt: skip
 
 
 class Distillation:
-    """The loss KL(teacher ‖ student) of predictions on the feature grid (Hinton et al., 2015,
-    arXiv:1503.02531), times `weight`."""
+    """Loss `weight` · KL(teacher ‖ student) of predictions on the feature grid (Hinton et al., 2015,
+    arXiv:1503.02531)."""
 
     def __init__(self, teacher: SegmentationNetwork, weight: float) -> None:
         self.teacher = teacher
@@ -34,10 +34,10 @@ class Distillation:
     def __call__(self, states: Tensor, logits: Tensor) -> Tensor:
         """Return the loss of the student's logits `[B, K, h, w]`, a mean over positions."""
         with torch.no_grad():
-            taught = self.teacher.to(logits.device)(states).logits
+            target = self.teacher.to(logits.device)(states).logits
         divergence = F.kl_div(
             logits.float().log_softmax(dim=1),
-            taught.float().log_softmax(dim=1),
+            target.float().log_softmax(dim=1),
             reduction="none",
             log_target=True,
         )
@@ -45,11 +45,10 @@ class Distillation:
 
 
 def add_teacher(experiment: Experiment, begun: RunRecord | None) -> None:
-    """Give the module the baseline that `--distill` names, if it names one, as its teacher.
+    """Add the baseline of `--distill`, if there is one, to the module as its teacher.
 
-    `begun` is the record of a run that is resumed. Raises SqueezeError where there is no such finished
-    run or the resumed run had another teacher, and UsageError where the baseline is of other features
-    or classes.
+    `begun` is the record of a run that is resumed. Raises SqueezeError if the baseline is no finished
+    run, or not the teacher of the resumed run, and UsageError if it has other features or classes.
     """
     config, module = experiment.config, experiment.module
     if config.model.distill is None or not isinstance(module, VQSqueezeModule):
@@ -69,10 +68,10 @@ def add_teacher(experiment: Experiment, begun: RunRecord | None) -> None:
     if record.model.weights_digest != experiment.backbone.digest:
         raise UsageError(f"--distill {run.path}: its backbone has other weights.")
     tables = (experiment.classes, known_classes(teacher.data))
-    names, taught = (table.names if table else [] for table in tables)
-    if names != taught:
+    names, teacher_names = (table.names if table else [] for table in tables)
+    if names != teacher_names:
         raise UsageError(
-            f"--distill {run.path}: its classes are {', '.join(taught)}, those of the data are "
+            f"--distill {run.path}: its classes are {', '.join(teacher_names)}, those of the data are "
             f"{', '.join(names)}: give a baseline of the same classes, in the same order."
         )
     network = load_trained(run, record, teacher, experiment.backbone).network
@@ -87,21 +86,21 @@ def add_teacher(experiment: Experiment, begun: RunRecord | None) -> None:
 
 
 def check_taught_images(experiment: Experiment, reporter: Reporter) -> None:
-    """Check which images the teacher was trained on, where there is one; the data module is set up.
+    """Check on which images the teacher, if there is one, was trained; the data module must be set up.
 
-    Raises UsageError where they may be test images, and warns where they may be validation images.
+    Raises UsageError if they may include test images, and warns if they may include validation images.
     """
     if experiment.config.model.distill is None:
         return
     run, splits = RunFolder(Path(experiment.config.model.distill)), experiment.splits
-    taught = run.read_finished().data
-    if taught.test_digest != splits.digest("test"):
+    teacher_data = run.read_finished().data
+    if teacher_data.test_digest != splits.digest("test"):
         raise UsageError(
             f"--distill {run.path}: its test images are others, so it may have been trained on those of "
             "this run: give a baseline of the same data, --subset-size and, where the seed draws the "
             "test split, --seed."
         )
-    if taught.digest != splits.digest():
+    if teacher_data.digest != splits.digest():
         reporter.warn(
             f"--distill {run.path} was trained on another split of these data, so it may have been "
             "trained on validation images of this run: give a baseline of the same --seed."

@@ -1,4 +1,4 @@
-"""An experiment from its configuration to everything that a trainer needs."""
+"""Building of everything that a trainer needs from the configuration of an experiment."""
 
 from dataclasses import dataclass
 
@@ -36,9 +36,9 @@ from squeeze_cli.training.modules import (
 
 @dataclass
 class Experiment:
-    """An experiment, set up: everything between the configuration and the trainer.
+    """Objects for the training of an experiment.
 
-    `config` has what the masks told: the classes of a folder, and the number of the head's outputs.
+    `config` includes the classes and the number of the head's outputs that were found in masks.
     Without a head no masks are read, and `classes` is None.
     """
 
@@ -52,18 +52,18 @@ class Experiment:
 
     @property
     def splits(self) -> Listing:
-        """The samples of each split; once `data` is set up, those whose images could be read."""
+        """The samples of each split; after the set-up of `data` without those that cannot be read."""
         return self.listed.without(self.data.splits, self.data.skipped)
 
 
 def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
-    """Data, backbone and the network (not yet initialized) for `config`; no image passes yet."""
+    """List the data of `config`, and build backbone, network (not initialized) and data module."""
     device = choose_device(config.training.device)
     if config.data.has_features:
         given, splits = load_features(config, reporter)
         features = GivenFeatureBatches(splits.named(), given, config.training, device, reporter)
         return _assemble(config, None, splits, given, features, device)
-    # First: where data are missing, or masks make no sense, no weights are fetched.
+    # This comes first, so that no weights are downloaded if data are missing or masks are wrong.
     splits, masks = load_splits(config, reporter)
     if masks and "classes" in DATASETS[str(config.data.dataset)].options:
         config = with_classes(config, masks.classes)
@@ -72,7 +72,7 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     backbone = create_backbone(config.model, config.data.size_px)
     store = open_store(config, backbone)
     if store is None or not store.digests:
-        _ = backbone.network  # weights that do not fit are found before images are read
+        _ = backbone.network  # weights that do not fit are an error before images are read
     if backbone.random_weights:
         reporter.warn("--weights none: the features are random; results say nothing about them.")
     batches = make_data(config, splits.named(), backbone, store, device, reporter)
@@ -86,12 +86,12 @@ def _assemble(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.training.seed)
         network = build_network(config, origin, count_processes(config.training, device))
-        module = make_module(config, network)  # the model of the rate draws its weights too
+        module = make_module(config, network)  # here, because the rate model has random weights too
     return Experiment(config, classes, splits, origin, data, module, device)
 
 
 def make_module(config: ExperimentConfig, network: SegmentationNetwork) -> FeatureModule:
-    """Make the Lightning module for `config` around `network`."""
+    """Create the Lightning module for `config` around `network`."""
     kind: type[FeatureModule] = VQSqueezeModule
     if not config.model.has_head:
         kind = ReconstructionModule
@@ -115,9 +115,9 @@ def load_trained(
     run: RunFolder, record: FinishedRecord, config: ExperimentConfig, origin: FeatureOrigin,
     levels: int | None = None,
 ) -> FeatureModule:  # fmt: skip
-    """Build the module of a finished run on features of `origin`, and load its best epoch; eval mode.
+    """Build the module of a finished run on features of `origin`, load its best epoch, and set eval mode.
 
-    A run of rvq gives the codes of the first `levels` alone. Raises as `load_best` does.
+    With `levels` a run of rvq returns only the codes of the first levels. Raises as `load_best` does.
     """
     with torch.random.fork_rng(devices=[]):
         network = build_network(config, origin)
@@ -132,7 +132,7 @@ def load_trained(
 
 
 def load_listing(config: ExperimentConfig, reporter: Reporter) -> Listing:
-    """List the samples that `config` describes, with a warning for what is odd about them."""
+    """List the samples that `config` describes, and report the listing's warnings."""
     listing = choose_samples(config.data, config.training.seed)
     for warning in listing.warnings:
         reporter.warn(warning)
@@ -142,9 +142,9 @@ def load_listing(config: ExperimentConfig, reporter: Reporter) -> Listing:
 def load_splits(
     config: ExperimentConfig, reporter: Reporter
 ) -> tuple[Listing, LabelledListing | None]:
-    """Return the splits, and what their masks told, None without a head, which needs no masks.
+    """Return the splits, and the labelled listing with their classes, None without a head.
 
-    Samples whose masks cannot be read are reported, not used.
+    Samples whose masks cannot be read are reported and left out.
     """
     listing, masks = load_listing(config, reporter), None
     if config.model.has_head:
@@ -159,7 +159,7 @@ def load_splits(
 
 
 def _warn_of_values(masks: LabelledListing, reporter: Reporter) -> None:
-    """Warn of values of masks that are no class, and of classes that no mask has."""
+    """Warn of mask values that are no class, and of classes without a pixel."""
     found = masks.labelled
     if found.stray_pixels:
         reporter.warn(
@@ -172,7 +172,7 @@ def _warn_of_values(masks: LabelledListing, reporter: Reporter) -> None:
 
 
 def _check_labelled(splits: Listing, reporter: Reporter) -> None:
-    """Warn of masks that label no pixel; raises SqueezeError where no mask of a split labels one."""
+    """Warn of masks without a labelled pixel; raises SqueezeError if a split has no other masks."""
     for name, samples in splits.named().items():
         blank = [each.name for each in samples if each.labels and not each.labels.is_labelled]
         if len(blank) == len(samples):
@@ -187,9 +187,9 @@ def _check_labelled(splits: Listing, reporter: Reporter) -> None:
 
 
 def load_features(config: ExperimentConfig, reporter: Reporter) -> tuple[GivenFeatures, Listing]:
-    """Return the given features that `config` names, in their splits, each read once.
+    """Return the given features that `config` names, and their splits; each is read once.
 
-    Raises SqueezeError, which names file and row, for features that are no good.
+    Raises SqueezeError, which names file and row, for unusable features.
     """
     listing = load_listing(config, reporter)
     splits = complete_splits(listing, config.data.place, config.training.seed)

@@ -1,10 +1,9 @@
-"""Pictures of a training: predicted masks with each image's mean IoU, codebook usage, and curves."""
+"""Figures of a training: predicted masks with the mean IoU of each image, codebook usage, and curves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,20 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import one_line
 from squeeze_cli.features.datamodule import Batch, FeatureBatches, SegmentationDataModule
 from squeeze_cli.losses.segmentation import upsample
 from squeeze_cli.reports.figures import (
-    PictureColumn,
+    PredictedMask,
     codebook_figure,
     curves_figure,
-    picture_grid,
+    predictions_figure,
+    run_title,
     save_figure,
 )
-from squeeze_cli.reports.tables import fixed, number, percent
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import Experiment
 from squeeze_cli.training.metrics import SegmentationMetrics
@@ -35,23 +33,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN_IMAGES = 4
-# Small, so that drawing takes no notable part of a short training.
+# Low, so that drawing takes little of the time of a short training.
 DPI = 100
-
-
-@dataclass(frozen=True)
-class PredictedMask:
-    """A run's prediction for one image.
-
-    Attributes:
-        truth: `[H, W]` uint8, class indices; IGNORE_INDEX where unknown.
-        predicted: `[H, W]` uint8, indices of the head's outputs.
-        iou: Mean IoU of this image alone; None where none of its pixels is labelled.
-    """
-
-    truth: NDArray[np.uint8]
-    predicted: NDArray[np.uint8]
-    iou: float | None
 
 
 @torch.inference_mode()
@@ -75,9 +58,9 @@ def image_iou(predicted: Tensor, truth: Tensor, num_classes: int) -> float | Non
     """Return the mean IoU over the classes in one image's prediction or truth, `[H, W]` int64 each.
 
     A run's mean IoU sums over all images before it divides, so it is not the mean of these.
-    None where every pixel is ignored.
+    The result is None if every pixel is ignored.
     """
-    metric = SegmentationMetrics(num_classes, sync_on_compute=False)  # only this rank has the image
+    metric = SegmentationMetrics(num_classes, sync_on_compute=False)  # other ranks lack the image
     metric.update(predicted, truth)
     iou = float(metric.compute()["iou"])
     return None if math.isnan(iou) else iou
@@ -93,42 +76,15 @@ def read_pictures(
     return {sample.name: fitted(sample.read().decode()).numpy() for sample in samples}
 
 
-def draw_predictions(
-    pictures: Mapping[str, NDArray[np.uint8]], predictions: Sequence[Sequence[PredictedMask]],
-    records: Sequence[RunRecord], classes: ClassTable,
-) -> Figure:  # fmt: skip
-    """Draw images, their ground truth, and a row with the predictions of each record's run.
-
-    `pictures` has the pixels `[H, W, 3]` of each image by its name, and `predictions` for each of
-    them one mask per record.
-    """
-    columns = []
-    for (name, pixels), masks in zip(pictures.items(), predictions, strict=True):
-        shown = [masks[0].truth, *(mask.predicted for mask in masks)]
-        notes = ["", *(f"IoU {percent(mask.iou)}" for mask in masks)]
-        columns.append(PictureColumn(name, pixels, shown, notes))
-    return picture_grid(["image", "ground truth", *map(_row_title, records)], columns, classes)
-
-
-def _row_title(record: RunRecord) -> str:
-    """Return the title of a run's row: its quantizer, and its measured or nominal rate."""
-    quantizer = record.quantizer
-    if quantizer is None or not quantizer.code_sizes:
-        return "baseline" if record.kind == "baseline" else "none"
-    if record.measured is not None:
-        return f"{quantizer.type}\n{fixed(record.measured.test.bits_per_vector, 2)} bits per vector"
-    return f"{quantizer.type}\n{number(quantizer.nominal_bits_per_vector)} nominal bits"
-
-
 def save_figures(
     run: RunFolder, experiment: Experiment, record: RunRecord,
     code_counts: Sequence[NDArray[np.int64]], reporter: Reporter,
 ) -> None:  # fmt: skip
     """Draw `figures/predictions.png`, `codebook.png` and `training.png`; show them in TensorBoard.
 
-    Predictions are of a few validation images, evenly spread; codes are those of the test images.
-    `code_counts` are the uses of each value of each code in the test images, empty without codes.
-    Whatever goes wrong is a warning: a finished training does not fail for its pictures.
+    Predictions are of a few validation images, evenly spread. `code_counts` has the counts of the values
+    of each code in the test images, and is empty without codes. All errors are reported as a warning,
+    because a finished training must not fail for its figures.
     """
     try:
         figures = {"training": curves_figure(record.history, record.epochs.best)}
@@ -157,4 +113,4 @@ def _predictions(
     positions = [i * total // count for i in range(count)]
     masks = predict_batch(module, experiment.data.batch("val", positions))
     pictures = read_pictures(experiment.data, "val", positions)
-    return draw_predictions(pictures, [[mask] for mask in masks], [record], classes)
+    return predictions_figure(pictures, [[mask] for mask in masks], [run_title(record)], classes)

@@ -1,4 +1,4 @@
-"""One experiment from a configuration to a finished run's folder."""
+"""Training, testing and saving of an experiment in the folder of a run."""
 
 import time
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ from squeeze_cli.training.measure import evaluate, measure_levels
 from squeeze_cli.training.outputs import save_outputs
 from squeeze_cli.training.record import Journal, require_same_data, start_record
 
-# As a shell tells of a process that ended by SIGTERM.
+# Exit code of a process that SIGTERM has ended, as a shell reports it.
 TERMINATED = 143
 
 
@@ -43,9 +43,9 @@ def fit_experiment(
 ) -> FinishedRecord:
     """Train, test and save `config` in `run`, and return the run's record.
 
-    The record in the folder says `running` until it ends as `finished`, `interrupted` (Ctrl-C,
-    which raises KeyboardInterrupt, or SIGTERM, which raises SystemExit) or `failed`. A mistake
-    found before anything was made, such as missing data, leaves no folder.
+    The status in the record is `running`, and at the end `finished`, `interrupted` (by Ctrl-C, which
+    raises KeyboardInterrupt, or SIGTERM, which raises SystemExit) or `failed`. An error before the
+    training starts, such as missing data, leaves no folder.
     """
     journal = Journal(run, run.read_record() if resume else start_record(config, run.name))
     if not resume:
@@ -75,7 +75,7 @@ def fit_experiment(
 def _save_results(
     run: RunFolder, experiment: Experiment, record: RunRecord, reporter: Reporter
 ) -> None:
-    """Write codes, prior and figures of the best epoch's weights."""
+    """Write codes, prior and figures for the weights of the best epoch."""
     start = time.perf_counter()
     experiment.module.eval().to(experiment.device)
     record.digest, record.measured, counts = save_outputs(run, experiment, reporter)
@@ -89,10 +89,10 @@ def train(
     experiment: Experiment, run: RunFolder, reporter: Reporter, journal: Journal | None = None,
     loggers: Sequence[Logger] = (), *, resume: bool,
 ) -> None:  # fmt: skip
-    """Train and measure, on all ranks alike; afterwards the module has the best epoch's weights.
+    """Train and test, on all ranks alike; afterwards the module has the best epoch's weights.
 
-    `journal` is the run's record, which a rank above 0 has not: rank 0 writes all files. With
-    `resume` the training goes on from `last.ckpt`, where it is there.
+    `journal` is the run's record; it is None on ranks above 0, because rank 0 writes all files. With
+    `resume` the training continues from `last.ckpt`, if that exists.
     """
     config, device, module = experiment.config.training, experiment.device, experiment.module
     checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
@@ -103,7 +103,7 @@ def train(
     guard, keeper = DivergenceGuard(), RecordKeeper(experiment, journal)
 
     def begin(_trainer: pl.Trainer, _module: pl.LightningModule, stage: str) -> None:
-        """Compare the data with those of a resumed run, and initialize the network of a new one."""
+        """Check that the data of a resumed run are the same, or initialize the network of a new run."""
         if stage != "fit":
             return
         if begun is not None:
@@ -128,7 +128,7 @@ def train(
             )
         best = load_best(module, run)
         own = journal is None or keeper.is_own(best, module.network.digest())
-        if not trainer.strategy.reduce_boolean_decision(own):  # or the others would wait for rank 0
+        if not trainer.strategy.reduce_boolean_decision(own):  # all ranks must raise the error
             raise SqueezeError(
                 f"{run.best_checkpoint} is of another run: start this one anew with --overwrite."
             )
@@ -142,14 +142,14 @@ def train(
 
 
 def _fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: Path | None) -> None:
-    """`trainer.fit`, where Ctrl-C is KeyboardInterrupt: Lightning turns it into SystemExit(1)."""
+    """Call `trainer.fit`; Ctrl-C raises KeyboardInterrupt, which Lightning turns into SystemExit(1)."""
     try:
         trainer.fit(
             experiment.module, datamodule=experiment.data, ckpt_path=checkpoint, weights_only=True
         )
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        what = f"a covariance is singular or not finite after step {trainer.global_step}"
-        raise divergence(trainer, what) from None
+        symptom = f"a covariance is singular or not finite after step {trainer.global_step}"
+        raise divergence(trainer, symptom) from None
     except SIGTERMException:
         raise SystemExit(TERMINATED) from None
     except SystemExit:

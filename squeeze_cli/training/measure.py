@@ -1,4 +1,4 @@
-"""Metrics of trained weights on a split, and those of the first levels of rvq alone."""
+"""Evaluation of trained weights on a split, and of the first levels of rvq."""
 
 import torch
 
@@ -27,10 +27,10 @@ def evaluate(
     device: torch.device, reporter: Reporter, *, alone: bool = False, label: str = "",
     comparison: FeatureComparison | None = None,
 ) -> Values:  # fmt: skip
-    """Losses and metrics of the module's weights on a whole split of `data`, for no tracker.
+    """Return losses and metrics of the module on a whole split of `data`; trackers get none of them.
 
-    `alone` uses one device, whatever `config` says. Progress is shown under `label`, if there is one.
-    A `comparison`, of a run with codes and alone, becomes one of the metrics.
+    With `alone` a single process is used, whatever `config` says. Progress is shown if it has a
+    `label`. A `comparison`, which needs codes and a single process, is added to the metrics.
     """
     data.test_split = split
     if comparison is not None:
@@ -48,9 +48,9 @@ def evaluate(
 def measure_levels(
     run: RunFolder, experiment: Experiment, record: RunRecord, reporter: Reporter
 ) -> list[LevelsRecord]:
-    """Measure the codes of the first levels, without the last one, of the best epoch on `val` and `test`.
+    """Measure codes of the first levels only, for each number below all of them, on `val` and `test`.
 
-    `record` has what `save_outputs` returns; the prior and the weights are in the run's folder.
+    `record` includes the results of `save_outputs`; prior and weights are read from the run's folder.
     """
     config, data, device = experiment.config, experiment.data, experiment.device
     finished = FinishedRecord.model_validate(record.model_dump(exclude_unset=True))

@@ -1,9 +1,9 @@
 """Mean IoU, accuracy, distortion, codebook usage and perplexity, over whole sets of images.
 
-Mean IoU is the figure of torchmetrics' `MulticlassJaccardIndex`, computed from one confusion matrix
-of the whole set: intersections and unions are summed over all images before they are divided, and
-classes that appear neither in the predictions nor in the targets do not count. It is not the mean of
-the images' own IoUs.
+Mean IoU equals torchmetrics' `MulticlassJaccardIndex`, computed from one confusion matrix of the
+whole set: intersections and unions are summed over all images before they are divided, and classes
+that appear neither in the predictions nor in the targets do not count. It is not the mean of the IoUs
+of single images.
 """
 
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ from squeeze_cli.config.defaults import IGNORE_INDEX
 
 Values = dict[str, float | list[float | None]]
 
-# Metrics with a value per class or per code of a vector.
+# Metrics that have a value per class, or per code of a vector.
 LISTS = ("per_class_iou", "codebook_usage", "codebook_perplexity")
 NEIGHBOURS = 10
-# Most patches that are drawn from a split.
+# Most vectors in the random sample of a split.
 PATCHES = 3000
 # Most similarities that are computed at once.
 BLOCK_VALUES = 2**24
 
 
 class SegmentationMetrics(MulticlassConfusionMatrix):
-    """All segmentation metrics of one confusion matrix, which is all that is synchronized."""
+    """All segmentation metrics, from a single confusion matrix that processes synchronize."""
 
     def __init__(self, num_classes: int, *, sync_on_compute: bool = True) -> None:
         super().__init__(
@@ -37,8 +37,8 @@ class SegmentationMetrics(MulticlassConfusionMatrix):
         )  # fmt: skip
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
-        """`iou` (mean), `accuracy` (pixels) and `per_class_iou` `[K]`; NaN for absent classes, and for
-        all where no pixel is labelled."""
+        """Return `iou` (mean), `accuracy` (pixels) and `per_class_iou` `[K]`; NaN for absent classes, and
+        for all if no pixel is labelled."""
         matrix = super().compute().cpu().double()  # not every device has float64
         hits = matrix.diag()
         union = matrix.sum(dim=0) + matrix.sum(dim=1) - hits
@@ -47,7 +47,7 @@ class SegmentationMetrics(MulticlassConfusionMatrix):
 
 
 class ReconstructionMetrics(Metric):
-    """Distortion of decoded features, over all vectors that count."""
+    """Distortion of decoded features over all vectors but padding."""
 
     full_state_update = False
     squared_error: Tensor
@@ -69,7 +69,7 @@ class ReconstructionMetrics(Metric):
         self.vectors += counted.sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """`mse` (mean over vectors and channels), mean `cosine` similarity, and `sqnr_db`, the
+        """Return `mse` (mean over vectors and channels), mean `cosine` similarity, and `sqnr_db`, the
         signal-to-quantization-noise ratio in dB: 10 log10(sum of squares / sum of squared errors)."""
         vectors = self.vectors.clamp_min(1)
         return {
@@ -80,14 +80,14 @@ class ReconstructionMetrics(Metric):
 
 
 class FeatureComparison(Metric):
-    """Features beside decoded ones, of mean-pooled images and of vectors that a seed draws.
+    """Original and decoded features of mean-pooled images, and of a random sample of vectors.
 
-    For a single process; `reset` keeps what was added.
+    It works in a single process; `reset` does not remove the features.
 
     Attributes:
-        images: both of each image, `[2C]`, in their order.
-        patches: both of up to `PATCHES` vectors, `[n, 2C]`.
-        neighbours: whether to compute neighbours.
+        images: Original and decoded features of each image, concatenated to `[2C]`, in order.
+        patches: Original and decoded features of up to `PATCHES` vectors, `[n, 2C]`.
+        neighbours: Whether to compute the share of neighbours that are kept.
     """
 
     full_state_update = False
@@ -111,7 +111,7 @@ class FeatureComparison(Metric):
         self.patches = patches[drawn]
 
     def compute(self) -> dict[str, Tensor]:
-        """`neighbours_images` and `neighbours_patches`, the share of neighbours that are kept."""
+        """Return `neighbours_images` and `neighbours_patches`, shares by `neighbours_kept`."""
         if not self.neighbours:
             return {}
         images = neighbours_kept(torch.stack(self.images), self.generator)
@@ -120,15 +120,14 @@ class FeatureComparison(Metric):
 
 
 def neighbours_kept(both_nc: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the share of the 10 nearest vectors by cosine that are the 10 nearest decoded ones too.
+    """Return the share of the 10 nearest neighbours by cosine that are also nearest after decoding.
 
-    A vector is no neighbour of itself. Vectors that are equally near, as those of equal codes are, come
-    in the order that the generator draws.
+    A vector is not its own neighbour. Ties, as between vectors with equal codes, are broken at random.
 
     Args:
-        both_nc: vectors, and decoded ones beside them, `[n, 2C]`; NaN for n below 12, where nothing
-            could be lost.
-        generator: for the order.
+        both_nc: Original and decoded vectors, concatenated to `[n, 2C]`. For n below 12 the result is
+            NaN, because nothing could be lost.
+        generator: Generator of the random order.
     """
     count, kept = len(both_nc), 0
     if count < NEIGHBOURS + 2:
@@ -158,14 +157,14 @@ class CodebookUsage(Metric):
             self.add_state(f"counts_{level}", counts, dist_reduce_fx="sum")
 
     def update(self, codes: Tensor) -> None:
-        """Count codes `[B, N, Q]`, without those of -1, which a step leaves out."""
+        """Count codes `[B, N, Q]`; those of levels that a training step leaves out are -1."""
         for level, size in enumerate(self.code_sizes):
             used = codes[..., level]
             counts = torch.bincount(used[used >= 0], minlength=size)
             setattr(self, f"counts_{level}", getattr(self, f"counts_{level}") + counts)
 
     def compute(self) -> dict[str, Tensor]:
-        """`codebook_usage` `[Q]`, the share of codes used at all, and `codebook_perplexity` `[Q]`,
+        """Return `codebook_usage` `[Q]`, the share of codes used at all, and `codebook_perplexity` `[Q]`,
         2 to the entropy (in bits) of the codes' use."""
         usage, perplexity = [], []
         for level in range(len(self.code_sizes)):
@@ -182,10 +181,10 @@ class CodebookUsage(Metric):
 def make_metrics(
     num_classes: int | None, code_sizes: Sequence[int], *, distortion: bool
 ) -> MetricCollection:
-    """The metrics of one split: of a segmentation, of which None has no classes, of the `distortion` of
-    decoded features, and of the use of codes.
+    """Create the metrics of a split: of the segmentation unless `num_classes` is None, of decoded
+    features with `distortion`, and of the use of codes if there are any.
 
-    `update` takes by name what the metrics' own take.
+    `update` takes the arguments of all of them by name.
     """
     metrics: dict[str, Metric] = {}
     if distortion:
@@ -198,10 +197,10 @@ def make_metrics(
 
 
 def as_values(computed: dict[str, Tensor]) -> Values:
-    """Computed metrics as plain numbers and lists; NaN (an absent class) becomes None."""
+    """Convert computed metrics to plain numbers and lists; NaN (an absent class) becomes None."""
     values: Values = {}
     for name, value in computed.items():
-        if name in LISTS:  # torchmetrics makes scalars of lists of one
+        if name in LISTS:  # torchmetrics squeezes lists of one entry
             values[name] = [None if v != v else v for v in value.reshape(-1).tolist()]
         else:
             values[name] = value.item()
@@ -209,9 +208,9 @@ def as_values(computed: dict[str, Tensor]) -> Values:
 
 
 def flatten(values: Values) -> dict[str, float]:
-    """One entry per number: `per_class_iou_0`, `codebook_usage_level_1`, ...; no Nones.
+    """Return one entry per number, such as `per_class_iou_0` or `codebook_usage_level_1`, without None.
 
-    A single code per vector keeps the plain name: `codebook_usage`.
+    With a single code per vector the name is plain: `codebook_usage`.
     """
     flat: dict[str, float] = {}
     for name, value in values.items():

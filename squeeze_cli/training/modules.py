@@ -1,4 +1,4 @@
-"""The Lightning modules: a thin shell around `SegmentationNetwork`; metrics once per epoch."""
+"""Lightning modules around `SegmentationNetwork`: losses, metrics and optimizer."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -17,32 +17,33 @@ from squeeze_cli.model.network import Quantized, SegmentationNetwork, Segmented
 from squeeze_cli.training.metrics import Values, as_values, flatten, make_metrics
 from squeeze_cli.training.rate import RateModel
 
-# The last layer starts from pretrained weights: it moves at a tenth of the others' rate.
+# Share of the learning rate for the backbone's last layer, which is pretrained.
 UNFROZEN_LR_FACTOR = 0.1
 WEIGHT_DECAY = 0.01
-# Share of the steps in which the weight of the rate grows from 0: codes must first mean something.
+# Share of the steps in which the weight of the rate grows from 0, so that useful codes come first.
 RATE_RAMP = 1 / 3
 
 
 class FeatureModule(pl.LightningModule):
-    """Base of all modules: what is trained on frozen features, its metrics and its optimizer.
+    """Base of all modules for training on frozen features.
 
-    A batch is (states, label planes `[B, H, W]`, positions); states are what the frozen trunk gives.
+    A batch is (states, masks `[B, H, W]` of class indices, positions in the split); states are the
+    outputs of the frozen trunk.
 
     Args:
-        network: the network to train.
-        loss: the loss that `measure` takes.
-        num_classes: outputs of the head; None without a head.
-        lr: peak learning rate of the one-cycle schedule.
-        encoder_lr_factor: share of `lr` for what stands before the codes.
-        seed: seed of each epoch, together with the epoch's number and the rank, so that a resumed
+        network: Network to train.
+        loss: Loss that `measure` uses.
+        num_classes: Outputs of the head; None without a head.
+        lr: Peak learning rate of the one-cycle schedule.
+        encoder_lr_factor: Share of `lr` for the linear maps before the codes.
+        seed: Seed of each epoch, together with the epoch's number and the rank, so that a resumed
             run draws the same random numbers.
 
     Attributes:
-        monitor, mode: the metric of `val` that chooses the best epoch, and whether `max` or `min`.
-        measures_distortion: whether features are decoded in validation and test.
-        rate_weight: weight of a bit per vector in the loss.
-        rate_model: estimates these bits; None without a weight.
+        monitor, mode: Validation metric that chooses the best epoch, and whether `max` or `min`.
+        measures_distortion: Whether features are decoded in validation and test.
+        rate_weight: Weight of a bit per vector in the loss.
+        rate_model: Model that estimates these bits; None without a weight.
     """
 
     monitor: str
@@ -62,15 +63,14 @@ class FeatureModule(pl.LightningModule):
         self.rate_weight = 0.0
         self.rate_model: RateModel | None = None
         sizes = network.quantizer.counted_sizes
-        # Decoding costs time: where masks are trained on, only validation and test decode.
-        trained = num_classes is None
-        self.train_metrics = make_metrics(num_classes, sizes, distortion=trained)
+        # Decoding costs time: with a head, features are decoded in validation and test only.
+        self.train_metrics = make_metrics(num_classes, sizes, distortion=num_classes is None)
         self.val_metrics = make_metrics(num_classes, sizes, distortion=self.measures_distortion)
         self.test_metrics = make_metrics(num_classes, sizes, distortion=self.measures_distortion)
         self._computed: dict[str, Values] = {}
 
     def _distortion(self, output: Quantized, positions: Tensor) -> dict[str, Tensor]:
-        """Return features, decoded features, and which vectors count: all but padding."""
+        """Return `features`, `decoded` features, and the mask `counted` of all vectors but padding."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, FeatureBatches)
         split = "train" if self.training else data.test_split if self.trainer.testing else "val"
@@ -79,13 +79,13 @@ class FeatureModule(pl.LightningModule):
         return {"features": output.features, "decoded": decoded, "counted": counted}
 
     def weigh_rate(self, weight: float) -> None:
-        """Add the rate of codes to the loss, with the weight of a bit per vector."""
+        """Add the rate of codes to the loss; `weight` is that of a bit per vector."""
         quantizer = self.network.quantizer
         self.rate_weight = weight
         self.rate_model = RateModel(quantizer.code_sizes, quantizer.code_vectors()[0].shape[1])
 
     def _rate_losses(self, output: Quantized) -> dict[str, Tensor]:
-        """Return the losses of the codes' rate, in training and where it has a weight."""
+        """Return the losses for the rate of codes; none outside of training, or without a weight."""
         if self.rate_model is None or not self.training:
             return {}
         soft, hard = self.rate_model(output, self.network.quantizer.code_vectors())
@@ -94,10 +94,10 @@ class FeatureModule(pl.LightningModule):
 
     @abstractmethod
     def measure(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the losses of a batch, `loss` being trained on, and what the metrics take."""
+        """Return the losses of a batch, of which `loss` is minimized, and arguments of the metrics."""
 
     def results(self, split: str) -> Values:
-        """Losses and metrics of the last whole epoch of `split`, as a run record holds them."""
+        """Return losses and metrics of the last whole epoch of `split`, as in a run record."""
         losses = {
             name.removeprefix(f"{split}/"): float(value)
             for name, value in self.trainer.callback_metrics.items()
@@ -106,15 +106,15 @@ class FeatureModule(pl.LightningModule):
         return losses | self._computed[split]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Give the loss of a batch and add to the training metrics."""
+        """Return the loss of a batch, and update the training metrics."""
         return self._step(batch, "train", self.train_metrics).requires_grad_()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add to the validation metrics."""
+        """Update the validation metrics."""
         self._step(batch, "val", self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add to the test metrics."""
+        """Update the test metrics."""
         self._step(batch, "test", self.test_metrics)
 
     def _step(self, batch: Batch, split: str, metrics: MetricCollection) -> Tensor:
@@ -127,9 +127,9 @@ class FeatureModule(pl.LightningModule):
         return losses["loss"]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the epoch by its number: a resumed run draws the numbers of an unbroken one.
+        """Seed the epoch by its number, so that a resumed run draws the numbers of an uninterrupted one.
 
-        Before the first batch, because the loaders of a resumed run draw other numbers.
+        This hook runs after the set-up of loaders, which draws other numbers in a resumed run.
         """
         if batch_idx > 0:
             return
@@ -155,9 +155,9 @@ class FeatureModule(pl.LightningModule):
         self.log_dict({f"{split}/{name}": value for name, value in flatten(values).items()})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Fused AdamW with a one-cycle learning rate (Smith and Topin, 2018, arXiv:1708.07120).
+        """Return fused AdamW with a one-cycle learning rate (Smith and Topin, 2018, arXiv:1708.07120).
 
-        None where nothing learns: a codec of FAISS without a head.
+        The result is None if no parameter is trained, as for a codec of FAISS without a head.
         """
         if not any(parameter.requires_grad for parameter in self.parameters()):
             return None
@@ -166,8 +166,8 @@ class FeatureModule(pl.LightningModule):
             ([] if last_layer is None else list(last_layer.parameters()), UNFROZEN_LR_FACTOR),
             (self.network.encoder_parameters(), self.encoder_lr_factor),
         ]
-        held = {id(p) for parameters, _ in slower for p in parameters}
-        others = [p for p in self.parameters() if p.requires_grad and id(p) not in held]
+        slower_ids = {id(p) for parameters, _ in slower for p in parameters}
+        others = [p for p in self.parameters() if p.requires_grad and id(p) not in slower_ids]
         rates = [self.lr, *(self.lr * factor for ps, factor in slower if ps)]
         groups = [others, *(ps for ps, _ in slower if ps)]
         optimizer = torch.optim.AdamW(
@@ -182,16 +182,16 @@ class FeatureModule(pl.LightningModule):
 
 
 class BaselineSegmentationModule(FeatureModule):
-    """Segmentation on unquantized features; `loss` is that of its logits at the masks' size."""
+    """Segmentation of unquantized features; `loss` compares upsampled logits with masks."""
 
     monitor, mode = "val/iou", "max"
     loss: SegmentationLoss
 
     def measure(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the losses of the predicted masks, and predictions, targets and codes."""
+        """Return the losses of a batch, and predictions, targets and codes for the metrics."""
         states, masks, positions = batch
         output = self.network(states)
-        # In half precision probabilities and their sum disagree.
+        # In half precision the probabilities would not sum to 1.
         with torch.autocast(masks.device.type, enabled=False):
             parts, predictions = self.loss.parts_of_maps(output.logits.float(), masks)
         losses = self._losses(sum_parts(parts), output, batch)
@@ -205,18 +205,17 @@ class BaselineSegmentationModule(FeatureModule):
     def _losses(
         self, segmentation_loss: Tensor, output: Segmented, batch: Batch
     ) -> dict[str, Tensor]:
-        """`loss`, which is trained on, and what it is the sum of."""
+        """Return `loss`, which is minimized, and the terms that it is the sum of."""
         return {"loss": segmentation_loss}
 
 
 class VQSqueezeModule(BaselineSegmentationModule):
-    """Segmentation on quantized features: adds the quantizer's loss, and others that are asked for.
+    """Segmentation of quantized features, with the quantizer's loss and optional further losses.
 
     Attributes:
-        reconstruction_weight: weight of the squared error of the decoded features.
-        distillation: loss of states and logits, in training alone: no metric of a split needs the
-            teacher.
-        teacher_digest: digest of the teacher's weights.
+        reconstruction_weight: Weight of the squared error of the decoded features.
+        distillation: Loss of states and logits; in training only, so that evaluating needs no teacher.
+        teacher_digest: Digest of the teacher's weights.
     """
 
     measures_distortion = True
@@ -239,13 +238,13 @@ class VQSqueezeModule(BaselineSegmentationModule):
 
 
 class ReconstructionModule(FeatureModule):
-    """Reconstruction of features from their codes, without masks: the quantizer is all that learns."""
+    """Reconstruction of features from their codes, without head and masks."""
 
     monitor, mode = "val/mse", "min"
     measures_distortion = True
 
     def measure(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the losses of the decoded features, and features, decoded features and codes."""
+        """Return the losses of a batch, and features, decoded features and codes for the metrics."""
         states, _, positions = batch
         output = self.network.quantize(self.network.features(states))
         measured = self._distortion(output, positions)

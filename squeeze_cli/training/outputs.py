@@ -1,4 +1,4 @@
-"""Results of a finished run besides its weights: the prior, and the codes of its images as files."""
+"""Saving of a finished run's prior and codes files, and measuring of their sizes."""
 
 import json
 from collections.abc import Iterator
@@ -32,8 +32,8 @@ def save_outputs(
     """Fit the prior to the training codes and save it with the codes of `val` and `test`.
 
     Returns:
-        `digest` and `measured` of the run record (None where nothing is quantized), and for each of
-        a vector's codes how often each of its values is met in `test`.
+        `digest` and `measured` of the run record (`measured` is None without a quantizer), and for each
+        of a vector's codes the counts of its values in `test`.
     """
     network = experiment.module.network
     digest = network.digest()
@@ -69,7 +69,7 @@ def encode_split(
     experiment: Experiment, network: SegmentationNetwork, split: str, codes_nhwq: NDArray[np.int32],
     digest: str, prior: CodePrior | None,
 ) -> tuple[bytes, MeasuredSplit]:  # fmt: skip
-    """Return the codes file of a split of a run with this digest, and its sizes."""
+    """Return the codes file of a split, made by the run with this digest, and its sizes."""
     names = [sample.name for sample in getattr(experiment.splits, split)]
     slots = None if prior is None else slots_of_codes(codes_nhwq, prior)
     content = encode_codes(
@@ -87,12 +87,12 @@ def measure_codes(
     content: bytes, codes_nhwq: NDArray[np.integer], feature_dim: int, slots: Slots | None, *,
     vectors: int | None = None, pixels: int | None = None,
 ) -> MeasuredSplit:  # fmt: skip
-    """Measure a codes file, all bytes of its `content` counted; docs/run-record.md has the fields.
+    """Measure a codes file by all bytes of its `content`; docs/run-record.md describes the fields.
 
     `slots` are those that the prior gives the codes, or None if they are packed. The compression
-    ratio is against `feature_dim` channels of float32. `vectors` is the number of feature vectors, if
-    they are not as many as the codes. `pixels` is the number of pixels per image
-    that the backbone is given, or None where the features did not come from images.
+    ratio is to `feature_dim` channels of float32. `vectors` is the number of feature vectors, by
+    default as many as have codes. `pixels` is the number of pixels per image that the backbone sees,
+    or None for given features.
     """
     images, bits = len(codes_nhwq), 8 * len(content)
     vectors = vectors or codes_nhwq[..., 0].size
@@ -109,8 +109,8 @@ def measure_codes(
 
 
 def decoder_bytes(network: SegmentationNetwork, prior: CodePrior | None) -> DecoderBytes:
-    """Measure what a decoder needs once for all images: the learned codebooks and the linear maps
-    behind them as float32, and the prior as stored."""
+    """Measure the data that a decoder needs once for all images: the learned codebooks and the linear
+    maps after them as float32, and the prior as stored."""
     quantizer, blocks = network.quantizer, network.blocks
     if size := quantizer.codec_bytes:
         return DecoderBytes(codebook_bytes=size, projection_bytes=0, prior_bytes=0)
@@ -126,7 +126,7 @@ def decoder_bytes(network: SegmentationNetwork, prior: CodePrior | None) -> Deco
 def split_codes(
     experiment: Experiment, network: SegmentationNetwork, split: str
 ) -> NDArray[np.int32]:
-    """Return the codes `[n, h, w, Q]` that a network gives the images of a split."""
+    """Return the codes `[n, h, w, Q]` of the images of a split by `network`."""
     return np.concatenate(
         [network.codes(maps).int().cpu().numpy() for maps in _feature_maps(experiment, split)]
     )
@@ -156,8 +156,8 @@ def _fit_prior(
 
 @torch.no_grad()
 def _save_first_batch(run: RunFolder, experiment: Experiment) -> None:
-    """`codes/first_batch.safetensors`: `features` `[B, C, h, w]` (normalized), `quantized` of the
-    same shape and `codes` `[B, rows, columns, Q]` of the first validation batch, to look at."""
+    """Write `codes/first_batch.safetensors` for inspection: of the first validation batch, `features`
+    `[B, C, h, w]` (normalized), `quantized` of the same shape and `codes` `[B, rows, columns, Q]`."""
     from safetensors.torch import save
 
     maps = next(_feature_maps(experiment, "val"))
@@ -165,7 +165,7 @@ def _save_first_batch(run: RunFolder, experiment: Experiment) -> None:
     coded = bool(network.quantizer.code_sizes)
     quantized = network.decoded(network.quantize(maps)) if coded else maps
     tensors = {
-        # A copy: without a quantizer both are the same memory, which safetensors refuses.
+        # Cloned, because safetensors refuses tensors that share memory, as without a quantizer.
         "features": maps.float().cpu().contiguous().clone(),
         "quantized": quantized.float().cpu().contiguous(),
         "codes": network.codes(maps).int().cpu().contiguous(),

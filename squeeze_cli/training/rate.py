@@ -1,4 +1,4 @@
-"""The rate of codes as a loss: the bits that an entropy coder would need for them."""
+"""Rate loss: an estimate of the bits that an entropy coder needs for the codes."""
 
 import math
 from collections.abc import Sequence
@@ -12,23 +12,22 @@ from squeeze_cli.model.network import Quantized
 
 HIDDEN_CHANNELS = 128
 DROPOUT = 0.2
-# Rows and columns around a vector that its code is predicted from; those above and to the left count.
+# Side of the window around a vector; its code is predicted from the vectors above and to the left.
 CONTEXT = 5
 # Width of the soft assignment, as a share of the mean squared distance to the nearest code vector.
 TEMPERATURE = 0.25
 
 
 class RateModel(nn.Module):
-    """Predicts each code from code vectors above and to the left of it, and estimates bits by that.
+    """Estimate of bits by predicting each code from the code vectors above and to the left of it.
 
-    It learns beside the network, which in turn learns codes that it predicts well (joint learning of
-    codes and of an autoregressive prior: Minnen et al., 2018, arXiv:1809.02736). The convolution is
-    masked (van den Oord et al., 2016, arXiv:1601.06759). Files are coded by the prior of the `codec`,
-    which is fitted after the training.
+    It is trained jointly with the network, which learns codes that are predicted well (Minnen et al.,
+    2018, arXiv:1809.02736). The convolution is masked (van den Oord et al., 2016, arXiv:1601.06759).
+    Files are coded with the prior of `codec/`, which is fitted after the training.
 
     Args:
-        code_sizes: numbers of values of the Q codes of a vector.
-        code_dim: channels of a code vector.
+        code_sizes: Number of values of each of the Q codes of a vector.
+        code_dim: Channels of a code vector.
     """
 
     mask: Tensor
@@ -43,18 +42,19 @@ class RateModel(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, quantized: Quantized, codebooks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Estimate the bits per vector of codes.
+        """Estimate the bits per vector of codes, given the codebooks' vectors `[K_q, d]`.
 
-        Returns the estimate that the network learns from, which looks at soft assignments of the
-        inputs to the codebooks' vectors `[K_q, d]`; and that of the codes themselves, for the model
-        to learn from, which gives the network no gradient.
+        Returns two estimates: one of soft assignments of the inputs to the codebooks, which trains the
+        network; and one of the codes themselves, which trains this model only.
         """
         around = self._around(quantized.vectors, quantized.grid)
         known = self._around(quantized.vectors.detach(), quantized.grid)
         soft, hard = [], []
         rest = quantized.inputs
         for q, codebook in enumerate(codebooks):
-            kept = quantized.codes[..., q].amin() >= 0  # a level is left out of all vectors alike
+            kept = (
+                quantized.codes[..., q].amin() >= 0
+            )  # a level is left out for all vectors at once
             codes = quantized.codes[..., q].clamp_min(0)
             if q:
                 own = self.own[q - 1]((quantized.inputs - rest).detach())
@@ -67,7 +67,7 @@ class RateModel(nn.Module):
         return share * torch.stack(soft).sum(), share * torch.stack(hard).sum()
 
     def _around(self, vectors_bnd: Tensor, grid: Sequence[int]) -> Tensor:
-        """Return hidden units `[B, N, H]`, before their activation, of the neighbours' vectors."""
+        """Return hidden units `[B, N, H]`, before their activation, from the neighbours' vectors."""
         maps = vectors_bnd.transpose(1, 2).reshape(len(vectors_bnd), -1, *grid)
         masked = self.context.weight * self.mask
         hidden = F.conv2d(maps, masked, self.context.bias, padding=CONTEXT // 2)
@@ -81,9 +81,9 @@ class RateModel(nn.Module):
 
 
 def _soft_assignment(inputs_bnd: Tensor, codebook_kd: Tensor) -> Tensor:
-    """Return shares `[B, N, K]` of the code vectors, by their distance to the inputs.
+    """Return soft assignments `[B, N, K]` of the inputs to the code vectors, by their distances.
 
-    It counts in the dimensions of the codebook: those of pq are zero but for a part of them.
+    Dimensions in which the whole codebook is zero do not count, as with groups of pq.
     """
     own = codebook_kd.any(dim=0)
     distances = torch.cdist(inputs_bnd.flatten(0, 1)[:, own], codebook_kd[:, own]).square()

@@ -42,15 +42,15 @@ from squeeze_cli.training.modules import FeatureModule, VQSqueezeModule
 # The number of an epoch, a digest of its weights, and its metrics on `train` and `val`.
 Epoch = dict[str, Any]
 MOST_SKIPPED = 100
-# Factor on the first step's loss above which that of the last epoch is reported.
+# Ratio of the last epoch's loss to that of the first step above which a warning is given.
 GROWN_LOSS = 10.0
-# Perplexity below which a codebook says next to nothing: 1 is that of a single code.
+# Perplexity below which a codebook counts as collapsed; 1 means that a single code is used.
 COLLAPSED_PERPLEXITY = 1.2
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "vector-quantize-pytorch")
 
 
 def start_record(config: ExperimentConfig, name: str) -> RunRecord:
-    """The record of a run that has just begun."""
+    """Return the record of a run that has just begun."""
     return RunRecord(
         name=name, kind=config.kind, status="running", error=None,
         created=datetime.now(UTC).isoformat(timespec="seconds"), seed=config.training.seed,
@@ -66,7 +66,7 @@ def start_record(config: ExperimentConfig, name: str) -> RunRecord:
 
 
 def _describe_data(experiment: Experiment) -> DataDescription:
-    """The images: enough to say whether two runs saw the same ones."""
+    """Describe the images, so that two runs on the same ones are recognized."""
     config, splits = experiment.config, experiment.splits
     size_px = None if config.data.has_features else config.data.size_px
     return DataDescription(
@@ -85,9 +85,9 @@ def _describe_data(experiment: Experiment) -> DataDescription:
 
 
 def require_same_data(record: RunRecord, experiment: Experiment, reporter: Reporter) -> None:
-    """Raise SqueezeError where a resumed run was begun with other data; the data module is set up.
+    """Raise SqueezeError if a resumed run was begun with other data; the data module must be set up.
 
-    The record of an older version cannot tell what differs: this is a warning.
+    For the record of an older version, which does not show what differs, it is a warning.
     """
     if (before := record.data) is None:
         return
@@ -117,7 +117,7 @@ def require_same_data(record: RunRecord, experiment: Experiment, reporter: Repor
 def _describe_model(
     config: ExperimentConfig, backbone: FeatureOrigin, module: FeatureModule
 ) -> ModelDescription:
-    """The backbone, what is trained on it, and the number of trainable parameters."""
+    """Describe the backbone and the parts that are trained on it."""
     model, network = config.model, module.network
     return ModelDescription(
         backbone=backbone.name, weights="random" if backbone.random_weights else model.weights,
@@ -136,7 +136,7 @@ def _describe_model(
 def _describe_quantizer(
     config: ExperimentConfig, network: SegmentationNetwork, grid: tuple[int, int]
 ) -> QuantizerDescription:
-    """Codes and nominal rate; the ratio is against the backbone's features in float32."""
+    """Describe codes and nominal rate; the ratio is to the backbone's features in float32."""
     quantizer, kind = network.quantizer, config.quantizer.type
     bits = quantizer.nominal_bits_per_vector * (prod(network.code_grid(grid)) / prod(grid))
     return QuantizerDescription(
@@ -152,10 +152,10 @@ def _describe_quantizer(
 def _encoder_flops(
     network: SegmentationNetwork, feature_dim: int | None, grid: tuple[int, int]
 ) -> int | None:
-    """Return the operations by which an image's features become codes, as PyTorch counts them.
+    """Return the number of operations from an image's features to its codes, as PyTorch counts them.
 
-    The features are those that are quantized, behind a projection to `feature_dim` channels. None
-    where it counts none: without a quantizer, and for a codec of FAISS.
+    A projection to `feature_dim` channels is not included. The result is None if PyTorch counts none,
+    as without a quantizer and for a codec of FAISS.
     """
     if not network.quantizer.code_sizes:
         return None
@@ -167,7 +167,7 @@ def _encoder_flops(
 
 
 class Journal:
-    """The record of a run that is being trained, and the time that it takes."""
+    """Record and timing of a run in training."""
 
     def __init__(self, run: RunFolder, record: RunRecord) -> None:
         self.run = run
@@ -182,12 +182,12 @@ class Journal:
         self.run.write_record(self.record)
 
     def end(self, status: Status, error: str | None = None) -> None:
-        """Write the record of a run that stops; on a full disk it stays as it is, and resumes."""
+        """Write the record of a run that stops; if the disk is full, the last record remains."""
         with suppress(SqueezeError):
             self.save(status, error)
 
     def describe(self, experiment: Experiment) -> None:
-        """Write what is trained on what; now the run that this one replaces can go."""
+        """Add data, model and quantizer to the record, and remove the run that this one replaces."""
         record, config, network = self.record, experiment.config, experiment.module.network
         record.seconds.features += experiment.data.setup_seconds
         record.data = _describe_data(experiment)
@@ -199,16 +199,16 @@ class Journal:
         self.run.remove(self.run.replaced)
 
     def update(self, history: Sequence[Epoch]) -> None:
-        """Write the epochs' metrics."""
+        """Write the record with the metrics of all epochs."""
         self.record.history = [EpochMetrics.model_validate(epoch) for epoch in history]
         self.record.epochs.done = len(history)
         self.record.seconds.fit = self._earlier.fit + time.perf_counter() - self._fit_start
         self.save()
 
     def conclude(self, best: int, train: Values, test: Values, first_loss: float) -> None:
-        """Add the best epoch, the metrics of its weights and warnings on them, for the next `save`.
+        """Add the best epoch, the metrics of its weights, and warnings, for the next `save`.
 
-        `first_loss` is that of the first training step.
+        `first_loss` is the loss of the first training step.
         """
         self.record.epochs.best = best
         metrics = self.record.metrics
@@ -219,7 +219,7 @@ class Journal:
 
 
 def _find_warnings(record: RunRecord, first_loss: float) -> list[str]:
-    """Return what is odd about a training that has come to its end."""
+    """Return warnings about a finished training."""
     assert record.metrics.train is not None
     warnings, last = [], record.history[-1].train.loss or 0.0
     if last > GROWN_LOSS * first_loss > 0:

@@ -1,4 +1,4 @@
-"""Trainings with other weights of the rate, until codes have the bits per vector of `--target-bits`."""
+"""Search for the weight of the rate whose codes have the bits per vector of `--target-bits`."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ from squeeze_cli.training.fit import fit_experiment
 def approach_target(
     config: ExperimentConfig, run: RunFolder, record: FinishedRecord, reporter: Reporter
 ) -> FinishedRecord:
-    """Train again where the bits per vector of a run with a target are not near it.
+    """Train again with other weights until the bits per vector of a run are near its target.
 
-    Each training replaces the one before, in the same folder, once it has begun; a stopped one
-    resumes as any other, and the search goes on from it. Returns the record of the last one.
+    Each training replaces the previous one in the same folder as soon as it has begun. The search
+    continues after a stopped training is resumed. Returns the record of the last training.
     """
     target, weight = config.quantizer.target_bits, config.quantizer.rate_weight
     tried: list[tuple[float, float]] = []
@@ -47,9 +47,10 @@ def _warn_if_far(
 
 
 def bits_per_vector(record: FinishedRecord) -> float:
-    """Return the bits per vector on the disk: codes of `val`, beside headers and names of `test`.
+    """Return bits per vector on disk: those of the codes of `val`, plus the index of the file of `test`.
 
-    So nothing is chosen by the test images, and a small `val` does not count its header twice.
+    So the codes of test images decide nothing, and neither does the larger share of the index in the
+    file of a small `val` split.
     """
     assert record.measured is not None  # it has codes
     val, test = record.measured.val, record.measured.test

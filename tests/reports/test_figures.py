@@ -11,10 +11,10 @@ from squeeze_cli.config.classes import read_classes
 from squeeze_cli.config.record import EpochMetrics, SplitMetrics
 from squeeze_cli.data.drawn_pets import PET_CLASSES
 from squeeze_cli.reports.figures import (
-    PictureColumn,
+    PredictedMask,
     codebook_figure,
     curves_figure,
-    picture_grid,
+    predictions_figure,
     save_figure,
 )
 
@@ -55,15 +55,17 @@ def test_curves_leave_a_gap_where_a_training_diverged() -> None:
 
 def test_pet_and_border_are_coloured_and_background_and_other_classes_are_not() -> None:
     pixels = np.full((1, 4, 3), 100, np.uint8)
-    column = PictureColumn("a", pixels, [np.array([[0, 1, 2, 7]], np.uint8)], [""])
-    image, mask = picture_grid(["image", "ground truth"], [column], PET_CLASSES).axes
+    mask = np.array([[0, 1, 2, 7]], np.uint8)
+    predicted = PredictedMask(mask, mask, None)
+    image, *below = predictions_figure({"a": pixels}, [[predicted]], ["vq"], PET_CLASSES).axes
     assert [np.asarray(shown.get_array()).tolist() for shown in image.images] == [pixels.tolist()]
-    below, overlay = (np.asarray(shown.get_array()) for shown in mask.images)
-    assert below.tolist() == pixels.tolist()
-    # Blue (0, 114, 178) and orange (230, 159, 0) cover 60 % of the pixel.
-    colours = (overlay[0, [0, 2]] * [255, 255, 255, 1]).round(6)
-    assert colours.tolist() == [[0, 114, 178, 0.6], [230, 159, 0, 0.6]]
-    assert (overlay[0, [1, 3], 3] == 0).all()
+    for axis in below:
+        behind, overlay = (np.asarray(shown.get_array()) for shown in axis.images)
+        assert behind.tolist() == pixels.tolist()
+        # Blue (0, 114, 178) and orange (230, 159, 0) cover 60 % of the pixel.
+        colours = (overlay[0, [0, 2]] * [255, 255, 255, 1]).round(6)
+        assert colours.tolist() == [[0, 114, 178, 0.6], [230, 159, 0, 0.6]]
+        assert (overlay[0, [1, 3], 3] == 0).all()
 
 
 def test_the_legend_names_the_classes_that_are_shown() -> None:
@@ -71,26 +73,25 @@ def test_the_legend_names_the_classes_that_are_shown() -> None:
         {0: "Background", 4: {"name": "cat", "colour": [1, 2, 3]}, 9: "dog", 7: "sky"}
     )
     assert table is not None
-    column = PictureColumn(
-        "a", np.zeros((1, 3, 3), np.uint8), [np.array([[0, 1, 3]], np.uint8)], [""]
-    )
-    figure = picture_grid(["image", "ground truth"], [column], table)
+    truth, predicted = np.array([[[0, 1, 1]], [[0, 3, 3]]], np.uint8)
+    masks = [PredictedMask(truth, predicted, 0.5)]
+    figure = predictions_figure({"a": np.zeros((1, 3, 3), np.uint8)}, [masks], ["vq"], table)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["cat", "sky"]
 
 
 def test_an_image_a_column_and_its_masks_below_it(tmp_path: Path) -> None:
-    masks = [np.zeros((6, 4), np.uint8), np.full((6, 4), 2, np.uint8)]
-    columns = [
-        PictureColumn(name, np.zeros((6, 4, 3), np.uint8), masks, ["", f"IoU {name}"])
-        for name in ("a", "b", "a-name-that-is-longer-than-its-picture")
-    ]
-    figure = picture_grid(["image", "ground truth", "vq"], columns, PET_CLASSES)
+    names = ("a", "b", "a-name-that-is-longer-than-its-picture")
+    pictures = {name: np.zeros((6, 4, 3), np.uint8) for name in names}
+    truth, predicted = np.zeros((6, 4), np.uint8), np.full((6, 4), 2, np.uint8)
+    masks = [[PredictedMask(truth, predicted, iou)] for iou in (0.25, 0.5, None)]
+    figure = predictions_figure(pictures, masks, ["vq"], PET_CLASSES)
     assert len(figure.axes) == 9
     assert [axis.get_title() for axis in figure.axes[:2]] == ["a", "b"]
     assert len(figure.axes[2].get_title()) == 20
     assert [axis.get_ylabel() for axis in figure.axes[::3]] == ["image", "ground truth", "vq"]
-    assert figure.axes[7].get_xlabel() == "IoU b"
+    assert [axis.get_xlabel() for axis in figure.axes[6:]] == ["IoU 25.0", "IoU 50.0", "IoU –"]
+    assert figure.axes[3].get_xlabel() == ""
     save_figure(figure, tmp_path / "p.png", 50)
     with Image.open(tmp_path / "p.png") as image:
         assert image.getextrema()[0] == (0, 255)

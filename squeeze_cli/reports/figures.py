@@ -179,9 +179,9 @@ def predictions_figure(
             axis.imshow(overlay[mask])
         for axis, prediction in zip(own_axes[2:], masks, strict=True):
             axis.set_xlabel(f"IoU {percent(prediction.iou)}", fontsize=7, labelpad=2)
-        text = printable(name)
-        text = text if len(text) <= NAME_CHARACTERS else f"…{text[1 - NAME_CHARACTERS :]}"
-        own_axes[0].set_title(text, fontsize=7, pad=3, parse_math=False)
+        title = printable(name)
+        title = title if len(title) <= NAME_CHARACTERS else f"…{title[1 - NAME_CHARACTERS :]}"
+        own_axes[0].set_title(title, fontsize=7, pad=3, parse_math=False)
     for axis, title in zip(axes[:, 0], titles, strict=True):
         axis.set_ylabel(title, fontsize=8)
     legend = figure.legend(

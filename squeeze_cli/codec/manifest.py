@@ -4,7 +4,7 @@ manifest.json sums up the records beside the shards, so that an output grows wit
 docs/codes-format.md describes the fields.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -203,17 +203,22 @@ def record_of(
 
 def sum_up(settings: Settings, records: Sequence[ShardRecord]) -> Manifest:
     """Return the manifest of an output with these settings and shards."""
-    sums: dict[str, float] = {}
-    for name, value in (item for record in records for item in record.sums.items()):
-        sums[name] = sums.get(name, 0.0) + value
     own = {
         "shards": len(records),
         "images": sum(record.images for record in records),
         "skipped_images": sum(len(record.skipped) for record in records),
         "bytes": sum(record.bytes for record in records),
-        "sums": sums,
+        "sums": add_sums(record.sums for record in records),
     }
     return Manifest.model_validate(settings.settings() | own)
+
+
+def add_sums(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return the sum of the values of each name over all parts."""
+    sums: dict[str, float] = {}
+    for name, value in (item for part in parts for item in part.items()):
+        sums[name] = sums.get(name, 0.0) + value
+    return sums
 
 
 def _check_sums(sums: dict[str, float]) -> None:

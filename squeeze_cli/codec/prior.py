@@ -251,7 +251,7 @@ def read_prior(path: Path) -> CodePrior:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise SqueezeError(f"There is no prior {path}: take the whole folder of the run.")
+        raise SqueezeError(f"There is no prior {path}: use the whole folder of the run.")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

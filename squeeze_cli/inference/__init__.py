@@ -1,1 +1,1 @@
-"""A trained run: evaluate it, extract with it, decode by it, show what it predicts."""
+"""Use of a trained run: evaluate, extract, decode and show."""

@@ -1,4 +1,4 @@
-"""Codes of a folder of shards, or of one codes file: found, opened, and read by position."""
+"""Reading of codes by position, from a folder of shards or from one codes file."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
@@ -14,17 +14,17 @@ from squeeze_cli.errors import SqueezeError
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RECORD_NAME
 
-# Files whose index, with the names of its images, is in memory.
+# Most files whose index, with the names of its images, is kept in memory.
 OPEN_FILES = 1024
-# Vectors that are decoded at once where all of them are wanted or can be kept: many blocks take little
-# more time than one, since the range decoder works on all of them position by position.
+# Vectors that are decoded at once when a file is streamed or all codes fit the cache: many blocks take
+# little more time than one, because the range decoder processes all of them position by position.
 VECTORS_AT_ONCE = 2**18
-# Bytes of decoded codes that are kept.
+# Most bytes of decoded codes that are kept.
 CACHE_BYTES = 2**28
 
 
 def list_shards(path: Path) -> list[ShardFile]:
-    """Return the codes files of a folder, in order, or the file itself; SqueezeError for neither."""
+    """Return the codes files at `path`, a folder or one file; raises SqueezeError for anything else."""
     if not path.exists():
         raise SqueezeError(f"There is no {path}: give a codes file or the folder of one.")
     if path.is_file():
@@ -40,7 +40,7 @@ def list_shards(path: Path) -> list[ShardFile]:
 
 
 def find_run(path: Path) -> Path:
-    """Return the run's folder around `path`; raises SqueezeError where there is none."""
+    """Return the run's folder that contains `path`; raises SqueezeError if there is none."""
     for parent in path.resolve().parents:
         if (parent / RECORD_NAME).exists():
             return parent
@@ -50,11 +50,11 @@ def find_run(path: Path) -> Path:
 class CodesFolder:
     """Codes of the images of all shards, by position.
 
-    It can be pickled, and each process opens run and files for itself. A file is open only while it is
-    read. Memory has the indices of `OPEN_FILES` files and at most `cache_bytes` of decoded codes.
+    It can be pickled; each process opens the run and the files by itself. A file is open only while it
+    is read. Indices of up to `OPEN_FILES` files and `cache_bytes` of decoded codes are kept in memory.
 
-    Raises SqueezeError for a folder that is not complete, a file that is damaged or of another run, and
-    where no run is found.
+    Raises SqueezeError for a folder that is not complete, for a file that is damaged or of another run,
+    and if no run is found.
     """
 
     def __init__(self, path: Path, run: Path | None = None, cache_bytes: int = CACHE_BYTES) -> None:
@@ -92,7 +92,7 @@ class CodesFolder:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The names of all images; SqueezeError where one is there twice."""
+        """The names of all images; SqueezeError if one occurs twice."""
         names = [name for number in range(len(self.shards)) for name in self.file(number).names]
         if len(set(names)) < len(names):
             raise SqueezeError(f"{self.path} has an image twice: extract it again.")
@@ -103,14 +103,14 @@ class CodesFolder:
         return self._files(number)
 
     def place(self, position: int) -> tuple[int, int]:
-        """Return the shard of an image, and its position there."""
+        """Return the number of an image's shard, and the image's position in it."""
         shard = int(np.searchsorted(self.begins, position, side="right")) - 1
         return shard, position - int(self.begins[shard])
 
     def read(self, positions: Sequence[int]) -> NDArray[np.integer]:
         """Return the codes `[n, h, w, Q]` of the images at these positions, for access in any order."""
         codes = np.empty((len(positions), *self._shape), self._type)
-        for row in np.argsort(positions).tolist():  # so that a block serves all of its images
+        for row in np.argsort(positions).tolist():  # so that each block is decoded once
             shard, image = self.place(positions[row])
             codes[row] = self._parts(shard, image // self._part)[image % self._part]
         return codes
@@ -118,7 +118,7 @@ class CodesFolder:
     def stream(
         self, shard: int, images: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.integer]]]:
-        """Give images of a shard, at ascending positions, in pieces: their positions and codes."""
+        """Yield positions and codes of images of a shard, at ascending positions, in pieces."""
         file, starts = self.file(shard), np.flatnonzero(np.diff(images // self._at_once)) + 1
         for piece in np.split(images, starts):
             yield piece, file.read(piece.tolist()).astype(self._type)

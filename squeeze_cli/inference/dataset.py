@@ -1,4 +1,4 @@
-"""Data sets of torch over codes files: codes, code vectors or features, without images and backbone."""
+"""PyTorch data sets of codes, code vectors or features from codes files, without images and backbone."""
 
 import operator
 import warnings
@@ -23,38 +23,38 @@ Decode = Literal["codes", "vectors", "features"]
 Labels = Mapping[str, object] | str | PathLike[str]
 Item = Tensor | tuple[object, ...]
 IndexedCodes = tuple[NDArray[np.int64], NDArray[np.integer]]
-# Images that a stream without batches decodes at once.
+# Images that a stream of single items decodes at once.
 STREAMED_AT_ONCE = 64
 
 
 class CodesDataset(Dataset[Item]):
-    """A map-style data set over the images of a folder of codes, or of one codes file.
+    """A map-style data set of the images in a folder of codes, or in one codes file.
 
     An item is a tensor: `codes` `[h, w, Q]` int32, `vectors`, the code vectors `[d, h, w]` float32 on
-    the grid of the codes, or `features` `[C, h, w]` float32, as `squeeze decode` writes them, to the last
-    bit. With labels or names an item is a tuple: the tensor, then the label, then the name.
+    the grid of the codes, or `features` `[C, h, w]` float32, equal to those of `squeeze decode` to the
+    last bit. With labels or names an item is a tuple: the tensor, then the label, then the name.
 
-    Any process may read it: it can be pickled, works in workers of DataLoader that are forked or
-    spawned, and opens run and files where it is used, on the CPU. A DataLoader decodes a batch at once.
+    It can be pickled and used in forked or spawned workers of DataLoader; each process opens run and
+    files by itself, on the CPU. A DataLoader decodes a batch at once.
 
     Args:
         path: A folder that `squeeze extract-embeddings` wrote, or a codes file.
         decode: `codes`, `vectors` or `features`.
-        run: Folder of the run that made the codes; None looks for it around `path`.
+        run: Folder of the run that made the codes; by default the one that contains `path`.
         labels: Label of each image by its name, or a CSV file with rows `name,label`. Images without a
-            label are left out. Labels that are texts become the indices of `classes`.
-        with_names: Whether items have the name of the image.
-        transform: Function of the tensor of an item, or of a batch of `stream`.
-        cache_bytes: Bytes of decoded codes that each process keeps. Where all codes fit, each is decoded
+            label are left out. Texts are replaced by their indices in `classes`.
+        with_names: Whether items include the name of the image.
+        transform: Function that is applied to the tensor of an item, or of a batch of `stream`.
+        cache_bytes: Bytes of decoded codes that each process keeps. If all codes fit, each is decoded
             once; otherwise prefer `stream` to random access.
 
     Attributes:
-        classes: The labels that are texts, sorted: all in `labels`, also those of other images.
+        classes: All texts in `labels`, sorted, including those of unknown images.
 
     Raises:
         SqueezeError: The folder is not complete, a file is damaged or of another run, no run is found,
             or no image has a label.
-        UsageError: `decode` is unknown, or `labels` are texts and others.
+        UsageError: `decode` is unknown, or only some of `labels` are texts.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class CodesDataset(Dataset[Item]):
         return self.__getitems__([operator.index(index)])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
-        """Return several items, which are decoded at once; DataLoader calls it for a batch."""
-        chosen = [range(len(self))[index] for index in indices]  # negative ones count from the end
+        """Return several items, which are decoded at once; DataLoader calls this for a batch."""
+        chosen = [range(len(self))[index] for index in indices]  # also negative indices
         maps = list(self.tensors(self.folder.read(self.positions[chosen].tolist())))
         if self.transform is not None:
             maps = [self.transform(each) for each in maps]
@@ -99,7 +99,7 @@ class CodesDataset(Dataset[Item]):
         return [names[position] for position in self.positions]
 
     def index(self, name: str) -> int:
-        """Return the index of the image with this name; SqueezeError where there is none."""
+        """Return the index of the image with this name; SqueezeError if there is none."""
         if name not in self._indices:
             raise SqueezeError(f"{self.folder.path} has no image {name!r}, or it has no label.")
         return self._indices[name]
@@ -112,30 +112,30 @@ class CodesDataset(Dataset[Item]):
         self, *, batch_size: int | None = None, shuffle_buffer: int = 0, seed: int = 0,
         rank: int | None = None, num_ranks: int | None = None, even: bool = False,
     ) -> "CodesStream":  # fmt: skip
-        """Return an iterable data set over the same items, which reads one shard after another.
+        """Return an iterable data set of the same items, which reads one shard after another.
 
         Args:
-            batch_size: Images per batch, which is decoded at once; None gives single items. A DataLoader
-                must have `batch_size=None` where the stream makes batches.
-            shuffle_buffer: Images that wait to be drawn at random; the order of the shards is drawn too.
-                0 keeps the order.
-            seed: Seed of the order, with the epoch.
-            rank, num_ranks: The process of a training on several devices, and their number; None asks
-                torch.distributed.
-            even: Leave out a few images of each epoch, so that all workers and ranks have as many images
-                and batches, as DistributedDataParallel needs.
+            batch_size: Images per batch, which is decoded at once; None yields single items. If the
+                stream yields batches, DataLoader needs `batch_size=None`.
+            shuffle_buffer: Size of the buffer that images are drawn from at random; shards are in random
+                order too. 0 keeps the order.
+            seed: Seed of the order, together with the epoch.
+            rank, num_ranks: Rank of this process in a training on several devices, and the number of
+                ranks; by default those of torch.distributed.
+            even: Whether to leave out a few images in each epoch, so that all workers and ranks have the
+                same number of images and batches, as DistributedDataParallel needs.
         """
         return CodesStream(self, batch_size, shuffle_buffer, seed, rank, num_ranks, even)
 
     def tensors(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
-        """Return what the codes of images are decoded to."""
+        """Return the tensor `[B, ...]` that codes are decoded to."""
         if self.decode == "codes":
             return torch.from_numpy(codes_bhwq.astype(np.int32))
         run = self.folder.run
         return run.decoded(codes_bhwq) if self.decode == "features" else run.vectors(codes_bhwq)
 
     def columns(self, indices: Sequence[int]) -> list[list[object]]:
-        """Return labels and names of items, as far as they have them."""
+        """Return labels and names of items, each a list, if items include them."""
         columns = [] if self.labels is None else [[self.labels[index] for index in indices]]
         if self.with_names:
             places = map(self.folder.place, self.positions[indices].tolist())
@@ -143,7 +143,7 @@ class CodesDataset(Dataset[Item]):
         return columns
 
     def _join(self, labels: Labels) -> None:
-        """Join items with their labels, and leave out those without."""
+        """Assign labels to items, and leave out items without a label."""
         names = self.folder.names
         place, known = "`labels`", set(names)
         if isinstance(labels, Mapping):
@@ -179,12 +179,12 @@ class CodesDataset(Dataset[Item]):
 
 
 class CodesStream(IterableDataset[Item]):
-    """An iterable data set over the items of a `CodesDataset`, whose method `stream` makes it.
+    """An iterable data set of the items of a `CodesDataset`, made by its method `stream`.
 
-    All workers and ranks together give every image once per epoch, each as many as any other, or one
-    more; with `even`, as many. Besides the shuffle buffer, which holds codes, few images are in memory.
+    All workers and ranks together yield every image once per epoch. Their numbers of images differ by at
+    most one, and with `even` they are equal. Memory holds the codes in the shuffle buffer and few images.
 
-    Raises UsageError for sizes and ranks that cannot be.
+    Raises UsageError for invalid sizes and ranks.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class CodesStream(IterableDataset[Item]):
         self.dataset, self.batch_size, self.shuffle_buffer = dataset, batch_size, shuffle_buffer
         self.seed, self.even = seed, even
         self._rank = None if rank is None or num_ranks is None else (rank, num_ranks)
-        # In shared memory, so that workers that live on hear of the next epoch.
+        # In shared memory, so that persistent workers see the next epoch.
         self._epoch = torch.zeros((), dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
@@ -211,14 +211,14 @@ class CodesStream(IterableDataset[Item]):
 
     @property
     def rank(self) -> tuple[int, int]:
-        """This process of a training on several devices, and the number of them."""
+        """Rank of this process in a training on several devices, and the number of ranks."""
         given, group = self._rank, torch.distributed
         if given is None and group.is_available() and group.is_initialized():
             return group.get_rank(), group.get_world_size()
         return given or (0, 1)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw another order from the next iteration on; the same on all ranks.
+        """Set the epoch, on which the order from the next iteration on depends, for all ranks alike.
 
         Raises UsageError for an epoch below 0.
         """
@@ -238,7 +238,7 @@ class CodesStream(IterableDataset[Item]):
                 yield (batch, *map(default_collate, columns)) if columns else batch
 
     def _batches(self) -> Iterator[IndexedCodes]:
-        """Give the items of this process in the order of this epoch."""
+        """Yield indices and codes of the items of this process in the order of this epoch."""
         worker = get_worker_info()
         part, parts = (0, 1) if worker is None else (worker.id, worker.num_workers)
         rank, ranks = self.rank
@@ -246,13 +246,14 @@ class CodesStream(IterableDataset[Item]):
         shards = np.arange(len(self.dataset.folder.shards))
         if self.shuffle_buffer:
             np.random.default_rng((self.seed, int(self._epoch))).shuffle(shards)
-        dice = np.random.default_rng((self.seed, int(self._epoch), part))
+        generator = np.random.default_rng((self.seed, int(self._epoch), part))
         size = self.batch_size or STREAMED_AT_ONCE
         indices, codes = np.arange(0), self.dataset.folder.read([])
-        for more, found in self._pieces(shards, part, parts):
-            indices, codes = np.concatenate([indices, more]), np.concatenate([codes, found])
+        for new_indices, new_codes in self._pieces(shards, part, parts):
+            indices = np.concatenate([indices, new_indices])
+            codes = np.concatenate([codes, new_codes])
             if self.shuffle_buffer:
-                order = dice.permutation(len(indices))
+                order = generator.permutation(len(indices))
                 indices, codes = indices[order], codes[order]
             while len(indices) >= self.shuffle_buffer + size:
                 yield indices[:size], codes[:size]
@@ -261,9 +262,9 @@ class CodesStream(IterableDataset[Item]):
             yield indices[begin : begin + size], codes[begin : begin + size]
 
     def _pieces(self, shards: NDArray[np.int64], part: int, parts: int) -> Iterator[IndexedCodes]:
-        """Give the items of one of `parts` equal parts, where the shards are in this order."""
+        """Yield indices and codes of one of `parts` equal parts of the items, by the order of shards."""
         folder, positions = self.dataset.folder, self.dataset.positions
-        bounds = np.searchsorted(positions, folder.begins)  # the items of each shard
+        bounds = np.searchsorted(positions, folder.begins)  # index of the first item of each shard
         count = len(positions) // parts * parts if self.even else len(positions)
         first, last = (count * each // parts for each in (part, part + 1))
         end = 0

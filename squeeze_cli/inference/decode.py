@@ -1,4 +1,4 @@
-"""`squeeze decode`: codes files to features or masks, without images and without a backbone."""
+"""`squeeze decode`: decoding of codes files to features or masks, without images and backbone."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,15 +37,15 @@ from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.training.outputs import FLOAT32_BYTES
 
 BATCH_IMAGES = 64
-# Features that are decoded together for files of other programs, as float32: a row group of .parquet.
+# Bytes of float32 features that are decoded at once for .npy and .parquet files, as a row group.
 BATCH_BYTES = 2**25
-# The file of classes beside decoded masks.
+# Name of the file with the classes of decoded masks.
 CLASSES_NAME = "classes.yaml"
-# What a mask says of its origin, before a digest of the run and the codes.
+# Field `Software` of a mask's PNG, followed by a digest of the run and the codes.
 SOFTWARE = "squeeze decode"
-# The first line of the file of classes: one without it is the person's own.
+# First line of the file of classes; a file without it is the user's own.
 NOTE = "# Classes of masks that `squeeze decode` wrote.\n"
-# Bytes that file systems allow for a file's name.
+# Most bytes in a file name.
 LONGEST_NAME = 255
 Batches = Iterable[tuple[tuple[str, ...], NDArray[np.int32]]]
 
@@ -59,23 +59,23 @@ def decode_codes(
 
     Args:
         path: A codes file, or a folder that `squeeze extract-embeddings` wrote.
-        content: `features` (shards of embeddings) or `masks` (one PNG per image, and `classes.yaml`,
-            their classes as `--classes` reads them).
+        content: `features` (shards of embeddings) or `masks` (one PNG per image, and `classes.yaml`
+            for `--classes`).
         out: Folder to write to.
         reporter: Reporter for progress.
-        run: Folder of the run that made the codes; None looks for it around `path`.
-        overwrite: Whether to replace what is in `out`; what a stopped decoding of the same codes
-            left there is continued anyway.
+        run: Folder of the run that made the codes; by default the one that contains `path`.
+        overwrite: Whether to replace the content of `out`; without it a stopped decoding of the same
+            codes is continued.
         device: Device to compute on.
-        form: Files of the features: shards as of `extract-embeddings` (None), or as in `decoded_files`.
-        dtype: Type of the features; None is float32.
+        form: Format of the features; None stands for shards like those of `extract-embeddings`.
+        dtype: Type of the features; by default float32.
 
     Returns:
-        What `squeeze decode --json` prints.
+        The content of `squeeze decode --json`.
 
     Raises:
         SqueezeError: A file is damaged or of another run, no run is found, or it predicts no masks.
-        UsageError: `out` holds the codes themselves, or something else; masks have no form; no pyarrow.
+        UsageError: `out` holds the codes or other files, masks are given a format, or pyarrow is missing.
     """
     if content == "masks" and (form is not None or dtype is not None):
         raise UsageError("--as and --dtype are for --to features: leave them out.")
@@ -85,21 +85,21 @@ def decode_codes(
     paths = [shard.checked() for shard in shards]
     folders = {path.resolve() if path.is_dir() else path.parent.resolve()}
     folders |= {file.resolve().parent for file in paths}
-    # Features are shards, as codes may be: replacing what is in `out` would delete the codes.
+    # Both may be shards, so that replacing the content of `out` would delete the codes.
     if out.resolve() in folders and (content == "features" or path.is_dir()):
         raise UsageError(f"{out} holds the codes that are to be decoded: choose another --out.")
     opened = TrainedRun(run or find_run(path), {"training.device": device})
     files = _open_files(opened, shards, content, path)
     batches = chain.from_iterable(file.batches(BATCH_IMAGES) for file in files)
     names = [name for file in files for name in file.names]
-    of_codes, claimed = _digest(opened, paths), locked(out, "choose another --out")
+    codes_digest, claimed = _digest(opened, paths), locked(out, "choose another --out")
     if content == "masks":
-        written = _write_masks(opened, batches, names, out, of_codes, overwrite, reporter)
+        written = _write_masks(opened, batches, names, out, codes_digest, overwrite, reporter)
     elif form in ("npy", "parquet"):
-        record = DecodedRecord(run=opened.digest, codes=of_codes, dtype=dtype or "float32")
+        record = DecodedRecord(run=opened.digest, codes=codes_digest, dtype=dtype or "float32")
         written = _write_files(opened, files, out, record, form, overwrite)
     else:
-        settings = _settings(opened, of_codes, dtype or "float32")
+        settings = _settings(opened, codes_digest, dtype or "float32")
         count = -(-len(names) // settings.images_per_shard)
         output = OutputFolder(out, settings, count, range(count), reporter, overwrite)
         claimed, written = output.claimed(), _write_features(opened, batches, output)
@@ -113,7 +113,7 @@ def decode_codes(
 
 
 def _digest(run: TrainedRun, paths: Iterable[Path]) -> str:
-    """Return sixteen hexadecimal digits of a run and codes files."""
+    """Return a digest of a run and codes files, sixteen hexadecimal digits."""
     content = b"".join([run.digest.encode(), *(path.read_bytes() for path in paths)])
     return blake2b(content).hexdigest()[:16]
 
@@ -121,7 +121,7 @@ def _digest(run: TrainedRun, paths: Iterable[Path]) -> str:
 def _open_files(
     run: TrainedRun, shards: Sequence[ShardFile], content: str, path: Path
 ) -> list[CodesFile]:
-    """Open the codes at `path`; SqueezeError where they are not to be decoded to `content`."""
+    """Open the codes at `path`; raises SqueezeError if they cannot be decoded to `content`."""
     run.require_codes()
     if content == "masks":
         run.require_head()
@@ -136,19 +136,19 @@ def _open_files(
     return files
 
 
-def _settings(run: TrainedRun, of_codes: str, dtype: DType) -> Settings:
-    """Return those of what `extract-embeddings --format quantized` writes, for codes of this digest."""
+def _settings(run: TrainedRun, codes_digest: str, dtype: DType) -> Settings:
+    """Return the settings of shards like those of `extract-embeddings --format quantized`."""
     return Settings(
         content="quantized", run=run.folder.name, run_digest=run.digest, source="codes",
-        plan=of_codes, images_per_shard=images_per_shard("quantized", run.points_per_image),
+        plan=codes_digest, images_per_shard=images_per_shard("quantized", run.points_per_image),
         dtype=dtype, space=run.space,
     )  # fmt: skip
 
 
 def _write_features(run: TrainedRun, batches: Batches, output: OutputFolder) -> Iterator[int]:
-    """Write the shards that are not there yet; yields the images per batch.
+    """Write the missing shards, and yield the number of images in each batch.
 
-    Raises UsageError where all are there.
+    Raises UsageError if none is missing.
     """
     missing = [number for number in output.numbers if output.find(number) is None]
     if not missing:
@@ -171,7 +171,7 @@ def _write_features(run: TrainedRun, batches: Batches, output: OutputFolder) -> 
         parts.clear()
 
     for batch_names, codes in batches:
-        for begin, end in _cuts(len(codes), size - len(names), size):
+        for begin, end in pairwise([0, *range(size - len(names), len(codes), size), len(codes)]):
             names += batch_names[begin:end]
             if number in missing:
                 features = run.decoded(codes[begin:end]).numpy()
@@ -184,17 +184,11 @@ def _write_features(run: TrainedRun, batches: Batches, output: OutputFolder) -> 
     output.finish()
 
 
-def _cuts(images: int, first: int, size: int) -> Iterator[tuple[int, int]]:
-    """Cut so many images behind the `first` ones, then after every `size`."""
-    edges = [0, *range(first, images, size), images]
-    return pairwise(edges)
-
-
 def _write_files(
     run: TrainedRun, files: Sequence[CodesFile], out: Path, record: DecodedRecord, form: Form,
     overwrite: bool,
 ) -> Iterator[int]:  # fmt: skip
-    """Write .npy or .parquet files; yields the images per batch."""
+    """Write .npy or .parquet files, and yield the number of images in each batch."""
     channels, rows, columns = run.decoded(files[0].read([0])).shape[1:]
     images = max(1, BATCH_BYTES // (FLOAT32_BYTES * channels * rows * columns))
 
@@ -214,15 +208,15 @@ def _write_files(
 def _plan_files(
     names: Sequence[str], out: Path, mark: str, overwrite: bool, reporter: Reporter
 ) -> list[Path]:
-    """Return a file for each image's mask, before any is written: no image loses its own.
+    """Choose a file for each image's mask before any is written, so that no mask replaces another.
 
-    A mask has its image's name, unless that is too long for a file, or the file would be the folder of
-    another mask: a warning counts these. Raises UsageError for files that exist, unless a stopped
-    decoding wrote them, with the same `mark`, or they are masks of another one and `overwrite` is set:
-    nobody's own images and masks are replaced.
+    A mask has its image's name, unless that is too long for a file, or is also the name of a folder of
+    other masks; a warning counts these. Existing files raise UsageError, except those with the same
+    `mark`, which a stopped decoding wrote, and with `overwrite` all that `squeeze decode` wrote. The
+    user's own images and masks are never replaced.
     """
-    wanted = [out / "/".join(map(_short, f"{name}.png".split("/"))) for name in names]
-    folders = {folder for file in wanted for folder in file.parents}
+    preferred = [out / "/".join(map(_short, f"{name}.png".split("/"))) for name in names]
+    folders = {folder for file in preferred for folder in file.parents}
     for folder in folders:
         if folder == out / CLASSES_NAME or (folder.exists() and not folder.is_dir()):
             raise UsageError(
@@ -231,7 +225,7 @@ def _plan_files(
             )
     taken: set[Path] = set(folders)
     files = []
-    for file in wanted:
+    for file in preferred:
         while file in taken:
             file = file.with_name(f"{file.name}.png")
         taken.add(file)
@@ -255,7 +249,7 @@ def _plan_files(
 
 
 def _short(part: str) -> str:
-    """Return a part of a path that a file system takes: a digest replaces the end of a long one."""
+    """Return a part of a path that fits `LONGEST_NAME`: a digest replaces the end of a longer one."""
     if len(content := os.fsencode(part)) <= LONGEST_NAME:
         return part
     digest = blake2b(content, digest_size=4).hexdigest()
@@ -263,7 +257,7 @@ def _short(part: str) -> str:
 
 
 def _software(file: Path) -> str:
-    """Return what a PNG says of the program that wrote it; nothing for any other file."""
+    """Return the field `Software` of a PNG, or an empty text for other files."""
     if not file.is_file():
         return ""
     try:
@@ -274,15 +268,15 @@ def _software(file: Path) -> str:
 
 
 def _write_masks(
-    run: TrainedRun, batches: Batches, names: Sequence[str], out: Path, of_codes: str,
+    run: TrainedRun, batches: Batches, names: Sequence[str], out: Path, codes_digest: str,
     overwrite: bool, reporter: Reporter,
 ) -> Iterator[int]:  # fmt: skip
-    """Write a PNG of class indices per image, with the classes' colours as palette, and the classes.
+    """Write a PNG of class indices per image, and the file of classes; yields the images per batch.
 
-    Outputs of the head beyond the classes are greys. Yields the images per batch. Raises UsageError as
-    `_plan_files` does.
+    The palette has the classes' colours, and greys for outputs of the head beyond the classes. Raises
+    UsageError as `_plan_files` does.
     """
-    mark = f"{SOFTWARE} {of_codes}"
+    mark = f"{SOFTWARE} {codes_digest}"
     files = _plan_files(names, out, mark, overwrite, reporter)
     colours = run.classes.colours
     palette = [channel for colour in colours for channel in colour]

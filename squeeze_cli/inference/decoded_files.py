@@ -1,7 +1,7 @@
-"""Decoded features as files that other programs open: one .npy, or .parquet files.
+"""Writing of decoded features for other programs, as one .npy or as .parquet files.
 
-A folder holds `_decoded.json`, which names the codes, and the files, each written beside its place and
-renamed. So a stopped decoding goes on with the first file that is missing.
+A folder holds the files and `_decoded.json`, which identifies the codes. Each file is written
+atomically, so a stopped decoding continues with the first missing file.
 """
 
 import re
@@ -25,7 +25,7 @@ from squeeze_cli.files import (
 
 Form = Literal["safetensors", "npy", "parquet"]
 DType = Literal["float16", "float32"]
-# Named so that Arrow and pandas, which open a folder, pass over it.
+# Arrow and pandas ignore names with this prefix when they open a folder.
 RECORD_NAME = "_decoded.json"
 NAMES_NAME = "names.txt"
 _OWN = re.compile(rf"{RECORD_NAME}|{NAMES_NAME}|features\.npy|features-\d{{5,}}\.parquet")
@@ -37,7 +37,7 @@ Batches = Iterable[tuple[Sequence[str], Features]]
 
 
 class DecodedRecord(BaseModel, extra="forbid"):
-    """Content of `_decoded.json`: from which run and codes, by their digests, and in which type."""
+    """Content of `_decoded.json`: digests of the run and of the codes, and the type of the features."""
 
     format: Literal["squeeze-decoded"] = "squeeze-decoded"
     run: str
@@ -46,7 +46,7 @@ class DecodedRecord(BaseModel, extra="forbid"):
 
 
 class Part(NamedTuple):
-    """Images that are decoded together, such as those of a codes file: their names and features."""
+    """Images that are written to one file: their names, and a function that decodes their features."""
 
     names: Sequence[str]
     decode: Callable[[], Batches]
@@ -57,8 +57,8 @@ def write_npy(
 ) -> Iterator[int]:
     """Write `features.npy` `[n, h, w, C]` of n images, and `names.txt` with a name on each line.
 
-    `shape` is that of a feature map, `[h, w, C]`. Yields the number of images that are done, again and
-    again. Raises as `_write` does, and SqueezeError for a name that is no line.
+    `shape` is the shape `[h, w, C]` of a feature map. Yields the number of images in each batch. Raises
+    as `_write` does, and SqueezeError for a name that does not fit a line.
     """
     if odd := [name for name in part.names if _IN_NO_LINE.search(name)]:
         raise SqueezeError(
@@ -72,7 +72,7 @@ def write_npy(
             "descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False,
             "shape": (len(part.names), *shape),
         }  # fmt: skip
-        # Not by a memory map: on a full disk the system would kill the process.
+        # A memory map would not do: on a full disk the system would kill the process.
         np.lib.format.write_array_header_1_0(file, header)
         for names, features in batches:
             file.write(as_dtype(features, names, record.dtype).transpose(0, 2, 3, 1).tobytes())
@@ -87,9 +87,9 @@ def write_parquet(
 ) -> Iterator[int]:
     """Write a .parquet file per part: a row per image, with `name`, `shape` and `features`.
 
-    `shape` is that of a feature map, `[h, w, C]`, in which `features` are one after the other, a list of
-    fixed size. A batch is a row group. Yields the number of images that are done, again and again. Raises
-    as `_write` does.
+    `shape` is the shape `[h, w, C]` of a feature map, and `features` its flattened values, a list of
+    fixed size. A batch is a row group. Yields the number of images in each batch. Raises as `_write`
+    does.
     """
     pyarrow, parquet = import_pyarrow()
     value = {"float16": pyarrow.float16(), "float32": pyarrow.float32()}[record.dtype]
@@ -100,7 +100,7 @@ def write_parquet(
     schema = pyarrow.schema(fields)
 
     def write(file: BinaryIO, batches: Batches) -> Iterator[int]:
-        # Vectors of equal codes are equal, which zstd finds; a dictionary of values would not help.
+        # zstd finds the equal vectors of equal codes; a dictionary of single values would not help.
         options = {"compression": "zstd", "use_dictionary": False}
         with parquet.ParquetWriter(file, schema, **options) as writer:
             for names, features in batches:
@@ -120,7 +120,7 @@ def write_parquet(
 
 
 def import_pyarrow() -> tuple[Any, Any]:
-    """Return pyarrow and its module of parquet; UsageError where they are missing."""
+    """Return the modules pyarrow and pyarrow.parquet; raises UsageError if they are missing."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -132,7 +132,7 @@ def import_pyarrow() -> tuple[Any, Any]:
 
 
 def as_dtype(features: Features, names: Sequence[str], dtype: DType) -> NDArray[np.floating]:
-    """Return features `[n, ...]` in a type; SqueezeError, which names the image, where one overflows."""
+    """Convert features `[n, ...]` to a type; SqueezeError, which names the image, on overflow."""
     if dtype == "float16":
         largest = np.abs(features).reshape(len(features), -1).max(axis=1, initial=0)
         if (row := int(largest.argmax())) < len(names) and largest[row] > np.finfo(dtype).max:
@@ -147,12 +147,11 @@ def _write(
     out: Path, record: DecodedRecord, parts: Mapping[str, Part],
     write: Callable[[BinaryIO, Batches], Iterator[int]], overwrite: bool, listed: str | None = None,
 ) -> Iterator[int]:  # fmt: skip
-    """Write a file per part, but those that a stopped decoding of the same codes has written.
+    """Write a file per part, except those that a stopped decoding of the same codes has written.
 
-    What `overwrite` replaces is removed when the first file takes its place; `listed` becomes names.txt.
-
-    Raises UsageError where `out` holds other files, other features, or all of these, and SqueezeError
-    where it cannot be written.
+    With `overwrite` old files are removed when the first new one is complete. `listed` is the content of
+    names.txt. Raises UsageError if `out` holds other files, other features or all of these features,
+    and SqueezeError if a file cannot be written.
     """
     remove_parts([out])
     there = {path.name for path in out.glob("*")} - {LOCK_NAME}
@@ -172,7 +171,7 @@ def _write(
         if name not in done:
             with written_atomically(out / name) as file:
                 yield from write(file, part.decode())
-                if not done:  # now there is something to take the place of what is there
+                if not done:  # the first new file is complete
                     for old in files | {NAMES_NAME}:
                         (out / old).unlink(missing_ok=True)
                     write_text_atomically(out / RECORD_NAME, record.model_dump_json() + "\n")
@@ -184,7 +183,7 @@ def _write(
 
 
 def _read_record(path: Path) -> DecodedRecord | None:
-    """Return the record, or None where there is none of squeeze."""
+    """Return the record, or None if the file is missing or not squeeze's own."""
     try:
         return DecodedRecord.model_validate(read_json(path))
     except (OSError, ValueError):

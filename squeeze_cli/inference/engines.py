@@ -1,7 +1,7 @@
-"""Engines: they make the shards of a plan, in this process or in others.
+"""Engines, which make the shards of a plan in this process or in worker processes.
 
-An engine takes a job and the shards to make, and gives the bytes and the record of each. It hears of
-the shards one after the other, so that no more wait than can be worked on.
+An engine gets a job and an iterator of shards, and yields the bytes and the record of each. It asks for
+a shard only when a worker is free.
 """
 
 import multiprocessing
@@ -22,10 +22,10 @@ from squeeze_cli.inference.plan import Shard
 from squeeze_cli.inference.shard import Job, ShardMaker
 
 Made = tuple[bytes, ShardRecord]
-# A worker that ends while it makes a shard is replaced, until the same shard has ended so many.
+# Attempts to make a shard whose worker process ends.
 MOST_ATTEMPTS = 3
-# Workers are forked from a process that has imported all they need, where there are such: from this one
-# they could not be, which may have used CUDA and OpenMP.
+# Where possible, workers are forked from a server process that has imported all they need. They cannot
+# be forked from this process, which may have used CUDA and OpenMP.
 _FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
 
 
@@ -38,11 +38,11 @@ def make_here(maker: ShardMaker, shards: Iterator[Shard], advance: Advance) -> G
 def make_in_workers(
     job: Job, shards: Iterator[Shard], workers: int, advance: Advance, devices: Sequence[str] = ()
 ) -> Generator[Made]:
-    """Make shards in worker processes of this machine, as they come; each opens the run once.
+    """Make shards in worker processes of this machine, in any order; each worker opens the run once.
 
-    Each has one of `devices`, as CUDA_VISIBLE_DEVICES names them, where there are any. The workers end
-    with this process, however it ends. Raises what a worker raises, and SqueezeError for a shard at
-    which workers end `MOST_ATTEMPTS` times.
+    If there are `devices`, by their names in CUDA_VISIBLE_DEVICES, each worker uses one. The workers end
+    with this process, however it ends. Raises the errors of workers, and SqueezeError for a shard whose
+    worker ends `MOST_ATTEMPTS` times.
     """
     device_of = [devices[number % len(devices)] if devices else "" for number in range(workers)]
     pools = [_start(job, device) for device in device_of]
@@ -53,7 +53,7 @@ def make_in_workers(
             return
         try:
             future = _submit(pools[number], shard)
-        except BrokenProcessPool:  # its process was killed while it waited
+        except BrokenProcessPool:  # the idle process was killed
             pools[number] = _start(job, device_of[number])
             future = _submit(pools[number], shard)
         begun[future] = (number, shard, attempt)
@@ -84,23 +84,23 @@ def make_in_workers(
 
 
 def failure(shard: Shard) -> str:
-    """Return what to say of a shard that no worker finishes."""
+    """Return the message for a shard that no worker finishes."""
     names = [sample.name for sample in shard.samples]
     return (
         f"Shard {shard.number} ({names[0]} to {names[-1]}) failed {MOST_ATTEMPTS} times: its worker "
-        "process ended, perhaps for want of memory; take fewer --num-workers. In a script, extract below "
+        "process ended, perhaps for lack of memory; use fewer --num-workers. In a script, extract below "
         '`if __name__ == "__main__":`.'
     )
 
 
 def visible_devices() -> list[str]:
-    """Return the names of the GPUs of CUDA that this process may use."""
+    """Return the names of the CUDA GPUs that this process may use."""
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return (names or [str(number) for number in range(64)])[: torch.cuda.device_count()]
 
 
 def _start(job: Job, device: str) -> ProcessPoolExecutor:
-    """Return a pool of one process, so that one that is killed takes no other's work with it."""
+    """Return a pool of one process, so that a killed process affects no other worker."""
     context = multiprocessing.get_context("forkserver" if _FORKSERVER else "spawn")
     if _FORKSERVER:
         context.set_forkserver_preload([ShardMaker.__module__])
@@ -108,7 +108,7 @@ def _start(job: Job, device: str) -> ProcessPoolExecutor:
 
 
 def _submit(pool: ProcessPoolExecutor, shard: Shard) -> Future[Made]:
-    """Give a pool a shard; its process, if this starts it, does not hear of Ctrl-C: this one ends it."""
+    """Submit a shard to a pool; a process that this starts ignores Ctrl-C, and this one ends it."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         return pool.submit(_make, shard)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -126,7 +126,7 @@ class _Worker:
 
 
 def _prepare(job: Job, device: str) -> None:
-    """Prepare a worker process, which ends as soon as the one that started it has ended."""
+    """Prepare a worker process, which ends as soon as its parent process has ended."""
     _Worker.job = job
     if device:
         os.environ["CUDA_VISIBLE_DEVICES"] = device  # it is read when CUDA is first used

@@ -1,4 +1,4 @@
-"""`squeeze evaluate`: a run on a split of its data, and how faithful its decoded features are."""
+"""`squeeze evaluate`: evaluation of a run on a split of its data."""
 
 from pathlib import Path
 from typing import Literal
@@ -18,11 +18,11 @@ def evaluate_run(
 ) -> EvaluationResult:  # fmt: skip
     """Measure a run on a split of its data.
 
-    With `neighbours` also the nearest neighbours that decoded features keep, and with `probe`, a CSV
-    file of labels, the accuracy of linear probes.
+    `neighbours` adds the share of nearest neighbours that are kept by decoded features, and `probe`, a
+    CSV file of labels, the accuracy of linear probes. Both need a run with codes.
 
-    Raises SqueezeError where the backbone's weights or the data are missing; and with one of the two
-    where nothing is decoded, and as `read_labels` does.
+    Raises SqueezeError if the backbone's weights, the data or the codes are missing, and as `read_labels`
+    does.
     """
     compared: FeatureComparison | None = None
     if neighbours or probe is not None:

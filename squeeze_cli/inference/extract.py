@@ -1,4 +1,4 @@
-"""`squeeze extract-embeddings`: codes, quantized embeddings or features of many images as files."""
+"""`squeeze extract-embeddings`: writing of codes, quantized embeddings or features of many images."""
 
 import os
 from collections.abc import Generator, Iterator, Sequence
@@ -27,9 +27,9 @@ from squeeze_cli.training.outputs import FLOAT32_BYTES, decoder_bytes
 
 
 class Source(NamedTuple):
-    """The images of an extraction: a name for their folder, what they are, and where states come from.
+    """The images of an extraction: a name for the output folder, their kind, and the origin of states.
 
-    `skipped` has name and reason of those that were left out of the list.
+    `skipped` has name and reason of images that were left out of the list.
     """
 
     name: str
@@ -40,24 +40,24 @@ class Source(NamedTuple):
 
 
 def extract_embeddings(
-    run: TrainedRun, wanted: Extraction, reporter: Reporter
+    run: TrainedRun, request: Extraction, reporter: Reporter
 ) -> ExtractionSummary:
     """Write codes, quantized embeddings or features of images, and measure them.
 
-    Shards that are there already are not made again, when it is asked for again.
+    Shards of the same extraction that exist already are kept.
 
     Raises:
-        SqueezeError: The run has no codes, or something is missing or damaged.
-        UsageError: `wanted.out` holds something else.
+        SqueezeError: The run has no codes, or files are missing or damaged.
+        UsageError: `request.out` holds another output or other files.
     """
-    content, coding = wanted.content, wanted.coding
+    content, coding = request.content, request.coding
     if content == "codes":
         run.require_codes()
         coding = coding or ("prior" if run.prior else "packed")
-    part = choose_part(wanted, os.environ)
-    source = _find_source(run, wanted, reporter)
+    part = choose_part(request, os.environ)
+    source = _find_source(run, request, reporter)
     default_size = images_per_shard(content, run.points_per_image)
-    plan = Plan(source.samples, wanted.images_per_shard or default_size)
+    plan = Plan(source.samples, request.images_per_shard or default_size)
     settings = Settings(
         content=content, run=run.folder.name, run_digest=run.digest, source=source.kind,
         plan=plan.digest(), images_per_shard=plan.images_per_shard,
@@ -65,8 +65,8 @@ def extract_embeddings(
         dtype="float32" if content != "codes" else None, space=run.space,
     )  # fmt: skip
     default = run.folder.path / "embeddings" / f"{source.name}-{content}"
-    folder = Path(wanted.out) if wanted.out else default
-    given = None if wanted.features is None else Path(wanted.features).resolve()
+    folder = Path(request.out) if request.out else default
+    given = None if request.features is None else Path(request.features).resolve()
     if given is not None and folder.resolve() in (given, given.parent):
         raise UsageError(f"{folder} holds the features that are given: choose another --out.")
     numbers = part.numbers(len(plan))
@@ -75,9 +75,9 @@ def extract_embeddings(
         reporter.say(
             f"Part {part.index} of {part.count}{by}: {len(numbers)} of {len(plan)} shards."
         )
-    output = OutputFolder(folder, settings, len(plan), numbers, reporter, wanted.overwrite)
+    output = OutputFolder(folder, settings, len(plan), numbers, reporter, request.overwrite)
     with output.claimed():
-        records = _make_all(run, wanted, source, plan, output)
+        records = _make_all(run, request, source, plan, output)
         whole = output.finish()
     skipped = [each for record in records for each in record.skipped]
     warn_of_skipped([(each["name"], each["reason"]) for each in skipped], reporter)
@@ -86,10 +86,10 @@ def extract_embeddings(
     return summary
 
 
-def _find_source(run: TrainedRun, wanted: Extraction, reporter: Reporter) -> Source:
-    """List what is to be extracted; nothing is read, but masks where the splits depend on them."""
-    if wanted.features is not None:
-        path, names = Path(wanted.features), wanted.feature_names
+def _find_source(run: TrainedRun, request: Extraction, reporter: Reporter) -> Source:
+    """List the images to be extracted; only masks are read, if the splits depend on them."""
+    if request.features is not None:
+        path, names = Path(request.features), request.feature_names
         features, warnings = list_features(path, None if names is None else Path(names))
         for warning in warnings:
             reporter.warn(warning)
@@ -97,21 +97,21 @@ def _find_source(run: TrainedRun, wanted: Extraction, reporter: Reporter) -> Sou
     samples: Sequence[Sample]
     origin: Origin = "images"
     skipped: Sequence[tuple[str, str]] = ()
-    if wanted.images is not None:
-        name = title_of(wanted.images)
-        listing = list_place(wanted.images)
+    if request.images is not None:
+        name = title_of(request.images)
+        listing = list_place(request.images)
         for warning in listing.warnings:
             reporter.warn(warning)
         warn_of_skipped(listing.skipped, reporter)
         kind, samples, skipped = "images", listing.train, listing.skipped
     else:
-        name = wanted.split or "test"
+        name = request.split or "test"
         splits, data = run.splits(reporter), run.config.data
         chosen = ("train", "val", "test") if name == "all" else (name,)
         samples = [sample for each in chosen for sample in getattr(splits, each)]
-        if wanted.engine == "ray" and data.has_features:
+        if request.engine == "ray" and data.has_features:
             raise UsageError("--engine ray is for images, not for given features: leave it out.")
-        if wanted.engine == "local" and (data.has_features or data.use_cache):
+        if request.engine == "local" and (data.has_features or data.use_cache):
             origin = "features" if data.has_features else "store"
         kind = f"split {name}"
     if not samples:
@@ -120,14 +120,14 @@ def _find_source(run: TrainedRun, wanted: Extraction, reporter: Reporter) -> Sou
 
 
 def _make_all(
-    run: TrainedRun, wanted: Extraction, source: Source, plan: Plan, output: OutputFolder
+    run: TrainedRun, request: Extraction, source: Source, plan: Plan, output: OutputFolder
 ) -> list[ShardRecord]:
-    """Make the shards that are not there yet; return the records of all that this process is to make.
+    """Make the missing shards of this process's part, and return the records of all shards in it.
 
     Raises SqueezeError as soon as more images than `--max-bad` could not be read.
     """
     images = len(source.samples) + len(source.skipped)
-    bad, most_bad = 0, wanted.most_bad(images)
+    bad, most_bad = 0, request.most_bad(images)
     records: dict[int, ShardRecord] = {}
     locks: dict[int, ExitStack] = {}
     total = sum(len(plan.shard(number).samples) for number in output.numbers)
@@ -138,7 +138,7 @@ def _make_all(
             bad += len(reasons)
             if reasons and bad > most_bad:
                 raise SqueezeError(
-                    f"{bad} of {images} images cannot be read, more than --max-bad {wanted.max_bad}: "
+                    f"{bad} of {images} images cannot be read, more than --max-bad {request.max_bad}: "
                     f"{reasons[-1]}"
                 )
 
@@ -162,7 +162,7 @@ def _make_all(
                 advance(len(shard.samples), "")
 
         try:
-            with closing(_engine(run, wanted, source.origin, output, missing(), advance)) as made:
+            with closing(_engine(run, request, source.origin, output, missing(), advance)) as made:
                 for content, record in made:
                     output.write(content, record)
                     keep(record)
@@ -173,9 +173,9 @@ def _make_all(
 
 
 def _is_current(record: ShardRecord, shard: Shard, output: OutputFolder) -> bool:
-    """Return whether a shard is that of its images: all that can be read now could be read then.
+    """Return whether a shard is up to date: no skipped image can be read now.
 
-    Raises UsageError where it was made of other images, which are read if their files changed.
+    Raises UsageError if the shard was made of other images; they are read if their files changed.
     """
     if record.stamps == stamps_of(shard.samples):
         skipped = {each["name"] for each in record.skipped}
@@ -195,14 +195,14 @@ def _is_current(record: ShardRecord, shard: Shard, output: OutputFolder) -> bool
 
 
 def _engine(
-    run: TrainedRun, wanted: Extraction, origin: Origin, output: OutputFolder,
+    run: TrainedRun, request: Extraction, origin: Origin, output: OutputFolder,
     shards: Iterator[Shard], advance: Advance,
 ) -> Generator[Made]:  # fmt: skip
-    """Return the engine that makes the shards: worker processes, or this one.
+    """Return the engine that makes the shards: Ray, worker processes, or this process.
 
-    Given features and those of the feature store pass no backbone, so they need no workers.
+    Given and stored features do not pass the backbone, so they need no workers.
     """
-    cores, given = available_cores(), wanted.num_workers
+    cores, given = available_cores(), request.num_workers
     devices = visible_devices() if run.device.type == "cuda" else []
     default = {"cuda": len(devices), "cpu": cores}.get(run.device.type, 1)
     workers = min(output.count_missing(), default if given is None else given)
@@ -214,8 +214,8 @@ def _engine(
     job = Job(
         run.folder.path.resolve(), dict(run.values), output.settings, output.count, origin, threads
     )
-    if wanted.engine == "ray":
-        cluster = Cluster(wanted.address or "auto", wanted.num_workers, wanted.gpus_per_worker)
+    if request.engine == "ray":
+        cluster = Cluster(request.address or "auto", request.num_workers, request.gpus_per_worker)
         say = output.reporter.say
         return make_on_ray(job, shards, output.count_missing(), cluster, advance, say)
     if workers:
@@ -255,5 +255,5 @@ def _summary(run: TrainedRun, folder: Path, output: Manifest) -> ExtractionSumma
 
 
 def _ratio(numerator: float, denominator: float) -> float:
-    """Return a ratio, 0 for a part of an output in which no image is."""
+    """Return a ratio, or 0 for a part of an output without images."""
     return numerator / denominator if denominator else 0.0

@@ -1,4 +1,4 @@
-"""The request for an extraction, which is checked before torch is imported."""
+"""Request for an extraction, which is checked before torch is imported."""
 
 import re
 from collections.abc import Mapping
@@ -16,10 +16,9 @@ Engine = Literal["local", "ray"]
 
 @dataclass(frozen=True)
 class Extraction:
-    """Request for an extraction: of which images, in which form, and where to.
+    """Request for an extraction: images, format, output folder and workers.
 
-    `squeeze_cli.api.extract` describes the fields. Raises UsageError where they contradict each
-    other.
+    `squeeze_cli.api.extract` describes the fields. Raises UsageError if they contradict each other.
     """
 
     split: Split | None = None
@@ -49,7 +48,7 @@ class Extraction:
         sources = [n for n in ("split", "images", "features") if getattr(self, n) is not None]
         if len(sources) > 1:
             named = " and ".join(f"--{name}" for name in sources)
-            raise UsageError(f"{named} contradict each other: take one.")
+            raise UsageError(f"{named} contradict each other: use one.")
         if self.feature_names is not None and self.features is None:
             raise UsageError("--feature-names has no effect without --features PATH: add it.")
         if self.coding is not None and self.content != "codes":
@@ -78,7 +77,7 @@ class Extraction:
             )
 
     def most_bad(self, images: int) -> float:
-        """Return how many of so many images may be unreadable; UsageError for an unclear `max_bad`."""
+        """Return the most unreadable images out of `images`; UsageError for an invalid `max_bad`."""
         if self.max_bad is None:
             return images
         text = str(self.max_bad)
@@ -95,9 +94,9 @@ class Extraction:
 
 @dataclass(frozen=True)
 class Part:
-    """The part of an extraction that this process does: every shard i with i mod count = index.
+    """The part of an extraction that this process makes: every shard i with i mod count = index.
 
-    `source` names the variables of the environment that said so, if any did.
+    `source` names the environment variables that define it, if there are any.
     """
 
     index: int = 0
@@ -109,17 +108,17 @@ class Part:
         return range(self.index, shards, self.count)
 
 
-def choose_part(wanted: Extraction, variables: Mapping[str, str]) -> Part:
-    """Return the part that is asked for, or that a queue or launcher gives this process.
+def choose_part(request: Extraction, variables: Mapping[str, str]) -> Part:
+    """Return the requested part, or else the part that a queue or launcher gives this process.
 
-    These are an array of SLURM jobs, the tasks of a step of SLURM (`srun`) and torchrun; tasks within an
-    array divide its parts. Variables that were left over, without those that only the launcher itself
-    sets, count for nothing. Raises SqueezeError for variables that contradict each other.
+    The environment variables of SLURM job arrays, of SLURM tasks (`srun`) and of torchrun are read; tasks
+    within an array divide its parts. Left-over variables are ignored if others are missing that only the
+    launcher sets. Raises SqueezeError for variables that contradict each other.
     """
-    part = Part(wanted.shard_index or 0, wanted.num_shards or 1)
-    if wanted.num_shards is None:
+    part = Part(request.shard_index or 0, request.num_shards or 1)
+    if request.num_shards is None:
         part = _launched_part(variables)
-    if wanted.overwrite and part.count > 1:
+    if request.overwrite and part.count > 1:
         raise UsageError(
             "--overwrite would remove what other parts have made: remove the folder before the first one."
         )

@@ -1,4 +1,4 @@
-"""The folder that shards are written to: what is in it, what is done already, and who is at work."""
+"""Output folder of shards: locks, checks of its content, and writing."""
 
 import json
 import re
@@ -39,9 +39,9 @@ from squeeze_cli.files import (
     write_text_atomically,
 )
 
-# The files of an output; group 1 is the stem of a shard's file, record or lock.
+# Files of an output; group 1 is the stem of a shard's file, record or lock.
 _SHARD_FILE = re.compile(rf"\.?({STEM_PATTERN})\.(safetensors|sqz|json|lock)")
-# What may lie in a folder without manifest and records: also the parts of earlier versions.
+# Own files in a folder without manifest and records, including partial files of earlier versions.
 _OWN = re.compile(
     rf"{_SHARD_FILE.pattern}|{re.escape(LOCK_NAME)}|{PART_PATTERN}"
     rf"|\.({SHARD_PATTERN}|manifest\.json)\..+\.part"
@@ -52,9 +52,9 @@ Array = NDArray[np.generic]
 
 @dataclass
 class OutputFolder:
-    """Shards of `settings` in a folder: `count` in all, of which this process makes `numbers`.
+    """Folder of `count` shards with the same `settings`, of which this process makes `numbers`.
 
-    What `overwrite` replaces is removed when the first shard takes its place.
+    With `overwrite` the old content is removed when the first new shard is complete.
     """
 
     folder: Path
@@ -72,11 +72,10 @@ class OutputFolder:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Keep other processes from making all shards, and check what is in the folder.
+        """Lock the folder, unless this process makes a part only, and check its content.
 
-        Processes that make parts may work beside each other; see `claimed_shard`. Raises SqueezeError
-        where another process is at work, UsageError for another output or files that are not of
-        squeeze.
+        Processes that make parts lock single shards; see `claimed_shard`. Raises SqueezeError if another
+        process holds the lock, and UsageError for another output or foreign files.
         """
         with locked(self.folder, _ANOTHER) if self.is_whole else nullcontext():
             self._check()
@@ -88,14 +87,14 @@ class OutputFolder:
 
     @contextmanager
     def claimed_shard(self, number: int) -> Iterator[None]:
-        """Keep other processes from making this shard; SqueezeError where one is at work on it."""
+        """Lock a shard; raises SqueezeError if another process holds its lock."""
         with locked(self.folder, _ANOTHER, f".{self.settings.stem(number)}.lock"):
             yield
 
     def find(self, number: int) -> ShardRecord | None:
-        """Return the record of a shard that was made before and is whole; None for one to be made.
+        """Return the record of a shard that exists and is not damaged, or None if it must be made.
 
-        Raises UsageError where it is of another output.
+        Raises UsageError if it belongs to another output.
         """
         if self.overwrite:
             return None
@@ -109,7 +108,7 @@ class OutputFolder:
         return None
 
     def count_missing(self) -> int:
-        """Return how many of this process's shards have no record yet."""
+        """Return the number of this process's shards that have no record."""
         if self.overwrite:
             return len(self.numbers)
         return sum(not self._record_file(number).exists() for number in self.numbers)
@@ -124,13 +123,13 @@ class OutputFolder:
         write_text_atomically(self._record_file(record.number), f"{text}\n")
 
     def finish(self) -> Manifest | None:
-        """Write the manifest and return it, where all shards are there; None where some are not."""
+        """Write the manifest and return it; return None if shards are missing."""
         if not all(self._record_file(number).exists() for number in range(self.count)):
             return None
         try:
             return merge_records(self.folder, thorough=False)
         except EmptyOutputError:
-            for number in range(self.count):  # or they would count as made once images can be read
+            for number in range(self.count):  # so that they are made again once images can be read
                 self._record_file(number).unlink(missing_ok=True)
             raise
 
@@ -138,7 +137,7 @@ class OutputFolder:
         return self.folder / f"{self.settings.stem(number)}.json"
 
     def _check(self) -> None:
-        """Raise UsageError for another output in the folder, or files that are not of squeeze."""
+        """Raise UsageError for another output in the folder, or foreign files."""
         manifest, records = self.folder / MANIFEST_NAME, record_files(self.folder)
         known: list[Settings] = []
         with suppress(DamagedManifestError) if self.overwrite else nullcontext():
@@ -153,7 +152,7 @@ class OutputFolder:
         for path in records:
             with suppress(DamagedManifestError):
                 known.append(read_record(path))
-                break  # the others are looked at when their turn comes
+                break  # `find` checks the others
         if not known and not manifest.exists():
             others = {path.name for path in self.folder.glob("*")}
             if not all(map(_OWN.fullmatch, others)):
@@ -162,7 +161,7 @@ class OutputFolder:
             self.settings.require_same(each, self.folder)
 
     def _make_room(self) -> None:
-        """Remove what the first new shard replaces."""
+        """Remove the manifest, and with `overwrite` all old shards, before the first new shard."""
         self._replaced = True
         (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
         for path in self.folder.iterdir() if self.overwrite else ():
@@ -171,6 +170,6 @@ class OutputFolder:
 
 
 def encode_embeddings(embeddings_nchw: Array, names: Sequence[str]) -> bytes:
-    """Return a shard: tensor `embeddings` `[n, C, h, w]`, with `names` as metadata."""
+    """Return the content of a shard: tensor `embeddings` `[n, C, h, w]`, and metadata `names`."""
     tensors = {"embeddings": np.ascontiguousarray(embeddings_nchw)}
     return save(tensors, {"names": json.dumps(list(names), ensure_ascii=False)})

@@ -1,4 +1,4 @@
-"""The plan of an extraction: a list of images, cut into shards before anything is read."""
+"""Plan of an extraction: the division of a list of images into shards."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from hashlib import blake2b
 from squeeze_cli.codec.manifest import Content
 from squeeze_cli.data.samples import Sample
 
-# So many images have codes of some dozen kilobytes, and take a core about a minute.
+# Default for codes: such a shard takes a core about a minute, and has some dozen kilobytes.
 IMAGES_PER_SHARD = 1000
-# Most bytes of a shard of embeddings, where the number of images is not given.
+# Most bytes of a shard of embeddings by default.
 EMBEDDING_SHARD_BYTES = 256 * 2**20
 
 
@@ -23,7 +23,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Plan:
-    """All images of an extraction, in order, and how many of them are a shard."""
+    """All images of an extraction, in order, and the number of images per shard."""
 
     samples: Sequence[Sample]
     images_per_shard: int
@@ -33,29 +33,29 @@ class Plan:
         return -(-len(self.samples) // self.images_per_shard)
 
     def shard(self, number: int) -> Shard:
-        """Return a shard, which depends on its own images alone."""
+        """Return a shard, which depends on its own images only."""
         begin = number * self.images_per_shard
         return Shard(number, self.samples[begin : begin + self.images_per_shard])
 
     def digest(self) -> str:
-        """Return sixteen hexadecimal digits of all names in order."""
+        """Return a digest of all names in order."""
         return digest_of(sample.name for sample in self.samples)
 
 
 def images_per_shard(content: Content, points_per_image: int) -> int:
-    """Return how many images are a shard by default, by the numbers in an image's features."""
+    """Return the default number of images per shard, given the number of values per image."""
     if content == "codes":
         return IMAGES_PER_SHARD
     return max(1, min(IMAGES_PER_SHARD, EMBEDDING_SHARD_BYTES // (4 * points_per_image)))
 
 
 def stamps_of(samples: Iterable[Sample]) -> str:
-    """Return a digest of what the file system says of images, without reading them."""
+    """Return a digest of the sizes and times of image files, without reading them."""
     return digest_of(f"{sample.name}\0{sample.stamp()}" for sample in samples)
 
 
 def digest_of(texts: Iterable[str]) -> str:
-    """Return sixteen hexadecimal digits of texts in order."""
+    """Return a digest of texts in order, sixteen hexadecimal digits."""
     content = blake2b(digest_size=8)
     for text in texts:
         content.update(f"{text}\0".encode())

@@ -1,4 +1,4 @@
-"""A linear probe for labels of images (Alain and Bengio, 2016, arXiv:1610.01644) from a CSV file."""
+"""Linear probes (Alain and Bengio, 2016, arXiv:1610.01644) for labels of images from a CSV file."""
 
 import csv
 from collections import Counter
@@ -19,7 +19,7 @@ from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.sources import Listing
 from squeeze_cli.errors import SqueezeError
 
-# First cells by which a first row is known as a header, where no image has that name.
+# First cells of a header row, unless an image has that name.
 HEADERS = ("name", "names", "image", "images", "file", "filename", "id")
 SUFFIXES = {*IMAGE_SUFFIXES, *FEATURE_SUFFIXES}
 # Most iterations of L-BFGS, which ends earlier at the minimum.
@@ -27,7 +27,7 @@ MOST_STEPS = 1000
 
 
 class MatchedLabels(NamedTuple):
-    """Labels by the names of images, names of no image, names that are there again, and all labels."""
+    """Labels by image names, unknown names, repeated names, and the set of all labels."""
 
     labels: dict[str, str]
     unknown: list[str]
@@ -36,10 +36,10 @@ class MatchedLabels(NamedTuple):
 
 
 def read_labels(path: Path, splits: Listing, split: str, reporter: Reporter) -> dict[str, str]:
-    """Return the labels of a run's images by name; warnings count what does not fit.
+    """Return the labels of a run's images by name; warnings count rows and images that do not fit.
 
-    Raises SqueezeError for a file that cannot be read, for an image with two labels, and for labels of
-    train and of `split` from which nothing can be learned or tested.
+    Raises SqueezeError for a file that cannot be read, for an image with two labels, and for too few
+    labels of train or of `split`.
     """
     named = {name: [sample.name for sample in part] for name, part in splits.named().items()}
     left_out = [name for name, _ in splits.skipped]
@@ -47,8 +47,8 @@ def read_labels(path: Path, splits: Listing, split: str, reporter: Reporter) -> 
     labels, unknown, repeated, _ = match_labels(path, names)
     asked = named["train"] + named[split]
     for found, what in (
-        (unknown, f"names in {path} are of no image of the run"),
-        (repeated, f"names in {path} are there again, with the same label"),
+        (unknown, f"names in {path} are not images of the run"),
+        (repeated, f"names in {path} are repeated, with the same label"),
         ([n for n in asked if n not in labels], f"of {len(asked)} images have no label in {path}"),
     ):
         if found:
@@ -62,13 +62,13 @@ def read_labels(path: Path, splits: Listing, split: str, reporter: Reporter) -> 
         )
     if unseen := sum(label not in trained for label in tested):
         reporter.warn(
-            f"{unseen} images of {split} have labels that train has not: they count as wrong."
+            f"{unseen} images of {split} have labels that are not in train: they count as wrong."
         )
     return labels
 
 
 def match_labels(path: Path, names: Iterable[str]) -> MatchedLabels:
-    """Join the rows `name,label` of a CSV file with images; a name may have the suffix of its image.
+    """Match the rows `name,label` of a CSV file with images; a name may have its image's suffix.
 
     Raises SqueezeError for a file that cannot be read, and for an image with two labels.
     """
@@ -95,9 +95,9 @@ def match_labels(path: Path, names: Iterable[str]) -> MatchedLabels:
 
 
 def _read_rows(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield name and label of each row of a CSV file but blank ones; the label may be empty.
+    """Yield name and label of each row of a CSV file except blank rows; the label may be empty.
 
-    Raises SqueezeError, which names the line, for a row of another form.
+    Raises SqueezeError, which names the line, for any other row.
     """
     reader = csv.reader((f"{line}\n" for line in read_lines(path)), strict=True)
     try:
@@ -118,12 +118,12 @@ def probe_features(
     labels: Mapping[str, str], train: tuple[Sequence[Sample], Sequence[Tensor]],
     test: tuple[Sequence[Sample], Sequence[Tensor]],
 ) -> ProbeResult:  # fmt: skip
-    """Train a probe on original and one on decoded features of images, and test both.
+    """Train and test a probe on original features of images, and another on decoded features.
 
     Args:
-        labels: Labels by name; images without one are left out.
-        train: The images that are trained on, and original and decoded features of each, `[2C]`.
-        test: The same of the images that are tested.
+        labels: Labels by name; images without a label are left out.
+        train: Training images, and the concatenated original and decoded features of each, `[2C]`.
+        test: Test images and their features, in the same form.
     """
     indices = {label: i for i, label in enumerate(sorted(set(labels.values())))}
     vectors, targets = [], []
@@ -142,9 +142,9 @@ def probe_features(
 
 
 def _accuracy(train_nc: Tensor, labels_n: Tensor, test_mc: Tensor, expected_m: Tensor) -> float:
-    """Share of test images that a multinomial logistic regression on the training images labels right.
+    """Return the test accuracy of a multinomial logistic regression on standardized features.
 
-    It minimizes the sum of the cross-entropies plus half the squared weights, of standardized features.
+    The regression minimizes the sum of the cross-entropies plus half the squared weights.
     """
     std, mean = torch.std_mean(train_nc.double(), dim=0, correction=0)
     std = torch.where(std > 0, std, 1)

@@ -1,4 +1,4 @@
-"""The engine `ray`: actors on the machines of a Ray cluster make the shards of a plan."""
+"""The engine `ray`: making of shards by actors on a Ray cluster."""
 
 import os
 import signal
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorClass, ActorHandle
 
-# A person hears of workers that are not there yet after this time.
+# Time until a message says that no worker has started, and until a connection fails.
 PATIENCE_S = 10.0
 _SHARED = "all machines need the same files, and the same versions of squeeze and Ray"
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray cluster, and how much of it is used.
+    """A Ray cluster, and the resources to use.
 
     Attributes:
-        address: `auto` for one that this machine belongs to, `local` to start one, `HOST:PORT`, or
+        address: `auto` for the cluster of this machine, `local` to start one, `HOST:PORT`, or
             `ray://HOST:PORT`.
-        workers: Number of workers; None takes one per CPU, or per GPU where there are some.
-        gpus: GPUs per worker; None takes one where the cluster has some.
+        workers: Number of workers; by default one per GPU, or per CPU without GPUs.
+        gpus: GPUs per worker; by default one if the cluster has any.
     """
 
     address: str = "auto"
@@ -48,14 +48,13 @@ def make_on_ray(
     job: Job, shards: Iterator[Shard], most: int, cluster: Cluster, advance: Advance,
     say: Callable[[str], None],
 ) -> Generator[Made]:  # fmt: skip
-    """Make shards, `most` at once, by workers of a Ray cluster, as they come; each opens the run once.
+    """Make shards in any order by workers of a Ray cluster, `most` at once; each opens the run once.
 
-    A worker that is lost, with its machine or alone, is replaced, and its shard is made again. Raises
-    what a worker raises, and SqueezeError where there is no cluster, and for a shard whose workers are
-    lost `MOST_ATTEMPTS` times.
+    A lost worker is replaced, and its shard is made again. Raises the errors of workers, and SqueezeError
+    if there is no cluster, and for a shard whose worker is lost `MOST_ATTEMPTS` times.
     """
     if (first := next(shards, None)) is None:
-        return  # nothing is asked of a cluster
+        return  # no cluster is needed
     with _connected(cluster.address):
         import ray
         from ray.exceptions import RayError, RayTaskError
@@ -79,7 +78,7 @@ def make_on_ray(
                             f"A worker of Ray failed ({reason}): {_SHARED}."
                         ) from error
                     except RayError as error:
-                        # The worker is lost, or with its machine what it made.
+                        # The worker is lost, or its result is lost with its machine.
                         pool.replace(work, error)
                         continue
                     pool.idle.append(work.actor)
@@ -93,8 +92,10 @@ def make_on_ray(
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
-    """Connect with a Ray cluster while the block runs, unless this process is connected already."""
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # workers would be installed anew
+    """Connect to a Ray cluster in the context, unless this process is connected already."""
+    os.environ.setdefault(
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0"
+    )  # else workers install everything anew
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -115,7 +116,7 @@ def _connected(address: str) -> Iterator[None]:
     except Exception as error:  # of many kinds
         raise SqueezeError(
             f"Cannot use the Ray cluster {address} ({one_line(error)}): start one by `ray start "
-            "--head`, name it by --address, or take --engine local."
+            "--head`, name it by --address, or use --engine local."
         ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
@@ -126,23 +127,23 @@ def _connected(address: str) -> Iterator[None]:
 
 
 def _divided(job: Job, cluster: Cluster, most: int) -> tuple["ActorClass", Job, int]:
-    """Return the class of actors with what each needs of the cluster, its job, and their number."""
+    """Return the class of actors with the resources of each, the job of each, and their number."""
     import ray
 
-    there = ray.cluster_resources()
-    gpus, cpus = cluster.gpus, int(there.get("CPU", 1))
+    resources = ray.cluster_resources()
+    gpus, cpus = cluster.gpus, int(resources.get("CPU", 1))
     if gpus is None:
-        gpus = float("GPU" in there and job.values.get("training.device") != "cpu")
-    room = int(there.get("GPU", 0) // gpus) if gpus else cpus
-    threads = max(1, min(MOST_WORKERS, cpus // max(1, room))) if gpus else 1
+        gpus = float("GPU" in resources and job.values.get("training.device") != "cpu")
+    most_workers = int(resources.get("GPU", 0) // gpus) if gpus else cpus
+    threads = max(1, min(MOST_WORKERS, cpus // max(1, most_workers))) if gpus else 1
     values = {**job.values, "training.device": "cuda" if gpus else "cpu"}
     kind = ray.remote(num_cpus=threads, num_gpus=gpus)(_Worker)
-    workers = max(1, min(most, cluster.workers or room))
+    workers = max(1, min(most, cluster.workers or most_workers))
     return kind, replace(job, values=values, threads=threads), workers
 
 
 class _Worker:
-    """An actor, which opens the run once."""
+    """Actor that makes shards of a run, which it opens once."""
 
     def __init__(self, job: Job, folder: Path) -> None:
         os.chdir(folder)  # places may be relative to it
@@ -161,7 +162,7 @@ class _Worker:
 
 @dataclass(frozen=True)
 class _Work:
-    """An actor at work: on a shard, or opening the run where that is None, for the `attempt`-th time."""
+    """Task of an actor: making a shard, or opening the run if that is None, in the `attempt`-th try."""
 
     actor: "ActorHandle"
     shard: Shard | None
@@ -169,9 +170,9 @@ class _Work:
 
 
 class _Pool:
-    """Actors at work and without work; Ray's own restarts would keep a shard for a lost machine.
+    """Busy and idle actors; they are not restarted by Ray, which would keep a shard for a lost machine.
 
-    `is_ready` says whether any has opened the run.
+    `is_ready` tells whether any actor has opened the run.
     """
 
     def __init__(self, kind: "ActorClass", job: Job, workers: int, shards: Iterator[Shard]) -> None:
@@ -188,7 +189,7 @@ class _Pool:
         self.busy[actor.open.remote()] = _Work(actor, None, attempt)
 
     def give(self) -> bool:
-        """Give a shard to each actor without work; False where all shards are made."""
+        """Assign a shard to each idle actor; return False when all shards are made."""
         while self.idle:
             task = self._lost.popleft() if self._lost else (next(self._shards, None), 1)
             if task[0] is None:
@@ -198,12 +199,12 @@ class _Pool:
         return True
 
     def replace(self, work: _Work, error: Exception) -> None:
-        """Start an actor in place of one that is lost, and have its shard made again."""
+        """Start an actor in place of a lost one, and queue its shard again."""
         if work.attempt == MOST_ATTEMPTS:
             if work.shard is not None:
                 raise SqueezeError(failure(work.shard)) from error
             raise SqueezeError(
-                f"No worker of Ray begins ({one_line(error)}): {_SHARED}."
+                f"No worker of Ray starts ({one_line(error)}): {_SHARED}."
             ) from error
         if work.shard is not None:
             self._lost.append((work.shard, work.attempt + 1))

@@ -1,8 +1,8 @@
-"""One shard, one function: from its images to the bytes of its file, and its record.
+"""Making of a shard: from its images to the bytes of its file and its record.
 
-The bytes depend on the run, the settings and the shard's own images alone, not on how many workers
-there are or what else they do: batches begin at the shard's first image, and a thread computes a batch
-with one thread of torch, whose sums depend on how many threads share them.
+The bytes depend on the run, the settings and the shard's own images only, and not on the number of
+workers: batches start at the shard's first image, and each is computed with a single thread of torch,
+because sums of several threads depend on their number.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from squeeze_cli.codec.manifest import Settings, ShardRecord, record_of
+from squeeze_cli.codec.manifest import Settings, ShardRecord, add_sums, record_of
 from squeeze_cli.console import Advance, Reporter, no_advance
 from squeeze_cli.data.arrays import FeatureSample, check_features, shape_text
 from squeeze_cli.data.encoded import ImageFacts, ReadImage
@@ -38,21 +38,21 @@ from squeeze_cli.inference.plan import Shard, digest_of, stamps_of
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.training.metrics import ReconstructionMetrics
 
-# Where the states of images come from: the backbone, the feature store, or a person.
+# Origin of the states of images: the backbone, the feature store, or given features.
 Origin = Literal["images", "store", "features"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a process needs to make shards; picklable.
+    """Picklable description of an extraction for the processes that make shards.
 
     Attributes:
         run: The run's folder.
         values: Values in place of those of its configuration, by `section.field`.
-        settings: Those of all shards.
+        settings: Settings of all shards.
         count: Number of shards.
-        origin: Where states come from.
-        threads: Threads that compute, and as many that decode.
+        origin: Origin of states.
+        threads: Number of threads that compute, and of threads that decode images.
     """
 
     run: Path
@@ -63,12 +63,12 @@ class Job:
     threads: int
 
     def open(self) -> "ShardMaker":
-        """Open the run and return what makes its shards."""
+        """Open the run, and return the maker of its shards."""
         return ShardMaker(self, TrainedRun(self.run, self.values, self.settings.levels))
 
 
 class Written(NamedTuple):
-    """Part of a shard: what is written of a batch, and sums for its distortion."""
+    """Part of a shard: names and values of a batch, and sums for its distortion."""
 
     names: list[str]
     values: Array
@@ -77,7 +77,7 @@ class Written(NamedTuple):
 
 @dataclass
 class ShardMaker:
-    """Makes shards of an opened run; `reporter` hears of the feature store."""
+    """Maker of shards of an opened run; `reporter` shows the progress of the feature store."""
 
     job: Job
     run: TrainedRun
@@ -91,10 +91,10 @@ class ShardMaker:
     def extract_shard(
         self, shard: Shard, advance: Advance = no_advance
     ) -> tuple[bytes, ShardRecord]:
-        """Return the bytes of a shard's file, none where no image can be read, and its record.
+        """Return the bytes of a shard's file, empty if no image can be read, and its record.
 
-        Images that cannot be read are left out and recorded. `advance` hears of each image. Raises
-        SqueezeError where features are not finite or do not fit the run.
+        Images that cannot be read are left out and recorded. `advance` is called for all images. Raises
+        SqueezeError if features are not finite or do not fit the run.
         """
         stamps = stamps_of(shard.samples)
         digests: list[str] = []
@@ -111,27 +111,20 @@ class ShardMaker:
                     yield look
 
         written: list[Written] = []
-        for batch in self._computed(_batches(readable(), self._batch_images)):
+        origin = self.run.given if self.job.origin == "features" else self.run.backbone
+        for batch in self._computed(_batches(readable(), origin.inference_batch)):
             written.append(batch)
             advance(len(batch.names), "")
         names = [name for batch in written for name in batch.names]
         content = self._encode(np.concatenate([b.values for b in written]), names) if names else b""
-        sums: dict[str, float] = {}
-        for name, value in (item for batch in written for item in batch.sums.items()):
-            sums[name] = sums.get(name, 0.0) + value
         record = record_of(
             self.job.settings, shard.number, self.job.count, content, len(names), skipped=skipped,
-            sums=sums, contents=digest_of(digests), stamps=stamps,
+            sums=add_sums(b.sums for b in written), contents=digest_of(digests), stamps=stamps,
         )  # fmt: skip
         return content, record
 
-    @property
-    def _batch_images(self) -> int:
-        given = self.job.origin == "features"
-        return self.run.given.inference_batch if given else self.run.backbone.inference_batch
-
     def _looks(self, samples: Sequence[Sample]) -> Iterator[Look]:
-        """Give each sample with its facts, and what is to become its state."""
+        """Yield each sample with its facts, and with pixels or features."""
         if self.job.origin == "features":
             yield from self._given(samples)
         elif self.job.origin == "images":
@@ -143,7 +136,7 @@ class ShardMaker:
         else:
             store = self.run.store
             assert store is not None
-            silent = replace(self.reporter, progress=False)  # there is one bar for all shards
+            silent = replace(self.reporter, progress=False)  # all shards share a progress bar
             looks, held = prepare_states(samples, self.trunk, store, silent, Ranks())
             readable = [look.sample for look in looks if not look.reason]
             states = StateDataset(readable, self.trunk.preprocessing, store, held, ())
@@ -154,15 +147,15 @@ class ShardMaker:
                 )
 
     def _given(self, samples: Sequence[Sample]) -> Iterator[Look]:
-        """Give features that somebody else computed; SqueezeError for those that do not fit the run."""
+        """Yield given features; raises SqueezeError if they do not fit the run."""
         features = [each for each in samples if isinstance(each, FeatureSample)]
         shape, digests = check_features(features, no_advance)
-        wanted = self.run.given.shape
-        if shape != wanted:
+        expected = self.run.given.shape
+        if shape != expected:
             raise SqueezeError(
                 f"The features in {features[0].path} are {shape_text(shape)} each, and those that "
-                f"{self.run.folder.path} was trained on {shape_text(wanted)}: give features of the same "
-                "backbone."
+                f"{self.run.folder.path} was trained on {shape_text(expected)}: give features of the "
+                "same backbone."
             )
         for sample, digest in zip(features, digests, strict=True):
             facts = ImageFacts(digest, (shape[1], shape[0]))
@@ -171,22 +164,22 @@ class ShardMaker:
     def _computed(self, batches: Iterable[list[Look]]) -> Iterator[Written]:
         """Compute batches in threads, in order."""
         if self.job.origin != "features":
-            _ = self.trunk.network  # built and moved once, before several threads ask for it
+            _ = self.trunk.network  # built and moved once, before several threads use it
         threads = self.job.threads if self.run.device.type == "cpu" else 1
         before = torch.get_num_threads()
         one_each, rest = partial(torch.set_num_threads, 1), iter(batches)
         try:
-            # The first batch alone: some networks keep what they compute then.
+            # The first batch is computed alone, because some networks cache results then.
             yield from in_threads(self._compute, islice(rest, 1), 1, 0, one_each)
             yield from in_threads(self._compute, rest, threads, threads, one_each)
         finally:
-            torch.set_num_threads(before)  # threads to come take the number that was set last
+            torch.set_num_threads(before)  # new threads inherit the number that was set last
 
     @torch.no_grad()
     def _compute(self, batch: list[Look]) -> Written:
-        """Return what is written of a batch.
+        """Return the part of the shard that a batch becomes.
 
-        The distortion is that of normalized features, as the quantizer sees them, without padding.
+        The distortion is computed on normalized features, the quantizer's input, without padding.
         """
         run, content = self.run, self.job.settings.content
         samples = [look.sample for look in batch]
@@ -228,20 +221,10 @@ class ShardMaker:
 
 
 def contents_of(samples: Iterable[Sample], threads: int) -> str:
-    """Read images and return the digest of their contents, as a record has it."""
-    return digest_of(in_threads(_name_and_content, samples, threads))
+    """Read images, and return the digest of their contents as in a record."""
+    return digest_of(in_threads(lambda s: f"{s.name}\0{s.fingerprint()}", samples, threads))
 
 
-def _name_and_content(sample: Sample) -> str:
-    return f"{sample.name}\0{sample.fingerprint()}"
-
-
-def _batches(looks: Iterable[Look], size: int) -> Iterator[list[Look]]:
-    batch: list[Look] = []
-    for look in looks:
-        batch.append(look)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+def _batches(looks: Iterator[Look], size: int) -> Iterator[list[Look]]:
+    while batch := list(islice(looks, size)):
         yield batch

@@ -1,4 +1,4 @@
-"""`squeeze show`: a picture of what a trained run predicts."""
+"""`squeeze show`: a figure of a trained run's predictions."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -30,21 +30,21 @@ def show_run(
     run: TrainedRun, split: Literal["val", "test"], reporter: Reporter, *, how: How = "spread",
     count: int = 5, seed: int = 0, baseline: Path | None = None, out: Path | None = None,
 ) -> dict[str, object]:  # fmt: skip
-    """Draw rows of images, ground truth, the baseline's predictions and the run's own.
+    """Draw images, ground truth, and the predictions of a baseline and of the run.
 
     Args:
-        how: Which images: `spread` evenly over the split, `best` or `worst` by the run's IoU of
+        how: Choice of images: `spread` evenly over the split, `best` or `worst` by the IoU of
             each image, or `random`, by `seed`.
-        count: Number of images; all where the split has fewer.
-        baseline: Folder of the run to show beside; None looks for one among the run's neighbours.
-        out: File of the picture; None puts it into the run's folder.
+        count: Number of images, at most those of the split.
+        baseline: Folder of a run for comparison; by default a baseline beside the run's folder.
+        out: File of the picture; by default one in the run's folder.
 
     Returns:
-        What `squeeze show --json` prints.
+        The content of `squeeze show --json`.
 
     Raises:
-        SqueezeError: The run predicts no masks, or the baseline cannot be loaded, tells other classes
-            apart or saw images of another size.
+        SqueezeError: The run predicts no masks, or the baseline cannot be loaded, has other classes or
+            images of another size.
     """
     run.require_head()
     splits = run.splits(reporter)
@@ -62,7 +62,7 @@ def show_run(
     shown = [run] if reference is None else [reference, run]
     data = [each.data({"shown": chosen}, reporter) for each in shown]
     pictures = read_pictures(data[-1], "shown", range(len(data[-1].splits["shown"])))
-    predicted = [_predict(each, its, reporter) for each, its in zip(shown, data, strict=True)]
+    predicted = [_predict(*pair, reporter) for pair in zip(shown, data, strict=True)]
     predictions = list(zip(*predicted, strict=True))
     file = out or run.folder.figures_folder / f"show-{split}-{how}.png"
     titles = [run_title(each.record) for each in shown]
@@ -81,23 +81,23 @@ def show_run(
 def _reference(
     run: TrainedRun, baseline: Path | None, split: str, reporter: Reporter
 ) -> TrainedRun | None:
-    """Return the run to show beside this one: the one given, or a neighbour, or None."""
+    """Return the run for comparison: the given one, or a baseline beside the run, or None."""
     if baseline is not None:
         reference = TrainedRun(baseline, run.values)
         reference.require_head()
         if reference.classes.names != run.classes.names:
             raise SqueezeError(
-                f"{baseline} tells the classes {', '.join(reference.classes.names)} apart, "
+                f"{baseline} has the classes {', '.join(reference.classes.names)}, "
                 f"{run.folder.path} the classes {', '.join(run.classes.names)}: give a --baseline of "
                 "the same classes."
             )
-        wanted, found = (
+        own_size, other_size = (
             f"{each.config.data.image_size} px ({each.config.data.fit})"
             for each in (run, reference)
         )
-        if wanted != found:
+        if own_size != other_size:
             raise SqueezeError(
-                f"{baseline} saw images of {found}, {run.folder.path} of {wanted}: give a "
+                f"{baseline} has images of {other_size}, {run.folder.path} of {own_size}: give a "
                 "--baseline of the same size."
             )
         return reference
@@ -120,8 +120,8 @@ def _reference(
 def find_baseline(run: RunFolder, record: RunRecord, split: str) -> RunFolder | None:
     """Find a finished baseline beside `run` with the same backbone weights and test images.
 
-    One of the same train/validation split is preferred, and demanded for validation images:
-    another seed's baseline was trained on some of them.
+    A baseline with the same train/validation split is preferred, and required for validation images,
+    because baselines of other seeds were trained on some of them.
     """
     folder = run.path.resolve().parent
     neighbours = [child for child in folder.iterdir() if (child / RECORD_NAME).is_file()]
@@ -140,7 +140,7 @@ def find_baseline(run: RunFolder, record: RunRecord, split: str) -> RunFolder | 
 def _choose(
     run: TrainedRun, samples: Sequence[Sample], how: How, count: int, seed: int, reporter: Reporter
 ) -> list[Sample]:
-    if how == "spread":  # evenly over the split: nobody picked them
+    if how == "spread":
         return [samples[i * len(samples) // count] for i in range(count)]
     if how == "random":
         return random.Random(seed).sample(list(samples), count)
@@ -152,7 +152,7 @@ def _choose(
 
 
 def _predict(run: TrainedRun, data: FeatureBatches, reporter: Reporter) -> Iterator[PredictedMask]:
-    """Yield the run's prediction for each of the data's images `shown`, in order."""
+    """Yield the run's prediction for each image of the split `shown`, in order."""
     assert isinstance(run.module, BaselineSegmentationModule)
     total = len(data.splits["shown"])
     with reporter.track(f"Predicting with {run.folder.name}", total) as advance:

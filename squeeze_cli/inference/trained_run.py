@@ -1,4 +1,4 @@
-"""A trained run: features to codes, codes to features or masks, and what images need besides."""
+"""A trained run, which encodes features to codes, and decodes codes to features or masks."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -37,31 +37,31 @@ from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.experiment import load_features, load_splits, load_trained
 from squeeze_cli.training.modules import FeatureModule
 
-# Matrix products of fewer rows are computed by routines that round in another way.
+# Matrix products with fewer rows use routines that round differently.
 FEW_VECTORS = 4
 
 
 class TrainedRun:
     """A finished run with the weights of its best epoch, in eval mode.
 
-    Codes need nothing but the run's folder. The backbone's weights and the feature store, which
+    Decoding codes needs the run's folder only. The backbone's weights and the feature store, which
     images need, are opened when they are first used.
 
     Args:
         path: The run's folder.
         values: Values in place of those of its configuration, by `section.field`, such as
             `training.device` and `data.data_dir`; see `config.resolve.with_run_values`.
-        levels: Give the codes of the first levels of rvq alone; None gives all.
+        levels: Number of first levels of rvq whose codes are used; by default all.
 
     Attributes:
         folder, record, config: The run's folder, its record, and its configuration with `values`.
-        values: The values that were given, with which a baseline beside it is opened.
-        device, module: The trained Lightning module, and the device that it is on.
+        values: The given values, with which a baseline for comparison is opened too.
+        device, module: The device, and the trained Lightning module on it.
 
     Raises:
         SqueezeError: The folder holds no finished run, a file in it is damaged, or the device is
             not available.
-        UsageError: The run would ignore one of `values`, or it cannot be, or it has no such `levels`.
+        UsageError: One of `values` is invalid or has no effect, or the run has no such `levels`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class TrainedRun:
     def _load_module(self) -> FeatureModule:
         """Build the module and load its best epoch, without reading the backbone's weights.
 
-        The record has the shape of the features; only a last layer that was trained is the backbone's.
+        The record has the shape of the features. The backbone is built only for a trained last layer.
         """
         config = with_values(self.config, {"model.weights": "none"})
         origin: FeatureOrigin = self.given
@@ -108,7 +108,7 @@ class TrainedRun:
 
     @cached_property
     def prior(self) -> CodePrior | None:
-        """The run's prior, or None where its codes are packed; SqueezeError for another's."""
+        """The run's prior, or None if its codes are packed; SqueezeError for the prior of another run."""
         measured = self.record.measured
         if measured is None or measured.val.coding != "prior":
             return None
@@ -121,17 +121,17 @@ class TrainedRun:
 
     @property
     def space(self) -> Literal["backbone", "adapted"]:
-        """Kind of the written features: `backbone`, or `adapted` (after adapter or projection)."""
+        """Space of the written features: `backbone`, or `adapted` (after adapter or projection)."""
         changed = self.network.adapter is not None or self.network.projection is not None
         return "adapted" if changed else "backbone"
 
     @property
     def points_per_image(self) -> int:
-        """How many numbers the features of an image are."""
+        """Number of values in the features of an image."""
         return self.network.normalizer.mean.numel() * prod(self._grid)
 
     def require_codes(self) -> None:
-        """Raise SqueezeError where the run has no quantizer, so that there are no codes."""
+        """Raise SqueezeError if the run has no quantizer, and therefore no codes."""
         if not self.code_sizes:
             raise SqueezeError(
                 f"{self.folder.path} was trained without a quantizer, so it has no codes: use another "
@@ -139,7 +139,7 @@ class TrainedRun:
             )
 
     def require_head(self) -> None:
-        """Raise SqueezeError where the run has no segmentation head, so that it predicts no masks."""
+        """Raise SqueezeError if the run has no segmentation head, and therefore predicts no masks."""
         if self.network.head is None:
             raise SqueezeError(
                 f"{self.folder.path} was trained by --loss reconstruction, without a segmentation "
@@ -147,19 +147,17 @@ class TrainedRun:
             )
 
     def open(self, path: str | Path) -> CodesFile:
-        """Open a codes file; raises SqueezeError for a damaged one, or one of another run.
+        """Open a codes file of this run; raises SqueezeError if it is damaged or of another run.
 
-        Of rvq it may hold the codes of the first levels alone.
+        A file of rvq may hold the codes of the first levels only.
         """
         file = CodesFile(Path(path), self.prior).require_run(self.digest)
         header, grid = file.header, self.network.code_grid(self._grid)
         kind, sizes = self.config.quantizer.type, self.code_sizes
-        wanted = (kind, sizes[: len(header.code_sizes)] if kind == "rvq" else sizes, grid)
-        if (header.quantizer, header.code_sizes, header.grid) != wanted:
+        expected = (kind, sizes[: len(header.code_sizes)] if kind == "rvq" else sizes, grid)
+        if (header.quantizer, header.code_sizes, header.grid) != expected:
             found = f"{path} holds codes of {header.quantizer} on {shape_text(header.grid)}"
-            raise DamagedCodesError(
-                f"{found}, not {wanted[0]} on {shape_text(grid)}: make it again."
-            )
+            raise DamagedCodesError(f"{found}, not {kind} on {shape_text(grid)}: make it again.")
         return file
 
     def encode(
@@ -167,7 +165,7 @@ class TrainedRun:
     ) -> bytes:
         """Return the bytes of a codes file with codes `[n, h, w, Q]` of n named images.
 
-        `coding` is `prior` or `packed`; raises SqueezeError where there is no prior.
+        `coding` is `prior` or `packed`; raises SqueezeError for `prior` if the run has none.
         """
         if coding == "prior" and self.prior is None:
             raise SqueezeError(f"{self.folder.path} has no prior: use --coding packed.")
@@ -178,12 +176,12 @@ class TrainedRun:
 
     @torch.no_grad()
     def codes(self, maps: Tensor) -> NDArray[np.int32]:
-        """Return the codes `[B, rows, columns, Q]` of features `[B, C, h, w]`, normalized ones."""
+        """Return the codes `[B, rows, columns, Q]` of normalized features `[B, C, h, w]`."""
         return self.network.codes(maps).int().cpu().numpy()
 
     @torch.no_grad()
     def features(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
-        """Return the quantized features `[B, C, h, w]` of codes; `to_output` undoes their scale.
+        """Return the normalized features `[B, C, h, w]` that codes decode to.
 
         An image's features have the same bits in every batch.
         """
@@ -196,37 +194,37 @@ class TrainedRun:
     def masks(self, codes_bhwq: NDArray[np.integer]) -> NDArray[np.uint8]:
         """Return the predicted classes `[B, H, W]` of codes, at the size of the run's images.
 
-        Raises SqueezeError where the run has no segmentation head.
+        Raises SqueezeError if the run has no segmentation head.
         """
         self.require_head()
         logits = self.network.logits_of_codes(*self._placed(codes_bhwq))
         return upsample(logits, self.config.data.size_px).argmax(dim=1).byte().cpu().numpy()
 
     def to_output(self, maps: Tensor) -> Tensor:
-        """Return features as they are written: those of `space`, with the normalization undone."""
+        """Convert normalized features to features of `space`, as they are written."""
         return maps if self.space != "backbone" else self.network.normalizer.inverse(maps)
 
     @torch.no_grad()
     def vectors(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
-        """Return the code vectors `[B, d, rows, columns]` float32 of codes, on their grid."""
+        """Return the code vectors `[B, d, rows, columns]` float32 of codes, on the grid of the codes."""
         codes, _ = self._placed(codes_bhwq)
         return on_grid(self.network.quantizer.lookup(codes), codes_bhwq.shape[1:3]).contiguous()
 
     def decoded(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
-        """Return features `[B, C, h, w]` of codes as they are written: float32, on the CPU."""
+        """Return the features `[B, C, h, w]` of codes as they are written: float32, on the CPU."""
         return self.to_output(self.features(codes_bhwq)).float().cpu()
 
     def _placed(self, codes_bhwq: NDArray[np.integer]) -> tuple[Tensor, Size]:
-        """Return codes `[B, N, Q]` on the device, and rows and columns of the features that they are of.
+        """Return codes `[B, N, Q]` on the device, and the rows and columns of their features.
 
-        Without blocks these may be others than those of the run.
+        Without blocks the grid may differ from that of the run.
         """
         codes = torch.from_numpy(codes_bhwq.astype(np.int64)).flatten(1, 2).to(self.device)
         return codes, codes_bhwq.shape[1:3] if self.network.blocks is None else self._grid
 
     @property
     def given(self) -> GivenFeatures:
-        """Shape of the features that may stand in place of those that the run was trained on."""
+        """Given features of the shape that the run was trained on."""
         return GivenFeatures((*self._grid, self.record.model.feature_dim))
 
     @property
@@ -237,10 +235,10 @@ class TrainedRun:
 
     @cached_property
     def backbone(self) -> FrozenBackbone:
-        """The frozen backbone, which images pass.
+        """The frozen backbone.
 
-        Raises SqueezeError where its weights are not those that the run was trained on, or where the
-        run was trained on given features.
+        Raises SqueezeError if its weights are not those that the run was trained on, or if the run was
+        trained on given features.
         """
         if self.config.data.has_features:
             raise SqueezeError(
@@ -263,14 +261,14 @@ class TrainedRun:
         return open_store(self.config, self.backbone)
 
     def trunk(self, num_workers: int) -> Trunk:
-        """Return the frozen part of the backbone; `num_workers` images are decoded at once."""
+        """Return the frozen part of the backbone, which decodes `num_workers` images at once."""
         return make_trunk(self.config, self.backbone, self.device, num_workers)
 
     def splits(self, reporter: Reporter) -> Listing:
         """Return the images of each split, and report those whose masks cannot be read.
 
-        Raises SqueezeError where folders are missing, given features are not those that the run was
-        trained on, or the images are in other splits than then.
+        Raises SqueezeError if folders are missing, given features are not those that the run was
+        trained on, or the images are now in other splits.
         """
         config = self.config
         self._require_places()
@@ -291,7 +289,7 @@ class TrainedRun:
         return splits
 
     def report_changed(self, what: str, reporter: Reporter) -> None:
-        """Warn of data that are not those of the training where they were named; SqueezeError else."""
+        """Report data that differ from the training: a warning if they were named, else SqueezeError."""
         data = self.config.data
         if self.record.data.dataset != data.dataset:
             return
@@ -315,16 +313,16 @@ class TrainedRun:
 
     @property
     def classes(self) -> ClassTable:
-        """The classes that the run tells apart; raises SqueezeError without a segmentation head."""
+        """The classes that the run predicts; raises SqueezeError without a segmentation head."""
         self.require_head()
         table = known_classes(self.config.data)
         assert table is not None  # the training has written it into the configuration
         return table
 
     def data(self, samples: Mapping[str, Sequence[Sample]], reporter: Reporter) -> FeatureBatches:
-        """Return a data module with the states of named lists of images, or of features, set up.
+        """Return a data module, set up, with the states of named lists of images or of given features.
 
-        Its `splits` are without the images that cannot be read, which are reported.
+        Images that cannot be read are reported, and missing from its `splits`.
         """
         data: FeatureBatches
         if all(isinstance(s, FeatureSample) for split in samples.values() for s in split):

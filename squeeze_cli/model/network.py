@@ -65,7 +65,7 @@ class FeatureNormalizer(nn.Module):
         if not std.isfinite().all():
             raise SqueezeError(
                 f"The features are too large, up to {float(tokens_nc.abs().max()):.0e}: scale them to "
-                "values around 1, or take other --weights."
+                "values around 1, or use other --weights."
             )
         self.std.copy_(torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std)))
         tokens_nc.div_(self.std)

@@ -33,7 +33,7 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = next((kind for kind, available in _AVAILABLE.items() if available()), "cpu")
     elif name in _AVAILABLE and not _AVAILABLE[name]():
-        raise SqueezeError(f"--device {name} is not available here: take --device auto or cpu.")
+        raise SqueezeError(f"--device {name} is not available here: use --device auto or cpu.")
     return torch.device(name)
 
 

@@ -170,6 +170,6 @@ def test_a_baseline_of_other_classes_is_refused(squeeze: Squeeze, trained: Path)
     arguments = ("--baseline", str(folder), "--images", "1")
     done = squeeze("show", str(trained / "runs" / "q"), *arguments, code=1)
     shutil.rmtree(folder)
-    assert "tells the classes cat, background, border apart" in done.stderr
+    assert "has the classes cat, background, border" in done.stderr
     assert "the classes pet, background, border: give a --baseline" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Squeeze in a program of your own, in a few lines.
+"""Python interface of squeeze: train, extract, merge, open_run, compare and data sets of codes.
 
 from squeeze_cli.api import compare, extract, open_run, train
 
@@ -10,7 +10,7 @@ for names, codes in run.open("codes/codes-00000.sqz").batches():
     masks = run.masks(codes)                           # [B, H, W] uint8
 best = compare(["runs"])[0].name
 
-from squeeze_cli.api import CodesDataset                   # imports torch, the others do not
+from squeeze_cli.api import CodesDataset               # this name alone imports torch at once
 
 dataset = CodesDataset("codes", run="runs/vq", labels="labels.csv")
 features, label = dataset[0]
@@ -42,7 +42,7 @@ __all__ = ["CodesDataset", "CodesStream", "compare", "extract", "merge", "open_r
 
 
 def __getattr__(name: str) -> object:
-    """Return the data sets, whose module imports torch, when they are asked for."""
+    """Return a class of data sets at its first use, because its module imports torch."""
     if name not in ("CodesDataset", "CodesStream"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from squeeze_cli.inference import dataset
@@ -66,7 +66,7 @@ def train(
     `overwrite` replaces a run of the same name. Without `reporter` only warnings are printed.
 
     Raises:
-        UsageError: Values mean nothing, or the name is taken.
+        UsageError: A value is invalid, values contradict each other, or the name is taken.
         SqueezeError: Data, weights or the device are missing.
     """
     given = {
@@ -101,18 +101,18 @@ def train(
 def open_run(
     path: str | Path, device: str | None = "auto", levels: int | None = None
 ) -> TrainedRun:
-    """Open a finished run, which has `open`, `features`, `masks`, `encode` and more.
+    """Open a finished run, to encode features, open codes files and decode codes.
 
-    `device` is `auto`, `cpu`, `cuda`, `mps`, or None for that of the training; `levels` are the
-    first ones of rvq, or None for all. Raises SqueezeError where the folder holds no finished run, or
-    the device is not available, and UsageError where the run has no such levels.
+    `device` is `auto`, `cpu`, `cuda`, `mps`, or None for the device of the training. `levels` is the
+    number of levels of rvq to use, or None for all. Raises SqueezeError where the folder holds no
+    finished run, or the device is not available, and UsageError where the run has fewer levels.
     """
     return _open(path, {"training.device": device}, levels)
 
 
 def _open(path: str | Path, values: Mapping[str, object], levels: int | None) -> TrainedRun:
     given = {key: value for key, value in values.items() if value is not None}
-    RunFolder(Path(path)).open_finished(given, levels)  # errors come before torch is imported
+    RunFolder(Path(path)).open_finished(given, levels)  # mistakes show before torch is imported
     from squeeze_cli.inference.trained_run import TrainedRun
 
     return TrainedRun(path, given, levels)
@@ -130,32 +130,33 @@ def extract(
     gpus_per_worker: float | None = None, max_bad: str | float | None = None,
     reporter: Reporter | None = None,
 ) -> ExtractionSummary:  # fmt: skip
-    """Write codes or embeddings of images as files, as `squeeze extract-embeddings` does.
+    """Write codes or embeddings of images to files, as `squeeze extract-embeddings` does.
 
-    Shards that are there already are not made again.
+    Shards that exist already are not written again.
 
     Args:
         run: Folder of a finished run.
         images: Folder, list or archives of images, or an address of these, in place of a `split` of
             the run's data (by default `test`).
-        features: Features that somebody else computed, a file or folder, in place of images.
+        features: File or folder of features of another network, in place of images.
         feature_names: File with the names of the rows of `features`, one per line.
-        content: `codes`, `quantized` (embeddings made of codes) or `features` (what goes in).
-        coding: How codes become bytes; None takes the prior where the run has one.
-        out: Folder to write to, by default one in the run's folder; `overwrite` starts anew.
-        data_dir, cache_dir, use_cache, device: As the options of these names; None takes what the run
-            was trained with.
-        num_workers: Worker processes; 0 computes in threads of this one. Workers import the script that
-            calls this: call it below `if __name__ == "__main__":` then.
-        levels: Use the first levels of rvq alone; None uses all.
+        content: `codes`, `quantized` (embeddings decoded from codes) or `features` (the input of the
+            quantizer).
+        coding: `prior` or `packed`; None uses the prior where the run has one.
+        out: Folder to write to, by default one in the run's folder; `overwrite` replaces its files.
+        data_dir, cache_dir, use_cache, device: As the options of these names; None uses the values
+            of the run's training.
+        num_workers: Number of worker processes; 0 computes in threads of this process. Workers import
+            the calling script, so with workers call this function below `if __name__ == "__main__":`.
+        levels: Number of levels of rvq to use; None uses all.
         images_per_shard, shard_index, num_shards, engine, address, gpus_per_worker, max_bad: As the
             options of these names.
 
     Raises:
-        SqueezeError: The run has no codes, or something is missing or damaged.
-        UsageError: Arguments contradict each other, or `out` holds something else.
+        SqueezeError: The run has no codes, or a file is missing or damaged.
+        UsageError: Arguments contradict each other, or `out` holds other files.
     """
-    wanted = Extraction(
+    extraction = Extraction(
         split, images, features, feature_names, content, coding, out, overwrite, levels, num_workers,
         images_per_shard, shard_index, num_shards, engine, address, gpus_per_worker, max_bad,
     )  # fmt: skip
@@ -168,11 +169,11 @@ def extract(
     opened = _open(run, values, levels)
     from squeeze_cli.inference.extract import extract_embeddings
 
-    return extract_embeddings(opened, wanted, reporter or Reporter(quiet=True))
+    return extract_embeddings(opened, extraction, reporter or Reporter(quiet=True))
 
 
 def merge(folder: str | Path) -> Manifest:
-    """Check that all shards of an extraction in parts are there, write the manifest and return it.
+    """Check that an extraction in parts has all its shards, write the manifest and return it.
 
     Raises SqueezeError where shards are missing or damaged.
     """
@@ -180,7 +181,7 @@ def merge(folder: str | Path) -> Manifest:
 
 
 def compare(folders: Iterable[str | Path], sort: str | None = None) -> list[ComparisonRow]:
-    """Return a row for each run at or below `folders`, as `squeeze compare` shows them.
+    """Return a row for each run at or below `folders`, in the order of `squeeze compare`.
 
     `sort` is the column to sort by, `test_iou` by default. Raises SqueezeError where a folder does
     not exist, and UsageError for an unknown column.

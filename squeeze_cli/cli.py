@@ -30,38 +30,38 @@ COMMANDS = {
     "evaluate": "Measure a finished run: mean IoU, accuracy and codebook usage.",
     "compare": "Compare all runs below the folders given: rate, mean IoU, difference to the baseline.",
     "show": "Draw images, ground truth, the baseline's predictions and the run's own, with their IoU.",
-    "extract-embeddings": "Write codes, embeddings or features of images, and say what they cost.",
-    "merge": "Check that all files of an extraction in parts are there, and write its manifest.",
+    "extract-embeddings": "Write codes, embeddings or features of images, and report their size.",
+    "merge": "Check that an extraction in parts is complete, and write its manifest.",
     "decode": "Decode codes to embeddings or masks: no images, no backbone, only the run's folder.",
-    "backbones": "List the backbones that --model takes: channels, stride, image size, weights at hand.",
-    "cache": "Show or delete the features kept for later runs; they can always be made again.",
+    "backbones": "List the backbones for --model: channels, stride, image size, place of the weights.",
+    "cache": "Show or delete stored features, which can always be computed again.",
     "clearml-init": "Ask for a ClearML server's address and credentials, test them, and write them.",
-    "doctor": "Check versions, devices, cache, disk, data, weights and ClearML; say what fixes what.",
+    "doctor": "Check versions, devices, cache, disk, data, weights and ClearML, and name the fixes.",
 }
-# The modules of the commands that do not have one of their own.
+# The modules of commands that share a module.
 MODULES = {"baseline": "train"} | dict.fromkeys(
     ("evaluate", "show", "extract-embeddings", "merge", "decode"), "inference"
 )
-# Busy rounds of a waiting OpenMP thread before it gives its core away (libgomp's GOMP_SPINCOUNT).
-# With libgomp's own 300,000, two trainings at once on two cores take ten times as long as one.
+# Iterations that a waiting OpenMP thread spins before it sleeps (libgomp's GOMP_SPINCOUNT). With
+# libgomp's default of 300,000, two trainings at once on two cores take ten times as long as one.
 OPENMP_SPIN_COUNT = "10000"
-# Errors that libraries raise as RuntimeError, where the machine is at fault: a pattern, and the fix.
+# RuntimeErrors of libraries whose cause is the machine: a pattern of the message, and the fix.
 _MACHINE_ERRORS = {
     r"DataLoader worker .*(exited|killed)|shared memory\(shm\)|</torch_": "A process that reads images "
     "has ended: memory, or /dev/shm, is full; free some, or take fewer --num-workers (0 for none).",
     "[Cc]ould not determine (the )?home": "This user has no home folder: set HOME to a folder.",
 }
-# Variables that launchers of parallel programs and of builds set, and libraries read.
+# Environment variables that launchers and build tools set, and that libraries read as numbers.
 _WHOLE_NUMBERS = re.compile(
     "((LOCAL_|NODE_|GROUP_|JSM_NAMESPACE_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_PORT|SOURCE_DATE_EPOCH|"
     "SLURM_(NTASKS|PROCID|LOCALID|NODEID))"
 )
-# Whether a command line begins with a command, in the context's `meta`.
+# Key in the context's `meta`: whether the command line begins with a command.
 _COMMAND_FIRST = "squeeze.command-first"
 
 
 class _PlainSwitches:
-    """Shows switches in `--help` without `<bool>`."""
+    """Mixin that shows switches in `--help` without `<bool>`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return all options and arguments."""
@@ -76,7 +76,7 @@ class SqueezeCommand(_PlainSwitches, TyperCommand):
     """A command of squeeze."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; SqueezeError for a variable at which the import of a library would fail."""
+        """Run the command; SqueezeError for an environment variable that would stop an import."""
         for name, value in os.environ.items():
             if _WHOLE_NUMBERS.fullmatch(name) and not re.fullmatch("[0-9]{1,18}", value):
                 raise SqueezeError(
@@ -94,13 +94,13 @@ class SqueezeGroup(_PlainSwitches, TyperGroup):
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return no option where none is given: Typer has pydantic check also those left out."""
+        """Return no option where none is given: Typer validates defaults with pydantic, too slowly."""
         return [] if ctx.meta.get(_COMMAND_FIRST) else super().get_params(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Import the command that is called, and only this one."""
         name, placeholder, rest = super().resolve_command(ctx, args)
-        # Shell completion asks for commands that are not there too.
+        # Shell completion also looks up names that are no command.
         return name, load_command(name) if name else placeholder, rest
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **settings: Any) -> None:
@@ -118,28 +118,28 @@ class SqueezeGroup(_PlainSwitches, TyperGroup):
             code = getattr(error, "exit_code", 1)
             if "--verbose" in given and not isinstance(error, TyperException | typer.Abort):
                 traceback.print_exc()
-            if "by signal: Terminated" in str(error):  # a worker, and this process next
+            if "by signal: Terminated" in str(error):  # the signal ended a worker first
                 code = 130
-            message = _message(error)  # none where the help is shown in its place
-        if code == 130:  # Typer's for an interrupt
+            message = _message(error)  # empty where Typer has shown the help
+        if code == 130:  # Typer's code for an interrupt
             message = "interrupted."
         if failure := flush_output():
             code, message = 1, f"stdout: {failure.strerror}."
         if message:
-            with contextlib.suppress(OSError):  # nobody can be told
+            with contextlib.suppress(OSError):  # stderr is closed
                 print(f"Error: {printable(message)}", file=sys.stderr)  # noqa: T201 - the one place
         sys.exit(code or 0)
 
 
 def _message(error: Exception) -> str:
-    """Return what went wrong, with the command whose help tells more, or the file of an OSError.
+    """Return the message of an error, with the command to ask for help, or the file of an OSError.
 
-    A RuntimeError that is not the machine's fault gives nothing.
+    It is empty for a RuntimeError that is not among `_MACHINE_ERRORS`.
     """
     if isinstance(error, typer.Abort):
         return "nothing was done."
     if isinstance(error, TyperException):
-        # Typer checks values with pydantic, which puts its own words first.
+        # Typer validates values with pydantic, which prefixes messages.
         line = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
         context: typer.Context | None = getattr(error, "ctx", None)
         return f"{line} (see `{context.command_path} --help`)" if line and context else line
@@ -164,8 +164,8 @@ app = typer.Typer(
 )  # fmt: skip
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(asked: bool) -> None:
+    if asked:
         print(f"squeeze {__version__}")  # noqa: T201 - data for stdout
         raise typer.Exit
 
@@ -186,12 +186,12 @@ def command_module(name: str) -> ModuleType:
 
 
 def examples(name: str) -> list[str]:
-    """Return the examples of a command, which its help shows."""
+    """Return the example command lines in the help of a command."""
     return [line for line in command_module(name).EXAMPLES if line.split()[1] == name]
 
 
 def load_command(name: str) -> TyperCommand:
-    """Return the command of this name, from its module in `squeeze_cli.commands`."""
+    """Import a command from its module in `squeeze_cli.commands` and return it."""
     from squeeze_cli.options import normalize_token
 
     single = typer.Typer(
@@ -209,11 +209,11 @@ def load_command(name: str) -> TyperCommand:
 
 
 for _name, _summary in COMMANDS.items():
-    app.command(_name, help=_summary)(lambda: None)  # `resolve_command` loads what is called
+    app.command(_name, help=_summary)(lambda: None)  # `resolve_command` loads the called command
 
 
 def join_list_values(arguments: list[str]) -> list[str]:
-    """Return `--levels 8 5 5 5`, as older command lines have it, as `--levels 8,5,5,5`."""
+    """Turn `--levels 8 5 5 5`, the form of older command lines, into `--levels 8,5,5,5`."""
     joined: list[str] = []
     for argument in arguments:
         in_list = joined[-2:-1] and joined[-2].replace("_", "-") in ("--levels", "--class-weights")
@@ -227,7 +227,7 @@ def join_list_values(arguments: list[str]) -> list[str]:
 def main() -> None:
     """Run the executable `squeeze`."""
     prepare_streams()
-    if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is imported
+    if "OMP_WAIT_POLICY" not in os.environ:  # libgomp reads both when torch is imported
         os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPIN_COUNT)
-    os.environ["MPLBACKEND"] = "agg"  # any other may need a display, or not exist
+    os.environ["MPLBACKEND"] = "agg"  # other backends may need a display, or not be installed
     app()

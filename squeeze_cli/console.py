@@ -1,7 +1,7 @@
 """Output for people: data on stdout, messages and progress on stderr.
 
-A terminal gets colours and progress bars; files, pipes and NO_COLOR get plain text and a line of
-progress at intervals.
+A terminal shows colours, unless NO_COLOR is set, and progress bars. Elsewhere the output is plain text,
+with lines of progress at intervals.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Advance = Callable[[int, str], None]
 
 
 def no_advance(steps: int, note: str = "") -> None:
-    """Show nothing; the stand-in where no progress is shown."""
+    """Do nothing, where no progress is shown."""
 
 
 @dataclass(frozen=True)
 class Reporter:
-    """Prints data, messages and progress, as loudly as asked.
+    """Printer of data, messages and progress.
 
     Attributes:
         quiet: Print only warnings and errors.
@@ -47,7 +47,7 @@ class Reporter:
     err: Console = field(default_factory=lambda: _console(stderr=True))
 
     def show(self, renderable: RenderableType) -> None:
-        """Print data, a table or a text, to stdout, unless quiet."""
+        """Print a table or a text to stdout, unless quiet."""
         if not self.quiet:
             self.out.print(renderable)
 
@@ -57,7 +57,7 @@ class Reporter:
             self._write("\n".join(map(printable, text.split("\n"))))
 
     def warn(self, text: str) -> None:
-        """Print a warning to stderr, also where quiet: it concerns the result."""
+        """Print a warning to stderr, even if quiet, because it concerns the result."""
         self._write(f"Warning: {printable(text)}")
 
     def _write(self, text: str) -> None:
@@ -67,7 +67,7 @@ class Reporter:
     def track(self, description: str, total: int) -> Iterator[Advance]:
         """Show progress over `total` steps.
 
-        The block gets a function to call with the number of steps done and a note.
+        The block gets a function to call with a number of further steps and a note.
         """
         if self.quiet or not self.progress:
             yield no_advance
@@ -106,9 +106,10 @@ class Reporter:
 
 
 def printable(text: str) -> str:
-    """Return a text as one line, in Unicode, that the name of a file can neither break nor colour.
+    """Return a text as one line, with control characters and lone surrogates escaped.
 
-    Of a text longer than a screen the middle is left out.
+    So a file name in a message can neither break the line nor colour the terminal. The middle of a text
+    that is longer than a screen is left out.
     """
     if len(text) > 2000:
         text = f"{text[:1400]} [...] {text[-400:]}"
@@ -117,18 +118,18 @@ def printable(text: str) -> str:
 
 
 def _console(**settings: Any) -> Console:
-    from rich.console import Console  # a usage error comes without it
+    from rich.console import Console  # a usage error is printed without rich
 
     class PipedConsole(Console):
         def on_broken_pipe(self) -> None:
             _stop_at_broken_pipe()
 
-    # Brackets and colons in names are no markup.
+    # Brackets and colons in file names must not be read as markup.
     return PipedConsole(highlight=False, markup=False, emoji=False, **settings)
 
 
 def print_text(text: str) -> None:
-    """Print a text to stdout as it is, also where a reporter is quiet."""
+    """Print a text to stdout as it is, independent of any reporter."""
     try:
         sys.stdout.write(text)
     except BrokenPipeError:
@@ -136,18 +137,18 @@ def print_text(text: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print JSON to stdout, also where a reporter is quiet; numbers that are not finite are null."""
+    """Print JSON to stdout, independent of any reporter; numbers that are not finite become null."""
     content = json.loads(json.dumps(value), parse_constant=lambda _: None)
     text = json.dumps(content, indent=2, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding)
-    except UnicodeEncodeError:  # escapes hold what the encoding cannot
+    except UnicodeEncodeError:  # JSON's escapes are ASCII
         text = json.dumps(content, indent=2)
     print_text(f"{text}\n")
 
 
 def prepare_streams() -> None:
-    """Let stdout take any character, and replace closed streams, whose place a file would take."""
+    """Let stdout accept any character, and open closed streams, so that no file gets their number."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - until the process ends
@@ -156,7 +157,7 @@ def prepare_streams() -> None:
 
 
 def flush_output() -> OSError | None:
-    """Write out what waits for stdout; where that fails, drop it and return the error."""
+    """Flush stdout; where this fails, discard the buffered output and return the error."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -168,11 +169,11 @@ def flush_output() -> OSError | None:
 
 
 def _stop_at_broken_pipe() -> NoReturn:
-    """End as a process that SIGPIPE ends: the reader of the output, such as `head`, is gone."""
+    """Exit as if by SIGPIPE, because the reader of the output, such as `head`, has ended."""
     _drop_output()
     raise SystemExit(141)
 
 
 def _drop_output() -> None:
-    """Let what waits for stdout go nowhere: at its end Python writes it."""
+    """Send buffered output to the null device, because Python flushes stdout when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

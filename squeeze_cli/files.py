@@ -1,6 +1,6 @@
-"""Reading of small files, and writing of files that are complete or absent.
+"""Reading of small files, and writing of files atomically: each is complete or absent.
 
-Files are written beside their place, then renamed.
+A file is written under another name in its folder, then renamed.
 """
 
 import errno
@@ -17,7 +17,7 @@ from squeeze_cli.errors import SqueezeError, UsageError
 
 # The manifest of a million images has 100 MB.
 LARGEST_JSON_BYTES = 2**28
-# Pattern of the names of files that are being written; a process that is killed leaves them.
+# Pattern of the names of files during writing; a process that is killed leaves such files.
 PART_PATTERN = r"\.squeeze-[0-9a-f]{8}\.part"
 LOCK_NAME = ".lock"
 FIGURE_MARK = "drawn by squeeze"  # in the first bytes of each picture
@@ -31,8 +31,8 @@ _FIXES = {
 def read_text(path: Path, most_bytes: int) -> str:
     """Return the UTF-8 text of a regular file, without a byte-order mark.
 
-    Raises OSError where it cannot be read, and ValueError, with the reason, for a file that is longer,
-    has another encoding, or is a pipe or a device, which could block or never end.
+    Raises OSError where the file cannot be read, and ValueError, with the reason, for a file that is
+    longer than `most_bytes`, has another encoding, or is a pipe or a device, which could block.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise ValueError("it is not a regular file")
@@ -47,8 +47,11 @@ def read_text(path: Path, most_bytes: int) -> str:
 
 
 def require_own(path: Path, mark: str) -> None:
-    """Raise UsageError for a file, not empty, that lacks `mark`, which squeeze's own begin with."""
-    # `Path.is_file` raises for a long name. A link is replaced, not the file that it names.
+    """Raise UsageError for a file that would be overwritten, but was not written by squeeze.
+
+    Files of squeeze contain `mark` near their beginning. An empty file may be overwritten.
+    """
+    # `Path.is_file` raises for a long name. A link itself is replaced, not its target.
     if isfile(path) and not path.is_symlink() and path.stat().st_size:  # noqa: PTH113
         with path.open("rb") as file:
             if mark.encode() not in file.read(2048):
@@ -56,9 +59,9 @@ def require_own(path: Path, mark: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """Return the object in a JSON file, which has no key twice.
+    """Return the JSON object in a file.
 
-    Raises as `read_text`, and ValueError for other text.
+    Raises as `read_text`, and ValueError for a text that is no JSON object or has a key twice.
     """
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -81,14 +84,13 @@ def read_json(path: Path) -> dict[str, object]:
 def written_atomically(
     path: Path, mode: int = 0o666, fix: str = ANOTHER_PLACE
 ) -> Iterator[BinaryIO]:
-    """Open a file beside `path` for writing, which takes its place when the block ends without an error.
+    """Open a temporary file for writing, which replaces `path` when the block ends without an error.
 
-    A reader sees the old file or the new one, also after the machine lost its power. A link is
-    replaced, not the file that it names. `mode` has the new file's permissions, less the umask;
-    0o600 is for secrets.
+    A reader sees the old file or the new one, also after a loss of power. A link itself is replaced,
+    not its target. `mode` holds the new file's permissions, less the umask; 0o600 is for secrets.
 
-    Raises SqueezeError, which names the place and the `fix`, where `path` is not a regular file, such as
-    a folder or /dev/null, or cannot be written, as on a full disk. The file that was there then stays.
+    Raises SqueezeError, which names the path and the `fix`, where `path` is not a regular file, such as
+    a folder or /dev/null, or cannot be written, as on a full disk. The old file then stays.
     """
     try:
         if path.exists() and _is_special(path):
@@ -96,14 +98,16 @@ def written_atomically(
                 f"{path} is not a regular file and is not replaced: name another file."
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not made of the file's own name, which may be as long as names can be.
+        # Without the file's own name, which may already have the greatest length.
         temporary = path.with_name(f".squeeze-{os.urandom(4).hex()}.part")
         try:
             temporary.touch(mode, exist_ok=False)
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())  # or the name could outlive the content
+                os.fsync(
+                    file.fileno()
+                )  # else a loss of power could keep the name without the content
             temporary.replace(path)
         finally:
             with suppress(OSError):
@@ -129,11 +133,11 @@ def write_text_atomically(path: Path, text: str, mode: int = 0o666) -> None:
 
 @contextmanager
 def locked(folder: Path, fix: str, name: str = LOCK_NAME) -> Iterator[None]:
-    """Keep other processes, which do the same, from writing into `folder` while the block runs.
+    """Hold the lock of `folder`, a file called `name`, while the block runs.
 
-    The lock is a file of this `name`. The folder is made, and removed again where nothing is written.
-    The operating system releases the lock when the process ends, however it ends. Raises SqueezeError
-    where another process holds the lock, with the `fix`, or the folder cannot be written.
+    The folder is made if it is missing, and removed again if the block writes nothing. The operating
+    system releases the lock when the process ends in any way. Raises SqueezeError where another process
+    holds the lock, with the `fix`, or where the folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -158,13 +162,13 @@ def locked(folder: Path, fix: str, name: str = LOCK_NAME) -> Iterator[None]:
         with suppress(OSError):  # Windows removes no open file
             (folder / name).unlink(missing_ok=True)
         lock.release()
-        with suppress(OSError):  # something was written
+        with suppress(OSError):  # the folder is not empty
             for path in made:
                 path.rmdir()
 
 
 def remove_parts(folders: Iterable[Path]) -> None:
-    """Remove what killed processes had begun to write in these folders, which this process has locked."""
+    """Remove the unfinished files of killed processes from folders that this process has locked."""
     for folder in folders:
         for part in folder.glob(".squeeze-*.part"):
             with suppress(OSError):
@@ -172,9 +176,9 @@ def remove_parts(folders: Iterable[Path]) -> None:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether what is at `path` is not a regular file, or a link of /proc to what is open anyway.
+    """Return whether `path` is not a regular file, or leads through /proc to an open file.
 
-    /dev/stdout is such a link, also where the output goes to a regular file.
+    /dev/stdout leads through /proc, even if stdout is redirected to a regular file.
     """
     while path.is_symlink():
         if path.parent.resolve().is_relative_to("/proc"):
@@ -184,7 +188,7 @@ def _is_special(path: Path) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the names in `folder` written to the disk, where the file system can do this."""
+    """Flush the names in `folder` to the disk, where the file system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

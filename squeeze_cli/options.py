@@ -1,7 +1,7 @@
-"""The command line's options: those of an experiment from the schema, the others as annotations.
+"""Options of the command line: from the fields of the schema, and from dataclasses of a command.
 
-Every option also answers to its snake_case spelling and to its older names (`--quantizer_type`).
-An option that is left out is None, and leaves the file or the default to decide.
+Every option may also be written in snake_case and by its older names (`--quantizer_type`). An option
+that is left out is None; then the value of the YAML file or the default counts.
 """
 
 import functools
@@ -41,7 +41,7 @@ OLDER_NAMES = {
 def option(
     flag: str, text: str, metavar: str | None = None, panel: str | None = None, **others: Any
 ) -> Any:
-    """Return Typer's option; `[default: ...]` in its text is for a default that Typer cannot know."""
+    """Return Typer's option; its text may hold `[default: ...]` for a default unknown to Typer."""
     text = text.replace("[default", r"\[default")  # brackets are markup of rich
     return typer.Option(flag, help=text, metavar=metavar, rich_help_panel=panel, **others)
 
@@ -49,22 +49,22 @@ def option(
 def field_help(key: str, default: str | None = None) -> str:
     """Return the help of the field `section.field`: its description and its default.
 
-    `default` has words for a default that is not the field's own.
+    `default` describes a default that replaces the field's own.
     """
     field = FIELDS[key]
-    text, _, words = (field.description or "").partition(" [default: ")
-    own = field.default
-    if isinstance(own, bool):
-        own = "on" if own else None
-    elif isinstance(own, tuple):
-        own = ",".join(map(str, own))
-    words = default or words.rstrip("]") or own
-    return text if words in (None, "") else f"{text} [default: {words}]"
+    text, _, described = (field.description or "").partition(" [default: ")
+    value = field.default
+    if isinstance(value, bool):
+        value = "on" if value else None
+    elif isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    shown = default or described.rstrip("]") or value
+    return text if shown in (None, "") else f"{text} [default: {shown}]"
 
 
 @functools.cache
 def field_option(key: str, default: str | None = None) -> Any:
-    """Return Typer's option for the field `section.field`; `default` as in `field_help`."""
+    """Return Typer's option for the field `section.field`; `default` has the meaning of `field_help`."""
     flag, panel = flag_of(key), PANELS[key.rpartition(".")[0]]
     assert flag.name
     others: dict[str, Any] = {"show_default": False}
@@ -74,7 +74,7 @@ def field_option(key: str, default: str | None = None) -> Any:
 
 
 def figure_option(flag: str, text: str) -> Any:
-    """Return Typer's option for the file of a figure, whose name says its format."""
+    """Return Typer's option for the file of a figure, which must end in `.png` or `.svg`."""
 
     def check(path: Path | None) -> Path | None:
         if path and path.suffix.lower() not in (".png", ".svg"):
@@ -89,7 +89,7 @@ _output = functools.partial(option, panel="Output")
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """How a command shows its result and its progress."""
+    """Options for the output of a result, of messages and of progress."""
 
     json: Annotated[bool, _output("--json", "Print the result as JSON on stdout.")] = False
     quiet: Annotated[bool, _output("--quiet", "Print only warnings and errors.")] = False
@@ -103,11 +103,11 @@ class OutputOptions:
             raise UsageError("--quiet and --verbose contradict each other: leave one out.")
 
     def reporter(self) -> Reporter:
-        """Return a reporter that is as loud as asked."""
+        """Return a reporter for these options."""
         return Reporter(self.quiet, self.verbose, not self.no_progress)
 
     def show(self, result: object, table: "RenderableType") -> None:
-        """Print the result as JSON where this is asked for, or else as a table or text."""
+        """Print the result as JSON if `--json` is given, else as a table or text."""
         if self.json:
             print_json(result)
         else:
@@ -115,7 +115,7 @@ class OutputOptions:
 
 
 def experiment_keys(*sections: str) -> list[str]:
-    """Return the fields of these sections that have an option, as `section.field`.
+    """Return the keys `section.field` of all fields of these sections that have an option.
 
     The section "" stands for the fields of the experiment itself.
     """
@@ -131,11 +131,11 @@ def normalize_token(token: str) -> str:
 def with_options(
     *sections: str, fields: Sequence[str] = (), default: str | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of `sections`, of `fields`, and of dataclasses.
+    """Return a decorator that gives a command the options of `sections`, of `fields` and of dataclasses.
 
-    The parameter `values` receives what is given for the fields, by `section.field`; `default` has
-    words for what stands where an option is left out, as in `field_help`. A parameter whose type is
-    a dataclass receives an instance of it.
+    The command's parameter `values` receives a mapping from `section.field` to the values of the given
+    options. `default` describes the value of an option that is left out, as in `field_help`. A
+    parameter whose type is a dataclass receives an instance of it.
     """
     chosen = [*experiment_keys(*sections), *fields]
     keys = {key.replace(".", "__"): key for key in chosen}

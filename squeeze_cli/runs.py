@@ -1,6 +1,6 @@
-"""The folder of a run: how it is made, locked, found and replaced; docs/usage.md lists its content.
+"""Folders of runs: made, locked, found and replaced. docs/usage.md lists the files in a run's folder.
 
-It needs neither torch nor YAML, so that `squeeze compare` starts quickly.
+This module imports neither torch nor YAML, so that `squeeze compare` starts quickly.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ from squeeze_cli.files import LOCK_NAME, locked, remove_parts, write_text_atomic
 
 RECORD_NAME = "run.json"
 CONFIG_NAME = "config.yaml"
-# The files that a run leaves at most when it is killed before it writes its record.
+# Names of the only files that exist when a run is killed before it writes its record.
 _LEFT_OVER = re.compile(rf"{re.escape(CONFIG_NAME)}|{re.escape(LOCK_NAME)}|\..+\.part")
 
 
 class RunFolder:
-    """One run's folder: the paths within it, its record and its lock."""
+    """Folder of one run: the paths within it, its record and its lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,11 +41,11 @@ class RunFolder:
 
     @property
     def replaced(self) -> Path:
-        """The place where the run that this one replaces is kept until the training begins."""
+        """Folder that holds the replaced run of the same name until the training begins."""
         return self.path.with_name(f".{self.name}.replaced")
 
     def discard(self) -> None:
-        """Remove the folder, and its parent if that is empty then; bring back the replaced run."""
+        """Remove the folder and restore the replaced run; remove the parent folder if it is empty."""
         self.remove(self.path)
         if self.replaced.exists():
             self.replaced.rename(self.path)
@@ -53,12 +53,15 @@ class RunFolder:
             self.path.parent.rmdir()
 
     def remove(self, folder: Path) -> None:
-        """Remove the run's folder or the replaced one; a kill leaves it whole, or out of sight."""
-        doomed = self.path.with_name(f".{self.name}.removed")
-        shutil.rmtree(doomed, ignore_errors=True)  # a process was killed here
+        """Remove the run's folder or the replaced one.
+
+        The folder is renamed first, so that a killed process leaves it complete or hidden.
+        """
+        hidden = self.path.with_name(f".{self.name}.removed")
+        shutil.rmtree(hidden, ignore_errors=True)  # the rest of a removal that was killed
         if folder.exists():
-            folder.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            folder.rename(hidden)
+            shutil.rmtree(hidden, ignore_errors=True)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -70,7 +73,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """Lock the folder, and discard it where an error comes before the record is written."""
+        """Lock the folder, and discard it after an error before the record is written."""
         with self.locked():
             try:
                 yield
@@ -80,12 +83,12 @@ class RunFolder:
                 raise
 
     def owns(self, file: Path) -> bool:
-        """Whether `file` is one that a training wrote here, figures aside, under whatever name."""
+        """Return whether `file` is, or links to, a file of this run other than a figure."""
         own = (
             self.record_file, self.config_file, self.prior_file, self.best_checkpoint,
             self.last_checkpoint, *self.codes_folder.glob("*"),
         )  # fmt: skip
-        with contextlib.suppress(OSError):  # no place for a file
+        with contextlib.suppress(OSError):  # such as a name that is too long
             return file.exists() and any(each.exists() and file.samefile(each) for each in own)
         return False
 
@@ -103,14 +106,13 @@ class RunFolder:
     ) -> tuple[FinishedRecord, ExperimentConfig]:
         """Read the record and the configuration of a finished run.
 
-        `values`, by `section.field`, stand in place of those of its configuration. Raises as
-        `read_finished`, `load_run_config` and `with_run_values` do, and UsageError where the run's
-        codes have not as many `levels`.
+        `values`, by `section.field`, replace values of its configuration. Raises as `read_finished`,
+        `load_run_config` and `with_run_values` do, and UsageError where the run has fewer `levels`.
         """
         given = dict(values)
         if given.get("training.batch_size") == 1:  # only training with BatchNorm needs two images
             given["training.batch_size"] = 2
-        with_values(ExperimentConfig(), given)  # what can never be is an error of its own
+        with_values(ExperimentConfig(), given)  # an invalid value is reported before a missing run
         record = self.read_finished()
         codes = len(record.quantizer.code_sizes) if record.quantizer.type == "rvq" else 0
         if levels is not None and not codes:
@@ -125,7 +127,7 @@ class RunFolder:
         return record, with_run_values(config, given)
 
     def read_finished(self) -> FinishedRecord:
-        """Read the record of a finished run; SqueezeError, which names the fix, for any other."""
+        """Read the record of a finished run; SqueezeError, with the fix, for another status."""
         record = self.read_record()
         if record.status != "finished":
             command = "baseline" if record.kind == "baseline" else "train"
@@ -143,12 +145,12 @@ FoundRun = tuple[RunFolder, RunRecord | SqueezeError]
 def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
     """Make the folder of a new run.
 
-    A given name that exists is refused unless `overwrite`, and a link always; an automatic one, such as
-    `vq-efficientnet-lite0`, gets a number. A folder that a run left before it wrote its record
-    counts as new, and a run that was put aside for it comes back.
+    A given name that exists is refused unless `overwrite`; a link is always refused. An automatic name,
+    such as `vq-efficientnet-lite0`, gets a number if it exists. A folder of a run that was killed before
+    it wrote its record is used again, and a run that it should have replaced is restored.
 
-    Raises UsageError for a name that is taken or could leave the output folder, and SqueezeError
-    where the folder cannot be made or another process trains in it.
+    Raises UsageError for a name that is taken or is no plain folder name, and SqueezeError where the
+    folder cannot be made or another process trains in it.
     """
     kind = "baseline" if config.kind == "baseline" else config.quantizer.type
     name = config.name or re.sub(r"[:/\\]+", "-", f"{kind}-{config.model.backbone}")
@@ -160,13 +162,13 @@ def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
     run = RunFolder(runs / name)
     try:
         if config.name is None and not overwrite:
-            for number in itertools.count(2):  # the one that makes a folder has its name
+            for number in itertools.count(2):  # of several processes, the first gets the folder
                 if not run.replaced.exists():
                     with contextlib.suppress(FileExistsError):
                         run.path.mkdir(parents=True)
                         return run
                 run = RunFolder(runs / f"{name}-{number}")
-        if run.path.is_symlink():  # what it names cannot be put aside by renaming
+        if run.path.is_symlink():  # renaming a link would not move the run's files aside
             raise UsageError(
                 f"{run.path} is a link, and is not replaced: delete it, or choose another --name."
             )
@@ -180,14 +182,14 @@ def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
 
 
 def _make_room(run: RunFolder, overwrite: bool) -> None:
-    """Put aside the run that a new one replaces; it is deleted when the training begins."""
+    """Rename the folder of the run that is replaced; it is deleted when the training begins."""
     if run.path.exists() and not run.record_file.exists():
         if any(not _LEFT_OVER.fullmatch(path.name) for path in run.path.iterdir()):
             raise UsageError(f"{run.path} is not a run's folder: choose another --name.")
         with run.locked():
             if run.replaced.exists():
                 run.remove(run.path)
-    if run.replaced.exists() and not run.path.exists():  # a process was killed before its record
+    if run.replaced.exists() and not run.path.exists():  # its successor was killed early
         run.replaced.rename(run.path)
     if not run.record_file.exists():
         return
@@ -196,7 +198,7 @@ def _make_room(run: RunFolder, overwrite: bool) -> None:
             f"{run.path} exists: choose another --name, --resume it, or --overwrite it."
         )
     with run.locked():
-        if run.replaced.exists():  # `run` replaces it and was stopped before it was trained
+        if run.replaced.exists():  # `run` was to replace it, and was stopped before its training
             run.remove(run.path)
         else:
             run.path.rename(run.replaced)
@@ -226,9 +228,9 @@ def find_resumable(output_dir: Path, name: str | None) -> RunFolder:
 
 
 def read_runs(folders: Iterable[Path]) -> list[FoundRun]:
-    """Read all runs at or below the folders, each with its record or the error of reading it.
+    """Read all runs at or below the folders: pairs of a run and its record, or the error of reading it.
 
-    Sorted by path, each run once. Raises SqueezeError for a folder that does not exist.
+    Each run appears once, in the order of the paths. Raises SqueezeError for a missing folder.
     """
     found: dict[Path, RunFolder] = {}
     for folder in folders:
@@ -248,10 +250,10 @@ def read_runs(folders: Iterable[Path]) -> list[FoundRun]:
 
 
 def with_levels(runs: Iterable[FoundRun]) -> list[FoundRun]:
-    """Return the runs, and after each of rvq with dropout what its first levels give, as runs too."""
-    every: list[FoundRun] = []
+    """Return the runs, each followed by one entry per measured number of first levels of rvq."""
+    rows: list[FoundRun] = []
     for run, record in runs:
-        every.append((run, record))
+        rows.append((run, record))
         if isinstance(record, RunRecord):
-            every += [(run, record.of_levels(part)) for part in record.first_levels]
-    return every
+            rows += [(run, record.of_levels(part)) for part in record.first_levels]
+    return rows

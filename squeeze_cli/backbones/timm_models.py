@@ -19,12 +19,7 @@ from torch import Tensor, nn
 
 from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
 from squeeze_cli.backbones.tokens import ViTLastLayer, check_patches
-from squeeze_cli.backbones.weights import (
-    fetch,
-    hub_file,
-    published_place,
-    without_prefixes,
-)
+from squeeze_cli.backbones.weights import fetch, hub_file, published_place, without_prefixes
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.config.sizes import Size, size_text
 from squeeze_cli.data.transforms import Statistics

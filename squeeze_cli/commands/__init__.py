@@ -1,1 +1,1 @@
-"""The commands: parse, make a configuration, make one call, print."""
+"""The commands: each parses its options, makes one call and prints the result."""

@@ -1,4 +1,4 @@
-"""`squeeze backbones`: the backbones that `--model` takes."""
+"""`squeeze backbones`: a list of the backbones for `--model`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def backbones(
     *,
     output: OutputOptions,
 ) -> None:
-    """List the backbones that --model takes: channels, stride, image size, weights at hand.
+    """List the backbones for --model: channels, stride, image size, place of the weights.
 
     Nothing is downloaded.
     """

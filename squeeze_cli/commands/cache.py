@@ -1,4 +1,4 @@
-"""`squeeze cache`: what the feature store holds, and its removal."""
+"""`squeeze cache`: the content of the feature store, and its removal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EXAMPLES = (
 @with_options()
 def cache(
     action: Annotated[
-        Literal["ls", "clear"], typer.Argument(help="ls shows what is kept, clear deletes it.")
+        Literal["ls", "clear"], typer.Argument(help="ls shows the features, clear deletes them.")
     ],
     key: Annotated[
         str | None, typer.Argument(help="Only the features with this key, or its beginning.")
@@ -42,7 +42,7 @@ def cache(
     *,
     output: OutputOptions,
 ) -> None:
-    """Show or delete the features kept for later runs; they can always be made again."""
+    """Show or delete stored features, which can always be computed again."""
     reporter = output.reporter()
     if yes and action == "ls":
         raise UsageError("--yes has no effect with ls: leave it out.")

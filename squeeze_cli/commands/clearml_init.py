@@ -65,7 +65,7 @@ def clearml_init(
     if not non_interactive and sys.stdin.isatty() and not (api_key and api_secret):
         try:
             ask_for_missing(values)
-        except typer.Abort:  # Typer's for Ctrl-C at a question
+        except typer.Abort:  # Typer raises it at Ctrl-C
             raise KeyboardInterrupt from None
     try:
         credentials = checked_credentials(values, "these credentials", "give others, by options")
@@ -98,10 +98,10 @@ def ask_for_missing(values: dict[str, str]) -> None:
 
 
 def keep_out_of_git(file: Path) -> None:
-    """Name a file of a checkout in the local list of what git ignores, unless it is ignored."""
+    """Add a file in a checkout to git's local list of ignored files, unless git ignores it already."""
     place = run_git(file.parent, "rev-parse", "--git-path", "info/exclude").strip()
     if place and not run_git(file.parent, "check-ignore", file.name):
         exclude = file.parent / place
         exclude.parent.mkdir(exist_ok=True)
         with exclude.open("a", encoding="utf-8") as listed:
-            listed.write(f"\n{file.name}\n")  # the last line may not have ended
+            listed.write(f"\n{file.name}\n")  # the last line may lack its line break

@@ -1,4 +1,4 @@
-"""`squeeze compare`: a table of runs, from their records alone."""
+"""`squeeze compare`: a table of runs, read from their records only."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,6 +1,6 @@
-"""`squeeze doctor`: whether everything is there that training needs.
+"""`squeeze doctor`: checks of everything that training needs.
 
-An error is what keeps squeeze from working at all; what only some commands need is a warning.
+A problem that stops every training is an error; a problem of some commands only is a warning.
 """
 
 import os
@@ -24,7 +24,7 @@ from squeeze_cli.options import OutputOptions, field_option, with_options
 
 EXAMPLES = ("squeeze doctor", "squeeze doctor --data-dir data --json")
 OK, WARNING, ERROR = "ok", "warning", "error"
-# The features of the whole data set take about this much of the cache's disk.
+# Approximate size of the stored features of the whole default data set.
 LOW_DISK_BYTES = 5e9
 _PACKAGES = (
     "torch", "torchvision", "lightning", "torchmetrics", "vector-quantize-pytorch", "timm",
@@ -33,7 +33,7 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check: what was found and, unless it is `ok`, what fixes it."""
+    """Result of one check: a description and, unless the status is `ok`, the fix."""
 
     name: str
     status: str
@@ -49,9 +49,9 @@ def doctor(
     *,
     output: OutputOptions,
 ) -> None:
-    """Check versions, devices, cache, disk, data, weights and ClearML; say what fixes what.
+    """Check versions, devices, cache, disk, data, weights and ClearML, and name the fixes.
 
-    Exits with 1 where something keeps squeeze from working. Nothing is downloaded or written.
+    Exits with 1 if a check finds an error. Nothing is downloaded or written.
     """
     from squeeze_cli.reports.tables import check_line
 
@@ -69,7 +69,7 @@ def doctor(
 def run_checks(
     data_dir: Path, cache_dir: Path | None, credentials_file: Path | None
 ) -> Iterator[Check]:
-    """Run all checks in turn; none raises, and none downloads or writes anything."""
+    """Run all checks in turn; an exception becomes a result, and nothing is downloaded or written."""
     checks = {
         "versions": check_versions(), "bytecode": check_bytecode(), "devices": check_devices(),
         "cache": check_cache(cache_dir), "data": check_data(data_dir), "weights": check_weights(),
@@ -78,17 +78,17 @@ def run_checks(
     for name, found in checks.items():
         try:
             yield from found
-        except Exception as error:  # noqa: BLE001 - whatever a check meets is its result
+        except Exception as error:  # noqa: BLE001 - the exception is the check's result
             yield Check(name, ERROR, one_line(f"{type(error).__name__}: {error}"))
 
 
 def _check(name: str, found: str, problem: object, fix: str) -> Check:
-    """Return a check that is a warning with its fix where there is a problem."""
+    """Return a check whose status is a warning, with the fix, if there is a problem."""
     return Check(name, WARNING, found, fix) if problem else Check(name, OK, found)
 
 
 def _package(name: str, package: str, fix: str, status: str = ERROR) -> Check:
-    """Return the check of an installed package, which has this status where it is missing."""
+    """Return the check of a package; `status` is for a package that is not installed."""
     try:
         return Check(name, OK, version(package))
     except PackageNotFoundError:
@@ -96,7 +96,7 @@ def _package(name: str, package: str, fix: str, status: str = ERROR) -> Check:
 
 
 def check_versions() -> Iterator[Check]:
-    """Show the versions of Python, squeeze and the packages that it needs."""
+    """Show the versions of Python, of squeeze and of the packages that squeeze needs."""
     yield Check("python", OK, f"{platform.python_version()} on {platform.system()}")
     yield Check("squeeze", OK, __version__)
     for package in _PACKAGES:
@@ -106,7 +106,7 @@ def check_versions() -> Iterator[Check]:
 
 
 def check_bytecode() -> Iterator[Check]:
-    """Check that Python may keep bytecode, without which every start compiles torch for seconds."""
+    """Check that Python may keep bytecode; without it every start compiles torch, which takes seconds."""
     spec = find_spec("torch")
     compiled = spec and spec.origin and Path(cache_from_source(spec.origin)).exists()
     lost = sys.dont_write_bytecode and not compiled
@@ -116,7 +116,7 @@ def check_bytecode() -> Iterator[Check]:
 
 
 def check_devices() -> Iterator[Check]:
-    """Show the device that `--device auto` takes, and the number of threads on the processor."""
+    """Show the device of `--device auto`, and the number of threads and cores of the CPU."""
     import torch
 
     from squeeze_cli.data.images import available_cores
@@ -131,7 +131,7 @@ def check_devices() -> Iterator[Check]:
 
 
 def check_cache(cache_dir: Path | None) -> Iterator[Check]:
-    """Check that the feature store can be written; show its size and the room that is left."""
+    """Check that the feature store can be written; show its size and the free space of its disk."""
     from squeeze_cli.features.store import default_cache_dir, features_folder
 
     folder = cache_dir or default_cache_dir()
@@ -175,7 +175,7 @@ def check_weights() -> Iterator[Check]:
 
 
 def check_clearml(credentials_file: Path | None) -> Iterator[Check]:
-    """Check that `--use-clearml` would work; key and secret are never shown."""
+    """Check that `--use-clearml` would work, without showing key or secret."""
     from squeeze_cli.trackers.credentials import ClearMLUnavailableError, find_credentials, probe
 
     try:

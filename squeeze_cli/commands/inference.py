@@ -10,13 +10,7 @@ import typer
 from squeeze_cli.config.schema import DeviceName
 from squeeze_cli.console import print_json, print_text
 from squeeze_cli.errors import UsageError
-from squeeze_cli.options import (
-    OutputOptions,
-    field_option,
-    figure_option,
-    option,
-    with_options,
-)
+from squeeze_cli.options import OutputOptions, field_option, figure_option, option, with_options
 
 EXAMPLES = (
     "squeeze evaluate runs/vq-efficientnet-lite0",
@@ -42,7 +36,7 @@ Levels = Annotated[
     int | None, option("--levels", "Use the first N levels only (rvq). [default: all]", "N", min=1)
 ]
 Overwrite = Annotated[bool, option("--overwrite", "Replace what is in the folder.")]
-# What is given in place of the values that a run was trained with, by `section.field`.
+# Values of options that replace values of the run's configuration, by `section.field`.
 Values = Mapping[str, object]
 _DATA = tuple(f"data.{name}" for name in ("data_dir", "cache_dir", "use_cache", "num_workers"))
 _DATA += ("training.device",)
@@ -52,7 +46,7 @@ _OF_THE_RUN = "that of the run"
 
 
 def _check_run(run: Path, values: Values, levels: int | None = None) -> None:
-    """Raise the errors of the run's folder and of the options before torch is imported."""
+    """Check the run's folder and the options before torch is imported."""
     from squeeze_cli.runs import RunFolder  # here, so that `--help` does not wait for the records
 
     RunFolder(run).open_finished(values, levels)
@@ -135,7 +129,7 @@ def show(
 
 @dataclass(frozen=True)
 class ShardOptions:
-    """How an extraction is cut into shards, and which processes make them."""
+    """Options for the shards of an extraction, and for the processes that write them."""
 
     num_workers: Annotated[
         int | None,
@@ -153,11 +147,11 @@ class ShardOptions:
     ] = None
     shard_index: Annotated[
         int | None,
-        option("--shard-index", "Make a part of the files, from 0. [default: the launcher's]", "I",
-               min=0),
+        option("--shard-index", "Write a part of the files, from 0. [default: the launcher's]",
+               "I", min=0),
     ] = None  # fmt: skip
     num_shards: Annotated[
-        int | None, option("--num-shards", "Number of parts; 1 makes all files.", "N", min=1)
+        int | None, option("--num-shards", "Number of parts; 1 writes all files.", "N", min=1)
     ] = None
     engine: Annotated[
         Literal["local", "ray"], option("--engine", "Workers of this machine, or a Ray cluster's.")
@@ -191,16 +185,16 @@ def extract_embeddings(
     ] = None,
     features: Annotated[
         Path | None,
-        option("--features", "Features that somebody else computed, in place of images.", "PATH"),
+        option("--features", "Features of another network, in place of images.", "PATH"),
     ] = None,
     feature_names: Annotated[Path | None, field_option("data.feature_names")] = None,
     content: Annotated[
         Literal["codes", "quantized", "features"],
-        option("--format", "Codes, embeddings made of the codes, or the features that went in."),
+        option("--format", "Codes, embeddings decoded from codes, or features of the backbone."),
     ] = "codes",
     coding: Annotated[
         Literal["prior", "packed"] | None,
-        option("--coding", "How codes become bytes. [default: prior, where the run has one]"),
+        option("--coding", "Coding of the codes. [default: prior, where the run has one]"),
     ] = None,
     out: Annotated[
         Path | None, option("--out", "Folder to write to. [default: in RUN/embeddings/]", "DIR")
@@ -212,13 +206,13 @@ def extract_embeddings(
     shards: ShardOptions,
     output: OutputOptions,
 ) -> None:
-    """Write codes, embeddings or features of images, and say what they cost.
+    """Write codes, embeddings or features of images, and report their size.
 
-    Files that are there already are not made again when the same command is given again.
+    The same command given again does not write existing files again.
     """
     from squeeze_cli.inference.extraction import Extraction
 
-    wanted = Extraction(
+    extraction = Extraction(
         split, images, features, feature_names, content, coding, out, overwrite, levels,
         **asdict(shards),
     )  # fmt: skip
@@ -227,7 +221,7 @@ def extract_embeddings(
     from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.tables import extraction_table
 
-    result = extract_embeddings(TrainedRun(run, values, levels), wanted, output.reporter())
+    result = extract_embeddings(TrainedRun(run, values, levels), extraction, output.reporter())
     output.show(result.model_dump(exclude_unset=True), extraction_table(result))
 
 
@@ -237,7 +231,7 @@ def merge(
     *,
     output: OutputOptions,
 ) -> None:
-    """Check that all files of an extraction in parts are there, and write its manifest."""
+    """Check that an extraction in parts is complete, and write its manifest."""
     from squeeze_cli.codec.shards import merge_records
 
     manifest = merge_records(folder)
@@ -255,7 +249,7 @@ def decode(
     out: Annotated[Path, option("--out", "Folder to write to.", "DIR")],
     run: Annotated[
         Path | None,
-        option("--run", "Run of the codes. [default: the one in whose folder they lie]", "RUN"),
+        option("--run", "Run of the codes. [default: the run whose folder holds them]", "RUN"),
     ] = None,
     form: Annotated[
         Literal["safetensors", "npy", "parquet"] | None,

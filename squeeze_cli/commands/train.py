@@ -1,7 +1,7 @@
 """`squeeze train` and `squeeze baseline`: from options to a run and its closing table.
 
-With several devices, Lightning starts this command again for every further one, or torchrun or
-SLURM has started it for all of them. The process of rank 0 owns the run's folder and speaks.
+With several devices, Lightning starts this command again for every further device, or torchrun or
+SLURM starts it for all devices. Only the process of rank 0 writes the run's folder and prints.
 """
 
 import functools
@@ -19,7 +19,7 @@ from squeeze_cli.console import Reporter, print_json, print_text
 from squeeze_cli.errors import UsageError
 from squeeze_cli.options import OutputOptions, option, with_options
 
-if TYPE_CHECKING:  # the record's models cost `--help` a fiftieth of its time
+if TYPE_CHECKING:  # to import the record's models takes a fiftieth of the time of `--help`
     from squeeze_cli.runs import RunFolder
 
 EXAMPLES = (
@@ -30,14 +30,14 @@ EXAMPLES = (
     "squeeze baseline --config quickstart-baseline",
     "squeeze baseline --model efficientnet-lite0 --data-dir data --epochs 30",
 )
-# Holds the run's folder for the processes that Lightning starts.
+# Environment variable that passes the run's folder to the processes that Lightning starts.
 RUN_VARIABLE = "SQUEEZE_RUN_FOLDER"
 _run = functools.partial(option, panel="Run")
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options that are no part of the configuration."""
+    """Options that are no part of the configuration."""
 
     config: Annotated[
         str | None,
@@ -79,15 +79,15 @@ def baseline(values: Mapping[str, object], options: RunOptions, output: OutputOp
 def run_experiment(
     kind: Kind, values: Mapping[str, object], options: RunOptions, output: OutputOptions
 ) -> None:
-    """Train an experiment, or with `--dry-run` print what would happen.
+    """Train an experiment, or with `--dry-run` print its configuration.
 
-    `values` is what the command line sets of the configuration, by `section.field`.
+    `values` are the configuration's values on the command line, by `section.field`.
     """
     run = None
     if options.resume:
         run, config = _find_stopped(kind, values, options)
     else:
-        if options.remote_queue:  # the task of an agent needs ClearML and its server
+        if options.remote_queue:  # an agent's task needs ClearML and its server
             values = {"logger.clearml_offline": False, **values, "logger.use_clearml": True}
         config = resolve_config(kind, values, options.config, options.experiment)
     several = config.training.devices != 1 or config.training.num_nodes != 1
@@ -128,7 +128,7 @@ def run_experiment(
 def _find_stopped(
     kind: Kind, values: Mapping[str, object], options: RunOptions
 ) -> tuple["RunFolder", ExperimentConfig]:
-    """Return the run to resume and its own configuration; options may name new places of its data."""
+    """Return the run to resume and its configuration; options may give new paths of its data."""
     for other in ("config", "experiment", "overwrite", "remote_queue"):
         if getattr(options, other):
             raise UsageError(
@@ -161,7 +161,7 @@ def _print_plan(config: ExperimentConfig, run: "RunFolder | None", as_json: bool
 
 
 def _send_away(config: ExperimentConfig, queue: str, output: OutputOptions) -> None:
-    """Let a ClearML agent run this very command; the agent runs it as if without the option."""
+    """Send this command to a ClearML agent, which runs it as if without `--remote-queue`."""
     if config.logger.clearml_offline:
         raise UsageError("--remote-queue needs a server: leave --clearml-offline out.")
     from squeeze_cli.trackers.clearml import send_to_queue
@@ -171,10 +171,10 @@ def _send_away(config: ExperimentConfig, queue: str, output: OutputOptions) -> N
 
 
 def is_first(config: ExperimentConfig, run: "RunFolder | None") -> bool:
-    """Whether this one of several processes has rank 0.
+    """Return whether this one of several processes has rank 0.
 
     Raises UsageError where torchrun, SLURM or the user starts the processes, and neither a name is
-    given nor a run is resumed: they could not agree on an automatic name.
+    given nor a run is resumed, because each process would choose its own automatic name.
     """
     from lightning.pytorch.plugins.environments import (  # type: ignore[attr-defined]
         LightningEnvironment,
@@ -193,7 +193,7 @@ def is_first(config: ExperimentConfig, run: "RunFolder | None") -> bool:
 
 
 def _follow(config: ExperimentConfig, run: "RunFolder | None", resume: bool) -> None:
-    """Train with the first process, in silence and in the folder that it has made."""
+    """Train as a process of another rank: without output, in the folder of the first process."""
     from rich.console import Console
 
     from squeeze_cli.runs import RunFolder
@@ -201,9 +201,9 @@ def _follow(config: ExperimentConfig, run: "RunFolder | None", resume: bool) -> 
     from squeeze_cli.training.fit import train as fit
 
     named = run.path if run else Path(config.output_dir) / str(config.name)
-    place = os.environ.get(RUN_VARIABLE, named)
+    folder = os.environ.get(RUN_VARIABLE, named)
     silent = Reporter(quiet=True, err=Console(quiet=True))
     try:
-        fit(set_up(config, silent), RunFolder(Path(place)), silent, resume=resume)
-    except KeyboardInterrupt:  # the first process says so
+        fit(set_up(config, silent), RunFolder(Path(folder)), silent, resume=resume)
+    except KeyboardInterrupt:  # the first process prints the message
         raise SystemExit(130) from None

@@ -1,4 +1,4 @@
-"""Classes of a segmentation: their mask values, names and colours, in the order of the outputs."""
+"""Classes of a segmentation: mask values, names and colours, in the order of the head's outputs."""
 
 import colorsys
 import re
@@ -10,7 +10,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from squeeze_cli.config.defaults import IGNORE_INDEX
-from squeeze_cli.config.fields import Section
+from squeeze_cli.config.fields import Section, first_problem
 from squeeze_cli.config.yaml_files import read_yaml
 from squeeze_cli.errors import UsageError
 
@@ -18,16 +18,10 @@ Colour = tuple[int, int, int]
 
 # Class indices are bytes, and one of them is IGNORE_INDEX.
 MOST_CLASSES = 254
-_WORDS = {
-    "too_short": f"a table has 2 to {MOST_CLASSES} classes",
-    "too_long": f"a table has 2 to {MOST_CLASSES} classes",
-    "extra_forbidden": "unknown key; a class has `name` and `colour`",
-    "string_type": "must be a text",
-}
-# A picture leaves this class as it is.
+# Figures draw no colour over the pixels of this class.
 BACKGROUND = "background"
 _EXAMPLE = "0: background, 1: {name: cat, colour: [128, 0, 0]}, ignore: [255]"
-# Colours that stay apart for the colour-blind (Okabe and Ito, 2008).
+# Colours that colour-blind people can tell apart (Okabe and Ito, 2008).
 _FIRST_COLOURS = (
     (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233),
 )  # fmt: skip
@@ -40,14 +34,14 @@ def _as_colour(value: object) -> object:
     return value
 
 
-# Strict: true is no number.
+# `strict` refuses true for a number.
 _Byte = Annotated[int, Field(ge=0, le=255, strict=True)]
 _Colour = Annotated[tuple[_Byte, _Byte, _Byte], BeforeValidator(_as_colour)]
 _Value = Annotated[int, Field(ge=0, le=65535, strict=True)]
 
 
 class ClassEntry(Section):
-    """One class: its value in index masks, its name, and its colour in RGB masks and pictures."""
+    """One class: its value in index masks, its name, and its colour in RGB masks and figures."""
 
     value: _Value
     name: str = Field(pattern=r"\S")
@@ -55,10 +49,10 @@ class ClassEntry(Section):
 
 
 class ClassTable(Section):
-    """The classes of a data set; a class's index is its place in the table.
+    """Table of the classes of a data set; the index of a class is its position in the table.
 
-    `ignore` has the values of masks, and the colours of RGB masks, that no loss and no metric
-    counts; None stands for "not said", which `config.resolve` replaces.
+    `ignore` has the values of masks, and the colours of RGB masks, that losses and metrics leave out;
+    it is None until `ignoring` sets it.
     """
 
     classes: tuple[ClassEntry, ...] = Field(min_length=2, max_length=MOST_CLASSES)
@@ -95,7 +89,7 @@ class ClassTable(Section):
 
     @property
     def colours(self) -> list[Colour]:
-        """Colours for pictures in order: those of the table, and distinct ones for the others."""
+        """Colours for figures in order: the colour of each entry, or a distinct one if it has none."""
         given = {entry.colour for entry in self.classes}
         fresh = (colour for colour in _distinct_colours() if colour not in given)
         return [
@@ -104,10 +98,10 @@ class ClassTable(Section):
         ]
 
     def ignoring(self, index: int | None) -> Self:
-        """Return the table with `--ignore-index` among the ignored values.
+        """Return the table with the value of `--ignore-index` added to its ignored values.
 
-        -1 stands for none, also of those in the table, and None for 255 where the table says nothing
-        of it. Raises UsageError for the value of a class.
+        -1 empties the ignored values. None adds 255, unless the table has `ignore` or a class of
+        value 255. Raises UsageError for the value of a class.
         """
         if index in self.values:
             name = self.names[self.values.index(index)]
@@ -115,16 +109,16 @@ class ClassTable(Section):
                 f"--ignore-index {index} is the value of the class {name!r}: take the class out of "
                 "--classes, or give another value."
             )
-        said = index is None and (self.ignore is not None or IGNORE_INDEX in self.values)
+        decided = index is None and (self.ignore is not None or IGNORE_INDEX in self.values)
         ignored = () if index == -1 else self.ignore or ()
-        more = () if said else ignored_values(index)
+        added = () if decided else ignored_values(index)
         return self.model_copy(
-            update={"ignore": (*ignored, *(value for value in more if value not in ignored))}
+            update={"ignore": (*ignored, *(value for value in added if value not in ignored))}
         )
 
 
 def ignored_values(index: int | None) -> tuple[int, ...]:
-    """Return the mask values that `--ignore-index` stands for: 255 by default, none for -1."""
+    """Return the mask values that `--ignore-index` ignores: 255 for None, and no value for -1."""
     if index is None:
         index = IGNORE_INDEX
     return () if index == -1 else (index,)
@@ -140,11 +134,11 @@ def _distinct_colours() -> Iterable[Colour]:
 
 
 def read_classes(value: object) -> ClassTable | None:
-    """Return the table of classes that a file name, or a mapping as in such a file, stands for.
+    """Return the table of classes in a YAML file, given by its name, or in a mapping.
 
     The file maps mask values to names, or to mappings with `name` and `colour`; `ignore` lists the
-    ignored values. A run's configuration has the same as `classes` (a list) and `ignore`. Raises
-    UsageError, one line, for anything else.
+    ignored values. A run's configuration has the fields of a `ClassTable`. Raises UsageError, one line,
+    for anything else.
     """
     if value is None or isinstance(value, ClassTable):
         return value
@@ -157,24 +151,27 @@ def read_classes(value: object) -> ClassTable | None:
     try:
         return ClassTable.model_validate(fields)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-    words = _WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
-        words = f"{problem['loc'][0]!r} is an unknown key beside `classes` and `ignore`"
-    elif problem["loc"][:1] == ("ignore",):
-        words = "`ignore` must list mask values from 0 to 65535, or colours"
-    elif len(problem["loc"]) > 1 and problem["loc"][0] == "classes":
-        _, index, *keys = problem["loc"]
-        entry = fields["classes"][index]  # type: ignore[index]
-        value = entry.get("value") if isinstance(entry, Mapping) else entry
-        if "colour" in keys:
-            words = "must be three numbers from 0 to 255, or '#rrggbb'"
-        words = f"{'.'.join([f'class {value}', *map(str, keys[:1])])}: {words}"
+        problem, words = first_problem(error)
+    match problem["loc"]:
+        case ("classes",):
+            words = f"a table has 2 to {MOST_CLASSES} classes"
+        case ("ignore", *_):
+            words = "`ignore` must list mask values from 0 to 65535, or colours"
+        case ("classes", index, *keys):
+            entry = fields["classes"][index]  # type: ignore[index]
+            value = entry.get("value") if isinstance(entry, Mapping) else entry
+            if "colour" in keys:
+                words = "must be three numbers from 0 to 255, or '#rrggbb'"
+            elif problem["type"] == "extra_forbidden":
+                words = "unknown key; a class has `name` and `colour`"
+            words = f"{'.'.join([f'class {value}', *map(str, keys[:1])])}: {words}"
+        case (key,):
+            words = f"{key!r} is an unknown key beside `classes` and `ignore`"
     raise UsageError(f"{where}: {words} (such as `{_EXAMPLE}`).")
 
 
 def classes_to_yaml(table: ClassTable) -> str:
-    """Return a table for masks of class indices, as the text of a file that `read_classes` reads."""
+    """Return the YAML text of a table for masks of class indices, which `read_classes` reads."""
     import yaml
 
     content: dict[object, object] = {
@@ -201,7 +198,7 @@ def _long_form(content: Mapping[object, object], where: str) -> dict[str, object
             )
         described = value if isinstance(value, Mapping) else {"name": value}
         if "value" in described:
-            raise UsageError(f"{where}: class {key}: `value` is an unknown key: the key says it.")
+            raise UsageError(f"{where}: class {key}: `value` is an unknown key: remove it.")
         entries.append({"value": int(str(key)), **described})
     ignored = content.get("ignore")
     return {"classes": entries, "ignore": [ignored] if isinstance(ignored, int) else ignored}

@@ -1,15 +1,14 @@
-"""Defaults that more than one folder needs. Others stand at their fields in `config/schema.py`."""
+"""Defaults that more than one folder needs. Others are in the fields of `config/schema.py`."""
 
-# Class index of pixels that no loss and no metric counts, and the mask value that is ignored where
-# nothing else is said.
+# Class index of pixels that losses and metrics leave out, and the default of `--ignore-index`.
 IGNORE_INDEX = 255
 BOTTLENECK_DIM = 64
 CODEBOOK_SIZE = 512
-# Of each of the codebooks where a vector has several codes.
+# Codes per codebook of quantizers with several codes per vector.
 SMALL_CODEBOOK_SIZE = 256
 
-# What `--codes` sets of options that are not given, with masks (docs/results.md). `plain` is the linear
-# encoder of older scripts. vq's own rate is in `QUANTIZERS`: several codes per vector are for fidelity.
+# Defaults that `--codes` sets for a training with masks (docs/results.md). `plain` is the linear encoder
+# of older scripts. Defaults of vq alone are in `QUANTIZERS`: several codes per vector are for fidelity.
 CODES: dict[str, dict[str, object]] = {
     "faithful": {
         "model.encoder": "conv", "model.reconstruction_weight": 0.5,

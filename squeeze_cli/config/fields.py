@@ -1,4 +1,4 @@
-"""Building blocks of the schema: types of values, and the options that set them."""
+"""Building blocks of the schema: types of values, their options, and words for wrong values."""
 
 import re
 from dataclasses import dataclass
@@ -17,15 +17,41 @@ from pydantic import (
     field_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticKnownError
+from pydantic_core import ErrorDetails, PydanticKnownError
 
 from squeeze_cli.config.parts import Registry
 
+# Words that follow the name of a field, by pydantic's type of the error.
+_WORDS = {
+    "missing": "is missing",
+    "greater_than_equal": "must be {ge} or more",
+    "greater_than": "must be above {gt}",
+    "less_than_equal": "must be {le} or less",
+    "less_than": "must be below {lt}",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a smaller whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text",
+    "string_pattern_mismatch": "must be a valid name",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "too_short": "must have {min_length} or more items",
+    "too_long": "must have at most {max_length} items",
+    "literal_error": "must be {expected}",
+    "dict_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values",
+    "invalid_key": "must have keys of text",
+}
+
 
 class Section(BaseModel):
-    """A section of the configuration: immutable, without unknown keys.
+    """Base of the sections of the configuration: immutable, without unknown keys.
 
-    Its schema is built when it is first used, so that `--help` does not pay for it.
+    Its schema is built when it is first used, because building it would slow down `--help`.
     """
 
     model_config = ConfigDict(
@@ -36,7 +62,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_oddities(cls, value: object, info: ValidationInfo) -> object:
-        """Refuse what pydantic would take: a number for a switch, true for a number, no text.
+        """Refuse values that pydantic accepts: 1 for a switch, true for a number, an empty text.
 
         A path becomes a text.
         """
@@ -46,7 +72,9 @@ class Section(BaseModel):
         for text in (text for text in texts if isinstance(text, str)):
             if not text:
                 raise ValueError("must not be empty")
-            if re.search("[\0\ud800-\udfff]", text):  # the latter stand for bytes of no UTF-8
+            if re.search(
+                "[\0\ud800-\udfff]", text
+            ):  # Python reads bytes outside UTF-8 as surrogates
                 raise ValueError("must be a text in UTF-8, without zero bytes")
         kind = option_type(cls.model_fields[info.field_name or ""])
         if kind is bool and not isinstance(value, bool):
@@ -56,15 +84,19 @@ class Section(BaseModel):
         return value
 
 
+def first_problem(error: ValidationError) -> tuple[ErrorDetails, str]:
+    """Return the first error of a model, and words for it that follow the name of its field."""
+    problem = error.errors(include_url=False)[0]
+    words = _WORDS.get(problem["type"], "").format(**problem.get("ctx", {}))
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    return problem, words or message
+
+
 def reason_of(error: Exception) -> str:
-    """Return in a few words why a file cannot be read: of a model's errors, the first field and its."""
+    """Return the reason why a file cannot be read, without the file's name."""
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        field, words = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        if first["type"] == "missing":
-            return f"{field} is missing"
-        named = words.replace("Input", field, 1)
-        return named if named != words else f"{field}: {words}".removeprefix(": ")
+        problem, words = first_problem(error)
+        return " ".join([".".join(map(str, problem["loc"])), words]).strip()
     return str(getattr(error, "strerror", None) or error)
 
 
@@ -74,18 +106,18 @@ def _as_list(value: object) -> object:
     return value.split(",") if isinstance(value, str) else value
 
 
-# A list, or its items in one text with commas between them.
+# A field of several items takes a list, or one text with commas between the items.
 AsList = BeforeValidator(_as_list)
-# A section without a key in a YAML file is None.
+# YAML reads a section without keys as None.
 AsSection = BeforeValidator(lambda value: {} if value is None else value)
 
 
 @dataclass(frozen=True)
 class Flag:
-    """The option that sets a field: its name, and the name of its value in `--help`.
+    """Option that sets a field: its name, and the placeholder (metavar) of its value in `--help`.
 
-    A name of None is that of the field, "" stands for no option, and a switch may have its opposite
-    after a slash. A metavar of None depends on the type.
+    The name is None for an option with the field's name, "" for no option; the name of a switch may
+    hold its opposite after a slash. A metavar of None is chosen by the field's type.
     """
 
     name: str | None
@@ -98,8 +130,8 @@ def setting(
 ) -> Any:  # fmt: skip
     """Return pydantic's field with default, description, limits and the `Flag` of its option.
 
-    The text ends with `[default: ...]` where another choice decides the default, which is None then.
-    Unless the limits say otherwise, a whole number is at most 10^6, and others fit a float32.
+    The text ends with `[default: ...]` where the default is None because another field decides it.
+    A number with a lower limit alone gets an upper one: 10^6, or 1e38 (in float32's range) for a float.
     """
     if limits.keys() & {"ge", "gt"} and not limits.keys() & {"le", "lt"}:
         limits["le"] = 1e38 if isinstance(default, float) else 10**6
@@ -116,7 +148,7 @@ def setting(
 
 
 def _json_schema(choices: Registry, optional: bool) -> dict[str, Any]:
-    """Return the part of a JSON schema that allows the names of a registry, or also null."""
+    """Return the JSON schema of a field that takes a name of a registry, and null if `optional`."""
     closed = [name for name in choices if not name.endswith(":")]
     names = {"enum": [*closed, *choices.reserved, *([None] if optional else [])]}
     patterns = [{"pattern": f"^{name}."} for name in choices if name.endswith(":")]
@@ -124,18 +156,18 @@ def _json_schema(choices: Registry, optional: bool) -> dict[str, Any]:
 
 
 def value_of(config: Section, key: str) -> Any:
-    """Return the value of the field `section.field` of a configuration, or of its own `field`."""
+    """Return a configuration's value for a key `section.field`, or `field` outside the sections."""
     section, _, name = key.rpartition(".")
     return getattr(getattr(config, section) if section else config, name)
 
 
 def choices_of(field: FieldInfo) -> Registry | None:
-    """Return the parts among which a field chooses, if it does."""
+    """Return the registry of a field that takes the name of a part, None for other fields."""
     return next((item for item in field.metadata if isinstance(item, Registry)), None)
 
 
 def option_type(field: FieldInfo) -> Any:
-    """Return the type in which the command line gives a field's value; the schema does the rest."""
+    """Return the type of a field's option on the command line; the schema converts its value."""
     choices = choices_of(field)
     if choices and not any(name.endswith(":") for name in choices):
         return Literal[tuple(choices)]
@@ -147,5 +179,5 @@ def option_type(field: FieldInfo) -> Any:
     if len(kinds) > 1 or get_origin(kinds[0]) is Annotated:
         return str
     if isinstance(kinds[0], type) and issubclass(kinds[0], Section):
-        return str  # a section is given by the name of its file
+        return str  # the option names a file with the section
     return kinds[0]

@@ -1,6 +1,6 @@
-"""The parts that can be chosen by name: data sets, backbones, heads, quantizers and losses.
+"""Registries of the parts with a name: data sets, backbones, heads, quantizers and losses.
 
-The names stand for classes without importing them, because `--help` must not import torch.
+A name refers to a class that is imported at its use, because `--help` must not import torch.
 A new part is one file and one entry here.
 """
 
@@ -15,14 +15,15 @@ from squeeze_cli.errors import UsageError, nearest
 
 @dataclass(frozen=True)
 class Entry:
-    """A part that can be chosen.
+    """Entry of a registry: the class of a part, and its fields and defaults of the configuration.
 
     Attributes:
         target: Its class within `squeeze_cli`, as `"folder.module:Class"`.
-        options: The configuration fields that mean something for this part.
-        defaults: Values for the fields whose default depends on this part.
-        image_size: Default side of the images of a backbone; None where its class tells.
-        photographs: Data set of the same classes, for drawn images, that `--data-dir` stands for.
+        options: The configuration fields that this part uses.
+        defaults: Defaults of configuration fields that depend on this part.
+        image_size: Default side of a backbone's images in pixels; None where its class decides.
+        photographs: For a data set of drawn images: the data set of the same classes that
+            `--data-dir` replaces it by.
     """
 
     target: str
@@ -33,22 +34,22 @@ class Entry:
 
 
 class Registry(dict[str, Entry]):
-    """The parts of one kind by name. An unknown name is a UsageError with the nearest one.
+    """Parts of one kind by name. An unknown name raises UsageError with the most similar name.
 
-    A name that ends in a colon, such as `timm:`, stands for all names that begin with it; which there
-    are, only its class knows.
+    A name that ends in a colon, such as `timm:`, is the prefix of a family of names, which its class
+    lists.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, Entry], *reserved: str) -> None:
         super().__init__(entries)
         self.kind = kind
-        self.reserved = reserved  # names that other choices set, which stand for no part
+        self.reserved = reserved  # names without an entry, which `config.resolve` sets
 
     def __missing__(self, name: str) -> Entry:
         return self[self._key(name)]
 
     def _key(self, name: str) -> str:
-        """Return the name of the entry that `name` stands for; UsageError where there is none."""
+        """Return the key of the entry for `name`; UsageError for an unknown name."""
         prefix, colon, rest = name.partition(":")
         key = prefix + colon if rest else name
         if key not in self:
@@ -57,21 +58,21 @@ class Registry(dict[str, Entry]):
 
     @property
     def names(self) -> list[str]:
-        """The names as a help text shows them, such as `timm:NAME`."""
+        """Names as a help text shows them, such as `timm:NAME`."""
         return [f"{name}NAME" if name.endswith(":") else name for name in self]
 
     def check(self, name: str) -> str:
-        """Return `name`, in its preferred spelling, if there is such a part."""
+        """Return `name` in its preferred spelling; UsageError for an unknown name."""
         if ":" not in name:
             name = name.replace("_", "-")
         if name in self.reserved:
             return name
         if self._key(name) == name and name.endswith(":"):
-            raise UsageError(f"{name} needs a name behind it, as in {name}NAME.")
+            raise UsageError(f"{name} needs a name after it, as in {name}NAME.")
         return name
 
     def complete(self, start: str) -> list[str]:
-        """Return the names that begin with `start`; behind a prefix its class knows them."""
+        """Return the names that begin with `start`, those of a family too after its prefix."""
         prefix, colon, _ = start.partition(":")
         names = list(self)
         if colon and prefix + colon in self:
@@ -79,11 +80,11 @@ class Registry(dict[str, Entry]):
         return [name for name in names if name.startswith(start)]
 
     def load(self, name: str) -> Any:
-        """Import and return the class behind `name`."""
+        """Import and return the class of the part `name`."""
         return pkgutil.resolve_name(f"squeeze_cli.{self[name].target}")
 
 
-# The name of given features, as a data set and in place of the backbone.
+# The name of the data set of `--features`, and of the backbone then.
 GIVEN_FEATURES = "features"
 _THREE_CLASSES = {"num_classes": 3}
 DATASETS = Registry("dataset", {
@@ -110,7 +111,7 @@ BACKBONES = Registry("backbone", {
 
 
 def choose_head(head: str | None, backbone: str) -> str:
-    """Return the name of the head; older runs have none, and theirs was the backbone's default."""
+    """Return the name of the head; None, in records of older runs, means the backbone's default."""
     return head or str(BACKBONES[backbone].defaults["head"])
 
 
@@ -141,11 +142,12 @@ QUANTIZERS = Registry("quantizer", {
 
 
 def has_bottleneck(quantizer: str) -> bool:
-    """Return whether features become narrower before the quantizer of this name makes codes of them."""
+    """Return whether a quantizer projects features to a bottleneck."""
     return "bottleneck_dim" in QUANTIZERS[quantizer].options
 
 
-# Layers trained before the codes would make features that are easy to reconstruct, not useful ones.
+# Fields of the losses with masks. With reconstruction alone, trained layers before the quantizer would
+# learn features that are easy to reconstruct, not useful ones.
 _SEGMENTATION = frozenset({
     "head", "num_classes", "class_weights", "add_adapter", "unfreeze_last_layer", "feature_dim",
     "reconstruction_weight", "distill", "distill_weight",

@@ -1,4 +1,4 @@
-"""The run record, `run.json`, and the JSON of other commands; docs/run-record.md describes them."""
+"""Models of the run record, `run.json`, and of the JSON of commands (docs/run-record.md)."""
 
 import math
 from pathlib import Path
@@ -23,15 +23,13 @@ def _finite_or_none(value: object) -> object:
 
 # A diverged run has losses that are not finite. JSON cannot hold them: they become null.
 Number = Annotated[float | None, BeforeValidator(_finite_or_none)]
-
-
-# Sizes, which memory is taken by: far more than any run has.
+# Memory is allocated by these sizes. The limits are far above the sizes of any run.
 _Size = Annotated[int, Field(ge=1, le=2**20)]
 _Sides = Annotated[list[Annotated[int, Field(ge=0, le=2**14)]], Field(min_length=2, max_length=2)]
 
 
 class _Part(BaseModel):
-    """Base of the record's parts: strictly typed; fields of other versions are ignored."""
+    """Base of the record's parts: strictly typed; unknown fields, of other versions, are ignored."""
 
     model_config = ConfigDict(
         strict=True, validate_assignment=True, allow_inf_nan=False, defer_build=True
@@ -49,8 +47,8 @@ class Epochs(_Part):
 class SplitMetrics(_Part):
     """Metrics of one split; shares are 0 to 1, `codebook_*` has one value per code of a vector.
 
-    A run with a segmentation head has `iou`, `accuracy` and `per_class_iou`, a quantized one `mse`,
-    `cosine` and `sqnr_db`, where features are decoded. `neighbours_*` are those of `squeeze evaluate`.
+    A run with a segmentation head has `iou`, `accuracy` and `per_class_iou`; a quantized run whose
+    features are decoded has `mse`, `cosine` and `sqnr_db`. `squeeze evaluate` adds `neighbours_*`.
     """
 
     segmentation_loss: Number = None
@@ -76,7 +74,7 @@ class SplitMetrics(_Part):
 
 
 class Metrics(_Part):
-    """Metrics of the best epoch's weights; None before the end."""
+    """Metrics of the best epoch's weights; None until the end of the training."""
 
     train: SplitMetrics | None = None
     val: SplitMetrics | None = None
@@ -84,7 +82,7 @@ class Metrics(_Part):
 
 
 class EpochMetrics(_Part):
-    """Metrics of one epoch; those of `train` are measured while the weights move."""
+    """Metrics of one epoch; `train` is measured while the weights change."""
 
     epoch: int
     train: SplitMetrics
@@ -92,7 +90,7 @@ class EpochMetrics(_Part):
 
 
 class Seconds(_Part):
-    """Wall time of each stage in seconds; all but `codes` are summed over resumptions."""
+    """Wall time of each stage in seconds; all but `codes` are sums over resumptions."""
 
     features: float
     fit: float
@@ -101,11 +99,12 @@ class Seconds(_Part):
 
 
 class DataDescription(_Part):
-    """The images; `image_size_px` is a side, or height and width, or None where features are given.
+    """Description of the data: data set, size of the images, and digests.
 
-    The digests are of names and contents, of all splits and of two alone; `part_digests` are of
-    `names`, `images` and `masks`, each alone. `skipped` has `name` and `reason` of the first images
-    that could not be read.
+    `image_size_px` is a side, or height and width, or None where features are given. `digest` is of
+    names and contents of all splits, `val_digest` and `test_digest` of one split; `part_digests` has
+    separate digests of `names`, `images` and `masks`. `skipped` has `name` and `reason` of the first
+    images that could not be read.
     """
 
     dataset: str
@@ -131,7 +130,7 @@ class DataDescription(_Part):
 
 
 class ModelDescription(_Part):
-    """The backbone, what is trained on it, and the number of trainable parameters."""
+    """Description of the backbone, of the trained parts, and the number of trainable parameters."""
 
     backbone: str
     weights: str
@@ -141,7 +140,7 @@ class ModelDescription(_Part):
     quantized_dim: _Size
     num_classes: _Size | None
     layers: list[int] | None = None  # of a timm model
-    head: str | None = None  # the first records have none: it was the backbone's default
+    head: str | None = None  # None in the first records: the backbone's default
     loss: str
     encoder: str = "linear"  # older records have none
     add_adapter: bool
@@ -152,7 +151,7 @@ class ModelDescription(_Part):
 
 
 class QuantizerDescription(_Part):
-    """Codes and their nominal rate, by the codes' sizes; operations from an image's features to codes."""
+    """Sizes and nominal rate of the codes; `encoder_flops` from the features of an image to its codes."""
 
     type: str
     code_sizes: list[_Size]
@@ -167,7 +166,7 @@ class QuantizerDescription(_Part):
 class MeasuredSplit(_Part):
     """Sizes of one split's codes file; all bytes of the file count.
 
-    Feature points are all values of the backbone's features, pixels those that it was given.
+    Feature points are all values of the backbone's features, pixels all pixels of its input.
     """
 
     coding: Literal["prior", "packed"]
@@ -186,7 +185,7 @@ class MeasuredSplit(_Part):
 
 
 class DecoderBytes(_Part):
-    """Sizes of what a decoder needs once for all images."""
+    """Sizes of the parts of the decoder, which is needed once for all images."""
 
     codebook_bytes: int
     projection_bytes: int
@@ -199,7 +198,7 @@ class DecoderBytes(_Part):
 
 
 class Measured(_Part):
-    """Sizes of the codes files of `val` and `test`, and of the decoder; the digest of the prior."""
+    """Sizes of the codes files of `val` and `test` and of the decoder, and the prior's digest."""
 
     val: MeasuredSplit
     test: MeasuredSplit
@@ -208,7 +207,7 @@ class Measured(_Part):
 
 
 class LevelsRecord(_Part):
-    """Metrics of the first levels of rvq alone, and sizes of files of their codes."""
+    """Metrics and file sizes of the first levels of rvq alone."""
 
     levels: int
     val: SplitMetrics
@@ -267,7 +266,7 @@ class RunRecord(_Part):
             ) from None
 
     def of_levels(self, part: LevelsRecord) -> Self:
-        """Return the record as one of the first levels alone."""
+        """Return the record as if the run had only the first levels, as measured in `part`."""
         assert self.quantizer is not None
         share = part.levels / len(self.quantizer.code_sizes)
         described = self.quantizer.model_copy()
@@ -286,7 +285,7 @@ class RunRecord(_Part):
 
 
 class FinishedRecord(RunRecord):
-    """Record of a run that was set up, so that its description is complete."""
+    """Record whose descriptions are complete, because the run was set up."""
 
     data: DataDescription
     model: ModelDescription
@@ -294,7 +293,7 @@ class FinishedRecord(RunRecord):
 
 
 class ProbeResult(BaseModel):
-    """Test accuracy of linear probes on `original` and `decoded` features, and what they were made of."""
+    """Test accuracy of linear probes on `original` and `decoded` features, and numbers of their data."""
 
     original: float
     decoded: float

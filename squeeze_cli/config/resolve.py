@@ -1,7 +1,7 @@
-"""From a file and options to one valid configuration: defaults < file < options.
+"""Resolution of a configuration from defaults, a YAML file and options, in rising precedence.
 
 A YAML file is either one experiment, with the sections at its top level, or names several under
-`experiments:`. A missing key takes its default, an unknown one is an error.
+`experiments:`. A missing key has its default, an unknown one is an error.
 """
 
 import os
@@ -22,20 +22,15 @@ from squeeze_cli.config.parts import (
 )
 from squeeze_cli.config.schema import FIELDS, ExperimentConfig, Kind, option_of
 from squeeze_cli.config.target import first_weight, size_for
-from squeeze_cli.config.validation import (
-    check_folders,
-    check_together,
-    parse,
-    refuse_meaningless,
-)
+from squeeze_cli.config.validation import check_folders, check_together, parse, refuse_meaningless
 from squeeze_cli.config.yaml_files import read_yaml
 from squeeze_cli.errors import SqueezeError, UsageError, nearest
 from squeeze_cli.files import write_text_atomically
 
 EXAMPLE = "the one in examples.yaml"
-# Fields of the data that name files and folders of the user.
+# Fields of the section `data` that name files and folders of the user.
 PLACES = ("images", "masks", "test_images", "test_masks", "split_file", "features", "feature_names")
-# Settings that may change in a run's config.yaml: of the data and the model those not named here.
+# A run's config.yaml must keep these fields of `data`, and all fields of other sections except FREE.
 DECISIVE_DATA = ("dataset", "classes", "ignore_index", "image_size", "fit", "subset_size")
 FREE = (
     "model.weights",
@@ -51,7 +46,7 @@ FREE = (
 def with_values(config: ExperimentConfig, values: Mapping[str, object]) -> ExperimentConfig:
     """Return the configuration with other values, by `section.field` or `field`, validated.
 
-    Raises UsageError, naming the option, for a value that cannot be.
+    Raises UsageError, with the option, for an invalid value.
     """
     mapping = config.model_dump()
     for key, value in values.items():
@@ -67,12 +62,12 @@ def resolve_config(
     """Return the configuration for `squeeze train` (`quantized`) or `squeeze baseline` (`baseline`).
 
     Args:
-        kind: Which of the two.
-        values: What the command line gives, by `section.field`.
+        kind: `quantized` or `baseline`.
+        values: Values of the command line, by `section.field`.
         source: A YAML file, the name of an example that comes with squeeze, or a configuration.
-        experiment: Which experiment of the file.
+        experiment: Name of the experiment in a file of several.
 
-    Raises UsageError for a value, or a combination of values, without meaning.
+    Raises UsageError for an invalid value, and for values that contradict each other.
     """
     if isinstance(source, str):
         config = find_experiment(source, experiment)
@@ -92,12 +87,12 @@ def resolve_config(
     config = resolve_defaults(config)
     check_together(config)
     refuse_meaningless(config, values)
-    _refuse_ignored(config, "the configuration")  # of a file, where an option chooses another type
+    _refuse_ignored(config, "the configuration")  # an option may choose another type than the file
     return config
 
 
 def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
-    """Return the configuration with what other choices decide: codebook size, classes and rate."""
+    """Fill in the fields of a configuration whose defaults depend on other fields."""
     data, given = config.data, config.data.has_features
     by_data = GIVEN_FEATURES if given else "folder" if data.images else DEFAULT_DATASET
     without_masks = given or (data.images is not None and data.masks is None)
@@ -122,7 +117,7 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _defaults_of_codes(config: ExperimentConfig, quantizer: str, loss: str) -> dict[str, object]:
-    """Return what `--codes` sets where the chosen quantizer and loss take it, and else their own."""
+    """Return the defaults that `--codes` decides, where quantizer and loss use them, by key."""
     entry, model = QUANTIZERS[quantizer], config.model
     trained = "codes" in entry.options
     chosen = CODES[config.quantizer.codes if trained and loss != "reconstruction" else "plain"]
@@ -133,7 +128,7 @@ def _defaults_of_codes(config: ExperimentConfig, quantizer: str, loss: str) -> d
     }
     if "rate_weight" in entry.options:
         defaults["quantizer.rate_weight"] = 0.0
-    # Features that are trained themselves would learn to be easy to reconstruct.
+    # Trainable features would learn to be easy to reconstruct.
     frozen = not (model.add_adapter or model.feature_dim or model.unfreeze_last_layer)
     if trained and frozen and "reconstruction_weight" in LOSSES[loss].options:
         defaults["model.reconstruction_weight"] = 0.0
@@ -147,7 +142,7 @@ def _defaults_of_codes(config: ExperimentConfig, quantizer: str, loss: str) -> d
 
 
 def with_classes(config: ExperimentConfig, classes: ClassTable) -> ExperimentConfig:
-    """Return the configuration of a data set whose classes were found in its masks.
+    """Return the configuration with the classes that were found in the masks, resolved again.
 
     Raises UsageError where options contradict the number of classes.
     """
@@ -157,10 +152,10 @@ def with_classes(config: ExperimentConfig, classes: ClassTable) -> ExperimentCon
 
 
 def check_resumed(stored: ExperimentConfig, values: Mapping[str, object]) -> ExperimentConfig:
-    """Return the configuration of a resumed run, with other places of what it reads where options say.
+    """Return the configuration of a resumed run, with the paths that options give for moved files.
 
-    The training compares the data and the teacher with those that it began with. Raises UsageError
-    where an option asks for something else than the run began with.
+    The training checks later that the moved data and teacher have the same content. Raises UsageError
+    for an option that differs from the run's configuration otherwise.
     """
     moved = {"model.distill", *(f"data.{name}" for name in (*PLACES, "data_dir", "cache_dir"))}
     changed = {}
@@ -177,9 +172,9 @@ def check_resumed(stored: ExperimentConfig, values: Mapping[str, object]) -> Exp
 
 
 def decisive_settings(config: ExperimentConfig) -> dict[str, Any]:
-    """Return what decides weights, codes and masks, by `section.field`, as plain values.
+    """Return the settings that decide weights, codes and masks, by `section.field`, as plain values.
 
-    Places of files, devices and trackers do not: they may change in the `config.yaml` of a run.
+    Paths, devices and trackers are not among them: they may change in a run's `config.yaml`.
     """
     values = config.model_dump(mode="json")
     settings = {}
@@ -192,10 +187,10 @@ def decisive_settings(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def load_run_config(file: Path, recorded: Mapping[str, object]) -> ExperimentConfig:
-    """Return the configuration that a run wrote; SqueezeError where it is not as `recorded`."""
+    """Read a run's `config.yaml`; SqueezeError where it differs from the `recorded` settings."""
     try:
         config = load_experiment(file)
-    except UsageError as error:  # the run wrote this file: the user made no mistake
+    except UsageError as error:  # the run wrote the file, so this is no wrong usage
         raise SqueezeError(f"{error} The run needs its own: train it again.") from None
     known = {key: value for key, value in recorded.items() if key in FIELDS}
     for key, own, other in _differences(config, known):
@@ -207,10 +202,10 @@ def load_run_config(file: Path, recorded: Mapping[str, object]) -> ExperimentCon
 
 
 def with_run_values(config: ExperimentConfig, given: Mapping[str, object]) -> ExperimentConfig:
-    """Return a finished run's configuration with other places of its data, or another device.
+    """Return a finished run's configuration with other paths of its data, or another device.
 
-    A run on drawn images takes photographs where `data.data_dir` is given. Raises UsageError for
-    values that cannot be, or that the run would ignore.
+    For a run on drawn images, `data.data_dir` chooses photographs of the same classes. Raises
+    UsageError for values that are invalid, or that the run would ignore.
     """
     values = dict(given)
     photographs = DATASETS[str(config.data.dataset)].photographs
@@ -225,19 +220,19 @@ def with_run_values(config: ExperimentConfig, given: Mapping[str, object]) -> Ex
 def _differences(
     config: ExperimentConfig, values: Mapping[str, object]
 ) -> Iterator[tuple[str, object, object]]:
-    """Yield the key, the own and the other value of each of `values` that `config` has otherwise.
+    """Yield the key, the value in `config` and the new value of each of `values` that differs.
 
-    Those that are no section's, the name and place of a run, are left out.
+    Fields outside the sections, a run's name and folder, are left out.
     """
-    asked = with_values(config, values)
+    changed = with_values(config, values)
     for key in values:
-        own, other = value_of(config, key), value_of(asked, key)
+        own, other = value_of(config, key), value_of(changed, key)
         if "." in key and own != other:
             yield key, own, other
 
 
 def switched_on(*names: str, default: bool = False) -> bool:
-    """Return what the first environment variable that is set says, as ClearML's SDK reads it."""
+    """Return the switch in the first environment variable that is set, as ClearML's SDK reads it."""
     for name in names:
         if given := os.environ.get(name, "").strip().lower():
             return given not in ("0", "false", "no", "off", "n", "f")
@@ -245,9 +240,9 @@ def switched_on(*names: str, default: bool = False) -> bool:
 
 
 def find_experiment(source: str, experiment: str | None) -> ExperimentConfig:
-    """Read an experiment from the file `source`, or the example of that name.
+    """Read an experiment from the file `source`, or the example with this name.
 
-    Raises UsageError where there is neither, or as `load_experiment` does.
+    Raises UsageError if neither exists, and as `load_experiment` does.
     """
     path, package = Path(source), Path(__file__).parents[1]
     if path.exists() or path.suffix or path.name != source:
@@ -286,7 +281,7 @@ def load_experiment(path: Path, experiment: str | None = None) -> ExperimentConf
 
 
 def to_yaml(config: ExperimentConfig) -> str:
-    """Return the configuration as the text of a YAML file, which `load_experiment` reads back."""
+    """Return the YAML text of a configuration, which `load_experiment` reads."""
     import yaml
 
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -304,9 +299,9 @@ def _experiment_from(mapping: object, where: str) -> ExperimentConfig:
 
 
 def _refuse_ignored(config: ExperimentConfig, where: str) -> None:
-    """Refuse quantizer fields that would be ignored.
+    """Raise UsageError for quantizer fields that the chosen type ignores.
 
-    Older files list every quantizer field, so one that has its default is fine.
+    Fields with their default are accepted, because older files list every field.
     """
     chosen = config.quantizer.type if config.kind == "quantized" else "none"
     accepted = {*QUANTIZERS[chosen].options, "type", "codebook_size", "encoder_lr_factor"}

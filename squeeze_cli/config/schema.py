@@ -1,21 +1,15 @@
 """Schema of an experiment: one immutable, validated model per section of the configuration.
 
-Each field holds its default, its range, its description and, where its name does not say enough,
-its option. `options` makes the command line of these, and docs/config.schema.json is their JSON schema.
-None stands for "decided by another choice" (the number of outputs by the classes, the codebook size
-by the quantizer); `config.resolve` fills it in, so a run's `config.yaml` holds no such None.
+Each field holds its default, its range, its description and, if it differs from the field's name, its
+option. `options` makes the command line from the fields; docs/config.schema.json is their JSON schema.
+A default of None may depend on other fields (the number of outputs on the classes, the codebook size on
+the quantizer); `config.resolve` fills it in, also in a run's `config.yaml`.
 """
 
 import re
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BeforeValidator,
-    Field,
-    ValidationInfo,
-)
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationInfo
 
 from squeeze_cli.config.classes import MOST_CLASSES, ClassTable, read_classes
 from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE, SMALL_CODEBOOK_SIZE
@@ -31,7 +25,7 @@ def _check_count(value: object) -> object:
 
 
 def _read_classes(value: object, info: ValidationInfo) -> ClassTable | None:
-    """Return the table of classes, with `ignore_index` (the field before) among what it ignores."""
+    """Return the table of classes, with `ignore_index`, the field before, among its ignored values."""
     table = read_classes(value)
     return table and table.ignoring(info.data.get("ignore_index"))
 
@@ -58,7 +52,7 @@ ClassWeights = Annotated[Weights | None, AsList]
 
 
 class QuantizerConfig(Section):
-    """How feature vectors become codes; which fields count depends on `type`."""
+    """The quantizer, from feature vectors to codes; `type` decides which fields have an effect."""
 
     type: str = setting("vq", "How features become codes", "--quantizer", choices=QUANTIZERS)
     codes: Literal["faithful", "task", "plain"] = setting(
@@ -228,7 +222,7 @@ class DataConfig(Section):
 
     @property
     def has_features(self) -> bool:
-        """Whether features are given, which pass no backbone, in place of images."""
+        """Whether features of another network are given in place of images."""
         return self.features is not None
 
     @property
@@ -245,14 +239,14 @@ class DataConfig(Section):
 
     @property
     def place(self) -> str:
-        """Return where the images are, or the name of a data set that has no place."""
+        """Path of the images or features, or the name of a data set that reads no files."""
         name = str(self.dataset)
         own = self.data_dir if "data_dir" in DATASETS[name].options else name
         return self.features or self.images or own
 
 
 class TrainingConfig(Section):
-    """How long, how fast and on which devices; `docs/results.md` says how `lr` was chosen."""
+    """Length, learning rate and devices of the training; `docs/results.md` has the choice of `lr`."""
 
     epochs: int = setting(10, "Passes over the training images.", ge=1)
     batch_size: int = setting(4, "Images per step on each device; BatchNorm needs two.", ge=2)
@@ -269,7 +263,7 @@ class TrainingConfig(Section):
 
 
 class LoggerConfig(Section):
-    """Trackers, which get the metrics besides the run record (docs/trackers.md)."""
+    """Trackers, which receive the metrics in addition to the run record (docs/trackers.md)."""
 
     use_tensorboard: bool = setting(True, "Write TensorBoard events.", "--tensorboard")
     use_clearml: bool = setting(
@@ -288,7 +282,7 @@ class LoggerConfig(Section):
         False, "Record the task in an archive to import later; needs no server."
     )
     require_clearml: bool = setting(
-        False, "Fail where ClearML cannot be used, instead of going on without it."
+        False, "Fail where ClearML cannot be used, instead of training without it."
     )
     auto_connect_frameworks: bool = setting(
         True, "Record repository, packages, console and machine load in ClearML.", "--auto-connect"
@@ -317,7 +311,7 @@ SECTIONS: dict[str, type[Section]] = {
     "quantizer": QuantizerConfig, "model": ModelConfig, "training": TrainingConfig,
     "data": DataConfig, "logger": LoggerConfig, "": ExperimentConfig,
 }  # fmt: skip
-# All fields, as `section.field`; those of the experiment itself as `field`.
+# All fields by `section.field`; the fields of the experiment itself by `field`.
 FIELDS = {
     f"{section}.{name}".removeprefix("."): field
     for section, model in SECTIONS.items()
@@ -339,5 +333,5 @@ def flag_of(key: str) -> Flag:
 
 
 def option_of(key: str) -> str:
-    """Return the option of a field, or the key of a field without one, as a message names it."""
+    """Return the name of a field in messages: its option, or its key if it has no option."""
     return (flag_of(key).name or key).partition("/")[0]

@@ -1,4 +1,4 @@
-"""Validation of a configuration: every mistake is one line that names the key or option, and the fix."""
+"""Validation of a configuration: each mistake is one line that names the key or option, and the fix."""
 
 from collections.abc import Iterable, Mapping
 from math import log2, prod
@@ -6,39 +6,14 @@ from math import log2, prod
 from pydantic import ValidationError
 
 from squeeze_cli.config.defaults import CODEBOOK_SIZE
-from squeeze_cli.config.fields import choices_of, value_of
-from squeeze_cli.config.parts import (
-    DATASETS,
-    GIVEN_FEATURES,
-    QUANTIZERS,
-)
+from squeeze_cli.config.fields import choices_of, first_problem, value_of
+from squeeze_cli.config.parts import DATASETS, GIVEN_FEATURES, QUANTIZERS
 from squeeze_cli.config.schema import FIELDS, SECTIONS, ExperimentConfig, option_of
 from squeeze_cli.errors import UsageError, nearest
 
-_WORDS = {
-    "greater_than_equal": "must be {ge} or more",
-    "greater_than": "must be above {gt}",
-    "less_than_equal": "must be {le} or less",
-    "less_than": "must be below {lt}",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_parsing_size": "must be a smaller whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "bool_type": "must be true or false",
-    "tuple_type": "must be a list",
-    "literal_error": "must be {expected}",
-    "string_pattern_mismatch": "must not be empty",
-    "too_short": "must not be empty",
-    "too_long": "must have at most {max_length} items",
-    "model_type": "must be a mapping of keys to values",
-    "invalid_key": "must have keys of text",
-}
-
-# The principal axes of more channels take minutes.
+# The principal axes of more channels take minutes to compute.
 MOST_BLOCK_CHANNELS = 4096
-# Fields that mean nothing with `--features`, besides those of other data sets.
+# Fields that have no effect with `--features`, besides the fields of other data sets.
 OF_IMAGES = (
     "data.image_size", "data.fit", "data.num_workers", "data.cache_dir", "data.use_cache",
     "model.backbone", "model.weights", "model.layer",
@@ -48,17 +23,18 @@ OF_IMAGES = (
 def parse(values: object, where: str = "", as_flags: bool = False) -> ExperimentConfig:
     """Validate a mapping of fields and sections as an experiment.
 
-    Raises UsageError: one line that names the place `where` the values come from and the first
-    wrong one, as option (`--epochs`) or key (`training.epochs`), or the key next to an unknown one.
+    Raises UsageError for the first wrong value. Its message begins with `where`, the source of the
+    values, and names the option (`--epochs`) with `as_flags`, else the key (`training.epochs`). For an
+    unknown key it names the most similar key.
     """
     try:
         return ExperimentConfig.model_validate(values)
     except ValidationError as error:
-        raise UsageError(_first_problem(error, where, as_flags)) from None
+        raise UsageError(_message(error, where, as_flags)) from None
 
 
-def _first_problem(error: ValidationError, where: str, as_flags: bool) -> str:
-    problem = error.errors(include_url=False)[0]
+def _message(error: ValidationError, where: str, as_flags: bool) -> str:
+    problem, words = first_problem(error)
     keys = [key for key in problem["loc"] if isinstance(key, str)]
     key = ".".join(keys)
     if problem["type"] == "extra_forbidden":
@@ -70,8 +46,6 @@ def _first_problem(error: ValidationError, where: str, as_flags: bool) -> str:
     subject = option_of(key) if as_flags and field else key
     if len(problem["loc"]) > len(keys) and problem["type"] != "invalid_key":
         subject = f"each of {subject}"
-    words = _WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-    words = words.format(**problem.get("ctx", {})).replace("Input should be", "must be")
     default = field.default if field else None
     if isinstance(default, (int, float, tuple)) and not isinstance(default, bool) and default != ():
         items = default if isinstance(default, tuple) else (default,)
@@ -80,13 +54,12 @@ def _first_problem(error: ValidationError, where: str, as_flags: bool) -> str:
 
 
 def check_together(config: ExperimentConfig) -> None:
-    """Raise UsageError, naming the fix, for resolved values that do not go together.
+    """Raise UsageError, with the fix, for values of a resolved configuration that contradict each other.
 
-    Sizes that only the backbone knows are checked when it is built.
+    Sizes that depend on the backbone are checked when it is built.
     """
     quantizer, logger = config.quantizer, config.logger
-    # Files and folders that a file of experiments names, and the data set does not read, are a
-    # mistake too.
+    # A YAML file may name files and folders that the data set does not read.
     files = DATASETS["folder"].options | DATASETS[GIVEN_FEATURES].options
     named = [f"data.{key}" for key, value in config.data if value is not None and key in files]
     refuse_foreign(config, "data.dataset", named)
@@ -133,7 +106,7 @@ def check_together(config: ExperimentConfig) -> None:
 
 
 def _check_target(config: ExperimentConfig) -> None:
-    """Refuse a rate that the codes cannot have, and trainings that several processes would repeat."""
+    """Refuse a target above the rate of uncoded codes, and a search for it on several devices."""
     quantizer, training = config.quantizer, config.training
     target = quantizer.target_bits
     if not target or "target_bits" not in QUANTIZERS[quantizer.type].options:
@@ -151,7 +124,7 @@ def _check_target(config: ExperimentConfig) -> None:
 
 
 def _check_loss(config: ExperimentConfig) -> None:
-    """Refuse settings of the model that the chosen loss ignores, and a loss with nothing to train."""
+    """Refuse settings of the model that the loss ignores, and a loss without trainable parts."""
     loss = str(config.model.loss_type)
     if config.model.has_head and config.data.has_features:
         raise UsageError(
@@ -179,7 +152,7 @@ def _check_loss(config: ExperimentConfig) -> None:
 
 
 def _check_classes(config: ExperimentConfig) -> None:
-    """Check what depends on the number of classes, where that is known."""
+    """Check the values that depend on the number of classes, if that number is known."""
     data, model = config.data, config.model
     known = DATASETS[str(data.dataset)].defaults.get("num_classes", 0)
     count = len(data.classes) if data.classes else int(known)
@@ -196,7 +169,7 @@ def _check_classes(config: ExperimentConfig) -> None:
 
 
 def check_folders(config: ExperimentConfig) -> None:
-    """Check that data have a place, and that folders of images and masks come in pairs."""
+    """Check that the data set has its folders, and that folders of images and masks come in pairs."""
     data, with_masks = config.data, config.model.has_head
     if data.dataset == GIVEN_FEATURES and not data.features:
         raise UsageError(f"--dataset {GIVEN_FEATURES} needs --features PATH.")
@@ -213,7 +186,7 @@ def check_folders(config: ExperimentConfig) -> None:
 
 
 def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -> None:
-    """Refuse options that the chosen parts would ignore, and name the parts that take them."""
+    """Raise UsageError for options that the chosen parts ignore; it names parts that use them."""
     clearml, data = config.logger.use_clearml, config.data
     refuse_foreign(config, "quantizer.type", values)
     refuse_foreign(config, "data.dataset", values)
@@ -234,9 +207,9 @@ def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -
 
 
 def refuse_foreign(config: ExperimentConfig, chooser: str, keys: Iterable[str]) -> None:
-    """Refuse fields of a section that other parts take, and the chosen one does not.
+    """Raise UsageError for fields that belong to other parts than the chosen one.
 
-    `chooser` is the field that chooses the part, such as `quantizer.type`.
+    `chooser` is the field that chooses the part, such as `quantizer.type`; `keys` are in its section.
     """
     registry, section = choices_of(FIELDS[chooser]), chooser.partition(".")[0]
     assert registry is not None
@@ -253,6 +226,6 @@ def refuse_foreign(config: ExperimentConfig, chooser: str, keys: Iterable[str]) 
 
 
 def _not_default(config: ExperimentConfig, section: str) -> list[str]:
-    """Return the fields of a section that have another value than their default."""
+    """Return the keys of a section whose values differ from their defaults."""
     keys = [f"{section}.{name}" for name in SECTIONS[section].model_fields]
     return [key for key in keys if value_of(config, key) != FIELDS[key].default]

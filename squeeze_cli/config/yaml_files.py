@@ -1,4 +1,4 @@
-"""YAML files that people write: experiments, tables of classes and credentials."""
+"""Reading of YAML files that people write: experiments, tables of classes and credentials."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -12,20 +12,20 @@ from squeeze_cli.files import read_text
 if TYPE_CHECKING:
     import yaml
 
-# More than any experiment or table of classes needs, and read within a second or two.
+# Limits above the size of any experiment or table of classes; such a file is read within two seconds.
 _MOST_BYTES = 2**18
 _MOST_NODES = 50_000
 _MERGE, _TEXT, _INT = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "str", "int"))
 
 
 def read_yaml(path: Path, example: str) -> Mapping[str, Any]:
-    """Read a mapping from a YAML file, of plain texts, numbers, switches, lists and mappings.
+    """Read a mapping from a YAML file of texts, numbers, switches, lists and mappings.
 
-    Keys are texts as they stand there, also `1` and `on`. No key stands twice, and no number means
-    something else than it says, such as `010` (8 in YAML 1.1) and `1:30` (90).
+    Keys are texts as written, also `1` and `on`. A key that occurs twice is refused, and so are numbers
+    that YAML 1.1 reads in another base, such as `010` (8) and `1:30` (90).
 
-    Raises UsageError for a file that cannot be read or holds something else; `example` says where
-    to find such a mapping.
+    Raises UsageError for a file that cannot be read or has other content; the message refers to
+    `example`, an example of such a mapping.
     """
     import yaml
 
@@ -33,7 +33,7 @@ def read_yaml(path: Path, example: str) -> Mapping[str, Any]:
         content = yaml.load(read_text(path, _MOST_BYTES), _plain_loader())
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        # The loader below raises the class itself, of what PyYAML would take.
+        # PyYAML raises subclasses; the class itself is for YAML that only the loader below refuses.
         kind = "" if type(error) is yaml.MarkedYAMLError else " is no valid YAML"
         raise UsageError(f"{path}{line}{kind}: {error.problem}.") from None
     except yaml.YAMLError as error:
@@ -49,16 +49,16 @@ def read_yaml(path: Path, example: str) -> Mapping[str, Any]:
 
 @cache
 def _plain_loader() -> "type[yaml.SafeLoader]":
-    """Return PyYAML's safe loader without what these files have no use for."""
+    """Return PyYAML's safe loader without tags, dates, repeated keys and unbounded aliases."""
     import yaml
 
     def problem(words: str, place: Any) -> yaml.MarkedYAMLError:
         return yaml.MarkedYAMLError(problem=words, problem_mark=place.start_mark)
 
     class PlainLoader(yaml.SafeLoader):
-        """Alone, the safe loader lets the last of equal keys win, and aliases grow without bound."""
+        """Loader that `_plain_loader` describes."""
 
-        # Without dates: no field takes one, and an experiment may be named by one.
+        # Dates stay texts: no field has a date, and an experiment may have one as its name.
         yaml_implicit_resolvers = {  # noqa: RUF012 - as in the class above
             first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -66,7 +66,7 @@ def _plain_loader() -> "type[yaml.SafeLoader]":
 
         def __init__(self, text: str) -> None:
             super().__init__(text)
-            self.nodes = 0  # with those behind each alias, as often as it is used
+            self.nodes = 0  # an alias counts as many as its anchor, each time it is used
             self.sizes: dict[yaml.Node | None, int] = {}
 
         def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:

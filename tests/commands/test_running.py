@@ -210,10 +210,10 @@ def test_the_mend_of_an_unfinished_run_names_its_folder(squeeze: Squeeze, tmp_pa
 def test_damaged_records_are_told(squeeze: Squeeze, tmp_path: Path) -> None:
     run = write(tmp_path, "it", record(0.5))
     for change, told in (
-        ({"seed": "7"}, "seed should be a valid integer"),
-        ({"model": 3}, "model should be"),
-        ({"model": None}, "model should be"),
-        ({"status": "ended"}, "status should be 'running', "),
+        ({"seed": "7"}, "seed must be a whole number"),
+        ({"model": 3}, "model must be"),
+        ({"model": None}, "model must be"),
+        ({"status": "ended"}, "status must be 'running', "),
     ):
         run.record_file.write_text(json.dumps({"schema_version": 1, **record(0.5), **change}))
         (line,) = squeeze("evaluate", "it", code=1).stderr.splitlines()

@@ -68,12 +68,12 @@ def test_fields_of_later_versions_are_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [
-        ("seed", "7", "seed should be a valid integer"),
-        ("epochs.done", 2.5, "epochs.done should be a valid integer"),
-        ("metrics.val.iou", "high", "metrics.val.iou should be a valid number"),
-        ("seconds.total", None, "seconds.total should be a valid number"),
-        ("measured.test.coding", "zip", "measured.test.coding should be 'prior' or 'packed'"),
-        ("data.skipped", {}, "data.skipped should be a valid list"),
+        ("seed", "7", "seed must be a whole number"),
+        ("epochs.done", 2.5, "epochs.done must be a whole number"),
+        ("metrics.val.iou", "high", "metrics.val.iou must be a number"),
+        ("seconds.total", None, "seconds.total must be a number"),
+        ("measured.test.coding", "zip", "measured.test.coding must be 'prior' or 'packed'"),
+        ("data.skipped", {}, "data.skipped must be a list"),
         ("kind", ..., "kind is missing"),
     ],
 )
@@ -98,7 +98,7 @@ def test_a_damaged_field_is_one_line_with_its_name(
 
 def test_a_finished_record_has_a_model(tmp_path: Path) -> None:
     read(tmp_path, record(0.5, model=None))
-    with pytest.raises(SqueezeError, match=r"is damaged \(model should be"):
+    with pytest.raises(SqueezeError, match=r"is damaged \(model must be"):
         FinishedRecord.read(tmp_path / "run.json")
 
 

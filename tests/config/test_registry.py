@@ -34,7 +34,7 @@ def test_a_prefix_needs_a_name_behind_it() -> None:
     assert BACKBONES.check("timm:resnet18") == "timm:resnet18"
     assert BACKBONES.check("efficientnet_lite0") == "efficientnet-lite0"
     assert BACKBONES.check("features") == "features"  # reserved: no backbone
-    with pytest.raises(UsageError, match="timm: needs a name behind it, as in timm:NAME"):
+    with pytest.raises(UsageError, match="timm: needs a name after it, as in timm:NAME"):
         BACKBONES.check("timm:")
     with pytest.raises(UsageError, match="Unknown backbone 'tim:resnet18'"):
         BACKBONES.check("tim:resnet18")

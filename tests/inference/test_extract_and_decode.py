@@ -479,9 +479,9 @@ def test_features_of_a_stopped_decoding_go_on(
 @pytest.mark.parametrize(
     ("file", "field", "value", "part"),
     [
-        ("manifest.json", "images", "two", "images should be a valid integer"),
-        ("manifest.json", "content", "pictures", "content should be 'codes'"),
-        ("manifest.json", "run_digest", None, "run_digest should be a valid string"),
+        ("manifest.json", "images", "two", "images must be a whole number"),
+        ("manifest.json", "content", "pictures", "content must be 'codes'"),
+        ("manifest.json", "run_digest", None, "run_digest must be a text"),
         ("manifest.json", "colour", "red", "colour: Extra inputs"),
         ("manifest.json", "shards", 2, "codes-00001.json cannot be read"),
         ("manifest.json", "version", 4, "newer version"),
@@ -490,7 +490,7 @@ def test_features_of_a_stopped_decoding_go_on(
         ("codes-00000.json", "number", 1, "number is not below shards"),
         ("codes-00000.json", "shards", 10**12, "does not fit its shards"),
         ("codes-00000.json", "images", 9, "images are more or fewer"),
-        ("codes-00000.json", "skipped", [["a", "b"]], "skipped.0 should be a valid dict"),
+        ("codes-00000.json", "skipped", [["a", "b"]], "skipped.0 must be a mapping"),
         ("codes-00000.json", "format", "a letter", "another program's"),
     ],
 )

@@ -7,9 +7,9 @@ from squeeze_cli.config.sizes import Size
 
 
 def create_backbone(config: ModelConfig, size_px: Size) -> FrozenBackbone:
-    """Return the frozen backbone that `config.backbone` names, with its weights not yet read.
+    """Return the frozen backbone that `config.backbone` names; its weights are read later.
 
-    Raises UsageError for an unknown name or an image size that the backbone cannot take,
+    Raises UsageError for an unknown name or an image size that the backbone does not support,
     SqueezeError if the weights are missing.
     """
     backbone: FrozenBackbone = BACKBONES.load(config.backbone)(config, size_px)

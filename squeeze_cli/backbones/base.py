@@ -1,8 +1,8 @@
-"""The contract of all backbones: a frozen network from images to a dense feature map.
+"""Interface of all backbones: a frozen network from images to a dense feature map.
 
     images [B, 3, H, W] --trunk--> state --last_layer--> features [B, C, h, w]
 
-The cut before the last layer serves `--unfreeze-last-layer`: the trunk stays frozen, so its output
+The cut before the last layer is for `--unfreeze-last-layer`: the trunk stays frozen, so its output
 can be stored like features, and only the last layer is trained.
 """
 
@@ -21,7 +21,7 @@ from squeeze_cli.data.transforms import Statistics
 
 
 class BackboneNetwork(nn.Module):
-    """A trunk and its last layer, frozen: no gradient and eval mode, also after `.train()`."""
+    """A frozen trunk and last layer: without gradients and in eval mode, also after `.train()`."""
 
     def __init__(self, trunk: nn.Module, last_layer: nn.Module) -> None:
         super().__init__()
@@ -41,15 +41,15 @@ class BackboneNetwork(nn.Module):
 
 
 class FeatureOrigin(ABC):
-    """Origin of features, as far as it matters to what is trained on them.
+    """Origin of features: a backbone, or files of given features.
 
     Attributes:
-        name: that of the backbone, or `features` where they are given.
+        name: name of the backbone, or `features` for given features.
         feature_dim: number of channels.
-        random_weights: whether the features are those of an untrained backbone.
-        inference_batch: images per forward pass.
-        evaluation_images: most images of a batch that is neither trained on nor passes the backbone.
-        layers: their indices, where a model lets them be chosen.
+        random_weights: whether the backbone is untrained.
+        inference_batch: images per forward pass of the backbone.
+        evaluation_images: most images per batch of stored features in validation and test.
+        layers: indices of the chosen layers of a timm model.
     """
 
     name: str
@@ -67,22 +67,22 @@ class FeatureOrigin(ABC):
     @property
     @abstractmethod
     def digest(self) -> str:
-        """Digest of what decides the features, besides the images: of the weights."""
+        """Digest of the weights, or of all given features."""
 
     def head_state(self) -> dict[str, Tensor]:
-        """Read the pretrained segmentation head, by the head's names; empty if none comes with it."""
+        """Return the state dict of the pretrained segmentation head; empty if there is none."""
         return {}
 
 
 class FrozenBackbone(FeatureOrigin):
-    """Base of all backbones, with weights and image size chosen; `network` is built when needed.
+    """Base of all backbones; weights and image size are given, and `network` is built when needed.
 
-    Stored features need only sizes and the weights' digest, without reading hundreds of megabytes.
+    With stored features only sizes and the weights' digest are used, so the weights are not loaded.
     """
 
     stride: int
-    statistics = Statistics()  # of the images that the network expects
-    # Images per forward pass: many keep a GPU busy, few stay in a CPU's cache.
+    statistics = Statistics()  # of the network's input images
+    # Images per forward pass: large batches keep a GPU busy, small ones fit in a CPU's cache.
     inference_batch = 8
     evaluation_images = 16
 
@@ -108,14 +108,14 @@ class FrozenBackbone(FeatureOrigin):
 
     @abstractmethod
     def default_weights(self, config: ModelConfig) -> Path:
-        """Return the file behind `--weights default`, downloading it if needed."""
+        """Return the file of `--weights default`, and download it if needed."""
 
     @abstractmethod
     def create_model(self) -> nn.Module:
         """Create the library's model with its initial weights."""
 
     def own_state(self, state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-        """Return the tensors of a weights file by the names of `model`."""
+        """Return the tensors of a weights file, renamed to the names in `model`."""
         return state
 
     @abstractmethod
@@ -131,7 +131,7 @@ class FrozenBackbone(FeatureOrigin):
 
     def load_model(self, state: dict[str, Tensor] | None) -> nn.Module:
         """Create the library's model with the weights of a file, or its initial ones for None."""
-        # Weights that will be replaced take no memory.
+        # On the meta device, weights that a file replaces are not allocated.
         with torch.device("cpu" if state is None else "meta"):
             model = self.create_model()
         if state is not None:

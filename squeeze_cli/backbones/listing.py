@@ -1,4 +1,4 @@
-"""The list of backbones that `--model` takes, with what each makes of an image."""
+"""List of the backbones for `--model`, with sizes of their features."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.config.sizes import size_text
 from squeeze_cli.errors import UsageError
 
-# Published weights: on this machine, to be downloaded, or none.
-AtHand = Literal["here", "download", "none"]
+# Published weights are on this machine, can be downloaded, or do not exist.
+WeightsPlace = Literal["here", "download", "none"]
 
 
 @dataclass(frozen=True)
 class Description:
-    """A backbone at its default image size; a timm model's `layers` count what `--layer` takes.
+    """Description of a backbone at its default image size; `layers` is a timm model's number of layers.
 
-    A model that gives no dense features has neither channels nor stride.
+    A model without dense features has neither channels nor stride.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Description:
     stride: int | None
     image_size: str
     layers: int | None
-    weights: AtHand
+    weights: WeightsPlace
 
 
 def find_names(pattern: str) -> list[str]:
-    """Return the names that match a pattern of the shell, or contain a text without wildcards."""
+    """Return the names that match a shell pattern, or contain a text without wildcards."""
     tagged = timm.list_pretrained()
     with_weights = {name.partition(".")[0] for name in tagged}
     others = (name for name in timm.list_models() if name not in with_weights)
@@ -50,7 +50,7 @@ def find_names(pattern: str) -> list[str]:
 
 
 def describe(names: list[str]) -> Iterator[Description]:
-    """Yield the description of each backbone; nothing is downloaded, and no weights are made."""
+    """Yield the description of each backbone, without downloading or allocating weights."""
     for name in names:
         if name.startswith(PREFIX):
             yield _describe_timm(name)
@@ -59,14 +59,15 @@ def describe(names: list[str]) -> Iterator[Description]:
         assert side is not None
         backbone = create_backbone(ModelConfig(backbone=name, weights="none"), (side, side))
         url = published_urls().get(name)
-        here: AtHand = "here" if url is None or published_place(url).is_file() else "download"
-        yield Description(name, backbone.feature_dim, backbone.stride, str(side), None, here)
+        here = url is None or published_place(url).is_file()
+        weights: WeightsPlace = "here" if here else "download"
+        yield Description(name, backbone.feature_dim, backbone.stride, str(side), None, weights)
 
 
 def _describe_timm(name: str) -> Description:
     model = create_on_meta(name.removeprefix(PREFIX))
     size, settings = own_size(model), model.pretrained_cfg
-    weights: AtHand = "none"
+    weights: WeightsPlace = "none"
     if published_file(settings, download=False):
         weights = "here"
     elif settings.get("hf_hub_id") or settings.get("url"):

@@ -1,8 +1,8 @@
 """Any model of timm (https://huggingface.co/docs/timm) by its name: `--model timm:NAME`.
 
-timm itself computes the maps of chosen layers (`forward_intermediates`), loads weights by the names
-that their authors gave, and interpolates positions to the image size. What a model expects of its
-images is in the configuration of its weights.
+timm itself computes the maps of chosen layers (`forward_intermediates`), loads weights in the formats
+of their authors, and interpolates position embeddings to the image size. Size, normalization and
+interpolation of the images are in the configuration of the weights.
 """
 
 import difflib
@@ -27,15 +27,15 @@ from squeeze_cli.errors import SqueezeError, UsageError, nearest, one_line
 
 PREFIX = "timm:"
 Settings = dict[str, Any]  # arguments and configurations of timm, by name
-# Names of the part of a larger model that is the backbone, the outermost first.
+# Prefixes of a backbone's tensors in the files of larger models, the outermost first.
 PARTS = ("model.", "backbone.")
 
 
 class TimmBackbone(FrozenBackbone):
-    """The maps of one or more layers of a timm model, one behind the other on the channels.
+    """Maps of one or more layers of a timm model, concatenated along the channels.
 
     Class and register tokens are left out. Sizes come from the model on torch's `meta` device, which
-    neither allocates nor computes anything.
+    neither allocates memory nor computes.
     """
 
     def __init__(self, config: ModelConfig, size_px: Size) -> None:
@@ -59,7 +59,7 @@ class TimmBackbone(FrozenBackbone):
 
     @staticmethod
     def own_image_size(name: str) -> str:
-        """Return the image size for which the weights of `timm:NAME` were made."""
+        """Return the image size in the configuration of the weights of `timm:NAME`."""
         return size_text(own_size(create_on_meta(name.removeprefix(PREFIX))))
 
     @staticmethod
@@ -90,9 +90,9 @@ class TimmBackbone(FrozenBackbone):
         return model
 
     def load_model(self, state: dict[str, Tensor] | None) -> nn.Module:
-        """Create the model with the weights of a file as timm loads its own, all of which must fit.
+        """Create the model with the weights of a file, loaded by timm; all of them must fit.
 
-        A classifier may have any number of classes: the model gets the same, and does not use it.
+        A classifier may have any number of classes: the model gets the same number, and ignores it.
         """
         if state is None:
             return self.create_model()
@@ -104,7 +104,7 @@ class TimmBackbone(FrozenBackbone):
                 self.model_name, pretrained=True, pretrained_cfg_overlay=source,
                 **self._options | {"num_classes": classes},
             )  # fmt: skip
-        except Exception as error:  # noqa: BLE001 - timm converts files as if they were the model's
+        except Exception as error:  # noqa: BLE001 - timm's conversion can fail anywhere on such files
             raise SqueezeError(
                 f"The weights {self.weights.source} do not fit {self.name} at --image-size "
                 f"{size_text(self.size_px)} ({one_line(error)}): give a file of this model."
@@ -113,7 +113,7 @@ class TimmBackbone(FrozenBackbone):
         return model
 
     def cut(self, model: Any) -> BackboneNetwork:
-        """Cut before the last block of a ViT where this is trained; or else leave nothing behind."""
+        """Cut before the last block of a ViT if it is trained; else the last layer is an identity."""
         if self._trains_last:
             rows, columns = self.grid
             last_layer = ViTLastLayer(
@@ -124,9 +124,9 @@ class TimmBackbone(FrozenBackbone):
 
 
 class LayerMaps(nn.Module):
-    """Images to the maps `[B, C, h, w]` of one or more layers, one behind the other on the channels.
+    """Module from images to the maps `[B, C, h, w]` of layers, concatenated along the channels.
 
-    `norm` says whether the model's last norm follows each of them, as in DINOv2's evaluation.
+    `norm` is whether the model's final norm is applied to each map, as in DINOv2's evaluation.
     """
 
     def __init__(self, model: nn.Module, layers: tuple[int, ...], norm: bool) -> None:
@@ -149,7 +149,7 @@ class LayerMaps(nn.Module):
 
 
 class TokensBeforeLast(nn.Module):
-    """Images to the tokens `[B, prefix + h·w, C]` of a ViT's layer, class and register tokens first."""
+    """Module from images to a ViT layer's tokens `[B, prefix + h·w, C]`, class and registers first."""
 
     def __init__(self, model: nn.Module, layer: int) -> None:
         super().__init__()
@@ -167,10 +167,10 @@ class TokensBeforeLast(nn.Module):
 
 @functools.cache
 def create_on_meta(name: str) -> Any:
-    """Create a timm model on torch's `meta` device: all of it but numbers.
+    """Create a timm model on torch's `meta` device, that is, without values.
 
-    Raises UsageError for a name that timm does not know, SqueezeError where the hub that the name
-    asks for (`hf-hub:...`) cannot be reached.
+    Raises UsageError for a name that timm does not know, SqueezeError where the hub in the name
+    (`hf-hub:...`) cannot be reached.
     """
     architecture, _, tag = name.partition(".")
     in_registry = not set(":/") & set(name)
@@ -193,22 +193,22 @@ def create_on_meta(name: str) -> Any:
 
 
 def statistics_of(model: nn.Module) -> Statistics:
-    """Return what the weights of a timm model expect of their images."""
+    """Return mean, standard deviation and interpolation of a timm model's input images."""
     settings = resolve_model_data_config(model)
     mean, std = tuple(settings["mean"]), tuple(settings["std"])
     return Statistics(mean, std, settings["interpolation"])
 
 
 def own_size(model: nn.Module) -> Size:
-    """Return height and width of the images for which the weights of a timm model were made."""
+    """Return height and width of the images in the configuration of a timm model's weights."""
     _, height, width = resolve_model_data_config(model)["input_size"]
     return height, width
 
 
 def published_file(settings: Settings, download: bool) -> Path | None:
-    """Return the file of the weights that a timm model's configuration names; None if there is none.
+    """Return the weights file in a timm model's configuration; None if the configuration has none.
 
-    Without `download`, None also stands for a file that is not on this machine. Raises SqueezeError
+    Without `download`, the result is also None if the file is not on this machine. Raises SqueezeError
     if it cannot be downloaded.
     """
     if folder := settings.get("file"):  # of `local-dir:`
@@ -233,7 +233,7 @@ def _choose_layers(config: ModelConfig, count: int) -> tuple[int, ...]:
 
 
 def _check_cut(name: str, model: nn.Module, layers: tuple[int, ...]) -> None:
-    """Raise UsageError unless the last block alone comes after the layer before it."""
+    """Raise UsageError unless the model is a plain ViT and its last block is the chosen layer."""
     if (
         not isinstance(model, VisionTransformer)
         or layers != (len(model.blocks) - 1,)
@@ -250,17 +250,17 @@ def _probe(
 ) -> tuple[bool, tuple[int, int, int]]:
     """Return whether the layers can be normalized, and channels, rows and columns of the features.
 
-    Raises UsageError where the model cannot take the size, or the layers' maps differ in size.
+    Raises UsageError where the model does not support the size, or the layers' maps differ in size.
     """
     problem: Exception | None = None
-    for norm in (True, False):  # Hiera normalizes no layer
+    for norm in (True, False):  # Hiera supports no norm
         try:
             with torch.device("meta"):
                 model = own
                 if "img_size" in options:
                     model = timm.create_model(name.removeprefix(PREFIX), **options).eval()
                 maps = LayerMaps(model, layers, norm).maps(torch.empty(1, 3, *size_px))
-        except Exception as error:  # noqa: BLE001 - of the many ways in which models refuse a size
+        except Exception as error:  # noqa: BLE001 - models refuse a size by exceptions of any kind
             problem = problem or error
             continue
         if len({each.shape[-2:] for each in maps}) > 1:

@@ -1,4 +1,4 @@
-"""Parts that all vision transformers share: patches that cover the image, tokens that become a map."""
+"""Parts shared by vision transformers: the check of patches, and the last layer from tokens to a map."""
 
 from torch import Tensor, nn
 
@@ -7,12 +7,12 @@ from squeeze_cli.errors import UsageError
 
 
 class ViTLastLayer(nn.Module):
-    """The last block and the final norm, without class and register tokens, as a map.
+    """Last block and final norm of a ViT, from tokens to a map without class and register tokens.
 
     Args:
-        block: the block.
-        norm: the norm.
-        prefix: number of tokens that stand before those of the patches.
+        block: the last block.
+        norm: the final norm.
+        prefix: number of class and register tokens, which stand before the patch tokens.
         grid: rows and columns of patches.
     """
 
@@ -30,7 +30,7 @@ class ViTLastLayer(nn.Module):
 
 
 def check_patches(name: str, patch_px: Size, size_px: Size) -> None:
-    """Raise UsageError, with the nearest sizes, for images that patches of a model do not cover."""
+    """Raise UsageError, with the nearest sizes, for an image size that is no multiple of the patches."""
     if any(size % side for size, side in zip(size_px, patch_px, strict=True)):
         lower = [max(1, size // side) * side for size, side in zip(size_px, patch_px, strict=True)]
         upper = [size + side for size, side in zip(lower, patch_px, strict=True)]

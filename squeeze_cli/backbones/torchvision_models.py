@@ -22,7 +22,7 @@ PATCH_PX = 32
 
 
 def published_urls() -> dict[str, str]:
-    """Return the addresses from which `vit` and `deeplab` get their default weights."""
+    """Return the URLs of the default weights of `vit` and `deeplab`."""
     config = ModelConfig()
     return {
         "vit": ViT_B_32_Weights[config.vit_weights].url,
@@ -43,14 +43,14 @@ class ViTBackbone(FrozenBackbone):
         self.grid = (rows, columns)
 
     def default_weights(self, config: ModelConfig) -> Path:
-        """Return the file of torchvision's `config.vit_weights`, a whole ViT-B/32."""
+        """Return torchvision's file of the weights `config.vit_weights`, a whole ViT-B/32."""
         return published_weights(ViT_B_32_Weights, config.vit_weights)
 
     def create_model(self) -> nn.Module:
         """Create the ViT without its classifier."""
         height, width = self.size_px
         model: VisionTransformer = vit_b_32(weights=None, image_size=height)
-        if height != width:  # torchvision's own are for squares
+        if height != width:  # torchvision's model has positions for squares only
             positions = torch.empty(1, 1 + self.grid[0] * self.grid[1], self.feature_dim)
             model.encoder.pos_embedding = nn.Parameter(positions.normal_(std=0.02))
         model.heads = nn.Identity()
@@ -58,11 +58,11 @@ class ViTBackbone(FrozenBackbone):
         return vit
 
     def own_state(self, state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-        """Leave out the classifier, and interpolate the positions to the image size."""
+        """Leave out the classifier, and interpolate the position embeddings to the image size."""
         state = {k: v for k, v in state.items() if not k.startswith("heads.")}
         positions = state.get("encoder.pos_embedding")
         if positions is None:
-            return state  # of another model: `load_strictly` says so
+            return state  # of another model: `load_strictly` raises the error
         if self.grid[0] != self.grid[1]:
             from timm.layers.pos_embed import resample_abs_pos_embed
 
@@ -76,7 +76,7 @@ class ViTBackbone(FrozenBackbone):
 
 
 class ViTTrunk(nn.Module):
-    """Images to tokens `[B, 1 + h·w, 768]`, class token first, before the last encoder block."""
+    """Module from images to tokens `[B, 1 + h·w, 768]`, class token first, before the last block."""
 
     def __init__(self, model: VisionTransformer) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class DeepLabBackbone(FrozenBackbone):
     inference_batch = 4
 
     def default_weights(self, config: ModelConfig) -> Path:
-        """Return the file of torchvision's `config.deeplab_weights`, a whole DeepLabV3."""
+        """Return torchvision's file of the weights `config.deeplab_weights`, a whole DeepLabV3."""
         return published_weights(DeepLabV3_ResNet50_Weights, config.deeplab_weights)
 
     def create_model(self) -> nn.Module:
@@ -111,7 +111,7 @@ class DeepLabBackbone(FrozenBackbone):
         return resnet
 
     def own_state(self, state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-        """Return the part of a DeepLabV3 that is the ResNet's."""
+        """Return the ResNet's tensors in the state dict of a DeepLabV3."""
         return _part(state, "backbone.")
 
     def cut(self, model: Any) -> BackboneNetwork:
@@ -120,7 +120,7 @@ class DeepLabBackbone(FrozenBackbone):
         return BackboneNetwork(nn.Sequential(*trunk), last_layer)
 
     def head_state(self) -> dict[str, Tensor]:
-        """Return the weights of the pretrained DeepLabHead."""
+        """Return the state dict of the pretrained DeepLabHead."""
         return _part(self.weights.read() or {}, "classifier.")
 
 

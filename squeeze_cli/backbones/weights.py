@@ -1,4 +1,4 @@
-"""Backbone weights: published ones of torchvision and timm, or a file; never by unpickling code."""
+"""Weights of backbones: published by torchvision and timm, or in a file; pickled code is never run."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -18,49 +18,46 @@ _FIX = (
     "with squeeze"
 )
 
-# Where checkpoints of training keep a state dict: averaged weights come first, as in timm.
+# Keys of the state dict in training checkpoints: averaged weights come first, as in timm.
 NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher")
-# Prefixes by which torch wraps a model's names: DataParallel, and torch.compile.
+# Prefixes of tensors' names by DataParallel and by torch.compile.
 WRAPPERS = ("module.", "_orig_mod.")
 
-# Random weights are for tests: one fixed seed, so that all runs "with random features" share them.
+# Random weights are for tests. They have one seed, so that all such runs have the same features.
 RANDOM_WEIGHTS_SEED = 0
 
 
 class Weights:
-    """The place of a backbone's weights: a file, or None where they are random.
+    """Weights of a backbone in a file, or random weights where `file` is None.
 
-    `source` is what `--weights` says: `default`, `none` or a path.
+    `source` is the value of `--weights`: `default`, `none` or a path.
     """
 
     def __init__(self, source: str, file: Path | None = None) -> None:
         self.source = source
         self.file = file
         if file is not None and not file.is_file():
-            what = (
-                f"{file} is no weights file"
-                if file.exists()
-                else f"There is no weights file {file}"
-            )
-            raise SqueezeError(f"{what}: check --weights, or {_FIX}.")
+            missing = f"There is no weights file {file}"
+            problem = f"{file} is no weights file" if file.exists() else missing
+            raise SqueezeError(f"{problem}: check --weights, or {_FIX}.")
         self._mtime_ns = None if file is None else file.stat().st_mtime_ns
 
     @cached_property
     def digest(self) -> str:
-        """Hex SHA-256 of the file, or of the seed and versions that decide random weights."""
+        """Hex SHA-256 of the file, or of the seed and package versions of random weights."""
         if self.file is None:
-            makers = " ".join(
-                f"{name} {version(name)}" for name in ("torch", "torchvision", "timm")
-            )
-            return hashlib.sha256(f"random {RANDOM_WEIGHTS_SEED} {makers}".encode()).hexdigest()
+            packages = ("torch", "torchvision", "timm")
+            versions = " ".join(f"{name} {version(name)}" for name in packages)
+            return hashlib.sha256(f"random {RANDOM_WEIGHTS_SEED} {versions}".encode()).hexdigest()
         with self._reading(self.file), self.file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
 
     def read(self) -> dict[str, Tensor] | None:
-        """Read the state dict in a `.safetensors` file, or in another by torch with weights_only.
+        """Read the state dict in a safetensors file, or in another file by torch with weights_only.
 
-        The nesting and the names of training checkpoints are unwrapped (`NESTED`, `WRAPPERS`). Random
-        weights give None. Raises SqueezeError if the file holds no state dict, or not finite values.
+        The nesting and the prefixes of training checkpoints are removed (`NESTED`, `WRAPPERS`). Returns
+        None for random weights. Raises SqueezeError if the file holds no state dict, or values that are
+        not finite.
         """
         if self.file is None:
             return None
@@ -80,15 +77,17 @@ class Weights:
             yield
         except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise anything
             reason = "it is damaged, or holds Python objects besides tensors"
-            if isinstance(error, (OSError, ValueError)):  # torch's own advise to run what is in it
+            if isinstance(
+                error, (OSError, ValueError)
+            ):  # torch's other messages advise to unpickle
                 reason = one_line(error)
             raise SqueezeError(f"{file} is no usable weights file ({reason}): {_FIX}.") from None
         if file.stat().st_mtime_ns != self._mtime_ns:
-            raise SqueezeError(f"{file} was changed meanwhile: run the same command again.")
+            raise SqueezeError(f"{file} was changed during this command: run it again.")
 
 
 def without_prefixes(state: dict[str, Tensor], prefixes: Sequence[str]) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with each prefix, without it; all where none does."""
+    """Remove each prefix from names; if any name has it, drop the tensors without it."""
     for prefix in prefixes:
         inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         state = inner or state
@@ -96,8 +95,7 @@ def without_prefixes(state: dict[str, Tensor], prefixes: Sequence[str]) -> dict[
 
 
 def _checked(content: Any) -> dict[str, Tensor]:
-    """Return the state dict in the content of a file; raises ValueError where there is none, or its
-    numbers are no weights."""
+    """Return the state dict in a file's content; ValueError without one, or for invalid values."""
     while isinstance(content, dict) and any(isinstance(content.get(k), dict) for k in NESTED):
         content = next(content[key] for key in NESTED if isinstance(content.get(key), dict))
     if not isinstance(content, dict) or not content:
@@ -114,7 +112,7 @@ def _checked(content: Any) -> dict[str, Tensor]:
 
 
 def published_weights(enumeration: Any, name: str) -> Path:
-    """Return the file that torchvision publishes as `enumeration[name]`, downloading it if needed.
+    """Return the file of torchvision's weights `enumeration[name]`, and download it if needed.
 
     Raises UsageError for a name that torchvision does not know, SqueezeError without a network.
     """
@@ -126,15 +124,16 @@ def published_weights(enumeration: Any, name: str) -> Path:
 
 
 def published_place(url: str) -> Path:
-    """Return the path at which torch keeps the file that was downloaded from `url`."""
+    """Return the path in torch's cache for the file at `url`."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
 
 
 def fetch(url: str, place: Path, name: str) -> Path:
-    """Return `place`, after downloading the weights called `name` from `url` if they are not there.
+    """Download weights from `url` to `place` unless they are there, and return `place`.
 
-    The file comes by HTTPS and is compared with its SHA-256, of which its name has the first digits.
-    Raises SqueezeError without a network, or where there is nothing to compare it with.
+    The download uses HTTPS and is checked against the first digits of its SHA-256 in the file's name.
+    Raises SqueezeError without a network, without HTTPS, or without these digits. `name` is the name of
+    the weights in messages.
     """
     if place.exists():
         return place
@@ -156,10 +155,10 @@ def fetch(url: str, place: Path, name: str) -> Path:
 
 
 def hub_file(repository: str, name: str | None, download: bool = True) -> Path | None:
-    """Return the weights file of a repository on the Hugging Face hub, from its cache if it is there.
+    """Return the weights file of a repository on the Hugging Face hub, from its cache if possible.
 
-    Without `name` it is one of the two names that timm uses. Without `download`, None stands for a
-    file that is not in the cache. Raises SqueezeError if it cannot be downloaded.
+    Without `name`, timm's two usual names are tried. Without `download`, the result is None if the file
+    is not in the cache. Raises SqueezeError if it cannot be downloaded.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -189,13 +188,13 @@ def hub_file(repository: str, name: str | None, download: bool = True) -> Path |
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load `state`, whose names and shapes must all fit; raise SqueezeError naming what does not.
+    """Load `state` as float32; SqueezeError, with details, unless all names and shapes fit.
 
-    The module may be on torch's `meta` device: its parameters are replaced, as float32.
+    The module may be on torch's `meta` device, because its parameters are replaced.
     """
     state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     try:
-        # Modules know their own older names, which published files still have: those of ViT's MLPs.
+        # torchvision's modules rename the older names of ViT's MLPs, which published files have.
         module.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise SqueezeError(

@@ -24,6 +24,7 @@ from squeeze_cli.config.parts import Registry
 # Words that follow the name of a field, by pydantic's type of the error.
 _WORDS = {
     "missing": "is missing",
+    "extra_forbidden": "is an unknown key",
     "greater_than_equal": "must be {ge} or more",
     "greater_than": "must be above {gt}",
     "less_than_equal": "must be {le} or less",

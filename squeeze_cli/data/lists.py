@@ -1,4 +1,4 @@
-"""Lists of names: text files, a name on each line, that say which files of a folder are a split."""
+"""Lists of names: text files with one name per line, and data sets whose splits are such lists."""
 
 import os
 import re
@@ -34,9 +34,9 @@ def read_lines(path: Path | str) -> list[str]:
 
 
 def read_entries(path: Path | str) -> list[tuple[int, str]]:
-    """Return number and text, stripped, of the lines that are neither blank nor begin with `#`.
+    """Return number and stripped text of each line that is not blank and does not begin with `#`.
 
-    Raises SqueezeError as `read_lines` does, and where there is none.
+    Raises SqueezeError as `read_lines` does, and where there is no such line.
     """
     stripped = ((number, line.strip()) for number, line in enumerate(read_lines(path), start=1))
     entries = [(number, line) for number, line in stripped if line and not line.startswith("#")]
@@ -46,13 +46,13 @@ def read_entries(path: Path | str) -> list[tuple[int, str]]:
 
 
 def same_name(name: str) -> str:
-    """Return what two spellings of a name share: the composed Unicode form, without `./`."""
+    """Return a name in composed Unicode form and without `./`, to compare two spellings."""
     plain = PurePosixPath(name).as_posix() if "/" in name else name
     return unicodedata.normalize("NFC", plain)
 
 
 class NamedFiles:
-    """The images below a folder, by name; of several of one stem, that of the usual `suffix` is found."""
+    """The images below a folder by name; of images with the same stem, the usual `suffix` comes first."""
 
     def __init__(self, folder: Path, suffix: str) -> None:
         self.folder, self._suffix = folder, suffix
@@ -65,9 +65,9 @@ class NamedFiles:
             self._by_stem.setdefault(name.removesuffix(path.suffix), path)
 
     def find(self, name: str) -> tuple[str, Path] | None:
-        """Return the stem and the file of this name, or of this stem; None where there is none.
+        """Return the name of a sample and its file for a `name` with or without suffix, or None.
 
-        The name keeps its suffix where its stem is that of another file.
+        The name has no suffix, unless another file with the same stem is the usual one.
         """
         key = same_name(name)
         if key in self._by_stem:
@@ -80,24 +80,25 @@ class NamedFiles:
         return stem if path == usual else key, self.folder / path
 
     def path(self, stem: str) -> Path:
-        """Return the file of this stem; where there is none, the path that it should have."""
+        """Return the file with this stem, or the usual path of such a file if there is none."""
         found = self._by_stem.get(same_name(stem), f"{stem}{self._suffix}")
         return self.folder / found
 
 
 class ListedSource(DataSource):
-    """Base of data sets that come in archives, and whose splits are lists of names.
+    """Base of data sets that are distributed in archives, and whose splits are lists of names.
 
-    Missing data are downloaded, unless `download` is False or images are there, which may be
-    anybody's; the archives replace no file.
+    Missing data are downloaded, unless `download` is False or the folder of images has files, which may
+    be the user's own. Unpacking replaces no file.
 
     Attributes:
-        title: The data set as messages name it.
-        numbers: Count of the numbers that may follow a name in its line.
-        alternative: What else can be done where data are missing, as the end of a message.
-        folder: Folder that the archives, of these URLs and MD5 sums, are put into and unpacked in.
-        images, masks: Folders of both.
+        title: Name of the data set in messages.
+        numbers: Number of whole numbers that may follow a name in its line.
+        alternative: Hint at the end of the message on missing data.
+        folder: Folder that the archives are downloaded to and unpacked in.
+        images, masks: Folders of images and of masks.
         lists: The list files of the images for training and for the test.
+        archives: URL and MD5 sum of each archive.
     """
 
     title: str
@@ -118,10 +119,10 @@ class ListedSource(DataSource):
         return cls(Path(config.data_dir))
 
     def listing(self) -> Listing:
-        """List the official splits in the order of their files; a listed image may be missing or broken.
+        """List the official splits in the order of their lists; single images may be missing or broken.
 
-        Raises SqueezeError if the data are incomplete and cannot be downloaded, or if a list file cannot
-        be read.
+        Raises SqueezeError if the data are incomplete and cannot be downloaded, or if a list cannot be
+        read.
         """
         for place in (self.folder, *self.folder.parents):
             if place.exists() and not place.is_dir():
@@ -137,7 +138,7 @@ class ListedSource(DataSource):
         return found
 
     def _find(self) -> Listing | str:
-        """List the splits, or say what is missing."""
+        """List the splits, or return a text on what is missing."""
         if (self.folder / UNPACKING).exists():
             return "they were not unpacked to the end"
         if lost := [path for path in self.lists if not path.exists()]:
@@ -169,10 +170,11 @@ class ListedSource(DataSource):
         return samples
 
     def _may_unpack(self) -> bool:
-        """Whether there is nothing but lists, or the archives were put there."""
+        """Return whether there are no images, all archives are there, or unpacking was interrupted."""
         there = [(self.folder / Path(url).name).exists() for url, _ in self.archives]
-        cut_short = (self.folder / UNPACKING).exists()
-        return cut_short or all(there) or not (self.images.is_dir() and any(self.images.iterdir()))
+        interrupted = (self.folder / UNPACKING).exists()
+        empty = not (self.images.is_dir() and any(self.images.iterdir()))
+        return interrupted or all(there) or empty
 
     def _missing(self, error: BaseException | None = None) -> str:
         files, failed = " and ".join(url for url, _ in self.archives), ""

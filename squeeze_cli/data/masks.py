@@ -1,4 +1,4 @@
-"""Masks: the files that label every pixel of an image, read once and kept compressed in memory."""
+"""Masks: files with a label per pixel of an image, read once and kept compressed in memory."""
 
 import io
 import zlib
@@ -14,27 +14,27 @@ from PIL import ExifTags, Image, ImageFile
 from squeeze_cli.data.encoded import find_orientation
 from squeeze_cli.data.reading import DIGEST_BYTES, read_content, reading
 
-# Positions in a mask's list of values are bytes.
+# A pixel's position in its mask's list of values is one byte.
 MOST_VALUES = 256
 _INDEXED = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
-# Pillow spreads grey values of 2 and 4 bits over 0..255: the factor by its name for the raw data,
-# which may end in R for another order of bits.
+# Pillow multiplies grey values of 2 and 4 bits by these factors, to fill 0..255. The keys are the first
+# letters of Pillow's raw mode; an R after them means another order of bits.
 _SPREAD = {"L;2": 85, "L;4": 17}
-# Formats that keep no values, or not always: nothing in the file tells whether they did.
+# Formats that may change values; the file does not tell whether they did.
 _LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
 
 
 @dataclass(frozen=True)
 class Mask:
-    """The values of a mask as stored: classes are given to them by `data/labels.py`.
+    """The stored values of a mask, to which `data/labels.py` assigns classes.
 
     Attributes:
         size_px: Width and height.
-        values: The different values, increasing: those of an index mask (of a palette image its
-            indices), or 0xRRGGBB where the mask is `coloured`.
+        values: The different values, increasing: of an index mask its values (of a palette image the
+            indices), of a `coloured` mask 0xRRGGBB.
         counts: Number of pixels of each value.
         coloured: Whether the values are colours.
-        digest: Hex BLAKE2b-128 of the file, or of what the mask is drawn from.
+        digest: Hex BLAKE2b-128 of the file, or of the seed, index and size of a drawn mask.
         packed: The pixels' positions in `values`, row by row, compressed by zlib.
     """
 
@@ -58,7 +58,7 @@ class Mask:
 
     @classmethod
     def of_bytes(cls, image: Image.Image, digest: str) -> Self:
-        """Pack an image of mode 'L' or 'P', as `of_values` does, in less time."""
+        """Pack an image of mode 'L' or 'P', with the result of `of_values` in less time."""
         counts = image.histogram()
         values = [value for value, count in enumerate(counts) if count]
         places = [0] * MOST_VALUES
@@ -89,7 +89,7 @@ class Mask:
         return cls((width, height), tuple(values), tuple(counts), coloured, digest, packed)
 
     def plane(self, classes: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Return `[H, W]` uint8 where each of `values` is replaced by its place in `classes`."""
+        """Return `[H, W]` uint8 in which `classes[i]` replaces `values[i]`."""
         width, height = self.size_px
         positions = np.frombuffer(zlib.decompress(self.packed), np.uint8)
         return np.array(classes, np.uint8)[positions].reshape(height, width)
@@ -98,9 +98,9 @@ class Mask:
 def read_mask(path: Path) -> Mask:
     """Read a mask: grey, palette or 1-bit values as stored, up to 16 bits, or colours (RGB).
 
-    Raises UnreadableImageError for a missing or broken file and for one that cannot hold classes:
-    floats, transparent pixels, more than `MOST_VALUES` values, or a kind of file whose values change
-    when it is written (JPEG) or read (PBM).
+    Raises UnreadableImageError for a missing or broken file, and for a file that cannot hold classes:
+    floats, transparent pixels, more than `MOST_VALUES` values, or a format that changes values when it
+    is written (JPEG) or read (some PPM).
     """
     with reading("mask", path):
         content = read_content(path)
@@ -109,12 +109,12 @@ def read_mask(path: Path) -> Mask:
             return _read(image, content, digest)
 
 
-def _what_changes(
+def _reason_against(
     file: ImageFile.ImageFile, raw_mode: str, argument: object, content: bytes
 ) -> str | None:
-    """Say why the values that Pillow gives may not be those that are meant; None where they are.
+    """Return why Pillow's values may differ from the mask's, or None where they are equal.
 
-    `raw_mode` is its name for the data in the file, and `argument` what its decoder gets besides.
+    `raw_mode` is Pillow's name of the data in the file, `argument` the next argument of its decoder.
     """
     kind, mode = str(file.format), file.mode
     lossy = kind in _LOSSY or (kind == "WEBP" and b"VP8L" not in content[12:16])
@@ -127,7 +127,7 @@ def _what_changes(
         return "its lowest value is white, so that programs disagree on its values"
     if ";16" in raw_mode and kind in ("PNG", "TIFF") and not mode.startswith("I"):
         return "only 8 of the 16 bits of its colours are read"
-    # Pillow takes the bits of a BMP from its colours, where these are greys.
+    # Pillow derives the bits per pixel of a BMP from its palette, if this has greys only.
     if kind in ("BMP", "DIB") and mode in ("1", "L") and isinstance(argument, int):
         row_bits = file.width * (1 if mode == "1" else 8)
         if argument != (row_bits + 31) // 32 * 4:
@@ -139,8 +139,8 @@ def _what_changes(
 
 def _read(file: ImageFile.ImageFile, content: bytes, digest: str) -> Mask:
     arguments = file.tile[0].args if file.tile else None
-    raw, *more = arguments if isinstance(arguments, tuple) else (arguments,)
-    if reason := _what_changes(file, str(raw), more[0] if more else None, content):
+    raw, *others = arguments if isinstance(arguments, tuple) else (arguments,)
+    if reason := _reason_against(file, str(raw), others[0] if others else None, content):
         raise ValueError(f"{reason}; store it as PNG, with 8 or 16 bits per pixel")
     spread = _SPREAD.get(str(raw)[:3], 1)
     image: Image.Image = file

@@ -20,8 +20,8 @@ ARCHIVES = (
 class OxfordPetSource(ListedSource):
     """The photographs below `<data_dir>/oxford-iiit-pet`, in the layout of the archives.
 
-    A line of a list is a name, alone or as 'name class species breed'. Missing data are downloaded
-    (about 800 MB).
+    A line of a list is a name, or 'name class species breed'. Missing data are downloaded (about
+    800 MB).
     """
 
     title = "Oxford-IIIT Pet"

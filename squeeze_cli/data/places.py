@@ -1,4 +1,4 @@
-"""Images where they are kept: in folders, list files and tar archives, here or at an address."""
+"""Listing of images in folders, list files and tar archives, local or at an address."""
 
 import re
 import tarfile
@@ -25,15 +25,15 @@ _LIST = re.compile(r"\.(txt|lst)$", re.IGNORECASE)
 _ARCHIVE = re.compile(r"\.tar$", re.IGNORECASE)
 _COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
 MOST_PLACES = 1_000_000
-# Archives that are looked through at once: servers answer slowly.
+# Number of archives that are listed at once, because servers answer slowly.
 THREADS = 8
 
 
 def list_place(place: Path | str) -> Listing:
     """List the images of a folder, a list file, tar archives, or an address of one of these.
 
-    `shards/{000..999}.tar` stands for a thousand archives. docs/usage.md says how the images are
-    named. All are in `train`; the images themselves are not read.
+    `shards/{000..999}.tar` stands for a thousand archives. docs/usage.md describes the names of the
+    images. All samples are in `train`; the images themselves are not read.
 
     Raises SqueezeError where a place is missing or damaged, or holds no images, and where two images
     have one name; UsageError for braces that cannot be expanded.
@@ -41,7 +41,7 @@ def list_place(place: Path | str) -> Listing:
     text = str(place)
     places = [text]
     if is_address(text) or not _exists(text):
-        try:  # what is in inner braces is expanded at once, so it is counted before
+        try:  # braceexpand expands inner braces in memory, so their places are counted before
             few = prod(map(_count, re.findall(r"\{([^{}]*)\}", text))) <= MOST_PLACES
             places = list(islice(braceexpand(text, escape=False), MOST_PLACES + 1)) if few else []
         except (ValueError, RecursionError) as error:
@@ -56,14 +56,14 @@ def list_place(place: Path | str) -> Listing:
 
 
 def title_of(place: Path | str) -> str:
-    """Return a name for a place: the last part of its path, without the suffix of a list or archive."""
+    """Return a short name of a place: the last part of its path, without suffix of list or archive."""
     text = str(place) if is_address(str(place)) else str(Path(place).resolve())
     last = _ARCHIVE.sub("", _LIST.sub("", basename(_relative(text))))
     return re.sub(r"[^\w.-]+", "-", last).strip("-.") or "images"
 
 
 def _exists(place: str) -> bool:
-    """Whether there is a file or folder; none has a name as long as braces may be."""
+    """Return whether a file or folder exists; a text with braces may be too long for a path."""
     try:
         return Path(place).exists()
     except OSError:
@@ -71,23 +71,23 @@ def _exists(place: str) -> bool:
 
 
 def _count(braces: str) -> int:
-    """Return how many places a pair of braces stands for, by what is in it: a range or a list."""
+    """Return the number of places that a pair of braces stands for, by its content."""
     if found := re.match(r"(-?\d+)\.\.(-?\d+)", braces):
         return abs(int(found[2]) - int(found[1])) + 1
     return braces.count(",") + 1
 
 
 def _without_suffix(path: str) -> str:
-    """Return a path without the suffix of an image; what follows another dot is part of a name."""
+    """Return a path without the suffix of an image; other dots are part of the name."""
     stem, suffix = splitext(path)
     return stem if suffix.lower() in IMAGE_SUFFIXES else path
 
 
 def _list_all(places: Sequence[str]) -> Listing:
-    """List several places; where they share names, the title of its place leads each name."""
+    """List several places; where images share names, each name begins with the title of its place."""
     listings: list[Listing] = []
     with ThreadPoolExecutor(THREADS) as pool:
-        for begin in range(0, len(places), 8 * THREADS):  # so that a mistake ends it soon
+        for begin in range(0, len(places), 8 * THREADS):  # in parts, so that an error comes early
             listings += pool.map(_list_one, places[begin : begin + 8 * THREADS])
     samples = [sample for listing in listings for sample in listing.train]
     if len({sample.name for sample in samples}) < len(samples):
@@ -130,7 +130,7 @@ def _list_one(place: str) -> Listing:
 
 
 def _list_folder(folder: Path) -> Listing:
-    """List the images below a folder, or those in its archives where it holds nothing else."""
+    """List the images below a folder, or in its archives if it holds no images."""
     try:
         return list_images(folder)
     except SqueezeError:
@@ -141,13 +141,13 @@ def _list_folder(folder: Path) -> Listing:
 
 
 def _list_below(address: str) -> Listing:
-    """List the images below a folder at an address, or in its archives where it holds nothing else."""
+    """List the images below a folder at an address, or in its archives if it holds no images."""
     file_system, folder = open_address(address)
     if _is_of_the_web(address):
         raise SqueezeError(
             f"{address} cannot be listed: give a list file (.txt) with an address on each line."
         )
-    with _clear("list", address):
+    with _one_line_errors("list", address):
         found = sorted(file_system.find(folder))
     start = len(folder.rstrip("/")) + 1
     places = {path[start:]: file_system.unstrip_protocol(path) for path in found}
@@ -158,7 +158,7 @@ def _list_below(address: str) -> Listing:
 
 
 def _list_lines(place: str) -> Listing:
-    """List the images that a file names: a path or an address per line, perhaps after a name and a tab.
+    """List the images in a list file: a path or an address per line, optionally after a name and a tab.
 
     A relative path starts at the folder of the file.
     """
@@ -173,7 +173,7 @@ def _list_lines(place: str) -> Listing:
     for address in {
         each.partition("://")[0]: each for each in targets if is_address(each)
     }.values():
-        open_address(address)  # no image could be read without its driver
+        open_address(address)  # a missing driver is reported now
     if all(_ARCHIVE.search(_relative(target)) for target in targets):
         return _list_all(targets)
     unnamed = [_relative(target) for (name, _), target in listed.items() if not name]
@@ -193,24 +193,24 @@ def _list_lines(place: str) -> Listing:
 
 
 def _list_archive(place: str) -> Listing:
-    """List the images in a tar archive by their keys, as WebDataset does; they are read by offset."""
+    """List the images in a tar archive by the keys of WebDataset; they are read later by offset."""
     parts: dict[str, tuple[int, int]] = {}
     links = []
     with (
-        _clear("read the archive", place),
+        _one_line_errors("read the archive", place),
         _opened(place) as file,
         tarfile.open(fileobj=file, mode="r:") as archive,
     ):
         for member in archive:
             if member.isreg() and not member.issparse():
-                # Of two with one name the last one counts, as where the archive is unpacked.
+                # Of two members with one name the last one counts, as in unpacking.
                 parts[_relative(member.name)] = (member.offset_data, member.size)
             elif not member.isdir():
                 links.append(
                     (member.name, "it is no regular file of the archive: store the image itself.")
                 )
         file.seek(archive.offset)
-        while rest := file.read(2**20):  # another archive behind this one would be lost
+        while rest := file.read(2**20):  # images of an appended archive would be lost
             if rest.strip(b"\0"):
                 raise tarfile.ReadError(f"damaged at byte {archive.offset:,}, or two in one")
     shown = filter(_is_shown, parts)
@@ -219,7 +219,7 @@ def _list_archive(place: str) -> Listing:
 
 
 def _is_shown(path: str) -> bool:
-    """Whether no part of a path begins with a dot, as a hidden file does."""
+    """Return whether no part of a path is hidden, that is, begins with a dot."""
     return path != "" and not any(part.startswith(".") for part in path.split("/"))
 
 
@@ -233,7 +233,7 @@ def _is_of_the_web(place: str) -> bool:
 
 
 def _relative(place: str) -> str:
-    """Return a place as a path below a folder: without protocol, query, root, and steps up."""
+    """Return a place as a relative path: without protocol, query, root, and `..`."""
     path = place.partition("://")[2] or place
     if _is_of_the_web(place):
         path = re.split("[?#]", path)[0]
@@ -241,7 +241,7 @@ def _relative(place: str) -> str:
 
 
 def _joined(file: str, target: str) -> str:
-    """Return what a line of a list file names: a path of this machine, or an address."""
+    """Return the local path or address in a line of a list file."""
     if target.startswith("file://"):
         return open_address(target)[1]
     if is_address(target):
@@ -253,7 +253,7 @@ def _joined(file: str, target: str) -> str:
 def _opened(place: str) -> AbstractContextManager[IO[bytes]]:
     if not is_address(place):
         if Path(place).exists() and not Path(place).is_file():
-            raise ValueError("it is not a regular file")  # a pipe may never end
+            raise ValueError("it is not a regular file")  # a pipe could block
         return Path(place).open("rb")
     file_system, path = open_address(place)
     file: IO[bytes] = file_system.open(path)
@@ -261,8 +261,8 @@ def _opened(place: str) -> AbstractContextManager[IO[bytes]]:
 
 
 @contextmanager
-def _clear(action: str, place: str) -> Iterator[None]:
-    """Turn what goes wrong with a place into one line."""
+def _one_line_errors(action: str, place: str) -> Iterator[None]:
+    """Turn any exception into a SqueezeError of one line."""
     try:
         yield
     except FileNotFoundError:

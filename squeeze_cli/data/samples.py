@@ -1,4 +1,4 @@
-"""Samples: images and their masks, which are read when they are needed."""
+"""Samples: an image and its mask, which are read when they are needed."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -15,8 +15,8 @@ from squeeze_cli.data.reading import UnreadableImageError, reading, stamp_of
 class Sample(ABC):
     """One image and its mask; picklable, so that it can be sent to worker processes.
 
-    `labels` has the classes of the mask, once `data/splits.py` has read it, and `facts` what is
-    known of the image, once `features/prepare.py` has read it.
+    `labels` is None until `data/splits.py` has read the mask, `facts` until `features/prepare.py` has
+    read the image.
     """
 
     name: str  # unique in its data set, such as 'Abyssinian_100'
@@ -31,27 +31,27 @@ class Sample(ABC):
         """
 
     def read_mask(self) -> Mask | None:
-        """Read the mask, None where there is none; raises UnreadableImageError if it is broken."""
+        """Return the mask, or None for an image without one; UnreadableImageError if it is broken."""
         return None
 
     def stamp(self) -> str:
-        """Return a text that changes with the file behind the sample, which is not read for it."""
+        """Return a text that changes when the sample's file changes, without reading the file."""
         return ""
 
     def fingerprint(self) -> str:
-        """Read the sample and return a digest of its content, empty where it cannot be read."""
+        """Read the sample and return a digest of its content, or "" if it cannot be read."""
         try:
             return self.read().facts.digest
         except UnreadableImageError:
             return ""
 
     def known(self) -> ImageFacts:
-        """Return the facts of an image that was read."""
+        """Return the facts of the image, which must have been read."""
         assert self.facts is not None, f"{self.name} was not read yet"
         return self.facts
 
     def digest(self) -> str:
-        """Return a text that decides the pixels and their classes; paths and times do not count."""
+        """Return a text that identifies the pixels and their classes, without paths and times."""
         return f"{self.known().digest} {'' if self.labels is None else self.labels.digest()}"
 
 
@@ -69,11 +69,11 @@ class FileSample(Sample):
         )
 
     def stamp(self) -> str:
-        """Return size and time of the image file, empty where it is missing."""
+        """Return size and modification time of the image file, or "" if it is missing."""
         return stamp_of(self.image_path)
 
     def is_in(self, file: Path) -> bool:
-        """Whether `file` is that of the image or of the mask, under whatever name."""
+        """Return whether `file` is, or links to, the file of the image or of the mask."""
         own = [path for path in (self.image_path, self.mask_path) if path is not None]
         return file.exists() and any(path.exists() and file.samefile(path) for path in own)
 
@@ -84,14 +84,14 @@ class FileSample(Sample):
 
 @dataclass(frozen=True)
 class StoredSample(Sample):
-    """An image without a mask at an address, or in an archive: `size` bytes of it from `start` on."""
+    """An image without a mask at an address or in an archive, there `size` bytes from `start` on."""
 
     place: str
     start: int = 0
     size: int | None = None
 
     def stamp(self) -> str:
-        """Return the place, and size and time of its file where it is one of this machine."""
+        """Return the place, and size and modification time of a local file."""
         return f"{self.place} {self.start} {self.size} {stamp_of(Path(self.place))}"
 
     def read(self) -> EncodedImage:

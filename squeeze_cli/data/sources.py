@@ -1,4 +1,4 @@
-"""Sources: where the images and masks of a data set are, and what its mask values mean."""
+"""Sources of data sets: they list images and masks, and know the classes of the masks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -15,11 +15,11 @@ from squeeze_cli.data.samples import Sample
 
 @dataclass(frozen=True)
 class Listing:
-    """Samples by split; where `val` or `test` is empty, `data/splits.py` draws it from `train`.
+    """Samples by split; if `val` or `test` is empty, `data/splits.py` draws it from `train`.
 
     Attributes:
         skipped: Name of each sample that is left out, and the reason.
-        warnings: What else is to be said, one line each.
+        warnings: Warnings of one line each.
     """
 
     train: tuple[Sample, ...]
@@ -35,13 +35,12 @@ class Listing:
     def without(
         self, kept: Mapping[str, Sequence[Sample]], skipped: Iterable[tuple[str, str]]
     ) -> Self:
-        """Return the splits with the samples that were kept of each, and with more skipped ones."""
+        """Return the listing with the samples in `kept`, and with further skipped ones."""
         train, val, test = (tuple(kept[name]) for name in self.named())
-        more = (*self.skipped, *skipped)
-        return replace(self, train=train, val=val, test=test, skipped=more)
+        return replace(self, train=train, val=val, test=test, skipped=(*self.skipped, *skipped))
 
     def digest(self, *splits: str) -> str:
-        """Hex BLAKE2b-128 over names and contents, in order, of all or some splits, once read."""
+        """Return the hex BLAKE2b-128 of names and contents, in order, of the given splits or all."""
         total = blake2b(digest_size=DIGEST_BYTES)
         named = self.named()
         for split in splits or named:
@@ -50,7 +49,7 @@ class Listing:
         return total.hexdigest()
 
     def names_digest(self, without: Collection[str] = ()) -> str:
-        """Hex BLAKE2b-128 of the names by split, but for some."""
+        """Return the hex BLAKE2b-128 of the names by split, except those in `without`."""
         return _digest_lines(
             f"{split}\0{sample.name}"
             for split, part in self.named().items()
@@ -59,9 +58,9 @@ class Listing:
         )
 
     def part_digests(self) -> dict[str, str]:
-        """Hex BLAKE2b-128 of the names by split, the images, and the masks with their classes, once read.
+        """Return separate digests of the names by split, the images, and the masks with their classes.
 
-        Where `digest` differs, they say what does.
+        They show which part differs where `digest` differs.
         """
         digests = [each.digest().partition(" ") for part in self.named().values() for each in part]
         return {
@@ -79,10 +78,9 @@ class DataSource(ABC):
     """Base of all data sets.
 
     Attributes:
-        classes: The classes of its masks; None where the configuration says them, or they are
-            detected.
-        stray_share: Share of a mask's pixels that may have values without a class.
-        fix: What to do about masks with other values, as the end of a message.
+        classes: The classes of its masks; None where the configuration has them, or they are detected.
+        stray_share: Largest fraction of a mask's pixels whose values have no class.
+        fix: Hint at the end of the message on masks with other values.
     """
 
     classes: ClassTable | None = None
@@ -92,7 +90,7 @@ class DataSource(ABC):
     @classmethod
     @abstractmethod
     def of(cls, config: DataConfig) -> Self:
-        """Return the source that a configuration describes; this reads nothing."""
+        """Return the source that a configuration describes, without reading files."""
 
     @abstractmethod
     def listing(self) -> Listing:
@@ -100,7 +98,7 @@ class DataSource(ABC):
 
 
 def known_classes(config: DataConfig) -> ClassTable | None:
-    """Return the classes that a configuration says or its data set has; None before they are found."""
+    """Return the classes of a configuration or its data set; None if they are not detected yet."""
     return config.classes or open_source(config).classes
 
 

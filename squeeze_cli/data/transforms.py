@@ -1,4 +1,4 @@
-"""Preprocessing: images and masks to the tensors that a backbone and a loss take."""
+"""Preprocessing: conversion of images and masks to the input tensors of a backbone and a loss."""
 
 from dataclasses import dataclass
 
@@ -16,14 +16,14 @@ from squeeze_cli.config.sizes import Size
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Raise it with any change that changes a tensor: it is a part of the key of stored features.
+# Raise the version with any change of a tensor: it is a part of the key of stored features.
 _VERSION = 1
 
 
 def counted_vectors(labels: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
-    """Return which vectors of a grid count, `[B, h, w]` bool, by the label planes `[B, H, W]`.
+    """Return which vectors of a grid are not ignored, `[B, h, w]` bool, by label planes `[B, H, W]`.
 
-    A vector whose cell holds nothing but `IGNORE_INDEX`, such as padding, does not.
+    A vector is ignored if all labels in its cell are `IGNORE_INDEX`, as in padding.
     """
     known = (labels != IGNORE_INDEX).float()
     return F.adaptive_max_pool2d(known[:, None], tuple(grid))[:, 0] > 0
@@ -31,10 +31,10 @@ def counted_vectors(labels: Tensor, grid: tuple[int, int] | torch.Size) -> Tenso
 
 @dataclass(frozen=True)
 class Statistics:
-    """How the images of a backbone's own training were resized and normalized.
+    """Statistics and interpolation of the images in a backbone's own training.
 
-    Mean and standard deviation are those of R, G and B in 0..1; `interpolation` is the name of one of
-    Pillow's filters in small letters.
+    Mean and standard deviation are of R, G and B in 0..1; `interpolation` is the name of a filter of
+    Pillow in lower case.
     """
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -52,14 +52,13 @@ class Statistics:
 class Preprocessing:
     """Conversion of images and masks to tensors of height and width `size_px`.
 
-    All images have the same number of feature vectors. There is no random augmentation: each
+    All images have the same number of feature vectors. There is no random augmentation, because each
     image passes the backbone once.
 
     Attributes:
         size_px: Height H and width W.
-        fit: How an image of other proportions becomes H x W. `squash` changes its proportions,
-            `crop` cuts off what is left and right of its centre, or above and below, and `pad` adds
-            to its right or below: only the last column or row of cells is then partly padding.
+        fit: How an image of other proportions becomes H x W. `squash` changes its proportions, `crop`
+            keeps its centre, and `pad` adds pixels to its right or below.
     """
 
     size_px: Size = (224, 224)
@@ -89,7 +88,7 @@ class Preprocessing:
     def mask(self, mask: Image.Image) -> Tensor:
         """Resize class indices of mode 'L' to [H, W] uint8.
 
-        The nearest pixel is taken, so that no class is invented. Padding is IGNORE_INDEX.
+        Nearest-neighbour interpolation adds no classes. Padding is IGNORE_INDEX.
         """
         fitted = self._fitted(mask, Image.Resampling.NEAREST, (IGNORE_INDEX,))
         return torch.from_numpy(np.array(fitted))
@@ -97,7 +96,7 @@ class Preprocessing:
     def _fitted(
         self, image: Image.Image, resampling: Image.Resampling, padding: tuple[int, ...]
     ) -> Image.Image:
-        """Return an image of H x W; an image and its mask go the same way."""
+        """Return an image or a mask of H x W by `fit`."""
         height, width = self.size_px
         if self.fit == "crop":
             return ImageOps.fit(image, (width, height), resampling)

@@ -21,7 +21,7 @@ NAMES = (
 
 
 def colour_of(value: int) -> Colour:
-    """Return VOC's colour of a value: its bits, three at a time, from the top of R, G and B down."""
+    """Return VOC's colour of a value: bits 0, 1, 2 are the highest bits of R, G, B, and so on."""
     red, green, blue = (
         sum((value >> (3 * place + channel) & 1) << (7 - place) for place in range(3))
         for channel in range(3)
@@ -34,7 +34,7 @@ VOC_CLASSES = ClassTable(
         ClassEntry(value=value, name=name, colour=colour_of(value))
         for value, name in enumerate(NAMES)
     ),
-    ignore=(255,),  # borders, and objects that are hard to tell
+    ignore=(255,),  # borders, and objects that are hard to recognize
 )
 
 
@@ -47,7 +47,7 @@ class VOCSource(ListedSource):
 
     title = "PASCAL VOC 2012"
     classes = VOC_CLASSES
-    fix = "Bring back the files of the archive."
+    fix = "Restore the files of the archive."
 
     def __init__(self, data_dir: Path, download: bool = True) -> None:
         super().__init__(data_dir, download)

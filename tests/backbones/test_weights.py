@@ -109,7 +109,7 @@ def test_weights_that_change_after_they_were_chosen_are_refused(tmp_path: Path) 
     weights = Weights("w.pth", file)
     assert weights.read() == {"a": torch.zeros(1)}
     os.utime(file, ns=(0, 0))
-    with pytest.raises(SqueezeError, match="was changed meanwhile"):
+    with pytest.raises(SqueezeError, match="was changed during this command"):
         weights.read()
 
 
@@ -127,7 +127,7 @@ def test_a_digest_is_not_of_a_file_that_was_changed(tmp_path: Path) -> None:
     file.write_bytes(b"one")
     weights = Weights("w.pth", file)
     os.utime(file, ns=(0, 0))
-    with pytest.raises(SqueezeError, match="was changed meanwhile"):
+    with pytest.raises(SqueezeError, match="was changed during this command"):
         _ = weights.digest
 
 

@@ -482,7 +482,7 @@ def test_features_of_a_stopped_decoding_go_on(
         ("manifest.json", "images", "two", "images must be a whole number"),
         ("manifest.json", "content", "pictures", "content must be 'codes'"),
         ("manifest.json", "run_digest", None, "run_digest must be a text"),
-        ("manifest.json", "colour", "red", "colour: Extra inputs"),
+        ("manifest.json", "colour", "red", "colour is an unknown key"),
         ("manifest.json", "shards", 2, "codes-00001.json cannot be read"),
         ("manifest.json", "version", 4, "newer version"),
         ("manifest.json", "images", 2, "does not fit its shards"),

@@ -77,5 +77,5 @@ def splits_of(dataset: str, data_dir: Path, seed: int = 0, **others: object) -> 
     values = {"dataset": dataset, "data_dir": str(data_dir), "image_size": 64, **others}
     config = DataConfig.model_validate(values)
     return complete_splits(
-        label_samples(config, choose_samples(config, seed)).listing, config.place, seed
+        label_samples(config, choose_samples(config, seed))[0], config.place, seed
     )

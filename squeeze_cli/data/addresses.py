@@ -1,4 +1,4 @@
-"""Bytes of files, and of parts of files, by path or by an address that fsspec opens."""
+"""Reading of files, and of parts of files, by path or by an address that fsspec opens."""
 
 import time
 from pathlib import Path
@@ -9,15 +9,15 @@ from fsspec.core import url_to_fs
 from squeeze_cli.data.reading import read_content
 from squeeze_cli.errors import SqueezeError, one_line
 
-# A server that fails is asked again after these pauses.
+# A failed request is repeated after these pauses.
 PAUSES_S = (0.5, 2.0)
-# One that is not there, or falls silent, is given up after this time.
+# Timeouts for the connection, and for a server that stops sending.
 CONNECT_S, SILENCE_S = 5, 10
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 
 
 def is_address(place: str) -> bool:
-    """Whether a place is an address, such as s3://bucket/photos, and no path of this machine."""
+    """Return whether a place is an address, such as s3://bucket/photos, and not a local path."""
     return "://" in place
 
 
@@ -47,9 +47,9 @@ def open_address(address: str) -> tuple[AbstractFileSystem, str]:
 
 
 def read_bytes(place: Path | str, start: int = 0, size: int | None = None) -> bytes:
-    """Return the bytes of a file, or `size` of them from `start` on; the file is opened once.
+    """Return the bytes of a file, or `size` bytes from `start` on; the file is opened once.
 
-    Raises OSError where it cannot be read, and ValueError where it has other bytes than asked for.
+    Raises OSError where it cannot be read, and ValueError where a part has another size than `size`.
     """
     if is_address(str(place)):
         content = _fetch(str(place), start or None, None if size is None else start + size)

@@ -1,4 +1,4 @@
-"""Arrays in files of .npy, .npz and safetensors: opened without reading their values."""
+"""Arrays in .npy, .npz and safetensors files, which are opened without reading their values."""
 
 import re
 import struct
@@ -17,25 +17,25 @@ from torch import Tensor
 from squeeze_cli.errors import SqueezeError
 
 TYPES = frozenset({"float16", "float32", "float64", "F16", "BF16", "F32", "F64"})
-# Names of the array to take from a file that holds several.
+# In a file of several arrays, the array with one of these names is read.
 ARRAY_NAMES = ("features", "embeddings")
 FIX = "store it again with numpy.save or safetensors"
-# What NumPy and zipfile raise on files that nobody wrote with them.
+# Exceptions of NumPy and zipfile for damaged files, and for files of other programs.
 _BROKEN = (
     OSError, ValueError, TypeError, OverflowError, MemoryError, EOFError, BadZipFile, struct.error,
     zlib.error,
 )  # fmt: skip
-# Versions of the header of .npy files that NumPy reads by a public name.
+# Versions of the header of .npy files for which NumPy has a public reader.
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
-Opened = tuple[tuple[int, ...], str, Any]  # shape, name of the type, and what gives the values
+Opened = tuple[tuple[int, ...], str, Any]  # shape, name of the type, and an array or slice
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureArray:
     """An array in a file; `values` is a memory map of NumPy, or a slice of safetensors.
 
-    Only the parts that are read take memory, but for compressed .npz files.
+    Only the rows that are read take memory, except for a compressed .npz file, which is read whole.
     """
 
     path: Path
@@ -47,21 +47,21 @@ class FeatureArray:
         part = self.values[rows]
         if isinstance(part, Tensor):
             return part.float()
-        with np.errstate(over="ignore"):  # infinite values are reported by name
+        with np.errstate(over="ignore"):  # `check_features` reports infinite values
             return torch.from_numpy(np.array(part, dtype=np.float32, order="C"))
 
 
 def open_array(path: Path, dimensions: Collection[int]) -> FeatureArray:
     """Open the array in a file, without reading its values.
 
-    Raises SqueezeError for a damaged file, values of another type than float16, bfloat16, float32
-    or float64, and for another number of dimensions.
+    Raises SqueezeError for a damaged file, for values of another type than float16, bfloat16, float32
+    or float64, and for a number of dimensions that is not in `dimensions`.
     """
     from safetensors import SafetensorError
 
     opened = {".npz": _map_npz, ".safetensors": _open_safetensors}
     try:
-        with np.errstate(over="ignore"):  # NumPy multiplies shapes before it refuses them
+        with np.errstate(over="ignore"):  # NumPy computes the size of a shape before it refuses it
             found = opened.get(path.suffix.lower(), _map_npy)(path)
     except (*_BROKEN, SafetensorError) as error:
         reason = re.sub(" at 0x[0-9a-f]+", "", " ".join(str(error).split()))[:200]
@@ -86,7 +86,7 @@ def _map_npy(path: Path) -> Opened:
 
 
 def _map_npz(path: Path) -> Opened:
-    """Map an array that is stored as it is; another one is read into memory as a whole."""
+    """Map an uncompressed array; read a compressed one into memory."""
     with ZipFile(path) as archive:
         if damaged := archive.testzip():
             raise ValueError(f"the CRC-32 of {damaged} differs")
@@ -116,7 +116,7 @@ def _map_npz(path: Path) -> Opened:
 def _open_safetensors(path: Path) -> Opened:
     from safetensors import safe_open
 
-    path.open("rb").close()  # the library calls a file missing that cannot be opened
+    path.open("rb").close()  # safetensors reports a file without permission as missing
     with safe_open(path, framework="pt") as file:
         values = file.get_slice(_choose_array(path, list(file.keys())))
     return tuple(values.get_shape()), values.get_dtype(), values

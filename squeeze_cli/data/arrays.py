@@ -1,4 +1,4 @@
-"""Feature maps that somebody else computed: arrays in files, read row by row through memory maps."""
+"""Feature maps of another network: arrays in files, read row by row through memory maps."""
 
 import json
 from collections import Counter
@@ -28,7 +28,7 @@ from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, UsageError
 
 FEATURE_SUFFIXES = (".npy", ".npz", ".safetensors")
-# Rows that are checked together have this many values at most.
+# Most values of a block of rows that are checked together.
 BLOCK_VALUES = 2**22
 MapShape = tuple[int, int, int]  # rows, columns and channels of a feature map
 
@@ -41,20 +41,20 @@ class FeatureSample(Sample):
     array: FeatureArray | None = None
     row: int = 0
     channels_first: bool = False
-    content: str = ""  # what `check_features` found
+    content: str = ""  # digest of the values, by `check_features`
 
     @property
     def place(self) -> str:
-        """File and row, as a message names them."""
+        """Name of file and row in messages."""
         return f"{self.path}" if self.array is None else f"row {self.row} of {self.path}"
 
     def digest(self) -> str:
-        """Return the hex BLAKE2b-128 of the values as float32, once they are checked."""
+        """Return the hex BLAKE2b-128 of the values as float32; they must have been checked."""
         assert self.content, f"{self.name} was not checked"
         return self.content
 
     def stamp(self) -> str:
-        """Return size and time of the file."""
+        """Return size and modification time of the file."""
         return stamp_of(self.path)
 
     def fingerprint(self) -> str:
@@ -66,13 +66,13 @@ class FeatureSample(Sample):
         return read_block([self])[0]
 
     def read(self) -> ReadImage:
-        """Raise SqueezeError: there is no image behind given features."""
+        """Raise SqueezeError, because given features have no image."""
         raise SqueezeError(f"{self.name} has features, but no image: show images of another run.")
 
 
 @dataclass(frozen=True)
 class FeatureSource(DataSource):
-    """Given features, with the splits that a file names."""
+    """Given features, with splits by a split file, if there is one."""
 
     path: Path
     names_file: Path | None = None
@@ -80,7 +80,7 @@ class FeatureSource(DataSource):
 
     @classmethod
     def of(cls, config: DataConfig) -> Self:
-        """Return the source of `features`, which `config.validation` has demanded."""
+        """Return the source of `features`, which `config.validation` requires."""
         others = (config.feature_names, config.split_file)
         return cls(Path(str(config.features)), *(None if p is None else Path(p) for p in others))
 
@@ -95,9 +95,9 @@ def list_features(path: Path, names_file: Path | None) -> tuple[list[FeatureSamp
     """List the feature maps of a file, of a folder of files or of `squeeze extract-embeddings`.
 
     A file holds one array `[N, h, w, C]` or `[N, C]`; each file of a folder `[h, w, C]` or `[C]`.
-    `names_file` has the names of an array's rows, one on each line; without it they are numbers.
+    `names_file` has the names of an array's rows, one per line; without it the names are numbers.
 
-    Returns the samples and warnings. Raises SqueezeError for what is missing or cannot be read.
+    Returns the samples and warnings. Raises SqueezeError for a file that is missing or cannot be read.
     """
     if path.is_file():
         array = open_array(path, dimensions=(2, 4))
@@ -118,10 +118,10 @@ def list_features(path: Path, names_file: Path | None) -> tuple[list[FeatureSamp
 def check_features(
     samples: Sequence[FeatureSample], advance: Advance
 ) -> tuple[MapShape, list[str]]:
-    """Read all feature maps once, in threads: return their shape, and a digest of each.
+    """Read all feature maps once, in threads; return their common shape and a digest of each map.
 
-    `advance` hears of each map. Raises SqueezeError, which names file and row, for a map of another
-    shape than the first, and for values that are not finite.
+    `advance` is called with the number of maps read. Raises SqueezeError, with file and row, for a map
+    of another shape than the first, and for values that are not finite.
     """
     digests: dict[FeatureSample, str] = {}
     first: tuple[FeatureSample, MapShape] | None = None
@@ -146,12 +146,12 @@ def check_features(
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """Return rows, columns and channels as a message shows them."""
+    """Return rows, columns and channels as text for a message."""
     return " x ".join(map(str, shape))
 
 
 def read_block(samples: Sequence[FeatureSample]) -> Tensor:
-    """Return the feature maps `[n, h, w, C]` float32 of samples in neighbouring rows of an array."""
+    """Return the feature maps `[n, h, w, C]` float32 of samples in consecutive rows of an array."""
     first = samples[0]
     if first.array is None:
         array = open_array(first.path, dimensions=(1, 3))
@@ -171,7 +171,7 @@ def digest_values(values: Tensor) -> str:
 def _check_block(
     block: Sequence[FeatureSample],
 ) -> tuple[Sequence[FeatureSample], MapShape, list[str]]:
-    """Return the block, the shape of its maps, and a digest of each, "" where a value is not finite."""
+    """Return a block, the shape of its maps, and a digest per map, "" where a value is not finite."""
     maps = read_block(block)
     finite = maps.flatten(1).isfinite().all(dim=1).tolist()
     digests = [
@@ -182,7 +182,7 @@ def _check_block(
 
 
 def _blocks(samples: Sequence[FeatureSample]) -> Iterator[list[FeatureSample]]:
-    """Cut samples, in the order of files and rows, where rows are no neighbours or get too many."""
+    """Yield blocks of samples in consecutive rows of one file, of at most `BLOCK_VALUES` values."""
     if not samples:
         return
     ordered = sorted(samples, key=lambda sample: (str(sample.path), sample.row))
@@ -222,7 +222,7 @@ def _list_shards(folder: Path, output: Output) -> list[FeatureSample]:
 
 
 def _stored_names(array: FeatureArray) -> list[str]:
-    """Return the names that a shard of features holds as metadata; SqueezeError unless one per row."""
+    """Return the names in the metadata of a shard of features; SqueezeError unless one per row."""
     from safetensors import safe_open
 
     names: object = None

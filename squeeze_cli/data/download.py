@@ -1,4 +1,4 @@
-"""Downloads of data sets: archives that are fetched once, and unpacked whole or not at all."""
+"""Downloads of data sets: each archive is downloaded once, and unpacked completely or not at all."""
 
 import http.client
 import os
@@ -14,8 +14,8 @@ from torchvision.datasets.utils import download_url, extract_archive
 
 from squeeze_cli.errors import SqueezeError
 
-STALL_SECONDS = 20.0  # a connection that gives no byte for so long counts as dead
-# Archives are unpacked in this folder. A process that is killed meanwhile leaves it behind.
+STALL_SECONDS = 20.0  # timeout of a connection that sends no bytes
+# Archives are unpacked in this folder. A process that is killed before the end leaves it behind.
 UNPACKING = ".unpacking"
 # torchvision reports a wrong checksum and too many redirects as RuntimeError.
 _DOWNLOAD_ERRORS = (
@@ -29,11 +29,11 @@ def fetch(
 ) -> None:  # fmt: skip
     """Download archives, given by URL and MD5 sum, into a folder and unpack them there.
 
-    An archive that is there already is not downloaded again, and of several processes one fetches.
-    Raises SqueezeError with the `message` for what went wrong.
+    An archive in the folder is not downloaded again. Of several processes, one downloads and the others
+    wait. Raises SqueezeError with the `message` of the exception that stopped it.
     """
     previous = socket.getdefaulttimeout()
-    # torchvision opens its connections without a timeout, so the default is the only handle.
+    # torchvision opens its connections without a timeout, so only the default can set one.
     socket.setdefaulttimeout(STALL_SECONDS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def fetch(
 
 
 def _unpack(folder: Path, archives: Sequence[Path]) -> None:
-    """Unpack into a folder of its own, then move the files, but for those that are there already."""
+    """Unpack into a separate folder, then move the files, except those that exist already."""
     unpacked = folder / UNPACKING
     shutil.rmtree(unpacked, ignore_errors=True)
     unpacked.unlink(missing_ok=True)  # earlier versions left a file of this name

@@ -1,6 +1,6 @@
-"""Drawn pets: images with trimaps that are computed on the fly, the same on every machine.
+"""Drawn pets: images and trimaps that are computed when they are read, the same on every machine.
 
-The animals are made of rounded cones; lengths are shares of the image's side.
+The animals consist of rounded cones; lengths are fractions of the image's side.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ from squeeze_cli.data.sources import DataSource, Listing
 
 Field = NDArray[np.float32]
 
-# Raise it with any change that changes a pixel: digests, and so stored features, depend on it.
+# Raise the version with any change of a pixel: digests, and so stored features, depend on it.
 RECIPE_VERSION = 2
 PET, BACKGROUND, BORDER = 1, 2, 3
-# The classes of trimaps, also of those of Oxford-IIIT Pet.
+# The classes of the trimaps, here and in Oxford-IIIT Pet.
 PET_CLASSES = ClassTable(
     classes=(
         ClassEntry(value=PET, name="pet", colour=(0, 114, 178)),
@@ -34,8 +34,10 @@ PET_CLASSES = ClassTable(
         ClassEntry(value=BORDER, name="border", colour=(230, 159, 0)),
     ), ignore=(255,),
 )  # fmt: skip
-_BORDER = 4 / 224  # half its width: it then has a tenth of all pixels, as in Oxford-IIIT Pet
-# Eight colours of fur, then others. Backgrounds have all, so that no colour gives a pet away.
+_BORDER = (
+    4 / 224
+)  # half the border's width: a tenth of all pixels are border, as in Oxford-IIIT Pet
+# Eight colours of fur, then others. Backgrounds have all of them, so that no colour identifies a pet.
 _COLOURS = np.array((
     (0.12, 0.11, 0.11), (0.3, 0.29, 0.29), (0.52, 0.51, 0.5), (0.36, 0.24, 0.15),
     (0.55, 0.38, 0.22), (0.76, 0.5, 0.26), (0.8, 0.68, 0.5), (0.9, 0.87, 0.82),
@@ -45,14 +47,14 @@ _COLOURS = np.array((
 
 @dataclass(frozen=True)
 class SyntheticSample(Sample):
-    """An image that is drawn when it is loaded, from (seed, index, size) alone."""
+    """A drawn image, which depends on (seed, index, size) alone."""
 
     seed: int
     index: int
     image_size_px: int
 
     def read(self) -> "DrawnImage":
-        """Return the image's recipe; this cannot fail."""
+        """Return the image, which is drawn when it is decoded."""
         return DrawnImage(self.seed, self.index, self.image_size_px)
 
     def stamp(self) -> str:
@@ -76,7 +78,7 @@ class DrawnImage:
 
     @property
     def facts(self) -> ImageFacts:
-        """The digest of the recipe, which decides every pixel, and the size."""
+        """Size, and digest of the values that determine every pixel."""
         recipe = f"synthetic {RECIPE_VERSION} {self.seed} {self.index} {self.side_px}"
         digest = blake2b(recipe.encode(), digest_size=DIGEST_BYTES).hexdigest()
         return ImageFacts(digest, (self.side_px, self.side_px))
@@ -91,7 +93,7 @@ class DrawnImage:
 
 @dataclass(frozen=True)
 class SyntheticPetSource(DataSource):
-    """Drawn animals, which need no data; results on them do not carry over to photographs."""
+    """Drawn animals, which need no files; results on them do not apply to photographs."""
 
     count_trainval: int = 160
     count_test: int = 40
@@ -102,7 +104,7 @@ class SyntheticPetSource(DataSource):
 
     @classmethod
     def of(cls, config: DataConfig) -> Self:
-        """Return the source that draws squares of the longer side."""
+        """Return the source of square images, whose side is the longer one of the configuration."""
         return cls(image_size_px=max(config.size_px))
 
     def listing(self) -> Listing:
@@ -132,7 +134,7 @@ class Cone(NamedTuple):
 
 
 def draw_pet(seed: int, index: int, side_px: int) -> tuple[Image.Image, Image.Image]:
-    """Draw a square RGB image and its trimap (mode 'L': 1 pet, 2 background, 3 border)."""
+    """Return a square RGB image and its trimap (mode 'L': 1 pet, 2 background, 3 border)."""
     rng = Random(f"{seed} {index}")
     animal = _draw_animal(rng)
     eyes, nose = ([c for c in animal if c.part == part] for part in ("eye", "nose"))
@@ -149,7 +151,7 @@ def draw_pet(seed: int, index: int, side_px: int) -> tuple[Image.Image, Image.Im
 
 
 def _draw_outline(rng: Random, animal: list[Cone], side_px: int) -> tuple[Field, Field]:
-    """Distance to the outline of an animal in rough fur (negative inside), and its height."""
+    """Return the distance to an animal's rough outline (negative inside), and its height."""
     distance, height = _relief_of([cone for cone in animal if cone.part == "fur"], side_px)
     distance += (_noise(rng, side_px, 3, 3) - 0.5) * rng.uniform(0.004, 0.028)
     return distance, height
@@ -162,12 +164,12 @@ def _trimap(distance: Field) -> NDArray[np.uint8]:
 
 
 def _draw_background(rng: Random, side_px: int) -> Field:
-    """Draw two textured surfaces with clutter on them, [S, S, 3] in about 0..1."""
+    """Draw two textured surfaces with objects on them, [S, S, 3] in about 0..1."""
     flat = np.zeros((side_px, side_px), dtype=np.float32)
     upper, lower = (_draw_surface(rng, flat, fur=False) for _ in range(2))
     y = np.linspace(0, 1, side_px, dtype=np.float32)[:, None] + flat
     picture = _paint(upper, lower, rng.uniform(-0.1, 0.75) - y)
-    for _ in range(rng.choice((0, 1, 2, 3))):  # cushions and sticks, shaded as an animal is
+    for _ in range(rng.choice((0, 1, 2, 3))):  # cushions and sticks, shaded like an animal
         x, y0, thick = rng.random(), rng.uniform(0.35, 1), rng.uniform(0.03, 0.16)
         x1, y1 = x + rng.uniform(-0.3, 0.3), y0 + rng.uniform(-0.2, 0.2)
         distance, height = _relief_of([Cone(x, y0, x1, y1, thick, thick * 0.8)], side_px)
@@ -193,7 +195,7 @@ def _draw_surface(rng: Random, height: Field, fur: bool) -> Field:
 
 
 def _noise(rng: Random, side_px: int, width_px: int, height_px: int) -> Field:
-    """Draw smooth noise [S, S] in 0..1: random cells of about this size, enlarged."""
+    """Draw smooth noise [S, S] in 0..1: random cells of about this size, interpolated."""
     columns, rows = -(-side_px // width_px), -(-side_px // height_px)
     cells = Image.frombytes("L", (columns, rows), rng.randbytes(columns * rows))
     smooth = cells.resize((side_px, side_px), Image.Resampling.BICUBIC)
@@ -206,7 +208,7 @@ def _ramp(field: Field, low: float, high: float) -> Field:
 
 
 def _paint(picture: Field, paint: Field, distance: Field) -> Field:
-    """Paint what lies inside of an outline, with a soft edge of about a pixel."""
+    """Paint the inside of an outline, with a soft edge of about a pixel."""
     inside = _ramp(distance * len(picture), 0.7, -0.7)[..., None]
     return picture + (paint - picture) * inside
 
@@ -227,8 +229,8 @@ def _draw_animal(rng: Random) -> list[Cone]:
 
 
 def _relief_of(cones: list[Cone], side_px: int) -> tuple[Field, Field]:
-    """Distance to the outline (negative inside) and height of a union of cones, both [S, S]."""
-    # IEEE 754 rounds + - * / sqrt exactly: all machines draw the same pixels.
+    """Return distance to the outline (negative inside) and height of a union of cones, both [S, S]."""
+    # IEEE 754 defines the rounding of + - * / sqrt, so all machines draw the same pixels.
     centres = (np.arange(side_px, dtype=np.float32) + 0.5) / side_px
     distance, height = (np.full((side_px, side_px), start, np.float32) for start in (10, 0))
     for cone in cones:
@@ -246,7 +248,7 @@ def _relief_of(cones: list[Cone], side_px: int) -> tuple[Field, Field]:
 
 
 def _light(height: Field, light_x: float, light_y: float) -> Field:
-    """Brightness [S, S], 0.4 to 1.2, of a surface that is lit from (light_x, light_y, 1)."""
+    """Return the brightness [S, S], 0.4 to 1.2, of a surface that is lit from (light_x, light_y, 1)."""
     slope_y, slope_x = (np.clip(slope * len(height), -2, 2) for slope in np.gradient(height))
     length = np.sqrt(slope_x * slope_x + slope_y * slope_y + 1)
     length *= sqrt(light_x * light_x + light_y * light_y + 1)
@@ -255,7 +257,7 @@ def _light(height: Field, light_x: float, light_y: float) -> Field:
 
 
 def _head(rng: Random, x: float, y: float, r: float, turn: int) -> list[Cone]:
-    """Draw a head of radius r; `turn` is 0 for one that faces the viewer, 1 for a profile."""
+    """Draw a head of radius r; `turn` is 0 for a frontal view, 1 for a profile."""
     cones = [Cone(x, y - 0.1 * r, x, y + rng.uniform(0, 0.25) * r, r, 0.9 * r, 0.15)]
     floppy, ear = rng.random() < 0.4, r * rng.uniform(0.75, 1.1)
     lean, drop, root, tip = (0.7, 1.2, 0.34, 0.42) if floppy else (0.3, -0.95, 0.48, 0.07)

@@ -1,4 +1,4 @@
-"""Images as their files hold them: read once, and decoded where their pixels are needed."""
+"""Encoded images: the bytes of a file are read once, and decoded where the pixels are needed."""
 
 import io
 from collections.abc import Iterator
@@ -19,17 +19,18 @@ from squeeze_cli.data.reading import (
     reading,
 )
 
-# EXIF orientations with which an image is shown with its sides exchanged.
+# EXIF orientations that exchange width and height.
 _ON_ITS_SIDE = (5, 6, 7, 8)
-# What a PNG with an orientation holds: a chunk of EXIF, or a text of XMP or of ImageMagick.
+# Marks of a PNG that may have an orientation: a chunk of EXIF, or a text of XMP or of ImageMagick.
 _PNG_MARKS = (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type")
 
 
 class ImageFacts(NamedTuple):
     """Digest and size of an image that was read.
 
-    `digest` is the hex BLAKE2b-128 of what decides its pixels, `size_px` width and height. It is
-    `ambiguous` where its EXIF orientation is applied, and its mask would fit without as well.
+    `digest` is the hex BLAKE2b-128 of the file, with a mark for an applied orientation; `size_px` is
+    width and height. An image is `ambiguous` if its EXIF orientation is applied, but its mask would fit
+    without it, too.
     """
 
     digest: str
@@ -42,20 +43,20 @@ class ReadImage(Protocol):
 
     @property
     def facts(self) -> ImageFacts:
-        """Digest and size, which need no decoding."""
+        """Digest and size, without decoding."""
 
     def decode(self) -> Image.Image:
         """Return the RGB image; raises UnreadableImageError if it is broken."""
 
     def check(self) -> None:
-        """Raise the UnreadableImageError that `decode` would, in less time."""
+        """Raise UnreadableImageError where `decode` would; this takes less time."""
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """The bytes of an image file; `turned` says whether its EXIF orientation is applied.
+    """The bytes of an image file; `turned` is whether its EXIF orientation is applied.
 
-    `place` is the file as messages name it.
+    `place` is the file's name in messages.
     """
 
     place: Path | str
@@ -64,7 +65,7 @@ class EncodedImage:
     facts: ImageFacts
 
     def decode(self) -> Image.Image:
-        """Decode to RGB; an animation gives its first frame, transparent pixels become white."""
+        """Decode to RGB: the first frame of an animation; transparent pixels become white."""
         with reading("image", self.place), _opened(self.content) as image:
             return _as_rgb(ImageOps.exif_transpose(image) if self.turned else image)
 
@@ -76,10 +77,10 @@ class EncodedImage:
 
 
 def read_image(path: Path, mask_size_px: tuple[int, int] | None = None) -> EncodedImage:
-    """Read an image file of any kind that Pillow decodes.
+    """Read an image file of any format that Pillow decodes.
 
-    An EXIF orientation is applied, as a viewer does, but for an image that has the width and height
-    `mask_size_px` of its mask only as it is stored.
+    An EXIF orientation is applied, as viewers do, unless only the stored width and height equal
+    `mask_size_px`, the size of the image's mask.
 
     Raises UnreadableImageError for a missing or broken file, 32-bit floats of unknown range, or an
     image of another size than its mask.
@@ -92,7 +93,7 @@ def read_image(path: Path, mask_size_px: tuple[int, int] | None = None) -> Encod
 def encoded_image(
     content: bytes, place: Path | str, mask_size_px: tuple[int, int] | None = None
 ) -> EncodedImage:
-    """Return the bytes of an image file with its facts, as `read_image` does."""
+    """Return an image file that was read; `content` are its bytes, and the rest is as in `read_image`."""
     with reading("image", place), _opened(content) as image:
         size_px = image.size
         orientation = find_orientation(image, content)
@@ -123,9 +124,9 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
 def find_orientation(image: Image.Image, content: bytes) -> int:
     """Return the orientation of EXIF or XMP that is still to be applied, from 1 (none) to 8.
 
-    One that cannot be read, or is not defined, counts as none.
+    An orientation that cannot be read, or is not defined, counts as none.
     """
-    # Pillow turns a TIFF itself, and decodes a whole PNG to look for EXIF behind its pixels.
+    # Pillow applies a TIFF's orientation itself; in a PNG it decodes all pixels to look for EXIF.
     if image.format == "TIFF":
         return 1
     if image.format == "PNG" and not any(mark in content for mark in _PNG_MARKS):
@@ -142,7 +143,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         # Pillow's own conversion would clip nearly all 16-bit values to white.
         levels = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
         return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:  # it becomes white, as a viewer shows it
+    if image.has_transparency_data:  # white, as in a viewer
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")

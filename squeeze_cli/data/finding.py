@@ -1,4 +1,4 @@
-"""Images below a folder: which files are images, and the name of each."""
+"""Search for images below a folder, and the names of their samples."""
 
 import os
 import re
@@ -8,25 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 from posixpath import splitext
 
+from squeeze_cli.data.reading import some
 from squeeze_cli.data.samples import FileSample, Sample
 from squeeze_cli.data.sources import Listing
 from squeeze_cli.errors import SqueezeError
 
-# Pillow decodes these; photographs and masks are not stored in its other formats.
+# Pillow decodes these. Its other formats do not hold photographs or masks.
 IMAGE_SUFFIXES = frozenset(
     {
         ".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
         ".jpx", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
     }
 )  # fmt: skip
-MOST_NAMED = 3
 
 
 def list_images(folder: Path, without: Path | None = None) -> Listing:
     """List the images in a folder and in all folders below it, sorted by path, without masks.
 
     A sample's name is its path below `folder` without the suffix ('cats/tom'), or with it where two
-    images would share a name. All are in `train`; files of other kinds are counted in a warning, and
+    images would share a name. All samples are in `train`. A warning counts the files of other kinds;
     images whose names are not UTF-8 are skipped. The folder `without` is left out.
 
     Raises SqueezeError if there is no such folder, or no image in it.
@@ -46,9 +46,9 @@ def name_images(
     place: Path | str, paths: Sequence[str], sample: Callable[[str, str], Sample],
     stem: Callable[[str], str] = lambda path: splitext(path)[0],
 ) -> Listing:  # fmt: skip
-    """List those of some files in a place that are images, as `list_images` does.
+    """List the images among the files `paths` of a place, as `list_images` does.
 
-    `sample` makes one of a name and a path.
+    `sample` makes a sample from its name and path.
     """
     images = [path for path in paths if splitext(path)[1].lower() in IMAGE_SUFFIXES]
     samples, skipped, warnings = [], [], []
@@ -66,7 +66,7 @@ def name_images(
 
 
 def repeated_text(folder: Path, repeated: Sequence[str]) -> list[str]:
-    """Return a warning of the folders that `files_below` met again, where there are any."""
+    """Return a warning of the folders that `files_below` found repeatedly, if there are any."""
     if not repeated:
         return []
     return [
@@ -76,11 +76,11 @@ def repeated_text(folder: Path, repeated: Sequence[str]) -> list[str]:
 
 
 def files_below(folder: Path, without: Path | None = None) -> tuple[list[Path], list[str]]:
-    """Return the paths, relative and sorted, of all files in a folder and below it.
+    """Return the sorted relative paths of all files below a folder, and the names of repeated folders.
 
-    Links to folders are followed, but each folder is entered once: second come the names of those that
-    were met again. Hidden files and folders are left out, as is the folder `without`. Raises
-    SqueezeError where a folder cannot be listed.
+    Links to folders are followed, but each folder is listed once; further links to it are repeated
+    folders. Hidden files and folders are left out, and so is the folder `without`. Raises SqueezeError
+    where a folder cannot be listed.
     """
     left_out = None if without is None else without.resolve()
     files, repeated, entered = [], [], set()
@@ -100,7 +100,7 @@ def files_below(folder: Path, without: Path | None = None) -> tuple[list[Path], 
             reason = error.strerror or error
             raise SqueezeError(f"Cannot list {folder / inner} ({reason}): fix that.") from None
         for entry in (each for each in entries if not each.name.startswith(".")):
-            linked = entry.is_symlink()  # and perhaps to itself, which `entry.is_dir` does not bear
+            linked = entry.is_symlink()  # `entry.is_dir` would raise for a link to itself
             if Path(entry.path).is_dir() if linked else entry.is_dir():
                 (links if linked else folders).append(inner / entry.name)
             else:
@@ -111,12 +111,7 @@ def files_below(folder: Path, without: Path | None = None) -> tuple[list[Path], 
 def names_below(
     paths: Sequence[str], stem: Callable[[str], str] = lambda path: splitext(path)[0]
 ) -> list[str]:
-    """Return a name for each file by its path below a folder: its `stem` where that is unique."""
+    """Return a name per file: the `stem` of its path if it is unique, else the path."""
     whole = set(paths)
     uses = Counter(map(stem, paths))
     return [path if uses[short := stem(path)] > 1 or short in whole else short for path in paths]
-
-
-def some(names: Sequence[str]) -> str:
-    """Return the first names as a part of a sentence."""
-    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")

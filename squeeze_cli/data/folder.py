@@ -1,4 +1,4 @@
-"""Anyone's images and masks: two folders, whose files pair by relative path and stem."""
+"""Images and masks of the user in two folders, paired by relative path without suffix."""
 
 import re
 from collections import Counter, defaultdict
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Self
 
 from squeeze_cli.config.schema import DataConfig
-from squeeze_cli.data.finding import list_images, some
+from squeeze_cli.data.finding import list_images
 from squeeze_cli.data.lists import read_entries, same_name
+from squeeze_cli.data.reading import some
 from squeeze_cli.data.samples import FileSample, Sample
 from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, UsageError
@@ -18,7 +19,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class FolderSource(DataSource):
-    """Images in one folder and masks in another, with the splits that a file or subfolders name."""
+    """Images in one folder and masks in another; a split file or subfolders may give the splits."""
 
     images: Path
     masks: Path | None
@@ -36,7 +37,7 @@ class FolderSource(DataSource):
         return cls(Path(str(config.images)), *paths)
 
     def listing(self) -> Listing:
-        """List the pairs; raises SqueezeError where a folder is missing or nothing pairs."""
+        """List the pairs; raises SqueezeError where a folder is missing or no image has a mask."""
         found = pair(self.images, self.masks)
         if self.split_file is not None:
             return split_by_file(found, self.split_file)
@@ -55,12 +56,12 @@ class FolderSource(DataSource):
 
 
 def pair(images: Path, masks: Path | None, prefix: str = "") -> Listing:
-    """Return the images with the masks of the same relative path and stem, all in `train`.
+    """Return the images, each with the mask of the same relative path without suffix, all in `train`.
 
-    Names get the prefix. Images without a mask, with several, or with the stem of another image are
-    skipped; masks without an image are a warning. Where one folder lies in the other, its files
-    belong to it alone. Raises SqueezeError where no image has a mask. Without a folder of masks all
-    images are taken.
+    Names get the prefix. Images without a mask, with several masks, or with the path of another image
+    are skipped; a warning counts the masks without an image. Where one folder lies in the other, each
+    file belongs to the inner one. Without a folder of masks all images are returned. Raises SqueezeError
+    where no image has a mask.
     """
     if masks is not None and images.resolve() == masks.resolve():
         raise UsageError(
@@ -112,12 +113,12 @@ def pair(images: Path, masks: Path | None, prefix: str = "") -> Listing:
 
 
 def _stem(path: Path, folder: Path) -> str:
-    """Return the path below a folder without suffix, in one form of Unicode."""
+    """Return the path below a folder without suffix, normalized by `same_name`."""
     return same_name(path.relative_to(folder).with_suffix("").as_posix())
 
 
 def _split_by_folder(found: Listing, images: Path, test_elsewhere: bool) -> Listing:
-    """Give the samples below train/, val/ and test/ to these splits, where there are such folders."""
+    """Assign the samples below train/, val/ and test/ to these splits, if there are such folders."""
     by_split: dict[str, list[Sample]] = {name: [] for name in SPLITS}
     outside: list[Sample] = []
     for sample in found.train:
@@ -140,7 +141,7 @@ def _split_by_folder(found: Listing, images: Path, test_elsewhere: bool) -> List
 
 
 def _in_splits(found: Listing, by_split: dict[str, list[Sample]], where: Path | None) -> Listing:
-    """Return the listing with these splits, and with a warning where `where` names no test."""
+    """Return the listing with these splits; `where` is their source, for a warning if test is empty."""
     warnings = found.warnings
     if where is not None and not by_split["test"]:
         warnings += (
@@ -151,12 +152,11 @@ def _in_splits(found: Listing, by_split: dict[str, list[Sample]], where: Path | 
 
 
 def split_by_file(found: Listing, path: Path) -> Listing:
-    """Give the samples that a split file names to their splits; the others are left out.
+    """Assign samples to the splits that a split file gives; samples that are not listed are left out.
 
-    A line is `NAME train`, `NAME val` or `NAME test`, with spaces, tabs or a comma between; a name is an
-    image's path in its folder, with or without suffix. Of lines that give an image to one split, one
-    counts. Raises SqueezeError, with file and line, for other lines, a name that is not there, and one
-    that is in two splits.
+    A line is `NAME train`, `NAME val` or `NAME test`, separated by spaces, tabs or a comma; a name is an
+    image's path in its folder, with or without suffix. A repeated line counts once. Raises SqueezeError,
+    with file and line, for other lines, an unknown name, and a name in two splits.
     """
     samples = {sample.name: sample for sample in found.train}
     for sample in found.train:

@@ -1,4 +1,4 @@
-"""Samples as tensors, and the threads or processes that read them."""
+"""Samples as tensors, and the number of threads or processes that read them."""
 
 import os
 import shutil
@@ -14,17 +14,17 @@ from squeeze_cli.data.transforms import Preprocessing
 
 Item = tuple[Tensor, Tensor, int]
 
-# More decoding workers than this only take time from a backbone that is not much faster.
+# More decoding workers would only take processor time from the backbone.
 MOST_WORKERS = 8
-# Worker processes give their batches to this one in files here; Docker's default has 64 MB of room.
+# Worker processes pass batches to this process in files here; Docker's default size is 64 MB.
 SHARED_MEMORY = Path("/dev/shm")
 
 
 class ImageDataset(Dataset[Item]):
-    """Samples, read and resized when asked for; `facts` of all are known.
+    """Data set of samples with known `facts`, which are read and resized at each access.
 
-    `dataset[i]` gives the pixels `[H, W, 3]` uint8, the classes `[H, W]` uint8 and i itself, or raises
-    UnreadableImageError. Pixels are normalized on the device, a quarter of the bytes to move.
+    `dataset[i]` returns the pixels `[H, W, 3]` uint8, the classes `[H, W]` uint8 and i itself, or raises
+    UnreadableImageError. Pixels are normalized on the device, because uint8 is faster to transfer.
     """
 
     def __init__(self, samples: Sequence[Sample], preprocessing: Preprocessing) -> None:
@@ -43,7 +43,7 @@ class ImageDataset(Dataset[Item]):
 def label_plane(sample: Sample, preprocessing: Preprocessing) -> Tensor:
     """Return the classes `[H, W]` uint8 of a sample whose `facts` are known.
 
-    Without labels they are 0 on the image; padding is IGNORE_INDEX with and without.
+    Without labels the image's pixels have class 0. Padding always is IGNORE_INDEX.
     """
     if sample.labels is not None:
         return preprocessing.mask(Image.fromarray(sample.labels.plane()))
@@ -51,22 +51,22 @@ def label_plane(sample: Sample, preprocessing: Preprocessing) -> Tensor:
 
 
 def available_cores() -> int:
-    """Number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def workers_with_room(workers: int, batch_bytes: int) -> int:
-    """Return how many of the worker processes have room for their batches in shared memory.
+    """Return the number of worker processes whose batches fit in shared memory, at most `workers`.
 
-    Each has two batches ready, in each of two loaders.
+    Each worker prefetches two batches in each of two loaders.
     """
-    if not workers or not SHARED_MEMORY.is_dir():  # macOS and Windows have other means
+    if not workers or not SHARED_MEMORY.is_dir():  # macOS and Windows share memory in another way
         return workers
     return min(workers, shutil.disk_usage(SHARED_MEMORY).free // (4 * batch_bytes))
 
 
-def choose_workers(wanted: int | None) -> int:
-    """Return how many images are decoded at once: as asked, or one per core up to `MOST_WORKERS`."""
-    return wanted if wanted is not None else min(MOST_WORKERS, available_cores())
+def choose_workers(given: int | None) -> int:
+    """Return the number of decoding workers: as given, or one per core up to `MOST_WORKERS`."""
+    return given if given is not None else min(MOST_WORKERS, available_cores())

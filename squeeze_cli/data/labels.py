@@ -1,4 +1,4 @@
-"""From the values of masks to classes: the table is detected or checked, and never guessed."""
+"""Classes of masks by their values: the table is given or detected, and values are checked."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from squeeze_cli.config.classes import MOST_CLASSES, ClassEntry, ClassTable, Colour
 from squeeze_cli.config.defaults import IGNORE_INDEX
 from squeeze_cli.data.masks import Mask
+from squeeze_cli.data.reading import some
 from squeeze_cli.errors import SqueezeError
 
 # A message lists this many values at most.
@@ -18,13 +19,13 @@ MOST_LISTED = 10
 
 @dataclass(frozen=True)
 class Labels:
-    """The classes of a mask's pixels: `classes` has one for each of its values."""
+    """A mask with the class of each of its values, in their order."""
 
     mask: Mask
     classes: tuple[int, ...]
 
     def digest(self) -> str:
-        """Return a text that two masks share only where their classes are the same."""
+        """Return a text that is equal for masks of equal content and classes only."""
         return f"{self.mask.digest} {self.classes}"
 
     @property
@@ -33,22 +34,24 @@ class Labels:
         return any(index != IGNORE_INDEX for index in self.classes)
 
     def plane(self) -> NDArray[np.uint8]:
-        """Return class indices `[H, W]` uint8; IGNORE_INDEX where a pixel does not count."""
+        """Return class indices `[H, W]` uint8, with IGNORE_INDEX for ignored pixels."""
         return self.mask.plane(self.classes)
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Masks with their classes, and what is to be said of them.
+class LabelledMasks:
+    """Masks with their classes, and counts of pixels and masks.
 
     Attributes:
-        labels: One for each mask, in order.
+        table: The classes.
+        labels: One per mask, in order.
         pixels: Number of pixels of each class, over all masks.
         images: Number of masks in which each class occurs.
-        stray_pixels: Number of pixels that were given the nearest class.
+        stray_pixels: Number of pixels with other values, which have the class of the nearest value.
         stray_images: Number of masks that have such pixels.
     """
 
+    table: ClassTable
     labels: tuple[Labels, ...]
     pixels: tuple[int, ...]
     images: tuple[int, ...]
@@ -57,10 +60,10 @@ class Labelled:
 
 
 def detect_classes(masks: Iterable[Mask], ignore: Sequence[int]) -> ClassTable:
-    """Return the table of all values in index masks, increasing, but for those in `ignore`.
+    """Return the table of all values in index masks, in increasing order, without those in `ignore`.
 
-    Raises SqueezeError, which names the fix, where the masks are coloured, and for fewer than two
-    values or more than a table can have.
+    Raises SqueezeError, with the fix, for coloured masks, and for fewer than two or more than
+    `MOST_CLASSES` values.
     """
     values: Counter[int] = Counter()
     for mask in masks:
@@ -91,13 +94,12 @@ def detect_classes(masks: Iterable[Mask], ignore: Sequence[int]) -> ClassTable:
 
 def label_masks(
     masks: Sequence[tuple[str, Mask]], table: ClassTable, stray_share: float, fix: str
-) -> Labelled:
-    """Give each value of named masks its class by the table.
+) -> LabelledMasks:
+    """Assign a class to each value of masks, which come with their names, by the table.
 
-    A value that is neither a class nor ignored is an error, unless at most `stray_share` of the
-    mask's pixels have such values: these get the class of the nearest value.
-
-    Raises SqueezeError, one line with the values, how many masks have each, and `fix`.
+    If at most `stray_share` of a mask's pixels have values that are neither classes nor ignored, these
+    pixels get the class of the nearest value. Otherwise raises SqueezeError: one line with the values,
+    the number of masks per value, and `fix`.
     """
     by_value = {value: index for index, value in enumerate(table.values)}
     by_colour = {
@@ -108,7 +110,7 @@ def label_masks(
             by_value[value] = IGNORE_INDEX
         else:
             by_colour[_packed(value)] = IGNORE_INDEX
-    unknown: Counter[tuple[bool, int]] = Counter()  # masks that have a value, which may be a colour
+    unknown: Counter[tuple[bool, int]] = Counter()  # number of masks by (is a colour, value)
     wrong: list[str] = []
     labels, stray_pixels, stray_images = [], 0, 0
     pixels, images = np.zeros((2, 256), np.int64)
@@ -131,8 +133,8 @@ def label_masks(
             f"{_unknown_and_expected(unknown, table)}. For example {wrong[0]}. {fix}"
         )
     count = len(table)
-    return Labelled(
-        tuple(labels), tuple(pixels[:count].tolist()), tuple(images[:count].tolist()),
+    return LabelledMasks(
+        table, tuple(labels), tuple(pixels[:count].tolist()), tuple(images[:count].tolist()),
         stray_pixels, stray_images,
     )  # fmt: skip
 
@@ -146,7 +148,7 @@ def _nearest(value: int, values: Sequence[int]) -> int:
 
 
 def _unknown_and_expected(unknown: Counter[tuple[bool, int]], table: ClassTable) -> str:
-    """Return unknown values with the number of masks that have each, and those of the table."""
+    """Return words on unknown values, with the number of masks per value, and on expected values."""
     words = [
         f"{f'#{value:06x}' if coloured else value} in {count} image{'s' * (count > 1)}"
         for (coloured, value), count in sorted(unknown.items())
@@ -156,10 +158,8 @@ def _unknown_and_expected(unknown: Counter[tuple[bool, int]], table: ClassTable)
         expected = [f"#{_packed(e.colour):06x}" for e in table.classes if e.colour]
     ignored = [value for value in table.ignore or () if isinstance(value, int)]
     return (
-        f"{_some(words)}; expected are {_some(expected) or 'none (no class has a colour)'}"
-        + f", and {_some(list(map(str, ignored)))} is ignored" * bool(ignored)
+        f"{some(words, MOST_LISTED)}; expected are "
+        f"{some(expected, MOST_LISTED) or 'none (no class has a colour)'}"
+        + f", and {some(list(map(str, ignored)), MOST_LISTED)} is ignored"
+        * bool(ignored)
     )
-
-
-def _some(words: Sequence[str]) -> str:
-    return ", ".join(words[:MOST_LISTED]) + ", ..." * (len(words) > MOST_LISTED)

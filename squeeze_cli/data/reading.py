@@ -1,4 +1,4 @@
-"""Errors of reading images and masks: what goes wrong with a file becomes one line."""
+"""Reading of image and mask files: every error is one line."""
 
 import struct
 import zlib
@@ -12,10 +12,10 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, one_line
 
 DIGEST_BYTES = 16
-# An image that Pillow decodes, uncompressed, is smaller.
+# Above the uncompressed size of any image that Pillow decodes.
 MOST_BYTES = 2**31
-# Exceptions that Pillow raises on broken files: OSError for files that are truncated or not
-# identified, SyntaxError for PNG, and nearly all of the others for TIFF.
+# Exceptions that Pillow raises on broken files: OSError for truncated or unknown files, SyntaxError for
+# PNG, and nearly all of the others for TIFF.
 DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError,
     struct.error, zlib.error, Image.DecompressionBombError,
@@ -28,7 +28,7 @@ class UnreadableImageError(SqueezeError):
 
 @contextmanager
 def reading(kind: str, path: Path | str) -> Iterator[None]:
-    """Turn what goes wrong with a file into UnreadableImageError."""
+    """Turn exceptions of reading and decoding a file into UnreadableImageError."""
     try:
         yield
     except FileNotFoundError:
@@ -37,7 +37,7 @@ def reading(kind: str, path: Path | str) -> Iterator[None]:
         ) from None
     except DECODER_ERRORS as error:
         reason = one_line(error)
-        if isinstance(error, UnidentifiedImageError):  # its text has an object's address
+        if isinstance(error, UnidentifiedImageError):  # its message shows an object's address
             reason = "it is in no image format that can be read, or is empty"
         raise UnreadableImageError(
             f"Cannot read the {kind} {path} ({reason}): replace or remove it."
@@ -56,8 +56,13 @@ def read_content(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def some(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names as a part of a sentence."""
+    return ", ".join(names[:most]) + ", ..." * (len(names) > most)
+
+
 def stamp_of(path: Path) -> str:
-    """Return size and time of the last change of a file, empty where it is missing."""
+    """Return size and modification time of a file, or an empty text if it is missing."""
     try:
         status = path.stat()
     except OSError:
@@ -66,7 +71,7 @@ def stamp_of(path: Path) -> str:
 
 
 def warn_of_skipped(skipped: Sequence[tuple[str, str]], reporter: Reporter) -> None:
-    """Name the first images that cannot be read, each with its reason, and count all of them."""
+    """Warn of the first images that cannot be read, each with its reason, and of their number."""
     for name, reason in skipped[:5]:
         reporter.warn(f"Skipped {name}: {reason}")
     if len(skipped) > 5:

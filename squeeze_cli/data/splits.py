@@ -1,15 +1,15 @@
-"""Splits: the samples for training, validation and test, with the classes of their masks."""
+"""Splits of a data set: samples for training, validation and test, with the classes of their masks."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
-from squeeze_cli.config.classes import ClassTable, ignored_values
+from squeeze_cli.config.classes import ignored_values
 from squeeze_cli.config.schema import DataConfig
-from squeeze_cli.data.labels import Labelled, detect_classes, label_masks
+from squeeze_cli.data.labels import LabelledMasks, detect_classes, label_masks
 from squeeze_cli.data.masks import Mask
 from squeeze_cli.data.reading import UnreadableImageError
 from squeeze_cli.data.samples import FileSample, Sample
@@ -18,34 +18,25 @@ from squeeze_cli.errors import SqueezeError
 
 T = TypeVar("T")
 
-# Of the images that are not for the test.
+# Fraction of the images that are not for the test.
 VAL_FRACTION = 0.2
-# Of all images, where the data set has no test split.
+# Fraction of all images, where the data set has no test split.
 TEST_FRACTION = 0.2
 
-# Streams of the one seed: a subset must not be chosen by the same shuffle that splits it later.
+# Random streams of the seed: a subset must not be chosen by the shuffle that splits it later.
 _SPLIT_STREAM, _SUBSET_STREAM, _TEST_STREAM = 0, 1, 2
 
 
-@dataclass(frozen=True)
-class LabelledListing:
-    """A listing whose samples have the classes of their masks, and what was counted there."""
-
-    listing: Listing
-    classes: ClassTable
-    labelled: Labelled
-
-
 def split_train_val(samples: Sequence[T], seed: int) -> tuple[list[T], list[T]]:
-    """Shuffle two samples or more by the seed and split them, the same on every machine."""
+    """Shuffle two or more samples by the seed and split them, equally on every machine."""
     return _split_off(samples, VAL_FRACTION, seed, _SPLIT_STREAM)
 
 
 def choose_samples(config: DataConfig, seed: int) -> Listing:
     """List the samples of a data set, each in one split, and choose a subset of them by the seed.
 
-    The seed draws the test split too, where the data set has none. This downloads missing data, but
-    reads neither images nor masks. Raises SqueezeError where data are missing.
+    The seed also draws the test split of a data set without one. Missing data are downloaded; images
+    and masks are not read. Raises SqueezeError where data are missing.
     """
     listing = _without_repetitions(open_source(config).listing())
     train, test = listing.train, listing.test
@@ -60,26 +51,18 @@ def choose_samples(config: DataConfig, seed: int) -> Listing:
     return replace(listing, train=chosen[0], val=chosen[1], test=chosen[2])
 
 
-def label_samples(config: DataConfig, listing: Listing) -> LabelledListing:
-    """Read each mask once, in threads, and give its values their classes.
+def label_samples(config: DataConfig, listing: Listing) -> tuple[Listing, LabelledMasks]:
+    """Read each mask once, in threads; return the samples with the classes of their masks, and the masks.
 
-    Samples whose masks cannot be read are skipped. The classes are those of the data set or of the
-    configuration, or are detected. Raises SqueezeError, in one line, for masks with other values.
+    Samples whose masks cannot be read are skipped. The table of classes comes from the configuration or
+    the data set, or is detected. Raises SqueezeError, one line, for masks with other values.
     """
     source = open_source(config)
     samples = [*listing.train, *listing.val, *listing.test]
     with ThreadPoolExecutor() as pool:  # decoding and compressing release the GIL
-        masks = list(pool.map(_read_mask, samples))
-    found = [
-        (sample, mask)
-        for sample, mask in zip(samples, masks, strict=True)
-        if isinstance(mask, Mask)
-    ]
-    skipped = [
-        (sample.name, str(mask))
-        for sample, mask in zip(samples, masks, strict=True)
-        if isinstance(mask, UnreadableImageError)
-    ]
+        read = list(zip(samples, pool.map(_read_mask, samples), strict=True))
+    found = [(sample, mask) for sample, mask in read if isinstance(mask, Mask)]
+    skipped = [(sample.name, str(e)) for sample, e in read if isinstance(e, UnreadableImageError)]
     if not found:
         raise _too_few(Listing((), skipped=(*listing.skipped, *skipped)), config.place)
     table = config.classes or source.classes
@@ -87,17 +70,16 @@ def label_samples(config: DataConfig, listing: Listing) -> LabelledListing:
         ignored = ignored_values(config.ignore_index)
         table = detect_classes((mask for _, mask in found), ignored)
     named = [(str(getattr(sample, "mask_path", sample.name)), mask) for sample, mask in found]
-    labelled = label_masks(named, table, source.stray_share, source.fix)
+    masks = label_masks(named, table, source.stray_share, source.fix)
     kept = {
         _place(sample): replace(sample, labels=labels)
-        for (sample, _), labels in zip(found, labelled.labels, strict=True)
+        for (sample, _), labels in zip(found, masks.labels, strict=True)
     }
     train, val, test = (
         tuple(kept[_place(sample)] for sample in split if _place(sample) in kept)
         for split in listing.named().values()
     )
-    listing = Listing(train, val, test, (*listing.skipped, *skipped))
-    return LabelledListing(listing, table, labelled)
+    return Listing(train, val, test, (*listing.skipped, *skipped)), masks
 
 
 def complete_splits(listing: Listing, place: str, seed: int) -> Listing:
@@ -126,7 +108,7 @@ def _too_few(listing: Listing, place: str) -> SqueezeError:
 
 
 def _place(sample: Sample) -> object:
-    """Return what two samples share only if they are the same image."""
+    """Return a key that is equal for two samples of the same image only."""
     return sample.image_path.resolve() if isinstance(sample, FileSample) else sample
 
 
@@ -138,9 +120,10 @@ def _read_mask(sample: Sample) -> Mask | UnreadableImageError | None:
 
 
 def _without_repetitions(listing: Listing) -> Listing:
-    """Take out images that are listed twice, and those of the test from the other splits.
+    """Remove repeated images, and the test images from the other splits.
 
-    Where too few would be left to train on, the test is given up instead, to be drawn by the seed.
+    Where too few images would be left to train on, the test split is emptied instead, and the seed draws
+    another one.
     """
     splits = {
         name: {_place(sample): sample for sample in samples}
@@ -174,7 +157,7 @@ def _without_repetitions(listing: Listing) -> Listing:
 def _split_off(
     samples: Sequence[T], fraction: float, seed: int, stream: int
 ) -> tuple[list[T], list[T]]:
-    """Shuffle samples and return (the rest, a fraction of them, at least one)."""
+    """Shuffle samples; return the rest, and a fraction of them, at least one."""
     shuffled = _shuffled(samples, seed, stream)
     count = max(round(len(samples) * fraction), 1)
     return shuffled[count:], shuffled[:count]

@@ -12,9 +12,10 @@ from squeeze_cli.config.record import FinishedRecord
 from squeeze_cli.config.resolve import with_classes
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
+from squeeze_cli.data.labels import LabelledMasks
 from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.sources import Listing
-from squeeze_cli.data.splits import LabelledListing, choose_samples, complete_splits, label_samples
+from squeeze_cli.data.splits import choose_samples, complete_splits, label_samples
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures, check_splits
 from squeeze_cli.features.datamodule import FeatureBatches, make_data, open_store
@@ -66,9 +67,8 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     # This comes first, so that no weights are downloaded if data are missing or masks are wrong.
     splits, masks = load_splits(config, reporter)
     if masks and "classes" in DATASETS[str(config.data.dataset)].options:
-        config = with_classes(config, masks.classes)
-        found = masks.labelled
-        reporter.say(classes_text(masks.classes, found.pixels, found.images))
+        config = with_classes(config, masks.table)
+        reporter.say(classes_text(masks.table, masks.pixels, masks.images))
     backbone = create_backbone(config.model, config.data.size_px)
     store = open_store(config, backbone)
     if store is None or not store.digests:
@@ -76,7 +76,7 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
     if backbone.random_weights:
         reporter.warn("--weights none: the features are random; results say nothing about them.")
     batches = make_data(config, splits.named(), backbone, store, device, reporter)
-    return _assemble(config, masks.classes if masks else None, splits, backbone, batches, device)
+    return _assemble(config, masks.table if masks else None, splits, backbone, batches, device)
 
 
 def _assemble(
@@ -141,15 +141,15 @@ def load_listing(config: ExperimentConfig, reporter: Reporter) -> Listing:
 
 def load_splits(
     config: ExperimentConfig, reporter: Reporter
-) -> tuple[Listing, LabelledListing | None]:
-    """Return the splits, and the labelled listing with their classes, None without a head.
+) -> tuple[Listing, LabelledMasks | None]:
+    """Return the splits and their masks, or None for the masks without a segmentation head.
 
     Samples whose masks cannot be read are reported and left out.
     """
-    listing, masks = load_listing(config, reporter), None
+    listing = load_listing(config, reporter)
+    masks: LabelledMasks | None = None
     if config.model.has_head:
-        masks = label_samples(config.data, listing)
-        listing = masks.listing
+        listing, masks = label_samples(config.data, listing)
         _warn_of_values(masks, reporter)
     splits = complete_splits(listing, config.data.place, config.training.seed)
     warn_of_skipped(splits.skipped, reporter)
@@ -158,15 +158,14 @@ def load_splits(
     return splits, masks
 
 
-def _warn_of_values(masks: LabelledListing, reporter: Reporter) -> None:
+def _warn_of_values(masks: LabelledMasks, reporter: Reporter) -> None:
     """Warn of mask values that are no class, and of classes without a pixel."""
-    found = masks.labelled
-    if found.stray_pixels:
+    if masks.stray_pixels:
         reporter.warn(
-            f"{found.stray_pixels} pixels in {found.stray_images} masks have values that are no class; "
+            f"{masks.stray_pixels} pixels in {masks.stray_images} masks have values that are no class; "
             "they count as the class of the nearest value."
         )
-    absent = [name for name, n in zip(masks.classes.names, found.images, strict=True) if not n]
+    absent = [name for name, n in zip(masks.table.names, masks.images, strict=True) if not n]
     if absent:
         reporter.warn(f"No mask has a pixel of {', '.join(absent)}.")
 

@@ -191,7 +191,7 @@ def test_the_seed_draws_the_splits_that_are_missing(tmp_path):
     write_pairs(tmp_path, *(f"{number:02d}" for number in range(20)))
     config = config_of(tmp_path)
     splits = [
-        complete_splits(label_samples(config, choose_samples(config, seed)).listing, "here", seed)
+        complete_splits(label_samples(config, choose_samples(config, seed))[0], "here", seed)
         for seed in (1, 1, 2)
     ]
     assert [(len(s.train), len(s.val), len(s.test)) for s in splits] == [(13, 3, 4)] * 3
@@ -203,10 +203,10 @@ def test_classes_are_detected_and_unreadable_masks_are_skipped(tmp_path):
     write_pairs(tmp_path, "a", "b", "c", "d")
     (tmp_path / "masks" / "d.png").write_bytes(b"no mask")
     config = config_of(tmp_path)
-    found = label_samples(config, choose_samples(config, 1))
-    assert (found.classes.values, found.classes.ignore) == ([0, 7], (255,))
-    assert found.labelled.images == (3, 3)
-    ((name, reason),) = found.listing.skipped
+    listing, masks = label_samples(config, choose_samples(config, 1))
+    assert (masks.table.values, masks.table.ignore) == ([0, 7], (255,))
+    assert masks.images == (3, 3)
+    ((name, reason),) = listing.skipped
     assert name == "d"
     assert "d.png (it is in no image format that can be read, or is empty)" in reason
 
@@ -216,7 +216,7 @@ def test_a_pipe_among_the_masks_is_skipped(tmp_path):
     (tmp_path / "masks" / "d.png").unlink()
     os.mkfifo(tmp_path / "masks" / "d.png")
     config = config_of(tmp_path)
-    ((name, reason),) = label_samples(config, choose_samples(config, 1)).listing.skipped
+    ((name, reason),) = label_samples(config, choose_samples(config, 1))[0].skipped
     assert (name, "not a regular file" in reason) == ("d", True)
 
 
@@ -235,7 +235,7 @@ def test_each_mask_is_read_once(tmp_path, monkeypatch):
     own = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or own(path))
     config = config_of(tmp_path)
-    splits = complete_splits(label_samples(config, choose_samples(config, 1)).listing, "here", 1)
+    splits = complete_splits(label_samples(config, choose_samples(config, 1))[0], "here", 1)
     for sample in splits.train:
         sample.read().decode()
     assert sorted(name for name in read if name.endswith(".png")) == [

@@ -1,4 +1,4 @@
-"""Features that are given: they stand where a backbone's would, and pass no network and no store."""
+"""Given features in place of a backbone's: they pass neither a backbone nor the feature store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ from squeeze_cli.features.prepare import from_rows
 
 
 class GivenFeatures(FeatureOrigin):
-    """Stands where a backbone would: the shape `(h, w, C)` of the features, and a digest of them."""
+    """Origin of given features: their shape `(h, w, C)` and digest."""
 
     name = "features"
 
@@ -42,7 +42,7 @@ class GivenFeatures(FeatureOrigin):
 def check_splits(
     splits: Mapping[str, Sequence[Sample]], reporter: Reporter
 ) -> tuple[GivenFeatures, dict[str, tuple[FeatureSample, ...]]]:
-    """Read all features once; return what is known of them, and the samples with their digests.
+    """Read all features once; return their origin, and the samples with digests by split.
 
     Raises SqueezeError as `check_features` does.
     """
@@ -80,7 +80,7 @@ class FeatureDataset(Dataset[Item]):
 
 
 class GivenFeatureBatches(FeatureBatches):
-    """Batches of given features; the label planes are `[B, h, w]` zeros, since nothing is padding."""
+    """Batches of given features; label planes are `[B, h, w]` zeros, because there is no padding."""
 
     def setup(self, stage: str = "") -> None:
         """Open the data sets of all splits."""

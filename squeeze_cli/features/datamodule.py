@@ -1,4 +1,4 @@
-"""The Lightning data module: batches of stored states, or of images that pass the trunk when met."""
+"""Lightning data module: batches of stored states, or of images that pass the trunk per batch."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,34 +49,34 @@ from squeeze_cli.features.store import FeatureStore, StoreKey, default_cache_dir
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
-# torch's sampler seeds an epoch by the sum of seed and epoch. With seeds this far apart, no two
-# seeds share the order of any epoch.
+# torch's sampler seeds an epoch by the sum of seed and epoch. With seeds multiplied by this distance,
+# no two seeds share the order of any epoch.
 SEED_DISTANCE = 1_000_003
-# Most vectors of a batch that needs no gradients: small ones cost calls, large ones memory.
+# Most vectors of a batch without gradients: small batches cost calls, large ones memory.
 EVALUATION_VECTORS = 8192
 
 
 class FeatureBatches(LightningDataModule):
-    """Base: batches of (states, label planes `[B, H, W]` uint8, positions `[B]` int64) of every split.
+    """Base: batches of (states, label planes `[B, H, W]` uint8, positions `[B]` int64) of each split.
 
-    Training is shuffled by seed and epoch alone, so a resumed run continues the order of an
-    unbroken one; validation and test keep the splits' order. A subclass opens the data sets in
-    `setup`, and makes states of their items in `on_after_batch_transfer`.
+    The training order depends on seed and epoch only, so a resumed run continues the order of an
+    uninterrupted one; validation and test keep the splits' order. A subclass opens the data sets in
+    `setup`, and turns their items into states in `on_after_batch_transfer`.
 
     Args:
         splits: samples of each split.
-        origin: what their features come from.
+        origin: origin of the features.
         training: number of images per step, and the seed.
-        device: where batches are computed.
-        reporter: for what cannot be read.
+        device: device that computes the batches.
+        reporter: receives warnings, such as of images that cannot be read.
 
     Attributes:
         batch_size: images per training step and process.
-        evaluation_batch_size: images per batch where nothing is trained.
+        evaluation_batch_size: images per batch in validation and test.
         num_workers: processes that load items.
-        splits: samples of each split; after `setup` those that could be read, with their facts.
-        skipped: (name, reason) of those that could not, once `setup` has looked at them.
-        setup_seconds: time that `setup` took to open the data sets.
+        splits: samples of each split; after `setup` only the readable ones, with their facts.
+        skipped: (name, reason) of the unreadable samples, after `setup`.
+        setup_seconds: duration of `setup`.
         test_split: the split that `Trainer.test` measures.
     """
 
@@ -100,7 +100,7 @@ class FeatureBatches(LightningDataModule):
 
     @property
     def ranks(self) -> Ranks:
-        """The processes of the trainer; this one alone where there is no trainer."""
+        """The processes of the trainer, or this process alone without a trainer."""
         if (trainer := self.trainer) is None:
             return Ranks()
         strategy = trainer.strategy
@@ -111,28 +111,28 @@ class FeatureBatches(LightningDataModule):
         return Ranks(trainer.global_rank, trainer.world_size, strategy.barrier, agree)
 
     def train_dataloader(self) -> DataLoader[Item]:
-        """This rank's share of the training split in the order of the epoch."""
+        """Return a loader of this rank's share of the training split in the epoch's order."""
         dataset, ranks = self._datasets["train"], self.ranks
         sampler: DistributedSampler[Item] = DistributedSampler(
             dataset, ranks.count, ranks.rank, seed=self.seed * SEED_DISTANCE
         )
-        # BatchNorm cannot train on a single image: such a last batch is left out, another image's
-        # in every epoch.
+        # BatchNorm cannot train on a single image: a last batch of one image is left out, which holds
+        # another image in each epoch.
         single = len(sampler) > 1 and len(sampler) % self.batch_size == 1
         return self._loader(dataset, self.batch_size, sampler=sampler, drop_last=single)
 
     def val_dataloader(self) -> DataLoader[Item]:
-        """This rank's share of the validation split."""
+        """Return a loader of this rank's share of the validation split."""
         return self.evaluation_dataloader("val")
 
     def test_dataloader(self) -> DataLoader[Item]:
-        """This rank's share of `test_split`."""
+        """Return a loader of this rank's share of `test_split`."""
         return self.evaluation_dataloader(self.test_split)
 
     def evaluation_dataloader(self, split: str) -> DataLoader[Item]:
-        """This rank's share of a split in order.
+        """Return a loader of this rank's share of a split in order.
 
-        Shares may differ by one image: `DistributedSampler` would count some images twice.
+        Shares may differ by one image, because `DistributedSampler` would repeat images.
         """
         share = range(self.ranks.rank, len(self.splits[split]), self.ranks.count)
         return self._loader(Subset(self._datasets[split], share), self.evaluation_batch_size)
@@ -140,7 +140,7 @@ class FeatureBatches(LightningDataModule):
     def batches(
         self, split: str, batch_size: int | None = None, *, shuffled: bool = False
     ) -> Iterator[Batch]:
-        """Batches of all images of a split, on the device, outside a trainer; `setup` comes before."""
+        """Yield batches of all images of a split, on the device, outside a trainer, after `setup`."""
         dataset = self._datasets[split]
         generator = torch.Generator().manual_seed(self.seed)
         sampler = RandomSampler(dataset, generator=generator) if shuffled else None  # type: ignore[arg-type]
@@ -148,18 +148,18 @@ class FeatureBatches(LightningDataModule):
         return (self._on_device(batch, split) for batch in loader)
 
     def batch(self, split: str, positions: Sequence[int]) -> Batch:
-        """One batch, as those of `batches`, of the images at these positions of a split."""
+        """Return a batch, as `batches` yields it, of the images at these positions of a split."""
         dataset = self._datasets[split]
         loaded = default_collate([dataset[position] for position in positions])
         return self._on_device(loaded, split)
 
     def counted(self, split: str, positions: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
-        """Return which vectors of a split's images are no padding, `[B, h, w]` bool: all of them."""
+        """Return which vectors of a split's images are no padding, `[B, h, w]` bool: here all."""
         del split
         return torch.ones(len(positions), *grid, dtype=torch.bool, device=positions.device)
 
     def warn_of_copies(self) -> None:
-        """Warn of samples in two splits, under other names, whose contents are the same."""
+        """Warn of samples of equal content in two splits."""
         earlier: dict[str, str] = {}
         for name, split in self.splits.items():
             contents = [sample.digest().partition(" ")[0] for sample in split]
@@ -186,7 +186,7 @@ class FeatureBatches(LightningDataModule):
 
 
 class SegmentationDataModule(FeatureBatches):
-    """Batches of images: their states are stored, or computed when a batch reaches the device."""
+    """Batches of images, whose states are stored, or computed when a batch reaches the device."""
 
     def __init__(
         self, splits: Mapping[str, Sequence[Sample]], trunk: Trunk, store: FeatureStore | None,
@@ -195,21 +195,21 @@ class SegmentationDataModule(FeatureBatches):
         super().__init__(splits, trunk.backbone, training, trunk.device, reporter)
         self.trunk = trunk
         self.store = store
-        # Worker processes decode images; a stored row is a copy, which they would only pass on.
-        wanted = trunk.num_workers if store is None else 0
+        # Worker processes decode images. With stored states they would only copy rows.
+        workers = trunk.num_workers if store is None else 0
         batch_bytes = self.evaluation_batch_size * prod(trunk.preprocessing.size_px) * 4
-        self.num_workers = workers_with_room(wanted, batch_bytes)
-        if self.num_workers < wanted:
+        self.num_workers = workers_with_room(workers, batch_bytes)
+        if self.num_workers < workers:
             reporter.warn(
-                f"{SHARED_MEMORY} has room for {self.num_workers} of {wanted} processes that read "
+                f"{SHARED_MEMORY} has room for {self.num_workers} of {workers} processes that read "
                 "images: fewer are slower; make it larger, as by `docker run --shm-size 1g`."
             )
 
     def setup(self, stage: str = "") -> None:
-        """Read the images of all splits, once, and open their data sets; this fills the store.
+        """Read the images of all splits once, fill the store, and open the data sets.
 
-        Images that cannot be read are taken out of their splits. Raises SqueezeError where a split
-        is left with none, or processes disagree on which can be read.
+        Unreadable images are removed from their splits. Raises SqueezeError where a split becomes empty,
+        or processes disagree on which images are readable.
         """
         del stage  # all splits together, so that the backbone is loaded once
         if self._datasets:
@@ -233,9 +233,9 @@ class SegmentationDataModule(FeatureBatches):
         self.setup_seconds = time.perf_counter() - start
 
     def _keep(self, looks: Sequence[Look]) -> None:
-        """Keep the samples that could be read in their splits, and report the others.
+        """Keep the readable samples in their splits, and report the others.
 
-        Raises SqueezeError, in all processes, where they disagree: they would wait for one another.
+        Raises SqueezeError in all processes where they disagree, because they would wait for one another.
         """
         if not self.ranks.agree([look.reason is None for look in looks]):
             raise SqueezeError(
@@ -262,7 +262,7 @@ class SegmentationDataModule(FeatureBatches):
     def _stored(
         self, store: FeatureStore, samples: Sequence[Sample], states: Mapping[str, State]
     ) -> StateDataset:
-        """Return the data set of stored states; classes are held in memory where states are."""
+        """Return the data set of stored states; if states are held in memory, classes are too."""
         preprocessing, planes = self.trunk.preprocessing, []
         if states:
             with ThreadPoolExecutor() as pool:
@@ -283,7 +283,7 @@ class SegmentationDataModule(FeatureBatches):
 
 
 def open_store(config: ExperimentConfig, backbone: FrozenBackbone) -> FeatureStore | None:
-    """Open the store of the states that `config` asks for; None with `--no-cache`."""
+    """Open the store of the states for `config`; None with `--no-cache`."""
     if not config.data.use_cache:
         return None
     key = StoreKey(
@@ -298,7 +298,7 @@ def make_data(
     config: ExperimentConfig, splits: Mapping[str, Sequence[Sample]], backbone: FrozenBackbone,
     store: FeatureStore | None, device: torch.device, reporter: Reporter,
 ) -> SegmentationDataModule:  # fmt: skip
-    """Return the data module of `splits`: states from `store`, or images where that is None.
+    """Return the data module of `splits`: states from `store`, or images if `store` is None.
 
     Nothing is computed before its `setup`.
     """
@@ -309,7 +309,7 @@ def make_data(
 def make_trunk(
     config: ExperimentConfig, backbone: FrozenBackbone, device: torch.device, num_workers: int
 ) -> Trunk:
-    """Return the frozen part of a backbone, as `config` has images pass it."""
+    """Return the frozen part of a backbone with the preprocessing and precision of `config`."""
     return Trunk(
         backbone, _layer(config, backbone), _preprocessing(config, backbone), device,
         config.training.precision, num_workers,
@@ -317,12 +317,12 @@ def make_trunk(
 
 
 def _preprocessing(config: ExperimentConfig, backbone: FrozenBackbone) -> Preprocessing:
-    """Return how images become the tensors that the backbone takes."""
+    """Return the preprocessing of the backbone's input images."""
     return Preprocessing(config.data.size_px, config.data.fit, backbone.statistics)
 
 
 def _layer(config: ExperimentConfig, backbone: FrozenBackbone) -> str:
-    """Return the layer whose states are stored: the one before what is trained."""
+    """Return the name of the layer whose output is stored: the last one that is frozen."""
     if config.model.unfreeze_last_layer:
         return "trunk"
     return f"layer {','.join(map(str, backbone.layers))}" if backbone.layers else "features"

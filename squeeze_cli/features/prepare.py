@@ -1,4 +1,4 @@
-"""From samples to states: each image is read once, and what the store lacks passes the trunk."""
+"""Computation of states: each image is read once, and passes the trunk if the store lacks its state."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,21 +29,21 @@ from squeeze_cli.features.store import FeatureStore, check_free_space
 T = TypeVar("T")
 R = TypeVar("R")
 
-# A shard is written when it holds this much: small enough to lose little, large enough to read well.
+# Size at which a shard is written: an interruption loses little, and reading stays efficient.
 SHARD_BYTES = 64 * 2**20
-# Share of the free memory that the states and classes of all splits together may take.
+# Largest fraction of the free memory for the states and classes of all splits together.
 MEMORY_SHARE = 0.5
-# Images that may be decoded before the trunk takes them, so that it does not wait.
+# Number of images that are decoded ahead of the trunk, so that it does not wait.
 AHEAD = 24
 
 
 @dataclass(frozen=True)
 class Trunk:
-    """The frozen part of a backbone, with all that decides how an image passes it.
+    """The frozen part of a backbone, with layer, preprocessing, device and precision.
 
-    `layer` is `features` (the whole backbone) or `trunk` (all but its last layer), `precision` is
-    `32` or `bf16` (autocast). The network is built when the first image comes; `num_workers`
-    images are decoded at once.
+    `layer` is `trunk` (all but the last layer), or names the output of the whole network; `precision` is
+    `32` or `bf16` (autocast). The network is built at its first use; `num_workers` images are decoded at
+    once.
     """
 
     backbone: FrozenBackbone
@@ -55,7 +55,7 @@ class Trunk:
 
     @cached_property
     def network(self) -> BackboneNetwork:
-        """The backbone on the device; several threads may use it, but it is moved by one."""
+        """The backbone on the device; one thread must access it first, then several may use it."""
         return self.backbone.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def states(self, pixels: Tensor) -> Tensor:
@@ -65,20 +65,20 @@ class Trunk:
         with (
             torch.no_grad(),
             torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16"),
-            # cuDNN's convolutions of float32 keep 11 bits of it unless told otherwise.
+            # By default cuDNN rounds the inputs of float32 convolutions to 11 bits (TF32).
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
         ):
             run = network.trunk if self.layer == "trunk" else network
             return run(images).float()  # type: ignore[no-any-return]
 
     def rows(self, pixels: Tensor) -> NDArray[np.float32]:
-        """Return the states of pixels `[B, H, W, 3]` uint8 as they are stored, channels last."""
+        """Return the states of pixels `[B, H, W, 3]` uint8 in their stored form, channels last."""
         states = self.states(pixels.to(self.device))
         rows = states.permute(0, 2, 3, 1) if states.dim() == 4 else states
         return rows.cpu().contiguous().numpy()
 
     def counted(self, samples: Sequence[Sample], grid: tuple[int, int] | torch.Size) -> Tensor:
-        """Return which vectors of images, whose facts are known, are no padding, `[B, h, w]` bool."""
+        """Return which vectors of images with known facts are no padding, `[B, h, w]` bool."""
         if self.preprocessing.fit != "pad":
             return torch.ones(len(samples), *grid, dtype=torch.bool, device=self.device)
         planes = [label_plane(replace(each, labels=None), self.preprocessing) for each in samples]
@@ -86,15 +86,15 @@ class Trunk:
 
 
 def from_rows(rows: Tensor) -> Tensor:
-    """Return stored rows as states: maps `[B, h, w, C]` become `[B, C, h, w]`, tokens stay."""
+    """Return stored rows as states: maps `[B, h, w, C]` become `[B, C, h, w]`, tokens are unchanged."""
     return rows.permute(0, 3, 1, 2) if rows.dim() == 4 else rows
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that train together: this one's rank, their number, and their barrier.
+    """The processes of a training: rank of this process, number of processes, and barrier.
 
-    `agree` waits for all, and tells all whether they gave it the same value.
+    `agree` waits for all processes and returns whether they passed the same value.
     """
 
     rank: int = 0
@@ -106,7 +106,7 @@ class Ranks:
 class Look(NamedTuple):
     """Result of reading a sample: the sample with its facts, or the reason why it is skipped.
 
-    `pixels` are there where its state is to be computed.
+    `pixels` is set if the sample's state must be computed.
     """
 
     sample: Sample
@@ -116,10 +116,10 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StateDataset(Dataset[Item]):
-    """Stored states and classes by position, held in memory or read and made when asked for.
+    """Stored states and classes by position, held in memory or read at each access.
 
-    `dataset[i]` gives the state of `FeatureStore.read`, the classes `[H, W]` uint8, and i itself.
-    Raises SqueezeError if a state is not held and was damaged since the store was opened.
+    `dataset[i]` returns the state of `FeatureStore.read`, the classes `[H, W]` uint8, and i itself.
+    Raises SqueezeError if a state is not in memory and was damaged since the store was opened.
     """
 
     samples: Sequence[Sample]
@@ -132,7 +132,7 @@ class StateDataset(Dataset[Item]):
         return len(self.samples)
 
     def state(self, position: int) -> Tensor:
-        """Return a state as it is stored."""
+        """Return a state in its stored form."""
         digest = self.samples[position].known().digest
         state = self.states.get(digest) if self.states else self.store.read(digest)
         if state is None:
@@ -149,12 +149,12 @@ class StateDataset(Dataset[Item]):
 
 
 def check_image(sample: Sample) -> Look:
-    """Look at an image, without decoding more of it than tells whether it is broken."""
+    """Read an image and check that it can be decoded."""
     return look_at(sample, methodcaller("check"))
 
 
 def check_images(samples: Sequence[Sample], trunk: Trunk, reporter: Reporter) -> list[Look]:
-    """Look at all images and find those that are broken, without a store and without a backbone."""
+    """Read all images and find the broken ones, without a store and without a backbone."""
     with reporter.track("Images", len(samples)) as advance:
         looks = []
         for look in in_threads(check_image, samples, trunk.num_workers):
@@ -166,19 +166,19 @@ def check_images(samples: Sequence[Sample], trunk: Trunk, reporter: Reporter) ->
 def prepare_states(
     samples: Sequence[Sample], trunk: Trunk, store: FeatureStore, reporter: Reporter, ranks: Ranks
 ) -> tuple[list[Look], dict[str, State]]:
-    """Look at all images, and compute what the store lacks: each image is read once.
+    """Read each image once, and compute the states that the store lacks.
 
-    With several ranks each reads all images and computes its share of what is missing, and all wait
-    for one another; an image that one of them found broken is broken for all.
+    Each of several ranks reads all images and computes its share of the missing states, and all wait for
+    one another; an image that one rank finds broken is broken for all.
 
     Returns:
-        A look at each sample, and all states by digest where memory holds them, else none.
+        A result per sample, and all states by digest if they fit in memory, else an empty mapping.
 
-    Raises SqueezeError where the disk has no room or the backbone's weights are no good.
+    Raises SqueezeError where the disk is full or the backbone's features are not finite.
     """
     looks: dict[int, Look] = {}
     todo: Sequence[int] = range(len(samples))
-    for attempt in range(4):  # what was cleared or damaged, or is broken for another rank
+    for attempt in range(4):  # shards may be damaged or cleared, images broken for another rank
         share = ranks if attempt == 0 else Ranks()
         looked = _fill([samples[i] for i in todo], trunk, store, reporter, share)
         looks |= zip(todo, looked, strict=True)
@@ -188,10 +188,10 @@ def prepare_states(
         digests = {i: look.sample.known().digest for i, look in looks.items() if not look.reason}
         held: dict[str, State] = {}
         if not store.missing(list(digests.values())):
-            wanted = set(digests.values())
+            unique = set(digests.values())
             planes_bytes = len(samples) * prod(trunk.preprocessing.size_px)
-            if fits_in_memory(store.stored_bytes(wanted) + planes_bytes):
-                held = {digest: row for digest in wanted if (row := store.read(digest)) is not None}
+            if fits_in_memory(store.stored_bytes(unique) + planes_bytes):
+                held = {digest: row for digest in unique if (row := store.read(digest)) is not None}
         for reason in store.damage:
             reporter.warn(f"A part of the feature store was damaged ({reason}); it is made again.")
         store.damage.clear()
@@ -207,7 +207,7 @@ def prepare_states(
 
 
 def require_finite(states: Tensor, names: Sequence[str]) -> None:
-    """Raise SqueezeError, which names an image, where not all states `[B, ...]` are finite."""
+    """Raise SqueezeError, with the name of an image, unless all states `[B, ...]` are finite."""
     finite = torch.isfinite(states).flatten(1).all(dim=1).tolist()
     broken = [name for name, whole in zip(names, finite, strict=True) if not whole]
     if broken:
@@ -218,7 +218,7 @@ def require_finite(states: Tensor, names: Sequence[str]) -> None:
 
 
 def fits_in_memory(needed_bytes: float) -> bool:
-    """Whether so much may be held in memory, by what is free now."""
+    """Return whether so many bytes are within `MEMORY_SHARE` of the memory that is free now."""
     import psutil
 
     return bool(needed_bytes < MEMORY_SHARE * psutil.virtual_memory().available)
@@ -227,7 +227,7 @@ def fits_in_memory(needed_bytes: float) -> bool:
 def _fill(
     samples: Sequence[Sample], trunk: Trunk, store: FeatureStore, reporter: Reporter, ranks: Ranks
 ) -> list[Look]:
-    """Look at samples; compute the states of this rank's share that are missing, shard by shard."""
+    """Read samples; compute the missing states of this rank's share, and store them in shards."""
     batch_size = trunk.backbone.inference_batch
     known = set(store.digests)
 
@@ -237,7 +237,7 @@ def _fill(
         def decode(image: ReadImage) -> Tensor | None:
             if not mine or image.facts.digest in known:
                 return None
-            known.add(image.facts.digest)  # the same image may come again
+            known.add(image.facts.digest)  # a copy of the image needs no second state
             return trunk.preprocessing.pixels(image.decode())
 
         return look_at(numbered[1], decode)
@@ -264,7 +264,7 @@ def _fill(
                 shard_bytes += rows.nbytes
                 computed, batch = computed + len(batch), []
             if shard and (last or shard_bytes >= SHARD_BYTES):
-                # As many of the rest are missing as stored images that were not met cannot be.
+                # Stored images that were not read so far are among the rest, and need no room.
                 rest = max(0, len(samples) - len(looks) - len(unseen)) // ranks.count
                 check_free_space(store.folder, shard[0][1].nbytes * (len(shard) + rest))
                 store.add([digest for digest, _ in shard], np.stack([row for _, row in shard]))
@@ -275,7 +275,7 @@ def _fill(
 
 
 def look_at(sample: Sample, use: Callable[[ReadImage], Tensor | None]) -> Look:
-    """Read a sample, and decode it as far as `use` does; one that can be read has its facts."""
+    """Read a sample and call `use` with its image, which may decode it; set the facts of the sample."""
     try:
         image = sample.read()
         sample = replace(sample, facts=image.facts)
@@ -288,7 +288,7 @@ def in_threads(
     function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int | None = None,
     initializer: Callable[[], None] | None = None,
 ) -> Iterator[R]:  # fmt: skip
-    """Map in order, in threads that `initializer` prepares; `ahead` (`AHEAD`) results may wait."""
+    """Map in order, in threads that call `initializer` first; `ahead` (`AHEAD`) results may wait."""
     with ThreadPoolExecutor(max(threads, 1), initializer=initializer) as pool:
         begun: deque[Future[R]] = deque()
         for item in items:

@@ -1,7 +1,7 @@
-"""A shard: states of some images in one safetensors file, with a CRC-32 for each image.
+"""Shards of the feature store: states of images in a safetensors file, with a CRC-32 per image.
 
 states  [n, *state_shape]  float16 or float32; maps are channels-last
-metadata: format, rows (JSON list of the images' digests), crc32 (JSON list), their check, space
+metadata: format, space (the store's key), rows and crc32 (JSON lists), check (checksum of both)
 """
 
 import json
@@ -18,17 +18,17 @@ from pydantic import BaseModel, Json
 from squeeze_cli.config.fields import reason_of
 from squeeze_cli.files import write_atomically
 
-# Format 1 held masks too, and its digests were those of images and masks together.
+# Format 1 also held masks, and its digests were of images and masks together.
 FORMAT = "2"
 FLOAT16_LIMIT = 60000.0
 ANOTHER_CACHE = "make room there, take another --cache-dir, or --no-cache."
 
-# The state of an image, as it is stored.
+# The stored form of an image's state.
 State = NDArray[np.float16 | np.float32]
 
 
 class _Metadata(BaseModel):
-    """Metadata of a shard: the digests of its rows, and the CRC-32 of each."""
+    """Metadata of a shard: digest and CRC-32 of each row."""
 
     format: Literal["2"]
     space: str | None = None
@@ -38,7 +38,7 @@ class _Metadata(BaseModel):
 
 
 class DamagedShardError(Exception):
-    """A shard's file is truncated, changed or of another format; its rows are computed again."""
+    """A shard's file is truncated, changed or in another format; its rows are computed again."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class Shard:
         state: State = self.states[row]
         if zlib.crc32(state.data) != self.crc32[row]:
             raise DamagedShardError(f"{self.path.name}: row {row} is damaged")
-        # Older versions stored whatever a network gave; float16 has held finite values only.
+        # Older versions stored infinite values and NaNs too, always as float32.
         if state.dtype == np.float32 and not np.isfinite(state).all():
             raise DamagedShardError(f"{self.path.name}: row {row} is not finite")
         return state
 
 
 def _check(digests: Sequence[str], crcs: Sequence[int]) -> str:
-    """Return the checksum of what the metadata says of rows."""
+    """Return the checksum of the digests and CRC-32 in the metadata."""
     return f"{zlib.crc32(json.dumps([list(digests), list(crcs)]).encode()):08x}"
 
 
@@ -74,7 +74,7 @@ def write_shard(path: Path, digests: Sequence[str], states: NDArray[np.float32])
     """
     from safetensors.numpy import save
 
-    # The comparison is false if there are NaNs.
+    # With NaNs the comparison is false.
     dtype = np.float16 if np.abs(states).max(initial=0) < FLOAT16_LIMIT else np.float32
     stored = np.ascontiguousarray(states, dtype=dtype)
     crcs = [zlib.crc32(state.data) for state in stored]
@@ -87,11 +87,11 @@ def write_shard(path: Path, digests: Sequence[str], states: NDArray[np.float32])
 
 
 def open_shard(path: Path) -> Shard:
-    """Open a shard; raises DamagedShardError if it is not whole, OSError if it cannot be read now."""
+    """Open a shard; raises DamagedShardError if it is incomplete, OSError if it cannot be opened."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        path.open("rb").close()  # the library calls a file missing that cannot be opened
+        path.open("rb").close()  # safetensors reports a file without permission as missing
         with safe_open(path, framework="numpy") as file:
             described = _Metadata.model_validate(file.metadata())
             states = file.get_slice("states")

@@ -1,12 +1,12 @@
-"""The feature store on disk: a folder for each way of computing states, with shards of images.
+"""Feature store on disk: one folder of shards per backbone, layer, preprocessing and precision.
 
     cache_dir/features/KEY/
       space.json               the fields of the key
-      RANDOM.safetensors       shards; a reader takes the union of all that are whole
+      RANDOM.safetensors       shards; a reader uses the union of all complete ones
 
-KEY is a digest of all that decides a state besides the image, which is found by a digest of its
-bytes: so no state can be stale. Shards are written whole or not at all and never changed, so that
-several processes can fill a store at once, and one that is killed leaves what it had finished.
+KEY is a digest of everything that determines a state besides the image, and states are found by a
+digest of the image's bytes, so no state can be stale. Shards are written atomically and never changed,
+so several processes can fill a store at once, and a process that is killed leaves complete shards.
 """
 
 import contextlib
@@ -41,16 +41,16 @@ from squeeze_cli.files import read_json, write_atomically
 
 DESCRIPTION_NAME = "space.json"
 SHARD_PATTERN = "*.safetensors"
-# A part file of this age was left by a process that was killed.
+# An unfinished file of this age was left by a process that was killed.
 STALE_PART_S = 3600.0
-# The size in `Preprocessing.key`, such as square224 or pad480x640.
+# Pattern of the size in `Preprocessing.key`, such as square224 or pad480x640.
 _SIZE_PATTERN = re.compile(r"[a-z]+(\d+)(?:x(\d+))?-")
 _KEY_PATTERN = re.compile(r"[0-9a-f]{20}")
 
 
 @dataclass(frozen=True)
 class StoreKey:
-    """Everything that decides a state besides the image's own bytes."""
+    """Everything that determines a state besides the image's bytes."""
 
     backbone: str
     weights_digest: str
@@ -59,13 +59,13 @@ class StoreKey:
     precision: str
 
     def digest(self) -> str:
-        """Return the short hex digest that names the folder; another format has another folder."""
+        """Return the short hex digest that names the folder; it depends on the format of shards too."""
         text = json.dumps(asdict(self) | {"format": FORMAT}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 class FeatureStore:
-    """The states of one key by the images' digests; `damage` tells of removed shards."""
+    """The states of one key by the images' digests; `damage` has the reasons of removed shards."""
 
     def __init__(self, cache_dir: Path, key: StoreKey) -> None:
         self.folder = features_folder(cache_dir) / key.digest()
@@ -75,9 +75,9 @@ class FeatureStore:
         self.refresh()
 
     def refresh(self) -> None:
-        """Open shards that are new; damaged ones are removed and noted in `damage`."""
+        """Open new shards; damaged ones are removed and recorded in `damage`."""
         for part in self.folder.glob(".*.part"):
-            with contextlib.suppress(OSError):  # it was renamed meanwhile, or cannot be removed
+            with contextlib.suppress(OSError):  # another process has renamed it, or it is read-only
                 if time.time() - part.stat().st_mtime > STALE_PART_S:
                     part.unlink()
         opened = {shard.path for shard, _ in self._rows.values()}
@@ -87,7 +87,7 @@ class FeatureStore:
             except DamagedShardError as error:
                 self._discard(path, str(error))
                 continue
-            except OSError as error:  # it may be whole
+            except OSError as error:  # the shard may be complete, so it is not removed
                 raise SqueezeError(
                     f"{path} cannot be read ({error.strerror or error}): fix that (too many open "
                     "files: `ulimit -n`), take another --cache-dir, or --no-cache."
@@ -105,14 +105,14 @@ class FeatureStore:
         return [i for i, digest in enumerate(digests) if digest not in self._rows]
 
     def stored_bytes(self, digests: Iterable[str]) -> float:
-        """Return the size of states that are stored, their share of the shards' headers included."""
+        """Return the size of stored states on disk, with their share of the shards' headers."""
         shards = [self._rows[digest][0] for digest in digests]
         return sum(shard.file_bytes / len(shard.digests) for shard in shards)
 
     def read(self, digest: str) -> State | None:
-        """Return an image's state: float16 or float32, maps `[h, w, C]`.
+        """Return an image's state, float16 or float32, a map as `[h, w, C]`.
 
-        None if it is not stored, or if its shard proves to be damaged, which is then removed.
+        Returns None if it is not stored, or if its shard is damaged, which is then removed.
         """
         if digest not in self._rows:
             return None
@@ -132,14 +132,14 @@ class FeatureStore:
         write_shard(self.folder / f"{uuid.uuid4().hex}.safetensors", digests, states)
 
     def mark_used(self) -> None:
-        """Note the time for `squeeze cache ls`: a run has just used these features."""
-        with contextlib.suppress(OSError):  # a read-only store serves as well
+        """Record the time of this use for `squeeze cache ls`."""
+        with contextlib.suppress(OSError):  # the store may be read-only
             os.utime(self.folder / DESCRIPTION_NAME)
 
     def _discard(self, path: Path, reason: str) -> None:
-        """Remove a damaged shard; its images are missing from then on."""
+        """Remove a damaged shard, whose images then count as missing."""
         self._rows = {d: row for d, row in self._rows.items() if row[0].path != path}
-        with contextlib.suppress(OSError):  # a read-only store serves as well
+        with contextlib.suppress(OSError):  # the store may be read-only
             path.unlink(missing_ok=True)
         self.damage.append(reason)
 
@@ -171,10 +171,10 @@ def check_free_space(cache_dir: Path, needed_bytes: float) -> None:
 
 @dataclass(frozen=True)
 class Space:
-    """A store as `squeeze cache` shows it; a field is None if no whole file tells it.
+    """A row of `squeeze cache`: one store; fields of the key are None if `space.json` is damaged.
 
-    `image_size_px` is a side, or height and width. `images` counts different images in whole shards, 0
-    for a store of an older version, and `bytes` all files; `last_used` is in UTC.
+    `image_size_px` is a side, or height and width. `images` counts different images in complete shards
+    (0 for a store of an older version), `bytes` is the size of all files, `last_used` is in UTC.
     """
 
     key: str
@@ -188,9 +188,9 @@ class Space:
 
 
 def choose_spaces(cache_dir: Path, key: str | None) -> list[Space]:
-    """Return the space whose key begins with `key`, or all for None, the last used first.
+    """Return the space whose key begins with `key`, or all spaces for None, the last used first.
 
-    Raises UsageError if no key begins like this, or several do, or `cache_dir` is a file.
+    Raises UsageError if no key or several keys begin with `key`, or `cache_dir` is a file.
     """
     if cache_dir.exists() and not cache_dir.is_dir():
         raise UsageError(f"{cache_dir} is not a folder: check --cache-dir.")
@@ -204,7 +204,7 @@ def choose_spaces(cache_dir: Path, key: str | None) -> list[Space]:
 
 
 def remove_space(cache_dir: Path, space: Space) -> None:
-    """Delete a space's folder; a run that reads it keeps the files that it has open."""
+    """Delete a space's folder; a run that uses it keeps its open files."""
     try:
         shutil.rmtree(features_folder(cache_dir) / space.key)
     except FileNotFoundError:
@@ -217,14 +217,14 @@ def remove_space(cache_dir: Path, space: Space) -> None:
 
 
 def _read_space(folder: Path) -> Space:
-    """Read headers only."""
+    """Describe the store in a folder from its `space.json` and the headers of its shards."""
     described: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
         content = read_json(folder / DESCRIPTION_NAME)
         described = asdict(TypeAdapter(StoreKey).validate_python(content))
     files, shards = [], []
     for path in folder.iterdir():
-        # A run may rename its files meanwhile; the next one reports and replaces a damaged shard.
+        # A run may rename files at the same time. A damaged shard is left to the next run.
         with contextlib.suppress(OSError, DamagedShardError):
             files.append(path.stat())
             if path.match(SHARD_PATTERN):

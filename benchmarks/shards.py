@@ -1,14 +1,16 @@
-"""Extraction in shards: its memory, the time of its plan, and kills of its workers and of the command.
+"""Extraction in shards: its memory, the time of its plan, and kills of its processes and machines.
 
     python -m benchmarks.shards --plan 100000
     python -m benchmarks.shards --memory 1000 20000
     python -m benchmarks.shards --kills 20 --images 5000
+    python -m benchmarks.shards --kills 20 --images 5000 --engine ray
 
 The images are tiny and drawn: all have one file of 48 pixels, or a few, under many names. The run is one
 of EfficientNet-Lite0 at 96 px that the tests decode, and two workers make its codes. Memory is the
 largest resident set of the command and of any of its workers, sampled ten times per second. A kill
 (SIGKILL) comes at a random moment after the first new shard, and is that of a worker or of the command,
-which is then given again.
+which is then given again. With `--engine ray` the workers belong to a cluster of two nodes of one CPU on
+this machine, and the second node is killed too, and replaced by a new one.
 In the end all files must have the bytes of an undisturbed extraction, and a shard that was there at a
 kill must not have been written again.
 """
@@ -16,17 +18,19 @@ kill must not have been written again.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from PIL import Image
 from rich.table import Table
 
@@ -56,11 +60,13 @@ def tiny_images(count: int) -> Iterator[Path]:
         yield Path(place)
 
 
-def start(folder: Path, out: str, images_per_shard: int) -> subprocess.Popen[str]:
+def start(
+    folder: Path, out: str, images_per_shard: int, engine: Sequence[str] = ()
+) -> subprocess.Popen[str]:
     """Start the extraction of a folder of tiny images."""
     return subprocess.Popen(
         [EXECUTABLE, "extract-embeddings", RUN, "--images", "images", "--out", out, "--num-workers",
-         "2", "--images-per-shard", str(images_per_shard), "--device", "cpu", "--quiet"],
+         "2", "--images-per-shard", str(images_per_shard), "--device", "cpu", "--quiet", *engine],
         cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip
@@ -105,17 +111,68 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def kill(count: int, kills: int, seed: int) -> dict[str, Any]:
-    """Kill workers and commands; return how many of each, and what was amiss."""
+class LocalWorkers:
+    """The engine `local`, whose workers the command starts."""
+
+    kinds = ("worker", "command")
+    arguments: Sequence[str] = ()
+
+    def workers(self, command: int) -> list[psutil.Process]:
+        """Return the workers of a command that runs."""
+        return Family(command).look()
+
+    def lose_node(self) -> None:
+        """Raise NotImplementedError: there is one machine."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Do nothing: the workers end with the command."""
+
+
+class RayCluster:
+    """A Ray cluster of two nodes with a CPU each, on the loopback address."""
+
+    kinds = ("worker", "node", "command")
+    _node = {"num_cpus": 1, "object_store_memory": 100 * 2**20}  # noqa: RUF012 - never changed
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+        head = {**self._node, "include_dashboard": False}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._second = self._cluster.add_node(**self._node)
+        self.arguments = ("--engine", "ray", "--address", self._cluster.address)
+
+    def workers(self, command: int) -> list[psutil.Process]:
+        """Return the actors' processes, by the title that Ray gives them."""
+        found = []
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                found += [process] if process.cmdline()[0].startswith("ray::_Worker") else []
+        return found
+
+    def lose_node(self) -> None:
+        """Kill the second node with all of its processes, and add another."""
+        self._cluster.remove_node(self._second, allow_graceful=False)
+        self._second = self._cluster.add_node(**self._node)
+
+    def end(self) -> None:
+        """Stop the cluster."""
+        self._cluster.shutdown()
+
+
+def kill(count: int, kills: int, seed: int, engine: LocalWorkers | RayCluster) -> dict[str, Any]:
+    """Kill workers, nodes and commands; return how many of each, and what differs in the end."""
     draw = random.Random(seed)
-    done = {"worker": 0, "command": 0}
+    done = dict.fromkeys(engine.kinds, 0)
     written_again: set[str] = set()
     with tiny_images(count) as folder:
         began = time.perf_counter()
         finish(start(folder, "whole", 100))
         seconds = time.perf_counter() - began
         out, times = folder / "out", dict[str, int]()
-        process = start(folder, "out", 100)
+        process = start(folder, "out", 100, engine.arguments)
         while sum(done.values()) < kills:
             before = len(list(out.glob("codes-*.json")))
             while process.poll() is None and len(list(out.glob("codes-*.json"))) == before:
@@ -127,21 +184,23 @@ def kill(count: int, kills: int, seed: int) -> dict[str, Any]:
                 finish(process)
                 for path in draw.sample(sorted(out.glob("codes-*.json")), 25):
                     path.unlink()
-                    times.pop(path.name)
-                process = start(folder, "out", 100)
+                    times.pop(path.name, None)
+                process = start(folder, "out", 100, engine.arguments)
                 continue
             there = {path.name: path.stat().st_mtime_ns for path in out.glob("codes-*.json")}
             written_again |= {name for name in times if there.get(name) != times[name]}
             times = there
-            workers = Family(process.pid).look()
-            if workers and draw.random() < 0.5:
+            kind, workers = draw.choice(engine.kinds), engine.workers(process.pid)
+            if kind == "worker" and workers:
                 draw.choice(workers).kill()
-                done["worker"] += 1
+            elif kind == "node":
+                engine.lose_node()
             else:
+                kind = "command"
                 process.kill()
                 process.wait()
-                done["command"] += 1
-                process = start(folder, "out", 100)
+                process = start(folder, "out", 100, engine.arguments)
+            done[kind] += 1
         finish(process)
         whole, found = contents(folder / "whole"), contents(out)
         differing = sorted(n for n in whole.keys() | found.keys() if whole.get(n) != found.get(n))
@@ -158,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--memory", type=int, nargs="*", default=[], metavar="N")
     parser.add_argument("--kills", type=int, metavar="N", help="kill N times")
     parser.add_argument("--images", type=int, default=5000, metavar="N", help="images of --kills")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args(arguments)
@@ -167,7 +227,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for count in options.memory:
         figures[f"memory at {count}"] = peak_memory(count)
     if options.kills:
-        figures["kills"] = kill(options.images, options.kills, options.seed)
+        engine = RayCluster() if options.engine == "ray" else LocalWorkers()
+        try:
+            figures["kills"] = kill(options.images, options.kills, options.seed, engine)
+        finally:
+            engine.end()
     table = Table(title="Shards", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     table.add_column("")

@@ -288,7 +288,7 @@ def open_store(config: ExperimentConfig, backbone: FrozenBackbone) -> FeatureSto
         return None
     key = StoreKey(
         backbone.name, backbone.weights.digest, _layer(config, backbone),
-        _preprocessing(config, backbone).key(), config.training.precision,
+        _preprocessing(config, backbone).key(), config.training.precision, config.model.use_kernels,
     )  # fmt: skip
     cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else default_cache_dir()
     return FeatureStore(cache_dir, key)
@@ -312,7 +312,7 @@ def make_trunk(
     """Return the frozen part of a backbone with the preprocessing and precision of `config`."""
     return Trunk(
         backbone, _layer(config, backbone), _preprocessing(config, backbone), device,
-        config.training.precision, num_workers,
+        config.training.precision, num_workers, config.model.use_kernels,
     )  # fmt: skip
 
 

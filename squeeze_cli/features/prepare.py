@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
+from squeeze_cli.backbones.fusing import fuse_batch_norms
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.encoded import ReadImage
 from squeeze_cli.data.images import Item, label_plane
@@ -42,8 +43,8 @@ class Trunk:
     """The frozen part of a backbone, with layer, preprocessing, device and precision.
 
     `layer` is `trunk` (all but the last layer), or names the output of the whole network; `precision` is
-    `32` or `bf16` (autocast). The network is built at its first use; `num_workers` images are decoded at
-    once.
+    `32` or `bf16` (autocast); `fused` says whether convolutions compute the batch normalization behind
+    them, too. The network is built at its first use; `num_workers` images are decoded at once.
     """
 
     backbone: FrozenBackbone
@@ -52,11 +53,17 @@ class Trunk:
     device: torch.device
     precision: str = "32"
     num_workers: int = 0
+    fused: bool = True
 
     @cached_property
     def network(self) -> BackboneNetwork:
         """The backbone on the device; one thread must access it first, then several may use it."""
-        return self.backbone.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        network = self.backbone.network
+        if self.fused:
+            generator = torch.Generator().manual_seed(0)
+            example = torch.randn(1, 3, *self.preprocessing.size_px, generator=generator)
+            network = fuse_batch_norms(network, example)
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def states(self, pixels: Tensor) -> Tensor:
         """Return the states, float32, of pixels `[B, H, W, 3]` uint8 on the device: maps or tokens."""

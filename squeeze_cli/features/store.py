@@ -57,6 +57,7 @@ class StoreKey:
     layer: str
     preprocessing: str
     precision: str
+    fused: bool = True
 
     def digest(self) -> str:
         """Return the short hex digest that names the folder; it depends on the format of shards too."""

@@ -35,8 +35,8 @@ from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.prepare import (
-    Look,
     Ranks,
+    ReadResult,
     StateDataset,
     Trunk,
     check_images,
@@ -223,36 +223,36 @@ class SegmentationDataModule(FeatureBatches):
                 for name, split in self.splits.items()
             }
         else:
-            looks, states = prepare_states(
+            results, states = prepare_states(
                 samples, self.trunk, self.store, self.reporter, self.ranks
             )
-            self._keep(looks)
+            self._keep(results)
             self._datasets = {
                 name: self._stored(self.store, split, states) for name, split in self.splits.items()
             }
         self.setup_seconds = time.perf_counter() - start
 
-    def _keep(self, looks: Sequence[Look]) -> None:
+    def _keep(self, results: Sequence[ReadResult]) -> None:
         """Keep the readable samples in their splits, and report the others.
 
         Raises SqueezeError in all processes where they disagree, because they would wait for one another.
         """
-        if not self.ranks.agree([look.reason is None for look in looks]):
+        if not self.ranks.agree([each.reason is None for each in results]):
             raise SqueezeError(
                 "An image could be read by some processes and not by others: check the disk or network "
                 "that holds the images, and start again."
             )
-        ambiguous = sum(look.sample.known().ambiguous for look in looks if look.reason is None)
+        ambiguous = sum(each.sample.known().ambiguous for each in results if each.reason is None)
         if ambiguous:
             self.reporter.warn(
                 f"{ambiguous} images have an EXIF orientation with and without which they fit their "
                 "masks: it is applied, as a viewer does."
             )
-        found = iter(looks)
+        found = iter(results)
         for name, split in self.splits.items():
-            looked = [next(found) for _ in split]
-            self.splits[name] = [look.sample for look in looked if look.reason is None]
-            self.skipped += [(look.sample.name, look.reason) for look in looked if look.reason]
+            read = [next(found) for _ in split]
+            self.splits[name] = [each.sample for each in read if each.reason is None]
+            self.skipped += [(each.sample.name, each.reason) for each in read if each.reason]
             if split and not self.splits[name]:
                 where = f" of {name}" if name in ("train", "val", "test") else ""
                 raise SqueezeError(f"No image{where} can be read, such as {self.skipped[-1][1]}")

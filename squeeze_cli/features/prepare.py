@@ -110,7 +110,7 @@ class Ranks:
     agree: Callable[[object], bool] = lambda value: True
 
 
-class Look(NamedTuple):
+class ReadResult(NamedTuple):
     """Result of reading a sample: the sample with its facts, or the reason why it is skipped.
 
     `pixels` is set if the sample's state must be computed.
@@ -155,24 +155,24 @@ class StateDataset(Dataset[Item]):
         return self.state(position), plane, position
 
 
-def check_image(sample: Sample) -> Look:
+def check_image(sample: Sample) -> ReadResult:
     """Read an image and check that it can be decoded."""
-    return look_at(sample, methodcaller("check"))
+    return read_sample(sample, methodcaller("check"))
 
 
-def check_images(samples: Sequence[Sample], trunk: Trunk, reporter: Reporter) -> list[Look]:
+def check_images(samples: Sequence[Sample], trunk: Trunk, reporter: Reporter) -> list[ReadResult]:
     """Read all images and find the broken ones, without a store and without a backbone."""
     with reporter.track("Images", len(samples)) as advance:
-        looks = []
-        for look in in_threads(check_image, samples, trunk.num_workers):
-            looks.append(look)
+        results = []
+        for result in in_threads(check_image, samples, trunk.num_workers):
+            results.append(result)
             advance(1, "")
-    return looks
+    return results
 
 
 def prepare_states(
     samples: Sequence[Sample], trunk: Trunk, store: FeatureStore, reporter: Reporter, ranks: Ranks
-) -> tuple[list[Look], dict[str, State]]:
+) -> tuple[list[ReadResult], dict[str, State]]:
     """Read each image once, and compute the states that the store lacks.
 
     Each of several ranks reads all images and computes its share of the missing states, and all wait for
@@ -183,16 +183,16 @@ def prepare_states(
 
     Raises SqueezeError where the disk is full or the backbone's features are not finite.
     """
-    looks: dict[int, Look] = {}
+    results: dict[int, ReadResult] = {}
     todo: Sequence[int] = range(len(samples))
     for attempt in range(4):  # shards may be damaged or cleared, images broken for another rank
         share = ranks if attempt == 0 else Ranks()
-        looked = _fill([samples[i] for i in todo], trunk, store, reporter, share)
-        looks |= zip(todo, looked, strict=True)
+        read = _fill([samples[i] for i in todo], trunk, store, reporter, share)
+        results |= zip(todo, read, strict=True)
         if attempt == 0:
             ranks.barrier()
         store.refresh()
-        digests = {i: look.sample.known().digest for i, look in looks.items() if not look.reason}
+        digests = {i: each.sample.known().digest for i, each in results.items() if not each.reason}
         held: dict[str, State] = {}
         if not store.missing(list(digests.values())):
             unique = set(digests.values())
@@ -206,7 +206,7 @@ def prepare_states(
         todo = [positions[i] for i in store.missing(list(digests.values()))]
         if not todo:
             store.mark_used()
-            return [looks[i] for i in range(len(samples))], held
+            return [results[i] for i in range(len(samples))], held
     raise SqueezeError(
         f"The feature store in {store.folder} is damaged as soon as it is written: check the disk, "
         "take another --cache-dir, or --no-cache."
@@ -233,12 +233,12 @@ def fits_in_memory(needed_bytes: float) -> bool:
 
 def _fill(
     samples: Sequence[Sample], trunk: Trunk, store: FeatureStore, reporter: Reporter, ranks: Ranks
-) -> list[Look]:
+) -> list[ReadResult]:
     """Read samples; compute the missing states of this rank's share, and store them in shards."""
     batch_size = trunk.backbone.inference_batch
     known = set(store.digests)
 
-    def look(numbered: tuple[int, Sample]) -> Look:
+    def read(numbered: tuple[int, Sample]) -> ReadResult:
         mine = numbered[0] // batch_size % ranks.count == ranks.rank
 
         def decode(image: ReadImage) -> Tensor | None:
@@ -247,21 +247,21 @@ def _fill(
             known.add(image.facts.digest)  # a copy of the image needs no second state
             return trunk.preprocessing.pixels(image.decode())
 
-        return look_at(numbered[1], decode)
+        return read_sample(numbered[1], decode)
 
-    looks: list[Look] = []
-    batch: list[Look] = []
+    results: list[ReadResult] = []
+    batch: list[ReadResult] = []
     shard: list[tuple[str, NDArray[np.float32]]] = []
     computed, shard_bytes, unseen = 0, 0, set(known)
     with reporter.track("Images", len(samples)) as advance:
-        for found in in_threads(look, enumerate(samples), trunk.num_workers):
-            looks.append(Look(found.sample, found.reason))
+        for found in in_threads(read, enumerate(samples), trunk.num_workers):
+            results.append(ReadResult(found.sample, found.reason))
             advance(1, "")
             if not found.reason:
                 unseen.discard(found.sample.known().digest)
             if found.pixels is not None:
                 batch.append(found)
-            last = len(looks) == len(samples)
+            last = len(results) == len(samples)
             if batch and (last or len(batch) == batch_size):
                 rows = trunk.rows(
                     torch.stack([each.pixels for each in batch if each.pixels is not None])
@@ -272,23 +272,23 @@ def _fill(
                 computed, batch = computed + len(batch), []
             if shard and (last or shard_bytes >= SHARD_BYTES):
                 # Stored images that were not read so far are among the rest, and need no room.
-                rest = max(0, len(samples) - len(looks) - len(unseen)) // ranks.count
+                rest = max(0, len(samples) - len(results) - len(unseen)) // ranks.count
                 check_free_space(store.folder, shard[0][1].nbytes * (len(shard) + rest))
                 store.add([digest for digest, _ in shard], np.stack([row for _, row in shard]))
                 shard, shard_bytes = [], 0
     if computed:
         reporter.say(f"Computed features of {computed} images (kept for later runs).")
-    return looks
+    return results
 
 
-def look_at(sample: Sample, use: Callable[[ReadImage], Tensor | None]) -> Look:
+def read_sample(sample: Sample, use: Callable[[ReadImage], Tensor | None]) -> ReadResult:
     """Read a sample and call `use` with its image, which may decode it; set the facts of the sample."""
     try:
         image = sample.read()
         sample = replace(sample, facts=image.facts)
-        return Look(sample, None, use(image))
+        return ReadResult(sample, None, use(image))
     except UnreadableImageError as error:
-        return Look(sample, str(error))
+        return ReadResult(sample, str(error))
 
 
 def in_threads(

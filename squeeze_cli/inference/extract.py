@@ -180,7 +180,7 @@ def _is_current(record: ShardRecord, shard: Shard, output: OutputFolder) -> bool
     if record.stamps == stamps_of(shard.samples):
         skipped = {each["name"] for each in record.skipped}
         tried = [check_image(each) for each in shard.samples if each.name in skipped]
-        if found := [look.sample.name for look in tried if not look.reason]:
+        if found := [each.sample.name for each in tried if not each.reason]:
             output.reporter.warn(
                 f"{found[0]} can be read again: shard {shard.number} is made again, with {len(found)} "
                 "more of its images."

@@ -23,14 +23,14 @@ from squeeze_cli.data.encoded import ImageFacts, ReadImage
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.prepare import (
-    Look,
     Ranks,
+    ReadResult,
     StateDataset,
     Trunk,
     from_rows,
     in_threads,
-    look_at,
     prepare_states,
+    read_sample,
     require_finite,
 )
 from squeeze_cli.inference.output import Array, encode_embeddings
@@ -100,15 +100,15 @@ class ShardMaker:
         digests: list[str] = []
         skipped: list[dict[Literal["name", "reason"], str]] = []
 
-        def readable() -> Iterator[Look]:
-            for look in self._looks(shard.samples):
-                facts = look.sample.facts
-                digests.append(f"{look.sample.name}\0{facts.digest if facts else ''}")
-                if look.reason:
-                    skipped.append({"name": look.sample.name, "reason": look.reason})
+        def readable() -> Iterator[ReadResult]:
+            for result in self._results(shard.samples):
+                facts = result.sample.facts
+                digests.append(f"{result.sample.name}\0{facts.digest if facts else ''}")
+                if result.reason:
+                    skipped.append({"name": result.sample.name, "reason": result.reason})
                     advance(1, "")
                 else:
-                    yield look
+                    yield result
 
         written: list[Written] = []
         origin = self.run.given if self.job.origin == "features" else self.run.backbone
@@ -123,7 +123,7 @@ class ShardMaker:
         )  # fmt: skip
         return content, record
 
-    def _looks(self, samples: Sequence[Sample]) -> Iterator[Look]:
+    def _results(self, samples: Sequence[Sample]) -> Iterator[ReadResult]:
         """Yield each sample with its facts, and with pixels or features."""
         if self.job.origin == "features":
             yield from self._given(samples)
@@ -132,21 +132,23 @@ class ShardMaker:
             def decode(image: ReadImage) -> Tensor:
                 return self.trunk.preprocessing.pixels(image.decode())
 
-            yield from in_threads(lambda each: look_at(each, decode), samples, self.job.threads)
+            yield from in_threads(lambda each: read_sample(each, decode), samples, self.job.threads)
         else:
             store = self.run.store
             assert store is not None
             silent = replace(self.reporter, progress=False)  # all shards share a progress bar
-            looks, held = prepare_states(samples, self.trunk, store, silent, Ranks())
-            readable = [look.sample for look in looks if not look.reason]
+            results, held = prepare_states(samples, self.trunk, store, silent, Ranks())
+            readable = [result.sample for result in results if not result.reason]
             states = StateDataset(readable, self.trunk.preprocessing, store, held, ())
             positions = iter(range(len(readable)))
-            for look in looks:
+            for result in results:
                 yield (
-                    look if look.reason else Look(look.sample, None, states.state(next(positions)))
+                    result
+                    if result.reason
+                    else ReadResult(result.sample, None, states.state(next(positions)))
                 )
 
-    def _given(self, samples: Sequence[Sample]) -> Iterator[Look]:
+    def _given(self, samples: Sequence[Sample]) -> Iterator[ReadResult]:
         """Yield given features; raises SqueezeError if they do not fit the run."""
         features = [each for each in samples if isinstance(each, FeatureSample)]
         shape, digests = check_features(features, no_advance)
@@ -159,9 +161,9 @@ class ShardMaker:
             )
         for sample, digest in zip(features, digests, strict=True):
             facts = ImageFacts(digest, (shape[1], shape[0]))
-            yield Look(replace(sample, facts=facts), None, sample.features())
+            yield ReadResult(replace(sample, facts=facts), None, sample.features())
 
-    def _computed(self, batches: Iterable[list[Look]]) -> Iterator[Written]:
+    def _computed(self, batches: Iterable[list[ReadResult]]) -> Iterator[Written]:
         """Compute batches in threads, in order."""
         if self.job.origin != "features":
             _ = self.trunk.network  # built and moved once, before several threads use it
@@ -176,15 +178,15 @@ class ShardMaker:
             torch.set_num_threads(before)  # new threads inherit the number that was set last
 
     @torch.no_grad()
-    def _compute(self, batch: list[Look]) -> Written:
+    def _compute(self, batch: list[ReadResult]) -> Written:
         """Return the part of the shard that a batch becomes.
 
         The distortion is computed on normalized features, the quantizer's input, without padding.
         """
         run, content = self.run, self.job.settings.content
-        samples = [look.sample for look in batch]
+        samples = [result.sample for result in batch]
         names = [sample.name for sample in samples]
-        rows = torch.stack([look.pixels for look in batch if look.pixels is not None])
+        rows = torch.stack([result.pixels for result in batch if result.pixels is not None])
         rows = rows.to(run.device)
         images = self.job.origin == "images"
         state = self.trunk.states(rows) if images else from_rows(rows.float())
@@ -225,6 +227,6 @@ def contents_of(samples: Iterable[Sample], threads: int) -> str:
     return digest_of(in_threads(lambda s: f"{s.name}\0{s.fingerprint()}", samples, threads))
 
 
-def _batches(looks: Iterator[Look], size: int) -> Iterator[list[Look]]:
-    while batch := list(islice(looks, size)):
+def _batches(results: Iterator[ReadResult], size: int) -> Iterator[list[ReadResult]]:
+    while batch := list(islice(results, size)):
         yield batch

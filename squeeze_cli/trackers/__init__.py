@@ -1,5 +1,5 @@
-"""Experiment trackers, which get metrics besides the run record. TensorBoard is the default.
+"""Experiment trackers, which receive metrics in addition to the run record. TensorBoard is the default.
 
-A tracker never decides whether a run succeeds: squeeze leaves out one that cannot start, with a
-warning, reports a failure once, and does not wait for one that hangs.
+A tracker never decides whether a run succeeds: squeeze warns of a tracker that cannot start and goes on
+without it, reports a failure once, and does not wait for a tracker that hangs.
 """

@@ -1,4 +1,4 @@
-"""The ClearML task of a run: on this machine, or through the queue of a ClearML agent."""
+"""ClearML task of a run: trained on this machine, or sent to the queue of a ClearML agent."""
 
 import json
 import os
@@ -22,12 +22,12 @@ from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.clearml_task import AGENT_TASK, ClearMLTask, usable_credentials
 from squeeze_cli.trackers.credentials import ClearMLUnavailableError
 
-# The metrics of the table of results, where a run has them.
+# The metrics in the table of results, if the run has them.
 TABLE_METRICS = ("iou", "accuracy", "mse", "cosine", "sqnr_db", "loss")
 
 
 def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> ClearMLTask:
-    """Begin the task of a run, or go on with that of a resumed run."""
+    """Start the task of a new run, or continue the task of a resumed run."""
     options = config.logger
     offline = options.clearml_offline
     with_machine = options.auto_connect_frameworks
@@ -48,7 +48,7 @@ def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> 
         auto_connect_arg_parser=False,
         auto_connect_frameworks={"detect_repository": False},
         auto_connect_streams=False,
-        # The memory of the SDK's own process would say nothing about the training.
+        # The SDK's own process does not train, so the memory of the whole machine is reported.
         auto_resource_monitoring={"report_global_mem_used": True} if with_machine else False,
     )
     task.call("set_initial_iteration", offset=0)
@@ -66,7 +66,7 @@ def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> 
 def end_task(
     task: ClearMLTask, config: ExperimentConfig, run: RunFolder, record: RunRecord
 ) -> None:
-    """Report the run's results and files, and end the task; warn where not all of it arrives."""
+    """Report the run's results and files, and end the task; warn if some did not reach the server."""
     measured = {split: metrics for split, metrics in record.metrics if metrics is not None}
     if measured:
         known = dict(next(iter(measured.values())))
@@ -82,7 +82,7 @@ def end_task(
         task.call("report_image", title="figures", series=image.stem, iteration=0, local_path=path)
     files = [run.config_file, run.record_file, run.prior_file, *run.codes_folder.glob("[!.]*")]
     best = run.best_checkpoint
-    if config.logger.clearml_offline:  # a model would only be a path there
+    if config.logger.clearml_offline:  # an offline session would store only the path of a model
         files.append(best)
     elif best.is_file():
         design = config.model_dump(mode="json")
@@ -102,7 +102,7 @@ def end_task(
 
 @dataclass(frozen=True)
 class Source:
-    """The commit and changes that squeeze runs from; nothing for an installed package."""
+    """Repository, commit and uncommitted changes of squeeze; empty for an installed package."""
 
     repository: str = ""
     branch: str = ""
@@ -111,7 +111,7 @@ class Source:
 
     @property
     def requirement(self) -> str:
-        """The requirement by which pip installs squeeze; it wants `git@host:path` as a URL."""
+        """Requirement for pip; a repository `git@host:path` is written as a URL."""
         if not self.repository:
             return f"squeeze-cli[clearml]=={squeeze_cli.__version__}"
         url = re.sub(r"^([\w.-]+@[\w.-]+):(?!/)", r"ssh://\1/", self.repository)
@@ -121,7 +121,7 @@ class Source:
 def send_to_queue(
     config: ExperimentConfig, queue: str, arguments: Sequence[str], reporter: Reporter
 ) -> dict[str, str]:
-    """Put this command on the queue of a ClearML agent; return the task's id, page, queue and command."""
+    """Send this command to a ClearML agent's queue; return the task's id, page, queue and command."""
     options = config.logger
     name = options.task_name or config.name or "squeeze"
     command = remote_command(arguments)
@@ -145,7 +145,7 @@ def send_to_queue(
 
 
 def remote_command(arguments: Sequence[str]) -> str:
-    """Return the arguments for the agent: without local flags, always with `--use-clearml`."""
+    """Return the agent's arguments: without options of this machine, and with `--use-clearml`."""
     local = ArgumentParser(add_help=False, allow_abbrev=False)
     local.add_argument("--remote-queue", "--remote_queue")
     local.add_argument("--credentials", "--credentials-file", "--credentials_file")
@@ -156,7 +156,7 @@ def remote_command(arguments: Sequence[str]) -> str:
 
 
 def find_source(reporter: Reporter) -> Source:
-    """Return the present source for an agent; SqueezeError where no agent could clone it."""
+    """Return the current source for an agent; SqueezeError if the checkout has no remote to clone."""
     source = present_source()
     if source.commit and not source.repository:
         raise SqueezeError(
@@ -170,13 +170,13 @@ def find_source(reporter: Reporter) -> Source:
 
 
 def present_source() -> Source:
-    """Return the checkout that squeeze runs from, or the package that it is."""
+    """Return the source of the running squeeze."""
     folder = Path(squeeze_cli.__file__).resolve().parent
     if run_git(folder, "rev-parse", "--show-toplevel").strip() != str(folder.parent):
         return Source()
     origin = run_git(folder, "remote", "get-url", "origin").strip()
     return Source(
-        # User name and token are removed: others could read them in the task.
+        # User name and token are removed, because others can read them in the task.
         repository=re.sub(r"^(https?://)[^/]*@", r"\1", origin),
         branch=run_git(folder, "rev-parse", "--abbrev-ref", "HEAD").strip(),
         commit=run_git(folder, "rev-parse", "HEAD").strip(),
@@ -187,14 +187,14 @@ def present_source() -> Source:
 def record_source(
     task: ClearMLTask, source: Source, command: str, packages: Sequence[str] = ()
 ) -> None:
-    """Record in a task what an agent needs to run `squeeze COMMAND`."""
+    """Record source, command and packages in a task, so that an agent can run `squeeze COMMAND`."""
     script = {"working_dir": ".", "entry_point": f"-m squeeze_cli {command}"}
     task.call("set_script", **vars(source), **script)
     task.call("set_packages", packages=[source.requirement, *packages])
 
 
 def run_git(folder: Path, *arguments: str) -> str:
-    """Return the output of git in `folder`; an empty text where it fails or is not installed."""
+    """Return the output of git in `folder`, or an empty text if it fails or is not installed."""
     command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)

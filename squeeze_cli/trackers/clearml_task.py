@@ -1,9 +1,9 @@
-"""A ClearML task in a process of its own, which may hang without delaying squeeze.
+"""ClearML task in a separate process, which may hang without delaying squeeze.
 
 ClearML's SDK repeats each request to a silent server for minutes or without end, in threads that
-Python waits for. So the SDK runs in a child process, which squeeze kills when it has waited long
-enough. In a temporary folder, `ClearMLTask` appends to a file the methods to call, of `Worker` or else
-of the SDK's task; `Worker` touches another whenever the servers respond, and answers in a third.
+Python waits for. So the SDK runs in a child process, which squeeze kills after a time limit. Both
+processes share a temporary folder. `ClearMLTask` appends method calls to a file, for `Worker` or for
+the SDK's task. `Worker` touches a second file whenever the servers respond, and answers in a third.
 """
 
 import json
@@ -34,16 +34,16 @@ from squeeze_cli.trackers.credentials import (
     responds,
 )
 
-AGENT_TASK = "CLEARML_TASK_ID"  # the variable by which a ClearML agent names its task
+AGENT_TASK = "CLEARML_TASK_ID"  # environment variable that a ClearML agent sets
 REQUESTS, ANSWER, ALIVE = "requests.jsonl", "answer.json", "alive"
 SETTINGS = Path(__file__).parent / "clearml_settings"  # a user's clearml.conf overrides them
-SILENCE_SECONDS = 8.0  # without a response until the server counts as gone, while squeeze waits
-START_SECONDS = 60.0  # for starting a task, responses or not
-LOST_SECONDS = 10.0  # without a response during a training until a warning
+SILENCE_SECONDS = 8.0  # squeeze stops waiting for a server that is silent for so long
+START_SECONDS = 60.0  # limit for starting a task, even if the server responds
+LOST_SECONDS = 10.0  # in a training, squeeze warns of a server that is silent for so long
 
 
 def usable_credentials(config: ExperimentConfig, reporter: Reporter) -> Credentials | None:
-    """Return credentials that the server accepts; None offline, and on an agent with its own."""
+    """Return credentials that the server accepts; None if offline, and on an agent, which has its own."""
     if find_spec("clearml") is None:
         raise SqueezeError(
             "ClearML is not installed: pip install 'squeeze-cli[clearml]', or leave --use-clearml out."
@@ -61,7 +61,7 @@ def usable_credentials(config: ExperimentConfig, reporter: Reporter) -> Credenti
 
 
 class ClearMLTask:
-    """One task of ClearML, held by the child process `process`; `id` and `page` once it is known.
+    """A task of ClearML in the child process `process`; `id` and `page` are empty until it is started.
 
     Without `credentials` the SDK uses its own configuration. `offline` records the task in a folder
     instead of sending it to a server. With `reporter.verbose` the SDK's messages go to stderr.
@@ -84,7 +84,7 @@ class ClearMLTask:
             **(credentials.environment() if credentials else {}),
             "CLEARML_OFFLINE_MODE": str(int(offline)),
             "TMPDIR": str(self._folder),  # the SDK leaves lock files there
-            # The SDK must not take itself for one of the processes of a launcher such as torchrun.
+            # Else the SDK may take its process for one of several of a launcher such as torchrun.
             "CLEARML_FORCE_MASTER_NODE": "1",
         }
         environment.pop("TORCHELASTIC_RUN_ID", None)
@@ -95,7 +95,7 @@ class ClearMLTask:
         )  # fmt: skip
 
     def start(self, method: str, **options: object) -> None:
-        """Make the task by `clearml.Task.init` or `create`; ClearMLUnavailableError if that fails."""
+        """Make the task by `clearml.Task.init` or `create`; ClearMLUnavailableError if this fails."""
         try:
             self._ask(START_SECONDS, "start", method=method, options=options)
         except ClearMLUnavailableError as error:
@@ -105,7 +105,7 @@ class ClearMLTask:
                 self.stop()
 
     def call(self, method: str, /, **arguments: object) -> None:
-        """Call a method of `clearml.Task`, or `report_...` of its logger; do not wait, warn once."""
+        """Call a method of `clearml.Task`, or `report_...` of its logger, without waiting; warn once."""
         problem = ""
         try:
             self._requests.write(json.dumps([method, arguments]).encode() + b"\n")
@@ -123,7 +123,7 @@ class ClearMLTask:
             self.reporter.warn(problem)
 
     def finish(self, method: str, /, **arguments: object) -> None:
-        """Make the last call, end the child; ClearMLUnavailableError says why not all arrived."""
+        """Make the last call and end the child; ClearMLUnavailableError if not all calls succeeded."""
         try:
             self.reporter.say("Waiting for ClearML to receive the rest; Ctrl-C ends the waiting.")
             self._ask(float("inf"), method, **arguments)
@@ -133,14 +133,14 @@ class ClearMLTask:
             self.stop()
 
     def stop(self) -> None:
-        """Kill the child, if it still runs, and delete the shared folder."""
+        """Kill the child if it still runs, and delete the shared folder."""
         self.process.kill()
         self.process.wait()
         self._requests.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _ask(self, limit: float, method: str, /, **arguments: object) -> None:
-        """Wait until a call is done, for `limit` seconds at most."""
+        """Make a call and wait until it is done, for at most `limit` seconds."""
         self.call(method, **arguments)
         self.call("answer")
         begin = time.time()
@@ -160,20 +160,20 @@ class ClearMLTask:
 
 
 class Worker:
-    """The child's side, which carries out requests with ClearML's SDK, one after the other."""
+    """Loop of the child process, which executes requests by ClearML's SDK one after the other."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # Pages that respond while ClearML's servers run. Importing the SDK may already wait for them.
+        # Pages that respond while the servers run; set now, because importing the SDK may wait for them.
         api, files = (os.environ.get(ENVIRONMENT[name], "") for name in ("api_host", "files_host"))
         online = api and files and os.environ["CLEARML_OFFLINE_MODE"] == "0"
         self.urls = [f"{api}/debug.ping", files] if online else []
-        self.error = ""  # the first one of all requests
+        self.error = ""  # of the first request that failed
         self.task: Any = None
         self.identity = ("", "")  # the task's id and page
 
     def run(self) -> None:
-        """Carry out requests until squeeze is gone, then end its task in a limited time."""
+        """Execute requests until squeeze has ended, then close its task within a time limit."""
         threading.Thread(target=self.tell_alive, daemon=True).start()
         for method, arguments in self.requests():
             try:
@@ -191,7 +191,7 @@ class Worker:
         psutil.Process().kill()
 
     def requests(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield requests as they arrive, until squeeze is gone."""
+        """Yield requests as they arrive, until squeeze has ended."""
         squeeze = psutil.Process().parent()
         line = ""
         with (self.folder / REQUESTS).open(encoding="utf-8") as file:
@@ -206,20 +206,20 @@ class Worker:
                     return
 
     def tell_alive(self) -> None:
-        """Touch the file `alive` every few seconds if the servers respond."""
+        """Touch the file `alive` every few seconds while the servers respond."""
         while True:
             if all(responds(url) for url in self.urls):
                 (self.folder / ALIVE).touch()
             time.sleep(2)
 
     def start(self, method: str, options: Mapping[str, Any]) -> None:
-        """Make a task by `clearml.Task.init`, which may go on with an earlier one, or `create`."""
+        """Make a task by `clearml.Task.init`, which may continue an earlier one, or by `create`."""
         from clearml import Task
         from clearml.backend_api import Session
 
         if not Task.is_offline():
             urls = (f"{Session.get_api_server_host()}/debug.ping", Session.get_files_server_host())
-            self.urls = [url for url in urls if url.startswith("http")]  # others are not asked
+            self.urls = [url for url in urls if url.startswith("http")]  # not s3:// and such
         self.task = getattr(Task, method)(**options)
         self.identity = (self.task.id, self.task.get_output_log_web_page())
 
@@ -233,9 +233,9 @@ class Worker:
         model.update_weights(path, target_filename=Path(path).name, auto_delete_file=False)
 
     def close(self, status: str, archive: str = "") -> None:
-        """Send all that is left and end the task; offline, move its session to `archive`."""
+        """Send the remaining reports and end the task; an offline session is moved to `archive`."""
         folder = self.task.get_offline_mode_folder() if self.task.is_offline() else None
-        self.task.close()  # marks the task as completed, whatever happened
+        self.task.close()  # marks the task as completed, also after a failure
         if folder is not None:
             shutil.move(f"{folder}.zip", archive)
             shutil.rmtree(folder, ignore_errors=True)
@@ -244,7 +244,7 @@ class Worker:
             mark(force=True, status_message=f"squeeze: the run {status}")
 
     def answer(self) -> None:
-        """Tell squeeze the task's id and page, and the first error."""
+        """Write the task's id and page, and the first error, for squeeze to read."""
         write_text_atomically(self.folder / ANSWER, json.dumps([*self.identity, self.error]))
 
 

@@ -1,7 +1,7 @@
-"""ClearML credentials: where squeeze looks for them, their check, and the first login.
+"""ClearML credentials: the places where squeeze looks for them, their check, and a test login.
 
-Values of two places are never mixed, because a key must not reach another server than its own. No
-message quotes a value: it may be a secret that was pasted into the wrong field.
+Values of two places are never mixed, because a key must not be sent to another server than its own. No
+message quotes a value, because it may be a secret in the wrong field.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ ENVIRONMENT = {
     "api_secret": "CLEARML_API_SECRET_KEY",
 }
 FIELDS = tuple(ENVIRONMENT)
-# The same fields, in the same order, in the section `api` of clearml.conf.
+# Names of the same fields, in the same order, in the section `api` of clearml.conf.
 _CONF_NAMES = ("api_server", "web_server", "files_server", "credentials.access_key",
                "credentials.secret_key")  # fmt: skip
-CONF_SECONDS = 30.0  # for a child process that reads a clearml.conf
+CONF_SECONDS = 30.0  # time limit of the child process that reads a clearml.conf
 _INIT = "run: squeeze clearml-init"
 _PLACEHOLDER = re.compile(r"<.*>|\$\{.*\}|^(https?://)?your[-_ ]|^x{3,}$|^\.{3}$", re.IGNORECASE)
-_REASONS = {  # why a connection failed, by a word of the error
+_REASONS = {  # reasons why a connection failed, by a word in the error
     "CERTIFICATE_VERIFY": "no secure connection to {host} (its certificate is not trusted)",
     "SSL": "no secure connection to {host} (TLS failed)",
     "Timeout": "{host} does not answer in time",
@@ -63,7 +63,7 @@ _REASONS = {  # why a connection failed, by a word of the error
 
 
 class ClearMLUnavailableError(SqueezeError):
-    """ClearML cannot be used for this run: the problem, and the command that fixes it, if any."""
+    """ClearML cannot be used for this run; `fix` is the command that fixes the problem, or empty."""
 
     def __init__(self, problem: str, fix: str = "") -> None:
         super().__init__(f"{problem}: {fix}" if fix else problem)
@@ -73,9 +73,9 @@ class ClearMLUnavailableError(SqueezeError):
 
 @dataclass(frozen=True)
 class Credentials:
-    """Addresses of a ClearML server and a key for it; key and secret stay out of the repr.
+    """Addresses of a ClearML server and a key for it; the repr leaves out key and secret.
 
-    `source` is the file that they come from, or a phrase for another place.
+    `source` is the file of the credentials, or describes another place.
     """
 
     api_host: str
@@ -87,19 +87,19 @@ class Credentials:
 
     @property
     def warning(self) -> str:
-        """Advice where others may read the file, else nothing."""
+        """Warning with the fix if other users can read the file, else an empty text."""
         file = Path(self.source)
         if os.name == "posix" and file.is_file() and file.stat().st_mode & 0o077:
             return f"{file} can be read by others: chmod 600 {file}"
         return ""
 
     def environment(self) -> dict[str, str]:
-        """Return the variables by which the SDK takes them."""
+        """Return the credentials as environment variables of the SDK."""
         return {variable: getattr(self, name) for name, variable in ENVIRONMENT.items()}
 
 
 def find_credentials(explicit: Path | None = None) -> Credentials:
-    """Return the credentials of `explicit`, else of the first place (docs/trackers.md) with some."""
+    """Return the credentials in the file `explicit`, or in the first place of docs/trackers.md."""
     given = {name: value for name, key in ENVIRONMENT.items() if (value := os.environ.get(key))}
     if explicit is None and ("api_key" in given or "api_secret" in given):
         source = "the environment variables CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY"
@@ -117,7 +117,7 @@ def find_credentials(explicit: Path | None = None) -> Credentials:
 
 
 def read_credentials(path: Path) -> Credentials:
-    """Read credentials from a YAML file; ClearMLUnavailableError names the file's problems."""
+    """Read credentials from a YAML file; ClearMLUnavailableError lists the problems of the file."""
     rewrite = f"{_INIT} --overwrite{'' if path == Path(FILE_NAME) else f' --file {path}'}"
     try:
         values = read_yaml(path, f"{FIELDS[0]}: ...")
@@ -128,10 +128,9 @@ def read_credentials(path: Path) -> Credentials:
 
 
 def read_clearml_conf(path: Path) -> dict[str, str]:
-    """Read the values of ClearML's own `clearml.conf`; none without a key or a secret.
+    """Read the values of ClearML's own `clearml.conf`; the result is empty without key and secret.
 
-    A child process does it: its parser is the SDK's, which takes seconds to be imported and has waited
-    for servers meanwhile.
+    A child process runs the parser of the SDK, whose import takes seconds and may wait for servers.
     """
     if find_spec("clearml") is None:
         problem = f"ClearML, which reads {path}, is not installed"
@@ -149,7 +148,7 @@ def read_clearml_conf(path: Path) -> dict[str, str]:
 
 
 def _parse_clearml_conf(path: str) -> list[object]:
-    """Return the values of `_CONF_NAMES` in a file, by the parser of ClearML's SDK."""
+    """Return the values of `_CONF_NAMES` in a file; the parser belongs to ClearML's SDK."""
     from clearml.utilities.pyhocon import ConfigFactory
 
     api = ConfigFactory.parse_file(path).get("api", {})
@@ -164,7 +163,7 @@ def with_public_hosts(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def checked_credentials(values: Mapping[str, object], source: str, fix: str) -> Credentials:
-    """Make credentials of a mapping; ClearMLUnavailableError names every missing or unusable value."""
+    """Make credentials from a mapping; ClearMLUnavailableError lists all missing and invalid values."""
     values = with_public_hosts(values)
     problems = [f"an unknown key: {nearest(str(n), FIELDS)}" for n in values if n not in FIELDS]
     found = ((n, find_problem(n, values[n]) if n in values else "is missing") for n in FIELDS)
@@ -177,7 +176,7 @@ def checked_credentials(values: Mapping[str, object], source: str, fix: str) -> 
 
 
 def find_problem(name: str, value: object) -> str | None:
-    """Return what is wrong with the value of one field, or None."""
+    """Return the problem with the value of a field, as words after its name, or None."""
     if not isinstance(value, str) or not value.strip():
         return "must be text, and not empty"
     text = value.strip()
@@ -196,14 +195,14 @@ def find_problem(name: str, value: object) -> str | None:
 
 
 def write_credentials(path: Path, credentials: Credentials) -> None:
-    """Write the file, which only its owner may read (mode 0600)."""
+    """Write credentials to a YAML file that only its owner may read (mode 0600)."""
     text = "# ClearML credentials, by `squeeze clearml-init`. A secret: never commit it.\n"
     text += yaml.safe_dump({name: getattr(credentials, name) for name in FIELDS}, sort_keys=False)
     write_text_atomically(path, text, mode=0o600)
 
 
 def probe(credentials: Credentials, seconds: float = 5.0) -> str | None:
-    """Log in once, and return the reason in one line, without any secret, where that fails."""
+    """Log in once; return None, or the reason of a failure in one line without secrets."""
     host = credentials.api_host
     answer = _get(f"{host}/auth.login", seconds, (credentials.api_key, credentials.api_secret))
     if isinstance(answer, str):
@@ -225,7 +224,7 @@ def responds(url: str, seconds: float = 3.0) -> bool:
 
 
 def _get(url: str, seconds: float, login: tuple[str, str] | None = None) -> Response | str:
-    """Return the answer, or the reason why there is none after `seconds`."""
+    """Return the answer, or the reason why none came within `seconds`."""
     import requests
 
     verify = switched_on("CLEARML_API_HOST_VERIFY_CERT", default=True)
@@ -233,7 +232,7 @@ def _get(url: str, seconds: float, login: tuple[str, str] | None = None) -> Resp
     host = f"{parts.scheme}://{parts.netloc}"
     results: list[Response | str] = [f"{host} does not answer within {seconds:.0f} seconds"]
 
-    # A thread can be left behind: neither a name look-up nor a slow answer has a time limit.
+    # In a thread, because neither a name look-up nor a slow answer has a time limit.
     def request() -> None:
         try:  # without redirects: the credentials are for this server alone
             results.append(

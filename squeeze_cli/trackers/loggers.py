@@ -1,4 +1,4 @@
-"""The trackers of a run as Lightning's loggers: TensorBoard, and ClearML where it is asked for."""
+"""The trackers of a run as loggers of Lightning: TensorBoard and ClearML."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,10 +20,10 @@ from squeeze_cli.trackers.credentials import ClearMLUnavailableError
 def open_trackers(
     config: ExperimentConfig, run: RunFolder, record: RunRecord, reporter: Reporter
 ) -> Iterator[list[Logger]]:
-    """Open the trackers that `config` asks for; at the end give them the files of the run's folder.
+    """Open the trackers of `config`; at the end, send ClearML the files of the run's folder.
 
-    `record.status` says at the end how the run went. Raises SqueezeError where `require_clearml` is
-    set and ClearML cannot be used.
+    `record.status` must then be the final status. Raises SqueezeError where `require_clearml` is set and
+    ClearML cannot be used.
     """
     loggers: list[Logger] = []
     if config.logger.use_tensorboard:
@@ -46,9 +46,9 @@ def open_trackers(
 
 
 class ClearMLLogger(Logger):
-    """Lightning's logger for a ClearML task, which has begun; no call waits for the server.
+    """Lightning's logger for a ClearML task that was started; no call waits for the server.
 
-    `with_text` reports each line of metrics as text too, for the task's console.
+    `with_text` also reports each line of metrics as text in the task's console.
     """
 
     name = "ClearML"
@@ -70,13 +70,13 @@ class ClearMLLogger(Logger):
             self.task.call("report_text", msg=f"step {step or 0}: {listed}", print_console=False)
 
     def log_hyperparams(self, *args: object, **kwargs: object) -> None:
-        """Report nothing: the task has the run's whole configuration from its start."""
+        """Do nothing, because the task already has the whole configuration."""
 
 
 class GuardedTensorBoard(TensorBoardLogger):
-    """TensorBoard events in the run's folder: `tensorboard --logdir runs` shows all runs.
+    """Logger of TensorBoard events in the run's folder: `tensorboard --logdir runs` shows all runs.
 
-    After a failure, such as a full disk, one warning gives the reason, and the training goes on.
+    After a failure, such as a full disk, it warns once and ignores all further calls.
     """
 
     def __init__(self, run: RunFolder, reporter: Reporter) -> None:
@@ -85,15 +85,15 @@ class GuardedTensorBoard(TensorBoardLogger):
         self._failed = False
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write one point of each scalar."""
+        """Write one point per scalar."""
         self._attempt(super().log_metrics, metrics, step)
 
     def save(self) -> None:
-        """Write what is buffered."""
+        """Write the buffered events."""
         self._attempt(super().save)
 
     def finalize(self, status: str) -> None:
-        """Close the events' file."""
+        """Close the file of events."""
         self._attempt(super().finalize, status)
 
     def _attempt(self, method: Callable[..., None], *arguments: object) -> None:
@@ -101,18 +101,18 @@ class GuardedTensorBoard(TensorBoardLogger):
             return
         try:
             method(*arguments)
-        except Exception as error:  # noqa: BLE001 - whatever TensorBoard raises, training goes on
+        except Exception as error:  # noqa: BLE001 - no error of TensorBoard may end the training
             self._failed = True
             reason = one_line(f"{type(error).__name__}: {error}")
             self._reporter.warn(f"TensorBoard failed ({reason}); training goes on without it.")
 
 
 def add_pictures(run: RunFolder, files: Iterable[Path], step: int) -> None:
-    """Show PNG files in TensorBoard's tab of images, under `figures/` and their name."""
+    """Show PNG files in TensorBoard's tab of images, as `figures/NAME`."""
     from torch.utils.tensorboard import SummaryWriter
     from torchvision.io import decode_image
 
-    # Lightning has closed its own writer at the end of the test.
+    # Lightning has closed its writer at the end of the test.
     with SummaryWriter(str(run.path / "tensorboard")) as writer:
         for file in files:
             picture = decode_image(str(file), mode="RGB")

@@ -145,8 +145,8 @@ def _message(error: Exception) -> str:
         return f"{line} (see `{context.command_path} --help`)" if line and context else line
     if isinstance(error, OSError):
         place = error.filename2 or error.filename
-        what = " ".join((error.strerror or str(error)).split())
-        return f"{place}: {what}." if place else f"{what} (--verbose tells where)."
+        reason = " ".join((error.strerror or str(error)).split())
+        return f"{place}: {reason}." if place else f"{reason} (--verbose tells where)."
     if isinstance(error, RuntimeError):
         fixes = (fix for pattern, fix in _MACHINE_ERRORS.items() if re.search(pattern, str(error)))
         return next(fixes, "")

@@ -105,9 +105,7 @@ def written_atomically(
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
-                os.fsync(
-                    file.fileno()
-                )  # else a loss of power could keep the name without the content
+                os.fsync(file.fileno())  # or a loss of power could leave an empty file
             temporary.replace(path)
         finally:
             with suppress(OSError):

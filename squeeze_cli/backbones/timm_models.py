@@ -226,8 +226,8 @@ def _choose_layers(config: ModelConfig, count: int) -> tuple[int, ...]:
     layers = tuple(sorted(layer + count if layer < 0 else layer for layer in config.layer))
     if len(set(layers)) < len(layers) or not set(layers) <= set(range(count)):
         raise UsageError(
-            f"--layer {','.join(map(str, config.layer))} cannot be: {config.backbone} has layers 0 to "
-            f"{count - 1}, or -{count} to -1 (the last); name each once."
+            f"--layer {','.join(map(str, config.layer))} is not valid: {config.backbone} has layers 0 "
+            f"to {count - 1}, or -{count} to -1 (the last); name each once."
         )
     return layers
 

@@ -169,22 +169,20 @@ def hub_file(repository: str, name: str | None, download: bool = True) -> Path |
         cached = try_to_load_from_cache(repository, each, revision=revision or None)
         if isinstance(cached, str):
             return Path(cached)
-    problem: object = "there is no such file"
-    for each in names if download else ():
+    if not download:
+        return None
+    for each in names:
         try:
             return Path(hf_hub_download(repository, each, revision=revision or None))
         except (OSError, ValueError, EntryNotFoundError) as error:
             problem = error
-            if isinstance(error, LocalEntryNotFoundError) or not isinstance(
-                error, EntryNotFoundError
-            ):
+            missing = isinstance(error, EntryNotFoundError)
+            if not missing or isinstance(error, LocalEntryNotFoundError):  # there is no network
                 break
-    if download:
-        raise SqueezeError(
-            f"Cannot download the weights {repository} from the Hugging Face hub "
-            f"({one_line(problem)}): fetch them where there is a network, or {_FIX}."
-        )
-    return None
+    raise SqueezeError(
+        f"Cannot download the weights {repository} from the Hugging Face hub "
+        f"({one_line(problem)}): fetch them where there is a network, or {_FIX}."
+    )
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -15,7 +15,6 @@ from squeeze_cli.trackers.credentials import (
     ENVIRONMENT,
     FIELDS,
     FILE_NAME,
-    PUBLIC_HOSTS,
     ClearMLUnavailableError,
     checked_credentials,
     find_problem,
@@ -92,8 +91,8 @@ def ask_for_missing(values: dict[str, str]) -> None:
     for name, question in zip(FIELDS, _QUESTIONS, strict=True):
         if name not in values:
             values[name] = typer.prompt(
-                question, with_public_hosts(values).get(name) if name in PUBLIC_HOSTS else None,
-                hide_input=name == "api_secret", value_proc=partial(checked, name), err=True,
+                question, with_public_hosts(values).get(name), err=True,
+                hide_input=name == "api_secret", value_proc=partial(checked, name),
             )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ class RunOptions:
              "squeeze; options win over it.", "FILE"),
     ] = None  # fmt: skip
     experiment: Annotated[
-        str | None, _run("--experiment", "Which experiment of the file.", "NAME")
+        str | None, _run("--experiment", "Name of the experiment in the file.", "NAME")
     ] = None
     overwrite: Annotated[bool, _run("--overwrite", "Replace a run of the same name.")] = False
     resume: Annotated[
@@ -150,12 +150,12 @@ def _print_plan(config: ExperimentConfig, run: "RunFolder | None", as_json: bool
     if as_json:
         print_json(config.model_dump(mode="json"))
         return
-    what = f"train {'a baseline' if config.kind == 'baseline' else config.quantizer.type}"
+    action = f"train {'a baseline' if config.kind == 'baseline' else config.quantizer.type}"
     source = f"features of {config.data.place}"
     if not config.data.has_features:
         source = f"{config.model.backbone} {source}"
     print_text(
-        f"{to_yaml(config)}# Would {f'resume {run.path}' if run else what} on {source} for "
+        f"{to_yaml(config)}# Would {f'resume {run.path}' if run else action} on {source} for "
         f"{config.training.epochs} epochs, in {config.output_dir}/. Nothing was done.\n"
     )
 

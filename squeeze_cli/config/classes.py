@@ -69,9 +69,9 @@ class ClassTable(Section):
         for value in set(self.ignore or ()):
             kind = "value" if isinstance(value, int) else "colour"
             uses[f"the {kind} {value if isinstance(value, int) else list(value)}"] += 1
-        for what, count in uses.items():
+        for item, count in uses.items():
             if count > 1:
-                raise ValueError(f"{what} occurs {count} times: give each one meaning")
+                raise ValueError(f"{item} occurs {count} times: give each one meaning")
         return self
 
     def __len__(self) -> int:

@@ -57,7 +57,7 @@ class QuantizerConfig(Section):
     type: str = setting("vq", "How features become codes", "--quantizer", choices=QUANTIZERS)
     codes: Literal["faithful", "task", "plain"] = setting(
         "faithful",
-        "What codes are for: faithful (any task), task (the masks alone, in fewer bits) or plain "
+        "Purpose of the codes: faithful (any task), task (the masks alone, in fewer bits) or plain "
         "(a linear encoder). Sets the defaults of other options.", metavar="C",
     )  # fmt: skip
     codebook_size: int | None = setting(
@@ -66,9 +66,9 @@ class QuantizerConfig(Section):
         f"[default: {CODEBOOK_SIZE}; {SMALL_CODEBOOK_SIZE} for rvq, pq; 8 by --codes task]",
         ge=2, le=2**20,
     )  # fmt: skip
-    bottleneck_dim: int = setting(BOTTLENECK_DIM, "Width that features are projected to.", ge=1)
+    bottleneck_dim: int = setting(BOTTLENECK_DIM, "Number of channels of the bottleneck.", ge=1)
     num_quantizers: int = setting(4, "Number of codebooks in the stack (rvq).", ge=1, le=256)
-    quantizer_dropout: bool = setting(False, "Train the first codebooks to serve alone too (rvq).")
+    quantizer_dropout: bool = setting(False, "Train the first codebooks to work alone too (rvq).")
     num_groups: int = setting(4, "Parts of a vector, each with a codebook (pq).", ge=1, le=256)
     levels: Levels = setting((8, 5, 5, 5), "Levels of each dimension (fsq).", metavar="8,5,5,5")
     codec: str = setting("PCA64,SQ8", "Codec of FAISS by its factory string (faiss).", metavar="C")
@@ -76,7 +76,7 @@ class QuantizerConfig(Section):
     commitment_weight: float = setting(0.25, "Weight of the commitment loss (all but fsq).", ge=0)
     entropy_loss_weight: float = setting(0.1, "Weight of the entropy loss (lfq).", ge=0)
     diversity_gamma: float = setting(
-        0.1, "Weight of even code use in the entropy loss (lfq).", ge=0
+        0.1, "Weight of the even use of codes in the entropy loss (lfq).", ge=0
     )
     spherical: bool = setting(False, "Project vectors to the unit sphere first (lfq).")
     vq_loss_weight: float = setting(0.1, "Weight of the quantizer's loss (all but fsq).", ge=0)
@@ -88,10 +88,10 @@ class QuantizerConfig(Section):
         1, "Side of the square of neighbouring vectors that one code stands for.", ge=1, le=8
     )
     rate_weight: float | None = setting(
-        None, "Weight of a bit per vector in the loss (vq, rvq, pq). [default: by --codes]", ge=0
+        None, "Weight of the bits per vector in the loss (vq, rvq, pq). [default: by --codes]", ge=0
     )
     target_bits: float | None = setting(
-        None, "Bits per vector on the disk to aim at (vq, rvq, pq); trains up to four times.",
+        None, "Target for the bits per vector on disk (vq, rvq, pq); trains up to four times.",
         gt=0, le=64,
     )  # fmt: skip
     encoder_lr_factor: float | None = setting(
@@ -102,7 +102,7 @@ class QuantizerConfig(Section):
 
 
 class ModelConfig(Section):
-    """The backbone, what is trained on it, and the loss."""
+    """The backbone, the parts that are trained on it, and the loss."""
 
     backbone: str = setting("vit", "Frozen backbone", "--model", choices=BACKBONES)
     layer: Layers = setting(
@@ -141,13 +141,13 @@ class ModelConfig(Section):
         "Weight of the squared error of the decoded features, beside the masks' loss. "
         "[default: by --codes]", ge=0,
     )  # fmt: skip
-    distill: str | None = setting(None, "Folder of a baseline to learn from too.", metavar="RUN")
+    distill: str | None = setting(None, "Folder of a baseline to distill from.", metavar="RUN")
     distill_weight: float = setting(
         1.0, "Weight of the divergence from the predictions of --distill.", ge=0
     )
     add_adapter: bool = setting(False, "Train a residual adapter on the frozen features.")
     use_kernels: bool = setting(
-        True, "Use squeeze's kernels in place of the plain torch calls they equal.", "--kernels"
+        True, "Use squeeze's kernels in place of equivalent calls of torch.", "--kernels"
     )
     feature_dim: int | None = setting(
         None, "Project to N channels first. [default: that of the backbone]", ge=1, le=2**14
@@ -186,7 +186,7 @@ class DataConfig(Section):
         metavar="FILE",
     )  # fmt: skip
     ignore_index: int | None = setting(
-        None, "Mask value that does not count (folder); -1 for none. [default: 255]", ge=-1,
+        None, "Mask value that is ignored (folder); -1 for none. [default: 255]", ge=-1,
         le=65535,
     )  # fmt: skip
     classes: Annotated[ClassTable | None, BeforeValidator(_read_classes)] = setting(
@@ -204,20 +204,21 @@ class DataConfig(Section):
     )  # fmt: skip
     fit: Fit = setting(
         "squash",
-        "How other proportions are fitted: squash, crop (the centre) or pad (right and bottom).",
+        "How images of other proportions are fitted: squash, crop (the centre) or pad (right and "
+        "bottom).",
         metavar="FIT",
     )
     subset_size: int | None = setting(
         None, "Use only N images of trainval, and at most N of test.", ge=5
     )
     num_workers: int | None = setting(
-        None, "Images that are decoded at once. [default: one per core, at most 8]", ge=0, le=256
+        None, "Number of images decoded at once. [default: one per core, at most 8]", ge=0, le=256
     )
     cache_dir: str | None = setting(
         None, "Folder of the stored features. [default: the platform's cache folder]", metavar="DIR"
     )
     use_cache: bool = setting(
-        True, "Keep features, so that each image passes the backbone once.", "--cache"
+        True, "Store features, so that each image passes the backbone once.", "--cache"
     )
 
     @property
@@ -255,7 +256,7 @@ class TrainingConfig(Section):
     seed: int = setting(42, "Seed for all random numbers.", ge=0, lt=2**32)
     device: DeviceName = setting("auto", "Where to compute: auto, cpu, cuda or mps.")
     precision: Precision = setting(
-        "32", "32, or bf16 (mixed) on hardware that is fast at it.", metavar="P"
+        "32", "32, or bf16 (mixed), for hardware where it is faster.", metavar="P"
     )
     devices: Count = setting(1, "Number of devices to train on, or auto for all.", metavar="N")
     num_nodes: int = setting(1, "Number of machines to train on.", ge=1)

@@ -202,7 +202,7 @@ def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -
     for key in OF_IMAGES:
         if data.has_features and key in values and values[key] != GIVEN_FEATURES:
             raise UsageError(
-                f"{option_of(key)} has no effect with --features, which pass no backbone: leave it out."
+                f"{option_of(key)} has no effect with --features, which need no backbone: leave it out."
             )
 
 

@@ -41,7 +41,7 @@ def open_address(address: str) -> tuple[AbstractFileSystem, str]:
         raise SqueezeError(f"Cannot open {address} ({one_line(error)}): {fix}.") from None
     except Exception as error:  # each driver has exceptions of its own
         raise SqueezeError(
-            f"Cannot open {address} ({one_line(error)}): correct the address, or what its driver needs."
+            f"Cannot open {address} ({one_line(error)}): correct it, or the settings of its driver."
         ) from error
     return file_system, path
 

@@ -73,8 +73,8 @@ def open_array(path: Path, dimensions: Collection[int]) -> FeatureArray:
             "float32."
         )
     if len(shape) not in dimensions or 0 in shape:
-        wanted = "[N, h, w, C] or [N, C]; reshape tokens" if 4 in dimensions else "[h, w, C] or [C]"
-        raise SqueezeError(f"{path} holds an array of shape {list(shape)}: features are {wanted}.")
+        forms = "[N, h, w, C] or [N, C]; reshape tokens" if 4 in dimensions else "[h, w, C] or [C]"
+        raise SqueezeError(f"{path} holds an array of shape {list(shape)}: features are {forms}.")
     return FeatureArray(path, tuple(shape), values)
 
 

@@ -206,7 +206,7 @@ def _list_shards(folder: Path, output: Output) -> list[FeatureSample]:
         )
     if output.space != "backbone":
         raise SqueezeError(
-            f"{folder} holds features behind an adapter or a projection, not those of a backbone: "
+            f"{folder} holds features after an adapter or a projection, not of a backbone: "
             "extract them with a run that has neither --add-adapter nor --feature-dim."
         )
     samples = []

@@ -191,10 +191,10 @@ def split_by_file(found: Listing, path: Path) -> Listing:
                 "remove one of the two."
             )
         by_split[split].append(sample)
-    left = [sample.name for sample in found.train if sample.name not in lines]
-    if left:
-        warning = f"{len(left)} images are not listed in {path} and left out: {some(left)}."
-        if any(re.match(r"[#\s]", name) for name in left):
+    others = [sample.name for sample in found.train if sample.name not in lines]
+    if others:
+        warning = f"{len(others)} images are not listed in {path} and left out: {some(others)}."
+        if any(re.match(r"[#\s]", name) for name in others):
             warning += " Before a name that begins with # or a blank, write ./"
         found = replace(found, warnings=(*found.warnings, warning))
     return _in_splits(found, by_split, path)

@@ -138,7 +138,7 @@ class ListedSource(DataSource):
         return found
 
     def _find(self) -> Listing | str:
-        """List the splits, or return a text on what is missing."""
+        """List the splits, or return a text on the missing files."""
         if (self.folder / UNPACKING).exists():
             return "they were not unpacked to the end"
         if lost := [path for path in self.lists if not path.exists()]:

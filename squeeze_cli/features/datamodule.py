@@ -166,8 +166,8 @@ class FeatureBatches(LightningDataModule):
             if copied := [earlier[each] for each in contents if each in earlier]:
                 places = " and ".join(sorted(set(copied)))
                 self.reporter.warn(
-                    f"{len(copied)} of {name} have the same content as others of {places}: metrics on "
-                    "them say too much; remove the copies, or name the splits by --split-file."
+                    f"{len(copied)} samples of {name} are copies of samples of {places}: metrics on them "
+                    "are too good; remove the copies, or give the splits by --split-file."
                 )
             earlier |= {each: name for each in contents if each not in earlier}
 
@@ -245,8 +245,8 @@ class SegmentationDataModule(FeatureBatches):
         ambiguous = sum(each.sample.known().ambiguous for each in results if each.reason is None)
         if ambiguous:
             self.reporter.warn(
-                f"{ambiguous} images have an EXIF orientation with and without which they fit their "
-                "masks: it is applied, as a viewer does."
+                f"{ambiguous} images fit their masks with and without their EXIF orientation: it is "
+                "applied, as a viewer does."
             )
         found = iter(results)
         for name, split in self.splits.items():

@@ -142,11 +142,9 @@ class ShardMaker:
             states = StateDataset(readable, self.trunk.preprocessing, store, held, ())
             positions = iter(range(len(readable)))
             for result in results:
-                yield (
-                    result
-                    if result.reason
-                    else ReadResult(result.sample, None, states.state(next(positions)))
-                )
+                if not result.reason:
+                    result = result._replace(pixels=states.state(next(positions)))
+                yield result
 
     def _given(self, samples: Sequence[Sample]) -> Iterator[ReadResult]:
         """Yield given features; raises SqueezeError if they do not fit the run."""

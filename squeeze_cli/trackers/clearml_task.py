@@ -117,7 +117,7 @@ class ClearMLTask:
                     "the rest if it comes back before the end."
                 )
         except OSError as error:
-            problem = f"ClearML gets no more reports ({error.strerror})."
+            problem = f"ClearML receives no more reports ({error.strerror})."
         if problem and not self._warned:
             self._warned = True
             self.reporter.warn(problem)

@@ -210,7 +210,7 @@ def probe(credentials: Credentials, seconds: float = 5.0) -> str | None:
     if answer.status_code in (401, 403):
         return f"{host} does not take these credentials (HTTP {answer.status_code})"
     if answer.status_code >= 500:
-        return f"{host} is there but fails (HTTP {answer.status_code})"
+        return f"{host} answers with an error (HTTP {answer.status_code})"
     with suppress(ValueError, KeyError, TypeError):
         if answer.json()["data"]["token"]:
             return None

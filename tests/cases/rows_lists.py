@@ -289,7 +289,7 @@ ROWS = (
     Case(
         "links and copies of training images in test/", "train {T} --images images --masks masks",
         says=("2 images are both in the test split", "for the test only",
-              "1 of test have the same content as others of train"),
+              "1 samples of test are copies of samples of train"),
         uses=("images", "masks"), make=link_test_to_train,
     ),
     Case(

@@ -102,7 +102,9 @@ def test_images_that_may_stand_on_their_heads_are_counted(squeeze: Squeeze, tmp_
     for number in (1, 2, 9):
         noise_image(56, 40, number).save(folder / "images" / f"pet_{number}.jpg", exif=exif)
     told = squeeze(*TRAIN, "--data-dir", "d").stderr
-    assert told.count("Warning: 3 images have an EXIF orientation with and without which") == 1
+    assert (
+        told.count("Warning: 3 images fit their masks with and without their EXIF orientation") == 1
+    )
 
 
 def test_classes_that_never_occur_are_named(squeeze: Squeeze, tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_copies_in_two_splits_are_counted(squeeze: Squeeze, tmp_path: Path) -> N
         copied = (images / f"pet_{number}.jpg").read_bytes()
         (images / f"pet_{number + 8}.jpg").write_bytes(copied)
     told = squeeze(*TRAIN, "--data-dir", "d").stderr
-    assert "Warning: 8 of test have the same content as others of train and val: metrics" in told
+    assert "Warning: 8 samples of test are copies of samples of train and val: metrics" in told
     assert "same content" not in squeeze(*TRAIN, "--dataset", "synthetic", "--name", "s").stderr
 
 

@@ -193,7 +193,7 @@ def test_a_manifest_of_another_program_is_no_manifest(tmp_path: Path) -> None:
     ("content", "space", "words"),
     [
         ("features", "backbone", None),
-        ("features", "adapted", "behind an adapter or a projection, not those of a backbone"),
+        ("features", "adapted", "after an adapter or a projection, not of a backbone"),
         ("quantized", "backbone", "holds quantized embeddings, not features"),
         ("codes", "backbone", "holds codes"),
     ],

@@ -121,6 +121,6 @@ DEAD_ENDS = {
     unknown_name: "host name squeeze-test.invalid is not known",
     no_tls: "no secure connection",
     unauthorized: "does not take these credentials (HTTP 401)",
-    failing: "is there but fails (HTTP 503)",
+    failing: "answers with an error (HTTP 503)",
     somebody_else: "not as a ClearML API server",
 }

@@ -1,1 +1,1 @@
-"""What is measured: each module prints its figures, and says how they came about."""
+"""Benchmarks; the docstring of each module describes its measurements."""

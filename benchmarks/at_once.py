@@ -1,9 +1,9 @@
-"""What a training takes alone, and two that start at once on the same cores.
+"""Time of a training alone, and of two trainings that start at once on the same cores.
 
     python -m benchmarks.at_once --data-dir DIR
 
-Waiting threads that keep their cores cost most here (`OPENMP_SPIN_COUNT` in `cli.py`). Each way is timed
-with the rounds that squeeze sets, and with those that libgomp has by itself.
+Waiting threads that keep their cores cost most here (`OPENMP_SPIN_COUNT` in `cli.py`). Both cases are
+timed with squeeze's number of rounds, and with libgomp's default.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Seconds per image of backbones on the processor, as the table of docs/backbones.md.
+"""Seconds per image of backbones on the processor, for the table in docs/backbones.md.
 
     python -m benchmarks.backbones
     python -m benchmarks.backbones timm:vit_tiny_patch16_224 --image-size 448
 
-Speed does not depend on the weights, which are random. Each image passes alone, the quickest of
-several passes counts; all backbones see images of one size.
+Weights are random, because speed does not depend on them. Images pass one at a time, and the quickest of
+several passes counts; all backbones have images of the same size.
 """
 
 from __future__ import annotations

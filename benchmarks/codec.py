@@ -1,14 +1,13 @@
-"""The codec of a finished run: speed, memory, size and distortion, beside FAISS on the same features.
+"""Speed, memory, size and distortion of a run's codec, compared with FAISS on the same features.
 
     python -m benchmarks.codec runs/vq --data-dir ../shared/data --json codec.json
 
-Sizes are those of the whole file of the test split's codes. Speeds of codings are those of a file of
-`--images` images, the split's again and again, and speeds of methods those of the split. They are the
-best of `--repeat` turns in which every method takes its turn, so that noise meets all; they are of this
-machine, compare them with one another. Memory is the peak of what Python and NumPy allocate (tracemalloc)
-while codes of 1 and of 4 times 256 images go through. Features are those that the quantizer sees, each
-channel with zero mean and unit variance over the training split; FAISS is trained on those of the
-training split.
+Sizes are of the whole file of the test split's codes. Speeds of codings are measured on a file of
+`--images` images, in which those of the split are repeated, and speeds of methods on the split. Each is
+the best of `--repeat` turns; the methods alternate, so that noise affects all of them. Memory is the peak
+that Python and NumPy allocate (tracemalloc) for codes of 1 and of 4 times 256 images. Features are the
+quantizer's input, each channel with zero mean and unit variance over the training split; FAISS is trained
+on the training split.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ def split_features(
 
 
 def best_seconds(jobs: dict[str, Callable[[], Any]], repeat: int) -> dict[str, float]:
-    """Seconds of each job, the least of `repeat` turns after a first one that does not count."""
+    """Return the least seconds of each job in `repeat` turns, after a first one that does not count."""
     best = dict.fromkeys(jobs, float("inf"))
     for turn in range(repeat + 1):
         for name, job in jobs.items():
@@ -114,7 +113,7 @@ def best_seconds(jobs: dict[str, Callable[[], Any]], repeat: int) -> dict[str, f
 
 
 def peak_mebibytes(job: Callable[[], Any]) -> float:
-    """The most that the job has allocated at once."""
+    """Return the peak of the memory that the job allocates."""
     tracemalloc.start()
     try:
         job()
@@ -124,7 +123,7 @@ def peak_mebibytes(job: Callable[[], Any]) -> float:
 
 
 def distortion(features_nc: NDArray[np.float32], decoded_nc: NDArray[np.float32]) -> Figures:
-    """Mean squared error of an entry, and mean cosine of a vector."""
+    """Return the mean squared error of the entries, and the mean cosine similarity of the vectors."""
     norms = np.linalg.norm(features_nc, axis=1) * np.linalg.norm(decoded_nc, axis=1)
     cosines = (features_nc * decoded_nc).sum(axis=1) / np.maximum(norms, 1e-12)
     return {
@@ -134,7 +133,7 @@ def distortion(features_nc: NDArray[np.float32], decoded_nc: NDArray[np.float32]
 
 
 def measure_coding(codec: TestCodes, prior: CodePrior | None, repeat: int, images: int) -> Figures:
-    """Sizes, speeds between codes and bytes, and memory, of one coding."""
+    """Measure sizes, speeds between codes and bytes, and memory of one coding."""
     content = codec.encode(codec.codes, prior)
     many = np.resize(codec.codes, (images, *codec.codes.shape[1:]))
     codec.path.write_bytes(codec.encode(many, prior))
@@ -159,7 +158,7 @@ def measure_coding(codec: TestCodes, prior: CodePrior | None, repeat: int, image
 def measure_methods(
     codec: TestCodes, train_nc: NDArray[np.float32], options: argparse.Namespace, reporter: Reporter
 ) -> list[Figures]:
-    """From features to bytes and back: this run's codings and FAISS's, in turns."""
+    """Measure coding from features to bytes and back, by this run and by FAISS, in turns."""
     tokens = codec.features.permute(0, 2, 3, 1).flatten(0, 2).contiguous().numpy()
     jobs: dict[str, Callable[[], Any]] = {}
     results: dict[str, Figures] = {}
@@ -193,7 +192,7 @@ def codings(codec: TestCodes) -> dict[str, CodePrior | None]:
 
 
 def trained_index(factory: str, train_nc: NDArray[np.float32], reporter: Reporter) -> Any:
-    """A FAISS index, trained; the extra `faiss` brings FAISS."""
+    """Return a trained FAISS index; FAISS is in the extra `faiss`."""
     try:
         import faiss
     except ModuleNotFoundError:
@@ -206,7 +205,7 @@ def trained_index(factory: str, train_nc: NDArray[np.float32], reporter: Reporte
 
 
 def coding_table(results: list[Figures]) -> Table:
-    """Speeds are of codes to bytes and back alone."""
+    """Return the table of codings, with speeds from codes to bytes and back."""
     table = Table(title="Codes to bytes, test split", title_justify="left", box=None)
     for heading in ("coding", "bits per vector,\nwhole file", "vectors/s\nencode", "vectors/s\ndecode",
                     "peak MiB encode\n1x / 4x", "peak MiB decode\n1x / 4x"):  # fmt: skip
@@ -222,7 +221,7 @@ def coding_table(results: list[Figures]) -> Table:
 
 
 def method_table(results: list[Figures]) -> Table:
-    """Speeds are of features to bytes and back."""
+    """Return the table of methods, with speeds from features to bytes and back."""
     table = Table(title="Features to bytes, test split", title_justify="left", box=None)
     for heading in ("method", "bytes a\nvector", "MSE", "cosine", "vectors/s\nencode",
                     "vectors/s\ndecode"):  # fmt: skip

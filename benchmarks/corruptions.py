@@ -1,10 +1,10 @@
-"""Corruptions: files that squeeze wrote, changed at random, are read; none may be read wrongly.
+"""Reading of squeeze's files after random changes; none may be read wrongly.
 
     python -m benchmarks.corruptions --count 10000
 
-Bits are flipped, pieces overwritten, cut out, doubled or swapped, files cut short, spliced with others of
-their kind or filled with zeros. Each reading must end in squeeze's own error, or give what the file held
-before: any other content is *wrong*, and any other exception is a *crash*.
+Bits are flipped; pieces are overwritten, removed, duplicated or swapped; files are truncated, spliced
+with similar files or filled with zeros. Each reading must raise squeeze's own error, or return the
+original content: any other content is *wrong*, and any other exception is a *crash*.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OUTCOMES = ("reported", "the same", "wrong", "crash")
 
 @dataclass(frozen=True)
 class Target:
-    """A file to corrupt, another of its kind, and what is read from it, as comparable text."""
+    """A file to corrupt, a similar file, and the content that is read from it, as comparable text."""
 
     name: str
     file: Path
@@ -120,7 +120,7 @@ def make_targets(folder: Path) -> list[Target]:
 
 
 def attack(target: Target, count: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """Corrupt a file `count` times; return how often each outcome came, and the faults."""
+    """Corrupt a file `count` times; return the number of each outcome, and the faults."""
     dice = np.random.default_rng(seed)
     content, true = target.file.read_bytes(), digest(target.read())
     outcomes: Counter[str] = Counter()
@@ -143,7 +143,7 @@ def attack(target: Target, count: int, seed: int) -> tuple[Counter[str], list[st
 
 
 def digest(text: str) -> str:
-    """Return a digest of what was read."""
+    """Return a digest of the content that was read."""
     return blake2b(text.encode()).hexdigest()
 
 

@@ -1,12 +1,11 @@
-"""The rate-accuracy curve: encoders, distillation and the rate in the loss, several seeds.
+"""Rate-accuracy curve of encoders, distillation and the rate in the loss, over several seeds.
 
     python -m benchmarks.curve --data-dir ../shared/data
 
-Trains what is not finished yet in the output folder (by `squeeze train` and `squeeze baseline`, in
-this process), then writes the table between the curve marks of docs/results.md, its main columns into
-the README, and the picture of both, from the run records. Checkpoints are chosen on validation; the
-test split is only measured. Retention is the test mean IoU over that of `squeeze baseline` of the same
-seed.
+Trains the runs that are not finished in the output folder (by `squeeze train` and `squeeze baseline`, in
+this process). From the run records it writes the table between the curve marks of docs/results.md, its
+main columns into the README, and the figure. Checkpoints are chosen on validation; the test split is only
+measured. Retention is the test mean IoU divided by that of `squeeze baseline` with the same seed.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ Row = tuple[list[FinishedRecord], list[float]]
 
 
 def train_missing(options: argparse.Namespace) -> None:
-    """Train what has no finished record yet, a seed after the other."""
+    """Train the runs without a finished record, one seed after the other."""
     for seed in options.seeds:
         for name, command in COMMANDS.items():
             run = options.output_dir / f"{name}-{seed}"
@@ -106,7 +105,7 @@ def cells(records: Sequence[FinishedRecord], retained: Sequence[float]) -> Itera
 
 
 def markdown(rows: dict[str, Row], options: argparse.Namespace) -> str:
-    """The table, and the words for how it was measured."""
+    """Return the table, and a description of its measurement."""
     lines = [f"| {' | '.join(HEADINGS)} |", "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
     lines += [
         f"| {' | '.join((f'`squeeze {COMMANDS[name]}`', *cells(*row)))} |"

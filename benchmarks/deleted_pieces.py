@@ -1,10 +1,10 @@
-"""Time what each shortcut bought that version 3be7f95 had and later versions have not.
+"""Time that each shortcut of version 3be7f95 saved which later versions do not have.
 
     python -m benchmarks.deleted_pieces --backbone vit --images 300 --data-dir ../shared/data
 
-The script takes that version out of the repository's history, fills its feature store once, and then
-times a warm `squeeze train` as it was, and again with one shortcut at a time replaced by the plain
-call of the library. Each time is that of a whole process; `--repeats` takes the median of several.
+The script checks that version out of the repository's history, fills its feature store once, and then
+times `squeeze train` on stored features, unchanged and with one shortcut at a time replaced by the
+library's plain call. Times are those of whole processes, with `--repeats` the median of several.
 """
 
 from __future__ import annotations

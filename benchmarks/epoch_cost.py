@@ -1,4 +1,4 @@
-"""What the parts of the loss cost: processor seconds per epoch, on one thread, of stored features.
+"""Cost of encoders and parts of the loss: processor seconds per epoch on stored features, in one thread.
 
     python -m benchmarks.epoch_cost --data-dir ../shared/data
 
@@ -24,7 +24,7 @@ ROWS = {
 
 
 def processor_seconds(command: list[str]) -> float:
-    """Run a command; return the seconds that its processes computed."""
+    """Run a command; return the processor seconds of its processes."""
 
     def used() -> float:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,17 +1,17 @@
-"""The one pass that fills the feature store against the bare backbone, in images per second.
+"""Speed of filling the feature store, or of extraction, compared with the backbone alone.
 
     python -m benchmarks.extraction --backbone vit --images 200 --data-dir ../shared/data
     python -m benchmarks.extraction --backbone vit --command 4000 --num-workers 2
 
-The store's pass is all that `squeeze train` does to an image before it trains: digest, decoding,
-preprocessing, backbone, checksum, file. The bare backbone runs on one batch that is in memory
-already, in inference mode, in the memory format (contiguous or channels-last) and at the batch size
-that suit it best. All take turns, and the quickest of each counts. With `--precision bf16` both run
-in it. The last line tells how far the features are from those of the bare backbone in float32.
+Filling the store includes all steps of `squeeze train` before the first epoch: digest, decoding,
+preprocessing, backbone, checksum, file. The backbone alone runs on one batch in memory, in inference
+mode, with its best memory format (contiguous or channels-last) and batch size. Both alternate, and the
+quickest turn of each counts. `--precision bf16` applies to both. The last line is the deviation of the
+features from those of the backbone alone in float32.
 
-With `--command N` the whole command `squeeze extract-embeddings` is measured in place of the store's
-pass, from its start to its end, on a list of N images that names the photographs again and again. Its run
-is a vq that was trained for one epoch, since the time does not depend on the weights.
+With `--command N` the whole command `squeeze extract-embeddings` is measured instead, from its start to
+its end, on a list of N images that repeats the photographs. Its run is a vq that was trained for one
+epoch, because the time does not depend on the weights.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def bare_rate(
     batch_size: int,
     precision: str,
 ) -> float:
-    """Images a second of the backbone alone."""
+    """Return images per second of the backbone alone."""
     batch = torch.randn(batch_size, 3, SIZE_PX, SIZE_PX).to(memory_format=memory_format)
     steps = max(1, images // batch_size)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
@@ -72,7 +72,7 @@ def bare_rate(
 
 @torch.inference_mode()
 def deviation(backbone: FrozenBackbone, samples: list[Sample], precision: str) -> float:
-    """How far extracted features are from the bare backbone's: root mean square, of their spread."""
+    """Return the RMS deviation from the features of the backbone alone, relative to their spread."""
     preprocessing = Preprocessing((SIZE_PX, SIZE_PX))
     images = [sample.read().decode() for sample in samples[:DEVIATION_IMAGES]]
     pixels = torch.stack([preprocessing.pixels(image) for image in images])
@@ -85,7 +85,7 @@ def deviation(backbone: FrozenBackbone, samples: list[Sample], precision: str) -
 def store_rate(
     backbone: FrozenBackbone, samples: list[Sample], workers: int, precision: str
 ) -> float:
-    """Images a second from files to a full store."""
+    """Return images per second from files to a full store."""
     with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as place:
         start = time.perf_counter()
         preprocessing = Preprocessing((SIZE_PX, SIZE_PX))
@@ -103,7 +103,7 @@ def store_rate(
 
 @torch.inference_mode()
 def bare_cpu_seconds(backbone: BackboneNetwork, images: int, batch_size: int) -> float:
-    """The processor's seconds per image of the backbone alone, in one thread, channels last."""
+    """Return processor seconds per image of the backbone alone, in one thread, channels last."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     batch = torch.randn(batch_size, 3, SIZE_PX, SIZE_PX).to(memory_format=torch.channels_last)
@@ -120,7 +120,7 @@ def bare_cpu_seconds(backbone: BackboneNetwork, images: int, batch_size: int) ->
 def command_rate(
     name: str, weights: str, samples: list[Sample], count: int, workers: int
 ) -> tuple[float, float]:
-    """Images a second of the whole command, and the processor's seconds per image."""
+    """Return images per second, and processor seconds per image, of the whole command."""
     with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as place:
         folder = Path(place)
         paths = [s.image_path for s in samples if isinstance(s, FileSample)]

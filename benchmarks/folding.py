@@ -1,17 +1,16 @@
-"""project_out folded into the head against project_out, then the head: forward and backward.
+"""Head with project_out folded in, compared with project_out and the plain head: forward and backward.
 
     python -m benchmarks.folding --batch-size 4
 
-For each head three ways from code vectors to logits, and back to the gradients of code vectors,
+Each head is computed in two ways, from code vectors to logits and back to the gradients of code vectors,
 project_out and head:
 
-- plain: project_out makes all channels, the head's layers run as torch runs them (for DeepLab
-  torchvision's own DeepLabHead);
-- unfolded: project_out, then ours, which skips what only multiplies padding;
-- folded: ours, project_out within the first convolutions.
+- plain: project_out computes all channels, and a plain head follows (for DeepLab torchvision's
+  DeepLabHead);
+- folded: squeeze's head, with project_out folded into the first convolutions.
 
-Differences are to `plain`: the largest of any logit, and of any gradient entry relative to the
-largest entry of that gradient.
+Differences are the largest of any logit, and of any gradient entry relative to the largest entry of that
+gradient.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ HEADS: dict[str, tuple[type[SegmentationHead], int, int, int]] = {
 
 @dataclass(frozen=True)
 class Way:
-    """One way's least time per image, and how far its outcome is from the plain one's."""
+    """Least time per image of one way, and the difference of its results to the plain ones."""
 
     ms_an_image: float
     logit_difference: float
@@ -53,7 +52,7 @@ class Way:
 def ways(
     head: SegmentationHead, plain_head: nn.Module, projection: nn.Linear
 ) -> dict[str, tuple[nn.Module, Callable[[Tensor], Tensor]]]:
-    """Each way's head, and how it gets from code vectors `[B, d, h, w]` to logits."""
+    """Return for each way its head, and the function from code vectors `[B, d, h, w]` to logits."""
 
     def project(vectors: Tensor) -> Tensor:
         features: Tensor = projection(vectors.permute(0, 2, 3, 1))
@@ -63,18 +62,14 @@ def ways(
         logits: Tensor = plain_head(project(vectors).contiguous())
         return logits
 
-    def unfolded(vectors: Tensor) -> Tensor:
-        logits: Tensor = head(project(vectors))
-        return logits
-
     def folded(vectors: Tensor) -> Tensor:
         return head(vectors, AffineMap(projection.weight, projection.bias))
 
-    return {"plain": (plain_head, plain), "unfolded": (head, unfolded), "folded": (head, folded)}
+    return {"plain": (plain_head, plain), "folded": (head, folded)}
 
 
 def step(way: Callable[[Tensor], Tensor], vectors: Tensor) -> tuple[float, Tensor]:
-    """Milliseconds and logits of a forward and backward pass."""
+    """Return milliseconds and logits of a forward and backward pass."""
     start = time.perf_counter()
     logits = way(vectors)
     logits.square().mean().backward()  # type: ignore[no-untyped-call]
@@ -82,10 +77,10 @@ def step(way: Callable[[Tensor], Tensor], vectors: Tensor) -> tuple[float, Tenso
 
 
 def take_gradients(head: nn.Module, others: list[Tensor]) -> list[Tensor]:
-    """The gradients, which are gone then: of others and of the head's weights as it would save them."""
+    """Return and clear the gradients of `others`, and of the head's weights in the order of its state."""
     parameters = list(head.parameters())
     weights = [p.data for p in parameters]
-    for parameter in parameters:  # what took no part has none
+    for parameter in parameters:  # unused parameters have no gradient
         given = parameter.grad
         parameter.data = torch.zeros_like(parameter) if given is None else given
     named = dict(head.named_buffers())
@@ -100,7 +95,7 @@ def take_gradients(head: nn.Module, others: list[Tensor]) -> list[Tensor]:
 
 
 def compare(name: str, options: argparse.Namespace) -> dict[str, Way]:
-    """All ways of one head, in turn."""
+    """Measure all ways of one head, in turn."""
     kind, channels, grid, classes = HEADS[name]
     torch.manual_seed(0)
     head, plain_head = kind(channels, classes), make_head(name, channels, classes)

@@ -1,10 +1,10 @@
-"""Time what each hand-made kernel saves of a whole training.
+"""Time that each hand-made kernel saves in a whole training.
 
     python -m benchmarks.kernels --backbone vit --images 300 --data-dir ../shared/data
 
-The feature store is filled once; then a warm `squeeze train` is timed with all kernels, with one of them
-replaced by its plain twin, and with `--no-kernels`. Each time is that of a whole process; `--repeats`
-takes the median of several. A kernel stays in the package if it saves a tenth of a whole training.
+The feature store is filled once; then `squeeze train` is timed on stored features with all kernels, with
+one of them replaced by its plain equivalent, and with `--no-kernels`. Times are those of whole processes,
+with `--repeats` the median of several. A kernel stays in the package if it saves a tenth of a training.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.machine import show
 from benchmarks.processes import measure
 
 RUN = "import runpy, sys; sys.argv[0] = 'squeeze'; runpy.run_module('squeeze_cli', run_name='__main__')"
-# Programs that run before `squeeze`; each one takes the plain twin of one kernel.
+# Programs that run before `squeeze`; each replaces one kernel by its plain equivalent.
 PLAIN_TWINS = {
     "all kernels": "",
     "without folding": """

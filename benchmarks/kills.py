@@ -1,12 +1,12 @@
-"""Kills: a command is killed at a chosen moment and given again; what comes out must be the same.
+"""Results of commands that are killed at chosen moments and repeated, which must not differ.
 
     python -m benchmarks.kills --per-window 25
 
 A window lies between two events of a command, such as the appearance of a file; the moment is drawn
-within it. Afterwards `--resume`, or the same command where there is no record yet, must succeed, and
-leave the same bytes as a run that nobody disturbed: codes, prior, figures, embeddings and masks, and
-metrics and digest in the record. Processes are forked from one that has imported the packages, but for
-the window in which they are imported. Shards are small, so that there are several of each kind.
+within it. Afterwards `--resume`, or the same command if there is no record yet, must succeed, and write
+the same bytes as an undisturbed run: codes, prior, figures, embeddings and masks, and metrics and digest
+in the record. Processes are forked from one that has imported the packages, except for the window in
+which they are imported. Shards are small, so that there are several of each kind.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ LIMIT_S = 300.0
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a command: from when `begins` is there until `ends` is.
+    """A part of a command: from the existence of `begins` until that of `ends`.
 
     Both are patterns of files; an empty one is the start or the end of the process. `longest_s`
     bounds the delay where the end is no file.
@@ -105,7 +105,7 @@ def serve(command: str, folder: str) -> None:
 
 
 class Place:
-    """A folder in which the commands run; it begins with what the commands before one left.
+    """A folder in which the commands run; it starts with the files of earlier commands.
 
     `executable` runs the real executable in place of a forked process.
     """
@@ -141,7 +141,7 @@ class Place:
         return log.read_text(encoding="utf-8") if log.exists() else ""
 
     def again(self, window: Window) -> None:
-        """Give a command again that was stopped."""
+        """Repeat a command that was stopped."""
         record = self.folder / "runs" / "it" / "run.json"
         command = COMMANDS[window.command]
         if window.command == "train" and record.exists():
@@ -153,13 +153,13 @@ class Place:
         self.finish(command)
 
     def is_complete(self, window: Window) -> bool:
-        """Whether the command had written everything, and would be refused."""
+        """Return whether the command had written everything, so that it would be refused."""
         if window.command == "masks":
             return (self.folder / "masks" / "classes.yaml").exists()
         return window.command == "decode" and (self.folder / "decoded/manifest.json").exists()
 
     def results(self, command: str) -> dict[str, object]:
-        """Return what must be the same after a command, by name."""
+        """Return the results of a command that must not differ, by name."""
         run, found = self.folder / "runs" / "it", dict[str, object]()
         if command == "train":
             files = [file for pattern in SAME_FILES for file in sorted(run.glob(pattern))]
@@ -289,7 +289,7 @@ def try_window(
     draw: random.Random,
     number: int = signal.SIGKILL,
 ) -> tuple[int, list[str]]:
-    """Stop a command once in a window and give it again.
+    """Stop a command once in a window, and repeat it.
 
     Returns the exit code of the stopped command, and the names of results that differ. What came too
     late is tried again.

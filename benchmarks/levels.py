@@ -1,9 +1,9 @@
-"""The curve of one progressive run of rvq, level by level, beside runs that were trained for each rate.
+"""First levels of one run of rvq with dropout, compared with runs that were trained for each rate.
 
     python -m benchmarks.levels --data-dir ../shared/data
 
-Trains what is not finished yet in the output folder (by `squeeze train` and `squeeze baseline`, in
-this process), measures the first levels of the progressive run by `--levels` on the test split, then
+Trains the runs that are not finished in the output folder (by `squeeze train` and `squeeze baseline`, in
+this process), measures the first levels of the run with dropout by `--levels` on the test split, then
 writes the table between the levels marks of docs/results.md.
 """
 
@@ -43,7 +43,7 @@ ONE, OWN = "one, `--quantizer-dropout`", "one for each number of levels"
 
 
 class Measured(NamedTuple):
-    """What the first levels of a run give on the test split."""
+    """Figures of the first levels of a run on the test split."""
 
     bits: float
     bytes_per_image: float
@@ -53,12 +53,12 @@ class Measured(NamedTuple):
 
 
 def own_name(levels: int) -> str:
-    """Name of the run that was trained with so many levels."""
+    """Return the name of the run that was trained with this number of levels."""
     return f"rvq-{levels}"
 
 
 def train_missing(options: argparse.Namespace) -> None:
-    """Train what has no finished record yet, a seed after the other."""
+    """Train the runs without a finished record, one seed after the other."""
     rvq = ["train", *RVQ.split()]
     commands = {
         BASELINE: ["baseline"],
@@ -73,7 +73,7 @@ def train_missing(options: argparse.Namespace) -> None:
 
 
 def measure(run: Path, levels: int) -> Measured:
-    """Write the codes of the first levels of the test images, and evaluate what they give."""
+    """Write the codes of the first levels of the test images, and evaluate them."""
     with TemporaryDirectory() as folder:
         size = extract(run, levels=levels, out=Path(folder) / "codes", device=None)
     opened = open_run(run, None, levels)
@@ -107,7 +107,7 @@ def table_rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
 
 
 def markdown(options: argparse.Namespace) -> str:
-    """The table, and the words for how it was measured."""
+    """Return the table, and a description of its measurement."""
     data = open_run(options.output_dir / f"{PROGRESSIVE}-{options.seeds[0]}", None).record.data
     lines = [f"| {' | '.join(HEADINGS)} |", "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
     lines += [f"| {' | '.join(row)} |" for row in table_rows(options)]

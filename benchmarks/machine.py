@@ -1,4 +1,4 @@
-"""The machine that figures were measured on, in a line, and how benchmarks give them out."""
+"""Description of the machine, and output of figures, for all benchmarks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 
 
 def describe_machine() -> str:
-    """Processor, usable cores, memory and the versions that decide the speed."""
+    """Return processor, usable cores, memory and the versions that affect the speed, in a line."""
     import psutil
 
     from squeeze_cli.data.images import available_cores
@@ -26,7 +26,7 @@ def describe_machine() -> str:
 
 
 def show(table: RenderableType, figures: dict[str, Any], file: Path | None) -> None:
-    """Print the table and the machine; write the figures as JSON where a file is wanted."""
+    """Print the table and the machine; write the figures as JSON if a file is given."""
     from squeeze_cli.files import write_text_atomically
 
     console = Console(highlight=False)

@@ -1,12 +1,12 @@
-"""The plain loop: the same training as such a script is commonly written.
+"""The plain loop: the same training as in a common training script.
 
     python -m benchmarks.plain_loop FOLDER
 
-A DataLoader decodes every image in every epoch, the frozen backbone runs on every step, linear layers
-project in and out around the library's codebook, the head is the plain one on all channels, logits are
+A DataLoader decodes every image in every epoch, the frozen backbone runs in every step, linear layers
+project before and after the library's codebook, a plain head is computed on all channels, logits are
 interpolated, and five torchmetrics follow each step. Images, order, initial weights, loss, optimizer
-and schedule are those of `squeeze train` (`benchmarks.starting_point` writes them), so that both come
-to the same loss. Nothing is done to make it slow: no logger, no progress bar, workers that live on.
+and schedule are those of `squeeze train` (`benchmarks.starting_point` writes them), so that both reach
+the same loss. The loop is not made slow: it has no logger, no progress bar, and persistent workers.
 
 Reads FOLDER/config.yaml, splits.json and initial.pt; writes FOLDER/plain.json.
 """
@@ -47,7 +47,7 @@ HIDDEN_CHANNELS = 256
 
 
 class PetDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Images `[3, S, S]` and masks `[S, S]` int64, decoded when asked for."""
+    """Images `[3, S, S]` and masks `[S, S]` int64, decoded at each access."""
 
     def __init__(self, paths: list[tuple[str, str]], size: int) -> None:
         self.paths = paths
@@ -102,7 +102,7 @@ class PlainModel(nn.Module):
         return logits, loss
 
     def load_initial(self, state: dict[str, Tensor]) -> None:
-        """Take the weights that `squeeze train` starts with, under the names here."""
+        """Load the initial weights of `squeeze train`, under the names of this module."""
         self.mean.copy_(state["normalizer.mean"])
         self.std.copy_(state["normalizer.std"])
         head = [tensor for name, tensor in state.items() if name.startswith("head.")]
@@ -137,7 +137,7 @@ class Projected(nn.Module):
 
 
 def make_quantizer(config: ExperimentConfig, channels: int, step_tokens: int) -> nn.Module | None:
-    """The library's module between its projections; None for `none`."""
+    """Return the library's module between its projections, or None for `none`."""
     quantizer = config.quantizer
     if quantizer.type == "none":
         return None
@@ -188,7 +188,7 @@ def make_metrics(classes: int) -> dict[str, Any]:
 def run_epoch(
     model: PlainModel, loader: Any, metrics: dict[str, Any], optimizer: Any = None, schedule: Any = None
 ) -> dict[str, Any]:  # fmt: skip
-    """One pass; trains where there is an optimizer. Gives the mean loss and the metrics."""
+    """Run an epoch, with training if there is an optimizer; return the mean loss and the metrics."""
     model.train(optimizer is not None)
     for metric in metrics.values():
         metric.reset()
@@ -211,7 +211,7 @@ def run_epoch(
 
 
 def train(folder: Path) -> dict[str, Any]:
-    """All epochs, then the test split by the best one's weights."""
+    """Train all epochs, then test the weights of the best one."""
     config = load_experiment(folder / "config.yaml", None)
     training, (size, _) = config.training, config.data.size_px
     paths = json.loads((folder / "splits.json").read_text(encoding="utf-8"))

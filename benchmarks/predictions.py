@@ -1,9 +1,9 @@
-"""The README's picture: test images, ground truth, and what two finished runs predict.
+"""The README's picture of test images, ground truth, and the predictions of two finished runs.
 
     python -m benchmarks.predictions runs/quickstart-baseline runs/quickstart
 
-It is `squeeze show`'s picture. The images are those of the runs' own data. For the README they are
-drawn ones: photographs have a licence of their own and stay out of the repository.
+It is a picture of `squeeze show`, with images of the runs' own data. For the README they are drawn,
+because photographs have licences of their own and are not in the repository.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commands in fresh processes, and what each of them cost."""
+"""Commands in fresh processes, and the time and memory of each."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Cost:
-    """What a process cost, start and imports included.
+    """Time and memory of a process, including its start and imports.
 
     Attributes:
-        wall_s: from start to end.
-        cpu_s: of all cores, user and system, of it and the worker processes that it waited for.
-        peak_mib: the largest resident memory of any one of these processes.
-        load: the machine's load average over the minute before the start.
+        wall_s: Seconds from start to end.
+        cpu_s: User and system seconds on all cores, of the process and the workers that it waited for.
+        peak_mib: Largest resident memory of any of these processes.
+        load: Load average of the machine over the minute before the start.
     """
 
     wall_s: float
@@ -33,7 +33,7 @@ class Cost:
     load: float
 
     def __add__(self, other: Cost) -> Cost:
-        """One after the other."""
+        """Return the cost of both processes, one after the other."""
         return Cost(
             self.wall_s + other.wall_s,
             self.cpu_s + other.cpu_s,
@@ -43,10 +43,10 @@ class Cost:
 
 
 def measure(command: Sequence[str], *, expected_code: int = 0) -> Cost:
-    """Run `command` from the project's root to its end; RuntimeError for another exit code.
+    """Run `command` in the project's root to its end; RuntimeError for another exit code.
 
-    Python keeps the bytecode of what it imports, as it does where nothing is set: without, every
-    process would compile its packages anew, which takes longer than importing them.
+    Python may write bytecode, as by default: without it, every process would compile its packages anew,
+    which takes longer than importing them.
     """
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     load = os.getloadavg()[0]
@@ -74,11 +74,11 @@ def measure(command: Sequence[str], *, expected_code: int = 0) -> Cost:
 
 @dataclass
 class Family:
-    """A command and all processes that it has started, whoever waits for them; call `look` often.
+    """A command and all processes that it has started, directly or not; call `look` often.
 
     Attributes:
-        command_mib: the largest resident memory of the command's own process.
-        worker_mib: that of any other process of the family.
+        command_mib: Largest resident memory of the command's own process.
+        worker_mib: Largest resident memory of any other of these processes.
     """
 
     pid: int
@@ -106,10 +106,10 @@ class Family:
 
     @property
     def cpu_s(self) -> float:
-        """Time of the processor that all have taken, as far as they were looked at."""
+        """Processor time of all processes, at the last `look`."""
         return sum(self._cpu_s.values())
 
 
 def disk_mib(folder: Path) -> float:
-    """Bytes of all files below `folder`, in MiB."""
+    """Return the size of all files below `folder` in MiB."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20

@@ -1,10 +1,10 @@
-"""Curves of all quantizers as general features, beside codecs of FAISS through the same head.
+"""Curves of all quantizers as general features, compared with codecs of FAISS with the same head.
 
     python -m benchmarks.quantizers --data-dir ../shared/data --seeds 1
 
-Trains what is not finished yet in the output folder (by `squeeze train` and `squeeze baseline`, in
+Trains the runs that are not finished in the output folder (by `squeeze train` and `squeeze baseline`, in
 this process), evaluates each run with `--neighbours`, then writes the table between the quantizers marks
-of docs/results.md, and the picture of it.
+of docs/results.md, and its figure.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ HEADINGS = (
 
 
 class Row(NamedTuple):
-    """What a run gives on the test split; shares are 0 to 1."""
+    """Figures of a run on the test split; shares are 0 to 1."""
 
     kind: str
     value: str
@@ -61,14 +61,14 @@ class Row(NamedTuple):
 
 
 def run_of(options: argparse.Namespace, kind: str, value: str = "") -> Path:
-    """Folder of a run of the first seed."""
+    """Return the folder of a run of the first seed."""
     name = f"{kind}-{value}-{options.seeds[0]}" if value else f"{kind}-{options.seeds[0]}"
     folder: Path = options.output_dir / name
     return folder
 
 
 def train_missing(options: argparse.Namespace) -> None:
-    """Train what has no finished record yet."""
+    """Train the runs without a finished record."""
     commands = {run_of(options, "baseline"): ["baseline"]}
     for kind in options.kinds:
         for value in VALUES[kind]:
@@ -80,7 +80,7 @@ def train_missing(options: argparse.Namespace) -> None:
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row]:
-    """Give a row for each run."""
+    """Return a row for each run."""
     baseline = open_run(run_of(options, "baseline"), None).record.metrics.test.iou
     for kind in options.kinds:
         for value in VALUES[kind]:
@@ -97,7 +97,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def markdown(rows: list[Row], options: argparse.Namespace) -> str:
-    """The table, and the words for how it was measured."""
+    """Return the table, and a description of its measurement."""
     data = open_run(run_of(options, "baseline"), None).record.data
     lines = [f"| {' | '.join(HEADINGS)} |", "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
     for row in rows:

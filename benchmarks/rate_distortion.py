@@ -1,10 +1,10 @@
-"""Write the rate-distortion picture and tables of the documentation from records of finished runs.
+"""Rate-distortion figure and tables of the documentation, from records of finished runs.
 
     python -m benchmarks.rate_distortion runs/results
 
-The rate is measured: the size of the whole file that holds the test split's codes. The picture is
-that of `squeeze compare --plot`. The table goes between the rate-distortion marks of a page. Nothing is
-trained here: `python -m benchmarks.results` does that.
+The rate is measured: the size of the whole file of the test split's codes. The figure is that of
+`squeeze compare --plot`. The table is written between the rate-distortion marks of a page. The runs are
+trained by `python -m benchmarks.results`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ WORDS = (
 
 
 def table(panel: Panel) -> list[str]:
-    """Lines of Markdown: a row for each configuration, best first, below the baseline's."""
+    """Return lines of Markdown: a row for each configuration, best first, below the baseline's."""
     rows: list[Sequence[str]] = [HEADINGS]
     if panel.baseline:
         unknown = [MISSING] * (len(HEADINGS) - 3)
@@ -58,7 +58,7 @@ def table(panel: Panel) -> list[str]:
 
 
 def row(configuration: Configuration, baseline: Sequence[float]) -> Iterator[str]:
-    """The cells of one configuration: means over its seeds."""
+    """Return the cells of one configuration: means over its seeds."""
     records = configuration.records
     tests = [record.measured.test for record in records if record.measured]
     yield configuration.label
@@ -75,21 +75,21 @@ def row(configuration: Configuration, baseline: Sequence[float]) -> Iterator[str
 
 
 def over_seeds(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
-    """Mean ± standard deviation; a single value as it is."""
+    """Return mean ± standard deviation, or a single value."""
     if len(values) > 1:
         return spread(values, scale, digits)
     return fixed(scale * values[0], digits)
 
 
 def mean_of(tests: Sequence[MeasuredSplit], name: str, digits: int = 0) -> str:
-    """A measured figure's mean over the seeds; missing where a seed lacks it."""
+    """Return the mean of a measured figure over the seeds, or `MISSING` if a seed lacks it."""
     values = [getattr(test, name) for test in tests]
     known = [value for value in values if value is not None]
     return fixed(statistics.mean(known), digits) if len(known) == len(values) else MISSING
 
 
 def seeds_of(panel: Panel) -> str:
-    """The title of a panel, and the seeds of its runs."""
+    """Return the title of a panel, and the seeds of its runs."""
     seeds = sorted({record.seed for each in panel.configurations for record in each.records})
     named = ", ".join(map(str, seeds))
     if len(seeds) > 1:
@@ -98,7 +98,7 @@ def seeds_of(panel: Panel) -> str:
 
 
 def markdown(panels: Sequence[Panel]) -> str:
-    """A table for each panel, and how its figures are counted."""
+    """Return a table for each panel, and a description of its figures."""
     parts = ["\n".join([*table(panel), "", f"{seeds_of(panel)} {WORDS}"]) for panel in panels]
     return "\n\n".join(parts) + "\n"
 

@@ -1,13 +1,13 @@
-"""Feature vectors per second from codes, beside other ways to keep features, with bytes on disk.
+"""Feature vectors per second from codes and from other formats of features, with bytes on disk.
 
     python -m benchmarks.reading runs/vq --images 5000
 
-The codes are those of the run's test split, whose images are repeated under other names. What they decode
-to is written as float16 too: one `.npy` file, which is mapped into memory, and tar shards with an `.npy`
-file per image, which webdataset reads. Each way gives batches of float32, in order (streaming) and, but
-for the tar shards, at random places, in one process on one core. Rates are per second of that process's
-time, as other jobs may share the machine; the files are in the page cache. The images of the split pass
-the run's backbone, as in an epoch without stored features.
+The codes are those of the run's test split, whose images are repeated under other names. Decoded features
+are also written as float16: one `.npy` file, which is memory-mapped, and tar shards with an `.npy` file
+per image, which webdataset reads. Each reader yields batches of float32, in order (streaming) and, except
+for the tar shards, at random positions, in one process on one core. Rates are per second of processor
+time, because other jobs may share the machine; the files are in the page cache. The images of the split
+pass the run's backbone, as in an epoch without stored features.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def write_tars(maps: np.ndarray, names: list[str], folder: Path) -> None:
 
 
 def from_images(run: TrainedRun, samples: list[Sample]) -> Iterator[torch.Tensor]:
-    """Give the features of images, which pass the backbone."""
+    """Yield the features of images, computed by the backbone."""
     data = run.data({"images": samples}, Reporter(quiet=True))
     with torch.inference_mode():
         for batch in data.batches("images", data.origin.inference_batch):
@@ -71,7 +71,7 @@ def from_images(run: TrainedRun, samples: list[Sample]) -> Iterator[torch.Tensor
 
 
 def from_codes(data: CodesDataset, order: np.ndarray | None = None) -> Iterator[torch.Tensor]:
-    """Give batches of decoded features, in order or in a given one."""
+    """Yield batches of decoded features, in order or in a given order."""
     if order is None:
         yield from data.stream(batch_size=BATCH_IMAGES)
     else:
@@ -79,14 +79,14 @@ def from_codes(data: CodesDataset, order: np.ndarray | None = None) -> Iterator[
 
 
 def from_npy(maps: np.ndarray, order: np.ndarray) -> Iterator[torch.Tensor]:
-    """Give batches of a memory-mapped array, in a given order, as float32."""
+    """Yield batches of a memory-mapped array, in a given order, as float32."""
     for begin in range(0, len(order), BATCH_IMAGES):
         chosen = maps[order[begin : begin + BATCH_IMAGES]]
         yield torch.from_numpy(chosen.astype(np.float32)).permute(0, 3, 1, 2)
 
 
 def from_tars(folder: Path) -> Iterator[torch.Tensor]:
-    """Give batches that webdataset reads, as float32."""
+    """Yield batches that webdataset reads, as float32."""
     import webdataset
 
     files = [str(path) for path in sorted(folder.glob("*.tar"))]
@@ -96,7 +96,7 @@ def from_tars(folder: Path) -> Iterator[torch.Tensor]:
 
 
 def rate(batches: Iterator[torch.Tensor]) -> float:
-    """Vectors per second of processor time."""
+    """Return vectors per second of processor time."""
     start, vectors = time.process_time(), 0
     for maps in batches:
         vectors += maps.shape[0] * maps.shape[2] * maps.shape[3]
@@ -124,7 +124,7 @@ def write_codes(run: TrainedRun, codes: np.ndarray, names: list[str], folder: Pa
 
 
 def write_all(run: TrainedRun, codes: np.ndarray, images: int, folder: Path) -> None:
-    """Write codes of so many images, and what they decode to as float16, .npy and tar shards."""
+    """Write codes of this number of images, and decoded features as float16 .npy and tar shards."""
     names = [f"image-{number:06d}" for number in range(images)]
     write_codes(run, codes[np.arange(images) % len(codes)], names, folder)
     decode_codes(
@@ -135,7 +135,7 @@ def write_all(run: TrainedRun, codes: np.ndarray, images: int, folder: Path) -> 
 
 
 def measure(run: TrainedRun, images: int, folder: Path) -> dict[str, dict[str, float]]:
-    """Read each way once; rates and bytes on disk per image by name."""
+    """Use each reader once; return rates and bytes on disk per image by name."""
     samples = list(run.splits(Reporter(quiet=True)).test)
     rates = {"images through the backbone": rate(from_images(run, samples))}
     image_bytes = sum(sample.image_path.stat().st_size for sample in samples) / len(samples)

@@ -1,8 +1,8 @@
-"""What of a training changes between two runs of one command: weights, prior, codes, mean IoU.
+"""Differences between two runs of one training command, in weights, prior, codes and mean IoU.
 
     python -m benchmarks.reproducible --data-dir DIR
 
-Each way of running a command is compared with its first run, which fills an empty feature store.
+Each way to run the command is compared with its first run, which fills an empty feature store.
 docs/reliability.md has the figures.
 """
 
@@ -31,8 +31,8 @@ from squeeze_cli.runs import RunFolder
 class Way:
     """One way of running the command: further options, and environment variables.
 
-    `store` names the feature store; ways with the same one find it filled. `killed` ends the
-    training after an epoch, as a power cut would, and resumes it.
+    `store` names the feature store, which later ways with the same name find filled. `killed` ends the
+    training after an epoch, like a power failure, and resumes it.
     """
 
     options: tuple[str, ...] = ()
@@ -59,9 +59,9 @@ class Agreement:
     """Agreement of a run with the first one.
 
     Attributes:
-        weights, prior: whether they are the same to the last bit; None without a prior.
-        equal_codes: share of the codes of the test images that are the same; None without codes.
-        iou_difference: test mean IoU less that of the first run.
+        weights, prior: Whether they are the same to the last bit; None without a prior.
+        equal_codes: Share of the codes of the test images that are the same; None without codes.
+        iou_difference: Test mean IoU minus that of the first run.
     """
 
     weights: bool
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def _train(command: list[str], run: RunFolder, way: Way, store: Path) -> None:
-    """Train into the folder of `run`; RuntimeError where that fails."""
+    """Train into the folder of `run`; raises RuntimeError if that fails."""
     environment = {**os.environ, **dict(way.environment)}
     placed = [*command, "--output-dir", str(run.path.parent), "--name", run.name]
     process = subprocess.Popen(

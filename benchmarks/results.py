@@ -1,8 +1,8 @@
-"""The results table: every quantizer and the baseline, several seeds, on real photographs.
+"""Table of results of every quantizer and the baseline on photographs, over several seeds.
 
     python -m benchmarks.results --data-dir ../shared/data --output-dir runs/results
 
-Trains what is not finished yet in the output folder (by `squeeze train` and `squeeze baseline`, in
+Trains the runs that are not finished in the output folder (by `squeeze train` and `squeeze baseline`, in
 this process), then writes the table between the results marks of docs/results.md from the run
 records. Checkpoints are chosen on validation; the test split is only measured.
 """
@@ -31,7 +31,7 @@ HEADINGS = (
 
 
 def train_missing(options: argparse.Namespace) -> None:
-    """Run what has no finished record yet."""
+    """Train the runs without a finished record."""
     for seed in options.seeds:
         for kind in KINDS:
             run = options.output_dir / f"{kind}-{seed}"
@@ -43,7 +43,7 @@ def train_missing(options: argparse.Namespace) -> None:
 
 
 def is_finished(path: Path) -> bool:
-    """Whether the run in this folder has ended well."""
+    """Return whether the run in this folder is finished."""
     run = RunFolder(path)
     return run.record_file.exists() and run.read_record().status == "finished"
 
@@ -64,21 +64,21 @@ def run_command(command: Sequence[str], run: Path, seed: int, options: argparse.
 
 
 def read_records(options: argparse.Namespace, kind: str) -> list[FinishedRecord]:
-    """The finished records of one kind, a seed each."""
+    """Return the finished records of one kind, one per seed."""
     return [
         RunFolder(options.output_dir / f"{kind}-{seed}").read_finished() for seed in options.seeds
     ]
 
 
 def spread(values: Sequence[float], scale: float = 1.0, digits: int = 1) -> str:
-    """Mean ± standard deviation over the seeds."""
+    """Return mean ± standard deviation over the seeds."""
     scaled = [scale * value for value in values]
     deviation = statistics.stdev(scaled) if len(scaled) > 1 else 0.0
     return f"{statistics.mean(scaled):.{digits}f} ± {deviation:.{digits}f}"
 
 
 def by_level(records: Sequence[FinishedRecord], split: str, name: str, scale: float = 1.0) -> str:
-    """A codebook's figure, its mean over the seeds, for each level."""
+    """Return the mean of a codebook's figure over the seeds, for each level."""
     levels = [getattr(getattr(record.metrics, split), name) for record in records]
     if not levels[0]:
         return MISSING
@@ -105,7 +105,7 @@ def table_rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
 
 
 def markdown(options: argparse.Namespace) -> str:
-    """The table, and the words for how it was measured."""
+    """Return the table, and a description of its measurement."""
     record = read_records(options, KINDS[0])[0]
     data = record.data
     lines = [f"| {' | '.join(HEADINGS)} |", "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
@@ -124,14 +124,14 @@ def markdown(options: argparse.Namespace) -> str:
 
 
 def between_marks(text: str, content: str, marks: tuple[str, str] = MARKS) -> str:
-    """`text` with what stands between the marks replaced."""
+    """Return `text` with the content between the marks replaced."""
     head, _, rest = text.partition(marks[0])
     _, _, tail = rest.partition(marks[1])
     return f"{head}{marks[0]}\n{content}{marks[1]}{tail}"
 
 
 def training_options(description: str | None, output_dir: Path) -> argparse.ArgumentParser:
-    """The options of benchmarks that train with several seeds."""
+    """Return a parser with the options of benchmarks that train with several seeds."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--output-dir", type=Path, default=output_dir)

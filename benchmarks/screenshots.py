@@ -1,9 +1,9 @@
-"""Make the README's pictures of the terminal: the closing table of a training, and `compare`.
+"""The README's pictures of a terminal: the closing table of a training, and `compare`.
 
     python -m benchmarks.screenshots --output-dir runs
 
-Trains the quickstart experiments and the other quantizers on drawn images where they have no finished
-run in the output folder. Each picture shows what a command really prints on a terminal.
+Trains the quickstart experiments and the other quantizers on drawn images, unless they have a finished
+run in the output folder. Each picture shows the actual output of a command on a terminal.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ QUANTIZERS = ("fsq", "lfq", "rvq")
 
 
 def main() -> None:
-    """Train what is missing, then write both pictures."""
+    """Train missing runs, then write both pictures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -59,7 +59,7 @@ def _finished(run: Path) -> bool:
 
 
 def _run(command: str, folder: Path, columns: int) -> str:
-    """Everything that `squeeze COMMAND` prints on a terminal of this width."""
+    """Return the output of `squeeze COMMAND` on a terminal of this width."""
     terminal, end = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm-256color"}
     squeeze = str(Path(sys.executable).parent / "squeeze")
@@ -80,7 +80,7 @@ def _run(command: str, folder: Path, columns: int) -> str:
 
 
 def _draw(path: Path, command: str, printed: str, columns: int) -> None:
-    """Write the command and what it printed as a picture."""
+    """Write the command and its output as a picture."""
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=columns, file=nowhere, force_terminal=True)
         console.print(Text(f"$ {command}", style="bold"))

@@ -1,17 +1,17 @@
-"""Extraction in shards: its memory, the time of its plan, and kills of its processes and machines.
+"""Memory of an extraction in shards, time of its plan, and kills of its processes and machines.
 
     python -m benchmarks.shards --plan 100000
     python -m benchmarks.shards --memory 1000 20000
     python -m benchmarks.shards --kills 20 --images 5000
     python -m benchmarks.shards --kills 20 --images 5000 --engine ray
 
-The images are tiny and drawn: all have one file of 48 pixels, or a few, under many names. The run is one
-of EfficientNet-Lite0 at 96 px that the tests decode, and two workers make its codes. Memory is the
-largest resident set of the command and of any of its workers, sampled ten times per second. A kill
-(SIGKILL) comes at a random moment after the first new shard, and is that of a worker or of the command,
-which is then given again. With `--engine ray` the workers belong to a cluster of two nodes of one CPU on
-this machine, and the second node is killed too, and replaced by a new one.
-In the end all files must have the bytes of an undisturbed extraction, and a shard that was there at a
+The images are tiny and drawn: a few files of 48 pixels under many names. The run is one of
+EfficientNet-Lite0 at 96 px that the tests decode, and two workers make its codes. Memory is the largest
+resident set of the command and of any of its workers, sampled ten times per second. At random moments
+after the first new shard, a worker or the command is killed (SIGKILL); the command is then repeated. With
+`--engine ray` the workers belong to a cluster of two nodes of one CPU on this machine, and the second
+node is killed too, and replaced by a new one.
+In the end all files must have the bytes of an undisturbed extraction, and a shard that existed at a
 kill must not have been written again.
 """
 
@@ -47,7 +47,7 @@ SAMPLE_S = 0.1
 
 @contextmanager
 def tiny_images(count: int) -> Iterator[Path]:
-    """Make a folder of so many tiny images, in folders of a thousand, and remove it in the end."""
+    """Make this number of tiny images, in folders of a thousand, and remove them in the end."""
     with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as place:
         dice = np.random.default_rng(0)
         for number in range(DIFFERENT):
@@ -73,14 +73,14 @@ def start(
 
 
 def finish(process: subprocess.Popen[str]) -> None:
-    """Wait for the command; RuntimeError where it fails."""
+    """Wait for the command; raises RuntimeError if it fails."""
     _, errors = process.communicate()
     if process.returncode:
         raise RuntimeError(f"ended with {process.returncode}: {errors[-2000:]}")
 
 
 def peak_memory(count: int) -> dict[str, float]:
-    """Largest resident MiB of the command and of a worker, and images per second."""
+    """Return the largest resident MiB of the command and of a worker, and images per second."""
     with tiny_images(count) as folder:
         began = time.perf_counter()
         process = start(folder, "out", IMAGES_PER_SHARD)
@@ -96,7 +96,7 @@ def peak_memory(count: int) -> dict[str, float]:
 
 
 def plan_seconds(count: int) -> float:
-    """Seconds until all shards are known, and what the file system says of their images."""
+    """Return the seconds to list the images of all shards with their sizes and times."""
     with tiny_images(count) as folder:
         began = time.perf_counter()
         plan = Plan(list_place(folder / "images").train, IMAGES_PER_SHARD)

@@ -1,10 +1,10 @@
-"""Soak: one process trains, encodes and decodes many times, and keeps no more than after a few.
+"""Resources of one process that trains, encodes and decodes many times, to find leaks.
 
     python -m benchmarks.soak --trainings 100 --calls 1000
 
 Trains runs of all quantizers in turn by `squeeze_cli.api.train` on drawn images, then writes and reads
-codes files by one opened run. Open files, threads, child processes and resident memory are counted
-after each; what they have gained since the first tenth is the leak.
+codes files by one opened run. Open files, threads, child processes and resident memory are measured
+after each; their growth since the first tenth is the leak.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TINY = {
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds at one time."""
+    """Resources of a process at one time."""
 
     open_files: int
     threads: int
@@ -39,7 +39,7 @@ class Held:
 
 
 def held() -> Held:
-    """Count what this process holds."""
+    """Measure the resources of this process."""
     process = psutil.Process()
     with process.oneshot():
         return Held(
@@ -49,7 +49,7 @@ def held() -> Held:
 
 
 def repeat(action: Callable[[int], None], times: int) -> list[Held]:
-    """Do something `times` times, and count after each."""
+    """Call a function `times` times, and measure after each call."""
     counted = []
     for number in range(times):
         action(number)
@@ -58,7 +58,7 @@ def repeat(action: Callable[[int], None], times: int) -> list[Held]:
 
 
 def trainings(folder: Path, times: int) -> list[Held]:
-    """Train runs, each in the place of the one before with its quantizer."""
+    """Train runs, each of which replaces the previous one with its quantizer."""
     from squeeze_cli.api import train
     from squeeze_cli.config.resolve import with_values
     from squeeze_cli.config.schema import ExperimentConfig

@@ -1,14 +1,14 @@
-"""Start: the time from a command to the first training step, with many small images and masks.
+"""Time from a command to the first training step, with many small images and masks.
 
     python -m benchmarks.start --images 10000
 
 Draws a folder of JPEG images with a PNG mask each, in the layout of Oxford-IIIT Pet, and times the
 stages before the first step: once with an empty feature store, once with a filled one, each in a
-process of its own. The same with half as many images shows what grows faster than their number.
+process of its own. It does the same with half as many images, to show which stages grow faster than
+their number.
 
-`masks` includes the building of the networks, `images` the backbone where the store is empty, and
-`start` k-means and the first batch. CPU seconds count all threads: other work on the machine does
-not add to them.
+`masks` includes the building of the networks, `images` the backbone if the store is empty, and
+`start` k-means and the first batch. CPU seconds count all threads of the process only.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def time_start(data_dir: Path, cache_dir: Path, began: float) -> dict[str, float
 
 
 def measure(count: int) -> dict[str, dict[str, float]]:
-    """Figures for an empty and for a filled store."""
+    """Return figures for an empty and for a filled store."""
     with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as place:
         data_dir, cache_dir = Path(place, "data"), Path(place, "cache")
         draw_folder(data_dir, count)

@@ -1,10 +1,10 @@
-"""What both contenders of `benchmarks.training` start from: the same images and weights.
+"""Initial weights and images for both programs of `benchmarks.training`.
 
     python -m benchmarks.starting_point FOLDER
 
 Reads FOLDER/config.yaml; writes FOLDER/splits.json (paths of image and trimap by split) and
 FOLDER/initial.pt (the network as `squeeze train` initializes it: PCA, k-means, a random head).
-Its time is nobody's: `squeeze train` does the same again on its own clock.
+Its time is not measured: `squeeze train` repeats the same steps within its own time.
 """
 
 from __future__ import annotations

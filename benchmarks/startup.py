@@ -1,9 +1,9 @@
-"""Start-up: `squeeze --help`, `--version`, a usage error and `compare` beside the smallest Typer app.
+"""Start-up time of `squeeze --help`, `--version`, a usage error and `compare`, and of a small Typer app.
 
     python -m benchmarks.startup --repeats 9
 
-Every command is a fresh process. They take turns, so that what else the machine does meets all of
-them alike, and the least of each counts.
+Every command is a fresh process. The commands alternate, so that other jobs on the machine affect all of
+them, and the least time of each counts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ app()
 
 
 def make_commands(place: Path) -> dict[str, tuple[list[str], int]]:
-    """Command lines by name, each with the exit code that it ends with."""
+    """Return command lines by name, each with its exit code."""
     script = place / "smallest.py"
     script.write_text(SMALLEST_APP, encoding="utf-8")
     run = RunFolder(place / "runs" / "some")
@@ -61,7 +61,7 @@ def make_commands(place: Path) -> dict[str, tuple[list[str], int]]:
 
 
 def time_in_turn(commands: dict[str, tuple[list[str], int]], repeats: int) -> dict[str, list[Cost]]:
-    """`repeats` costs of each command after one round that only warms the file cache."""
+    """Return `repeats` costs of each command, after one round that only warms the file cache."""
     costs: dict[str, list[Cost]] = {name: [] for name in commands}
     for _ in range(repeats + 1):
         for name, (command, code) in commands.items():

@@ -1,18 +1,18 @@
-"""`squeeze train` against a plain loop: time, loss, memory and disk, in one run.
+"""Time, loss, memory and disk of `squeeze train`, compared with a plain loop.
 
     python -m benchmarks.training --backbone vit --images 300 --data-dir ../shared/data
     python -m benchmarks.training --backbone deeplab --images 100 --data-dir ../shared/data
 
-Each contender is a fresh process, timed from its start to its end, imports included:
+Each program is a fresh process, timed from its start to its end, including imports:
 
-- plain: `benchmarks.plain_loop`, the backbone on every step;
+- plain: `benchmarks.plain_loop`, with the backbone in every step;
 - cold: `squeeze train` with an empty feature store;
 - warm: a second `squeeze train` on the same images;
 - five: all quantizers but pq and faiss, one `squeeze train` after the other, with an empty store at
   first;
-- with `--bf16`, ours once more with `--precision bf16`, whose features are stored for themselves.
+- with `--bf16`, those of `squeeze train` again with `--precision bf16`, and separately stored features.
 
-ViT and DeepLab run with random weights, which are as fast as the published ones.
+ViT and DeepLab have random weights, which are as fast as the published ones.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ FIVE = [name for name in QUANTIZERS if name not in ("pq", "faiss")]
 
 @dataclass(frozen=True)
 class Outcome:
-    """A contender's cost and what came of it: last training loss, last and best validation mIoU."""
+    """Cost and results of a program: last training loss, last and best validation mIoU."""
 
     cost: Cost
     train_loss: float | None = None
@@ -58,7 +58,7 @@ class Outcome:
 
     @classmethod
     def of_history(cls, cost: Cost, history: list[dict[str, Any]]) -> Outcome:
-        """From the epochs' metrics, which both contenders keep in the same form."""
+        """Return the outcome from the epochs' metrics, which both programs keep in the same form."""
         return cls(
             cost,
             history[-1]["train"]["loss"],
@@ -70,7 +70,7 @@ class Outcome:
 def make_config(
     options: argparse.Namespace, quantizer: str, precision: str = "32"
 ) -> ExperimentConfig:
-    """The experiment, the same for all contenders but for the precision."""
+    """Return the experiment, which is the same for all programs but for the precision."""
     return resolve_defaults(
         ExperimentConfig(
             quantizer=QuantizerConfig(type=quantizer, codes="plain"),
@@ -90,7 +90,7 @@ def make_config(
 
 
 def run_ours(config: ExperimentConfig, place: Path, name: str) -> Outcome:
-    """`squeeze train`, with the store and the run below `place`."""
+    """Run `squeeze train`, with the store and the run below `place`."""
     config = with_values(
         config,
         {
@@ -109,7 +109,7 @@ def run_ours(config: ExperimentConfig, place: Path, name: str) -> Outcome:
 
 
 def run_plain(config: ExperimentConfig, place: Path) -> Outcome:
-    """The plain loop, from a starting point that is made outside its time."""
+    """Run the plain loop, from a starting point whose computation is not timed."""
     write_config(place / "config.yaml", config)
     measure([sys.executable, "-m", "benchmarks.starting_point", str(place)])
     cost = measure([sys.executable, "-m", "benchmarks.plain_loop", str(place)])
@@ -118,7 +118,7 @@ def run_plain(config: ExperimentConfig, place: Path) -> Outcome:
 
 
 def run_twice(config: ExperimentConfig, folders: list[Path], suffix: str) -> dict[str, Outcome]:
-    """In each folder one run without features and one with; those of median time."""
+    """Run twice in each folder, without and with stored features; return outcomes of median time."""
     runs: dict[str, list[Outcome]] = {f"cold{suffix}": [], f"warm{suffix}": []}
     for folder in folders:
         for name, outcomes in runs.items():
@@ -132,7 +132,7 @@ def run_twice(config: ExperimentConfig, folders: list[Path], suffix: str) -> dic
 def run_five(
     options: argparse.Namespace, place: Path, precision: str, suffix: str
 ) -> dict[str, Outcome]:
-    """Every quantizer in turn, with one store that is empty at first; their sum before them."""
+    """Run every quantizer in turn, with one store that is empty at first; the first result is the sum."""
     place.mkdir()
     five = {name: run_ours(make_config(options, name, precision), place, name) for name in FIVE}
     total, *others = (outcome.cost for outcome in five.values())
@@ -143,7 +143,7 @@ def run_five(
 
 
 def compare(options: argparse.Namespace, place: Path) -> tuple[dict[str, Outcome], dict[str, Any]]:
-    """All contenders, and the disk that one experiment takes."""
+    """Run all programs, and measure the disk space of one experiment."""
     config = make_config(options, options.quantizer)
     singles = [place / f"single-{i}" for i in range(options.repeats)]
     for folder in (place / "plain", *singles):
@@ -165,7 +165,7 @@ def compare(options: argparse.Namespace, place: Path) -> tuple[dict[str, Outcome
 
 
 def make_table(outcomes: dict[str, Outcome], title: str) -> Table:
-    """Make one row per contender; ratios are against the plain loop's time of the same run."""
+    """Make one row per program; ratios are to the plain loop's time of the same run."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
     for heading in (
@@ -196,7 +196,7 @@ def make_table(outcomes: dict[str, Outcome], title: str) -> Table:
 
 
 def main() -> None:
-    """Run all contenders in a temporary folder, print and save the figures."""
+    """Run all programs in a temporary folder, print and save the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -54,14 +54,18 @@ def write_data(folder: Path) -> None:
 def test_the_commands_of_the_page_run(
     squeeze: Squeeze, squeeze_executable: Squeeze, tmp_path: Path
 ) -> None:
+    """The first training is a process of its own; the others train in this one."""
     write_data(tmp_path)
     found = commands(PAGE, "squeeze")
     assert len(found) >= 6
+    run = squeeze_executable
     for name, *rest in found:
-        if name in ("train", "baseline") and "voc" not in rest:  # VOC would be downloaded
-            squeeze_executable(name, *rest, *(SHORT if "--features" in rest else SMALL))
-        elif "voc" not in rest:
-            squeeze(name, *rest)
+        if "voc" in rest:  # it would be downloaded
+            continue
+        if name in ("train", "baseline"):
+            rest += SHORT if "--features" in rest else SMALL
+        run(name, *rest)
+        run = squeeze
     with Image.open(next((tmp_path / "decoded").glob("*.png"))) as image:
         palette = image.getpalette()
     assert palette is not None

@@ -21,6 +21,8 @@ from squeeze_cli.trackers.credentials import ENVIRONMENT
 from tests.conftest import EXECUTABLE
 from tests.trackers.clearml_server import SECRET, ClearMLServer, token
 
+pytestmark = pytest.mark.xdist_group("clearml")
+
 RUN = (
     "train", "--model", "efficientnet-lite0", "--dataset", "synthetic", "--image-size", "64",
     "--subset-size", "12", "--num-workers", "0", "--epochs", "1", "--name", "it",
@@ -208,9 +210,9 @@ def test_offline_records_a_session_that_clearml_imports(tmp_path: Path) -> None:
         assert arrived["best.ckpt"] == checkpoint
 
 
-@pytest.mark.parametrize("death", ["stop", "fall_silent"])
 @pytest.mark.slow
-def test_a_server_that_dies_holds_nothing_up(tmp_path: Path, death: str) -> None:
+def test_a_server_that_dies_holds_nothing_up(tmp_path: Path) -> None:
+    """One that takes connections and never answers; other deaths: test_clearml_task.py."""
     with ClearMLServer() as server:
         write_credentials(tmp_path, server)
         process = subprocess.Popen(
@@ -232,7 +234,7 @@ def test_a_server_that_dies_holds_nothing_up(tmp_path: Path, death: str) -> None
         deadline = time.monotonic() + 300
         while "tasks.started" not in server.calls and time.monotonic() < deadline:
             time.sleep(0.02)
-        getattr(server, death)()
+        server.fall_silent()
         stdout, stderr = process.communicate(timeout=300)
         ended = time.monotonic()
         watcher.join()

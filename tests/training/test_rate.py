@@ -106,11 +106,11 @@ def conditional_entropy(kind: str, weight: float) -> float:
     network = SegmentationNetwork(FeatureNormalizer(C), quantizer, None, encoder=encoder)
     model = RateModel(quantizer.code_sizes, 6)
     optimizer = torch.optim.AdamW([*network.parameters(), *model.parameters()], 2e-3)
-    for step in range(150):
+    for step in range(80):
         output = network.quantize(maps[torch.randint(64, (16,))])
         soft, hard = model(output, quantizer.code_vectors())
         error = (network.decoded(output) - output.features).square().mean()
-        loss = error + output.quantizer_loss + min(1, step / 50) * weight * soft + hard
+        loss = error + output.quantizer_loss + min(1, step / 25) * weight * soft + hard
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -21,11 +21,11 @@ def record(run: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("quantizer", ["vq", "fsq"])
 @pytest.mark.slow
 def test_a_cold_and_a_warm_store_give_the_same_bytes(
-    squeeze_executable: Squeeze, tiny_pets: Path, quantizer: str
+    squeeze: Squeeze, squeeze_executable: Squeeze, tiny_pets: Path, quantizer: str
 ) -> None:
     runs = []
-    for name, workers in (("cold", "0"), ("warm", "2")):
-        squeeze_executable(
+    for name, workers, run in (("cold", "0", squeeze), ("warm", "2", squeeze_executable)):
+        run(
             "train", *TINY_TRAINING.split(), "--quantizer", quantizer, "--data-dir", str(tiny_pets),
             "--cache-dir", "store", "--output-dir", name, "--name", "run",
             "--num-workers", workers,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from safetensors import safe_open
 
 from squeeze_cli.codec.container import CodesFile
 from squeeze_cli.codec.prior import read_prior
+from squeeze_cli.training import fit
+from squeeze_cli.training.callbacks import RecordKeeper
 from tests.conftest import EXECUTABLE, OWN_QUANTIZERS, Squeeze
 
 TINY = (
@@ -80,29 +82,24 @@ def test_metric_names_in_tensorboard(squeeze: Squeeze, tmp_path: Path) -> None:
     } <= names  # fmt: skip
 
 
-def test_stopped_and_resumed_is_the_same_as_unbroken(squeeze: Squeeze, tmp_path: Path) -> None:
+def test_stopped_and_resumed_is_the_same_as_unbroken(
+    squeeze_here: Squeeze, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second epoch is stopped by its record: the same weights and metrics come out."""
     common = ("train", "--quantizer", "vq", "--codebook-size", "16", *TINY, "--epochs", "3")
-    squeeze(*common, "--name", "whole")
-    stop = (
-        "import squeeze_cli.training.callbacks as c\n"
-        "from squeeze_cli.cli import main\n"
-        "class Stop(c.RecordKeeper):\n"
-        "    def on_train_epoch_start(self, trainer, module):\n"
-        "        if trainer.current_epoch == 1: raise KeyboardInterrupt\n"
-        "import squeeze_cli.training.fit as f\n"
-        "f.RecordKeeper = Stop\n"
-        "main()\n"
-    )
-    arguments = [*common, "--name", "broken"]
-    stopped = subprocess.run(
-        [sys.executable, "-c", stop, *arguments],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert stopped.returncode == 130, stopped.stderr
+    squeeze_here(*common, "--name", "whole")
+
+    class Stop(RecordKeeper):
+        def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "RecordKeeper", Stop)
+        squeeze_here(*common, "--name", "broken", code=130)
     assert record(tmp_path / "runs" / "broken")["status"] == "interrupted"
     assert record(tmp_path / "runs" / "broken")["epochs"]["done"] == 1
-    squeeze("train", "--resume", "--no-progress")  # the only unfinished one
+    squeeze_here("train", "--resume", "--no-progress")  # the only unfinished one
     whole, resumed = (record(tmp_path / "runs" / name) for name in ("whole", "broken"))
     assert resumed["status"] == "finished"
     assert resumed["history"] == whole["history"]
@@ -116,7 +113,11 @@ def test_stopped_and_resumed_is_the_same_as_unbroken(squeeze: Squeeze, tmp_path:
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_folder_that_resumes(squeeze: Squeeze, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_a_folder_that_resumes(
+    squeeze: Squeeze, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """Ctrl-C, and a scheduler's way to end a job. That it resumes to the same: test_kills.py."""
     process = subprocess.Popen(
         [str(EXECUTABLE), "train", *TINY, "--epochs", "500", "--name", "long"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -124,39 +125,17 @@ def test_ctrl_c_leaves_a_folder_that_resumes(squeeze: Squeeze, tmp_path: Path) -
     last = tmp_path / "runs" / "long" / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 120
     while not last.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    assert process.returncode == code, errors
     assert "Traceback" not in errors
     assert "--resume" in errors
     run = record(tmp_path / "runs" / "long")
     assert run["status"] == "interrupted"
-    assert run["epochs"]["done"] >= 1
+    assert 1 <= run["epochs"]["done"] < 500
     shown = squeeze("compare", "runs").stdout
     assert "long is interrupted" in shown
-
-
-@pytest.mark.slow
-def test_sigterm_leaves_a_folder_that_resumes(squeeze: Squeeze, tmp_path: Path) -> None:
-    """A scheduler's way to end a job: 143, as a shell tells of it."""
-    process = subprocess.Popen(
-        [str(EXECUTABLE), "train", *TINY, "--epochs", "16", "--name", "long"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    last = tmp_path / "runs" / "long" / "checkpoints" / "last.ckpt"
-    deadline = time.monotonic() + 120
-    while not last.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143, errors
-    assert "Traceback" not in errors
-    run = record(tmp_path / "runs" / "long")
-    assert run["status"] == "interrupted"
-    assert 1 <= run["epochs"]["done"] < 16
-    squeeze("train", "--resume", "--no-progress")
-    assert record(tmp_path / "runs" / "long")["epochs"]["done"] == 16
 
 
 @pytest.mark.slow

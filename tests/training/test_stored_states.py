@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor
 
 from squeeze_cli.backbones.base import FrozenBackbone
-from squeeze_cli.config.resolve import resolve_defaults, with_values, write_config
+from squeeze_cli.config.resolve import resolve_defaults, with_values
 from squeeze_cli.config.schema import DataConfig, ExperimentConfig, ModelConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.encoded import EncodedImage
 from squeeze_cli.data.samples import FileSample
 from squeeze_cli.features.prepare import Trunk
 from squeeze_cli.training.experiment import Experiment, set_up
-from tests.conftest import ROOT
 
 QUIET = Reporter(quiet=True)
 
@@ -101,40 +100,27 @@ def test_other_weights_or_sizes_meet_no_stored_state(
         assert sum(passed) == number * images
 
 
-OPENED = """
-import json, sys
-from collections import Counter
-
-opened = Counter()
-sys.addaudithook(lambda name, args: opened.update([str(args[0])]) if name == "open" else None)
-from squeeze_cli.config.resolve import load_experiment
-from squeeze_cli.console import Reporter
-from squeeze_cli.training.experiment import set_up
-from pathlib import Path
-
-experiment = set_up(load_experiment(Path(sys.argv[1])), Reporter(quiet=True))
-experiment.data.setup()
-experiment.splits.digest()
-for split in ("train", "val", "test"):
-    for batch in experiment.data.batches(split):
-        pass
-print(json.dumps({path: count for path, count in opened.items() if "oxford-iiit-pet/" in path}))
-"""
-
-
 @pytest.mark.parametrize("stored", [False, True])
-@pytest.mark.slow
 def test_each_file_is_read_once_before_and_in_all_epochs(
     config: ExperimentConfig, tmp_path: Path, stored: bool
 ) -> None:
     if not stored:
         config = with_values(config, {"data.cache_dir": str(tmp_path / "empty")})
-    write_config(tmp_path / "c.yaml", config)
-    done = subprocess.run(
-        [sys.executable, "-c", OPENED, str(tmp_path / "c.yaml")],
-        capture_output=True, text=True, check=True, cwd=ROOT,
-    )  # fmt: skip
-    opened = json.loads(done.stdout)
-    files = [path for path in opened if path.endswith((".jpg", ".png"))]
-    assert len(files) == 28
-    assert {opened[path] for path in files} == {1}
+    opened: Counter[str] = Counter()
+
+    def hear(event: str, arguments: tuple[Any, ...]) -> None:
+        if hearing and event == "open" and str(arguments[0]).endswith((".jpg", ".png")):
+            opened[str(arguments[0])] += 1
+
+    hearing = True
+    sys.addaudithook(hear)
+    try:
+        experiment = filled(config)
+        experiment.splits.digest()
+        for split in ("train", "val", "test"):
+            for _ in experiment.data.batches(split):
+                pass
+    finally:
+        hearing = False
+    assert len(opened) == 28
+    assert set(opened.values()) == {1}

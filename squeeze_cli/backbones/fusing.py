@@ -26,7 +26,9 @@ def fuse_batch_norms(network: Network, example: Tensor) -> Network:
     itself is returned where no normalization follows a convolution, or where the copy has another
     output, for example because the output of a convolution is used twice.
     """
-    pairs = _find_pairs(network, example)
+    if not any(isinstance(each, nn.BatchNorm2d) for each in network.modules()):
+        return network
+    pairs, plain = _find_pairs(network, example)
     if not pairs:
         return network
     fused = deepcopy(network)
@@ -36,12 +38,12 @@ def fuse_batch_norms(network: Network, example: Tensor) -> Network:
         assert isinstance(norm, nn.BatchNorm2d)
         _replace(fused, conv_name, fuse_conv_bn_eval(conv, norm))
         _replace(fused, norm_name, _rest_of(norm))
-    plain, found = network(example), fused(example)
-    return fused if (found - plain).abs().max() <= TOLERANCE * plain.std() else network
+    difference = (fused(example) - plain).abs().max()
+    return fused if difference <= TOLERANCE * plain.std() else network
 
 
-def _find_pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
-    """Return the names of convolutions and of the normalizations that take their outputs."""
+def _find_pairs(network: nn.Module, example: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
+    """Return the names of convolutions and the normalizations of their outputs; and the features."""
     names = {module: name for name, module in network.named_modules()}
     outputs: dict[int, tuple[weakref.ref[Tensor], nn.Module]] = {}  # by id, as long as they live
     pairs: list[tuple[nn.Module, nn.BatchNorm2d]] = []
@@ -58,16 +60,17 @@ def _find_pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
     kinds = (nn.Conv2d, nn.BatchNorm2d)
     hooks = [each.register_forward_hook(note) for each in names if isinstance(each, kinds)]
     try:
-        network(example)
+        features: Tensor = network(example)
     finally:
         for hook in hooks:
             hook.remove()
     used = [module for pair in pairs for module in pair]
-    return [
+    found = [
         (names[conv], names[norm])
         for conv, norm in pairs
         if used.count(conv) == used.count(norm) == 1 and _rest_of(norm) is not norm
     ]
+    return found, features
 
 
 def _rest_of(norm: nn.BatchNorm2d) -> nn.Module:

@@ -1,6 +1,6 @@
-"""Fusing of convolutions with the batch normalization behind them, for a frozen network.
+"""Fusing of convolutions with the batch normalization after them, in a frozen network.
 
-In eval mode both are linear maps of the channels, so one convolution does the work of both.
+In eval mode a batch normalization is a linear map of each channel, which a convolution can include.
 """
 
 import weakref
@@ -13,18 +13,18 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 Network = TypeVar("Network", bound=nn.Module)
 
-# Largest difference between the outputs, in standard deviations of the plain output. Rounding gives
-# about 1e-5.
+# Largest difference between the outputs, in standard deviations of the plain output. Rounding errors
+# are about 1e-5.
 TOLERANCE = 1e-3
 
 
 @torch.no_grad()
 def fuse_batch_norms(network: Network, example: Tensor) -> Network:
-    """Return a copy of a frozen network without the batch normalizations that convolutions can do.
+    """Return a copy of a frozen network in which convolutions include the normalization after them.
 
-    A forward pass of `example` shows which module's output each normalization takes. The network
-    itself is returned where no normalization follows a convolution, or where the copy has another
-    output, for example because the output of a convolution is used twice.
+    A forward pass of `example` finds the module whose output each normalization receives. The network
+    itself is returned if no normalization follows a convolution, or if the copy has another output, for
+    example because the output of a convolution is used twice.
     """
     if not any(isinstance(each, nn.BatchNorm2d) for each in network.modules()):
         return network
@@ -43,7 +43,7 @@ def fuse_batch_norms(network: Network, example: Tensor) -> Network:
 
 
 def _find_pairs(network: nn.Module, example: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
-    """Return the names of convolutions and the normalizations of their outputs; and the features."""
+    """Return the names of each convolution and the normalization after it, and the network's output."""
     names = {module: name for name, module in network.named_modules()}
     outputs: dict[int, tuple[weakref.ref[Tensor], nn.Module]] = {}  # by id, as long as they live
     pairs: list[tuple[nn.Module, nn.BatchNorm2d]] = []
@@ -74,7 +74,7 @@ def _find_pairs(network: nn.Module, example: Tensor) -> tuple[list[tuple[str, st
 
 
 def _rest_of(norm: nn.BatchNorm2d) -> nn.Module:
-    """Return what a normalization does besides; the module itself where this is not known."""
+    """Return the rest of a normalization, such as its activation; an unknown type returns itself."""
     if norm.running_mean is None:
         return norm
     if type(norm) is nn.BatchNorm2d:

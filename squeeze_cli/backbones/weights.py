@@ -154,7 +154,7 @@ def fetch(url: str, place: Path, name: str) -> Path:
     return place
 
 
-def hub_file(repository: str, name: str | None, download: bool = True) -> Path | None:
+def hub_file(repository: str, name: str | None, download: bool) -> Path | None:
     """Return the weights file of a repository on the Hugging Face hub, from its cache if possible.
 
     Without `name`, timm's two usual names are tried. Without `download`, the result is None if the file

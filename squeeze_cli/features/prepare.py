@@ -43,8 +43,8 @@ class Trunk:
     """The frozen part of a backbone, with layer, preprocessing, device and precision.
 
     `layer` is `trunk` (all but the last layer), or names the output of the whole network; `precision` is
-    `32` or `bf16` (autocast); `fused` says whether convolutions compute the batch normalization behind
-    them, too. The network is built at its first use; `num_workers` images are decoded at once.
+    `32` or `bf16` (autocast); `fused` merges batch normalizations into the convolutions before them. The
+    network is built at its first use; `num_workers` images are decoded at once.
     """
 
     backbone: FrozenBackbone

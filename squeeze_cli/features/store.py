@@ -1,4 +1,4 @@
-"""Feature store on disk: one folder of shards per backbone, layer, preprocessing and precision.
+"""Feature store on disk: one folder of shards per `StoreKey`.
 
     cache_dir/features/KEY/
       space.json               the fields of the key

@@ -167,7 +167,7 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """Which images, at which size, and where their features are kept."""
+    """Images or features, their size and splits, and the place of the feature store."""
 
     dataset: str | None = setting(
         None, "Data set [default: by --images or --features; oxford-pet]", choices=DATASETS

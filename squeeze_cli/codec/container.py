@@ -113,7 +113,7 @@ class CodesFile:
     def read(self, positions: Sequence[int] | slice = slice(None)) -> NDArray[np.int32]:
         """Return the codes `[n, h, w, Q]` of the images at these positions; reads their blocks only.
 
-        Raises DamagedCodesError if the bytes are not those that were written.
+        Raises DamagedCodesError if a block is damaged.
         """
         if self.header.coding == "prior" and self._prior is None:
             raise SqueezeError(f"{self.path} is coded by a prior: give the run that made it.")

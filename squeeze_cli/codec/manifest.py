@@ -40,7 +40,7 @@ class Settings(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
     space: Space
 
     def settings(self) -> dict[str, object]:
-        """Return these fields alone."""
+        """Return the fields of `Settings` only."""
         return self.model_dump(include=set(Settings.model_fields))
 
     def stem(self, number: int) -> str:
@@ -63,7 +63,7 @@ class Settings(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
         ]
         if names:
             raise UsageError(
-                f"{folder} holds another output (with other {' and '.join(dict.fromkeys(names))}): "
+                f"{folder} holds another output (with different {' and '.join(dict.fromkeys(names))}): "
                 "choose another --out, or --overwrite it."
             )
 
@@ -184,9 +184,9 @@ class EarlierManifest(BaseModel, strict=True, extra="forbid"):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.images != sum(len(shard.names) for shard in self.shards):
-            raise ValueError("images are not as many as the names of its shards")
+            raise ValueError("images is not the number of names in its shards")
         if self.bytes != sum(shard.bytes for shard in self.shards):
-            raise ValueError("bytes are not those of its shards together")
+            raise ValueError("bytes is not the sum over its shards")
         for shard in self.shards:
             _check_sums(shard.sums)
         return self

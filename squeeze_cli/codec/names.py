@@ -32,7 +32,7 @@ def restore_names(entries: Iterable[str | int]) -> tuple[str, ...]:
     for entry in entries:
         name = entry if isinstance(entry, str) else _increase(previous, entry)
         if not name or "\0" in name:
-            raise ValueError("a name is empty, or holds what no name does")
+            raise ValueError("a name is empty, or contains a zero byte")
         size += len(name.encode())  # surrogates, for bytes that are no text, are a ValueError
         if size > MOST_NAME_BYTES:
             raise ValueError("the names are too long")

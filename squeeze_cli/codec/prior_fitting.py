@@ -80,7 +80,7 @@ def fit_prior(
         parameters = network.parameters()
         optimizer = torch.optim.AdamW(parameters, _LR, weight_decay=_WEIGHT_DECAY, fused=True)
         steps = fitting_steps(codes_nhwq.shape)
-        # OneCycleLR divides by 0 where a tenth of the steps is a single one.
+        # OneCycleLR divides by 0 if a tenth of the steps is a single step.
         total_steps = 11 if steps == 10 else max(2, steps)
         schedule = OneCycleLR(optimizer, _LR, total_steps=total_steps, pct_start=0.1)
         order = torch.empty(0, dtype=torch.int64)
@@ -262,7 +262,7 @@ def _round_symbol(
     logit_shift = max(0, math.floor(math.log2(fitting))) if fitting > 0 else 0
     logit_scale = STEPS_PER_NAT * 2**logit_shift
     query_scale = logit_scale / output_scale * 2**query_shift / hidden_scale
-    # The gate is multiplied by the bonus, whose scale makes up for that of the gate.
+    # The gate is multiplied by the bonus, so the scale of the bonus compensates that of the gate.
     gate_weight_scale = _weight_scale(network.gate.weight)
     gate_raw = gate_weight_scale * hidden_scale
     gate_shift = _shift(_high(gate.abs()) * gate_raw, GATE_LIMIT)

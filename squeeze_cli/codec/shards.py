@@ -180,7 +180,7 @@ def merge_records(folder: Path, *, thorough: bool = True) -> Manifest:
             what = " and ".join(first.differing(record) or ["shards"])
             pair = f"{first.file(first.number)} and {record.file(record.number)}"
             raise SqueezeError(
-                f"{pair} in {folder} are of two outputs (with other {what}): remove one with all its "
+                f"{pair} in {folder} are of two outputs (with different {what}): remove one with all its "
                 "shards and their records, or extract again with --overwrite."
             )
         shard = shard_file(record, folder)

@@ -33,8 +33,8 @@ def list_shards(path: Path) -> list[ShardFile]:
     output = read_output(path)
     if output.content != "codes":
         raise SqueezeError(
-            f"{path} holds {output.content}, no codes: give what `squeeze extract-embeddings --format "
-            "codes` wrote."
+            f"{path} holds {output.content}, no codes: give an output of `squeeze extract-embeddings "
+            "--format codes`."
         )
     return output.shards
 

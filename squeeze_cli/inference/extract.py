@@ -188,8 +188,8 @@ def _is_current(record: ShardRecord, shard: Shard, output: OutputFolder) -> bool
         return not found
     if record.contents != contents_of(shard.samples, choose_workers(None)):
         raise UsageError(
-            f"{output.folder} holds another output (with other images, in shard {shard.number}): choose "
-            "another --out, or --overwrite it."
+            f"{output.folder} holds another output (with different images, in shard {shard.number}): "
+            "choose another --out, or --overwrite it."
         )
     return True
 

@@ -54,7 +54,7 @@ class Extraction:
         if self.coding is not None and self.content != "codes":
             raise UsageError(f"--coding is for --format codes, not {self.content}: leave it out.")
         if self.levels is not None and self.content == "features":
-            raise UsageError("--levels is for codes and what is made of them: leave it out.")
+            raise UsageError("--levels is for --format codes and quantized: leave it out.")
         for name in ("address", "gpus_per_worker"):
             if getattr(self, name) is not None and self.engine != "ray":
                 flag = name.replace("_", "-")
@@ -70,7 +70,7 @@ class Extraction:
             raise UsageError("--images-per-shard is at least 1.")
         index, count = self.shard_index, self.num_shards
         if index is None and count not in (None, 1):
-            raise UsageError(f"--num-shards {count} needs --shard-index I, the part to do: add it.")
+            raise UsageError(f"--num-shards {count} needs --shard-index I, its part: add it.")
         if index is not None and (count is None or not 0 <= index < count):
             raise UsageError(
                 f"--shard-index {index} needs --num-shards N above it; the first part is 0."
@@ -120,7 +120,7 @@ def choose_part(request: Extraction, variables: Mapping[str, str]) -> Part:
         part = _launched_part(variables)
     if request.overwrite and part.count > 1:
         raise UsageError(
-            "--overwrite would remove what other parts have made: remove the folder before the first one."
+            "--overwrite would remove shards of other parts: remove the folder before the first part."
         )
     return part
 

@@ -67,7 +67,7 @@ class OutputFolder:
 
     @property
     def is_whole(self) -> bool:
-        """Whether this process makes all shards."""
+        """True if this process makes all shards."""
         return len(self.numbers) == self.count
 
     @contextmanager

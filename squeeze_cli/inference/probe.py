@@ -58,7 +58,7 @@ def read_labels(path: Path, splits: Listing, split: str, reporter: Reporter) -> 
     if len(trained) < 2 or max(trained.values()) < 2 or not tested:
         raise SqueezeError(
             f"{path} has {len(trained)} labels for {trained.total()} images of train, and labels "
-            f"{len(tested)} of {split}: a probe needs two labels, one of two images, and one to test."
+            f"{len(tested)} of {split}: a probe needs two labels, one for two images, and one to test."
         )
     if unseen := sum(label not in trained for label in tested):
         reporter.warn(

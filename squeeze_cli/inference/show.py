@@ -13,12 +13,7 @@ from squeeze_cli.features.datamodule import FeatureBatches
 from squeeze_cli.files import FIGURE_MARK, require_own
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.comparison import is_reference, setting
-from squeeze_cli.reports.figures import (
-    PredictedMask,
-    predictions_figure,
-    run_title,
-    save_figure,
-)
+from squeeze_cli.reports.figures import PredictedMask, predictions_figure, run_title, save_figure
 from squeeze_cli.runs import RECORD_NAME, RunFolder, read_runs
 from squeeze_cli.training.figures import predict_batch, read_pictures
 from squeeze_cli.training.modules import BaselineSegmentationModule

@@ -298,9 +298,9 @@ class TrainedRun:
             named = "--images" if data.images else "--data-dir"
             fix = "" if data.has_features else f", or name the images by `squeeze evaluate {named}`"
             raise SqueezeError(
-                f"{found}, which may have seen what is now test or val: bring these back{fix}."
+                f"{found}; images of test or val may have been trained on: bring these back{fix}."
             )
-        reporter.warn(f"{found}: some of what is measured may have been trained on.")
+        reporter.warn(f"{found}: some of the measured images may have been trained on.")
 
     def _require_places(self) -> None:
         for name in PLACES:

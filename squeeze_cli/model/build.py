@@ -56,8 +56,7 @@ def build_network(
     if stride > 1:
         if vectors == 1:
             raise UsageError(
-                f"--code-stride {stride} joins neighbouring vectors, and there is one alone per image: "
-                "leave it out."
+                f"--code-stride {stride} joins neighbouring vectors, but an image has one: leave it out."
             )
         blocks = Blocks(feature_dim, bottleneck, stride)
     codes = -(-vectors // stride**2)  # where the stride divides the map

@@ -96,7 +96,7 @@ def check_taught_images(experiment: Experiment, reporter: Reporter) -> None:
     teacher_data = run.read_finished().data
     if teacher_data.test_digest != splits.digest("test"):
         raise UsageError(
-            f"--distill {run.path}: its test images are others, so it may have been trained on those of "
+            f"--distill {run.path}: its test images differ, so it may have been trained on those of "
             "this run: give a baseline of the same data, --subset-size and, where the seed draws the "
             "test split, --seed."
         )

@@ -87,7 +87,7 @@ def _describe_data(experiment: Experiment) -> DataDescription:
 def require_same_data(record: RunRecord, experiment: Experiment, reporter: Reporter) -> None:
     """Raise SqueezeError if a resumed run was begun with other data; the data module must be set up.
 
-    For the record of an older version, which does not show what differs, it is a warning.
+    For the record of an older version, which has less detail, it is a warning.
     """
     if (before := record.data) is None:
         return

@@ -111,7 +111,7 @@ ROWS = (
         "a teacher that was trained on test images of another seed",
         f"train {FOLDER} --seed 2 --distill runs/teacher --name it",
         2,
-        "its test images are others",
+        "its test images differ",
         uses=("images", "masks"),
         make=teacher(f"{FOLDER} --seed 1"),
     ),

@@ -24,7 +24,9 @@ ROWS = (
     refused("levels below zero", f"{EXTRACT} -1", "--levels"),
     refused("a level and a half", f"{EXTRACT} 1.5", "--levels"),
     refused("a huge number of levels", f"{EXTRACT} {'9' * 30}", "--levels"),
-    refused("levels of features", f"{EXTRACT} 1 --format features", "--levels is for codes"),
+    refused(
+        "levels of features", f"{EXTRACT} 1 --format features", "--levels is for --format codes"
+    ),
     refused(
         "quantizer dropout of one level",
         "train {T} --quantizer rvq --num-quantizers 1 --quantizer-dropout",

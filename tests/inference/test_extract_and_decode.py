@@ -341,7 +341,7 @@ def test_other_images_of_the_same_names_are_another_output(
     squeeze(*arguments)
     squeeze(*arguments)
     Image.new("RGB", (70, 70), (200, 10, 10)).save(place)
-    assert "with other images" in squeeze(*arguments, code=2).stderr
+    assert "with different images" in squeeze(*arguments, code=2).stderr
     squeeze(*arguments, "--overwrite")
 
 

@@ -123,7 +123,7 @@ def test_an_extraction_goes_on_with_its_own_levels(
     extract(run, levels=1, out=tmp_path / "c")
     before = (tmp_path / "c" / "codes-00000.sqz").read_bytes()
     told = squeeze("extract-embeddings", str(run), "--levels", "2", "--out", "c", code=2).stderr
-    assert "with other levels" in told
+    assert "with different levels" in told
     squeeze("extract-embeddings", str(run), "--levels", "1", "--out", "c")
     assert (tmp_path / "c" / "codes-00000.sqz").read_bytes() == before
 

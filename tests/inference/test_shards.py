@@ -175,13 +175,13 @@ def test_images_that_changed_are_noticed_by_their_content(
     # Those of its shard, and the one that could not be read.
     assert sorted(read) == [f"photo_{number:02d}" for number in (5, 8, 9, 10, 11)]
     noise_image(90, 70, 99).save(images / "photo_09.jpg")
-    with pytest.raises(UsageError, match=r"with other images, in shard 2\)"):
+    with pytest.raises(UsageError, match=r"with different images, in shard 2\)"):
         extract(images, out, num_workers=0)
     assert content_of(out) == undisturbed
     noise_image(90, 70, 99).save(images / "photo_99.jpg")
-    with pytest.raises(UsageError, match=r"with other images\)"):
+    with pytest.raises(UsageError, match=r"with different images\)"):
         extract(images, out, num_workers=0)
-    with pytest.raises(UsageError, match="with other images_per_shard"):
+    with pytest.raises(UsageError, match="with different images_per_shard"):
         extract(photographs, out, num_workers=0, images_per_shard=5)
     shutil.rmtree(images)
     images.mkdir()
@@ -217,7 +217,7 @@ def test_parts_work_side_by_side_and_a_shard_has_one_maker(
         extract(photographs, out, num_workers=0, shard_index=1, num_shards=2)
         with pytest.raises(SqueezeError, match="Another process is at work"):
             extract(photographs, out, num_workers=0, shard_index=0, num_shards=2)
-    with pytest.raises(UsageError, match="what other parts have made"):
+    with pytest.raises(UsageError, match="would remove shards of other parts"):
         extract(photographs, out, overwrite=True, shard_index=0, num_shards=2)
     assert extract(photographs, out, num_workers=0).complete
     assert content_of(out) == undisturbed

@@ -53,6 +53,7 @@ def repeat(action: Callable[[int], None], times: int) -> list[Held]:
     counted = []
     for number in range(times):
         action(number)
+        time.sleep(0.02)  # a thread that has ended may still be listed for a moment
         counted.append(held())
     return counted
 

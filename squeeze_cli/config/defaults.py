@@ -6,6 +6,7 @@ BOTTLENECK_DIM = 64
 CODEBOOK_SIZE = 512
 # Codes per codebook of quantizers with several codes per vector.
 SMALL_CODEBOOK_SIZE = 256
+FSQ_LEVELS = (8, 5, 5, 5)
 
 # Defaults that `--codes` sets for a training with masks (docs/results.md). `plain` is the linear encoder
 # of older scripts. Defaults of vq alone are in `QUANTIZERS`: several codes per vector are for fidelity.
@@ -15,7 +16,7 @@ CODES: dict[str, dict[str, object]] = {
         "quantizer.encoder_lr_factor": 1.0,
     },
     "task": {
-        "model.encoder": "conv", "quantizer.codebook_size": 8,
+        "model.encoder": "conv", "quantizer.codebook_size": 8, "quantizer.levels": (3, 3),
         "quantizer.rate_weight": 0.1, "quantizer.encoder_lr_factor": 1.0,
     },
     "plain": {"quantizer.rate_weight": 0.0},

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from squeeze_cli.config.classes import ClassTable
-from squeeze_cli.config.defaults import CODEBOOK_SIZE, CODES
+from squeeze_cli.config.defaults import CODEBOOK_SIZE, CODES, FSQ_LEVELS
 from squeeze_cli.config.fields import value_of
 from squeeze_cli.config.parts import (
     BACKBONES,
@@ -128,6 +128,8 @@ def _defaults_of_codes(config: ExperimentConfig, quantizer: str, loss: str) -> d
     }
     if "rate_weight" in entry.options:
         defaults["quantizer.rate_weight"] = 0.0
+    if "levels" in entry.options:
+        defaults["quantizer.levels"] = FSQ_LEVELS
     # Trainable features would learn to be easy to reconstruct.
     frozen = not (model.add_adapter or model.feature_dim or model.unfreeze_last_layer)
     if trained and frozen and "reconstruction_weight" in LOSSES[loss].options:
@@ -305,7 +307,10 @@ def _refuse_ignored(config: ExperimentConfig, where: str) -> None:
     """
     chosen = config.quantizer.type if config.kind == "quantized" else "none"
     accepted = {*QUANTIZERS[chosen].options, "type", "codebook_size", "encoder_lr_factor"}
-    for name in config.quantizer.model_dump(exclude=accepted, exclude_defaults=True):
+    others = config.quantizer.model_dump(exclude=accepted, exclude_defaults=True)
+    if others.get("levels") == FSQ_LEVELS:
+        del others["levels"]
+    for name in others:
         raise UsageError(
             f"{where}: quantizer.{name} has no effect for type {config.quantizer.type!r}: "
             "remove it, or choose another type."

@@ -70,7 +70,10 @@ class QuantizerConfig(Section):
     num_quantizers: int = setting(4, "Number of codebooks in the stack (rvq).", ge=1, le=256)
     quantizer_dropout: bool = setting(False, "Train the first codebooks to work alone too (rvq).")
     num_groups: int = setting(4, "Parts of a vector, each with a codebook (pq).", ge=1, le=256)
-    levels: Levels = setting((8, 5, 5, 5), "Levels of each dimension (fsq).", metavar="8,5,5,5")
+    levels: Levels | None = setting(
+        None, "Levels of each dimension (fsq). [default: 8,5,5,5; 3,3 by --codes task]",
+        metavar="8,5,5,5",
+    )  # fmt: skip
     codec: str = setting("PCA64,SQ8", "Codec of FAISS by its factory string (faiss).", metavar="C")
     decay: float = setting(0.99, "Decay of codebooks' moving averages (vq, rvq, pq).", ge=0, lt=1)
     commitment_weight: float = setting(0.25, "Weight of the commitment loss (all but fsq).", ge=0)

@@ -94,7 +94,7 @@ def check_together(config: ExperimentConfig) -> None:
             f"blocks of {channels:,} values, more than {MOST_BLOCK_CHANNELS:,}: make one of them smaller."
         )
     _check_target(config)
-    if (codes := prod(quantizer.levels)) > 2**20:
+    if (codes := prod(quantizer.levels or ())) > 2**20:
         raise UsageError(f"--levels gives {codes} codes: their product must not pass {2**20}.")
     _check_loss(config)
     if not config.data.has_features:

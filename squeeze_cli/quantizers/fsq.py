@@ -5,6 +5,7 @@ from math import prod
 from torch import Tensor
 from vector_quantize_pytorch import FSQ
 
+from squeeze_cli.config.defaults import FSQ_LEVELS
 from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.quantizers.base import StepSize
 from squeeze_cli.quantizers.projection import WhitenedQuantizer
@@ -21,9 +22,10 @@ class FSQWithProjection(WhitenedQuantizer):
     """
 
     def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
-        super().__init__(config, feature_dim, step, code_dim=len(config.levels))
-        self.code_sizes = (prod(config.levels),)
-        self.fsq = FSQ(levels=list(config.levels))
+        levels = config.levels or FSQ_LEVELS
+        super().__init__(config, feature_dim, step, code_dim=len(levels))
+        self.code_sizes = (prod(levels),)
+        self.fsq = FSQ(levels=list(levels))
 
     def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run FSQ, which has no loss."""

@@ -48,6 +48,7 @@ def test_file_and_back(tmp_path: Path) -> None:
         ({"quantizer.type": "rvq"}, "conv", 0.5, 0.0, 256, 1.0),
         ({"quantizer.type": "pq", "quantizer.codes": "task"}, "conv", 0.0, 0.1, 8, 1.0),
         ({"quantizer.type": "fsq"}, "conv", 0.5, None, 512, 1.0),
+        ({"quantizer.type": "fsq", "quantizer.codes": "task"}, "conv", 0.0, None, 8, 1.0),
         ({"quantizer.type": "none"}, "linear", None, None, 512, 1.0),
         ({"model.encoder": "linear", "quantizer.rate_weight": 0.0}, "linear", 0.5, 0.0, 512, 1.0),
         ({"quantizer.codes": "task", "quantizer.codebook_size": 4}, "conv", 0.0, 0.1, 4, 1.0),
@@ -65,6 +66,9 @@ def test_codes_set_the_defaults_of_other_options(
     assert config.quantizer.rate_weight == rate
     assert config.quantizer.codebook_size == size
     assert config.quantizer.encoder_lr_factor == factor
+    if config.quantizer.type == "fsq":
+        is_task = config.quantizer.codes == "task"
+        assert config.quantizer.levels == ((3, 3) if is_task else (8, 5, 5, 5))
     write_config(tmp_path / "config.yaml", config)
     assert load_experiment(tmp_path / "config.yaml", None) == config
 

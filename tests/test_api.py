@@ -18,8 +18,6 @@ from squeeze_cli.config.schema import DataConfig, ExperimentConfig, QuantizerCon
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.runs import RunFolder
 
-pytestmark = pytest.mark.xdist_group("api")
-
 LFQ_OF_20 = ExperimentConfig(quantizer=QuantizerConfig(codebook_size=20))
 
 

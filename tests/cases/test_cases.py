@@ -9,8 +9,6 @@ import pytest
 from tests.cases.stock import build
 from tests.cases.table import Case, all_cases, check_case
 
-pytestmark = pytest.mark.xdist_group("cases")
-
 CASES = list(all_cases())
 
 

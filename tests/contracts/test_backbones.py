@@ -10,8 +10,6 @@ from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ModelConfig
 
-pytestmark = pytest.mark.xdist_group("backbones")
-
 SIZE = 64
 # A small model of each family, by the number of its layers.
 FAMILIES = {

@@ -29,8 +29,6 @@ from squeeze_cli.errors import DamagedCodesError, SqueezeError, UsageError
 from squeeze_cli.inference.decode import decode_codes
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.xdist_group("coded")
-
 C, H, W, IMAGES, PER_SHARD = 24, 3, 5, 13, 5
 NAMES = [f"photo {number:02d}" for number in range(IMAGES)]
 CODED = [name for name in QUANTIZERS if name != "none"]

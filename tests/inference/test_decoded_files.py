@@ -16,8 +16,6 @@ from squeeze_cli.inference.trained_run import TrainedRun
 from tests.conftest import Squeeze
 from tests.inference.test_dataset import IMAGES, NAMES, PER_SHARD, C, Coded, H, W, coded, vq
 
-pytestmark = pytest.mark.xdist_group("coded")
-
 __all__ = ["coded", "vq"]  # fixtures
 Array = NDArray[np.floating]
 

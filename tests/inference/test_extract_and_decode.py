@@ -30,8 +30,6 @@ from tests.conftest import Squeeze
 from tests.pets import noise_image
 from tests.preprocessed import preprocessed
 
-pytestmark = pytest.mark.xdist_group("extract")
-
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -21,8 +21,6 @@ from squeeze_cli.reports.rate_distortion import rate_distortion
 from squeeze_cli.runs import read_runs
 from tests.conftest import Squeeze
 
-pytestmark = pytest.mark.xdist_group("levels")
-
 OLDER_RUN = Path(__file__).parent / "older_runs" / "rvq"
 LEVELS, SIZE = 3, 16
 

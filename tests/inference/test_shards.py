@@ -31,8 +31,6 @@ from tests.conftest import EXECUTABLE, Squeeze
 from tests.pets import noise_image
 from tests.places import served
 
-pytestmark = pytest.mark.xdist_group("shards")
-
 RUN = Path(__file__).parent / "older_runs" / "vq"
 IMAGES, PER_SHARD = 23, 4
 BROKEN = "photo_05"

@@ -17,8 +17,6 @@ from squeeze_cli.runs import RunFolder
 from tests.conftest import Squeeze
 from tests.records import record, write
 
-pytestmark = pytest.mark.xdist_group("showing")
-
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:

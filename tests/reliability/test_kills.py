@@ -13,7 +13,6 @@ import pytest
 from benchmarks.kills import WINDOWS, Place, Window, reference, stop, try_window
 
 pytestmark = [
-    pytest.mark.xdist_group("kills"),
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX"),
 ]

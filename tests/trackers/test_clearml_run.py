@@ -21,8 +21,6 @@ from squeeze_cli.trackers.credentials import ENVIRONMENT
 from tests.conftest import EXECUTABLE
 from tests.trackers.clearml_server import SECRET, ClearMLServer, token
 
-pytestmark = pytest.mark.xdist_group("clearml")
-
 RUN = (
     "train", "--model", "efficientnet-lite0", "--dataset", "synthetic", "--image-size", "64",
     "--subset-size", "12", "--num-workers", "0", "--epochs", "1", "--name", "it",

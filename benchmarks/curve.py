@@ -40,9 +40,14 @@ COMMANDS = {
     "linear": "train --codes plain",
     "faithful-512-rate-0.03": "train",
     "task-8-rate-0.1": TASK,
-    "stride-2-16-rate-0.1": f"{TASK} --code-stride 2 --codebook-size 16",
-    "stride-2-8-rate-0.3": f"{TASK} --code-stride 2 --rate-weight 0.3",
+    "fsq-5": f"{TASK} --quantizer fsq --levels 5",
+    "fsq-3": f"{TASK} --quantizer fsq --levels 3",
+    "fsq-5-stride-2": f"{TASK} --quantizer fsq --levels 5 --code-stride 2",
+    "fsq-3-stride-2": f"{TASK} --quantizer fsq --levels 3 --code-stride 2",
 }
+LABELS = {
+    "fsq": "task, fsq", "task": "task, vq", "faithful": "faithful, vq", "linear": "plain, vq",
+}  # fmt: skip
 HEADINGS = (
     "command", "measured bits per vector", "bits per feature point", "bytes per image",
     "test mean IoU %", "% of baseline", "MSE", "cosine",
@@ -131,13 +136,14 @@ def summary(rows: dict[str, Row], options: argparse.Namespace) -> str:
     ]
     for name, row in rows.items():
         bits, _, size, iou, retained, *_ = (cell.partition(" ")[0] for cell in cells(*row))
-        command = COMMANDS[name].replace("TEACHER", "RUN")
+        command = COMMANDS[name].replace(TASK, "train TASK")
         lines.append(f"| `{command}` | {' | '.join((bits, size, iou, retained))} |")
     words = (
         f"{options.model}, {rows[BASELINE][0][0].data.test_images} test photographs, means over the "
-        f"seeds {', '.join(map(str, options.seeds))}. RUN is the baseline with `--encoder conv`."
+        f"seeds {', '.join(map(str, options.seeds))}. TASK is `--codes task "
+        "--distill RUN`, where RUN is the baseline with `--encoder conv`."
     )
-    return "\n".join([*lines, "", textwrap.fill(words, 100)]) + "\n"
+    return "\n".join([*lines, "", textwrap.fill(words, 100, break_on_hyphens=False)]) + "\n"
 
 
 def draw(rows: dict[str, Row]) -> None:
@@ -146,7 +152,7 @@ def draw(rows: dict[str, Row]) -> None:
 
     figure = Figure((6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    for kind in ("task", "stride", "faithful", "linear"):
+    for kind, label in LABELS.items():
         points = sorted(
             (
                 statistics.mean(r.measured.test.bits_per_vector for r in records if r.measured),
@@ -155,7 +161,6 @@ def draw(rows: dict[str, Row]) -> None:
             for name, (records, retained) in rows.items()
             if name.startswith(kind)
         )
-        label = "task, --code-stride" if kind == "stride" else kind
         axes.plot(*zip(*points, strict=True), "o-", label=label)
     axes.axhline(100, color="black", linewidth=1)
     axes.set(xlabel="measured bits per vector", ylabel="% of the baseline's test mean IoU")

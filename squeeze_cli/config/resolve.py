@@ -48,10 +48,10 @@ def with_values(config: ExperimentConfig, values: Mapping[str, object]) -> Exper
 
     Raises UsageError, with the option, for an invalid value.
     """
-    mapping = config.model_dump()
+    mapping = config.model_dump(exclude_unset=True)
     for key, value in values.items():
         section, _, name = key.rpartition(".")
-        (mapping[section] if section else mapping)[name] = value
+        (mapping.setdefault(section, {}) if section else mapping)[name] = value
     return parse(mapping, as_flags=True)
 
 
@@ -97,7 +97,7 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
     by_data = GIVEN_FEATURES if given else "folder" if data.images else DEFAULT_DATASET
     without_masks = given or (data.images is not None and data.masks is None)
     values = {
-        "quantizer.type": "none" if config.kind == "baseline" else config.quantizer.type,
+        "quantizer.type": "none" if config.kind == "baseline" else _choose_quantizer(config),
         "data.dataset": data.dataset or by_data,
         "model.backbone": GIVEN_FEATURES if given else config.model.backbone,
         "model.loss_type": config.model.loss_type or ("reconstruction" if without_masks else "ce"),
@@ -114,6 +114,13 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
         defaults["data.image_size"] = side
     missing = {key: value for key, value in defaults.items() if value_of(config, key) is None}
     return with_values(config, {**values, **missing})
+
+
+def _choose_quantizer(config: ExperimentConfig) -> str:
+    """Return the quantizer: for task codes fsq, unless its type or options of other types are set."""
+    given = config.quantizer.model_fields_set
+    is_free = given <= QUANTIZERS["fsq"].options and config.quantizer.codes == "task"
+    return "fsq" if is_free else config.quantizer.type
 
 
 def _defaults_of_codes(config: ExperimentConfig, quantizer: str, loss: str) -> dict[str, object]:

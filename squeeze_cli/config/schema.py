@@ -57,8 +57,8 @@ class QuantizerConfig(Section):
     type: str = setting("vq", "How features become codes", "--quantizer", choices=QUANTIZERS)
     codes: Literal["faithful", "task", "plain"] = setting(
         "faithful",
-        "Purpose of the codes: faithful (any task), task (the masks alone, in fewer bits) or plain "
-        "(a linear encoder). Sets the defaults of other options.", metavar="C",
+        "Purpose of the codes: faithful (any task), task (the masks alone, in fewer bits; fsq by "
+        "default) or plain (a linear encoder). Sets the defaults of other options.", metavar="C",
     )  # fmt: skip
     codebook_size: int | None = setting(
         None,

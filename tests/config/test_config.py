@@ -43,7 +43,8 @@ def test_file_and_back(tmp_path: Path) -> None:
     ("values", "encoder", "reconstruction", "rate", "size", "factor"),
     [
         ({}, "conv", 0.5, 0.03, 512, 1.0),
-        ({"quantizer.codes": "task"}, "conv", 0.0, 0.1, 8, 1.0),
+        ({"quantizer.codes": "task"}, "conv", 0.0, None, 8, 1.0),
+        ({"quantizer.codes": "task", "quantizer.type": "vq"}, "conv", 0.0, 0.1, 8, 1.0),
         ({"quantizer.codes": "plain"}, "linear", 0.0, 0.0, 512, 0.3),
         ({"quantizer.type": "rvq"}, "conv", 0.5, 0.0, 256, 1.0),
         ({"quantizer.type": "pq", "quantizer.codes": "task"}, "conv", 0.0, 0.1, 8, 1.0),
@@ -71,6 +72,26 @@ def test_codes_set_the_defaults_of_other_options(
         assert config.quantizer.levels == ((3, 3) if is_task else (8, 5, 5, 5))
     write_config(tmp_path / "config.yaml", config)
     assert load_experiment(tmp_path / "config.yaml", None) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "quantizer"),
+    [
+        ({}, "vq"),
+        ({"quantizer.codes": "task"}, "fsq"),
+        ({"quantizer.codes": "task", "quantizer.code_stride": 2}, "fsq"),
+        ({"quantizer.codes": "task", "quantizer.levels": (5,)}, "fsq"),
+        ({"quantizer.codes": "task", "quantizer.type": "vq"}, "vq"),
+        ({"quantizer.codes": "task", "quantizer.codebook_size": 16}, "vq"),
+        ({"quantizer.codes": "task", "quantizer.target_bits": 1.0}, "vq"),
+    ],
+)
+def test_task_codes_are_those_of_fsq_unless_something_else_is_asked_for(
+    values: dict[str, object], quantizer: str
+) -> None:
+    config = resolve_config("quantized", values)
+    assert config.quantizer.type == quantizer
+    assert resolve_defaults(config).quantizer == config.quantizer
 
 
 def test_a_baseline_has_the_encoder_that_it_is_given() -> None:

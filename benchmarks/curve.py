@@ -39,11 +39,11 @@ COMMANDS = {
     TEACHER: "baseline --encoder conv",
     "linear": "train --codes plain",
     "faithful-512-rate-0.03": "train",
-    "task-8-rate-0.1": TASK,
-    "fsq-5": f"{TASK} --quantizer fsq --levels 5",
-    "fsq-3": f"{TASK} --quantizer fsq --levels 3",
-    "fsq-5-stride-2": f"{TASK} --quantizer fsq --levels 5 --code-stride 2",
-    "fsq-3-stride-2": f"{TASK} --quantizer fsq --levels 3 --code-stride 2",
+    "task-8-rate-0.1": f"{TASK} --quantizer vq",
+    "fsq-5": f"{TASK} --levels 5",
+    "fsq-3": f"{TASK} --levels 3",
+    "fsq-5-stride-2": f"{TASK} --levels 5 --code-stride 2",
+    "fsq-3-stride-2": f"{TASK} --levels 3 --code-stride 2",
 }
 LABELS = {
     "fsq": "task, fsq", "task": "task, vq", "faithful": "faithful, vq", "linear": "plain, vq",

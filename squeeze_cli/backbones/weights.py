@@ -77,9 +77,7 @@ class Weights:
             yield
         except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise anything
             reason = "it is damaged, or holds Python objects besides tensors"
-            if isinstance(
-                error, (OSError, ValueError)
-            ):  # torch's other messages advise to unpickle
+            if isinstance(error, (OSError, ValueError)):  # other messages advise to unpickle
                 reason = one_line(error)
             raise SqueezeError(f"{file} is no usable weights file ({reason}): {_FIX}.") from None
         if file.stat().st_mtime_ns != self._mtime_ns:

@@ -46,7 +46,7 @@ _WEIGHT_DECAY = 0.02
 # A few hundred images have fewer codes than the network has weights: it needs dropout.
 _HIDDEN_DROPOUT = 0.5
 _INPUT_DROPOUT = 0.1
-# Files of the first codes, and of all codes, then come within 1 % of the size by a prior of their own.
+# Files of the first codes, and of all codes, are then within 1 % of the size with their own prior.
 _PREFIX_WEIGHT = 0.3
 # Standard deviation of the random entries of embeddings; that of the entries from code vectors is 1.
 _EXTRA_SPREAD = 0.3

@@ -73,9 +73,7 @@ class Section(BaseModel):
         for text in (text for text in texts if isinstance(text, str)):
             if not text:
                 raise ValueError("must not be empty")
-            if re.search(
-                "[\0\ud800-\udfff]", text
-            ):  # Python reads bytes outside UTF-8 as surrogates
+            if re.search("[\0\ud800-\udfff]", text):  # surrogates stand for invalid bytes
                 raise ValueError("must be a text in UTF-8, without zero bytes")
         kind = option_type(cls.model_fields[info.field_name or ""])
         if kind is bool and not isinstance(value, bool):

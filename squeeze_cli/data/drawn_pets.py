@@ -34,9 +34,8 @@ PET_CLASSES = ClassTable(
         ClassEntry(value=BORDER, name="border", colour=(230, 159, 0)),
     ), ignore=(255,),
 )  # fmt: skip
-_BORDER = (
-    4 / 224
-)  # half the border's width: a tenth of all pixels are border, as in Oxford-IIIT Pet
+# Half the border's width: a tenth of all pixels are border, as in Oxford-IIIT Pet.
+_BORDER = 4 / 224
 # Eight colours of fur, then others. Backgrounds have all of them, so that no colour identifies a pet.
 _COLOURS = np.array((
     (0.12, 0.11, 0.11), (0.3, 0.29, 0.29), (0.52, 0.51, 0.5), (0.36, 0.24, 0.15),

@@ -243,7 +243,7 @@ def _plan_files(
     other = [f"{n} ({f.name})" for n, f in zip(names, files, strict=True) if f != out / f"{n}.png"]
     if other:
         reporter.warn(
-            f"{len(other)} masks cannot have the names of their images, but get others: {other[0]}."
+            f"{len(other)} masks cannot have the names of their images, and get others: {other[0]}."
         )
     return files
 

@@ -70,7 +70,7 @@ class Extraction:
             raise UsageError("--images-per-shard is at least 1.")
         index, count = self.shard_index, self.num_shards
         if index is None and count not in (None, 1):
-            raise UsageError(f"--num-shards {count} needs --shard-index I, its part: add it.")
+            raise UsageError(f"--num-shards {count} needs --shard-index I, the part to do: add it.")
         if index is not None and (count is None or not 0 <= index < count):
             raise UsageError(
                 f"--shard-index {index} needs --num-shards N above it; the first part is 0."

@@ -93,9 +93,8 @@ def make_on_ray(
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
     """Connect to a Ray cluster in the context, unless this process is connected already."""
-    os.environ.setdefault(
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0"
-    )  # else workers install everything anew
+    # Otherwise each worker would install all packages again.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray

@@ -28,12 +28,8 @@ DEAD_SHARE = 0.05
 
 
 def _create(
-    module: Callable[..., Library],
-    config: QuantizerConfig,
-    size: int,
-    step: StepSize,
-    **options: int,
-) -> Library:
+    module: Callable[..., Library], config: QuantizerConfig, size: int, step: StepSize, **options: int
+) -> Library:  # fmt: skip
     """Create the library's module with codebooks of `size` vectors."""
     return module(
         dim=config.bottleneck_dim,
@@ -43,8 +39,7 @@ def _create(
         kmeans_init=config.initialize_codebook,
         kmeans_iters=KMEANS_ITERATIONS,
         threshold_ema_dead_code=DEAD_SHARE * step.vectors / size,
-        rotation_trick=config.bottleneck_dim
-        > options.get("groups", 1),  # scalars have no direction
+        rotation_trick=config.bottleneck_dim > options.get("groups", 1),  # scalars do not rotate
         # The library's default of None looks for a process group before Lightning has made one.
         sync_codebook=step.processes > 1,
         **options,

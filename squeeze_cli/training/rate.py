@@ -52,9 +52,7 @@ class RateModel(nn.Module):
         soft, hard = [], []
         rest = quantized.inputs
         for q, codebook in enumerate(codebooks):
-            kept = (
-                quantized.codes[..., q].amin() >= 0
-            )  # a level is left out for all vectors at once
+            kept = quantized.codes[..., q].amin() >= 0  # levels are left out for all vectors
             codes = quantized.codes[..., q].clamp_min(0)
             if q:
                 own = self.own[q - 1]((quantized.inputs - rest).detach())

@@ -28,6 +28,7 @@ def fuse_batch_norms(network: Network, example: Tensor) -> Network:
     """
     if not any(isinstance(each, nn.BatchNorm2d) for each in network.modules()):
         return network
+    example = example.to(next(network.parameters()).device)
     pairs, plain = _find_pairs(network, example)
     if not pairs:
         return network

@@ -12,10 +12,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
+from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.backbones.fusing import fuse_batch_norms
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.encoded import ReadImage
@@ -56,9 +56,11 @@ class Trunk:
     fused: bool = True
 
     @cached_property
-    def network(self) -> BackboneNetwork:
-        """The backbone on the device; one thread must access it first, then several may use it."""
-        network = self.backbone.network
+    def network(self) -> nn.Module:
+        """The part up to `layer` on the device; one thread must access it first, then several may."""
+        network: nn.Module = self.backbone.network
+        if self.layer == "trunk":  # the last layer is trained, and may be on another device
+            network = self.backbone.network.trunk
         if self.fused:
             generator = torch.Generator().manual_seed(0)
             example = torch.randn(1, 3, *self.preprocessing.size_px, generator=generator)
@@ -75,8 +77,7 @@ class Trunk:
             # By default cuDNN rounds the inputs of float32 convolutions to 11 bits (TF32).
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
         ):
-            run = network.trunk if self.layer == "trunk" else network
-            return run(images).float()  # type: ignore[no-any-return]
+            return network(images).float()  # type: ignore[no-any-return]
 
     def rows(self, pixels: Tensor) -> NDArray[np.float32]:
         """Return the states of pixels `[B, H, W, 3]` uint8 in their stored form, channels last."""

@@ -57,6 +57,17 @@ def test_features_are_those_of_the_plain_network(name: str, left: int) -> None:
     assert norms(backbone.network) == before, "the network itself stays as it was"
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_trunk_does_not_touch_the_last_layer(fused: bool) -> None:
+    backbone = create_backbone(ModelConfig(backbone="deeplab", weights="none"), SIZE_PX)
+    last_layer = backbone.network.last_layer.train().to("meta")  # as a training moves it to a GPU
+    trunk = Trunk(backbone, "trunk", Preprocessing(SIZE_PX), torch.device("cpu"), fused=fused)
+    states = trunk.states(torch.zeros(2, *SIZE_PX, 3, dtype=torch.uint8))
+    assert states.shape[:2] == (2, 1024)
+    assert last_layer.training
+    assert all(each.is_meta for each in last_layer.parameters())
+
+
 class Ways(nn.Module):
     """A convolution, `between`, and batch normalization, in one of several ways."""
 

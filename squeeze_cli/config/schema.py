@@ -150,7 +150,7 @@ class ModelConfig(Section):
     )
     add_adapter: bool = setting(False, "Train a residual adapter on the frozen features.")
     use_kernels: bool = setting(
-        True, "Use squeeze's kernels in place of equivalent calls of torch.", "--kernels"
+        True, "Use kernels and fused layers in place of equivalent calls of torch.", "--kernels"
     )
     feature_dim: int | None = setting(
         None, "Project to N channels first. [default: that of the backbone]", ge=1, le=2**14

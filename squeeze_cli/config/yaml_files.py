@@ -56,7 +56,7 @@ def _plain_loader() -> "type[yaml.SafeLoader]":
         return yaml.MarkedYAMLError(problem=words, problem_mark=place.start_mark)
 
     class PlainLoader(yaml.SafeLoader):
-        """Loader that `_plain_loader` describes."""
+        """Safe loader that refuses tags, repeated keys, ambiguous numbers and unbounded aliases."""
 
         # Dates stay texts: no field has a date, and an experiment may have one as its name.
         yaml_implicit_resolvers = {  # noqa: RUF012 - as in the class above

@@ -208,9 +208,9 @@ def test_offline_records_a_session_that_clearml_imports(tmp_path: Path) -> None:
         assert arrived["best.ckpt"] == checkpoint
 
 
+@pytest.mark.parametrize("death", ["stop", "fall_silent"])
 @pytest.mark.slow
-def test_a_server_that_dies_holds_nothing_up(tmp_path: Path) -> None:
-    """One that takes connections and never answers; other deaths: test_clearml_task.py."""
+def test_a_server_that_dies_holds_nothing_up(tmp_path: Path, death: str) -> None:
     with ClearMLServer() as server:
         write_credentials(tmp_path, server)
         process = subprocess.Popen(
@@ -232,7 +232,7 @@ def test_a_server_that_dies_holds_nothing_up(tmp_path: Path) -> None:
         deadline = time.monotonic() + 300
         while "tasks.started" not in server.calls and time.monotonic() < deadline:
             time.sleep(0.02)
-        server.fall_silent()
+        getattr(server, death)()
         stdout, stderr = process.communicate(timeout=300)
         ended = time.monotonic()
         watcher.join()

@@ -1,4 +1,4 @@
-"""ViT and DeepLab with random weights as baselines, and every quantizer with one of them, small."""
+"""ViT and DeepLab with random weights, each with every quantizer and as a baseline, small."""
 
 from __future__ import annotations
 
@@ -9,16 +9,9 @@ import pytest
 
 from tests.conftest import OWN_QUANTIZERS, Squeeze
 
-BACKBONES = ("vit", "deeplab")
 
-
-@pytest.mark.parametrize(
-    ("backbone", "quantizer"),
-    [
-        *((name, "baseline") for name in BACKBONES),
-        *((BACKBONES[number % 2], name) for number, name in enumerate(OWN_QUANTIZERS)),
-    ],
-)
+@pytest.mark.parametrize("quantizer", [*OWN_QUANTIZERS, "baseline"])
+@pytest.mark.parametrize("backbone", ["vit", pytest.param("deeplab", marks=pytest.mark.slow)])
 def test_trains_and_is_comparable(
     squeeze: Squeeze, tmp_path: Path, backbone: str, quantizer: str
 ) -> None:

@@ -143,7 +143,7 @@ class ShardOptions:
     ] = None
     images_per_shard: Annotated[
         int | None,
-        option("--images-per-shard", "Images per file. [default: 1000, or 256 MB]", "N", min=1),
+        option("--images-per-shard", "Images per file. [default: up to 1000]", "N", min=1),
     ] = None
     shard_index: Annotated[
         int | None,
@@ -217,6 +217,10 @@ def extract_embeddings(
         **asdict(shards),
     )  # fmt: skip
     _check_run(run, values, levels)
+    if images is not None and shards.engine == "local" and shards.num_workers not in (0, 1):
+        from squeeze_cli.inference.fork_server import start_server
+
+        start_server()  # it imports torch at the same time as this process
     from squeeze_cli.inference.extract import extract_embeddings
     from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.tables import extraction_table

@@ -32,7 +32,7 @@ from squeeze_cli.inference.decoded_files import (
     write_parquet,
 )
 from squeeze_cli.inference.output import Array, OutputFolder, encode_embeddings
-from squeeze_cli.inference.plan import images_per_shard
+from squeeze_cli.inference.plan import most_images
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.training.outputs import FLOAT32_BYTES
 
@@ -140,7 +140,7 @@ def _settings(run: TrainedRun, codes_digest: str, dtype: DType) -> Settings:
     """Return the settings of shards like those of `extract-embeddings --format quantized`."""
     return Settings(
         content="quantized", run=run.folder.name, run_digest=run.digest, source="codes",
-        plan=codes_digest, images_per_shard=images_per_shard("quantized", run.points_per_image),
+        plan=codes_digest, images_per_shard=most_images("quantized", run.points_per_image),
         dtype=dtype, space=run.space,
     )  # fmt: skip
 

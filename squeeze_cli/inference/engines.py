@@ -18,15 +18,13 @@ import torch
 from squeeze_cli.codec.manifest import ShardRecord
 from squeeze_cli.console import Advance
 from squeeze_cli.errors import SqueezeError
+from squeeze_cli.inference.fork_server import START_METHOD, start_server, without_interrupts
 from squeeze_cli.inference.plan import Shard
 from squeeze_cli.inference.shard import Job, ShardMaker
 
 Made = tuple[bytes, ShardRecord]
 # Attempts to make a shard whose worker process ends.
 MOST_ATTEMPTS = 3
-# Where possible, workers are forked from a server process that has imported all they need. They cannot
-# be forked from this process, which may have used CUDA and OpenMP.
-_FORKSERVER = "forkserver" in multiprocessing.get_all_start_methods()
 
 
 def make_here(maker: ShardMaker, shards: Iterator[Shard], advance: Advance) -> Generator[Made]:
@@ -101,21 +99,15 @@ def visible_devices() -> list[str]:
 
 def _start(job: Job, device: str) -> ProcessPoolExecutor:
     """Return a pool of one process, so that a killed process affects no other worker."""
-    context = multiprocessing.get_context("forkserver" if _FORKSERVER else "spawn")
-    if _FORKSERVER:
-        context.set_forkserver_preload([ShardMaker.__module__])
+    start_server()
+    context = multiprocessing.get_context(START_METHOD)
     return ProcessPoolExecutor(1, context, _prepare, (job, device))
 
 
 def _submit(pool: ProcessPoolExecutor, shard: Shard) -> Future[Made]:
-    """Submit a shard to a pool; a process that this starts ignores Ctrl-C, and this one ends it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    """Submit a shard to a pool, which may start its process for it."""
+    with without_interrupts():
         return pool.submit(_make, shard)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return pool.submit(_make, shard)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Worker:

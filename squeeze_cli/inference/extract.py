@@ -19,7 +19,7 @@ from squeeze_cli.features.prepare import check_image
 from squeeze_cli.inference.engines import Made, make_here, make_in_workers, visible_devices
 from squeeze_cli.inference.extraction import Extraction, choose_part
 from squeeze_cli.inference.output import OutputFolder
-from squeeze_cli.inference.plan import Plan, Shard, images_per_shard, stamps_of
+from squeeze_cli.inference.plan import Plan, Shard, choose_images_per_shard, most_images, stamps_of
 from squeeze_cli.inference.ray_engine import Cluster, make_on_ray
 from squeeze_cli.inference.shard import Job, Origin, ShardMaker, contents_of
 from squeeze_cli.inference.trained_run import TrainedRun
@@ -56,7 +56,8 @@ def extract_embeddings(
         coding = coding or ("prior" if run.prior else "packed")
     part = choose_part(request, os.environ)
     source = _find_source(run, request, reporter)
-    default_size = images_per_shard(content, run.points_per_image)
+    most = most_images(content, run.points_per_image)
+    default_size = choose_images_per_shard(len(source.samples), most)
     plan = Plan(source.samples, request.images_per_shard or default_size)
     settings = Settings(
         content=content, run=run.folder.name, run_digest=run.digest, source=source.kind,

@@ -7,8 +7,11 @@ from hashlib import blake2b
 from squeeze_cli.codec.manifest import Content
 from squeeze_cli.data.samples import Sample
 
-# Default for codes: such a shard takes a core about a minute, and has some dozen kilobytes.
+# Most images of a shard by default: it takes a core about a minute, and codes have some dozen kilobytes.
 IMAGES_PER_SHARD = 1000
+# A plan of at least `EVEN_SHARDS` shards occupies two, four or eight workers evenly. Shards are not made
+# smaller than `FEWEST_IMAGES` for this (half of it after rounding), because each has a header.
+EVEN_SHARDS, FEWEST_IMAGES = 8, 500
 # Most bytes of a shard of embeddings by default.
 EMBEDDING_SHARD_BYTES = 256 * 2**20
 
@@ -42,11 +45,22 @@ class Plan:
         return digest_of(sample.name for sample in self.samples)
 
 
-def images_per_shard(content: Content, points_per_image: int) -> int:
-    """Return the default number of images per shard, given the number of values per image."""
+def most_images(content: Content, points_per_image: int) -> int:
+    """Return the most images of a shard by default, given the number of values per image."""
     if content == "codes":
         return IMAGES_PER_SHARD
     return max(1, min(IMAGES_PER_SHARD, EMBEDDING_SHARD_BYTES // (4 * points_per_image)))
+
+
+def choose_images_per_shard(images: int, most: int) -> int:
+    """Return the default number of images per shard: at most `most`, and the same on every machine.
+
+    Up to `EVEN_SHARDS` shards are a power of two in number.
+    """
+    shards = 1
+    while shards < EVEN_SHARDS and images > shards * FEWEST_IMAGES:
+        shards *= 2
+    return min(most, -(-images // shards))
 
 
 def stamps_of(samples: Iterable[Sample]) -> str:

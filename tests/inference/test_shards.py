@@ -25,7 +25,7 @@ from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import locked
 from squeeze_cli.inference.engines import make_in_workers
 from squeeze_cli.inference.extraction import Extraction, Part, choose_part
-from squeeze_cli.inference.plan import Shard
+from squeeze_cli.inference.plan import Shard, choose_images_per_shard
 from squeeze_cli.inference.shard import Job, ShardMaker
 from tests.conftest import EXECUTABLE, Squeeze
 from tests.pets import noise_image
@@ -84,6 +84,62 @@ def test_workers_make_the_files_that_one_process_makes(
     assert summary.images == IMAGES - 1
     assert [each["name"] for each in summary.skipped] == [BROKEN]
     assert content_of(tmp_path / "workers") == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("images", "most", "shards"),
+    [(1, 1000, [1]), (500, 1000, [500]), (501, 1000, [251, 250]), (1500, 1000, [375] * 4),
+     (3000, 1000, [375] * 8), (8000, 1000, [1000] * 8), (9001, 1000, [1000] * 9 + [1]),
+     (3000, 200, [200] * 15)],
+)  # fmt: skip
+def test_a_few_thousand_images_make_even_shards(images: int, most: int, shards: list[int]) -> None:
+    size = choose_images_per_shard(images, most)
+    sizes = [min(size, images - begin) for begin in range(0, images, size)]
+    assert sizes == shards
+
+
+def test_the_server_of_workers_starts_before_this_process_imports_torch(
+    photographs: Path, tmp_path: Path
+) -> None:
+    arguments = command(photographs, "--num-workers", "2")[1:]
+    code = (
+        "import sys\n"
+        "from squeeze_cli.inference import fork_server\n"
+        "start = fork_server.start_server\n"
+        "def start_and_tell():\n"
+        "    print('torch' in sys.modules)\n"
+        "    start()\n"
+        "fork_server.start_server = start_and_tell\n"
+        "from squeeze_cli.__main__ import main\n"
+        "if __name__ == '__main__':\n"
+        f"    sys.argv = ['squeeze', *{arguments}, '--quiet']\n"
+        "    main()\n"
+    )
+    (tmp_path / "told.py").write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "told.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "False"
+
+
+def test_ctrl_c_while_the_server_of_workers_starts_prints_one_line(
+    photographs: Path, tmp_path: Path
+) -> None:
+    """SIGINT reaches all processes of a terminal."""
+    process = subprocess.Popen(
+        command(photographs, "--num-workers", "2"), cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (children := psutil.Process(process.pid).children()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors.strip()) == (130, "Error: interrupted.")
+    psutil.wait_procs(children, timeout=30)
+    assert not any(child.is_running() for child in children)
 
 
 def test_several_threads_make_what_one_makes(photographs: Path, tmp_path: Path) -> None:

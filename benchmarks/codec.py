@@ -28,7 +28,8 @@ from rich.table import Table
 from benchmarks.machine import show
 from squeeze_cli.codec.coding import slots_of_codes
 from squeeze_cli.codec.container import BATCH_IMAGES, CodesFile, encode_codes
-from squeeze_cli.codec.prior import CodePrior, read_prior
+from squeeze_cli.codec.prior import CodePrior
+from squeeze_cli.codec.prior_files import read_prior
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.inference.trained_run import TrainedRun

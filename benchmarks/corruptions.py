@@ -76,7 +76,7 @@ def make_targets(folder: Path) -> list[Target]:
     """Train two small runs and return the files of the first that are read again."""
     from squeeze_cli.api import open_run, train
     from squeeze_cli.codec.container import CodesFile
-    from squeeze_cli.codec.prior import read_prior
+    from squeeze_cli.codec.prior_files import read_prior
     from squeeze_cli.config.resolve import with_values
     from squeeze_cli.config.schema import ExperimentConfig
     from squeeze_cli.features.shards import DamagedShardError, open_shard

@@ -39,15 +39,19 @@ COMMANDS = {
     TEACHER: "baseline --encoder conv",
     "linear": "train --codes plain",
     "faithful-512-rate-0.03": "train",
+    "dct": "train --quantizer dct",
+    "dct-1.7": "train --quantizer dct --step-size 1.7",
+    "masks-dct": f"{TASK} --quantizer dct",
     "task-8-rate-0.1": f"{TASK} --quantizer vq",
     "fsq-5": f"{TASK} --levels 5",
     "fsq-3": f"{TASK} --levels 3",
     "fsq-5-stride-2": f"{TASK} --levels 5 --code-stride 2",
     "fsq-3-stride-2": f"{TASK} --levels 3 --code-stride 2",
 }
-LEFT_OUT = ("task-8-rate-0.1", "fsq-5-stride-2")  # of the README
+LEFT_OUT = ("linear", "task-8-rate-0.1", "fsq-3", "fsq-5-stride-2", "dct-1.7")  # of the README
 LABELS = {
-    "fsq": "task, fsq", "task": "task, vq", "faithful": "faithful, vq", "linear": "plain, vq",
+    "dct": "faithful, dct", "faithful": "faithful, vq", "fsq": "task, fsq", "masks": "task, dct",
+    "task": "task, vq", "linear": "plain, vq",
 }  # fmt: skip
 HEADINGS = (
     "command", "measured bits per vector", "bits per feature point", "bytes per image",

@@ -27,9 +27,10 @@ IMAGE = ROOT / "docs" / "images" / "quantizers.png"
 # What each quantizer is asked for, from few bits to many.
 OPTION = {
     "vq": "--codebook-size", "lfq": "--codebook-size", "fsq": "--levels",
-    "rvq": "--num-quantizers", "pq": "--num-groups", "faiss": "--codec",
+    "rvq": "--num-quantizers", "pq": "--num-groups", "faiss": "--codec", "dct": "--step-size",
 }  # fmt: skip
 VALUES = {
+    "dct": ("3.4", "1.7", "0.85", "0.42", "0.2", "0.1"),
     "rvq": ("1", "2", "4", "8", "16"),
     "pq": ("1", "2", "4", "8", "16"),
     "vq": ("8", "16", "64", "256", "512"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from squeeze_cli.codec.prior import write_prior
+from squeeze_cli.codec.prior_files import write_prior
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.shards import write_shard
 from squeeze_cli.files import write_atomically, write_text_atomically

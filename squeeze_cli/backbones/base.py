@@ -102,9 +102,9 @@ class FrozenBackbone(FeatureOrigin):
 
     @property
     def vectors_per_image(self) -> int:
-        """Number of feature vectors of an image, where the stride divides its size."""
+        """Number of feature vectors of an image; the last of a row may stand for less than a stride."""
         height, width = self.size_px
-        return (height // self.stride) * (width // self.stride)
+        return -(-height // self.stride) * -(-width // self.stride)
 
     @abstractmethod
     def default_weights(self, config: ModelConfig) -> Path:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from squeeze_cli.codec.bit_packing import check_codes, pack_codes, unpack_codes
-from squeeze_cli.codec.prior import COUNT_LIMIT, OFFSETS, CodePrior
+from squeeze_cli.codec.coefficient_prior import CoefficientPrior
+from squeeze_cli.codec.prior import COUNT_LIMIT, OFFSETS, CodePrior, Prior
 from squeeze_cli.codec.range_coding import TOTAL, StreamDecoder, encode_streams
 from squeeze_cli.errors import DamagedCodesError
 
@@ -30,7 +31,7 @@ _DOWN, _RIGHT = np.transpose((*OFFSETS, (0, 0))) + _REACH
 
 
 class Slots(NamedTuple):
-    """Slots out of 2^20 that a prior gives each of the codes `[B, N, Q]`: the first, and their number."""
+    """Slots out of 2^20 that a prior gives each code, `[B, ...]`: the first, and their number."""
 
     starts: NDArray[np.int64]
     frequencies: NDArray[np.int64]
@@ -43,7 +44,7 @@ class Slots(NamedTuple):
 
 def encode_blocks(
     codes_nhwq: NDArray[np.integer], code_sizes: Sequence[int], images_b: Sequence[int],
-    checksums_b: Sequence[int], prior: CodePrior | None = None, slots: Slots | None = None,
+    checksums_b: Sequence[int], prior: Prior | None = None, slots: Slots | None = None,
 ) -> list[bytes]:  # fmt: skip
     """Encode the codes `[n, h, w, Q]` of images into B blocks, range-coded with a prior, else packed.
 
@@ -66,18 +67,19 @@ def encode_blocks(
             f"{codes_nhwq.shape[1:3]}"
         )
     check_codes(codes_nhwq, code_sizes)
-    shape = (len(blocks), max(images_b, default=0) * prod(codes_nhwq.shape[1:]))
     known = slots_of_codes(codes_nhwq, prior) if slots is None else slots
+    shape = (len(blocks), max(images_b, default=0) * prod(known.starts.shape[1:]))
     # A code that holds all slots leaves a stream as it is: so the last block is filled up.
     starts, frequencies = np.zeros(shape, np.int64), np.full(shape, TOTAL, np.int64)
     for filled, array in zip((starts, frequencies), known, strict=True):
         filled.reshape(-1)[: array.size] = array.reshape(-1)
-    return encode_streams(starts.T, frequencies.T, crcs)
+    coded = (frequencies != TOTAL).any(axis=0)
+    return encode_streams(starts[:, coded].T, frequencies[:, coded].T, crcs)
 
 
 def decode_blocks(
     blocks: Sequence[bytes], images_b: Sequence[int], checksums_b: Sequence[int],
-    grid: tuple[int, int], code_sizes: Sequence[int], prior: CodePrior | None = None,
+    grid: tuple[int, int], code_sizes: Sequence[int], prior: Prior | None = None,
 ) -> NDArray[np.int32]:  # fmt: skip
     """Decode B blocks into the codes `[n, h, w, Q]` of all their images.
 
@@ -94,7 +96,7 @@ def decode_blocks(
         crcs = [int.from_bytes(block[-_CRC_BYTES:], "little") for block in blocks]
     elif _fits(prior, grid, code_sizes):
         with _blas().limit(limits=1, user_api="blas"):
-            codes, crcs = _decode_streams(blocks, np.asarray(images_b), prior, len(code_sizes))
+            codes, crcs = _decode(blocks, np.asarray(images_b), prior, len(code_sizes))
         decoded = [block[:images] for block, images in zip(codes, images_b, strict=True)]
     else:
         raise DamagedCodesError(f"codes of {code_sizes} on {grid}, but a prior for others")
@@ -131,7 +133,7 @@ def context_of(
     return padded[:, np.add.outer(row, _DOWN), np.add.outer(column, _RIGHT)]
 
 
-def _fits(prior: CodePrior, grid: tuple[int, ...], code_sizes: Sequence[int]) -> bool:
+def _fits(prior: Prior, grid: tuple[int, ...], code_sizes: Sequence[int]) -> bool:
     """Return whether a prior is for codes of these sizes on this grid, or for more codes per vector."""
     return (prior.grid, prior.code_sizes[: len(code_sizes)]) == (grid, tuple(code_sizes))
 
@@ -146,13 +148,56 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _decode_streams(
-    streams: Sequence[bytes], images_b: NDArray[np.int64], prior: CodePrior, codes_per_vector: int
+def _decode(
+    streams: Sequence[bytes], images_b: NDArray[np.int64], prior: Prior, codes_per_vector: int
 ) -> tuple[NDArray[np.int32], list[int]]:
-    """Decode B streams in parallel, position by position, into codes and their CRC-32s."""
-    sizes = prior.code_sizes
-    b, (rows, columns) = len(streams), prior.grid
+    """Decode B streams in parallel into codes and their CRC-32s."""
     decoder = StreamDecoder(streams)
+    if isinstance(prior, CoefficientPrior):
+        codes = _decode_coefficients(decoder, images_b, prior)
+    else:
+        assert isinstance(prior, CodePrior)
+        codes = _decode_vectors(decoder, images_b, prior, codes_per_vector)
+    return codes, decoder.finish()
+
+
+def _decode_coefficients(
+    decoder: StreamDecoder, images_b: NDArray[np.int64], prior: CoefficientPrior
+) -> NDArray[np.int32]:
+    """Decode coefficients one by one; `CoefficientPrior.slots` describes their order."""
+    b, lanes = len(images_b), np.arange(len(images_b))
+    shape = (b, images_b.max(), *prior.grid, len(prior.code_sizes))
+    decoded = np.full(shape, prior.levels[0] // 2, np.int32)
+    flat = decoded.reshape(b, images_b.max(), -1)
+    frequency_of = (prior.others // len(prior.code_sizes)).tolist()
+    for image in range(images_b.max()):
+        active = np.flatnonzero(images_b > image)
+
+        def decode(bounds: NDArray[np.int32], own: NDArray[np.int64]) -> NDArray[np.int64]:
+            """Decode a symbol of the lanes `own`; for the others it holds all slots."""
+            found = bounds.searchsorted(decoder.slots()[own], side="right") - 1
+            start, frequency = np.zeros(b, np.int64), np.full(b, TOTAL, np.int64)
+            start[own], frequency[own] = bounds[found], bounds[found + 1] - bounds[found]
+            decoder.advance(start, frequency)
+            return found
+
+        for place, which in zip(prior.places.tolist(), prior.which.tolist(), strict=True):
+            flat[active, image, place] = decode(prior.bounds[which], active)
+        flags = np.zeros((b, len(prior.flag_bounds)), np.int64)
+        for frequency, bounds in enumerate(prior.flag_bounds):
+            flags[active, frequency] = decode(bounds, active)
+        for place, frequency in zip(prior.others.tolist(), frequency_of, strict=True):
+            if (own := lanes[flags[:, frequency] == 1]).size:
+                flat[own, image, place] = decode(prior.rest_bounds, own)
+    return decoded
+
+
+def _decode_vectors(
+    decoder: StreamDecoder, images_b: NDArray[np.int64], prior: CodePrior, codes_per_vector: int
+) -> NDArray[np.int32]:
+    """Decode the codes of vectors, position by position."""
+    sizes = prior.code_sizes
+    b, (rows, columns) = len(images_b), prior.grid
     decoded = np.empty((b, images_b.max(), rows, columns, codes_per_vector), np.int32)
     lanes = np.arange(b)
     for image in range(images_b.max()):
@@ -174,11 +219,17 @@ def _decode_streams(
                 codes[:, row, column, q] = found
                 counts[q][lanes, found] += counts[q][lanes, found] < COUNT_LIMIT
         decoded[:, image] = codes[..., :codes_per_vector]
-    return decoded, decoder.finish()
+    return decoded
 
 
-def slots_of_codes(codes_bhwq: NDArray[np.integer], prior: CodePrior) -> Slots:
-    """Return the slots that the prior gives each code; the prior may be for more codes per vector."""
+def slots_of_codes(codes_bhwq: NDArray[np.integer], prior: Prior) -> Slots:
+    """Return the slots that the prior gives each code, in the order in which they are coded.
+
+    A prior of vectors may be for more codes per vector.
+    """
+    if isinstance(prior, CoefficientPrior):
+        return Slots(*prior.slots(codes_bhwq))
+    assert isinstance(prior, CodePrior)
     images = max(1, _BLOCK_ELEMENTS // (prod(prior.grid) * max(prior.code_sizes)))
     with _blas().limit(limits=1, user_api="blas"):
         blocks = [

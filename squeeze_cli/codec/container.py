@@ -21,13 +21,13 @@ from squeeze_cli.codec.index import (
     read_index,
 )
 from squeeze_cli.codec.names import restore_names, shorten_names
-from squeeze_cli.codec.prior import CodePrior
+from squeeze_cli.codec.prior import Prior
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 
 BATCH_IMAGES = 256
 # Most blocks, and most codes, that are decoded at once.
 _BLOCKS_AT_ONCE = 256
-_CODES_AT_ONCE = 2**22
+_CODES_AT_ONCE = 2**25
 # Most codes that a caller may read at once (1 GB).
 _MOST_DECODED = 2**28
 
@@ -36,7 +36,7 @@ NamedCodes = tuple[tuple[str, ...], NDArray[np.int32]]
 
 def encode_codes(
     codes_nhwq: NDArray[np.integer], names: Sequence[str], *, quantizer: str,
-    code_sizes: Sequence[int], run: str = "", prior: CodePrior | None = None,
+    code_sizes: Sequence[int], run: str = "", prior: Prior | None = None,
     slots: Slots | None = None,
 ) -> bytes:  # fmt: skip
     """Encode the codes `[n, h, w, Q]` of n images into the bytes of a codes file.
@@ -72,7 +72,7 @@ class CodesFile:
         DamagedCodesError: the file is no codes file, truncated or changed.
     """
 
-    def __init__(self, path: Path, prior: CodePrior | None = None) -> None:
+    def __init__(self, path: Path, prior: Prior | None = None) -> None:
         self.path = path
         self._prior = prior
         with self._reported(), path.open("rb") as file:

@@ -10,7 +10,7 @@ from typing import Annotated, BinaryIO, Literal, NamedTuple, Self
 from pydantic import BaseModel, Field, StrictInt, StrictStr, TypeAdapter, model_validator
 
 from squeeze_cli.codec.names import restore_names
-from squeeze_cli.codec.prior import to_json
+from squeeze_cli.codec.prior_files import to_json
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 
 MAGIC, VERSION = b"SQZC", 2

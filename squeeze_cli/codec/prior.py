@@ -16,24 +16,19 @@ IEEE 754 determines.
 
 from __future__ import annotations
 
-import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from hashlib import blake2b
-from pathlib import Path
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from squeeze_cli.codec.range_coding import TOTAL
-from squeeze_cli.errors import DamagedCodesError, SqueezeError
-from squeeze_cli.files import write_atomically
 
-FORMAT = "squeeze-prior"
-VERSION = 1
 # Rows and columns from a vector to its causal neighbours: two to the left, and the two rows above.
 OFFSETS = (
     (0, -1), (0, -2), (-1, -2), (-1, -1), (-1, 0), (-1, 1), (-1, 2), (-2, -1), (-2, 0), (-2, 1),
@@ -73,10 +68,40 @@ class SymbolModel(NamedTuple):
     shifts: Array
 
 
+class Prior(ABC):
+    """Base of the priors, which are stored as arrays of integers; `version` is that of their file."""
+
+    version: ClassVar[int]
+
+    @property
+    @abstractmethod
+    def code_sizes(self) -> tuple[int, ...]:
+        """Number of values of each of a vector's codes."""
+
+    @property
+    @abstractmethod
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the grids of codes."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, Array]:
+        """Return all arrays by the names under which they are stored."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Eight hex digits that identify the prior's content."""
+        content = blake2b(digest_size=4)
+        for name, array in sorted(self.arrays().items()):
+            content.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+            content.update(array.tobytes())
+        return content.hexdigest()
+
+
 @dataclass(frozen=True)
-class CodePrior:
+class CodePrior(Prior):
     """Integer prior over grids of codes: the models of a vector's Q codes, in order."""
 
+    version = 1
     symbols: tuple[SymbolModel, ...]
 
     @property
@@ -94,15 +119,6 @@ class CodePrior:
     def evaluators(self) -> tuple[SymbolEvaluator, ...]:
         """Evaluators of the Q codes of a vector, in order."""
         return tuple(SymbolEvaluator(self, q) for q in range(len(self.symbols)))
-
-    @cached_property
-    def digest(self) -> str:
-        """Eight hex digits that identify the prior's content."""
-        content = blake2b(digest_size=4)
-        for name, array in sorted(self.arrays().items()):
-            content.update(f"{name} {array.dtype.str} {array.shape} ".encode())
-            content.update(array.tobytes())
-        return content.hexdigest()
 
     def arrays(self) -> dict[str, Array]:
         """Return all arrays by the names under which they are stored."""
@@ -192,15 +208,23 @@ class SymbolEvaluator:
         steps = logits.astype(np.int32)
         np.subtract(steps.max(axis=1, keepdims=True), steps, out=steps)
         steps >>= logit_shift
-        # "clip" takes the last entry of the table for steps beyond it.
-        weights = exponentials().take(steps, mode="clip")
-        weights *= (TOTAL - self.size) / weights.sum(axis=1, keepdims=True)
-        frequencies: NDArray[np.int32] = weights.astype(np.int32)
-        frequencies += 1
-        # The slots that rounding has left go to the most probable code.
-        left = TOTAL - frequencies.sum(axis=1, dtype=np.int32)
-        frequencies[np.arange(len(left)), steps.argmin(axis=1)] += left
-        return frequencies
+        return frequencies_of(steps)
+
+
+def frequencies_of(steps_nk: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Return the number of slots out of 2^20, at least one, of each of K values, `[n, K]`.
+
+    `steps_nk` is how many units of 1/256 nat a value is below the most probable one.
+    """
+    # "clip" takes the last entry of the table for steps beyond it.
+    weights = exponentials().take(steps_nk, mode="clip")
+    weights *= (TOTAL - steps_nk.shape[1]) / weights.sum(axis=1, keepdims=True)
+    frequencies: NDArray[np.int32] = weights.astype(np.int32)
+    frequencies += 1
+    # The slots that rounding has left go to the most probable value.
+    left = TOTAL - frequencies.sum(axis=1, dtype=np.int32)
+    frequencies[np.arange(len(left)), steps_nk.argmin(axis=1)] += left
+    return frequencies
 
 
 @lru_cache(maxsize=1)
@@ -211,61 +235,3 @@ def exponentials() -> NDArray[np.float64]:
     """
     exact = [(Decimal(-i) / STEPS_PER_NAT).exp() * 2**24 for i in range(16 * STEPS_PER_NAT)]
     return np.asarray([int(entry + Decimal("0.5")) for entry in exact], np.float64)
-
-
-def write_prior(path: Path, prior: CodePrior) -> None:
-    """Write the prior atomically, as a safetensors file; the same prior has the same bytes."""
-    # Wider types come first, as the library orders them, so that all tensors are aligned.
-    arrays = dict(sorted(prior.arrays().items(), key=lambda item: -item[1].itemsize))
-    content = [build_header(_metadata(prior), arrays), *(a.tobytes() for a in arrays.values())]
-    write_atomically(path, b"".join(content))
-
-
-def build_header(metadata: Mapping[str, str], arrays: Mapping[str, Array]) -> bytes:
-    """Return the bytes of a safetensors file before its tensors: the header's length, and the header.
-
-    The safetensors library itself writes the metadata in an order that varies.
-    """
-    header: dict[str, object] = {"__metadata__": metadata}
-    begin = 0
-    for name, array in arrays.items():
-        end = begin + array.nbytes
-        dtype = f"{array.dtype.kind.upper()}{8 * array.itemsize}"
-        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": (begin, end)}
-        begin = end
-    text = to_json(header).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
-    return len(text).to_bytes(8, "little") + text
-
-
-def to_json(value: object) -> str:
-    """Return a value as JSON without blanks, as in the header of a file."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
-def read_prior(path: Path) -> CodePrior:
-    """Read a prior that `write_prior` wrote, and check its digest.
-
-    Raises SqueezeError if there is no such file, or if it is of a newer version or damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise SqueezeError(f"There is no prior {path}: use the whole folder of the run.")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if int(metadata.get("version", 0)) > VERSION:
-                raise SqueezeError(f"{path} is of a newer version: update squeeze.")
-            names = file.keys()
-            prior = CodePrior.from_arrays({name: file.get_tensor(name) for name in names})
-        prior.check()
-    except (SafetensorError, KeyError, ValueError, OSError, TypeError, IndexError) as error:
-        raise DamagedCodesError(f"{path} is damaged ({error}): train the run again.") from None
-    if metadata != _metadata(prior):
-        raise DamagedCodesError(f"{path} is damaged: train the run again.")
-    return prior
-
-
-def _metadata(prior: CodePrior) -> dict[str, str]:
-    return {"format": FORMAT, "version": str(VERSION), "digest": prior.digest}

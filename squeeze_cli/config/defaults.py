@@ -7,6 +7,10 @@ CODEBOOK_SIZE = 512
 # Codes per codebook of quantizers with several codes per vector.
 SMALL_CODEBOOK_SIZE = 256
 FSQ_LEVELS = (8, 5, 5, 5)
+# Step of dct for the mean of a map, in units of the mean deviation of the bottleneck's channels.
+STEP_SIZE = 0.85
+# Weight of the rate for this step; for other steps of dct see `weight_of_step` in `config/target.py`.
+RATE_WEIGHT = 0.05
 
 # Defaults that `--codes` sets for a training with masks (docs/results.md). `plain` is the linear encoder
 # of older scripts. Defaults of vq alone are in `QUANTIZERS`: several codes per vector are for fidelity.
@@ -17,7 +21,8 @@ CODES: dict[str, dict[str, object]] = {
     },
     "task": {
         "model.encoder": "conv", "quantizer.codebook_size": 8, "quantizer.levels": (3, 3),
-        "quantizer.rate_weight": 0.1, "quantizer.encoder_lr_factor": 1.0,
+        "quantizer.step_size": 2 * STEP_SIZE, "quantizer.rate_weight": 0.1,
+        "quantizer.encoder_lr_factor": 1.0,
     },
     "plain": {"quantizer.rate_weight": 0.0},
 }  # fmt: skip

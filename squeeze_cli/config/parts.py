@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from squeeze_cli.config.defaults import CODEBOOK_SIZE, SMALL_CODEBOOK_SIZE
+from squeeze_cli.config.defaults import CODEBOOK_SIZE, RATE_WEIGHT, SMALL_CODEBOOK_SIZE, STEP_SIZE
 from squeeze_cli.errors import UsageError, nearest
 
 
@@ -137,6 +137,10 @@ QUANTIZERS = Registry("quantizer", {
     "pq": Entry("quantizers.vq:ProductVQWithProjection", _LEARNED | {"num_groups"},
                 {"codebook_size": SMALL_CODEBOOK_SIZE}),
     "faiss": Entry("quantizers.faiss_codec:FaissCodec", frozenset({"codec"})),
+    "dct": Entry("quantizers.dct:CosineQuantizer",
+                 frozenset({"codes", "bottleneck_dim", "encoder_lr_factor", "step_size",
+                            "rate_weight", "target_bits"}),
+                 {"step_size": STEP_SIZE, "rate_weight": RATE_WEIGHT}),
     "none": Entry("quantizers.base:IdentityQuantizer"),
 })  # fmt: skip
 

@@ -21,7 +21,7 @@ from squeeze_cli.config.parts import (
     QUANTIZERS,
 )
 from squeeze_cli.config.schema import FIELDS, ExperimentConfig, Kind, option_of
-from squeeze_cli.config.target import first_weight, size_for
+from squeeze_cli.config.target import dial_of, first_step, first_weight, size_for, weight_of_step
 from squeeze_cli.config.validation import check_folders, check_together, parse, refuse_meaningless
 from squeeze_cli.config.yaml_files import read_yaml
 from squeeze_cli.errors import SqueezeError, UsageError, nearest
@@ -117,10 +117,10 @@ def resolve_defaults(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _choose_quantizer(config: ExperimentConfig) -> str:
-    """Return the quantizer: for task codes fsq, unless its type or options of other types are set."""
+    """Return the quantizer: for task codes the first of fsq and dct that has all options that are set."""
     given = config.quantizer.model_fields_set
-    is_free = given <= QUANTIZERS["fsq"].options and config.quantizer.codes == "task"
-    return "fsq" if is_free else config.quantizer.type
+    suited = [name for name in ("fsq", "dct") if given <= QUANTIZERS[name].options]
+    return suited[0] if suited and config.quantizer.codes == "task" else config.quantizer.type
 
 
 def _defaults_of_codes(config: ExperimentConfig, quantizer: str, loss: str) -> dict[str, object]:
@@ -143,10 +143,17 @@ def _defaults_of_codes(config: ExperimentConfig, quantizer: str, loss: str) -> d
         defaults["model.reconstruction_weight"] = 0.0
     defaults |= {f"quantizer.{name}": value for name, value in entry.defaults.items()}
     defaults = {key: chosen.get(key, value) for key, value in defaults.items()}
-    if target := config.quantizer.target_bits:
+    target = config.quantizer.target_bits
+    if target and dial_of(quantizer).field == "rate_weight":
         defaults["quantizer.rate_weight"] = first_weight(quantizer, target)
-        if quantizer == "vq":
-            defaults["quantizer.codebook_size"] = size_for(target)
+    if target and quantizer == "vq":
+        defaults["quantizer.codebook_size"] = size_for(target)
+    if "step_size" in entry.options:
+        defaults |= {"quantizer.step_size": first_step(target)} if target else {}
+        step = config.quantizer.step_size or defaults["quantizer.step_size"]
+        assert isinstance(step, float)
+        if config.quantizer.codes != "plain":
+            defaults["quantizer.rate_weight"] = weight_of_step(step)
     return defaults
 
 

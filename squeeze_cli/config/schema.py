@@ -74,15 +74,23 @@ class QuantizerConfig(Section):
         None, "Levels of each dimension (fsq). [default: 8,5,5,5; 3,3 by --codes task]",
         metavar="8,5,5,5",
     )  # fmt: skip
+    step_size: float | None = setting(
+        None,
+        "Step of the coefficients (dct). [default: 0.85; 1.7 by --codes task]",
+        ge=0.05,
+        le=1e3,
+    )
     codec: str = setting("PCA64,SQ8", "Codec of FAISS by its factory string (faiss).", metavar="C")
     decay: float = setting(0.99, "Decay of codebooks' moving averages (vq, rvq, pq).", ge=0, lt=1)
-    commitment_weight: float = setting(0.25, "Weight of the commitment loss (all but fsq).", ge=0)
+    commitment_weight: float = setting(
+        0.25, "Weight of the commitment loss (vq, rvq, pq, lfq).", ge=0
+    )
     entropy_loss_weight: float = setting(0.1, "Weight of the entropy loss (lfq).", ge=0)
     diversity_gamma: float = setting(
         0.1, "Weight of the even use of codes in the entropy loss (lfq).", ge=0
     )
     spherical: bool = setting(False, "Project vectors to the unit sphere first (lfq).")
-    vq_loss_weight: float = setting(0.1, "Weight of the quantizer's loss (all but fsq).", ge=0)
+    vq_loss_weight: float = setting(0.1, "Weight of the quantizer's loss (vq, rvq, pq, lfq).", ge=0)
     initialize_codebook: bool = setting(
         True, "Initialize codebooks (vq, rvq, pq) by k-means on training features.",
         "--initialize-codebook/--random-codebook",
@@ -91,10 +99,10 @@ class QuantizerConfig(Section):
         1, "Side of the square of neighbouring vectors that one code stands for.", ge=1, le=8
     )
     rate_weight: float | None = setting(
-        None, "Weight of the bits per vector in the loss (vq, rvq, pq). [default: by --codes]", ge=0
+        None, "Weight of the rate in the loss (vq, rvq, pq, dct). [default: by --codes]", ge=0
     )
     target_bits: float | None = setting(
-        None, "Target for the bits per vector on disk (vq, rvq, pq); trains up to four times.",
+        None, "Target for the bits per vector on disk (vq, rvq, pq, dct); trains up to four times.",
         gt=0, le=64,
     )  # fmt: skip
     encoder_lr_factor: float | None = setting(

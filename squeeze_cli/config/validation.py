@@ -9,10 +9,13 @@ from squeeze_cli.config.defaults import CODEBOOK_SIZE
 from squeeze_cli.config.fields import choices_of, first_problem, value_of
 from squeeze_cli.config.parts import DATASETS, GIVEN_FEATURES, QUANTIZERS
 from squeeze_cli.config.schema import FIELDS, SECTIONS, ExperimentConfig, option_of
+from squeeze_cli.config.target import dial_of
 from squeeze_cli.errors import UsageError, nearest
 
 # The principal axes of more channels take minutes to compute.
 MOST_BLOCK_CHANNELS = 4096
+# The header of a codes file has the size of each code of a vector.
+MOST_COEFFICIENTS = 1024
 # Fields that have no effect with `--features`, besides the fields of other data sets.
 OF_IMAGES = (
     "data.image_size", "data.fit", "data.num_workers", "data.cache_dir", "data.use_cache",
@@ -76,6 +79,11 @@ def check_together(config: ExperimentConfig) -> None:
             f"The codebooks would have {values:,} values, more than {2**27:,}: make --codebook-size "
             "or --bottleneck-dim smaller."
         )
+    if quantizer.type == "dct" and quantizer.bottleneck_dim > MOST_COEFFICIENTS:
+        raise UsageError(
+            f"--bottleneck-dim {quantizer.bottleneck_dim} is more than the {MOST_COEFFICIENTS} "
+            "coefficients per vector that --quantizer dct can have."
+        )
     if quantizer.quantizer_dropout and quantizer.num_quantizers == 1:
         raise UsageError(
             "--quantizer-dropout needs --num-quantizers 2 or more: leave one of them out."
@@ -113,8 +121,12 @@ def _check_target(config: ExperimentConfig) -> None:
         return  # `refuse_meaningless` refuses it
     if training.devices != 1 or training.num_nodes != 1:
         raise UsageError("--target-bits trains several times, on one device: leave --devices out.")
+    if quantizer.rate_weight == 0 and dial_of(quantizer.type).field == "rate_weight":
+        raise UsageError("--target-bits needs a weight of the rate: leave rate_weight: 0 out.")
     count = {"rvq": quantizer.num_quantizers, "pq": quantizer.num_groups}.get(quantizer.type, 1)
     most = count * log2(quantizer.codebook_size or CODEBOOK_SIZE) / quantizer.code_stride**2
+    if quantizer.type == "dct":
+        most = 64.0  # the largest target
     if target >= most:
         fix = "a smaller one, or --quantizer rvq" if quantizer.type == "vq" else "a smaller one"
         raise UsageError(
@@ -190,8 +202,11 @@ def refuse_meaningless(config: ExperimentConfig, values: Mapping[str, object]) -
     clearml, data = config.logger.use_clearml, config.data
     refuse_foreign(config, "quantizer.type", values)
     refuse_foreign(config, "data.dataset", values)
-    if config.quantizer.target_bits and "quantizer.rate_weight" in values:
-        raise UsageError("--target-bits finds the --rate-weight itself: leave one of them out.")
+    for key in ("quantizer.rate_weight", "quantizer.step_size"):
+        if config.quantizer.target_bits and key in values:
+            raise UsageError(
+                f"--target-bits finds the {option_of(key)} itself: leave one of them out."
+            )
     for key, value in values.items():
         section, _, name = key.partition(".")
         elsewhere = ("use_clearml", "use_tensorboard", "auto_connect_frameworks")

@@ -15,7 +15,8 @@ from torch import Tensor
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import FeatureOrigin, FrozenBackbone
 from squeeze_cli.codec.container import CodesFile, encode_codes
-from squeeze_cli.codec.prior import CodePrior, read_prior
+from squeeze_cli.codec.prior import Prior
+from squeeze_cli.codec.prior_files import read_prior
 from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.resolve import PLACES, with_values
 from squeeze_cli.config.schema import option_of
@@ -30,7 +31,6 @@ from squeeze_cli.features.datamodule import FeatureBatches, make_data, make_trun
 from squeeze_cli.features.prepare import Trunk
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.losses.segmentation import upsample
-from squeeze_cli.model.blocks import on_grid
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.devices import choose_device
@@ -107,7 +107,7 @@ class TrainedRun:
         return self.network.quantizer.code_sizes
 
     @cached_property
-    def prior(self) -> CodePrior | None:
+    def prior(self) -> Prior | None:
         """The run's prior, or None if its codes are packed; SqueezeError for the prior of another run."""
         measured = self.record.measured
         if measured is None or measured.val.coding != "prior":
@@ -208,7 +208,8 @@ class TrainedRun:
     def vectors(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
         """Return the code vectors `[B, d, rows, columns]` float32 of codes, on the grid of the codes."""
         codes, _ = self._placed(codes_bhwq)
-        return on_grid(self.network.quantizer.lookup(codes), codes_bhwq.shape[1:3]).contiguous()
+        vectors = self.network.quantizer.lookup(codes)
+        return self.network.code_maps(vectors, codes_bhwq.shape[1:3]).contiguous()
 
     def decoded(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
         """Return the features `[B, C, h, w]` of codes as they are written: float32, on the CPU."""

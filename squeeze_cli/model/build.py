@@ -60,7 +60,7 @@ def build_network(
             )
         blocks = Blocks(feature_dim, bottleneck, stride)
     codes = -(-vectors // stride**2)  # where the stride divides the map
-    step = StepSize(config.training.batch_size * processes * codes, processes)
+    step = StepSize(config.training.batch_size * processes * codes, processes, codes)
     channels_in = feature_dim if blocks is None else bottleneck * stride**2
     return SegmentationNetwork(
         FeatureNormalizer(channels), create_quantizer(config.quantizer, channels_in, step), head,

@@ -19,6 +19,7 @@ from squeeze_cli.errors import SqueezeError
 from squeeze_cli.heads.base import SegmentationHead
 from squeeze_cli.kernels.folding import AffineMap
 from squeeze_cli.model.blocks import Blocks, on_grid
+from squeeze_cli.model.cosine import from_frequencies, to_frequencies
 from squeeze_cli.quantizers.base import Coded, IdentityQuantizer, Quantizer
 
 
@@ -146,6 +147,8 @@ class SegmentationNetwork(nn.Module):
         """Return the quantizer's input `[B, rows, columns, channels]` for features `[B, C, h, w]`."""
         encoded = maps if self.encoder is None else self.encoder(maps)
         seen: Tensor = encoded if self.blocks is None else self.blocks(encoded)
+        if self.quantizer.on_frequencies:
+            seen = to_frequencies(seen)
         return seen.permute(0, 2, 3, 1)
 
     def code_grid(self, grid: Size) -> Size:
@@ -174,8 +177,16 @@ class SegmentationNetwork(nn.Module):
         """Return maps `[B, d, h, w]` on `grid` of code vectors, and the linear map to features."""
         output_map = self.quantizer.output_map()
         if self.blocks is None:
-            return on_grid(vectors_bnd, grid), output_map
+            return self.code_maps(vectors_bnd, grid), output_map
         return self.blocks.scatter(output_map(vectors_bnd), grid), self.blocks.output_map()
+
+    def code_maps(self, vectors_bnd: Tensor, grid: Size) -> Tensor:
+        """Return code vectors as maps `[B, d, rows, columns]` over the places of the codes' grid."""
+        maps = on_grid(vectors_bnd, grid)
+        if not self.quantizer.on_frequencies:
+            return maps
+        with torch.autocast(maps.device.type, enabled=False):
+            return from_frequencies(maps)
 
     def codes(self, maps: Tensor) -> Tensor:
         """Return codes `[B, rows, columns, Q]` int64 of features `[B, C, h, w]`."""

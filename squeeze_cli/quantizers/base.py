@@ -4,9 +4,10 @@
     codes [B, N, Q] --lookup--> [B, N, d] --from_code--> [B, N, D] --project_out--> [B, N, C]
 
 D is the bottleneck and d the dimension of the code vectors: d = D for vq, rvq and pq, whose
-codebooks lie in the bottleneck itself; d is the number of levels for fsq and the number of bits for
-lfq. All layers after the codes are linear, so that a head can fold them into its first convolution
-(`kernels/folding.py`). The modules of vector-quantize-pytorch compute the codes.
+codebooks lie in the bottleneck itself, and for dct, whose tokens are frequencies; d is the number of
+levels for fsq and the number of bits for lfq. All layers after the codes are linear, so that a head can
+fold them into its first convolution (`kernels/folding.py`). The modules of vector-quantize-pytorch
+compute the codes.
 """
 
 import math
@@ -26,13 +27,14 @@ FLOAT32_BITS = 32  # per value of uncompressed features, the reference of compre
 
 @dataclass(frozen=True)
 class StepSize:
-    """Number of vectors in a training step over all processes, and number of processes.
+    """Number of vectors in a training step over all processes, of processes, and of vectors per image.
 
     The vectors decide when a code counts as unused. Several processes synchronize their codebooks.
     """
 
     vectors: int
     processes: int = 1
+    vectors_per_image: int = 1
 
 
 class Coded(NamedTuple):
@@ -50,9 +52,12 @@ class Quantizer(nn.Module):
 
     Attributes:
         code_sizes: Number of values of each of the Q codes of a vector.
+        on_frequencies: Whether the tokens are the coefficients of the cosine transform of the
+            features, and not the features at their places.
     """
 
     code_sizes: tuple[int, ...] = ()
+    on_frequencies = False
 
     def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
         super().__init__()
@@ -76,7 +81,7 @@ class Quantizer(nn.Module):
 
     @property
     def counted_sizes(self) -> tuple[int, ...]:
-        """The `code_sizes` for usage, perplexity and prior; empty for codes that are bytes of a codec."""
+        """The `code_sizes` for usage, perplexity and a prior of vectors; empty for codes without them."""
         return self.code_sizes
 
     def code_input(self, tokens_bnc: Tensor) -> Tensor:
@@ -146,7 +151,7 @@ class IdentityQuantizer(Quantizer):
     def lookup(self, codes_bnq: Tensor) -> Tensor:
         """Raise SqueezeError: there are no codes to look up."""
         raise SqueezeError(
-            "The quantizer 'none' makes no codes: choose vq, fsq, lfq, rvq or pq to decode from codes."
+            "The quantizer 'none' makes no codes: choose another one to decode from codes."
         )
 
     def output_map(self) -> AffineMap:

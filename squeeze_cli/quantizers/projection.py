@@ -166,7 +166,8 @@ class WhitenedQuantizer(ProjectedQuantizer):
 def start_at_principal_axes(
     project_in: nn.Linear, project_out: nn.Linear, tokens_nc: Tensor
 ) -> None:
-    """Set `project_in` to the principal axes of tokens `[n, C]`, and `project_out` to their inverse.
+    """Set `project_in`, with or without bias, to the principal axes of tokens `[n, C]`, and
+    `project_out` to their inverse.
 
     The bottleneck between them then preserves as much variance as a linear one can. It is scaled so
     that its components have unit variance on average: the codebook's initial scale and the commitment
@@ -176,11 +177,16 @@ def start_at_principal_axes(
     axes_dc, variances_d = principal_axes(tokens_nc, project_in.out_features)
     kept = len(axes_dc)
     scale = variances_d.mean().clamp_min(1e-12).sqrt()
+    coded_mean = axes_dc @ mean
     project_in.weight[:kept] = axes_dc / scale
-    project_in.bias[:kept] = -(axes_dc @ mean) / scale
     project_out.weight.zero_()
     project_out.weight[:, :kept] = axes_dc.T * scale
     project_out.bias.copy_(mean)
+    bias: Tensor | None = project_in.bias
+    if bias is None:
+        project_out.bias.sub_(axes_dc.T @ coded_mean)
+    else:
+        bias[:kept] = -coded_mean / scale
 
 
 def principal_axes(rows_nc: Tensor, count: int) -> tuple[Tensor, Tensor]:

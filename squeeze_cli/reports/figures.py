@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colour-blind people can tell these apart (Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Colour-blind people can tell these apart (Okabe and Ito, 2008, https://jfly.uni-koeln.de/color/; the
+# last is wine of Tol, 2021, https://sronpersonalpages.nl/~pault/).
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 GREY = "#666666"
 DPI = 150
 # Most panels in a figure of codebooks, and most steps in a panel.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
 
 # Colour and marker of each quantizer, the same in every figure.
-STYLES = dict(zip(QUANTIZERS, zip(COLOURS, "os^DvP", strict=True), strict=False))
+STYLES = dict(zip(QUANTIZERS, zip(COLOURS, "os^DvP*", strict=True), strict=False))
 PANEL_INCHES = (6.4, 4.2)
 MARKER_RADIUS_PX = 6
 # Positions of a label relative to its point (steps to the right and up), the best first.

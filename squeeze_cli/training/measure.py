@@ -2,7 +2,7 @@
 
 import torch
 
-from squeeze_cli.codec.prior import read_prior
+from squeeze_cli.codec.prior_files import read_prior
 from squeeze_cli.config.record import (
     FinishedRecord,
     LevelsRecord,

@@ -10,15 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from squeeze_cli.codec.coding import Slots, slots_of_codes
+from squeeze_cli.codec.coefficient_prior import fit_coefficients
 from squeeze_cli.codec.container import encode_codes
 from squeeze_cli.codec.index import find_blocks
-from squeeze_cli.codec.prior import CodePrior, write_prior
+from squeeze_cli.codec.prior import Prior
+from squeeze_cli.codec.prior_files import write_prior
 from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_steps
 from squeeze_cli.config.record import DecoderBytes, Measured, MeasuredSplit
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import write_atomically
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.quantizers.base import FLOAT32_BITS
+from squeeze_cli.quantizers.dct import LEVELS, CosineQuantizer
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import Experiment, feature_grid
 
@@ -67,7 +70,7 @@ def save_outputs(
 
 def encode_split(
     experiment: Experiment, network: SegmentationNetwork, split: str, codes_nhwq: NDArray[np.int32],
-    digest: str, prior: CodePrior | None,
+    digest: str, prior: Prior | None,
 ) -> tuple[bytes, MeasuredSplit]:  # fmt: skip
     """Return the codes file of a split, made by the run with this digest, and its sizes."""
     names = [sample.name for sample in getattr(experiment.splits, split)]
@@ -108,7 +111,7 @@ def measure_codes(
     )  # fmt: skip
 
 
-def decoder_bytes(network: SegmentationNetwork, prior: CodePrior | None) -> DecoderBytes:
+def decoder_bytes(network: SegmentationNetwork, prior: Prior | None) -> DecoderBytes:
     """Measure the data that a decoder needs once for all images: the learned codebooks and the linear
     maps after them as float32, and the prior as stored."""
     quantizer, blocks = network.quantizer, network.blocks
@@ -140,8 +143,10 @@ def _feature_maps(experiment: Experiment, split: str) -> Iterator[Tensor]:
 
 def _fit_prior(
     experiment: Experiment, train_codes: NDArray[np.int32], reporter: Reporter
-) -> CodePrior | None:
+) -> Prior | None:
     quantizer = experiment.module.network.quantizer
+    if isinstance(quantizer, CosineQuantizer):
+        return fit_coefficients(train_codes, LEVELS)
     if not can_have_prior(sizes := quantizer.counted_sizes):
         if sizes:
             reporter.say(f"Codes of {max(sizes)} values are packed: too many for a prior.")

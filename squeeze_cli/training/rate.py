@@ -1,11 +1,11 @@
-"""Rate loss: an estimate of the bits that an entropy coder needs for the codes."""
+"""Rate loss: estimates of the bits that an entropy coder needs for the codes."""
 
 import math
 from collections.abc import Sequence
 from math import prod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from squeeze_cli.model.network import Quantized
@@ -16,6 +16,10 @@ DROPOUT = 0.2
 CONTEXT = 5
 # Width of the soft assignment, as a share of the mean squared distance to the nearest code vector.
 TEMPERATURE = 0.25
+# Share of a step's magnitudes in the moving averages, and the smallest scale in steps.
+SCALE_MOMENTUM, SMALLEST_SCALE = 0.05, 0.06
+# Vectors of an image for which weights of the rate of coefficients are those of a bit per vector.
+USUAL_VECTORS = 196
 
 
 class RateModel(nn.Module):
@@ -87,3 +91,44 @@ def _soft_assignment(inputs_bnd: Tensor, codebook_kd: Tensor) -> Tensor:
     distances = torch.cdist(inputs_bnd.flatten(0, 1)[:, own], codebook_kd[:, own]).square()
     scale = distances.detach().min(dim=1).values.mean().clamp_min(1e-9)
     return (-distances / (TEMPERATURE * scale)).softmax(dim=1).view(*inputs_bnd.shape[:2], -1)
+
+
+class CoefficientRate(nn.Module):
+    """Estimate of the bits of transform coefficients, each with a Laplace distribution of its own.
+
+    The scales are moving averages of the magnitudes. Uniform noise stands for the rounding (Ballé et
+    al., 2017, arXiv:1611.01704).
+
+    Args:
+        shape: Number of coefficients, N frequencies times D axes.
+    """
+
+    scales: Tensor
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.register_buffer("scales", torch.zeros(shape))
+
+    def forward(self, quantized: Quantized, codebooks: Sequence[Tensor]) -> tuple[Tensor, None]:
+        """Estimate the bits of the coefficients in `quantized.inputs`, which are in steps.
+
+        Returns the bits per image, divided by `USUAL_VECTORS`: the step grows with the number of
+        vectors, and so must what a bit per vector is worth. The second result is None, because the
+        scales are not trained.
+        """
+        inputs = quantized.inputs
+        noisy = (inputs + torch.rand_like(inputs) - 0.5).abs()
+        with torch.no_grad():
+            magnitudes = inputs.abs().mean(dim=0)
+            if distributed.is_available() and distributed.is_initialized():
+                distributed.all_reduce(magnitudes)
+                magnitudes /= distributed.get_world_size()
+            first = self.scales.sum() == 0
+            self.scales.lerp_(magnitudes, torch.where(first, 1.0, SCALE_MOMENTUM))
+        rates = 1 / self.scales.clamp_min(SMALLEST_SCALE)
+        # The logarithm of a Laplace distribution's integral over one step, beyond and around 0.
+        beyond = (0.5 - noisy) * rates + (-torch.expm1(-rates) / 2).log()
+        near = noisy.clamp_max(0.5) * rates
+        around = (1 - (-0.5 * rates).exp() * near.cosh()).clamp_min(1e-9).log()
+        bits = -torch.where(noisy > 0.5, beyond, around) / math.log(2)
+        return bits.sum() / (len(bits) * USUAL_VECTORS), None

@@ -122,7 +122,7 @@ ROWS = (
             make=given(features),
             check=valid_json,
         )
-        for quantizer in QUANTIZERS
+        for quantizer in (*QUANTIZERS, "dct")
         for name, features in {
             "features of constant channels": CONSTANT_CHANNELS,
             "fewer vectors than codes": numbers.normal(size=(8, 16)),

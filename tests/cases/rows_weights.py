@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from squeeze_cli.codec.prior import CodePrior, read_prior, write_prior
+from squeeze_cli.codec.prior import CodePrior
+from squeeze_cli.codec.prior_files import read_prior, write_prior
 from tests.cases.table import Case
 
 STOPPED = "train --resume --name stopped --no-progress"

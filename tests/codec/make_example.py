@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from squeeze_cli.codec.container import encode_codes
-from squeeze_cli.codec.prior import write_prior
+from squeeze_cli.codec.prior_files import write_prior
 from tests.codec.priors import fitted_prior, smooth_codes
 
 DATA = Path(__file__).parent / "data"

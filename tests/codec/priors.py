@@ -108,7 +108,12 @@ def reference_frequencies(
     gate = (hidden @ model.gate_weights.astype(np.int64) + model.gate_bias.item()) >> gate_shift
     logits = model.outputs.astype(np.int64) @ np.clip(query, -1023, 1023) + model.output_bias
     logits += model.bonus[np.minimum(count_k, 7)].astype(np.int64) * int(np.clip(gate, -1023, 1023))
-    steps = np.minimum((logits.max() - logits) >> logit_shift, 4095)
+    return reference_slots((logits.max() - logits) >> logit_shift)
+
+
+def reference_slots(steps_k: np.ndarray) -> np.ndarray:
+    """Slots `[K]` of values that are so many units of 1/256 nat below the most probable one."""
+    steps = np.minimum(steps_k, 4095)
     weights = exponentials()[steps]
     scale = (TOTAL - len(weights)) / weights.sum()
     slots = 1 + np.floor(weights * scale).astype(np.int64)

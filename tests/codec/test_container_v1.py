@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from squeeze_cli.codec.container import CodesFile
-from squeeze_cli.codec.prior import read_prior
+from squeeze_cli.codec.prior_files import read_prior
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from tests.codec.make_example import DATA
 from tests.fuzz.crafted import craft_v1, pack_names, parts

@@ -9,10 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from squeeze_cli.codec.coefficient_prior import CoefficientPrior, fit_coefficients
 from squeeze_cli.codec.container import encode_codes
-from squeeze_cli.codec.prior import CodePrior, read_prior
+from squeeze_cli.codec.prior import CodePrior
+from squeeze_cli.codec.prior_files import read_prior
 from tests.codec.make_example import DATA
-from tests.codec.priors import fitted_prior, reference_frequencies, smooth_codes
+from tests.codec.priors import (
+    fitted_prior,
+    reference_frequencies,
+    reference_slots,
+    smooth_codes,
+)
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "codes-format.md"
 
@@ -37,7 +44,9 @@ def read_names(entries: list[str | int]) -> list[str]:
     return names
 
 
-def read_file(content: bytes, prior: CodePrior | None) -> tuple[dict, list[str], list[np.ndarray]]:
+def read_file(
+    content: bytes, prior: CodePrior | CoefficientPrior | None
+) -> tuple[dict, list[str], list[np.ndarray]]:
     """The header, the names and the codes `[h, w, Q]` of each image."""
     assert content[:5] == b"SQZC\2"
     at = 9 + int.from_bytes(content[5:9], "little")
@@ -53,6 +62,8 @@ def read_file(content: bytes, prior: CodePrior | None) -> tuple[dict, list[str],
         at += length
         if prior is None:
             codes, crc32 = read_packed(block, header, count)
+        elif isinstance(prior, CoefficientPrior):
+            codes, crc32 = read_coefficients(prior, block, header, count)
         else:
             codes, crc32 = read_stream(prior, block, header, count)
         checked = line + b"\n" + number.to_bytes(4, "little") + codes.astype("<u4").tobytes()
@@ -84,6 +95,43 @@ def read_stream(
                 seen[q][code] += 1
     assert at == len(stream)
     return images[..., :given], state - 2**32
+
+
+def read_coefficients(
+    prior: CoefficientPrior, stream: bytes, header: dict, count: int
+) -> tuple[np.ndarray, int]:
+    size, state, at = header["code_sizes"][0], int.from_bytes(stream[:5], "big"), 5
+    images = np.full((count, *header["grid"], len(header["code_sizes"])), (size - 1) // 2)
+    magnitude = np.abs(np.arange(size) - (size - 1) // 2)
+
+    def read(steps: np.ndarray) -> int:
+        nonlocal state, at
+        slots = reference_slots(steps)
+        starts = np.cumsum(slots) - slots
+        slot = state % 2**20
+        value = int(np.flatnonzero(starts <= slot)[-1])
+        state = int(slots[value]) * (state >> 20) + slot - int(starts[value])
+        while state < 2**32:
+            state, at = 256 * state + stream[at], at + 1
+        return value
+
+    def steps_of(zero: int, decay: int) -> np.ndarray:
+        return np.where(magnitude == 0, 0, zero + (magnitude - 1) * decay)
+
+    flag, rest_zero, rest_decay = map(int, prior.rest)
+    for codes in images:
+        used = np.argwhere(prior.used).tolist()
+        for place, zero, decay in zip(used, prior.zero.tolist(), prior.decay.tolist(), strict=True):
+            codes[tuple(place)] = read(steps_of(zero, decay))
+        flagged = []
+        for frequency in np.ndindex(*header["grid"]):
+            if not prior.used[frequency].all() and read(np.array([0, flag])):
+                flagged.append(frequency)
+        for frequency in flagged:
+            for axis in np.flatnonzero(prior.used[frequency] == 0):
+                codes[(*frequency, axis)] = read(steps_of(rest_zero, rest_decay))
+    assert at == len(stream)
+    return images, state - 2**32
 
 
 def read_packed(block: bytes, header: dict, count: int) -> tuple[np.ndarray, int]:
@@ -148,3 +196,21 @@ def test_the_first_codes_of_vectors(given: int) -> None:
     prior, codes = fitted_prior(sizes, (3, 5)), smooth_codes(8, (3, 5), sizes, seed=4)[..., :given]
     content = encode_codes(codes, NAMES, quantizer="rvq", code_sizes=sizes[:given], prior=prior)
     assert np.array_equal(read_file(content, prior)[2], codes)
+
+
+def test_coefficients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some were used in training, and some others are used by the images of the file."""
+    monkeypatch.setattr("squeeze_cli.codec.index.BLOCK_VECTORS", 4 * 15)
+    drawn = np.rint(np.random.default_rng(0).laplace(0, 1, (30, 3, 5, 4))).astype(np.int64)
+    falling = drawn // (1 + np.add.outer(np.arange(3), np.arange(5)))[:, :, None] + 7
+    codes = np.clip(falling, 0, 14)
+    codes[:, 0, 0] = np.clip(drawn[:, 0, 0] * 3 + 7, 0, 14)
+    train = codes[:20].copy()
+    train[:, 2, 2:] = 7
+    train[:, 1, 1, 1] = 7
+    prior = fit_coefficients(train, 15)
+    test = codes[20:28].copy()
+    test[1, 2, 4, 3], test[6, 2, 4], test[3, 2, 3, 0] = 1, 9, 14
+    content = encode_codes(test, NAMES, quantizer="dct", code_sizes=prior.code_sizes, prior=prior)
+    assert 0 < prior.used.sum() < prior.used.size
+    assert np.array_equal(read_file(content, prior)[2], test)

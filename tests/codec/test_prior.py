@@ -23,9 +23,8 @@ from squeeze_cli.codec.prior import (
     WEIGHT_LIMIT,
     CodePrior,
     exponentials,
-    read_prior,
-    write_prior,
 )
+from squeeze_cli.codec.prior_files import read_prior, write_prior
 from squeeze_cli.codec.prior_fitting import (
     PriorNetwork,
     can_have_prior,
@@ -210,7 +209,7 @@ def test_missing_and_newer_priors_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SqueezeError, match="whole folder of the run"):
         read_prior(path)
     write_prior(path, drawn_prior((6,), (2, 3)))
-    path.write_bytes(path.read_bytes().replace(b'"version":"1"', b'"version":"2"'))
+    path.write_bytes(path.read_bytes().replace(b'"version":"1"', b'"version":"3"'))
     with pytest.raises(SqueezeError, match="update squeeze"):
         read_prior(path)
 

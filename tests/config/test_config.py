@@ -83,10 +83,19 @@ def test_codes_set_the_defaults_of_other_options(
         ({"quantizer.codes": "task", "quantizer.levels": (5,)}, "fsq"),
         ({"quantizer.codes": "task", "quantizer.type": "vq"}, "vq"),
         ({"quantizer.codes": "task", "quantizer.codebook_size": 16}, "vq"),
-        ({"quantizer.codes": "task", "quantizer.target_bits": 1.0}, "vq"),
+        ({"quantizer.codes": "task", "quantizer.target_bits": 1.0}, "dct"),
+        ({"quantizer.codes": "task", "quantizer.step_size": 1.0}, "dct"),
+        (
+            {
+                "quantizer.codes": "task",
+                "quantizer.codebook_size": 16,
+                "quantizer.target_bits": 1.0,
+            },
+            "vq",
+        ),
     ],
 )
-def test_task_codes_are_those_of_fsq_unless_something_else_is_asked_for(
+def test_task_codes_are_those_of_fsq_or_dct_unless_something_else_is_asked_for(
     values: dict[str, object], quantizer: str
 ) -> None:
     config = resolve_config("quantized", values)

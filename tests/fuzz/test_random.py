@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from squeeze_cli.cli import app
 from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.manifest import EarlierManifest, EarlierShard, ShardRecord, sum_up
-from squeeze_cli.codec.prior import SymbolModel, read_prior
+from squeeze_cli.codec.prior import SymbolModel
+from squeeze_cli.codec.prior_files import read_prior
 from squeeze_cli.codec.shards import read_output
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.config.resolve import load_experiment, to_yaml

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from squeeze_cli.codec.container import CodesFile
-from squeeze_cli.codec.prior import read_prior
+from squeeze_cli.codec.prior_files import read_prior
 from squeeze_cli.config.record import Measured, MeasuredSplit
 from squeeze_cli.config.resolve import load_experiment
 from squeeze_cli.console import Reporter

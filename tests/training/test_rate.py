@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.model.encoder import ENCODER_BLOCKS, ENCODER_CHANNELS, ResidualPath
 from squeeze_cli.model.network import FeatureNormalizer, Quantized, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
-from squeeze_cli.training.rate import RateModel
+from squeeze_cli.quantizers.dct import HALF, CosineQuantizer
+from squeeze_cli.training.rate import USUAL_VECTORS, CoefficientRate, RateModel
 from tests.conftest import Squeeze
 
 B, H, W, C, D = 2, 3, 4, 12, 5
@@ -121,12 +123,65 @@ def conditional_entropy(kind: str, weight: float) -> float:
     return float(-(shares * given.log2()).nansum())
 
 
+def test_bits_of_coefficients_are_estimated_by_their_own_distributions() -> None:
+    """The estimate of Laplace-distributed coefficients is near the entropy of the rounded ones."""
+    torch.manual_seed(0)
+    scales = torch.tensor([[0.05, 0.3, 1.0], [4.0, 0.1, 20.0]])
+    drawn = torch.distributions.Laplace(0.0, scales).sample((4000,))
+    model, entropy = CoefficientRate((2, 3)), 0.0
+    for own in drawn.flatten(1).T:
+        shares = (own.round() + 500).long().bincount() / len(own)
+        entropy += float(torch.special.entr(shares).sum()) / math.log(2)
+    for _ in range(3):
+        output = Quantized(drawn, drawn, drawn, torch.zeros(()), drawn, (1, 2))
+        soft, hard = model(output, [])
+    assert float(soft) == pytest.approx(entropy / USUAL_VECTORS, rel=0.15)
+    assert hard is None
+
+
+def test_the_rate_pulls_coefficients_to_zero() -> None:
+    model = CoefficientRate((2, 3))
+    inputs = (3 * torch.randn(500, 2, 3)).requires_grad_()
+    soft, _ = model(Quantized(inputs, inputs, inputs, torch.zeros(()), inputs, (1, 2)), [])
+    soft.backward()
+    assert inputs.grad is not None
+    far = inputs.detach().abs() > 1
+    assert (inputs.grad[far].sign() == inputs.detach()[far].sign()).all()
+
+
+def test_a_weight_makes_fewer_coefficients() -> None:
+    assert used_coefficients(weight=0.5) < 0.8 * used_coefficients(weight=0.0)
+
+
+def used_coefficients(weight: float) -> int:
+    """Number of coefficients that are not 0 after a short training on noisy maps."""
+    torch.manual_seed(0)
+    config = QuantizerConfig(type="dct", bottleneck_dim=6, step_size=1 / 6)
+    quantizer = create_quantizer(config, C, StepSize(16 * 36, 1, 36))
+    smooth = torch.nn.functional.interpolate(torch.randn(64, C, 2, 2), (6, 6), mode="bilinear")
+    maps = smooth + 0.3 * torch.randn_like(smooth)
+    quantizer.initialize(maps.permute(0, 2, 3, 1).reshape(-1, C))
+    assert isinstance(quantizer, CosineQuantizer)
+    network = SegmentationNetwork(FeatureNormalizer(C), quantizer, None)
+    model = CoefficientRate(quantizer.coefficients)
+    optimizer = torch.optim.AdamW(network.parameters(), 5e-3)
+    for _ in range(80):
+        output = network.quantize(maps[torch.randint(64, (16,))])
+        error = (network.decoded(output) - output.features).square().mean()
+        loss = error + weight * model(output, [])[0]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return int((network.eval().codes(maps) != HALF).sum())
+
+
 @pytest.mark.parametrize("loss", ["ce", "reconstruction"])
-@pytest.mark.parametrize("kind", ["vq", "rvq", "pq"])
+@pytest.mark.parametrize("kind", ["vq", "rvq", "pq", "dct"])
 def test_records_and_checkpoints_hold_it(
     squeeze: Squeeze, tmp_path: Path, kind: str, loss: str
 ) -> None:
-    run = ("train", *TINY, "--quantizer", kind, "--codebook-size", "16", "--loss", loss)
+    size = ("--step-size", "0.5") if kind == "dct" else ("--codebook-size", "16")
+    run = ("train", *TINY, "--quantizer", kind, *size, "--loss", loss)
     squeeze(*run, "--rate-weight", "0.5", "--name", "it")
     record = json.loads((tmp_path / "runs" / "it" / "run.json").read_text())
     trained = record["history"][-1]["train"]

@@ -8,17 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from squeeze_cli.api import open_run
+from squeeze_cli.config.resolve import resolve_config
+from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
 from squeeze_cli.config.target import (
     MOST_TRAININGS,
     TOLERANCE,
+    dial_of,
+    first_step,
     first_weight,
-    next_weight,
+    next_value,
     size_for,
 )
+from squeeze_cli.errors import UsageError
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.target import bits_per_vector
 from tests.conftest import Squeeze
 
+WEIGHT = dial_of("vq")
 TINY = (
     "--model", "efficientnet-lite0", "--dataset", "synthetic", "--image-size", "64",
     "--subset-size", "24", "--num-workers", "0", "--no-progress", "--epochs", "1",
@@ -37,7 +44,7 @@ def test_search_comes_near_what_can_be_reached(
     weight: float | None = first_weight("vq", target)
     while weight is not None:
         tried.append((weight, bits(weight)))
-        weight = next_weight(tried, target)
+        weight = next_value(WEIGHT, tried, target)
     assert len(tried) <= MOST_TRAININGS
     errors = [abs(reached / target - 1) for _, reached in tried]
     assert errors[-1] <= max(0.12, TOLERANCE)
@@ -45,14 +52,58 @@ def test_search_comes_near_what_can_be_reached(
 
 
 def test_search_ends_where_another_weight_changes_nothing() -> None:
-    assert next_weight([(0.1, 1.0)], 1.02) is None
+    assert next_value(WEIGHT, [(0.1, 1.0)], 1.02) is None
     tried = [(0.05, 2.0), (30.0, 1.0)]  # the largest weight there is
-    assert next_weight(tried, 0.1) is None
+    assert next_value(WEIGHT, tried, 0.1) is None
 
 
 def test_codebooks_have_more_bits_than_are_asked_for() -> None:
     for target in (0.1, 1.0, 1.1, 2.2, 2.3, 3.2, 3.3, 8.0):
         assert 2 ** (1.4 * target) < size_for(target)
+
+
+@pytest.mark.parametrize("target", [0.2, 2.0, 20.0])
+@pytest.mark.parametrize(
+    "bits", [lambda d: 2 / d**1.2, lambda d: 4 / (0.1 + d), lambda d: 2 / d**1.6]
+)
+def test_search_for_a_step_comes_near_its_target(
+    bits: Callable[[float], float], target: float
+) -> None:
+    tried: list[tuple[float, float]] = []
+    step: float | None = first_step(target)
+    while step is not None:
+        tried.append((step, bits(step)))
+        step = next_value(dial_of("dct"), tried, target)
+    assert abs(tried[-1][1] / target - 1) <= 0.12
+
+
+def test_the_weight_of_the_rate_follows_the_step() -> None:
+    for codes, step, weight in (("faithful", 0.85, 0.05), ("faithful", 0.425, 0.0125), ("task", 1.7, 0.2),
+                                ("plain", 0.85, 0)):  # fmt: skip
+        given = {"quantizer.type": "dct", "quantizer.codes": codes}
+        given |= {"quantizer.step_size": step} if step == 0.425 else {}
+        found = resolve_config("quantized", given).quantizer
+        assert (found.step_size, found.rate_weight) == (step, pytest.approx(weight))
+
+
+def test_without_a_weight_of_the_rate_only_dct_has_a_target(squeeze: Squeeze) -> None:
+    config = ExperimentConfig(quantizer=QuantizerConfig(rate_weight=0.0, target_bits=2.0))
+    with pytest.raises(UsageError, match="needs a weight of the rate"):
+        resolve_config("quantized", {}, config)
+    told = squeeze("train", *TINY, "--quantizer", "dct", "--codes", "plain", "--target-bits", "20",
+                   "--name", "it").stderr  # fmt: skip
+    assert "--step-size" in told
+    record = open_run(Path("runs/it"), device="cpu").record
+    assert record.settings["quantizer.rate_weight"] == 0
+
+
+def test_a_run_of_dct_comes_near_its_target(squeeze: Squeeze, tmp_path: Path) -> None:
+    told = squeeze(
+        "train", *TINY, "--quantizer", "dct", "--target-bits", "8", "--name", "it"
+    ).stderr
+    record = RunFolder(tmp_path / "runs" / "it").read_finished()
+    assert "--step-size" in told
+    assert bits_per_vector(record) == pytest.approx(8, rel=0.2)
 
 
 def test_run_is_that_of_the_last_training(squeeze: Squeeze, tmp_path: Path) -> None:

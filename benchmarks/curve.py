@@ -47,8 +47,17 @@ COMMANDS = {
     "fsq-3": f"{TASK} --levels 3",
     "fsq-5-stride-2": f"{TASK} --levels 5 --code-stride 2",
     "fsq-3-stride-2": f"{TASK} --levels 3 --code-stride 2",
+    "task-3-stride-2": f"{TASK} --quantizer vq --codebook-size 3 --code-stride 2 --rate-weight 0.15 "
+    "--encoder-lr-factor 0.3",
 }
-LEFT_OUT = ("linear", "task-8-rate-0.1", "fsq-3", "fsq-5-stride-2", "dct-1.7")  # of the README
+LEFT_OUT = (
+    "linear",
+    "task-8-rate-0.1",
+    "fsq-3",
+    "fsq-5-stride-2",
+    "dct-1.7",
+    "task-3-stride-2",
+)  # of the README
 LABELS = {
     "dct": "faithful, dct", "faithful": "faithful, vq", "fsq": "task, fsq", "masks": "task, dct",
     "task": "task, vq", "linear": "plain, vq",

@@ -183,6 +183,8 @@ def _execute(command: str, folder: str) -> None:
 
 def _enter(folder: str) -> None:
     """Work in `folder`, and write all output to a file there."""
+    # A shell starts jobs in the background with SIGINT ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)

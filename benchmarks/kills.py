@@ -183,8 +183,10 @@ def _execute(command: str, folder: str) -> None:
 
 def _enter(folder: str) -> None:
     """Work in `folder`, and write all output to a file there."""
-    # A shell starts jobs in the background with SIGINT ignored, and children inherit that.
+    # Children inherit from a shell's background job that SIGINT is ignored, and from a server of workers
+    # that it is blocked.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.chdir(folder)
     log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)

@@ -18,7 +18,7 @@ import torch
 from squeeze_cli.codec.manifest import ShardRecord
 from squeeze_cli.console import Advance
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.inference.fork_server import START_METHOD, start_server, without_interrupts
+from squeeze_cli.inference.fork_server import PRELOADED, START_METHOD, without_interrupts
 from squeeze_cli.inference.plan import Shard
 from squeeze_cli.inference.shard import Job, ShardMaker
 
@@ -99,8 +99,9 @@ def visible_devices() -> list[str]:
 
 def _start(job: Job, device: str) -> ProcessPoolExecutor:
     """Return a pool of one process, so that a killed process affects no other worker."""
-    start_server()
     context = multiprocessing.get_context(START_METHOD)
+    if START_METHOD == "forkserver":
+        context.set_forkserver_preload([PRELOADED])
     return ProcessPoolExecutor(1, context, _prepare, (job, device))
 
 

@@ -10,16 +10,21 @@ from contextlib import contextmanager
 START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
-def start_server() -> None:
-    """Start the server, which imports all that workers need while this process does other things.
+# The server imports this module, and thereby all that workers need.
+PRELOADED = "squeeze_cli.inference.shard"
 
-    It ends with this process.
+
+def start_server() -> None:
+    """Start the server of a command, whose imports then run while this process does other things.
+
+    It ends with this process. Ctrl-C is blocked in all that is forked from it, so only a process of our
+    own may start it like this.
     """
     if START_METHOD == "forkserver":
         from multiprocessing import forkserver, resource_tracker
 
         resource_tracker.ensure_running()  # the server starts it otherwise, which unblocks Ctrl-C
-        forkserver.set_forkserver_preload(["squeeze_cli.inference.shard"])
+        forkserver.set_forkserver_preload([PRELOADED])
         with without_interrupts():
             forkserver.ensure_running()
 

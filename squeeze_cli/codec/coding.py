@@ -165,29 +165,29 @@ def _decode_coefficients(
     decoder: StreamDecoder, images_b: NDArray[np.int64], prior: CoefficientPrior
 ) -> NDArray[np.int32]:
     """Decode coefficients one by one; `CoefficientPrior.slots` describes their order."""
-    b, lanes = len(images_b), np.arange(len(images_b))
-    shape = (b, images_b.max(), *prior.grid, len(prior.code_sizes))
-    decoded = np.full(shape, prior.levels[0] // 2, np.int32)
+    b, axes = len(images_b), len(prior.code_sizes)
+    decoded = np.full((b, images_b.max(), *prior.grid, axes), prior.levels[0] // 2, np.int32)
     flat = decoded.reshape(b, images_b.max(), -1)
-    frequency_of = (prior.others // len(prior.code_sizes)).tolist()
+    used = list(zip(prior.places.tolist(), prior.which.tolist(), strict=True))
+    others = prior.others.tolist()
+
+    def decode(bounds: NDArray[np.int32], own: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Decode a symbol of the lanes `own`; for the others it holds all slots."""
+        found = bounds.searchsorted(decoder.slots()[own], side="right") - 1
+        start, frequency = np.zeros(b, np.int64), np.full(b, TOTAL, np.int64)
+        start[own], frequency[own] = bounds[found], bounds[found + 1] - bounds[found]
+        decoder.advance(start, frequency)
+        return found
+
     for image in range(images_b.max()):
         active = np.flatnonzero(images_b > image)
-
-        def decode(bounds: NDArray[np.int32], own: NDArray[np.int64]) -> NDArray[np.int64]:
-            """Decode a symbol of the lanes `own`; for the others it holds all slots."""
-            found = bounds.searchsorted(decoder.slots()[own], side="right") - 1
-            start, frequency = np.zeros(b, np.int64), np.full(b, TOTAL, np.int64)
-            start[own], frequency[own] = bounds[found], bounds[found + 1] - bounds[found]
-            decoder.advance(start, frequency)
-            return found
-
-        for place, which in zip(prior.places.tolist(), prior.which.tolist(), strict=True):
+        for place, which in used:
             flat[active, image, place] = decode(prior.bounds[which], active)
         flags = np.zeros((b, len(prior.flag_bounds)), np.int64)
         for frequency, bounds in enumerate(prior.flag_bounds):
             flags[active, frequency] = decode(bounds, active)
-        for place, frequency in zip(prior.others.tolist(), frequency_of, strict=True):
-            if (own := lanes[flags[:, frequency] == 1]).size:
+        for place in others:
+            if (own := np.flatnonzero(flags[:, place // axes])).size:
                 flat[own, image, place] = decode(prior.rest_bounds, own)
     return decoded
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from squeeze_cli.codec.coding import decode_blocks, encode_blocks, slots_of_codes
+from squeeze_cli.codec.coding import encode_blocks, slots_of_codes
 from squeeze_cli.codec.coefficient_prior import CoefficientPrior, fit_coefficients
 from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.prior_files import read_prior, write_prior
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
+from tests.codec.test_prior_coding import there_and_back
 
 LEVELS, GRID, AXES = 31, (4, 3), 5
 
@@ -24,13 +25,6 @@ def coefficients(images: int, seed: int, scale: float = 6.0) -> np.ndarray:
     fall = 1 + np.add.outer(np.add.outer(np.arange(4), np.arange(3)), np.arange(AXES))
     drawn = np.rint(generator.laplace(0, scale / fall**2, (images, *GRID, AXES)))
     return np.clip(drawn, -15, 15).astype(np.int64) + LEVELS // 2
-
-
-def there_and_back(codes: np.ndarray, prior: CoefficientPrior, images: int) -> np.ndarray:
-    counts = [len(codes[begin : begin + images]) for begin in range(0, len(codes), images)]
-    checksums, sizes = list(range(len(counts))), prior.code_sizes
-    blocks = encode_blocks(codes, sizes, counts, checksums, prior)
-    return decode_blocks(blocks, counts, checksums, prior.grid, sizes, prior)
 
 
 @pytest.mark.parametrize("images", [1, 3, 7, 20])

@@ -73,47 +73,54 @@ def read_file(
     return header, read_names(header["names"]), images
 
 
+class Stream:
+    """Reader of the symbols of a stream."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.at = content, 5
+        self.state = int.from_bytes(content[:5], "big")
+
+    def read(self, slots: np.ndarray) -> int:
+        starts = np.cumsum(slots) - slots
+        slot = self.state % 2**20
+        value = int(np.flatnonzero(starts <= slot)[-1])
+        self.state = int(slots[value]) * (self.state >> 20) + slot - int(starts[value])
+        while self.state < 2**32:
+            self.state, self.at = 256 * self.state + self.content[self.at], self.at + 1
+        return value
+
+    def end(self) -> int:
+        assert self.at == len(self.content)
+        return self.state - 2**32
+
+
 def read_stream(
     prior: CodePrior, stream: bytes, header: dict, count: int
 ) -> tuple[np.ndarray, int]:
     given = len(header["code_sizes"])
     images = np.zeros((count, *header["grid"], len(prior.code_sizes)), np.int64)
     images[..., given:] = prior.code_sizes[given:]
-    state, at = int.from_bytes(stream[:5], "big"), 5
+    symbols = Stream(stream)
     for codes in images:
         seen = [np.zeros(size, np.int64) for size in header["code_sizes"]]
         for row, column in np.ndindex(*header["grid"]):
             for q in range(len(seen)):
                 slots = reference_frequencies(prior, q, (row, column), codes, seen[q])
-                starts = np.cumsum(slots) - slots
-                slot = state % 2**20
-                code = int(np.flatnonzero(starts <= slot)[-1])
-                state = int(slots[code]) * (state >> 20) + slot - int(starts[code])
-                while state < 2**32:
-                    state, at = 256 * state + stream[at], at + 1
+                code = symbols.read(slots)
                 codes[row, column, q] = code
                 seen[q][code] += 1
-    assert at == len(stream)
-    return images[..., :given], state - 2**32
+    return images[..., :given], symbols.end()
 
 
 def read_coefficients(
     prior: CoefficientPrior, stream: bytes, header: dict, count: int
 ) -> tuple[np.ndarray, int]:
-    size, state, at = header["code_sizes"][0], int.from_bytes(stream[:5], "big"), 5
+    size, symbols = header["code_sizes"][0], Stream(stream)
     images = np.full((count, *header["grid"], len(header["code_sizes"])), (size - 1) // 2)
     magnitude = np.abs(np.arange(size) - (size - 1) // 2)
 
     def read(steps: np.ndarray) -> int:
-        nonlocal state, at
-        slots = reference_slots(steps)
-        starts = np.cumsum(slots) - slots
-        slot = state % 2**20
-        value = int(np.flatnonzero(starts <= slot)[-1])
-        state = int(slots[value]) * (state >> 20) + slot - int(starts[value])
-        while state < 2**32:
-            state, at = 256 * state + stream[at], at + 1
-        return value
+        return symbols.read(reference_slots(steps))
 
     def steps_of(zero: int, decay: int) -> np.ndarray:
         return np.where(magnitude == 0, 0, zero + (magnitude - 1) * decay)
@@ -130,8 +137,7 @@ def read_coefficients(
         for frequency in flagged:
             for axis in np.flatnonzero(prior.used[frequency] == 0):
                 codes[(*frequency, axis)] = read(steps_of(rest_zero, rest_decay))
-    assert at == len(stream)
-    return images, state - 2**32
+    return images, symbols.end()
 
 
 def read_packed(block: bytes, header: dict, count: int) -> tuple[np.ndarray, int]:

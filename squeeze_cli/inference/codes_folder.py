@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 
@@ -21,6 +22,8 @@ OPEN_FILES = 1024
 VECTORS_AT_ONCE = 2**18
 # Most bytes of decoded codes that are kept.
 CACHE_BYTES = 2**28
+
+Codes = NDArray[np.integer]
 
 
 def list_shards(path: Path) -> list[ShardFile]:
@@ -57,8 +60,12 @@ class CodesFolder:
     and if no run is found.
     """
 
-    def __init__(self, path: Path, run: Path | None = None, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, path: Path, run: Path | None = None, cache_bytes: int = CACHE_BYTES,
+        device: str = "cpu",
+    ) -> None:  # fmt: skip
         self.path = path
+        self.device = device
         self.shards = list_shards(path)
         self.run_path = run or find_run(path)
         self.begins = np.cumsum([0, *(shard.images for shard in self.shards)])
@@ -85,8 +92,8 @@ class CodesFolder:
 
     @cached_property
     def run(self) -> TrainedRun:
-        """The run that made the codes, on the CPU."""
-        run = TrainedRun(self.run_path, {"training.device": "cpu"})
+        """The run that made the codes, on the device."""
+        run = TrainedRun(self.run_path, {"training.device": self.device})
         run.require_codes()
         return run
 
@@ -107,7 +114,7 @@ class CodesFolder:
         shard = int(np.searchsorted(self.begins, position, side="right")) - 1
         return shard, position - int(self.begins[shard])
 
-    def read(self, positions: Sequence[int]) -> NDArray[np.integer]:
+    def read(self, positions: Sequence[int]) -> Codes:
         """Return the codes `[n, h, w, Q]` of the images at these positions, for access in any order."""
         codes = np.empty((len(positions), *self._shape), self._type)
         for row in np.argsort(positions).tolist():  # so that each block is decoded once
@@ -117,18 +124,27 @@ class CodesFolder:
 
     def stream(
         self, shard: int, images: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.integer]]]:
+    ) -> Iterator[tuple[NDArray[np.int64], Codes]]:
         """Yield positions and codes of images of a shard, at ascending positions, in pieces."""
         file, starts = self.file(shard), np.flatnonzero(np.diff(images // self._at_once)) + 1
         for piece in np.split(images, starts):
             yield piece, file.read(piece.tolist()).astype(self._type)
+
+    def batches(self, positions: range, most: int) -> Iterator[tuple[tuple[str, ...], Codes]]:
+        """Yield names and codes of the images at consecutive positions, at most `most` at once."""
+        for shard, (first, end) in enumerate(pairwise(self.begins.tolist())):
+            images = np.arange(max(first, positions.start), min(end, positions.stop)) - first
+            for piece, codes in self.stream(shard, images) if len(images) else ():
+                names = self.file(shard).names[piece[0] : piece[-1] + 1]
+                for begin in range(0, len(piece), most):
+                    yield names[begin : begin + most], codes[begin : begin + most]
 
     @cached_property
     def _files(self) -> Callable[[int], CodesFile]:
         return lru_cache(OPEN_FILES)(self._open)
 
     @cached_property
-    def _parts(self) -> Callable[[int, int], NDArray[np.integer]]:
+    def _parts(self) -> Callable[[int, int], Codes]:
         return lru_cache(self._parts_kept)(self._decode)
 
     def _open(self, number: int) -> CodesFile:
@@ -141,6 +157,6 @@ class CodesFolder:
         self._shape = shape
         return file
 
-    def _decode(self, number: int, part: int) -> NDArray[np.integer]:
+    def _decode(self, number: int, part: int) -> Codes:
         images = slice(part * self._part, (part + 1) * self._part)
         return self.file(number).read(images).astype(self._type)

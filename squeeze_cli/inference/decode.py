@@ -1,44 +1,36 @@
 """`squeeze decode`: decoding of codes files to features or masks, without images and backbone."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from io import BytesIO
-from itertools import chain, pairwise
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from squeeze_cli.codec.container import CodesFile
 from squeeze_cli.codec.manifest import Settings, record_of
-from squeeze_cli.codec.shards import ShardFile
 from squeeze_cli.config.classes import classes_to_yaml
 from squeeze_cli.console import Reporter
-from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.errors import UsageError
 from squeeze_cli.files import locked, remove_parts, write_atomically, write_text_atomically
-from squeeze_cli.inference.codes_folder import find_run, list_shards
+from squeeze_cli.inference.codes_folder import CodesFolder
 from squeeze_cli.inference.decoded_files import (
     DecodedRecord,
     DType,
     Form,
-    Part,
-    as_dtype,
+    decoded_batches,
     import_pyarrow,
     write_npy,
     write_parquet,
 )
-from squeeze_cli.inference.output import Array, OutputFolder, encode_embeddings
+from squeeze_cli.inference.output import OutputFolder, encode_embeddings
 from squeeze_cli.inference.plan import most_images
 from squeeze_cli.inference.trained_run import TrainedRun
-from squeeze_cli.training.outputs import FLOAT32_BYTES
 
 BATCH_IMAGES = 64
-# Bytes of float32 features that are decoded at once for .npy and .parquet files, as a row group.
-BATCH_BYTES = 2**25
 # Name of the file with the classes of decoded masks.
 CLASSES_NAME = "classes.yaml"
 # Field `Software` of a mask's PNG, followed by a digest of the run and the codes.
@@ -47,7 +39,6 @@ SOFTWARE = "squeeze decode"
 NOTE = "# Classes of masks that `squeeze decode` wrote.\n"
 # Most bytes in a file name.
 LONGEST_NAME = 255
-Batches = Iterable[tuple[tuple[str, ...], NDArray[np.int32]]]
 
 
 def decode_codes(
@@ -81,28 +72,27 @@ def decode_codes(
         raise UsageError("--as and --dtype are for --to features: leave them out.")
     if form == "parquet":
         import_pyarrow()
-    shards = list_shards(path)
-    paths = [shard.checked() for shard in shards]
+    codes = CodesFolder(path, run, device=device)
+    paths = [shard.path for shard in codes.shards]
     folders = {path.resolve() if path.is_dir() else path.parent.resolve()}
     folders |= {file.resolve().parent for file in paths}
     # Both may be shards, so that replacing the content of `out` would delete the codes.
     if out.resolve() in folders and (content == "features" or path.is_dir()):
         raise UsageError(f"{out} holds the codes that are to be decoded: choose another --out.")
-    opened = TrainedRun(run or find_run(path), {"training.device": device})
-    files = _open_files(opened, shards, content, path)
-    batches = chain.from_iterable(file.batches(BATCH_IMAGES) for file in files)
-    names = [name for file in files for name in file.names]
-    codes_digest, claimed = _digest(opened, paths), locked(out, "choose another --out")
+    opened, names, claimed = codes.run, codes.names, locked(out, "choose another --out")
+    read = b"".join([opened.digest.encode(), *(file.read_bytes() for file in paths)])
+    digest = blake2b(read).hexdigest()[:16]
     if content == "masks":
-        written = _write_masks(opened, batches, names, out, codes_digest, overwrite, reporter)
+        written = _write_masks(codes, out, f"{SOFTWARE} {digest}", overwrite, reporter)
     elif form in ("npy", "parquet"):
-        record = DecodedRecord(run=opened.digest, codes=codes_digest, dtype=dtype or "float32")
-        written = _write_files(opened, files, out, record, form, overwrite)
+        record = DecodedRecord(run=opened.digest, codes=digest, dtype=dtype or "float32")
+        write = write_npy if form == "npy" else write_parquet
+        written = write(out, record, codes, overwrite)
     else:
-        settings = _settings(opened, codes_digest, dtype or "float32")
-        count = -(-len(names) // settings.images_per_shard)
+        settings = _settings(opened, digest, dtype or "float32")
+        count = -(-len(codes) // settings.images_per_shard)
         output = OutputFolder(out, settings, count, range(count), reporter, overwrite)
-        claimed, written = output.claimed(), _write_features(opened, batches, output)
+        claimed, written = output.claimed(), _write_features(codes, output)
     with claimed, reporter.track("Decoding", len(names)) as advance:
         for images in written:
             advance(images, "")
@@ -112,40 +102,16 @@ def decode_codes(
     }  # fmt: skip
 
 
-def _digest(run: TrainedRun, paths: Iterable[Path]) -> str:
-    """Return a digest of a run and codes files, sixteen hexadecimal digits."""
-    content = b"".join([run.digest.encode(), *(path.read_bytes() for path in paths)])
-    return blake2b(content).hexdigest()[:16]
-
-
-def _open_files(
-    run: TrainedRun, shards: Sequence[ShardFile], content: str, path: Path
-) -> list[CodesFile]:
-    """Open the codes at `path`; raises SqueezeError if they cannot be decoded to `content`."""
-    run.require_codes()
-    if content == "masks":
-        run.require_head()
-    files = [run.open(shard.path) for shard in shards]
-    for file in files if content == "masks" else ():
-        file.require_relative_names()
-    names = [name for file in files for name in file.names]
-    if len(set(names)) < max(len(names), 1):
-        raise SqueezeError(f"{path} has no images, or one twice: extract it again.")
-    for shard, file in zip(shards, files, strict=True):
-        shard.require_names(file.names)
-    return files
-
-
-def _settings(run: TrainedRun, codes_digest: str, dtype: DType) -> Settings:
+def _settings(run: TrainedRun, digest: str, dtype: DType) -> Settings:
     """Return the settings of shards like those of `extract-embeddings --format quantized`."""
     return Settings(
         content="quantized", run=run.folder.name, run_digest=run.digest, source="codes",
-        plan=codes_digest, images_per_shard=most_images("quantized", run.points_per_image),
+        plan=digest, images_per_shard=most_images("quantized", run.points_per_image),
         dtype=dtype, space=run.space,
     )  # fmt: skip
 
 
-def _write_features(run: TrainedRun, batches: Batches, output: OutputFolder) -> Iterator[int]:
+def _write_features(codes: CodesFolder, output: OutputFolder) -> Iterator[int]:
     """Write the missing shards, and yield the number of images in each batch.
 
     Raises UsageError if none is missing.
@@ -155,54 +121,20 @@ def _write_features(run: TrainedRun, batches: Batches, output: OutputFolder) -> 
         raise UsageError(
             f"{output.folder} holds decoded features already: --overwrite replaces them."
         )
-    size, number = output.settings.images_per_shard, 0
-    dtype = output.settings.dtype or "float32"
-    names: list[str] = []
-    parts: list[Array] = []
-
-    def write() -> None:
-        nonlocal number
-        if parts:
-            content = encode_embeddings(np.concatenate(parts), names)
-            record = record_of(output.settings, number, output.count, content, len(names))
-            output.write(content, record)
-        number += 1
-        names.clear()
-        parts.clear()
-
-    for batch_names, codes in batches:
-        for begin, end in pairwise([0, *range(size - len(names), len(codes), size), len(codes)]):
-            names += batch_names[begin:end]
-            if number in missing:
-                features = run.decoded(codes[begin:end]).numpy()
-                parts.append(as_dtype(features, batch_names[begin:end], dtype))
-            if len(names) == size:
-                write()
-        yield len(codes)
-    if names:
-        write()
+    size, dtype = output.settings.images_per_shard, output.settings.dtype or "float32"
+    for number in output.numbers:
+        images = range(len(codes))[number * size :][:size]
+        if number not in missing:
+            yield len(images)
+            continue
+        parts = []
+        for _, features in decoded_batches(codes, images, BATCH_IMAGES, dtype):
+            parts.append(features)
+            yield len(features)
+        names = codes.names[images.start : images.stop]
+        content = encode_embeddings(np.concatenate(parts), names)
+        output.write(content, record_of(output.settings, number, output.count, content, len(names)))
     output.finish()
-
-
-def _write_files(
-    run: TrainedRun, files: Sequence[CodesFile], out: Path, record: DecodedRecord, form: Form,
-    overwrite: bool,
-) -> Iterator[int]:  # fmt: skip
-    """Write .npy or .parquet files, and yield the number of images in each batch."""
-    channels, rows, columns = run.decoded(files[0].read([0])).shape[1:]
-    images = max(1, BATCH_BYTES // (FLOAT32_BYTES * channels * rows * columns))
-
-    def part(files: Sequence[CodesFile]) -> Part:
-        def decode() -> Iterator[tuple[Sequence[str], NDArray[np.float32]]]:
-            for names, codes in chain.from_iterable(file.batches(images) for file in files):
-                yield names, run.decoded(codes).numpy()
-
-        return Part([name for file in files for name in file.names], decode)
-
-    shape = (rows, columns, channels)
-    if form == "npy":
-        return write_npy(out, record, part(files), shape, overwrite)
-    return write_parquet(out, record, [part([file]) for file in files], shape, overwrite)
 
 
 def _plan_files(
@@ -268,34 +200,31 @@ def _software(file: Path) -> str:
 
 
 def _write_masks(
-    run: TrainedRun, batches: Batches, names: Sequence[str], out: Path, codes_digest: str,
-    overwrite: bool, reporter: Reporter,
-) -> Iterator[int]:  # fmt: skip
+    codes: CodesFolder, out: Path, mark: str, overwrite: bool, reporter: Reporter
+) -> Iterator[int]:
     """Write a PNG of class indices per image, and the file of classes; yields the images per batch.
 
     The palette has the classes' colours, and greys for outputs of the head beyond the classes. Raises
-    UsageError as `_plan_files` does.
+    SqueezeError for a run without a head and a name that leaves `out`, and as `_plan_files` does.
     """
-    mark = f"{SOFTWARE} {codes_digest}"
-    files = _plan_files(names, out, mark, overwrite, reporter)
-    colours = run.classes.colours
-    palette = [channel for colour in colours for channel in colour]
-    palette += [index for index in range(len(colours), 256) for _ in range(3)]
+    classes = codes.run.classes
+    for number in range(len(codes.shards)):
+        codes.file(number).require_relative_names()
+    files = _plan_files(codes.names, out, mark, overwrite, reporter)
+    palette = [channel for colour in classes.colours for channel in colour]
+    palette += [index for index in range(len(classes.colours), 256) for _ in range(3)]
     notes = PngInfo()
     notes.add_text("Software", mark)
     remove_parts({out, *(place.parent for place in files)})
-    done = 0
-    for _, codes in batches:
-        places = files[done : done + len(codes)]
-        done += len(codes)
-        if all(_software(place) == mark for place in places):
-            yield len(codes)
-            continue
-        for place, mask in zip(places, run.masks(codes), strict=True):
-            image = Image.fromarray(mask)
-            image.putpalette(palette)
-            content = BytesIO()
-            image.save(content, format="PNG", optimize=True, pnginfo=notes)
-            write_atomically(place, content.getbuffer())
-        yield len(codes)
-    write_text_atomically(out / CLASSES_NAME, NOTE + classes_to_yaml(run.classes))
+    for begin in range(0, len(codes), BATCH_IMAGES):
+        places = files[begin : begin + BATCH_IMAGES]
+        if not all(_software(place) == mark for place in places):
+            masks = codes.run.masks(codes.read(range(begin, begin + len(places))))
+            for place, mask in zip(places, masks, strict=True):
+                image = Image.fromarray(mask)
+                image.putpalette(palette)
+                content = BytesIO()
+                image.save(content, format="PNG", optimize=True, pnginfo=notes)
+                write_atomically(place, content.getbuffer())
+        yield len(places)
+    write_text_atomically(out / CLASSES_NAME, NOTE + classes_to_yaml(classes))

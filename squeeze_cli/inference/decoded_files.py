@@ -5,10 +5,11 @@ atomically, so a stopped decoding continues with the first missing file.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +23,21 @@ from squeeze_cli.files import (
     write_text_atomically,
     written_atomically,
 )
+from squeeze_cli.inference.codes_folder import CodesFolder
 
 Form = Literal["safetensors", "npy", "parquet"]
 DType = Literal["float16", "float32"]
 # Arrow and pandas ignore names with this prefix when they open a folder.
 RECORD_NAME = "_decoded.json"
 NAMES_NAME = "names.txt"
+# Bytes of float32 features that are decoded at once, and make a row group.
+BATCH_BYTES = 2**25
 _OWN = re.compile(rf"{RECORD_NAME}|{NAMES_NAME}|features\.npy|features-\d{{5,}}\.parquet")
 _IN_NO_LINE = re.compile("[\n\r\0\ufeff]")
 
-Features = NDArray[np.float32]
-# Names and features `[n, C, h, w]` of images, batch by batch.
-Batches = Iterable[tuple[Sequence[str], Features]]
+Features = NDArray[np.floating]
+# Function that writes the images at these positions to a file, and yields their number batch by batch.
+Write = Callable[[BinaryIO, range], Iterator[int]]
 
 
 class DecodedRecord(BaseModel, extra="forbid"):
@@ -45,53 +49,66 @@ class DecodedRecord(BaseModel, extra="forbid"):
     dtype: DType
 
 
-class Part(NamedTuple):
-    """Images that are written to one file: their names, and a function that decodes their features."""
+def decoded_batches(
+    codes: CodesFolder, images: range, most: int, dtype: DType
+) -> Iterator[tuple[Sequence[str], Features]]:
+    """Yield names and features `[n, C, h, w]` of images at these positions, at most `most` at once.
 
-    names: Sequence[str]
-    decode: Callable[[], Batches]
+    Raises SqueezeError, which names the image, for a value that the type does not hold.
+    """
+    for names, batch in codes.batches(images, most):
+        features = codes.run.decoded(batch).numpy()
+        if dtype == "float16":
+            largest = np.abs(features).reshape(len(features), -1).max(axis=1, initial=0)
+            if (row := int(largest.argmax())) < len(names) and largest[row] > np.finfo(dtype).max:
+                raise SqueezeError(
+                    f"The features of {names[row]} reach {largest[row]:.3g}, more than float16 holds: "
+                    "use --dtype float32."
+                )
+        yield names, features.astype(dtype, copy=False)
 
 
 def write_npy(
-    out: Path, record: DecodedRecord, part: Part, shape: Sequence[int], overwrite: bool
+    out: Path, record: DecodedRecord, codes: CodesFolder, overwrite: bool
 ) -> Iterator[int]:
     """Write `features.npy` `[n, h, w, C]` of n images, and `names.txt` with a name on each line.
 
-    `shape` is the shape `[h, w, C]` of a feature map. Yields the number of images in each batch. Raises
-    as `_write` does, and SqueezeError for a name that does not fit a line.
+    Yields the number of images in each batch. Raises as `_write` does, and SqueezeError for a name that
+    does not fit a line.
     """
-    if odd := [name for name in part.names if _IN_NO_LINE.search(name)]:
+    if odd := [name for name in codes.names if _IN_NO_LINE.search(name)]:
         raise SqueezeError(
             f"The name {odd[0]!r} does not fit a line of {NAMES_NAME}: use --as parquet, or extract the "
             "image under another name."
         )
+    shape, most = _map_shape(codes)
 
-    def write(file: BinaryIO, batches: Batches) -> Iterator[int]:
-        dtype = np.dtype(record.dtype)
+    def write(file: BinaryIO, images: range) -> Iterator[int]:
         header = {
-            "descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False,
-            "shape": (len(part.names), *shape),
+            "descr": np.lib.format.dtype_to_descr(np.dtype(record.dtype)), "fortran_order": False,
+            "shape": (len(images), *shape),
         }  # fmt: skip
         # A memory map would not do: on a full disk the system would kill the process.
         np.lib.format.write_array_header_1_0(file, header)
-        for names, features in batches:
-            file.write(as_dtype(features, names, record.dtype).transpose(0, 2, 3, 1).tobytes())
+        for names, features in decoded_batches(codes, images, most, record.dtype):
+            file.write(features.transpose(0, 2, 3, 1).tobytes())
             yield len(names)
 
-    listed = "".join(f"{name}\n" for name in part.names)
-    return _write(out, record, {"features.npy": part}, write, overwrite, listed)
+    listed = "".join(f"{name}\n" for name in codes.names)
+    return _write(out, record, {"features.npy": range(len(codes))}, write, overwrite, listed)
 
 
 def write_parquet(
-    out: Path, record: DecodedRecord, parts: Sequence[Part], shape: Sequence[int], overwrite: bool
+    out: Path, record: DecodedRecord, codes: CodesFolder, overwrite: bool
 ) -> Iterator[int]:
-    """Write a .parquet file per part: a row per image, with `name`, `shape` and `features`.
+    """Write a .parquet file per codes file: a row per image, with `name`, `shape` and `features`.
 
     `shape` is the shape `[h, w, C]` of a feature map, and `features` its flattened values, a list of
     fixed size. A batch is a row group. Yields the number of images in each batch. Raises as `_write`
     does.
     """
     pyarrow, parquet = import_pyarrow()
+    shape, most = _map_shape(codes)
     value = {"float16": pyarrow.float16(), "float32": pyarrow.float32()}[record.dtype]
     fields = [
         ("name", pyarrow.string()), ("shape", pyarrow.list_(pyarrow.int32(), len(shape))),
@@ -99,24 +116,32 @@ def write_parquet(
     ]  # fmt: skip
     schema = pyarrow.schema(fields)
 
-    def write(file: BinaryIO, batches: Batches) -> Iterator[int]:
+    def write(file: BinaryIO, images: range) -> Iterator[int]:
         # zstd finds the equal vectors of equal codes; a dictionary of single values would not help.
         options = {"compression": "zstd", "use_dictionary": False}
         with parquet.ParquetWriter(file, schema, **options) as writer:
-            for names, features in batches:
-                stored = as_dtype(features, names, record.dtype).transpose(0, 2, 3, 1)
+            for names, features in decoded_batches(codes, images, most, record.dtype):
+                values = pyarrow.array(features.transpose(0, 2, 3, 1).reshape(-1))
                 columns = [
                     pyarrow.array(names, schema.field("name").type),
                     pyarrow.array([list(shape)] * len(names), schema.field("shape").type),
-                    pyarrow.FixedSizeListArray.from_arrays(
-                        pyarrow.array(stored.reshape(-1)), prod(shape)
-                    ),
+                    pyarrow.FixedSizeListArray.from_arrays(values, prod(shape)),
                 ]
                 writer.write_table(pyarrow.table(columns, schema=schema))
                 yield len(names)
 
-    named = {f"features-{number:05d}.parquet": part for number, part in enumerate(parts)}
-    return _write(out, record, named, write, overwrite)
+    parts = {
+        f"features-{number:05d}.parquet": range(*bounds)
+        for number, bounds in enumerate(pairwise(codes.begins.tolist()))
+    }
+    return _write(out, record, parts, write, overwrite)
+
+
+def _map_shape(codes: CodesFolder) -> tuple[tuple[int, ...], int]:
+    """Return the shape `[h, w, C]` of a feature map, and how many maps are decoded at once."""
+    channels, rows, columns = codes.run.decoded(codes.read([0])).shape[1:]
+    most = max(1, BATCH_BYTES // (4 * channels * rows * columns))
+    return (rows, columns, channels), most
 
 
 def import_pyarrow() -> tuple[Any, Any]:
@@ -131,21 +156,9 @@ def import_pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def as_dtype(features: Features, names: Sequence[str], dtype: DType) -> NDArray[np.floating]:
-    """Convert features `[n, ...]` to a type; SqueezeError, which names the image, on overflow."""
-    if dtype == "float16":
-        largest = np.abs(features).reshape(len(features), -1).max(axis=1, initial=0)
-        if (row := int(largest.argmax())) < len(names) and largest[row] > np.finfo(dtype).max:
-            raise SqueezeError(
-                f"The features of {names[row]} reach {largest[row]:.3g}, more than float16 holds: use "
-                "--dtype float32."
-            )
-    return features.astype(dtype, copy=False)
-
-
 def _write(
-    out: Path, record: DecodedRecord, parts: Mapping[str, Part],
-    write: Callable[[BinaryIO, Batches], Iterator[int]], overwrite: bool, listed: str | None = None,
+    out: Path, record: DecodedRecord, parts: Mapping[str, range], write: Write, overwrite: bool,
+    listed: str | None = None,
 ) -> Iterator[int]:  # fmt: skip
     """Write a file per part, except those that a stopped decoding of the same codes has written.
 
@@ -167,10 +180,10 @@ def _write(
         if files == set(parts):
             raise UsageError(f"{out} holds decoded features already: --overwrite replaces them.")
     done = set() if overwrite else files
-    for name, part in parts.items():
+    for name, images in parts.items():
         if name not in done:
             with written_atomically(out / name) as file:
-                yield from write(file, part.decode())
+                yield from write(file, images)
                 if not done:  # the first new file is complete
                     for old in files | {NAMES_NAME}:
                         (out / old).unlink(missing_ok=True)
@@ -179,7 +192,7 @@ def _write(
                         write_text_atomically(out / NAMES_NAME, listed)
             done |= {name}
         else:
-            yield len(part.names)
+            yield len(images)
 
 
 def _read_record(path: Path) -> DecodedRecord | None:

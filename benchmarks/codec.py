@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks.machine import show
-from squeeze_cli.codec.coding import slots_of_codes
 from squeeze_cli.codec.container import BATCH_IMAGES, CodesFile, encode_codes
 from squeeze_cli.codec.prior import CodePrior
 from squeeze_cli.codec.prior_files import read_prior
@@ -142,7 +141,7 @@ def measure_coding(codec: TestCodes, prior: CodePrior | None, repeat: int, image
         {"encode": lambda: codec.encode(many, prior), "decode": lambda: codec.decode(prior)},
         repeat,
     )
-    slots = None if prior is None else slots_of_codes(codec.codes, prior)
+    slots = None if prior is None else prior.slots(codec.codes)
     figures = dict(measure_codes(content, codec.codes, codec.features.shape[1], slots))
     for name, taken in seconds.items():
         figures[f"{name}_vectors_per_second"] = many[..., 0].size / taken

@@ -3,8 +3,7 @@
 A coefficient is 0 with a probability of its own, and otherwise has a random sign and a magnitude that
 is geometrically distributed. The many coefficients that are 0 in all training images are coded
 together: a flag for each frequency says whether one of them is not 0, which is rare. All parameters
-are integers in units of 1/256 nat, and frequencies follow from them by the arithmetic of `prior.py`, so
-that all machines agree.
+are integers in units of 1/256 nat, from which `frequencies_of` computes the same slots on all machines.
 """
 
 from __future__ import annotations
@@ -17,8 +16,14 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from squeeze_cli.codec.prior import STEPS_PER_NAT, Array, Prior, frequencies_of
-from squeeze_cli.codec.range_coding import TOTAL
+from squeeze_cli.codec.prior import Array, Prior
+from squeeze_cli.codec.range_coding import (
+    STEPS_PER_NAT,
+    TOTAL,
+    Slots,
+    StreamDecoder,
+    frequencies_of,
+)
 
 # Pseudo-counts of the fit: of zeros and of other values, of magnitudes, and of steps beyond 1.
 _VALUES, _MAGNITUDES, _EXCESS = 0.02, 0.8, 0.2
@@ -66,7 +71,7 @@ class CoefficientPrior(Prior):
 
     def arrays(self) -> dict[str, Array]:
         """Return all arrays by the names under which they are stored."""
-        return {name: np.ascontiguousarray(getattr(self, name)) for name in _NAMES}
+        return {name: getattr(self, name) for name in _NAMES}
 
     @classmethod
     def from_arrays(cls, named: Mapping[str, Array]) -> Self:
@@ -137,7 +142,7 @@ class CoefficientPrior(Prior):
         steps = np.where(magnitudes == 0, 0, zero + (magnitudes - 1) * decay)
         return _cumulate(frequencies_of(steps))
 
-    def slots(self, codes_bhwq: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def slots(self, codes_bhwq: NDArray[np.integer]) -> Slots:
         """Return first slot and number of slots of each symbol `[B, T]` in the order of coding.
 
         The symbols of an image are its used coefficients, the flags of the frequencies, and its other
@@ -156,7 +161,37 @@ class CoefficientPrior(Prior):
         last = [self.bounds[self.which, own + 1], self.flag_bounds[rows, flags + 1],
                 np.where(flagged, self.rest_bounds[rest + 1], TOTAL)]  # fmt: skip
         starts, ends = (np.concatenate(each, axis=1).astype(np.int64) for each in (first, last))
-        return starts, ends - starts
+        return Slots(starts, ends - starts)
+
+    def decode(
+        self, decoder: StreamDecoder, images_b: NDArray[np.int64], codes_per_vector: int
+    ) -> NDArray[np.int32]:
+        """Decode coefficients one by one; `slots` describes their order."""
+        b, axes = len(images_b), len(self.code_sizes)
+        decoded = np.full((b, images_b.max(), *self.grid, axes), self.levels[0] // 2, np.int32)
+        flat = decoded.reshape(b, images_b.max(), -1)
+        used = list(zip(self.places.tolist(), self.which.tolist(), strict=True))
+        others = self.others.tolist()
+
+        def decode(bounds: NDArray[np.int32], own: NDArray[np.int64]) -> NDArray[np.int64]:
+            """Decode a symbol of the lanes `own`; for the others it holds all slots."""
+            found = bounds.searchsorted(decoder.slots()[own], side="right") - 1
+            start, frequency = np.zeros(b, np.int64), np.full(b, TOTAL, np.int64)
+            start[own], frequency[own] = bounds[found], bounds[found + 1] - bounds[found]
+            decoder.advance(start, frequency)
+            return found
+
+        for image in range(images_b.max()):
+            active = np.flatnonzero(images_b > image)
+            for place, which in used:
+                flat[active, image, place] = decode(self.bounds[which], active)
+            flags = np.zeros((b, len(self.flag_bounds)), np.int64)
+            for frequency, bounds in enumerate(self.flag_bounds):
+                flags[active, frequency] = decode(bounds, active)
+            for place in others:
+                if (own := np.flatnonzero(flags[:, place // axes])).size:
+                    flat[own, image, place] = decode(self.rest_bounds, own)
+        return decoded
 
 
 _NAMES = ("used", "zero", "decay", "rest", "levels")

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from squeeze_cli.codec.coding import Slots, decode_blocks, encode_blocks
+from squeeze_cli.codec.coding import decode_blocks, encode_blocks
 from squeeze_cli.codec.container_v1 import read_index_v1
 from squeeze_cli.codec.index import (
     MAGIC,
@@ -19,9 +19,11 @@ from squeeze_cli.codec.index import (
     header_line,
     images_per_block,
     read_index,
+    restore_names,
+    shorten_names,
 )
-from squeeze_cli.codec.names import restore_names, shorten_names
 from squeeze_cli.codec.prior import Prior
+from squeeze_cli.codec.range_coding import Slots
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 
 BATCH_IMAGES = 256

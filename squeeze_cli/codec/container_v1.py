@@ -10,8 +10,13 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
-from squeeze_cli.codec.index import CodesHeader, CodesIndex, inflate
-from squeeze_cli.codec.names import MOST_NAME_BYTES, restore_names
+from squeeze_cli.codec.index import (
+    MOST_NAME_BYTES,
+    CodesHeader,
+    CodesIndex,
+    inflate,
+    restore_names,
+)
 from squeeze_cli.errors import DamagedCodesError
 
 _LIST = TypeAdapter(list[object])

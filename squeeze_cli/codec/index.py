@@ -3,13 +3,12 @@
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, Field, StrictInt, StrictStr, TypeAdapter, model_validator
 
-from squeeze_cli.codec.names import restore_names
 from squeeze_cli.codec.prior_files import to_json
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 
@@ -29,6 +28,8 @@ DICTIONARY = (
 # Limits on what a damaged file can make a reader allocate, far above any real index, quantizer and
 # image.
 _MOST_INDEX_BYTES = 2**26
+MOST_NAME_BYTES = 2**27  # of a file together
+_LONGEST_NUMBER = 15  # digits at the end of a name
 _CodeSize = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
 _Rows = Annotated[int, Field(ge=0, le=2**14, strict=True)]
 _LENGTHS = TypeAdapter(list[Annotated[int, Field(ge=0, strict=True)]])
@@ -146,3 +147,55 @@ def inflate(compressed: bytes, dictionary: bytes = b"") -> bytes:
     if not inflating.eof or inflating.unused_data:
         raise DamagedCodesError("the names are cut off, or longer than they say")
     return content
+
+
+def shorten_names(names: Sequence[str]) -> list[str | int]:
+    """Return an entry for each name; `restore_names` is the inverse.
+
+    Most image files are numbered, so a name is often the previous one with a larger number. Its entry
+    is then the difference of the numbers.
+    """
+    entries: list[str | int] = []
+    previous = ""
+    for name in names:
+        step = int(_digits(name) or 0) - int(_digits(previous) or 0)
+        entries.append(step if _increase(previous, step) == name else name)
+        previous = name
+    return entries
+
+
+def restore_names(entries: Iterable[str | int]) -> tuple[str, ...]:
+    """Return the names of these entries.
+
+    Raises ValueError for names that are empty, equal, not valid UTF-8, or take too much memory.
+    """
+    names: list[str] = []
+    size, previous = 0, ""
+    for entry in entries:
+        name = entry if isinstance(entry, str) else _increase(previous, entry)
+        if not name or "\0" in name:
+            raise ValueError("a name is empty, or contains a zero byte")
+        size += len(name.encode())  # surrogates, for bytes that are no text, are a ValueError
+        if size > MOST_NAME_BYTES:
+            raise ValueError("the names are too long")
+        names.append(name)
+        previous = name
+    if len(set(names)) < len(names):
+        raise ValueError("a name occurs twice")
+    return tuple(names)
+
+
+def _increase(name: str, step: int) -> str | None:
+    """Return the name with its number increased by `step`, or None if there is no such name."""
+    digits = _digits(name)
+    if not digits or int(digits) + step < 0:
+        return None
+    # A number that begins with a zero has a fixed width.
+    width = len(digits) if digits[0] == "0" else 1
+    return name[: -len(digits)] + str(int(digits) + step).zfill(width)
+
+
+def _digits(name: str) -> str:
+    """Return the digits at the end of a name, at most 15."""
+    end = name[-_LONGEST_NUMBER:]
+    return end[len(end.rstrip("0123456789")) :]

@@ -9,7 +9,14 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    model_validator,
+)
 
 from squeeze_cli.errors import UsageError
 
@@ -19,6 +26,16 @@ STEM_PATTERN = r"(codes|quantized|features)-\d{5,}"
 SHARD_PATTERN = rf"{STEM_PATTERN}\.(safetensors|sqz)"
 Content = Literal["codes", "quantized", "features"]
 Space = Literal["backbone", "adapted"]
+
+
+def _check_sums(sums: dict[str, float]) -> dict[str, float]:
+    """Raise ValueError for sums from which no distortion can be computed."""
+    if sums.get("squared_error", 0) < 0 or sums.get("vectors", 1) <= 0:
+        raise ValueError("sums of a shard are below zero")
+    return sums
+
+
+_Sums = Annotated[dict[str, float], AfterValidator(_check_sums)]
 
 
 class Settings(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
@@ -84,7 +101,7 @@ class ShardRecord(Settings):
     bytes: NonNegativeInt
     blake2b: str
     skipped: list[dict[Literal["name", "reason"], str]] = Field(default_factory=list)
-    sums: dict[str, float] = Field(default_factory=dict)
+    sums: _Sums = Field(default_factory=dict)
     contents: str = ""
     stamps: str = ""
 
@@ -94,7 +111,6 @@ class ShardRecord(Settings):
             raise ValueError("number is not below shards")
         if not 1 <= self.images + len(self.skipped) <= self.images_per_shard:
             raise ValueError("images are more or fewer than a shard has")
-        _check_sums(self.sums)
         return self
 
 
@@ -107,12 +123,7 @@ class Manifest(Settings):
     images: NonNegativeInt
     skipped_images: NonNegativeInt
     bytes: NonNegativeInt
-    sums: dict[str, float]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _check_sums(self.sums)
-        return self
+    sums: _Sums
 
 
 class ExtractionSummary(BaseModel):
@@ -158,24 +169,17 @@ class EarlierShard(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
     bytes: int
     blake2b: str
     names: list[str]
-    sums: dict[str, float]
+    sums: _Sums
 
 
-class EarlierManifest(BaseModel, strict=True, extra="forbid"):
-    """Content of manifest.json in the versions 1 and 2, which are only read."""
+class EarlierManifest(Settings):
+    """Content of manifest.json in the versions 1 and 2, which are only read and have no `plan`."""
 
     format: Literal["squeeze-embeddings"]
     version: PositiveInt
-    content: Content
-    run: str
-    run_digest: str
-    source: str
+    plan: str = ""
+    images_per_shard: PositiveInt = 1
     images_digest: str | None = None
-    precision: str | None = None
-    coding: Literal["prior", "packed"] | None = None
-    levels: PositiveInt | None = None
-    dtype: Literal["float32"] | None = None
-    space: Space
     complete: bool = False
     images: int = 0
     bytes: int = 0
@@ -187,8 +191,6 @@ class EarlierManifest(BaseModel, strict=True, extra="forbid"):
             raise ValueError("images is not the number of names in its shards")
         if self.bytes != sum(shard.bytes for shard in self.shards):
             raise ValueError("bytes is not the sum over its shards")
-        for shard in self.shards:
-            _check_sums(shard.sums)
         return self
 
 
@@ -219,9 +221,3 @@ def add_sums(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     for name, value in (item for part in parts for item in part.items()):
         sums[name] = sums.get(name, 0.0) + value
     return sums
-
-
-def _check_sums(sums: dict[str, float]) -> None:
-    """Raise ValueError for sums from which no distortion can be computed."""
-    if sums.get("squared_error", 0) < 0 or sums.get("vectors", 1) <= 0:
-        raise ValueError("sums of a shard are below zero")

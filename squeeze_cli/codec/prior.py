@@ -17,17 +17,18 @@ IEEE 754 determines.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from hashlib import blake2b
+from math import prod
 from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
-from squeeze_cli.codec.range_coding import TOTAL
+from squeeze_cli.codec.range_coding import TOTAL, Slots, StreamDecoder, frequencies_of
 
 # Rows and columns from a vector to its causal neighbours: two to the left, and the two rows above.
 OFFSETS = (
@@ -45,8 +46,12 @@ EMBEDDING_DIM = 64
 TABLE_LIMIT = (1 << 15) - 1
 # Counts of earlier uses of a code in an image are capped at this value.
 COUNT_LIMIT = 7
-# Logits are integers in units of 1/256 nat.
-STEPS_PER_NAT = 256
+# Width of the border that causal neighbours need: rows above an image, and columns at each side.
+_REACH = 2
+# Rows and columns of the neighbours, and last of the vector itself, in an image with this border.
+_DOWN, _RIGHT = np.transpose((*OFFSETS, (0, 0))) + _REACH
+# Slots are computed at once for so many vectors times code values: they fit a processor's cache (3 MB).
+_BLOCK_ELEMENTS = 1 << 17
 
 Array = NDArray[np.integer]
 
@@ -87,6 +92,28 @@ class Prior(ABC):
     def arrays(self) -> dict[str, Array]:
         """Return all arrays by the names under which they are stored."""
 
+    @classmethod
+    @abstractmethod
+    def from_arrays(cls, named: Mapping[str, Array]) -> Self:
+        """Return the prior with these `arrays`; raises KeyError if one is missing."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise ValueError unless the arrays are those of docs/codes-format.md."""
+
+    @abstractmethod
+    def slots(self, codes_bhwq: NDArray[np.integer]) -> Slots:
+        """Return the slots `[B, ...]` of each symbol of an image, in the order in which they are coded.
+
+        The prior may be for more codes per vector.
+        """
+
+    @abstractmethod
+    def decode(
+        self, decoder: StreamDecoder, images_b: NDArray[np.int64], codes_per_vector: int
+    ) -> NDArray[np.int32]:
+        """Decode the first codes `[B, n, h, w, Q]` of each vector of the images of B streams."""
+
     @cached_property
     def digest(self) -> str:
         """Eight hex digits that identify the prior's content."""
@@ -123,7 +150,7 @@ class CodePrior(Prior):
     def arrays(self) -> dict[str, Array]:
         """Return all arrays by the names under which they are stored."""
         return {
-            f"{q}.{name}": np.ascontiguousarray(array)
+            f"{q}.{name}": array
             for q, symbol in enumerate(self.symbols)
             for name, array in symbol._asdict().items()
         }
@@ -148,6 +175,65 @@ class CodePrior(Prior):
                 zip("bbiibibibiii", shapes, strict=True)
             ):
                 raise ValueError(f"code {q} has other tensors")
+
+    def slots(self, codes_bhwq: NDArray[np.integer]) -> Slots:
+        """Return the slots of each code, position by position."""
+        images = max(1, _BLOCK_ELEMENTS // (prod(self.grid) * max(self.code_sizes)))
+        with _blas().limit(limits=1, user_api="blas"):
+            blocks = [
+                self._slots_of_block(codes_bhwq[begin : begin + images])
+                for begin in range(0, max(1, len(codes_bhwq)), images)
+            ]
+        return Slots(*map(np.concatenate, zip(*blocks, strict=True)))
+
+    def _slots_of_block(self, codes_bhwq: NDArray[np.integer]) -> Slots:
+        padded = pad_codes(codes_bhwq, self.code_sizes)
+        context = context_of(padded, *np.indices(self.grid))
+        b, n, q_count = len(context), prod(self.grid), codes_bhwq.shape[3]
+        context_nc = context.reshape(b * n, context.shape[3] * context.shape[4])
+        codes_bnq = codes_bhwq.reshape(b, n, q_count).astype(np.int64)
+        positions = np.tile(np.arange(n), b)
+        slots = Slots(*np.empty((2, b, n, q_count), np.int64))
+        for q, evaluator in enumerate(self.evaluators[:q_count]):
+            uses = np.zeros((b, n, evaluator.size), np.min_scalar_type(n))
+            np.put_along_axis(uses[:, 1:], codes_bnq[:, :-1, q, None], 1, axis=2)
+            counts = uses.cumsum(axis=1, dtype=uses.dtype).reshape(b * n, evaluator.size)
+            frequencies = evaluator.frequencies(positions, context_nc, counts).reshape(uses.shape)
+            code = codes_bnq[..., q, None]
+            frequency = np.take_along_axis(frequencies, code, axis=2)
+            bounds = np.take_along_axis(frequencies.cumsum(axis=2, dtype=np.int32), code, axis=2)
+            slots.starts[..., q, None] = bounds - frequency
+            slots.frequencies[..., q, None] = frequency
+        return slots
+
+    def decode(
+        self, decoder: StreamDecoder, images_b: NDArray[np.int64], codes_per_vector: int
+    ) -> NDArray[np.int32]:
+        """Decode the codes of vectors, position by position."""
+        sizes = self.code_sizes
+        b, (rows, columns) = len(images_b), self.grid
+        decoded = np.empty((b, images_b.max(), rows, columns, codes_per_vector), np.int32)
+        lanes = np.arange(b)
+        for image in range(images_b.max()):
+            ended = np.flatnonzero(images_b <= image)
+            padded = pad_codes(np.zeros(decoded[:, image].shape, np.int64), sizes)
+            codes = padded[:, _REACH:, _REACH:-_REACH]
+            counts = [np.zeros((b, size), np.uint8) for size in sizes]
+            for row, column in np.ndindex(rows, columns):
+                position = np.asarray([row * columns + column])
+                for q, evaluator in enumerate(self.evaluators[:codes_per_vector]):
+                    context = context_of(padded, row, column).reshape(b, -1)
+                    frequencies = evaluator.frequencies(position, context, counts[q])
+                    bounds = frequencies.cumsum(axis=1, dtype=np.int32)
+                    found = (bounds > decoder.slots()[:, None]).argmax(axis=1)
+                    frequency = frequencies[lanes, found]
+                    start = bounds[lanes, found] - frequency
+                    start[ended], frequency[ended] = 0, TOTAL
+                    decoder.advance(start, frequency)
+                    codes[:, row, column, q] = found
+                    counts[q][lanes, found] += counts[q][lanes, found] < COUNT_LIMIT
+            decoded[:, image] = codes[..., :codes_per_vector]
+        return decoded
 
 
 class SymbolEvaluator:
@@ -211,27 +297,34 @@ class SymbolEvaluator:
         return frequencies_of(steps)
 
 
-def frequencies_of(steps_nk: NDArray[np.integer]) -> NDArray[np.int32]:
-    """Return the number of slots out of 2^20, at least one, of each of K values, `[n, K]`.
+def pad_codes(codes_bhwq: NDArray[np.integer], code_sizes: Sequence[int]) -> NDArray[np.int64]:
+    """Return codes with a border, two rows above and two columns at each side, and all Q codes.
 
-    `steps_nk` is how many units of 1/256 nat a value is below the most probable one.
+    Codes of the border have their size as value, which no vector has. So have a vector's later codes
+    where only its first codes are given.
     """
-    # "clip" takes the last entry of the table for steps beyond it.
-    weights = exponentials().take(steps_nk, mode="clip")
-    weights *= (TOTAL - steps_nk.shape[1]) / weights.sum(axis=1, keepdims=True)
-    frequencies: NDArray[np.int32] = weights.astype(np.int32)
-    frequencies += 1
-    # The slots that rounding has left go to the most probable value.
-    left = TOTAL - frequencies.sum(axis=1, dtype=np.int32)
-    frequencies[np.arange(len(left)), steps_nk.argmin(axis=1)] += left
-    return frequencies
+    b, rows, columns, given = codes_bhwq.shape
+    padded = np.empty((b, rows + _REACH, columns + 2 * _REACH, len(code_sizes)), np.int64)
+    padded[:] = code_sizes
+    padded[:, _REACH:, _REACH:-_REACH, :given] = codes_bhwq
+    return padded
 
 
-@lru_cache(maxsize=1)
-def exponentials() -> NDArray[np.float64]:
-    """Return 2^24 exp(-i / 256) for i below 4096, rounded to integers, equal on all machines.
+def context_of(
+    padded: NDArray[np.int64], row: int | NDArray[np.int64], column: int | NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the codes `[B, ..., P + 1, Q]` of the P causal neighbours of vectors, then the vectors' own.
 
-    They end at 16 nats: a code of lower probability has its single slot of 2^20 anyway.
+    `padded` is the result of `pad_codes`; `row` and `column` are the position of one vector, or arrays.
     """
-    exact = [(Decimal(-i) / STEPS_PER_NAT).exp() * 2**24 for i in range(16 * STEPS_PER_NAT)]
-    return np.asarray([int(entry + Decimal("0.5")) for entry in exact], np.float64)
+    return padded[:, np.add.outer(row, _DOWN), np.add.outer(column, _RIGHT)]
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """Return the controller of the number of threads of NumPy's BLAS.
+
+    Coding makes thousands of small matrix products. Where other processes use the cores too, threads
+    that wait for each other after each product take several times as long as one thread.
+    """
+    return ThreadpoolController()

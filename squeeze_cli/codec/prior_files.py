@@ -11,9 +11,7 @@ from squeeze_cli.files import write_atomically
 
 FORMAT = "squeeze-prior"
 # The kinds of priors by the version of their files.
-KINDS: dict[int, type[CodePrior | CoefficientPrior]] = {
-    kind.version: kind for kind in (CodePrior, CoefficientPrior)
-}
+KINDS: dict[int, type[Prior]] = {kind.version: kind for kind in (CodePrior, CoefficientPrior)}
 
 
 def write_prior(path: Path, prior: Prior) -> None:
@@ -46,7 +44,7 @@ def to_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def read_prior(path: Path) -> CodePrior | CoefficientPrior:
+def read_prior(path: Path) -> Prior:
     """Read a prior that `write_prior` wrote, and check its digest.
 
     Raises SqueezeError if there is no such file, or if it is of a newer version or damaged.

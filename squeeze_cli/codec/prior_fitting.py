@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 
-from squeeze_cli.codec.coding import context_of, pad_codes
 from squeeze_cli.codec.prior import (
     BIAS_LIMIT,
     COUNT_LIMIT,
@@ -26,13 +25,15 @@ from squeeze_cli.codec.prior import (
     HIDDEN_UNITS,
     OFFSETS,
     QUERY_LIMIT,
-    STEPS_PER_NAT,
     TABLE_LIMIT,
     WEIGHT_LIMIT,
     Array,
     CodePrior,
     SymbolModel,
+    context_of,
+    pad_codes,
 )
+from squeeze_cli.codec.range_coding import STEPS_PER_NAT
 
 # A prior for codes of more values would take more bytes than it saves, and its softmax would be slow.
 LARGEST_CODE = 4096

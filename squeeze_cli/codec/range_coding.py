@@ -11,6 +11,9 @@ initial state carries a 32-bit seed (the codes' CRC-32), which decoding returns.
 """
 
 from collections.abc import Sequence
+from decimal import Decimal
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +22,49 @@ from squeeze_cli.errors import DamagedCodesError
 
 PRECISION_BITS = 20
 TOTAL = 1 << PRECISION_BITS
+# Logarithms of probabilities are integers in units of 1/256 nat.
+STEPS_PER_NAT = 256
 # A state lies in [2^32, 2^40): bytes are written out before it would exceed the upper bound.
 _LOWER = 1 << 32
 _STATE_BYTES = 5
+
+
+class Slots(NamedTuple):
+    """Slots out of 2^20 that a prior gives each code, `[B, ...]`: the first, and their number."""
+
+    starts: NDArray[np.int64]
+    frequencies: NDArray[np.int64]
+
+    @property
+    def bits(self) -> float:
+        """Total cross entropy of the codes in bits."""
+        return -float(np.log2(self.frequencies / TOTAL).sum())
+
+
+def frequencies_of(steps_nk: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Return the number of slots out of 2^20, at least one, of each of K values, `[n, K]`.
+
+    `steps_nk` is how many units of 1/256 nat a value is below the most probable one.
+    """
+    # "clip" takes the last entry of the table for steps beyond it.
+    weights = exponentials().take(steps_nk, mode="clip")
+    weights *= (TOTAL - steps_nk.shape[1]) / weights.sum(axis=1, keepdims=True)
+    frequencies: NDArray[np.int32] = weights.astype(np.int32)
+    frequencies += 1
+    # The slots that rounding has left go to the most probable value.
+    left = TOTAL - frequencies.sum(axis=1, dtype=np.int32)
+    frequencies[np.arange(len(left)), steps_nk.argmin(axis=1)] += left
+    return frequencies
+
+
+@lru_cache(maxsize=1)
+def exponentials() -> NDArray[np.float64]:
+    """Return 2^24 exp(-i / 256) for i below 4096, rounded to integers, equal on all machines.
+
+    They end at 16 nats: a code of lower probability has its single slot of 2^20 anyway.
+    """
+    exact = [(Decimal(-i) / STEPS_PER_NAT).exp() * 2**24 for i in range(16 * STEPS_PER_NAT)]
+    return np.asarray([int(entry + Decimal("0.5")) for entry in exact], np.float64)
 
 
 def encode_streams(

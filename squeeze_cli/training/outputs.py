@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from squeeze_cli.codec.coding import Slots, slots_of_codes
 from squeeze_cli.codec.coefficient_prior import fit_coefficients
 from squeeze_cli.codec.container import encode_codes
 from squeeze_cli.codec.index import find_blocks
 from squeeze_cli.codec.prior import Prior
 from squeeze_cli.codec.prior_files import write_prior
 from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_steps
+from squeeze_cli.codec.range_coding import Slots
 from squeeze_cli.config.record import DecoderBytes, Measured, MeasuredSplit
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import write_atomically
@@ -74,7 +74,7 @@ def encode_split(
 ) -> tuple[bytes, MeasuredSplit]:  # fmt: skip
     """Return the codes file of a split, made by the run with this digest, and its sizes."""
     names = [sample.name for sample in getattr(experiment.splits, split)]
-    slots = None if prior is None else slots_of_codes(codes_nhwq, prior)
+    slots = None if prior is None else prior.slots(codes_nhwq)
     content = encode_codes(
         codes_nhwq, names, quantizer=experiment.config.quantizer.type,
         code_sizes=network.quantizer.code_sizes, run=digest, prior=prior, slots=slots,

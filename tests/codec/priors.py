@@ -18,10 +18,9 @@ from squeeze_cli.codec.prior import (
     WEIGHT_LIMIT,
     CodePrior,
     SymbolModel,
-    exponentials,
 )
 from squeeze_cli.codec.prior_fitting import fit_prior
-from squeeze_cli.codec.range_coding import TOTAL
+from squeeze_cli.codec.range_coding import TOTAL, exponentials
 
 
 def drawn_prior(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeeze_cli.codec.bit_packing import (
+from squeeze_cli.codec.coding import (
     choose_layouts,
     pack_codes,
     unpack_codes,

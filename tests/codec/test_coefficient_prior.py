@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from squeeze_cli.codec.coding import encode_blocks, slots_of_codes
+from squeeze_cli.codec.coding import encode_blocks
 from squeeze_cli.codec.coefficient_prior import CoefficientPrior, fit_coefficients
 from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.prior_files import read_prior, write_prior
@@ -51,7 +51,7 @@ def test_a_file_of_no_images(tmp_path: Path) -> None:
 def test_codes_take_little_more_than_their_entropy() -> None:
     train, test = coefficients(2000, 0), coefficients(2000, 1)
     prior = fit_coefficients(train, LEVELS)
-    found = slots_of_codes(test, prior).bits / len(test)
+    found = prior.slots(test).bits / len(test)
     entropy = 0.0
     for own in test.reshape(len(test), -1).T:
         shares = np.bincount(own) / len(test)
@@ -72,7 +72,7 @@ def test_coefficients_that_training_never_used_cost_next_to_nothing() -> None:
     assert prior.used.sum() == 1
     silent = replace(prior, used=prior.used * 0, zero=prior.zero[:0], decay=prior.decay[:0])
     zeros = np.full_like(train, LEVELS // 2)
-    assert slots_of_codes(zeros, silent).bits / 200 < 0.01
+    assert silent.slots(zeros).bits / 200 < 0.01
 
 
 def test_the_same_bytes_on_every_machine() -> None:

@@ -8,8 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from squeeze_cli.codec.container import CodesFile, encode_codes
-from squeeze_cli.codec.index import find_blocks
-from squeeze_cli.codec.names import restore_names, shorten_names
+from squeeze_cli.codec.index import find_blocks, restore_names, shorten_names
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 
 NAMES = ("Abyssinian_1", "Abyssinian_12", "cats/tom", "ñandú", "Bengal_7")

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from squeeze_cli.codec.coding import slots_of_codes
 from squeeze_cli.codec.prior import (
     BIAS_LIMIT,
     COUNT_LIMIT,
@@ -22,7 +21,6 @@ from squeeze_cli.codec.prior import (
     TABLE_LIMIT,
     WEIGHT_LIMIT,
     CodePrior,
-    exponentials,
 )
 from squeeze_cli.codec.prior_files import read_prior, write_prior
 from squeeze_cli.codec.prior_fitting import (
@@ -32,7 +30,7 @@ from squeeze_cli.codec.prior_fitting import (
     fitting_steps,
     round_prior,
 )
-from squeeze_cli.codec.range_coding import TOTAL
+from squeeze_cli.codec.range_coding import TOTAL, exponentials
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from tests.codec.priors import (
     drawn_prior,
@@ -65,7 +63,7 @@ def test_slots_are_those_of_integer_arithmetic(sizes: tuple[int, ...], extreme: 
         prior = drawn_prior(sizes, (3, 5), seed=seed, extreme=extreme)
         codes = np.random.default_rng(seed).integers(0, sizes, (2, 3, 5, len(sizes)))
         codes[0, :, :3] = codes[0, 0, 0]  # the same code again and again: counts up to the limit
-        found = slots_of_codes(codes, prior)
+        found = prior.slots(codes)
         for image in range(2):
             expected = slots_by_reference(codes[image], prior)
             for ours, theirs in zip(found, expected, strict=True):
@@ -140,7 +138,7 @@ def test_rounding_costs_less_than_a_hundredth(sizes: tuple[int, ...]) -> None:
     unseen = codes[40:]
     with torch.no_grad():
         bits = float(network.loss(unseen)) * unseen.numel() / math.log(2)
-    rounded = slots_of_codes(unseen.numpy(), round_prior(network, codes[:40])).bits
+    rounded = round_prior(network, codes[:40]).slots(unseen.numpy()).bits
     even = 20 * 24 * sum(math.log2(size) for size in sizes)
     assert bits < 0.8 * even  # it has learned something that rounding could lose
     # It can gain too: a code keeps its one slot where the float network is all too sure.

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from squeeze_cli.codec.coding import decode_blocks, encode_blocks, slots_of_codes
+from squeeze_cli.codec.coding import decode_blocks, encode_blocks
 from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.index import block_checksums, find_blocks
 from squeeze_cli.codec.prior import CodePrior, SymbolEvaluator
@@ -96,7 +96,7 @@ def test_a_prior_is_fitted_to_the_first_codes_too() -> None:
     vectors = [ring_vectors(size) for size in sizes]
     bits = {
         prefixes: [
-            slots_of_codes(test[..., :given], fit_prior(train, vectors, prefixes=prefixes)).bits
+            fit_prior(train, vectors, prefixes=prefixes).slots(test[..., :given]).bits
             for given in (1, 2)
         ]
         for prefixes in (False, True)
@@ -166,11 +166,9 @@ def test_a_file_of_version_1_holds_the_same_as_one_of_version_2() -> None:
 def test_each_image_begins_anew() -> None:
     """A block holds the codes of its images as blocks of one image each do, but for the ends."""
     prior, _, codes = example()
-    starts, frequencies = slots_of_codes(codes, prior)
+    starts, frequencies = prior.slots(codes)
     for number, image in enumerate(codes):
-        for whole, alone in zip(
-            (starts, frequencies), slots_of_codes(image[None], prior), strict=True
-        ):
+        for whole, alone in zip((starts, frequencies), prior.slots(image[None]), strict=True):
             assert np.array_equal(whole[number], alone[0])
     for images in (1, 2, 3, 7, 100):
         assert np.array_equal(there_and_back(codes, prior, images), codes)
@@ -181,13 +179,13 @@ def test_blocks_are_the_same_whatever_is_coded_beside_them(monkeypatch: pytest.M
     together = blocks_of(codes, prior, 2)
     assert len(together) == 4
     assert blocks_of(codes[:4], prior, 2) == together[:2]
-    slots = slots_of_codes(codes, prior)
-    monkeypatch.setattr("squeeze_cli.codec.coding._BLOCK_ELEMENTS", 2 * 15 * 37)
+    slots = prior.slots(codes)
+    monkeypatch.setattr("squeeze_cli.codec.prior._BLOCK_ELEMENTS", 2 * 15 * 37)
     assert blocks_of(codes, prior, 2) == together
     assert (
         encode_blocks(codes, SIZES, [2, 2, 2, 1], block_checksums(b"", 4), prior, slots) == together
     )
-    for whole, parts in zip(slots, slots_of_codes(codes, prior), strict=True):
+    for whole, parts in zip(slots, prior.slots(codes), strict=True):
         assert np.array_equal(whole, parts)
     parts = [decoded(together[:2], [2, 2], prior), decoded(together[:1], [2], prior)]
     assert [len(part) for part in parts] == [4, 2]
@@ -254,7 +252,7 @@ def test_the_file_is_the_cross_entropy_and_what_it_states_besides(sizes: tuple[i
     """A block costs 32 bits of CRC and less than 12 for the stream's end; the file its index."""
     prior = fitted_prior(sizes, (3, 5))
     codes = smooth_codes(30, (3, 5), sizes, seed=3)
-    slots = slots_of_codes(codes, prior)
+    slots = prior.slots(codes)
     bits = slots.bits
     for images in (1, 7, 30):
         blocks = blocks_of(codes, prior, images)
@@ -298,7 +296,7 @@ def test_a_file_costs_little_beside_what_its_codes_tell(names: list[str], most: 
     """Bytes beyond `sum(20 - log2 slots)`, which the codes of 14 x 14 vectors are made to tell."""
     prior = drawn_prior((4,), (14, 14))
     codes = np.random.default_rng(0).integers(0, 4, (len(names), 14, 14, 1))
-    slots = slots_of_codes(codes, prior)
+    slots = prior.slots(codes)
     content = encode_codes(
         codes, names, quantizer="vq", code_sizes=(4,), run="9f86d081884c7d65", prior=prior,
         slots=slots,

@@ -214,25 +214,26 @@ class CodePrior(Prior):
         b, (rows, columns) = len(images_b), self.grid
         decoded = np.empty((b, images_b.max(), rows, columns, codes_per_vector), np.int32)
         lanes = np.arange(b)
-        for image in range(images_b.max()):
-            ended = np.flatnonzero(images_b <= image)
-            padded = pad_codes(np.zeros(decoded[:, image].shape, np.int64), sizes)
-            codes = padded[:, _REACH:, _REACH:-_REACH]
-            counts = [np.zeros((b, size), np.uint8) for size in sizes]
-            for row, column in np.ndindex(rows, columns):
-                position = np.asarray([row * columns + column])
-                for q, evaluator in enumerate(self.evaluators[:codes_per_vector]):
-                    context = context_of(padded, row, column).reshape(b, -1)
-                    frequencies = evaluator.frequencies(position, context, counts[q])
-                    bounds = frequencies.cumsum(axis=1, dtype=np.int32)
-                    found = (bounds > decoder.slots()[:, None]).argmax(axis=1)
-                    frequency = frequencies[lanes, found]
-                    start = bounds[lanes, found] - frequency
-                    start[ended], frequency[ended] = 0, TOTAL
-                    decoder.advance(start, frequency)
-                    codes[:, row, column, q] = found
-                    counts[q][lanes, found] += counts[q][lanes, found] < COUNT_LIMIT
-            decoded[:, image] = codes[..., :codes_per_vector]
+        with _blas().limit(limits=1, user_api="blas"):
+            for image in range(images_b.max()):
+                ended = np.flatnonzero(images_b <= image)
+                padded = pad_codes(np.zeros(decoded[:, image].shape, np.int64), sizes)
+                codes = padded[:, _REACH:, _REACH:-_REACH]
+                counts = [np.zeros((b, size), np.uint8) for size in sizes]
+                for row, column in np.ndindex(rows, columns):
+                    position = np.asarray([row * columns + column])
+                    for q, evaluator in enumerate(self.evaluators[:codes_per_vector]):
+                        context = context_of(padded, row, column).reshape(b, -1)
+                        frequencies = evaluator.frequencies(position, context, counts[q])
+                        bounds = frequencies.cumsum(axis=1, dtype=np.int32)
+                        found = (bounds > decoder.slots()[:, None]).argmax(axis=1)
+                        frequency = frequencies[lanes, found]
+                        start = bounds[lanes, found] - frequency
+                        start[ended], frequency[ended] = 0, TOTAL
+                        decoder.advance(start, frequency)
+                        codes[:, row, column, q] = found
+                        counts[q][lanes, found] += counts[q][lanes, found] < COUNT_LIMIT
+                decoded[:, image] = codes[..., :codes_per_vector]
         return decoded
 
 

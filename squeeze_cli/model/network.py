@@ -20,20 +20,7 @@ from squeeze_cli.heads.base import SegmentationHead
 from squeeze_cli.kernels.folding import AffineMap
 from squeeze_cli.model.blocks import Blocks, on_grid
 from squeeze_cli.model.cosine import from_frequencies, to_frequencies
-from squeeze_cli.quantizers.base import Coded, IdentityQuantizer, Quantizer
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """Features `[B, C, h, w]`, their code vectors `[B, N, d]` and codes `[B, N, Q]` (row by row on the
-    `grid` of the codes), the quantizer's loss, and the vectors `[B, N, d]` that were quantized."""
-
-    features: Tensor
-    vectors: Tensor
-    codes: Tensor
-    quantizer_loss: Tensor
-    inputs: Tensor
-    grid: Size
+from squeeze_cli.quantizers.base import Coded, IdentityQuantizer, Quantized, Quantizer
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,16 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from squeeze_cli.codec.prior import Prior
+from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_steps
 from squeeze_cli.config.schema import QuantizerConfig
+from squeeze_cli.config.sizes import Size
+from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.kernels.folding import AffineMap
 
@@ -47,6 +53,19 @@ class Coded(NamedTuple):
     inputs: Tensor
 
 
+@dataclass(frozen=True)
+class Quantized:
+    """Features `[B, C, h, w]`, their code vectors `[B, N, d]` and codes `[B, N, Q]` (row by row on the
+    `grid` of the codes), the quantizer's loss, and the vectors `[B, N, d]` that were quantized."""
+
+    features: Tensor
+    vectors: Tensor
+    codes: Tensor
+    quantizer_loss: Tensor
+    inputs: Tensor
+    grid: Size
+
+
 class Quantizer(nn.Module):
     """Base of all quantizers of tokens with C = `feature_dim` channels.
 
@@ -54,10 +73,12 @@ class Quantizer(nn.Module):
         code_sizes: Number of values of each of the Q codes of a vector.
         on_frequencies: Whether the tokens are the coefficients of the cosine transform of the
             features, and not the features at their places.
+        stand_for_vectors: Whether each code stands for a vector; else a code is one of many numbers.
     """
 
     code_sizes: tuple[int, ...] = ()
     on_frequencies = False
+    stand_for_vectors = True
 
     def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
         super().__init__()
@@ -82,7 +103,7 @@ class Quantizer(nn.Module):
     @property
     def counted_sizes(self) -> tuple[int, ...]:
         """The `code_sizes` for usage, perplexity and a prior of vectors; empty for codes without them."""
-        return self.code_sizes
+        return self.code_sizes if self.stand_for_vectors else ()
 
     def code_input(self, tokens_bnc: Tensor) -> Tensor:
         """Map tokens `[B, N, C]` to the space of the code vectors, `[B, N, d]`; here the identity."""
@@ -129,6 +150,30 @@ class Quantizer(nn.Module):
 
     def initialize(self, tokens_nc: Tensor) -> None:
         """Initialize once from pooled training features `[n, C]`, normalized and shuffled."""
+
+    def rate_model(self) -> nn.Module:
+        """Return a model of the codes' bits, for quantizers with the option `rate_weight`.
+
+        It takes `Quantized` and the `code_vectors`, and returns the bits per vector that the network is
+        trained for, and the loss of the model itself, or None.
+        """
+        raise NotImplementedError
+
+    def fit_prior(
+        self, codes_nhwq: NDArray[np.int32], reporter: Reporter, *, seed: int, prefixes: bool
+    ) -> Prior | None:
+        """Fit a prior to the codes of training images; None if they have too many values.
+
+        `fit_prior` of `codec/prior_fitting.py` explains `seed` and `prefixes`.
+        """
+        if not can_have_prior(sizes := self.counted_sizes):
+            if sizes:
+                reporter.say(f"Codes of {max(sizes)} values are packed: too many for a prior.")
+            return None
+        with reporter.track("Prior", fitting_steps(codes_nhwq.shape)) as advance:
+            return fit_prior(
+                codes_nhwq, self.code_vectors(), seed=seed, prefixes=prefixes, advance=advance
+            )
 
 
 class IdentityQuantizer(Quantizer):

@@ -7,16 +7,22 @@ The principal axes over channels (KLT) and the DCT over positions are those of i
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from vector_quantize_pytorch import FSQ
 
+from squeeze_cli.codec.coefficient_prior import fit_coefficients
+from squeeze_cli.codec.prior import Prior
 from squeeze_cli.config.defaults import STEP_SIZE
 from squeeze_cli.config.schema import QuantizerConfig
+from squeeze_cli.console import Reporter
 from squeeze_cli.kernels.folding import AffineMap
 from squeeze_cli.quantizers.base import StepSize
 from squeeze_cli.quantizers.projection import ProjectedQuantizer
+from squeeze_cli.quantizers.rate import CoefficientRate
 
 # Values of a coefficient, from -HALF to HALF steps.
 LEVELS = 255
@@ -34,6 +40,7 @@ class CosineQuantizer(ProjectedQuantizer):
     """
 
     on_frequencies = True
+    stand_for_vectors = False  # a coefficient is a number, and all have a prior of their own
     step: Tensor
 
     def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
@@ -48,11 +55,6 @@ class CosineQuantizer(ProjectedQuantizer):
         # A bias would be added to all frequencies.
         self.project_in = nn.Linear(feature_dim, self.bottleneck_dim, bias=False)
         self.coefficients = (step.vectors_per_image, self.bottleneck_dim)
-
-    @property
-    def counted_sizes(self) -> tuple[int, ...]:
-        """Empty: coefficients are not meant to use all values evenly, and have a prior of their own."""
-        return ()
 
     def code_input(self, tokens_bnc: Tensor) -> Tensor:
         """Return the coefficients `[B, N, D]` in steps."""
@@ -71,10 +73,16 @@ class CosineQuantizer(ProjectedQuantizer):
         vectors: Tensor = self.fsq.indices_to_codes(codes_bnq)
         return vectors
 
-    def code_vectors(self) -> list[Tensor]:
-        """Return none, because a code is one number."""
-        return []
-
     def output_map(self) -> AffineMap:
         """Return `project_out` after the multiplication by the largest coefficient."""
         return AffineMap(self.project_out.weight * (HALF * self.step), self.project_out.bias)
+
+    def rate_model(self) -> nn.Module:
+        """Return a model of independent coefficients."""
+        return CoefficientRate(self.coefficients)
+
+    def fit_prior(
+        self, codes_nhwq: NDArray[np.int32], reporter: Reporter, *, seed: int, prefixes: bool
+    ) -> Prior:
+        """Fit the prior of coefficients, which takes a moment and needs no seed."""
+        return fit_coefficients(codes_nhwq, LEVELS)

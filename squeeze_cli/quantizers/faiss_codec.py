@@ -1,7 +1,6 @@
 """Codecs of FAISS (Douze et al., 2024, arXiv:2401.08281), references for learned codes."""
 
 import re
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ class FaissCodec(Quantizer):
     would train another codec.
     """
 
+    stand_for_vectors = False
     identity: Tensor
 
     def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
@@ -44,8 +44,8 @@ class FaissCodec(Quantizer):
         try:
             import faiss
 
-            self.faiss: Any = faiss
-            self.index: Any = faiss.index_factory(feature_dim, config.codec)
+            self.faiss = faiss
+            self.index = faiss.index_factory(feature_dim, config.codec)
             size = self.index.sa_code_size()
         except ModuleNotFoundError:
             raise UsageError("FAISS is missing: `pip install squeeze-cli[faiss]`.") from None
@@ -64,11 +64,6 @@ class FaissCodec(Quantizer):
     def codec_bytes(self) -> int:
         """Size of the trained codec, as serialized by FAISS."""
         return self.get_extra_state().numel()
-
-    @property
-    def counted_sizes(self) -> tuple[int, ...]:
-        """Empty, because a single byte stands for no vector."""
-        return ()
 
     def get_extra_state(self) -> Tensor:
         """Return the bytes of the codec, uint8."""

@@ -6,6 +6,7 @@ from torch import Tensor, distributed, nn
 from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.kernels.folding import AffineMap
 from squeeze_cli.quantizers.base import Quantizer, StepSize
+from squeeze_cli.quantizers.rate import RateModel
 
 # The covariance of `principal_axes` takes at most this many multiplications: 17,000 vectors of 2,048
 # channels, or all pooled vectors of narrower backbones.
@@ -30,9 +31,14 @@ class ProjectedQuantizer(Quantizer):
         return projected
 
     def code_vectors(self) -> list[Tensor]:
-        """Look up the vectors `[K, d]` of all values of the only code."""
-        codes = torch.arange(self.code_sizes[0], device=self.project_in.weight.device)
-        return [self.lookup(codes[None, :, None])[0]]
+        """Look up the vectors `[K, d]` of all values of the only code, if it stands for vectors."""
+        device = self.project_in.weight.device
+        codes = [torch.arange(size, device=device)[None, :, None] for size in self.counted_sizes]
+        return [self.lookup(each)[0] for each in codes]
+
+    def rate_model(self) -> nn.Module:
+        """Return a model that predicts codes from neighbouring code vectors."""
+        return RateModel(self.code_sizes, self.bottleneck_dim)
 
     def encoder_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of `project_in`."""

@@ -107,7 +107,8 @@ def make_module(config: ExperimentConfig, network: SegmentationNetwork) -> Featu
     if isinstance(module, VQSqueezeModule):
         module.reconstruction_weight = config.model.reconstruction_weight or 0.0
     if config.quantizer.rate_weight:
-        module.weigh_rate(config.quantizer.rate_weight)
+        module.rate_weight = config.quantizer.rate_weight
+        module.rate_model = network.quantizer.rate_model()
     return module
 
 

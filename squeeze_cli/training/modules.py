@@ -13,10 +13,9 @@ from torchmetrics import MetricCollection
 from squeeze_cli.features.datamodule import Batch, FeatureBatches
 from squeeze_cli.losses.reconstruction import ReconstructionLoss
 from squeeze_cli.losses.segmentation import SegmentationLoss, sum_parts
-from squeeze_cli.model.network import Quantized, SegmentationNetwork, Segmented
-from squeeze_cli.quantizers.dct import CosineQuantizer
+from squeeze_cli.model.network import SegmentationNetwork, Segmented
+from squeeze_cli.quantizers.base import Quantized
 from squeeze_cli.training.metrics import Values, as_values, flatten, make_metrics
-from squeeze_cli.training.rate import CoefficientRate, RateModel
 
 # Share of the learning rate for the backbone's last layer, which is pretrained.
 UNFROZEN_LR_FACTOR = 0.1
@@ -62,7 +61,7 @@ class FeatureModule(pl.LightningModule):
         self.encoder_lr_factor = encoder_lr_factor
         self.seed = seed
         self.rate_weight = 0.0
-        self.rate_model: RateModel | CoefficientRate | None = None
+        self.rate_model: nn.Module | None = None
         sizes = network.quantizer.counted_sizes
         # Decoding costs time: with a head, features are decoded in validation and test only.
         self.train_metrics = make_metrics(num_classes, sizes, distortion=num_classes is None)
@@ -78,16 +77,6 @@ class FeatureModule(pl.LightningModule):
         counted = data.counted(split, positions, output.features.shape[-2:])
         decoded = self.network.decoded(output)
         return {"features": output.features, "decoded": decoded, "counted": counted}
-
-    def weigh_rate(self, weight: float) -> None:
-        """Add the rate of codes to the loss; `weight` is that of a bit per vector."""
-        quantizer = self.network.quantizer
-        self.rate_weight = weight
-        if isinstance(quantizer, CosineQuantizer):
-            self.rate_model = CoefficientRate(quantizer.coefficients)
-        else:
-            width = quantizer.code_vectors()[0].shape[1]
-            self.rate_model = RateModel(quantizer.code_sizes, width)
 
     def _rate_losses(self, output: Quantized) -> dict[str, Tensor]:
         """Return the losses for the rate of codes; none outside of training, or without a weight."""

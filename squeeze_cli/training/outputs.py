@@ -9,19 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from squeeze_cli.codec.coefficient_prior import fit_coefficients
 from squeeze_cli.codec.container import encode_codes
 from squeeze_cli.codec.index import find_blocks
 from squeeze_cli.codec.prior import Prior
 from squeeze_cli.codec.prior_files import write_prior
-from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_steps
 from squeeze_cli.codec.range_coding import Slots
 from squeeze_cli.config.record import DecoderBytes, Measured, MeasuredSplit
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import write_atomically
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.quantizers.base import FLOAT32_BITS
-from squeeze_cli.quantizers.dct import LEVELS, CosineQuantizer
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import Experiment, feature_grid
 
@@ -47,7 +44,10 @@ def save_outputs(
     codes = {
         split: split_codes(experiment, network, split) for split in ("train", *MEASURED_SPLITS)
     }
-    prior = _fit_prior(experiment, codes["train"], reporter)
+    prior = network.quantizer.fit_prior(
+        codes["train"], reporter, seed=experiment.config.training.seed,
+        prefixes=experiment.config.quantizer.quantizer_dropout,
+    )  # fmt: skip
     if prior is not None:
         write_prior(run.prior_file, prior)
     measured: dict[str, MeasuredSplit] = {}
@@ -139,24 +139,6 @@ def split_codes(
 def _feature_maps(experiment: Experiment, split: str) -> Iterator[Tensor]:
     for states, _, _ in experiment.data.batches(split, experiment.config.training.batch_size):
         yield experiment.module.network.features(states)
-
-
-def _fit_prior(
-    experiment: Experiment, train_codes: NDArray[np.int32], reporter: Reporter
-) -> Prior | None:
-    quantizer = experiment.module.network.quantizer
-    if isinstance(quantizer, CosineQuantizer):
-        return fit_coefficients(train_codes, LEVELS)
-    if not can_have_prior(sizes := quantizer.counted_sizes):
-        if sizes:
-            reporter.say(f"Codes of {max(sizes)} values are packed: too many for a prior.")
-        return None
-    training = experiment.config.training
-    with reporter.track("Prior", fitting_steps(train_codes.shape)) as advance:
-        return fit_prior(
-            train_codes, quantizer.code_vectors(), seed=training.seed, advance=advance,
-            prefixes=experiment.config.quantizer.quantizer_dropout,
-        )  # fmt: skip
 
 
 @torch.no_grad()

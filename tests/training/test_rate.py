@@ -16,7 +16,7 @@ from squeeze_cli.model.encoder import ENCODER_BLOCKS, ENCODER_CHANNELS, Residual
 from squeeze_cli.model.network import FeatureNormalizer, Quantized, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
 from squeeze_cli.quantizers.dct import HALF, CosineQuantizer
-from squeeze_cli.training.rate import USUAL_VECTORS, CoefficientRate, RateModel
+from squeeze_cli.quantizers.rate import USUAL_VECTORS, CoefficientRate, RateModel
 from tests.conftest import Squeeze
 
 B, H, W, C, D = 2, 3, 4, 12, 5

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from squeeze_cli.model.network import Quantized
+from squeeze_cli.quantizers.base import Quantized
 
 HIDDEN_CHANNELS = 128
 DROPOUT = 0.2

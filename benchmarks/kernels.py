@@ -35,7 +35,7 @@ SegmentationNetwork.__init__ = plain
 """,
     "without the cross-entropy kernel": """
 from squeeze_cli.losses.segmentation import CrossEntropyLoss, SegmentationLoss
-CrossEntropyLoss.parts_of_maps = SegmentationLoss.parts_of_maps
+CrossEntropyLoss.forward = SegmentationLoss.forward
 """,
 }
 

@@ -161,6 +161,5 @@ LOSSES = Registry("loss", {
     "dice": Entry("losses.segmentation:DiceLoss", _SEGMENTATION),
     "focal": Entry("losses.segmentation:FocalLoss", _SEGMENTATION),
     "combined": Entry("losses.segmentation:CombinedLoss", _SEGMENTATION),
-    "reconstruction": Entry(
-        "losses.reconstruction:ReconstructionLoss", frozenset({"cosine_weight"})),
+    "reconstruction": Entry("losses:ReconstructionLoss", frozenset({"cosine_weight"})),
 })  # fmt: skip

@@ -4,7 +4,7 @@ At full resolution, most of a small head's step is memory traffic: log-probabili
 and the index of the largest logit are each as large as the logits, 21 planes of 224 × 224 per image.
 The kernel computes the planes of one or two images at a time, turns them into probabilities in place,
 and these into the gradient with respect to the small map, while they are in the processor's cache.
-The plain reference is `SegmentationLoss.parts_of_maps` (losses/segmentation.py).
+The plain reference is `SegmentationLoss.forward` (losses/segmentation.py).
 """
 
 import math

@@ -18,7 +18,7 @@ class SegmentationLoss(nn.Module):
     """Base of all losses; pixels whose target is `IGNORE_INDEX` do not count.
 
     `class_weights` has one weight per class; outputs beyond them (a head may have more outputs than
-    the masks have classes) weigh 1. `use_kernels` lets `parts_of_maps` use a hand-made kernel.
+    the masks have classes) weigh 1. `use_kernels` lets `forward` use a hand-made kernel.
     """
 
     class_weights: Tensor
@@ -38,17 +38,13 @@ class SegmentationLoss(nn.Module):
         `log_probs` are `[B, K, H, W]`, the target `[B, H, W]` int64 in 0..K-1 or `IGNORE_INDEX`.
         """
 
-    def parts_of_maps(self, maps: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def forward(self, maps: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Upsample logits `[B, K, h, w]` float32 bilinearly to the size of the target `[B, H, W]`.
 
         Returns the `parts`, and the predicted classes `[B, H, W]`.
         """
         logits = upsample(maps, target.shape[1:])
         return self.parts(logits.log_softmax(dim=1), target.long()), logits.detach().argmax(dim=1)
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Compute the scalar loss of logits `[B, K, H, W]` for targets `[B, H, W]` int64."""
-        return sum_parts(self.parts(logits.log_softmax(dim=1), target))
 
     def weights_for(self, count: int) -> Tensor:
         """Return the weights of `count` classes."""
@@ -76,10 +72,10 @@ class CrossEntropyLoss(SegmentationLoss):
         log_pt, weights = self.pixel_terms(log_probs, target)
         return {"ce": _weighted_mean(-log_pt, weights)}
 
-    def parts_of_maps(self, maps: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def forward(self, maps: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Compute the part `ce` and the predictions; on a CPU one kernel does both."""
         if not self.use_kernels or maps.device.type != "cpu":
-            return super().parts_of_maps(maps, target)
+            return super().forward(maps, target)
         inside, weights = self.pixel_weights(target, maps.shape[1])
         loss, predictions = upsampled_cross_entropy(maps, inside, weights)
         return {"ce": loss}, predictions

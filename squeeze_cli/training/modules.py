@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from squeeze_cli.features.datamodule import Batch, FeatureBatches
-from squeeze_cli.losses.reconstruction import ReconstructionLoss
+from squeeze_cli.losses import ReconstructionLoss
 from squeeze_cli.losses.segmentation import SegmentationLoss, sum_parts
 from squeeze_cli.model.network import SegmentationNetwork, Segmented
 from squeeze_cli.quantizers.base import Quantized
@@ -188,7 +188,7 @@ class BaselineSegmentationModule(FeatureModule):
         output = self.network(states)
         # In half precision the probabilities would not sum to 1.
         with torch.autocast(masks.device.type, enabled=False):
-            parts, predictions = self.loss.parts_of_maps(output.logits.float(), masks)
+            parts, predictions = self.loss(output.logits.float(), masks)
         losses = self._losses(sum_parts(parts), output, batch)
         if len(parts) > 1:
             losses |= {f"loss_{name}": value for name, value in parts.items()}

@@ -46,7 +46,7 @@ def test_the_switch_turns_all_kernels_off(backbone: str, monkeypatch: pytest.Mon
         states = torch.randn(2, frozen.feature_dim, 4, 4)
         output = network(states)
         masks = torch.randint(0, 3, (2, 32, 32), dtype=torch.uint8)
-        parts, predictions = create_loss(config.model).parts_of_maps(output.logits, masks)
+        parts, predictions = create_loss(config.model)(output.logits, masks)
         results.append((output.logits, parts["ce"], predictions.long()))
         assert bool(used) == use_kernels
         if use_kernels:

@@ -7,8 +7,7 @@ from squeeze_cli.config.parts import LOSSES
 from squeeze_cli.config.schema import ModelConfig, QuantizerConfig
 from squeeze_cli.features.datamodule import Batch
 from squeeze_cli.heads.base import ConvolutionalHead
-from squeeze_cli.losses import create_loss
-from squeeze_cli.losses.reconstruction import ReconstructionLoss
+from squeeze_cli.losses import ReconstructionLoss, create_loss
 from squeeze_cli.model.network import FeatureNormalizer, Quantized, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
 from squeeze_cli.training.modules import (

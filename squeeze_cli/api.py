@@ -91,8 +91,7 @@ def train(
     run = create_run(resolved, overwrite)
     reporter = reporter or Reporter(quiet=True)
     with run.training():
-        from squeeze_cli.training.fit import fit_experiment
-        from squeeze_cli.training.target import approach_target
+        from squeeze_cli.training.fit import approach_target, fit_experiment
 
         record = fit_experiment(resolved, run, reporter)
     return approach_target(resolved, run, record, reporter)

@@ -110,8 +110,7 @@ def run_experiment(
     try:
         with run.training():
             from squeeze_cli.reports.tables import result_table
-            from squeeze_cli.training.fit import fit_experiment
-            from squeeze_cli.training.target import approach_target
+            from squeeze_cli.training.fit import approach_target, fit_experiment
 
             record = fit_experiment(config, run, reporter, resume=options.resume)
         record = approach_target(config, run, record, reporter)

@@ -127,8 +127,8 @@ _LEARNED = _CODES | {"decay", "initialize_codebook", "rate_weight", "target_bits
 QUANTIZERS = Registry("quantizer", {
     "vq": Entry("quantizers.vq:VQWithProjection", _LEARNED,
                 {"codebook_size": CODEBOOK_SIZE, "encoder_lr_factor": 0.3, "rate_weight": 0.03}),
-    "fsq": Entry("quantizers.fsq:FSQWithProjection", _ENCODER | {"levels"}),
-    "lfq": Entry("quantizers.lfq:LFQWithProjection",
+    "fsq": Entry("quantizers.whitened:FSQWithProjection", _ENCODER | {"levels"}),
+    "lfq": Entry("quantizers.whitened:LFQWithProjection",
                  _CODES | {"entropy_loss_weight", "diversity_gamma", "spherical"},
                  {"codebook_size": CODEBOOK_SIZE}),
     "rvq": Entry("quantizers.vq:ResidualVQWithProjection",

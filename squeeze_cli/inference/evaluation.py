@@ -8,8 +8,8 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.features.datamodule import FeatureBatches
 from squeeze_cli.inference.probe import probe_features, read_labels
 from squeeze_cli.inference.trained_run import TrainedRun
-from squeeze_cli.training.measure import evaluate
 from squeeze_cli.training.metrics import NEIGHBOURS, FeatureComparison, Values
+from squeeze_cli.training.outputs import evaluate
 
 
 def evaluate_run(

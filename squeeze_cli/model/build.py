@@ -7,11 +7,11 @@ from squeeze_cli.config.parts import choose_head, has_bottleneck
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import UsageError
 from squeeze_cli.heads import create_head
-from squeeze_cli.model.blocks import Blocks
-from squeeze_cli.model.encoder import (
+from squeeze_cli.model.layers import (
     ADAPTER_REDUCTION,
     ENCODER_BLOCKS,
     ENCODER_CHANNELS,
+    Blocks,
     ResidualPath,
 )
 from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork

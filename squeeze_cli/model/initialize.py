@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from squeeze_cli.model.blocks import Blocks
+from squeeze_cli.model.layers import Blocks
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.quantizers.projection import principal_axes, start_at_principal_axes
 

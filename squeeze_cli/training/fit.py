@@ -1,4 +1,4 @@
-"""Training, testing and saving of an experiment in the folder of a run."""
+"""Training, testing and saving of an experiment in the folder of a run, once or for `--target-bits`."""
 
 import time
 from collections.abc import Sequence
@@ -11,12 +11,14 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from squeeze_cli.config.fields import value_of
 from squeeze_cli.config.record import FinishedRecord, RunRecord
-from squeeze_cli.config.resolve import write_config
-from squeeze_cli.config.schema import ExperimentConfig
+from squeeze_cli.config.resolve import with_values, write_config
+from squeeze_cli.config.schema import ExperimentConfig, option_of
+from squeeze_cli.config.target import TOLERANCE, dial_of, next_value
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, one_line
-from squeeze_cli.runs import RunFolder
+from squeeze_cli.runs import RunFolder, create_run
 from squeeze_cli.trackers.loggers import open_trackers
 from squeeze_cli.training.callbacks import (
     DivergenceGuard,
@@ -30,8 +32,7 @@ from squeeze_cli.training.devices import create_trainer, quiet_libraries
 from squeeze_cli.training.distillation import add_teacher, check_taught_images
 from squeeze_cli.training.experiment import Experiment, set_up
 from squeeze_cli.training.figures import save_figures
-from squeeze_cli.training.measure import evaluate, measure_levels
-from squeeze_cli.training.outputs import save_outputs
+from squeeze_cli.training.outputs import evaluate, measure_levels, save_outputs
 from squeeze_cli.training.record import Journal, require_same_data, start_record
 
 # Exit code of a process that SIGTERM has ended, as a shell reports it.
@@ -154,3 +155,62 @@ def _fit(trainer: pl.Trainer, experiment: Experiment, checkpoint: Path | None) -
         raise SystemExit(TERMINATED) from None
     except SystemExit:
         raise KeyboardInterrupt from None
+
+
+def approach_target(
+    config: ExperimentConfig, run: RunFolder, record: FinishedRecord, reporter: Reporter
+) -> FinishedRecord:
+    """Train again with other weights of the rate, or other steps of dct, until the bits per vector of a
+    run are near its target.
+
+    Each training replaces the previous one in the same folder as soon as it has begun. The search
+    continues after a stopped training is resumed. Returns the record of the last training.
+    """
+    target, kind = config.quantizer.target_bits, config.quantizer.type
+    dial = dial_of(kind)
+    key = f"quantizer.{dial.field}"
+    tried: list[tuple[float, float]] = []
+    while target:
+        value = float(value_of(config, key))
+        tried.append((value, bits_per_vector(record)))
+        reporter.say(f"{option_of(key)} {value:.3g} gives {tried[-1][1]:.2f} bits per vector.")
+        if (following := next_value(dial, tried, target)) is None:
+            _warn_if_far(kind, tried, target, reporter)
+            break
+        values = {key: following, "name": run.name}
+        if kind == "dct":
+            weight = config.quantizer.rate_weight or 0.0
+            values["quantizer.rate_weight"] = weight * (following / value) ** 2
+        config = with_values(config, values)
+        run = create_run(config, overwrite=True)
+        with run.training():
+            record = fit_experiment(config, run, reporter)
+    return record
+
+
+def _warn_if_far(
+    quantizer: str, tried: Sequence[tuple[float, float]], target_bits: float, reporter: Reporter
+) -> None:
+    reached = tried[-1][1]
+    if abs(reached / target_bits - 1) > TOLERANCE:
+        fix = "--quantizer rvq or a larger --codebook-size"
+        if quantizer == "dct":
+            fix = f"a {'larger' if reached < target_bits else 'smaller'} --bottleneck-dim"
+        elif reached > target_bits:
+            fix = "a smaller --codebook-size"
+        reporter.warn(
+            f"The last of {len(tried)} trainings has {reached:.2f} bits per vector, not the "
+            f"{target_bits:g} of --target-bits: try {fix}."
+        )
+
+
+def bits_per_vector(record: FinishedRecord) -> float:
+    """Return bits per vector on disk: those of the codes of `val`, plus the index of the file of `test`.
+
+    So the codes of test images decide nothing, and neither does the larger share of the index in the
+    file of a small `val` split.
+    """
+    assert record.measured is not None  # it has codes
+    val, test = record.measured.val, record.measured.test
+    overhead = test.bits_per_vector - test.payload_bits_per_vector
+    return val.payload_bits_per_vector + overhead

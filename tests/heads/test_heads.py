@@ -5,7 +5,7 @@ import torch
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from squeeze_cli.heads.deeplab_head import DeepLabSegmentationHead
-from squeeze_cli.model.encoder import ResidualPath
+from squeeze_cli.model.layers import ResidualPath
 
 
 @pytest.mark.parametrize("grid", [(13, 28), (28, 28), (7, 40), (5, 6)])

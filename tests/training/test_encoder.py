@@ -12,7 +12,7 @@ import torch
 from squeeze_cli.config.resolve import resolve_defaults
 from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
 from squeeze_cli.heads.base import ConvolutionalHead
-from squeeze_cli.model.encoder import ResidualPath
+from squeeze_cli.model.layers import ResidualPath
 from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
 from squeeze_cli.training.distillation import Distillation

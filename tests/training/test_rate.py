@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from squeeze_cli.config.schema import QuantizerConfig
-from squeeze_cli.model.encoder import ENCODER_BLOCKS, ENCODER_CHANNELS, ResidualPath
+from squeeze_cli.model.layers import ENCODER_BLOCKS, ENCODER_CHANNELS, ResidualPath
 from squeeze_cli.model.network import FeatureNormalizer, Quantized, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
 from squeeze_cli.quantizers.dct import HALF, CosineQuantizer

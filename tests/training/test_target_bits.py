@@ -22,7 +22,7 @@ from squeeze_cli.config.target import (
 )
 from squeeze_cli.errors import UsageError
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.training.target import bits_per_vector
+from squeeze_cli.training.fit import bits_per_vector
 from tests.conftest import Squeeze
 
 WEIGHT = dial_of("vq")

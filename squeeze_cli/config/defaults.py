@@ -9,6 +9,7 @@ SMALL_CODEBOOK_SIZE = 256
 FSQ_LEVELS = (8, 5, 5, 5)
 # Step of dct for the mean of a map, in units of the mean deviation of the bottleneck's channels.
 STEP_SIZE = 0.85
+LEVELS = 255  # values of a coefficient of dct
 # Weight of the rate for this step; for other steps of dct see `weight_of_step` in `config/target.py`.
 RATE_WEIGHT = 0.05
 

@@ -5,7 +5,7 @@ from math import log2, prod
 
 from pydantic import ValidationError
 
-from squeeze_cli.config.defaults import CODEBOOK_SIZE
+from squeeze_cli.config.defaults import CODEBOOK_SIZE, LEVELS
 from squeeze_cli.config.fields import choices_of, first_problem, value_of
 from squeeze_cli.config.parts import DATASETS, GIVEN_FEATURES, QUANTIZERS
 from squeeze_cli.config.schema import FIELDS, SECTIONS, ExperimentConfig, option_of
@@ -123,15 +123,15 @@ def _check_target(config: ExperimentConfig) -> None:
         raise UsageError("--target-bits trains several times, on one device: leave --devices out.")
     if quantizer.rate_weight == 0 and dial_of(quantizer.type).field == "rate_weight":
         raise UsageError("--target-bits needs a weight of the rate: leave rate_weight: 0 out.")
-    count = {"rvq": quantizer.num_quantizers, "pq": quantizer.num_groups}.get(quantizer.type, 1)
-    most = count * log2(quantizer.codebook_size or CODEBOOK_SIZE) / quantizer.code_stride**2
-    if quantizer.type == "dct":
-        most = 64.0  # the largest target
+    counts = {"rvq": quantizer.num_quantizers, "pq": quantizer.num_groups}
+    counts["dct"] = quantizer.bottleneck_dim
+    size = LEVELS if quantizer.type == "dct" else quantizer.codebook_size or CODEBOOK_SIZE
+    most = counts.get(quantizer.type, 1) * log2(size) / quantizer.code_stride**2
     if target >= most:
-        fix = "a smaller one, or --quantizer rvq" if quantizer.type == "vq" else "a smaller one"
+        others = {"vq": ", or --quantizer rvq", "dct": ", or a larger --bottleneck-dim"}
         raise UsageError(
-            f"--target-bits {target:g} is no less than the {most:g} bits of codes that are not coded: "
-            f"choose {fix}."
+            f"--target-bits {target:g} is no less than the {most:.4g} bits of codes that are not coded: "
+            f"choose a smaller one{others.get(quantizer.type, '')}."
         )
 
 

@@ -59,7 +59,7 @@ def on_grid(rows_bnc: Tensor, grid: Size) -> Tensor:
 
 
 class Blocks(nn.Module):
-    """Blocks of N x N vectors before and after a quantizer, to which a block is one token (`--code-stride`).
+    """Blocks of N x N vectors before and after a quantizer, to which a block is a token; `--code-stride`.
 
         features [B, C, h, w] --project_in--> [B, D, h, w] --gather--> blocks [B, D·N², ⌈h/N⌉, ⌈w/N⌉]
         code vectors --quantizer's output map--> blocks --scatter--> [B, D, h, w] --output_map--> features

@@ -16,7 +16,7 @@ from vector_quantize_pytorch import FSQ
 
 from squeeze_cli.codec.coefficient_prior import fit_coefficients
 from squeeze_cli.codec.prior import Prior
-from squeeze_cli.config.defaults import STEP_SIZE
+from squeeze_cli.config.defaults import LEVELS, STEP_SIZE
 from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.kernels.folding import AffineMap
@@ -24,9 +24,7 @@ from squeeze_cli.quantizers.base import StepSize
 from squeeze_cli.quantizers.projection import ProjectedQuantizer
 from squeeze_cli.quantizers.rate import CoefficientRate
 
-# Values of a coefficient, from -HALF to HALF steps.
-LEVELS = 255
-HALF = LEVELS // 2
+HALF = LEVELS // 2  # a coefficient has from -HALF to HALF steps
 # Share of a step by which coefficients shrink before they are rounded: more zeros cost fewer bits.
 DEAD_ZONE = 0.15
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,17 @@ def test_without_a_weight_of_the_rate_only_dct_has_a_target(squeeze: Squeeze) ->
     assert record.settings["quantizer.rate_weight"] == 0
 
 
+def test_the_largest_target_is_one_of_dct() -> None:
+    values = {"quantizer.type": "dct", "quantizer.target_bits": 64.0}
+    assert resolve_config("quantized", values).quantizer.target_bits == 64
+    for width, fits in ((7, False), (8, False), (9, True)):
+        narrow = values | {"quantizer.bottleneck_dim": width}
+        with (
+            nullcontext() if fits else pytest.raises(UsageError, match="a larger --bottleneck-dim")
+        ):
+            resolve_config("quantized", narrow)
+
+
 def test_a_run_of_dct_comes_near_its_target(squeeze: Squeeze, tmp_path: Path) -> None:
     told = squeeze(
         "train", *TINY, "--quantizer", "dct", "--target-bits", "8", "--name", "it"
@@ -131,6 +143,11 @@ def test_run_is_that_of_the_last_training(squeeze: Squeeze, tmp_path: Path) -> N
         (("--quantizer", "fsq"), "no effect with --quantizer fsq"),
         (("--rate-weight", "0.1"), "leave one of them out"),
         (("--codebook-size", "4"), "no less than the 2 bits"),
+        (
+            ("--quantizer", "dct", "--bottleneck-dim", "8", "--target-bits", "64"),
+            "no less than the 63.95 bits of codes that are not coded: choose a smaller one, or a larger "
+            "--bottleneck-dim",
+        ),
         (("--devices", "2"), "leave --devices out"),
     ],
 )

@@ -1,11 +1,12 @@
 """Lightning callbacks for progress, initialization, divergence and the run record."""
 
 import math
+from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from squeeze_cli.config.resolve import write_config
 from squeeze_cli.console import Advance, Reporter, no_advance
@@ -43,6 +44,8 @@ class ReportedProgress(ProgressBar):
         """Advance by a step."""
         self._advance(1, "")
 
+    on_test_batch_end = on_train_batch_end
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the metrics of the epoch's validation."""
         assert isinstance(pl_module, FeatureModule)
@@ -57,19 +60,11 @@ class ReportedProgress(ProgressBar):
         if self._test_label:
             self._open(self._test_label, sum(int(count) for count in trainer.num_test_batches))
 
-    def on_test_batch_end(self, *args: object, **kwargs: object) -> None:
-        """Advance by a batch."""
-        self._advance(1, "")
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Close the bar."""
+    def teardown(self, *args: object, **kwargs: object) -> None:
+        """Close the bar, also before an exception is reported."""
         self._stack.close()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Close the bar before the exception is reported."""
-        self._stack.close()
+    on_exception = teardown
 
     def _open(self, label: str, total: int) -> None:
         self._stack.callback(setattr, self, "_advance", no_advance)
@@ -99,18 +94,23 @@ class DivergenceGuard(Checkpoint):
 
     first_loss = math.nan
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, float]:
         """Return the loss of the first step."""
         return {"first_loss": self.first_loss}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
         """Restore the loss of the first step."""
         self.first_loss = state_dict["first_loss"]
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: object
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        *args: object,
     ) -> None:
         """Check the loss of a step."""
+        assert isinstance(outputs, Mapping)
         loss = outputs["loss"]
         if trainer.global_step == 1:
             self.first_loss = float(loss)
@@ -157,11 +157,11 @@ class RecordKeeper(Checkpoint):
         """Name of the history in `last.ckpt`."""
         return HISTORY_KEY
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, list[Epoch]]:
         """Return the history."""
         return {"history": self.history}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, list[Epoch]]) -> None:
         """Restore the history."""
         self.history = list(state_dict["history"])
 

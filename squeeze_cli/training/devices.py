@@ -9,7 +9,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import lightning.pytorch as pl
 import torch
@@ -102,15 +102,10 @@ def create_trainer(
 @contextmanager
 def quiet_libraries(*, verbose: bool) -> Iterator[None]:
     """Hide Lightning's own messages and warnings in the context, unless `verbose`."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with ExitStack() as stack:
         if not verbose:
-            warnings.simplefilter("ignore")
-            for logger in loggers:
+            stack.enter_context(warnings.catch_warnings(action="ignore"))
+            for logger in map(logging.getLogger, ("lightning.pytorch", "lightning.fabric")):
+                stack.callback(logger.setLevel, logger.level)
                 logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        yield

@@ -1,5 +1,6 @@
 """Distillation of a baseline's predictions into a network on codes of the same features."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,25 +24,16 @@ _SHARED = (
 )  # fmt: skip
 
 
-class Distillation:
-    """Loss `weight` · KL(teacher ‖ student) of predictions on the feature grid (Hinton et al., 2015,
-    arXiv:1503.02531)."""
-
-    def __init__(self, teacher: SegmentationNetwork, weight: float) -> None:
-        self.teacher = teacher
-        self.weight = weight
-
-    def __call__(self, states: Tensor, logits: Tensor) -> Tensor:
-        """Return the loss of the student's logits `[B, K, h, w]`, a mean over positions."""
-        with torch.no_grad():
-            target = self.teacher.to(logits.device)(states).logits
-        divergence = F.kl_div(
-            logits.float().log_softmax(dim=1),
-            target.float().log_softmax(dim=1),
-            reduction="none",
-            log_target=True,
-        )
-        return self.weight * divergence.sum(dim=1).mean()
+def distillation_loss(
+    teacher: SegmentationNetwork, weight: float, states: Tensor, logits: Tensor
+) -> Tensor:
+    """Return `weight` · KL(teacher ‖ student) of the student's logits `[B, K, h, w]`, a mean over
+    positions (Hinton et al., 2015, arXiv:1503.02531)."""
+    with torch.no_grad():
+        target = teacher.to(logits.device)(states).logits
+    student, wanted = (each.float().log_softmax(dim=1) for each in (logits, target))
+    divergence = F.kl_div(student, wanted, reduction="none", log_target=True)
+    return weight * divergence.sum(dim=1).mean()
 
 
 def add_teacher(experiment: Experiment, begun: RunRecord | None) -> None:
@@ -82,7 +74,9 @@ def add_teacher(experiment: Experiment, begun: RunRecord | None) -> None:
             f"--distill {run.path} is not the baseline that this run began with: bring that one back, "
             "or start anew with --overwrite."
         )
-    module.distillation = Distillation(network.requires_grad_(False), config.model.distill_weight)
+    module.distillation = partial(
+        distillation_loss, network.requires_grad_(False), config.model.distill_weight
+    )
 
 
 def check_taught_images(experiment: Experiment, reporter: Reporter) -> None:

@@ -163,14 +163,13 @@ class FeatureModule(pl.LightningModule):
         ]
         slower_ids = {id(p) for parameters, _ in slower for p in parameters}
         others = [p for p in self.parameters() if p.requires_grad and id(p) not in slower_ids]
-        rates = [self.lr, *(self.lr * factor for ps, factor in slower if ps)]
-        groups = [others, *(ps for ps, _ in slower if ps)]
+        groups = [(ps, self.lr * factor) for ps, factor in [(others, 1.0), *slower] if ps]
         optimizer = torch.optim.AdamW(
-            [{"params": ps, "lr": rate} for ps, rate in zip(groups, rates, strict=True)],
-            lr=self.lr, weight_decay=WEIGHT_DECAY, fused=True,
+            [{"params": ps, "lr": rate} for ps, rate in groups],
+            weight_decay=WEIGHT_DECAY, fused=True,
         )  # fmt: skip
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=rates,
+            optimizer, max_lr=[rate for _, rate in groups],
             total_steps=max(2, int(self.trainer.estimated_stepping_batches)),
         )  # fmt: skip
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -7,7 +7,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from math import prod
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,7 +39,7 @@ from squeeze_cli.training.metrics import Values
 from squeeze_cli.training.modules import FeatureModule, VQSqueezeModule
 
 # The number of an epoch, a digest of its weights, and its metrics on `train` and `val`.
-Epoch = dict[str, Any]
+Epoch = dict[str, object]
 MOST_SKIPPED = 100
 # Ratio of the last epoch's loss to that of the first step above which a warning is given.
 GROWN_LOSS = 10.0

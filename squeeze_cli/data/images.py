@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -20,24 +21,28 @@ MOST_WORKERS = 8
 SHARED_MEMORY = Path("/dev/shm")
 
 
-class ImageDataset(Dataset[Item]):
-    """Data set of samples with known `facts`, which are read and resized at each access.
+@dataclass(frozen=True, eq=False)
+class SampleDataset(Dataset[Item]):
+    """Data set of samples with known `facts`, each by two functions of the sample.
 
-    `dataset[i]` returns the pixels `[H, W, 3]` uint8, the classes `[H, W]` uint8 and i itself, or raises
-    UnreadableImageError. Pixels are normalized on the device, because uint8 is faster to transfer.
+    `dataset[i]` returns `inputs` of sample i, its `classes` `[H, W]` uint8, and i itself.
     """
 
-    def __init__(self, samples: Sequence[Sample], preprocessing: Preprocessing) -> None:
-        self.samples = tuple(samples)
-        self.preprocessing = preprocessing
+    samples: Sequence[Sample]
+    inputs: Callable[[Sample], Tensor]
+    classes: Callable[[Sample], Tensor]
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
         sample = self.samples[index]
-        pixels = self.preprocessing.pixels(sample.read().decode())
-        return pixels, label_plane(sample, self.preprocessing), index
+        return self.inputs(sample), self.classes(sample), index
+
+
+def read_pixels(sample: Sample, preprocessing: Preprocessing) -> Tensor:
+    """Read and resize an image to `[H, W, 3]` uint8; raises UnreadableImageError."""
+    return preprocessing.pixels(sample.read().decode())
 
 
 def label_plane(sample: Sample, preprocessing: Preprocessing) -> Tensor:

@@ -1,16 +1,15 @@
 """Given features in place of a backbone's: they pass neither a backbone nor the feature store."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 
 import torch
-from torch.utils.data import Dataset
+from torch import Tensor
 
 from squeeze_cli.backbones.base import FeatureOrigin
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import FeatureSample, MapShape, check_features
-from squeeze_cli.data.images import Item
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.features.datamodule import EVALUATION_VECTORS, Batch, FeatureBatches
 from squeeze_cli.features.prepare import from_rows
@@ -63,33 +62,25 @@ def check_splits(
     return GivenFeatures(shape, content.hexdigest()), checked
 
 
-@dataclass(frozen=True, eq=False)
-class FeatureDataset(Dataset[Item]):
-    """Feature maps by position: `[h, w, C]` float32, a label plane of zeros, and the position."""
-
-    samples: Sequence[Sample]
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, position: int) -> Item:
-        sample = self.samples[position]
-        assert isinstance(sample, FeatureSample)
-        features = sample.features()
-        return features, torch.zeros(features.shape[:2], dtype=torch.uint8), position
-
-
 class GivenFeatureBatches(FeatureBatches):
     """Batches of given features; label planes are `[B, h, w]` zeros, because there is no padding."""
+
+    origin: GivenFeatures
 
     def setup(self, stage: str = "") -> None:
         """Open the data sets of all splits."""
         del stage
         if not self._datasets:
             self.warn_of_copies()
-        self._datasets = {name: FeatureDataset(split) for name, split in self.splits.items()}
+        plane = torch.zeros(self.origin.shape[:2], dtype=torch.uint8)
+        self.open_datasets(_read, lambda _: plane)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn the rows of a batch, which is on the device, into maps `[B, C, h, w]`."""
         rows, labels, positions = batch
         return from_rows(rows), labels, positions
+
+
+def _read(sample: Sample) -> Tensor:
+    assert isinstance(sample, FeatureSample)
+    return sample.features()

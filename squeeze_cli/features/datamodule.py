@@ -1,8 +1,9 @@
 """Lightning data module: batches of stored states, or of images that pass the trunk per batch."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ from squeeze_cli.config.schema import ExperimentConfig, TrainingConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.images import (
     SHARED_MEMORY,
-    ImageDataset,
     Item,
-    choose_workers,
+    SampleDataset,
     label_plane,
+    read_pixels,
     workers_with_room,
 )
 from squeeze_cli.data.reading import warn_of_skipped
@@ -37,14 +38,12 @@ from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.prepare import (
     Ranks,
     ReadResult,
-    StateDataset,
     Trunk,
     check_images,
     from_rows,
     prepare_states,
     require_finite,
 )
-from squeeze_cli.features.shards import State
 from squeeze_cli.features.store import FeatureStore, StoreKey, default_cache_dir
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -96,7 +95,7 @@ class FeatureBatches(LightningDataModule):
         self.num_workers = 0
         self.setup_seconds = 0.0
         self.test_split = "test"
-        self._datasets: Mapping[str, Dataset[Item]] = {}
+        self._datasets: dict[str, SampleDataset] = {}
 
     @property
     def ranks(self) -> Ranks:
@@ -143,7 +142,7 @@ class FeatureBatches(LightningDataModule):
         """Yield batches of all images of a split, on the device, outside a trainer, after `setup`."""
         dataset = self._datasets[split]
         generator = torch.Generator().manual_seed(self.seed)
-        sampler = RandomSampler(dataset, generator=generator) if shuffled else None  # type: ignore[arg-type]
+        sampler = RandomSampler(dataset, generator=generator) if shuffled else None
         loader = self._loader(dataset, batch_size or self.evaluation_batch_size, sampler=sampler)
         return (self._on_device(batch, split) for batch in loader)
 
@@ -157,6 +156,14 @@ class FeatureBatches(LightningDataModule):
         """Return which vectors of a split's images are no padding, `[B, h, w]` bool: here all."""
         del split
         return torch.ones(len(positions), *grid, dtype=torch.bool, device=positions.device)
+
+    def open_datasets(
+        self, inputs: Callable[[Sample], Tensor], classes: Callable[[Sample], Tensor]
+    ) -> None:
+        """Open the data sets of all splits, by the input and the label plane of a sample."""
+        self._datasets = {
+            name: SampleDataset(split, inputs, classes) for name, split in self.splits.items()
+        }
 
     def warn_of_copies(self) -> None:
         """Warn of samples of equal content in two splits."""
@@ -216,20 +223,22 @@ class SegmentationDataModule(FeatureBatches):
             return
         start = time.perf_counter()
         samples = [sample for split in self.splits.values() for sample in split]
+        preprocessing = self.trunk.preprocessing
+        classes: Callable[[Sample], Tensor] = partial(label_plane, preprocessing=preprocessing)
         if self.store is None:
             self._keep(check_images(samples, self.trunk, self.reporter))
-            self._datasets = {
-                name: ImageDataset(split, self.trunk.preprocessing)
-                for name, split in self.splits.items()
-            }
+            self.open_datasets(partial(read_pixels, preprocessing=preprocessing), classes)
         else:
             results, states = prepare_states(
                 samples, self.trunk, self.store, self.reporter, self.ranks
             )
             self._keep(results)
-            self._datasets = {
-                name: self._stored(self.store, split, states) for name, split in self.splits.items()
-            }
+            if states is not self.store:  # they are held in memory, and so are the planes
+                readable = [each.sample for each in results if each.reason is None]
+                with ThreadPoolExecutor() as pool:
+                    planes = dict(zip(readable, pool.map(classes, readable), strict=True))
+                classes = planes.__getitem__
+            self.open_datasets(lambda each: torch.from_numpy(states[each.known().digest]), classes)
         self.setup_seconds = time.perf_counter() - start
 
     def _keep(self, results: Sequence[ReadResult]) -> None:
@@ -259,16 +268,6 @@ class SegmentationDataModule(FeatureBatches):
         warn_of_skipped(self.skipped, self.reporter)
         self.warn_of_copies()
 
-    def _stored(
-        self, store: FeatureStore, samples: Sequence[Sample], states: Mapping[str, State]
-    ) -> StateDataset:
-        """Return the data set of stored states; if states are held in memory, classes are too."""
-        preprocessing, planes = self.trunk.preprocessing, []
-        if states:
-            with ThreadPoolExecutor() as pool:
-                planes = list(pool.map(lambda each: label_plane(each, preprocessing), samples))
-        return StateDataset(samples, preprocessing, store, states, planes)
-
     def counted(self, split: str, positions: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
         """Return which vectors of a split's images are no padding, `[B, h, w]` bool."""
         return self.trunk.counted([self.splits[split][i] for i in positions.tolist()], grid)
@@ -282,47 +281,25 @@ class SegmentationDataModule(FeatureBatches):
             return from_rows(inputs.float()), masks, positions
 
 
-def open_store(config: ExperimentConfig, backbone: FrozenBackbone) -> FeatureStore | None:
-    """Open the store of the states for `config`; None with `--no-cache`."""
-    if not config.data.use_cache:
-        return None
-    key = StoreKey(
-        backbone.name, backbone.weights.digest, _layer(config, backbone),
-        _preprocessing(config, backbone).key(), config.training.precision, config.model.use_kernels,
-    )  # fmt: skip
-    cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else default_cache_dir()
-    return FeatureStore(cache_dir, key)
-
-
-def make_data(
-    config: ExperimentConfig, splits: Mapping[str, Sequence[Sample]], backbone: FrozenBackbone,
-    store: FeatureStore | None, device: torch.device, reporter: Reporter,
-) -> SegmentationDataModule:  # fmt: skip
-    """Return the data module of `splits`: states from `store`, or images if `store` is None.
-
-    Nothing is computed before its `setup`.
-    """
-    trunk = make_trunk(config, backbone, device, choose_workers(config.data.num_workers))
-    return SegmentationDataModule(splits, trunk, store, config.training, reporter)
-
-
 def make_trunk(
     config: ExperimentConfig, backbone: FrozenBackbone, device: torch.device, num_workers: int
 ) -> Trunk:
-    """Return the frozen part of a backbone with the preprocessing and precision of `config`."""
+    """Return the part of a backbone that is frozen, with the preprocessing and precision of `config`."""
+    layer = f"layer {','.join(map(str, backbone.layers))}" if backbone.layers else "features"
     return Trunk(
-        backbone, _layer(config, backbone), _preprocessing(config, backbone), device,
+        backbone, "trunk" if config.model.unfreeze_last_layer else layer,
+        Preprocessing(config.data.size_px, config.data.fit, backbone.statistics), device,
         config.training.precision, num_workers, config.model.use_kernels,
     )  # fmt: skip
 
 
-def _preprocessing(config: ExperimentConfig, backbone: FrozenBackbone) -> Preprocessing:
-    """Return the preprocessing of the backbone's input images."""
-    return Preprocessing(config.data.size_px, config.data.fit, backbone.statistics)
-
-
-def _layer(config: ExperimentConfig, backbone: FrozenBackbone) -> str:
-    """Return the name of the layer whose output is stored: the last one that is frozen."""
-    if config.model.unfreeze_last_layer:
-        return "trunk"
-    return f"layer {','.join(map(str, backbone.layers))}" if backbone.layers else "features"
+def open_store(config: ExperimentConfig, trunk: Trunk) -> FeatureStore | None:
+    """Open the store of a trunk's states; None with `--no-cache`."""
+    if not config.data.use_cache:
+        return None
+    key = StoreKey(
+        trunk.backbone.name, trunk.backbone.weights.digest, trunk.layer, trunk.preprocessing.key(),
+        trunk.precision, trunk.fused,
+    )  # fmt: skip
+    cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else default_cache_dir()
+    return FeatureStore(cache_dir, key)

@@ -1,7 +1,7 @@
 """Computation of states: each image is read once, and passes the trunk if the store lacks its state."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,19 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.backbones.fusing import fuse_batch_norms
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.encoded import ReadImage
-from squeeze_cli.data.images import Item, label_plane
+from squeeze_cli.data.images import label_plane
 from squeeze_cli.data.reading import UnreadableImageError
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.transforms import Preprocessing, counted_vectors
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.features.shards import State
-from squeeze_cli.features.store import FeatureStore, check_free_space
+from squeeze_cli.features.store import FeatureStore, States, check_free_space
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -122,40 +120,6 @@ class ReadResult(NamedTuple):
     pixels: Tensor | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class StateDataset(Dataset[Item]):
-    """Stored states and classes by position, held in memory or read at each access.
-
-    `dataset[i]` returns the state of `FeatureStore.read`, the classes `[H, W]` uint8, and i itself.
-    Raises SqueezeError if a state is not in memory and was damaged since the store was opened.
-    """
-
-    samples: Sequence[Sample]
-    preprocessing: Preprocessing
-    store: FeatureStore
-    states: Mapping[str, State]
-    planes: Sequence[Tensor]
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def state(self, position: int) -> Tensor:
-        """Return a state in its stored form."""
-        digest = self.samples[position].known().digest
-        state = self.states.get(digest) if self.states else self.store.read(digest)
-        if state is None:
-            raise SqueezeError(
-                f"The feature store was damaged ({self.store.damage[-1]}); the damaged part is "
-                "removed: run the same command again."
-            )
-        return torch.from_numpy(state)
-
-    def __getitem__(self, position: int) -> Item:
-        sample = self.samples[position]
-        plane = self.planes[position] if self.planes else label_plane(sample, self.preprocessing)
-        return self.state(position), plane, position
-
-
 def check_image(sample: Sample) -> ReadResult:
     """Read an image and check that it can be decoded."""
     return read_sample(sample, methodcaller("check"))
@@ -173,14 +137,14 @@ def check_images(samples: Sequence[Sample], trunk: Trunk, reporter: Reporter) ->
 
 def prepare_states(
     samples: Sequence[Sample], trunk: Trunk, store: FeatureStore, reporter: Reporter, ranks: Ranks
-) -> tuple[list[ReadResult], dict[str, State]]:
+) -> tuple[list[ReadResult], States]:
     """Read each image once, and compute the states that the store lacks.
 
     Each of several ranks reads all images and computes its share of the missing states, and all wait for
     one another; an image that one rank finds broken is broken for all.
 
     Returns:
-        A result per sample, and all states by digest if they fit in memory, else an empty mapping.
+        A result per sample, and all states by digest: a dictionary if they fit in memory, else the store.
 
     Raises SqueezeError where the disk is full or the backbone's features are not finite.
     """
@@ -194,12 +158,14 @@ def prepare_states(
             ranks.barrier()
         store.refresh()
         digests = {i: each.sample.known().digest for i, each in results.items() if not each.reason}
-        held: dict[str, State] = {}
+        states: States = store
         if not store.missing(list(digests.values())):
             unique = set(digests.values())
             planes_bytes = len(samples) * prod(trunk.preprocessing.size_px)
             if fits_in_memory(store.stored_bytes(unique) + planes_bytes):
-                held = {digest: row for digest in unique if (row := store.read(digest)) is not None}
+                states = {
+                    digest: row for digest in unique if (row := store.read(digest)) is not None
+                }
         for reason in store.damage:
             reporter.warn(f"A part of the feature store was damaged ({reason}); it is made again.")
         store.damage.clear()
@@ -207,7 +173,7 @@ def prepare_states(
         todo = [positions[i] for i in store.missing(list(digests.values()))]
         if not todo:
             store.mark_used()
-            return [results[i] for i in range(len(samples))], held
+            return [results[i] for i in range(len(samples))], states
     raise SqueezeError(
         f"The feature store in {store.folder} is damaged as soon as it is written: check the disk, "
         "take another --cache-dir, or --no-cache."

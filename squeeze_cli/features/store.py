@@ -124,6 +124,16 @@ class FeatureStore:
             self._discard(shard.path, str(error))
             return None
 
+    def __getitem__(self, digest: str) -> State:
+        """Return an image's state as `read` does; raises SqueezeError if it is damaged now."""
+        state = self.read(digest)
+        if state is None:
+            raise SqueezeError(
+                f"The feature store was damaged ({self.damage[-1]}); the damaged part is removed: run "
+                "the same command again."
+            )
+        return state
+
     def add(self, digests: Sequence[str], states: NDArray[np.float32]) -> None:
         """Write states as a new shard."""
         described = self.folder / DESCRIPTION_NAME
@@ -143,6 +153,10 @@ class FeatureStore:
         with contextlib.suppress(OSError):  # the store may be read-only
             path.unlink(missing_ok=True)
         self.damage.append(reason)
+
+
+# States by the digests of images, held in memory or read at each access.
+States = dict[str, State] | FeatureStore
 
 
 def features_folder(cache_dir: Path) -> Path:

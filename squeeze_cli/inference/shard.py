@@ -25,7 +25,6 @@ from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.prepare import (
     Ranks,
     ReadResult,
-    StateDataset,
     Trunk,
     from_rows,
     in_threads,
@@ -137,13 +136,11 @@ class ShardMaker:
             store = self.run.store
             assert store is not None
             silent = replace(self.reporter, progress=False)  # all shards share a progress bar
-            results, held = prepare_states(samples, self.trunk, store, silent, Ranks())
-            readable = [result.sample for result in results if not result.reason]
-            states = StateDataset(readable, self.trunk.preprocessing, store, held, ())
-            positions = iter(range(len(readable)))
+            results, states = prepare_states(samples, self.trunk, store, silent, Ranks())
             for result in results:
                 if not result.reason:
-                    result = result._replace(pixels=states.state(next(positions)))
+                    state = torch.from_numpy(states[result.sample.known().digest])
+                    result = result._replace(pixels=state)
                 yield result
 
     def _given(self, samples: Sequence[Sample]) -> Iterator[ReadResult]:

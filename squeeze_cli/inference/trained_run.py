@@ -23,11 +23,17 @@ from squeeze_cli.config.schema import option_of
 from squeeze_cli.config.sizes import Size
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import FeatureSample, shape_text
+from squeeze_cli.data.images import choose_workers
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.sources import Listing, known_classes
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures
-from squeeze_cli.features.datamodule import FeatureBatches, make_data, make_trunk, open_store
+from squeeze_cli.features.datamodule import (
+    FeatureBatches,
+    SegmentationDataModule,
+    make_trunk,
+    open_store,
+)
 from squeeze_cli.features.prepare import Trunk
 from squeeze_cli.features.store import FeatureStore
 from squeeze_cli.losses.segmentation import upsample
@@ -259,7 +265,7 @@ class TrainedRun:
     @cached_property
     def store(self) -> FeatureStore | None:
         """The feature store of the run's images; None with `--no-cache`."""
-        return open_store(self.config, self.backbone)
+        return open_store(self.config, self.trunk(0))
 
     def trunk(self, num_workers: int) -> Trunk:
         """Return the frozen part of the backbone, which decodes `num_workers` images at once."""
@@ -330,6 +336,9 @@ class TrainedRun:
             training = self.config.training
             data = GivenFeatureBatches(samples, self.given, training, self.device, reporter)
         else:
-            data = make_data(self.config, samples, self.backbone, self.store, self.device, reporter)
+            trunk = self.trunk(choose_workers(self.config.data.num_workers))
+            data = SegmentationDataModule(
+                samples, trunk, self.store, self.config.training, reporter
+            )
         data.setup()
         return data

@@ -12,13 +12,19 @@ from squeeze_cli.config.record import FinishedRecord
 from squeeze_cli.config.resolve import with_classes
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
+from squeeze_cli.data.images import choose_workers
 from squeeze_cli.data.labels import LabelledMasks
 from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.sources import Listing
 from squeeze_cli.data.splits import choose_samples, complete_splits, label_samples
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures, check_splits
-from squeeze_cli.features.datamodule import FeatureBatches, make_data, open_store
+from squeeze_cli.features.datamodule import (
+    FeatureBatches,
+    SegmentationDataModule,
+    make_trunk,
+    open_store,
+)
 from squeeze_cli.losses import create_loss
 from squeeze_cli.model.build import build_network
 from squeeze_cli.model.network import SegmentationNetwork
@@ -70,12 +76,13 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
         config = with_classes(config, masks.table)
         reporter.say(classes_text(masks.table, masks.pixels, masks.images))
     backbone = create_backbone(config.model, config.data.size_px)
-    store = open_store(config, backbone)
+    trunk = make_trunk(config, backbone, device, choose_workers(config.data.num_workers))
+    store = open_store(config, trunk)
     if store is None or not store.digests:
         _ = backbone.network  # weights that do not fit are an error before images are read
     if backbone.random_weights:
         reporter.warn("--weights none: the features are random; results say nothing about them.")
-    batches = make_data(config, splits.named(), backbone, store, device, reporter)
+    batches = SegmentationDataModule(splits.named(), trunk, store, config.training, reporter)
     return _assemble(config, masks.table if masks else None, splits, backbone, batches, device)
 
 

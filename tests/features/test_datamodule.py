@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from threading import Barrier, Thread, current_thread
 from types import SimpleNamespace
 
@@ -13,11 +15,12 @@ from squeeze_cli.config.defaults import IGNORE_INDEX
 from squeeze_cli.config.schema import TrainingConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.drawn_pets import SyntheticSample
+from squeeze_cli.data.images import SampleDataset, label_plane, read_pixels
 from squeeze_cli.data.reading import UnreadableImageError
-from squeeze_cli.data.samples import FileSample
+from squeeze_cli.data.samples import FileSample, Sample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.features.datamodule import ImageDataset, SegmentationDataModule
+from squeeze_cli.features.datamodule import SegmentationDataModule
 from squeeze_cli.features.prepare import Ranks, Trunk
 from squeeze_cli.features.store import FeatureStore, StoreKey
 from tests.pets import TINY_NAMES, cut, noise_image, splits_of
@@ -101,8 +104,15 @@ def test_processes_that_disagree_on_an_image_all_stop(splits, tmp_path, monkeypa
     assert all("by some processes and not by others" in text for text in told.values())
 
 
+def images_of(samples: Sequence[Sample], preprocessing: Preprocessing) -> SampleDataset:
+    return SampleDataset(
+        samples, partial(read_pixels, preprocessing=preprocessing),
+        partial(label_plane, preprocessing=preprocessing),
+    )  # fmt: skip
+
+
 def test_dataset_gives_pixels_mask_and_index(splits):
-    dataset = ImageDataset(splits["test"], Preprocessing((40, 40)))
+    dataset = images_of(splits["test"], Preprocessing((40, 40)))
     pixels, mask, index = dataset[2]
     assert (len(dataset), index) == (len(TINY_NAMES["test"]), 2)
     assert (pixels.shape, pixels.dtype) == ((40, 40, 3), torch.uint8)
@@ -113,13 +123,13 @@ def test_dataset_gives_pixels_mask_and_index(splits):
 def test_without_labels_classes_are_0_on_the_image_and_padding_is_ignored(splits, tmp_path):
     sample = FileSample("bare", splits["test"][0].image_path)
     sample = replace(sample, facts=sample.read().facts)
-    dataset = pickle.loads(pickle.dumps(ImageDataset([sample], Preprocessing((8, 8), "pad"))))
+    dataset = pickle.loads(pickle.dumps(images_of([sample], Preprocessing((8, 8), "pad"))))
     pixels, classes, _ = dataset[0]
     height = round(8 / 47 * 31)
     assert classes[:height].unique().tolist() == [0]
     assert classes[height:].unique().tolist() == [IGNORE_INDEX]
     assert pixels[height:].float().std(dim=(0, 1)).max() == 0
-    gone = ImageDataset([FileSample("gone", tmp_path / "gone.jpg")], Preprocessing((8, 8)))
+    gone = images_of([FileSample("gone", tmp_path / "gone.jpg")], Preprocessing((8, 8)))
     with pytest.raises(UnreadableImageError, match=r"gone\.jpg"):
         gone[0]
 

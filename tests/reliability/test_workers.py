@@ -6,13 +6,15 @@ import os
 import shutil
 import signal
 import sys
-from typing import Any
 
 import pytest
 from torch.utils.data import get_worker_info
 
 from squeeze_cli.data import images
 from squeeze_cli.data.images import workers_with_room
+from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.transforms import Preprocessing
+from squeeze_cli.features import datamodule
 from tests.conftest import Squeeze
 
 pytestmark = pytest.mark.skipif(not images.SHARED_MEMORY.is_dir(), reason="no /dev/shm here")
@@ -79,14 +81,14 @@ def test_a_worker_that_is_killed_is_one_line(
     squeeze: Squeeze, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     """As for want of memory, or of shared memory."""
-    whole = images.label_plane
+    whole = datamodule.label_plane
 
-    def dies(*arguments: Any) -> object:
+    def dies(sample: Sample, preprocessing: Preprocessing) -> object:
         if get_worker_info() is not None:
             os.kill(os.getpid(), number)
-        return whole(*arguments)
+        return whole(sample, preprocessing)
 
-    monkeypatch.setattr(images, "label_plane", dies)
+    monkeypatch.setattr(datamodule, "label_plane", dies)
     done = squeeze(*TRAIN, "--num-workers", "1", code=1)
     assert done.stderr.splitlines()[-1] == (
         "Error: A process that reads images has ended: memory, or /dev/shm, is full; free some, or "

@@ -12,9 +12,7 @@ import torch
 from squeeze_cli.codec.container import CodesFile
 from squeeze_cli.codec.prior_files import read_prior
 from squeeze_cli.config.record import Measured, MeasuredSplit
-from squeeze_cli.config.resolve import load_experiment
 from squeeze_cli.console import Reporter
-from squeeze_cli.features.datamodule import make_data
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RunFolder
 from tests.conftest import Squeeze
@@ -28,14 +26,9 @@ FEATURE_DIM, VECTORS, PIXELS = 320, 16, 64 * 64
 
 def network_codes(folder: RunFolder, split: str) -> tuple[list[str], np.ndarray]:
     """Names of a split's images, and the codes `[n, h, w, Q]` that the run's network gives them."""
-    config = load_experiment(folder.config_file, None)
     run = TrainedRun(folder.path, {"training.device": "cpu"})
     samples = getattr(run.splits(Reporter()), split)
-    data = make_data(
-        config, {split: samples}, run.backbone, run.store,
-        torch.device("cpu"), Reporter(progress=False),
-    )  # fmt: skip
-    data.setup()
+    data = run.data({split: samples}, Reporter(progress=False))
     network = run.module.network
     with torch.no_grad():
         codes = [network.codes(network.features(s)) for s, _, _ in data.batches(split, 3)]

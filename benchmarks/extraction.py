@@ -33,10 +33,10 @@ from benchmarks.processes import Family, measure
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
-from squeeze_cli.config.schema import ModelConfig
+from squeeze_cli.config.schema import DataConfig, ModelConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.images import choose_workers
-from squeeze_cli.data.oxford_pet import OxfordPetSource
+from squeeze_cli.data.photographs import OxfordPetSource
 from squeeze_cli.data.samples import FileSample, Sample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features.prepare import Ranks, Trunk, prepare_states
@@ -159,7 +159,9 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
-    samples: list[Sample] = list(OxfordPetSource(options.data_dir, False).listing().train)
+    samples: list[Sample] = list(
+        OxfordPetSource(DataConfig(data_dir=str(options.data_dir))).listing(download=False).train
+    )
     samples = samples[: options.images]
     weights = "default" if options.backbone == "efficientnet-lite0" else "none"
     backbone = create_backbone(

@@ -11,6 +11,7 @@ from PIL import Image
 
 from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.labels import Labels
+from squeeze_cli.data.photographs import OxfordPetSource
 from squeeze_cli.data.reading import UnreadableImageError
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.sources import Listing
@@ -46,6 +47,10 @@ def write_layout(data_dir: Path, names: dict[str, list[str]]) -> Path:
             noise_image(47, 31, seed).save(folder / "images" / f"{name}.jpg")
             trimap(47, 31).save(folder / "annotations" / "trimaps" / f"{name}.png")
     return folder
+
+
+def pets_below(data_dir: Path) -> OxfordPetSource:
+    return OxfordPetSource(DataConfig(data_dir=str(data_dir)))
 
 
 TINY_NAMES = {

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.drawn_pets import SyntheticPetSource
-from squeeze_cli.data.oxford_pet import OxfordPetSource
+from squeeze_cli.data.photographs import OxfordPetSource
 from squeeze_cli.data.sources import DataSource
 
 KINDS = ("grey", "palette", "rgb")
@@ -72,8 +73,8 @@ def write(folder: Path, source: DataSource, classes: int, kind: str, most: int =
 def pets(data_dir: Path, side_px: int = 64) -> DataSource:
     """The photographs, or drawn pets where there are none."""
     if (data_dir / "oxford-iiit-pet").is_dir():
-        return OxfordPetSource(data_dir, download=False)
-    return SyntheticPetSource(image_size_px=side_px)
+        return OxfordPetSource(DataConfig(data_dir=str(data_dir)))
+    return SyntheticPetSource(DataConfig(image_size=str(side_px)))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import typer
 
 from squeeze_cli import __version__
 from squeeze_cli.config.parts import DATASETS, DEFAULT_DATASET
+from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.console import print_json
 from squeeze_cli.errors import SqueezeError, one_line
 from squeeze_cli.options import OutputOptions, field_option, with_options
@@ -149,9 +150,9 @@ def check_cache(cache_dir: Path | None) -> Iterator[Check]:
 
 def check_data(data_dir: Path) -> Iterator[Check]:
     """Count the images of the default data set below `data_dir`."""
-    source = DATASETS.load(DEFAULT_DATASET)(data_dir, download=False)
+    source = DATASETS.load(DEFAULT_DATASET)(DataConfig(data_dir=str(data_dir)))
     try:
-        found = source.listing()
+        found = source.listing(download=False)
         counts = f"{len(found.train)} to train on, {len(found.test)} for the test"
         yield Check("data", OK, f"{DEFAULT_DATASET} in {data_dir}: {counts}")
     except SqueezeError:

@@ -90,8 +90,8 @@ _THREE_CLASSES = {"num_classes": 3}
 DATASETS = Registry("dataset", {
     "folder": Entry("data.folder:FolderSource", frozenset({
         "images", "masks", "test_images", "test_masks", "split_file", "classes", "ignore_index"})),
-    "oxford-pet": Entry("data.oxford_pet:OxfordPetSource", frozenset({"data_dir"}), _THREE_CLASSES),
-    "voc": Entry("data.voc:VOCSource", frozenset({"data_dir"}), {"num_classes": 21}),
+    "oxford-pet": Entry("data.photographs:OxfordPetSource", frozenset({"data_dir"}), _THREE_CLASSES),
+    "voc": Entry("data.photographs:VOCSource", frozenset({"data_dir"}), {"num_classes": 21}),
     "synthetic": Entry("data.drawn_pets:SyntheticPetSource", defaults=_THREE_CLASSES,
                        photographs="oxford-pet"),
     GIVEN_FEATURES: Entry("data.arrays:FeatureSource",

@@ -6,23 +6,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from torch import Tensor
 
 from squeeze_cli.codec.shards import MANIFEST_NAME, ForeignManifestError, Output, read_output
-from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.console import Advance
 from squeeze_cli.data.array_files import FeatureArray, open_array
 from squeeze_cli.data.encoded import ReadImage
 from squeeze_cli.data.finding import files_below, names_below, repeated_text
 from squeeze_cli.data.folder import split_by_file
-from squeeze_cli.data.lists import read_lines
-from squeeze_cli.data.reading import DIGEST_BYTES, stamp_of
+from squeeze_cli.data.reading import hex_digest, read_lines, stamp_of
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, UsageError
@@ -70,28 +66,20 @@ class FeatureSample(Sample):
         raise SqueezeError(f"{self.name} has features, but no image: show images of another run.")
 
 
-@dataclass(frozen=True)
 class FeatureSource(DataSource):
     """Given features, with splits by a split file, if there is one."""
 
-    path: Path
-    names_file: Path | None = None
-    split_file: Path | None = None
-
-    @classmethod
-    def of(cls, config: DataConfig) -> Self:
-        """Return the source of `features`, which `config.validation` requires."""
-        others = (config.feature_names, config.split_file)
-        return cls(Path(str(config.features)), *(None if p is None else Path(p) for p in others))
-
     def listing(self) -> Listing:
         """List the feature maps; raises SqueezeError as `list_features` does."""
-        samples, warnings = list_features(self.path, self.names_file)
+        samples, warnings = list_features(str(self.config.features), self.config.feature_names)
         found = Listing(tuple(samples), warnings=tuple(warnings))
-        return found if self.split_file is None else split_by_file(found, self.split_file)
+        split_file = self.config.split_file
+        return found if split_file is None else split_by_file(found, Path(split_file))
 
 
-def list_features(path: Path, names_file: Path | None) -> tuple[list[FeatureSample], list[str]]:
+def list_features(
+    place: Path | str, names_file: Path | str | None
+) -> tuple[list[FeatureSample], list[str]]:
     """List the feature maps of a file, of a folder of files or of `squeeze extract-embeddings`.
 
     A file holds one array `[N, h, w, C]` or `[N, C]`; each file of a folder `[h, w, C]` or `[C]`.
@@ -99,6 +87,7 @@ def list_features(path: Path, names_file: Path | None) -> tuple[list[FeatureSamp
 
     Returns the samples and warnings. Raises SqueezeError for a file that is missing or cannot be read.
     """
+    path = Path(place)
     if path.is_file():
         array = open_array(path, dimensions=(2, 4))
         names = _row_names(names_file, path, array.shape[0])
@@ -165,7 +154,7 @@ def read_block(samples: Sequence[FeatureSample]) -> Tensor:
 
 def digest_values(values: Tensor) -> str:
     """Return the hex BLAKE2b-128 of contiguous values."""
-    return blake2b(values.numpy().data, digest_size=DIGEST_BYTES).hexdigest()
+    return hex_digest(values.numpy().data)
 
 
 def _check_block(
@@ -250,7 +239,7 @@ def _list_files(folder: Path) -> tuple[list[FeatureSample], list[str]]:
     return samples, warnings + repeated_text(folder, repeated)
 
 
-def _row_names(file: Path | None, path: Path, count: int) -> list[str]:
+def _row_names(file: Path | str | None, path: Path, count: int) -> list[str]:
     if file is None:
         return [f"{row:0{len(str(count - 1))}d}" for row in range(count)]
     names = read_lines(file)

@@ -1,20 +1,20 @@
 """Encoded images: the bytes of a file are read once, and decoded where the pixels are needed."""
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from squeeze_cli.data.reading import (
     DECODER_ERRORS,
-    DIGEST_BYTES,
     UnreadableImageError,
+    hex_digest,
     read_content,
     reading,
 )
@@ -38,22 +38,22 @@ class ImageFacts(NamedTuple):
     ambiguous: bool = False
 
 
-class ReadImage(Protocol):
+@dataclass(frozen=True)
+class ReadImage(ABC):
     """An image that was read, but not decoded."""
 
-    @property
-    def facts(self) -> ImageFacts:
-        """Digest and size, without decoding."""
+    facts: ImageFacts
 
+    @abstractmethod
     def decode(self) -> Image.Image:
         """Return the RGB image; raises UnreadableImageError if it is broken."""
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - a drawn image is never broken
         """Raise UnreadableImageError where `decode` would; this takes less time."""
 
 
 @dataclass(frozen=True)
-class EncodedImage:
+class EncodedImage(ReadImage):
     """The bytes of an image file; `turned` is whether its EXIF orientation is applied.
 
     `place` is the file's name in messages.
@@ -62,7 +62,6 @@ class EncodedImage:
     place: Path | str
     content: bytes = field(repr=False)
     turned: bool
-    facts: ImageFacts
 
     def decode(self) -> Image.Image:
         """Decode to RGB: the first frame of an animation; transparent pixels become white."""
@@ -108,9 +107,9 @@ def encoded_image(
             f"The image {place} has {size_px[0]} x {size_px[1]} pixels, its mask {mask_size_px[0]} x "
             f"{mask_size_px[1]}: replace or remove one of them."
         )
-    digest = blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
+    digest = hex_digest(content)
     facts = ImageFacts(f"{digest}-turned" if turned else digest, size_px, ambiguous)
-    return EncodedImage(place, content, turned, facts)
+    return EncodedImage(facts, place, content, turned)
 
 
 @contextmanager

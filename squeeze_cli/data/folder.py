@@ -2,14 +2,11 @@
 
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Self
 
-from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.finding import list_images
-from squeeze_cli.data.lists import read_entries, same_name
-from squeeze_cli.data.reading import some
+from squeeze_cli.data.reading import read_entries, same_name, some
 from squeeze_cli.data.samples import FileSample, Sample
 from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, UsageError
@@ -17,45 +14,31 @@ from squeeze_cli.errors import SqueezeError, UsageError
 SPLITS = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
 class FolderSource(DataSource):
     """Images in one folder and masks in another; a split file or subfolders may give the splits."""
 
-    images: Path
-    masks: Path | None
-    test_images: Path | None = None
-    test_masks: Path | None = None
-    split_file: Path | None = None
-
     fix = "Add the values to the file of --classes, with a name or under `ignore`, or correct the masks."
-
-    @classmethod
-    def of(cls, config: DataConfig) -> Self:
-        """Return the source of `images` and `masks`, which `config.validation` has checked."""
-        others = (config.masks, config.test_images, config.test_masks, config.split_file)
-        paths = [None if path is None else Path(path) for path in others]
-        return cls(Path(str(config.images)), *paths)
 
     def listing(self) -> Listing:
         """List the pairs; raises SqueezeError where a folder is missing or no image has a mask."""
-        found = pair(self.images, self.masks)
-        if self.split_file is not None:
-            return split_by_file(found, self.split_file)
-        found = _split_by_folder(found, self.images, test_elsewhere=self.test_images is not None)
-        if self.test_images is None:
+        config = self.config
+        images = Path(str(config.images))
+        found = pair(images, config.masks)
+        if config.split_file is not None:
+            return split_by_file(found, Path(config.split_file))
+        found = _split_by_folder(found, images, test_elsewhere=config.test_images is not None)
+        if config.test_images is None:
             return found
         if found.test:
-            raise UsageError(
-                f"--test-images contradicts {self.images / 'test'}: leave one of them out."
-            )
-        test = pair(self.test_images, self.test_masks, prefix="test/")
+            raise UsageError(f"--test-images contradicts {images / 'test'}: leave one of them out.")
+        test = pair(Path(config.test_images), config.test_masks, prefix="test/")
         return Listing(
             found.train, found.val, test.train, found.skipped + test.skipped,
             found.warnings + test.warnings,
         )  # fmt: skip
 
 
-def pair(images: Path, masks: Path | None, prefix: str = "") -> Listing:
+def pair(images: Path, masks_folder: str | None, prefix: str = "") -> Listing:
     """Return the images, each with the mask of the same relative path without suffix, all in `train`.
 
     Names get the prefix. Images without a mask, with several masks, or with the path of another image
@@ -63,6 +46,7 @@ def pair(images: Path, masks: Path | None, prefix: str = "") -> Listing:
     file belongs to the inner one. Without a folder of masks all images are returned. Raises SqueezeError
     where no image has a mask.
     """
+    masks = None if masks_folder is None else Path(masks_folder)
     if masks is not None and images.resolve() == masks.resolve():
         raise UsageError(
             f"Images and masks are both in {images}: put the masks into another folder."

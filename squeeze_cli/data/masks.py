@@ -3,7 +3,6 @@
 import io
 import zlib
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
 from squeeze_cli.data.encoded import find_orientation
-from squeeze_cli.data.reading import DIGEST_BYTES, read_content, reading
+from squeeze_cli.data.reading import hex_digest, read_content, reading
 
 # A pixel's position in its mask's list of values is one byte.
 MOST_VALUES = 256
@@ -104,9 +103,8 @@ def read_mask(path: Path) -> Mask:
     """
     with reading("mask", path):
         content = read_content(path)
-        digest = blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
         with Image.open(io.BytesIO(content)) as image:
-            return _read(image, content, digest)
+            return _read(image, content, hex_digest(content))
 
 
 def _reason_against(

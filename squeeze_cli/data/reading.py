@@ -1,17 +1,22 @@
-"""Reading of image and mask files: every error is one line."""
+"""Reading of files, by path or by an address that fsspec opens: every error is one line."""
 
+import re
 import struct
+import time
+import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
 
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
 from PIL import Image, UnidentifiedImageError
 
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, one_line
 
-DIGEST_BYTES = 16
 # Above the uncompressed size of any image that Pillow decodes.
 MOST_BYTES = 2**31
 # Exceptions that Pillow raises on broken files: OSError for truncated or unknown files, SyntaxError for
@@ -20,6 +25,11 @@ DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError,
     struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
+# A failed request is repeated after these pauses.
+PAUSES_S = (0.5, 2.0)
+# Timeouts for the connection, and for a server that stops sending.
+CONNECT_S, SILENCE_S = 5, 10
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 
 
 class UnreadableImageError(SqueezeError):
@@ -54,6 +64,111 @@ def read_content(path: Path) -> bytes:
     if path.stat().st_size > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES // 2**30} GiB")
     return path.read_bytes()
+
+
+def is_address(place: str) -> bool:
+    """Return whether a place is an address, such as s3://bucket/photos, and not a local path."""
+    return "://" in place
+
+
+def open_address(address: str) -> tuple[AbstractFileSystem, str]:
+    """Return the file system of an address, and the path in it.
+
+    Raises SqueezeError for an unknown protocol, or one whose driver is not installed.
+    """
+    protocol = address.partition("://")[0]
+    options = {}
+    if protocol in ("http", "https"):
+        from aiohttp import ClientTimeout
+
+        limits = ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S)
+        options = {"client_kwargs": {"timeout": limits}}
+    try:
+        file_system, path = url_to_fs(address, **options)
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol)
+        fix = f'`pip install "squeeze-cli[{extra}]"`' if extra else "install its driver"
+        raise SqueezeError(f"Cannot open {address} ({one_line(error)}): {fix}.") from None
+    except Exception as error:  # each driver has exceptions of its own
+        raise SqueezeError(
+            f"Cannot open {address} ({one_line(error)}): correct it, or the settings of its driver."
+        ) from error
+    return file_system, path
+
+
+def read_bytes(place: Path | str, start: int = 0, size: int | None = None) -> bytes:
+    """Return the bytes of a file, or `size` bytes from `start` on; the file is opened once.
+
+    Raises OSError where it cannot be read, and ValueError where a part has another size than `size`.
+    """
+    if is_address(str(place)):
+        content = _fetch(str(place), start or None, None if size is None else start + size)
+    elif size is None:
+        return read_content(Path(place))
+    else:
+        with Path(place).open("rb") as file:
+            file.seek(start)
+            content = file.read(size)
+    if size is not None and len(content) > size:
+        raise ValueError("its server sends whole files in place of parts: download the archive")
+    if size is not None and len(content) != size:
+        raise ValueError(f"{len(content)} bytes came in place of {size}")
+    return content
+
+
+def _fetch(address: str, start: int | None, end: int | None) -> bytes:
+    file_system, path = open_address(address)
+    for pause in (*PAUSES_S, None):
+        try:
+            return bytes(file_system.cat_file(path, start=start, end=end))
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each driver has exceptions of its own
+            refused = 400 <= getattr(error, "status", 0) < 500
+            if pause is None or refused or isinstance(error, PermissionError | TimeoutError):
+                raise OSError(one_line(error)) from error
+            time.sleep(pause)
+    raise AssertionError("the last pause is None")
+
+
+def read_lines(path: Path | str) -> list[str]:
+    """Return the lines of a text file at a path or address; a byte-order mark is ignored.
+
+    Raises SqueezeError, which names the file, where it cannot be read or is not UTF-8.
+    """
+    try:
+        content = read_bytes(path)
+        if b"\0" in content:
+            raise ValueError("it is UTF-16 or no text")
+        text = content.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise SqueezeError(
+            f"Cannot read {path} ({error}): make it a readable file of UTF-8 text."
+        ) from None
+    return re.split(r"\r\n|\r|\n", text.removesuffix("\n").removesuffix("\r"))
+
+
+def read_entries(path: Path | str) -> list[tuple[int, str]]:
+    """Return number and stripped text of each line that is not blank and does not begin with `#`.
+
+    Raises SqueezeError as `read_lines` does, and where there is no such line.
+    """
+    stripped = ((number, line.strip()) for number, line in enumerate(read_lines(path), start=1))
+    entries = [(number, line) for number, line in stripped if line and not line.startswith("#")]
+    if not entries:
+        raise SqueezeError(f"{path} names nothing: write a name on each line.")
+    return entries
+
+
+def same_name(name: str) -> str:
+    """Return a name in composed Unicode form and without `./`, to compare two spellings."""
+    plain = PurePosixPath(name).as_posix() if "/" in name else name
+    return unicodedata.normalize("NFC", plain)
+
+
+def hex_digest(content: bytes | memoryview) -> str:
+    """Return the hex BLAKE2b-128 of bytes."""
+    return blake2b(content, digest_size=16).hexdigest()
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

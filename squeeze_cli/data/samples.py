@@ -4,11 +4,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from squeeze_cli.data.addresses import read_bytes
 from squeeze_cli.data.encoded import EncodedImage, ImageFacts, ReadImage, encoded_image, read_image
 from squeeze_cli.data.labels import Labels
 from squeeze_cli.data.masks import Mask, read_mask
-from squeeze_cli.data.reading import UnreadableImageError, reading, stamp_of
+from squeeze_cli.data.reading import UnreadableImageError, read_bytes, reading, stamp_of
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class StoredSample(Sample):
         return f"{self.place} {self.start} {self.size} {stamp_of(Path(self.place))}"
 
     def read(self) -> EncodedImage:
-        """Read the bytes with `addresses.read_bytes`."""
+        """Read the bytes with `reading.read_bytes`."""
         label = self.place if self.size is None else f"{self.name} in {self.place}"
         with reading("image", label):
             content = read_bytes(self.place, self.start, self.size)

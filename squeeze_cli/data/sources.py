@@ -3,13 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from typing import Self
 
 from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.parts import DATASETS
 from squeeze_cli.config.schema import DataConfig
-from squeeze_cli.data.reading import DIGEST_BYTES
+from squeeze_cli.data.reading import hex_digest
 from squeeze_cli.data.samples import Sample
 
 
@@ -41,12 +40,13 @@ class Listing:
 
     def digest(self, *splits: str) -> str:
         """Return the hex BLAKE2b-128 of names and contents, in order, of the given splits or all."""
-        total = blake2b(digest_size=DIGEST_BYTES)
         named = self.named()
-        for split in splits or named:
-            for sample in named[split]:
-                total.update(f"{split}\0{sample.name}\0{sample.digest()}\n".encode())
-        return total.hexdigest()
+        lines = [
+            f"{split}\0{sample.name}\0{sample.digest()}\n"
+            for split in splits or named
+            for sample in named[split]
+        ]
+        return hex_digest("".join(lines).encode())
 
     def names_digest(self, without: Collection[str] = ()) -> str:
         """Return the hex BLAKE2b-128 of the names by split, except those in `without`."""
@@ -71,11 +71,11 @@ class Listing:
 
 
 def _digest_lines(lines: Iterable[str]) -> str:
-    return blake2b("\n".join(lines).encode(), digest_size=DIGEST_BYTES).hexdigest()
+    return hex_digest("\n".join(lines).encode())
 
 
 class DataSource(ABC):
-    """Base of all data sets.
+    """Base of all data sets; one is made from a configuration, without reading files.
 
     Attributes:
         classes: The classes of its masks; None where the configuration has them, or they are detected.
@@ -87,10 +87,8 @@ class DataSource(ABC):
     stray_share = 0.0
     fix = "Correct the masks."
 
-    @classmethod
-    @abstractmethod
-    def of(cls, config: DataConfig) -> Self:
-        """Return the source that a configuration describes, without reading files."""
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
 
     @abstractmethod
     def listing(self) -> Listing:
@@ -104,5 +102,5 @@ def known_classes(config: DataConfig) -> ClassTable | None:
 
 def open_source(config: DataConfig) -> DataSource:
     """Return the source of the data set that a configuration names."""
-    source: DataSource = DATASETS.load(str(config.dataset)).of(config)
+    source: DataSource = DATASETS.load(str(config.dataset))(config)
     return source

@@ -90,8 +90,8 @@ def extract_embeddings(
 def _find_source(run: TrainedRun, request: Extraction, reporter: Reporter) -> Source:
     """List the images to be extracted; only masks are read, if the splits depend on them."""
     if request.features is not None:
-        path, names = Path(request.features), request.feature_names
-        features, warnings = list_features(path, None if names is None else Path(names))
+        path = Path(request.features)
+        features, warnings = list_features(path, request.feature_names)
         for warning in warnings:
             reporter.warn(warning)
         return Source(path.resolve().stem, "features", "features", features)

@@ -14,7 +14,7 @@ from squeeze_cli.config.record import ProbeResult
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import FEATURE_SUFFIXES
 from squeeze_cli.data.finding import IMAGE_SUFFIXES
-from squeeze_cli.data.lists import read_lines, same_name
+from squeeze_cli.data.reading import read_lines, same_name
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.sources import Listing
 from squeeze_cli.errors import SqueezeError

@@ -45,7 +45,7 @@ def names(samples) -> list[str]:
 
 def test_images_and_masks_pair_by_path_and_stem(tmp_path):
     write_pairs(tmp_path, "b", "cats/a", "dogs/a")
-    listing = FolderSource.of(config_of(tmp_path)).listing()
+    listing = FolderSource(config_of(tmp_path)).listing()
     assert names(listing.train) == ["b", "cats/a", "dogs/a"]
     assert listing.train[1].mask_path == tmp_path / "masks" / "cats" / "a.png"
     assert (listing.val, listing.test, listing.skipped, listing.warnings) == ((), (), (), ())
@@ -56,7 +56,7 @@ def test_what_does_not_pair_is_said(tmp_path):
     write(tmp_path, "alone", "twice")
     write(tmp_path, "twice", "spare", kind="masks")
     write(tmp_path, "twice", kind="masks", suffix=".bmp")
-    listing = FolderSource.of(config_of(tmp_path)).listing()
+    listing = FolderSource(config_of(tmp_path)).listing()
     assert names(listing.train) == ["a", "b"]
     assert dict(listing.skipped).keys() == {"alone", "twice"}
     assert "no mask" in dict(listing.skipped)["alone"]
@@ -69,7 +69,7 @@ def test_what_does_not_pair_is_said(tmp_path):
 def test_images_of_one_stem_share_no_mask(tmp_path):
     write_pairs(tmp_path, "a", "b", "c/a")
     write(tmp_path, "a", suffix=".png")
-    listing = FolderSource.of(config_of(tmp_path)).listing()
+    listing = FolderSource(config_of(tmp_path)).listing()
     assert (names(listing.train), listing.warnings) == (["b", "c/a"], ())
     assert dict(listing.skipped).keys() == {"a.jpg", "a.png"}
     assert all("2 images are named a, but for their suffixes" in r for _, r in listing.skipped)
@@ -81,26 +81,26 @@ def test_nothing_that_pairs_is_an_error_with_an_example(tmp_path):
     with pytest.raises(
         SqueezeError, match=r"image a\.png needs a mask .* first mask is a_mask\.png"
     ):
-        FolderSource.of(config_of(tmp_path)).listing()
+        FolderSource(config_of(tmp_path)).listing()
 
 
 def test_masks_below_the_images_are_no_images(tmp_path):
     write(tmp_path, "a", "b", suffix=".jpg")
     write(tmp_path, "a", "b", kind="images/masks")
-    listing = FolderSource.of(config_of(tmp_path, masks="images/masks")).listing()
+    listing = FolderSource(config_of(tmp_path, masks="images/masks")).listing()
     assert (names(listing.train), listing.skipped) == (["a", "b"], ())
     with pytest.raises(UsageError, match="another folder"):
-        FolderSource.of(config_of(tmp_path, masks="images")).listing()
+        FolderSource(config_of(tmp_path, masks="images")).listing()
 
 
 def test_subfolders_name_the_splits(tmp_path):
     write_pairs(tmp_path, "train/a", "train/b", "test/a")
-    listing = FolderSource.of(config_of(tmp_path)).listing()
+    listing = FolderSource(config_of(tmp_path)).listing()
     assert names(listing.train) == ["train/a", "train/b"]
     assert (listing.val, names(listing.test)) == ((), ["test/a"])
     write_pairs(tmp_path, "others/c")
     with pytest.raises(SqueezeError, match=r"1 images outside .*others/c"):
-        FolderSource.of(config_of(tmp_path)).listing()
+        FolderSource(config_of(tmp_path)).listing()
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_subfolders_name_the_splits(tmp_path):
 def test_images_of_val_and_test_are_never_trained_on(folders, named, tmp_path):
     write_pairs(tmp_path, *(f"{folder}/{name}" for folder in folders for name in "abc"))
     with pytest.raises(SqueezeError, match=rf"has images in {named}, but none .* in train/"):
-        FolderSource.of(config_of(tmp_path)).listing()
+        FolderSource(config_of(tmp_path)).listing()
 
 
 @pytest.mark.parametrize("by", ["file", "folder"])
@@ -132,7 +132,7 @@ def test_splits_without_test_images_are_a_warning(by, tmp_path):
     write(tmp_path, "a", kind="test_images")
     write(tmp_path, "a", kind="test_masks")
     others = {"test_images": "test_images", "test_masks": "test_masks"}
-    assert FolderSource.of(config_of(tmp_path, **others)).listing().warnings == ()
+    assert FolderSource(config_of(tmp_path, **others)).listing().warnings == ()
 
 
 def test_test_images_are_the_test_split(tmp_path):
@@ -140,7 +140,7 @@ def test_test_images_are_the_test_split(tmp_path):
     write(tmp_path, "a", kind="test_images")
     write(tmp_path, "a", kind="test_masks")
     others = {"test_images": "test_images", "test_masks": "test_masks"}
-    listing = FolderSource.of(config_of(tmp_path, **others)).listing()
+    listing = FolderSource(config_of(tmp_path, **others)).listing()
     assert (names(listing.train), names(listing.test)) == (["a", "b"], ["test/a"])
 
 
@@ -158,7 +158,7 @@ def test_a_split_file_names_the_splits(tmp_path):
     write_pairs(tmp_path, "a", "b", "cats/c d", "e", "f")
     text = "\ufeff# mine\r\n\r\na train\r\nb.jpg\tval\r\ncats/c d, test\r\ne,train\r\n"
     (tmp_path / "splits.txt").write_text(text, encoding="utf-8")
-    listing = FolderSource.of(config_of(tmp_path, split_file="splits.txt")).listing()
+    listing = FolderSource(config_of(tmp_path, split_file="splits.txt")).listing()
     assert names(listing.train) == ["a", "e"]
     assert (names(listing.val), names(listing.test)) == (["b"], ["cats/c d"])
     (warning,) = listing.warnings
@@ -183,7 +183,7 @@ def test_a_split_file_that_means_nothing_names_the_line(text, reason, tmp_path):
     write_pairs(tmp_path, "a", "b")
     (tmp_path / "splits.txt").write_text(text)
     with pytest.raises(SqueezeError, match=reason) as caught:
-        FolderSource.of(config_of(tmp_path, split_file="splits.txt")).listing()
+        FolderSource(config_of(tmp_path, split_file="splits.txt")).listing()
     assert "\n" not in str(caught.value)
 
 

@@ -8,12 +8,11 @@ import urllib.error
 
 import pytest
 
-from squeeze_cli.data import download, oxford_pet
-from squeeze_cli.data.oxford_pet import OxfordPetSource
+from squeeze_cli.data import download, photographs
 from squeeze_cli.errors import SqueezeError
 from tests.conftest import REAL_DATA
 from tests.data.conftest import serving
-from tests.pets import TINY_NAMES, broken, write_layout
+from tests.pets import TINY_NAMES, broken, pets_below, write_layout
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def archives(tmp_path_factory, monkeypatch):
                 tar.add(folder / part, part)
             md5 = hashlib.md5(archive.read_bytes()).hexdigest()
             resources.append((f"{site}/{archive.name}", md5))
-        monkeypatch.setattr(oxford_pet, "ARCHIVES", tuple(resources))
+        monkeypatch.setattr(photographs, "ARCHIVES", tuple(resources))
         yield where
 
 
@@ -46,7 +45,7 @@ def names(samples):
 
 
 def test_lists_the_official_splits_in_order(tiny_pets):
-    source = OxfordPetSource(tiny_pets, download=False)
+    source = pets_below(tiny_pets)
     assert names(source.listing().train) == TINY_NAMES["trainval"]
     assert names(source.listing().test) == TINY_NAMES["test"]
     sample = source.listing().test[0]
@@ -57,7 +56,7 @@ def test_lists_the_official_splits_in_order(tiny_pets):
 @pytest.mark.usefixtures("no_network")
 def test_missing_data_without_network_is_one_line_with_the_fix(tmp_path):
     with pytest.raises(SqueezeError) as caught:
-        OxfordPetSource(tmp_path).listing()
+        pets_below(tmp_path).listing()
     message = str(caught.value)
     assert "\n" not in message
     for part in (
@@ -78,7 +77,7 @@ def test_other_network_errors_read_the_same(error, tmp_path, monkeypatch):
 
     monkeypatch.setattr("urllib.request.urlopen", fail)
     with pytest.raises(SqueezeError, match=f"could not be downloaded .{error}"):
-        OxfordPetSource(tmp_path).listing()
+        pets_below(tmp_path).listing()
 
 
 @pytest.mark.parametrize(
@@ -92,7 +91,7 @@ def test_half_unpacked_data_are_missing_data(gone, tiny_pets):
     else:
         path.unlink()
     with pytest.raises(SqueezeError, match="is not complete"):
-        OxfordPetSource(tiny_pets, download=False).listing()
+        pets_below(tiny_pets).listing(download=False)
 
 
 @pytest.mark.parametrize(
@@ -109,9 +108,9 @@ def test_a_malformed_list_is_reported_and_kept(text, reason, tiny_pets):
     path = tiny_pets / "oxford-iiit-pet" / "annotations" / "test.txt"
     content = text.encode("utf-8", "surrogateescape")
     path.write_bytes(content)
-    for source in (OxfordPetSource(tiny_pets, download=False), OxfordPetSource(tiny_pets)):
+    for allowed in (False, True):
         with pytest.raises(SqueezeError, match=reason) as caught:
-            source.listing()
+            pets_below(tiny_pets).listing(download=allowed)
         assert "\n" not in str(caught.value)
         assert "delete" not in str(caught.value)
     assert path.read_bytes() == content
@@ -122,7 +121,7 @@ def test_lists_made_by_hand_are_understood(tiny_pets):
     (folder / "images" / "Bengal_2.jpg").rename(folder / "images" / "Bengal_2.JPG")
     text = "\ufeff#Image CLASS-ID SPECIES BREED\r\n\r\nBengal_3 6 1 4\r\n  Bengal_2\r\nBengal_1.JPG"
     (folder / "annotations" / "test.txt").write_text(text, encoding="utf-8")
-    samples = OxfordPetSource(tiny_pets, download=False).listing().test
+    samples = pets_below(tiny_pets).listing(download=False).test
     assert names(samples) == ["Bengal_3", "Bengal_2", "Bengal_1"]
     assert broken(samples) == []
 
@@ -132,7 +131,7 @@ def test_unpacking_keeps_a_list_that_is_there(tmp_path):
     annotations = tmp_path / "oxford-iiit-pet" / "annotations"
     annotations.mkdir(parents=True)
     (annotations / "trainval.txt").write_text("Abyssinian_7\nAbyssinian_2\n")
-    source = OxfordPetSource(tmp_path)
+    source = pets_below(tmp_path)
     assert names(source.listing().train) == ["Abyssinian_7", "Abyssinian_2"]
     assert names(source.listing().test) == TINY_NAMES["test"]
     assert broken(source.listing().train) == []
@@ -146,7 +145,7 @@ def test_unpacking_replaces_no_file(tiny_pets):
         own[path] += b"own"
         path.write_bytes(own[path])
     (folder / ".unpacking").touch()
-    assert names(OxfordPetSource(tiny_pets).listing().test) == TINY_NAMES["test"]
+    assert names(pets_below(tiny_pets).listing().test) == TINY_NAMES["test"]
     assert {path: path.read_bytes() for path in own} == own
 
 
@@ -155,14 +154,14 @@ def test_unpacking_replaces_no_file(tiny_pets):
 def test_nothing_is_downloaded_beside_somebodys_images(gone, tiny_pets, monkeypatch):
     path = tiny_pets / "oxford-iiit-pet" / gone
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    monkeypatch.setattr("squeeze_cli.data.lists.fetch", None)
+    monkeypatch.setattr(download, "download_url", None)
     with pytest.raises(SqueezeError, match=f"{gone}.*Add what is missing, or put https"):
-        OxfordPetSource(tiny_pets).listing()
+        pets_below(tiny_pets).listing()
 
 
 @pytest.mark.usefixtures("archives")
 def test_download_and_unpacking(tmp_path):
-    source = OxfordPetSource(tmp_path)
+    source = pets_below(tmp_path)
     assert names(source.listing().train) == TINY_NAMES["trainval"]
     assert broken(source.listing().test) == []
     assert not (tmp_path / "oxford-iiit-pet" / ".unpacking").exists()
@@ -173,11 +172,11 @@ def test_damaged_download_does_not_pass_and_is_fetched_again(archives, tmp_path)
     whole = (archives / "annotations.tar.gz").read_bytes()
     (archives / "annotations.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SqueezeError, match=r"could not be downloaded .*corrupted"):
-        OxfordPetSource(tmp_path).listing()
+        pets_below(tmp_path).listing()
     with pytest.raises(SqueezeError, match="is not complete"):
-        OxfordPetSource(tmp_path, download=False).listing()
+        pets_below(tmp_path).listing(download=False)
     (archives / "annotations.tar.gz").write_bytes(whole)
-    assert len(OxfordPetSource(tmp_path).listing().train) == 10
+    assert len(pets_below(tmp_path).listing().train) == 10
 
 
 @pytest.mark.usefixtures("archives")
@@ -191,10 +190,10 @@ def test_killed_while_unpacking_is_not_complete_and_unpacks_again(tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(download, "extract_archive", killed)
         with pytest.raises(KeyboardInterrupt):
-            OxfordPetSource(tmp_path).listing()
+            pets_below(tmp_path).listing()
     with pytest.raises(SqueezeError, match="is not complete"):
-        OxfordPetSource(tmp_path, download=False).listing()
-    assert len(OxfordPetSource(tmp_path).listing().test) == 4
+        pets_below(tmp_path).listing(download=False)
+    assert len(pets_below(tmp_path).listing().test) == 4
     assert not (tmp_path / "oxford-iiit-pet" / ".unpacking").exists()
 
 
@@ -204,8 +203,8 @@ def test_what_an_earlier_version_left_half_unpacked_is_unpacked_again(tiny_pets)
     (folder / ".unpacking").touch()
     (folder / "images" / "Bengal_1.jpg").unlink()
     with pytest.raises(SqueezeError, match="is not complete"):
-        OxfordPetSource(tiny_pets, download=False).listing()
-    assert broken(OxfordPetSource(tiny_pets).listing().test) == []
+        pets_below(tiny_pets).listing(download=False)
+    assert broken(pets_below(tiny_pets).listing().test) == []
 
 
 @pytest.mark.usefixtures("no_network")
@@ -214,21 +213,21 @@ def test_archives_put_there_by_hand_need_no_network(archives, tmp_path):
     folder.mkdir()
     for name in ("images.tar.gz", "annotations.tar.gz"):
         shutil.copy(archives / name, folder)
-    assert len(OxfordPetSource(tmp_path).listing().train) == 10
+    assert len(pets_below(tmp_path).listing().train) == 10
 
 
 def test_a_server_that_stalls_does_not_hang(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/images.tar.gz"
-        monkeypatch.setattr(oxford_pet, "ARCHIVES", ((url, "0" * 32),))
+        monkeypatch.setattr(photographs, "ARCHIVES", ((url, "0" * 32),))
         monkeypatch.setattr(download, "STALL_SECONDS", 0.1)
         with pytest.raises(SqueezeError, match="timed out"):
-            OxfordPetSource(tmp_path).listing()
+            pets_below(tmp_path).listing()
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real photographs are not here")
 def test_real_splits_are_disjoint():
-    source = OxfordPetSource(REAL_DATA, download=False)
+    source = pets_below(REAL_DATA)
     trainval, test = names(source.listing().train), names(source.listing().test)
     assert (len(trainval), len(test)) == (300, 149)
     assert not set(trainval) & set(test)

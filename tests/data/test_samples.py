@@ -10,12 +10,11 @@ from PIL import Image
 from squeeze_cli.data.drawn_pets import SyntheticSample
 from squeeze_cli.data.finding import list_images
 from squeeze_cli.data.labels import Labels
-from squeeze_cli.data.oxford_pet import OxfordPetSource
 from squeeze_cli.data.reading import UnreadableImageError
 from squeeze_cli.data.samples import FileSample
 from squeeze_cli.errors import SqueezeError
 from tests.conftest import REAL_DATA
-from tests.pets import labelled, noise_image, trimap
+from tests.pets import labelled, noise_image, pets_below, trimap
 
 
 def test_digest_is_of_image_and_classes_and_of_nothing_else(tmp_path):
@@ -96,7 +95,7 @@ def test_links_to_folders_are_followed_and_each_folder_is_listed_once(tmp_path):
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real photographs are not here")
 def test_real_photographs_are_readable():
-    samples = OxfordPetSource(REAL_DATA, download=False).listing().test
+    samples = pets_below(REAL_DATA).listing(download=False).test
     assert len(samples) == 149
     sample = labelled(samples[0])
     assert sample.labels.mask.values == (1, 2, 3)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.drawn_pets import SyntheticPetSource, SyntheticSample
 from squeeze_cli.data.sources import Listing
 from squeeze_cli.data.splits import split_train_val
@@ -120,11 +121,11 @@ def test_synthetic_images_are_the_same_for_every_seed(tmp_path):
     assert first.train != second.train
 
 
-def test_synthetic_splits_do_not_overlap_and_do_not_depend_on_counts():
-    small, large = SyntheticPetSource(3, 2), SyntheticPetSource(30, 20)
-    assert large.samples("trainval")[:3] == small.samples("trainval")
-    assert large.samples("test")[:2] == small.samples("test")
-    assert not set(large.samples("trainval")) & set(large.samples("test"))
+def test_synthetic_images_have_even_indices_to_train_on_and_odd_ones_for_the_test():
+    listing = SyntheticPetSource(DataConfig(image_size="32x48")).listing()
+    assert [sample.index for sample in listing.train] == list(range(0, 320, 2))
+    assert [sample.index for sample in listing.test] == list(range(1, 80, 2))
+    assert {sample.image_size_px for sample in listing.train + listing.test} == {48}
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real photographs are not here")

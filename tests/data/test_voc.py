@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from squeeze_cli.data import voc
-from squeeze_cli.data.voc import VOC_CLASSES, VOCSource
+from squeeze_cli.config.schema import DataConfig
+from squeeze_cli.data import photographs
+from squeeze_cli.data.photographs import VOC_CLASSES, VOCSource
 from squeeze_cli.errors import SqueezeError
 from tests.data.conftest import serving
 from tests.pets import noise_image, splits_of
@@ -43,15 +44,14 @@ def write_layout(root: Path) -> Path:
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The archive of small data, behind a local server."""
     write_layout(tmp_path / "packed")
-    path = tmp_path / "site" / voc.ARCHIVE["filename"]
+    path = tmp_path / "site" / photographs.VOC_ARCHIVE["filename"]
     path.parent.mkdir()
     with tarfile.open(path, "w") as tar, serving(path.parent) as site:
         tar.add(tmp_path / "packed" / "VOCdevkit", "VOCdevkit")
         tar.close()
         md5 = hashlib.md5(path.read_bytes()).hexdigest()
-        monkeypatch.setattr(
-            voc, "ARCHIVE", voc.ARCHIVE | {"url": f"{site}/{path.name}", "md5": md5}
-        )
+        served = photographs.VOC_ARCHIVE | {"url": f"{site}/{path.name}", "md5": md5}
+        monkeypatch.setattr(photographs, "VOC_ARCHIVE", served)
         yield path
 
 
@@ -74,7 +74,7 @@ def test_classes_have_vocs_names_and_colours() -> None:
 
 
 def test_missing_data_are_downloaded_and_unpacked_once(archive: Path, tmp_path: Path) -> None:
-    source = VOCSource(tmp_path / "data")
+    source = VOCSource(DataConfig(data_dir=str(tmp_path / "data")))
     assert [sample.name for sample in source.listing().train] == TRAIN
     archive.unlink()
     assert [sample.name for sample in source.listing().test] == VAL
@@ -87,5 +87,5 @@ def test_data_that_cannot_be_downloaded_name_the_fix(archive: Path, tmp_path: Pa
         SqueezeError,
         match=r"/train.txt is missing and could not be .* put http.*VOCtrainval_11",
     ) as caught:
-        VOCSource(tmp_path / "data").listing()
+        VOCSource(DataConfig(data_dir=str(tmp_path / "data"))).listing()
     assert "\n" not in str(caught.value)

@@ -51,8 +51,10 @@ Batch = tuple[Tensor, Tensor, Tensor]
 # torch's sampler seeds an epoch by the sum of seed and epoch. With seeds multiplied by this distance,
 # no two seeds share the order of any epoch.
 SEED_DISTANCE = 1_000_003
-# Most vectors of a batch without gradients: small batches cost calls, large ones memory.
+# Most vectors and values of a batch without gradients: small batches cost calls, large ones memory,
+# which the C library returns to the system after each operation if it is 32 MiB or more.
 EVALUATION_VECTORS = 8192
+EVALUATION_VALUES = 2**23
 
 
 class FeatureBatches(LightningDataModule):
@@ -90,7 +92,8 @@ class FeatureBatches(LightningDataModule):
         self.reporter = reporter
         self.origin = origin
         self.batch_size, self.seed = training.batch_size, training.seed
-        most_images = min(origin.evaluation_images, EVALUATION_VECTORS // origin.vectors_per_image)
+        most_vectors = min(EVALUATION_VECTORS, EVALUATION_VALUES // origin.feature_dim)
+        most_images = min(origin.evaluation_images, most_vectors // origin.vectors_per_image)
         self.evaluation_batch_size = max(self.batch_size, most_images)
         self.num_workers = 0
         self.setup_seconds = 0.0

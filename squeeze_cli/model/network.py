@@ -59,7 +59,7 @@ class FeatureNormalizer(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalize `[B, C, h, w]`."""
-        return (features - self.mean[:, None, None]) / self.std[:, None, None]
+        return (features - self.mean[:, None, None]).div_(self.std[:, None, None])
 
     def inverse(self, normalized: Tensor) -> Tensor:
         """Undo the normalization of `[B, C, h, w]`."""

@@ -25,6 +25,7 @@ NEIGHBOURS = 10
 PATCHES = 3000
 # Most similarities that are computed at once.
 BLOCK_VALUES = 2**24
+EPSILON = 1e-8  # the cosine of a vector of zeros is 0
 
 
 class SegmentationMetrics(MulticlassConfusionMatrix):
@@ -63,9 +64,15 @@ class ReconstructionMetrics(Metric):
 
     def update(self, features: Tensor, decoded: Tensor, counted: Tensor) -> None:
         """Add features and decoded features `[B, C, h, w]` where `counted` `[B, h, w]` is true."""
-        self.squared_error += (decoded - features).square().mean(dim=1)[counted].sum()
-        self.squares += features.square().mean(dim=1)[counted].sum()
-        self.cosine += torch.cosine_similarity(decoded, features, dim=1)[counted].sum()
+        norms, decoded_norms, errors = (
+            torch.linalg.vector_norm(vectors, dim=1)[counted]
+            for vectors in (features, decoded, decoded - features)
+        )
+        products = torch.linalg.vecdot(features, decoded, dim=1)[counted]
+        channels = features.shape[1]
+        self.squared_error += errors.square().sum() / channels
+        self.squares += norms.square().sum() / channels
+        self.cosine += (products / (norms * decoded_norms).clamp_min(EPSILON)).sum()
         self.vectors += counted.sum()
 
     def compute(self) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from squeeze_cli.data.samples import FileSample, Sample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.datamodule import SegmentationDataModule
-from squeeze_cli.features.prepare import Ranks, Trunk
+from squeeze_cli.features.prepare import Ranks, Trunk, require_finite
 from squeeze_cli.features.store import FeatureStore, StoreKey
 from tests.pets import TINY_NAMES, cut, noise_image, splits_of
 
@@ -38,7 +38,9 @@ class Images:
     """A trunk whose states are the normalized images."""
 
     device = CPU
-    backbone = SimpleNamespace(inference_batch=2, evaluation_images=1, vectors_per_image=1)
+    backbone = SimpleNamespace(
+        inference_batch=2, evaluation_images=1, vectors_per_image=1, feature_dim=3
+    )
     rows = Trunk.rows
 
     def __init__(self, size, num_workers=0):
@@ -251,3 +253,26 @@ def test_lightning_sets_the_epoch_and_a_resumed_run_continues_the_order(splits, 
     assert resumed == [entry for entry in unbroken if entry[0] >= 1]
     by_epoch = [[batch for epoch, batch in unbroken if epoch == number] for number in range(3)]
     assert by_epoch[0] != by_epoch[1]
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_states_that_are_not_finite_are_named(bad):
+    states = torch.full((3, 2, 4, 4), 3e38)  # finite, although their sum is not
+    require_finite(states, ["a", "b", "c"])
+    states[1, 0, 2, 3] = bad
+    with pytest.raises(SqueezeError, match=r"features of b are NaN or infinite \(1 of 3 images\)"):
+        require_finite(states, ["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("channels", "vectors", "images"), [(4, 1, 16), (768, 49, 16), (2048, 784, 5), (4, 9000, 3)]
+)
+def test_evaluation_batches_are_bounded(splits, channels, vectors, images):
+    trunk = Images(16)
+    trunk.backbone = SimpleNamespace(
+        inference_batch=2, evaluation_images=16, vectors_per_image=vectors, feature_dim=channels
+    )
+    data = SegmentationDataModule(
+        splits, trunk, None, TrainingConfig(batch_size=3), Reporter(quiet=True)
+    )
+    assert data.evaluation_batch_size == images

@@ -24,7 +24,7 @@ class SmallTrunk:
     """A trunk whose states `[B, 4, 6, 6]` are means over squares of the image."""
 
     device = CPU
-    backbone = SimpleNamespace(evaluation_images=1, vectors_per_image=36)
+    backbone = SimpleNamespace(evaluation_images=1, vectors_per_image=36, feature_dim=4)
     num_workers = 0
     preprocessing = Preprocessing((24, 24))
 

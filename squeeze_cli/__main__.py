@@ -1,6 +1,5 @@
 """Entry point of the command line, as `squeeze` and as `python -m squeeze_cli`."""
 
-import gc
 import signal
 import sys
 from types import FrameType
@@ -45,7 +44,6 @@ def main() -> None:
     numbers = [n for n in handled if n is not None and signal.getsignal(n) != signal.SIG_IGN]
     for number in numbers:
         signal.signal(number, stop)
-    gc.disable()  # until a command runs, because searches for garbage slow down `--help`
     try:
         from squeeze_cli.cli import main as run_command
 
@@ -56,10 +54,7 @@ def main() -> None:
         if getattr(error, "code", None) != 130:  # cli.py has not printed it
             print("Error: interrupted.", file=sys.stderr)  # noqa: T201 - as cli.py does
         sys.exit(128 + stopped[0])
-    finally:
-        if not gc.isenabled():  # no command has run
-            gc.freeze()  # else Python searches all modules for garbage when it exits
-        # While Python exits, a signal has its default effect.
+    finally:  # while Python exits, a signal has its default effect
         _call_again(0)
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)

@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated by 
 """
 
 import contextlib
-import gc
 import importlib
 import os
 import re
@@ -57,6 +56,8 @@ _WHOLE_NUMBERS = re.compile(
     "((LOCAL_|NODE_|GROUP_|JSM_NAMESPACE_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_PORT|SOURCE_DATE_EPOCH|"
     "SLURM_(NTASKS|PROCID|LOCALID|NODEID))"
 )
+# Key in the context's `meta`: whether the command line begins with a command.
+_COMMAND_FIRST = "squeeze.command-first"
 
 
 class _PlainSwitches:
@@ -81,12 +82,20 @@ class SqueezeCommand(_PlainSwitches, TyperCommand):
                 raise SqueezeError(
                     f"The environment variable {name} is {value!r}, not a whole number: unset it."
                 )
-        gc.enable()
         return super().invoke(ctx)
 
 
 class SqueezeGroup(_PlainSwitches, TyperGroup):
     """The group of all commands; every error is one plain line."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the group's own options, which stand before the command."""
+        ctx.meta[_COMMAND_FIRST] = bool(args) and not args[0].startswith("-")
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return no option where none is given: Typer validates defaults with pydantic, too slowly."""
+        return [] if ctx.meta.get(_COMMAND_FIRST) else super().get_params(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Import the command that is called, and only this one."""
@@ -99,8 +108,6 @@ class SqueezeGroup(_PlainSwitches, TyperGroup):
         given = join_list_values(list(sys.argv[1:] if args is None else args))
         settings["standalone_mode"] = False  # errors come as exceptions
         message = ""
-        if given and not given[0].startswith("-"):
-            self.params = []  # not given: Typer validates their defaults with pydantic, too slowly
         try:
             if any(name.startswith("--") and not value for name, value in pairwise(given)):
                 raise UsageError("An argument is empty: give a value, or leave its option out.")

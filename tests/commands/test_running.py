@@ -54,24 +54,6 @@ def test_what_must_be_instant_imports_nothing_heavy(arguments: tuple[str, ...]) 
     assert imported_by(*arguments) == set()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "collected"), [(["train", "--help"], False), (["train", "--dry-run"], True)]
-)
-def test_garbage_is_collected_from_the_time_that_a_command_runs(
-    arguments: list[str], collected: bool
-) -> None:
-    program = (
-        "import gc, sys\n"
-        "from squeeze_cli.__main__ import main\n"
-        "try: main()\n"
-        "finally: print(gc.isenabled(), gc.get_freeze_count() == 0, file=sys.stderr)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
-    )
-    assert done.stderr.splitlines()[-1] == f"{collected} {collected}"
-
-
 def test_dry_run_prints_a_configuration_that_runs_and_does_nothing(
     squeeze: Squeeze, tmp_path: Path
 ) -> None:

@@ -218,7 +218,7 @@ def extract_embeddings(
     )  # fmt: skip
     _check_run(run, values, levels)
     if images is not None and shards.engine == "local" and shards.num_workers not in (0, 1):
-        from squeeze_cli.inference.fork_server import start_server
+        from squeeze_cli.inference.engines import start_server
 
         start_server()  # it imports torch at the same time as this process
     from squeeze_cli.inference.extract import extract_embeddings

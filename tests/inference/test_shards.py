@@ -104,12 +104,12 @@ def test_the_server_of_workers_starts_before_this_process_imports_torch(
     arguments = command(photographs, "--num-workers", "2")[1:]
     code = (
         "import sys\n"
-        "from squeeze_cli.inference import fork_server\n"
-        "start = fork_server.start_server\n"
+        "from squeeze_cli.inference import engines\n"
+        "start = engines.start_server\n"
         "def start_and_tell():\n"
         "    print('torch' in sys.modules)\n"
         "    start()\n"
-        "fork_server.start_server = start_and_tell\n"
+        "engines.start_server = start_and_tell\n"
         "from squeeze_cli.__main__ import main\n"
         "if __name__ == '__main__':\n"
         f"    sys.argv = ['squeeze', *{arguments}, '--quiet']\n"

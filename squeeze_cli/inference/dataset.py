@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, IterableDataset, default_collate, get_work
 
 from squeeze_cli.errors import SqueezeError, UsageError, nearest
 from squeeze_cli.inference.codes_folder import CACHE_BYTES, CodesFolder
-from squeeze_cli.inference.probe import match_labels
+from squeeze_cli.inference.evaluation import match_labels
 
 Decode = Literal["codes", "vectors", "features"]
 Labels = Mapping[str, object] | str | PathLike[str]

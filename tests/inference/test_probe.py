@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from squeeze_cli.data.samples import FileSample
-from squeeze_cli.inference.probe import probe_features
+from squeeze_cli.inference.evaluation import probe_features
 from tests.conftest import Squeeze
 
 C, CLASSES, TRAINED, TESTED = 5, 3, 60, 500

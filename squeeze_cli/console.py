@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -117,7 +117,7 @@ def printable(text: str) -> str:
     return re.sub(special, lambda match: repr(match[0])[1:-1], text)
 
 
-def _console(**settings: Any) -> Console:
+def _console(stderr: bool = False) -> Console:
     from rich.console import Console  # a usage error is printed without rich
 
     class PipedConsole(Console):
@@ -125,7 +125,7 @@ def _console(**settings: Any) -> Console:
             _stop_at_broken_pipe()
 
     # Brackets and colons in file names must not be read as markup.
-    return PipedConsole(highlight=False, markup=False, emoji=False, **settings)
+    return PipedConsole(highlight=False, markup=False, emoji=False, stderr=stderr)
 
 
 def print_text(text: str) -> None:

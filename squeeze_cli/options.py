@@ -40,7 +40,7 @@ OLDER_NAMES = {
 
 def option(
     flag: str, text: str, metavar: str | None = None, panel: str | None = None, **others: Any
-) -> Any:
+) -> object:
     """Return Typer's option; its text may hold `[default: ...]` for a default unknown to Typer."""
     text = text.replace("[default", r"\[default")  # brackets are markup of rich
     return typer.Option(flag, help=text, metavar=metavar, rich_help_panel=panel, **others)
@@ -63,17 +63,18 @@ def field_help(key: str, default: str | None = None) -> str:
 
 
 @functools.cache
-def field_option(key: str, default: str | None = None) -> Any:
+def field_option(key: str, default: str | None = None) -> object:
     """Return Typer's option for the field `section.field`; `default` has the meaning of `field_help`."""
     flag, panel = flag_of(key), PANELS[key.rpartition(".")[0]]
     assert flag.name
-    others: dict[str, Any] = {"show_default": False}
-    if (choices := choices_of(FIELDS[key])) and option_type(FIELDS[key]) is str:
-        others["autocompletion"] = choices.complete
-    return option(flag.name, field_help(key, default), flag.metavar, panel, **others)
+    choices = choices_of(FIELDS[key]) if option_type(FIELDS[key]) is str else None
+    return option(
+        flag.name, field_help(key, default), flag.metavar, panel, show_default=False,
+        autocompletion=choices and choices.complete,
+    )  # fmt: skip
 
 
-def figure_option(flag: str, text: str) -> Any:
+def figure_option(flag: str, text: str) -> object:
     """Return Typer's option for the file of a figure, which must end in `.png` or `.svg`."""
 
     def check(path: Path | None) -> Path | None:
@@ -149,15 +150,17 @@ def with_options(
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(function, eval_str=True).parameters
-        kinds: dict[str, Any] = {
-            name: p.annotation for name, p in own.items() if is_dataclass(p.annotation)
+        kinds: dict[str, type] = {
+            name: p.annotation
+            for name, p in own.items()
+            if isinstance(p.annotation, type) and is_dataclass(p.annotation)
         }
         members = {
             name: inspect.signature(kind, eval_str=True).parameters for name, kind in kinds.items()
         }
 
         @functools.wraps(function)
-        def command(**given: Any) -> None:
+        def command(**given: object) -> None:
             values = {key: given.pop(name) for name, key in keys.items()}
             if keys:
                 given["values"] = {k: v for k, v in values.items() if v not in (None, [])}

@@ -146,15 +146,15 @@ def setting(
     return field
 
 
-def _json_schema(choices: Registry, optional: bool) -> dict[str, Any]:
+def _json_schema(choices: Registry, optional: bool) -> dict[str, object]:
     """Return the JSON schema of a field that takes a name of a registry, and null if `optional`."""
     closed = [name for name in choices if not name.endswith(":")]
-    names = {"enum": [*closed, *choices.reserved, *([None] if optional else [])]}
+    names: dict[str, object] = {"enum": [*closed, *choices.reserved, *([None] if optional else [])]}
     patterns = [{"pattern": f"^{name}."} for name in choices if name.endswith(":")]
     return {"anyOf": [names, *patterns]} if patterns else names
 
 
-def value_of(config: Section, key: str) -> Any:
+def value_of(config: Section, key: str) -> object:
     """Return a configuration's value for a key `section.field`, or `field` outside the sections."""
     section, _, name = key.rpartition(".")
     return getattr(getattr(config, section) if section else config, name)

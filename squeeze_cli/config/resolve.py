@@ -7,7 +7,8 @@ A YAML file is either one experiment, with the sections at its top level, or nam
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.defaults import CODEBOOK_SIZE, CODES, FSQ_LEVELS
@@ -187,7 +188,7 @@ def check_resumed(stored: ExperimentConfig, values: Mapping[str, object]) -> Exp
     return config
 
 
-def decisive_settings(config: ExperimentConfig) -> dict[str, Any]:
+def decisive_settings(config: ExperimentConfig) -> dict[str, JsonValue]:
     """Return the settings that decide weights, codes and masks, by `section.field`, as plain values.
 
     Paths, devices and trackers are not among them: they may change in a run's `config.yaml`.
@@ -265,6 +266,7 @@ def find_experiment(source: str, experiment: str | None) -> ExperimentConfig:
         return load_experiment(path, experiment)
     places = (package / "examples.yaml", package.parent / "examples.yaml")  # installed; a checkout
     named = read_yaml(next(place for place in places if place.exists()), EXAMPLE)["experiments"]
+    assert isinstance(named, Mapping)
     if source not in named:
         hint = nearest(source, named)
         raise UsageError(f"--config {source} is neither a file nor an example: {hint}")

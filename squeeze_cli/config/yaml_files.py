@@ -1,24 +1,21 @@
 """Reading of YAML files that people write: experiments, tables of classes and credentials."""
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from squeeze_cli.config.fields import reason_of
 from squeeze_cli.errors import UsageError
 from squeeze_cli.files import read_text
 
-if TYPE_CHECKING:
-    import yaml
-
-# Limits above the size of any experiment or table of classes; such a file is read within two seconds.
+# Limits above the size of any experiment or table of classes; larger files could take minutes.
 _MOST_BYTES = 2**18
 _MOST_NODES = 50_000
-_MERGE, _TEXT, _INT = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "str", "int"))
+_MOST_DEPTH = 100
+_TOO_MANY = f"more than {_MOST_NODES:,} values, those of aliases included"
+_MERGE, _TEXT, _INT, _FLOAT = (f"tag:yaml.org,2002:{k}" for k in ("merge", "str", "int", "float"))
 
 
-def read_yaml(path: Path, example: str) -> Mapping[str, Any]:
+def read_yaml(path: Path, example: str) -> Mapping[str, object]:
     """Read a mapping from a YAML file of texts, numbers, switches, lists and mappings.
 
     Keys are texts as written, also `1` and `on`. A key that occurs twice is refused, and so are numbers
@@ -30,10 +27,10 @@ def read_yaml(path: Path, example: str) -> Mapping[str, Any]:
     import yaml
 
     try:
-        content = yaml.load(read_text(path, _MOST_BYTES), _plain_loader())
+        content = _read_plain(read_text(path, _MOST_BYTES))
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        # PyYAML raises subclasses; the class itself is for YAML that only the loader below refuses.
+        # PyYAML raises subclasses; the class itself is for YAML that only the function below refuses.
         kind = "" if type(error) is yaml.MarkedYAMLError else " is no valid YAML"
         raise UsageError(f"{path}{line}{kind}: {error.problem}.") from None
     except yaml.YAMLError as error:
@@ -47,45 +44,25 @@ def read_yaml(path: Path, example: str) -> Mapping[str, Any]:
     return content
 
 
-@cache
-def _plain_loader() -> "type[yaml.SafeLoader]":
-    """Return PyYAML's safe loader without tags, dates, repeated keys and unbounded aliases."""
+def _read_plain(text: str) -> object:
+    """Return the content of a YAML text; yaml.MarkedYAMLError for one that `read_yaml` refuses."""
     import yaml
 
-    def problem(words: str, place: Any) -> yaml.MarkedYAMLError:
-        return yaml.MarkedYAMLError(problem=words, problem_mark=place.start_mark)
+    def problem(words: str, place: yaml.Node | yaml.Event) -> yaml.MarkedYAMLError:
+        return yaml.MarkedYAMLError(problem=words, problem_mark=place.start_mark)  # type: ignore[arg-type]
 
-    class PlainLoader(yaml.SafeLoader):
-        """Safe loader that refuses tags, repeated keys, ambiguous numbers and unbounded aliases."""
-
-        # Dates stay texts: no field has a date, and an experiment may have one as its name.
-        yaml_implicit_resolvers = {  # noqa: RUF012 - as in the class above
-            first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-
-        def __init__(self, text: str) -> None:
-            super().__init__(text)
-            self.nodes = 0  # an alias counts as many as its anchor, each time it is used
-            self.sizes: dict[yaml.Node | None, int] = {}
-
-        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-            event, before = self.peek_event(), self.nodes  # type: ignore[no-untyped-call]
-            node = super().compose_node(parent, index)
-            if getattr(event, "tag", None) is not None:
-                raise problem("tags (!) are not supported", event)
-            if isinstance(event, yaml.AliasEvent) and node not in self.sizes:
-                raise problem("an alias stands within its own value", event)
-            self.nodes += self.sizes.get(node, 1)
-            self.sizes.setdefault(node, self.nodes - before)
-            if self.nodes > _MOST_NODES:
-                raise problem(f"more than {_MOST_NODES:,} values, those of aliases included", event)
-            return node
-
-        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-            node = super().compose_mapping_node(anchor)
+    def check(node: yaml.Node, around: tuple[yaml.Node, ...] = ()) -> None:
+        visited.append(node)  # a value counts again for each alias of it
+        if len(visited) > _MOST_NODES:
+            raise problem(_TOO_MANY, node)
+        if node in around:
+            raise problem("an alias stands within its own value", node)
+        if isinstance(node, yaml.SequenceNode):
+            for value in node.value:
+                check(value, (*around, node))
+        elif isinstance(node, yaml.MappingNode):
             names: set[str] = set()
-            for key, _ in node.value:
+            for key, value in node.value:
                 if not isinstance(key, yaml.ScalarNode):
                     raise problem("a key must be a text", key)
                 if key.value in names:
@@ -93,16 +70,33 @@ def _plain_loader() -> "type[yaml.SafeLoader]":
                 if key.tag != _MERGE:
                     names.add(key.value)
                     key.tag = _TEXT
-            return node
-
-        def construct_number(self, node: yaml.ScalarNode) -> Any:
+                check(value, (*around, node))
+        elif node.tag in (_INT, _FLOAT):
             digits = node.value.lstrip("+-")
             if ":" in digits or (node.tag == _INT and digits[0] == "0" and digits[1:2].isdecimal()):
                 raise problem(f"write {node.value} without leading zeros and colons", node)
             if len(digits) > 100:
                 raise problem(f"a number has {len(digits):,} digits", node)
-            return getattr(self, f"construct_yaml_{'int' if node.tag == _INT else 'float'}")(node)
 
-    for tag in (_INT, "tag:yaml.org,2002:float"):
-        PlainLoader.add_constructor(tag, PlainLoader.construct_number)
-    return PlainLoader
+    visited: list[yaml.Node] = []
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MOST_DEPTH:
+            raise RecursionError
+        if count > 2 * _MOST_NODES:
+            raise problem(_TOO_MANY, event)
+        if getattr(event, "tag", None) is not None:
+            raise problem("tags (!) are not supported", event)
+    loader = yaml.SafeLoader(text)
+    # Dates stay texts: no field has a date, and an experiment may have one as its name.
+    loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    root = loader.get_single_node()
+    if root is None:
+        return None
+    check(root)
+    return loader.construct_document(root)

@@ -190,7 +190,7 @@ class Worker:
         shutil.rmtree(self.folder, ignore_errors=True)
         psutil.Process().kill()
 
-    def requests(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def requests(self) -> Iterator[tuple[str, dict[str, object]]]:
         """Yield requests as they arrive, until squeeze has ended."""
         squeeze = psutil.Process().parent()
         line = ""
@@ -212,7 +212,7 @@ class Worker:
                 (self.folder / ALIVE).touch()
             time.sleep(2)
 
-    def start(self, method: str, options: Mapping[str, Any]) -> None:
+    def start(self, method: str, options: Mapping[str, object]) -> None:
         """Make a task by `clearml.Task.init`, which may continue an earlier one, or by `create`."""
         from clearml import Task
         from clearml.backend_api import Session

@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from squeeze_cli.config.fields import value_of
 from squeeze_cli.config.record import FinishedRecord, RunRecord
 from squeeze_cli.config.resolve import with_values, write_config
 from squeeze_cli.config.schema import ExperimentConfig, option_of
@@ -171,7 +170,7 @@ def approach_target(
     key = f"quantizer.{dial.field}"
     tried: list[tuple[float, float]] = []
     while target:
-        value = float(value_of(config, key))
+        value = float(getattr(config.quantizer, dial.field))
         tried.append((value, bits_per_vector(record)))
         reporter.say(f"{option_of(key)} {value:.3g} gives {tried[-1][1]:.2f} bits per vector.")
         if (following := next_value(dial, tried, target)) is None:

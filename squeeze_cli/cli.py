@@ -39,9 +39,11 @@ COMMANDS = {
     "doctor": "Check versions, devices, cache, disk, data, weights and ClearML, and name the fixes.",
 }
 # The modules of commands that share a module.
-MODULES = {"baseline": "train"} | dict.fromkeys(
-    ("evaluate", "show", "extract-embeddings", "merge", "decode"), "inference"
-)
+MODULES = {
+    "baseline": "train", "evaluate": "inference", "show": "inference",
+    "extract-embeddings": "inference", "merge": "inference", "decode": "inference",
+    "backbones": "lists", "cache": "lists",
+}  # fmt: skip
 # Iterations that a waiting OpenMP thread spins before it sleeps (libgomp's GOMP_SPINCOUNT). With
 # libgomp's default of 300,000, two trainings at once on two cores take ten times as long as one.
 OPENMP_SPIN_COUNT = "10000"

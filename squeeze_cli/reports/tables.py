@@ -44,9 +44,22 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:.0f}s" if seconds < 120 else f"{seconds // 60:.0f}m{seconds % 60:02.0f}s"
 
 
-def plain_table(*columns: Column, show_footer: bool = False) -> Table:
+def plain_table(*columns: Column) -> Table:
     """Return a table without lines and edges; one blank separates the columns."""
-    return Table(*columns, box=None, pad_edge=False, padding=(0, 1, 0, 0), show_footer=show_footer)
+    return Table(*columns, box=None, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def list_table(
+    texts: Iterable[str], numbers: Iterable[str], rows: Iterable[Sequence[object]]
+) -> Table:
+    """Return a table with columns of texts, which are folded, before columns of numbers."""
+    table = plain_table(
+        *(Column(title, overflow="fold") for title in texts),
+        *(Column(title, justify="right", no_wrap=True) for title in numbers),
+    )
+    for row in rows:
+        table.add_row(*(MISSING if value in (None, "") else str(value) for value in row))
+    return table
 
 
 def facts(title: str, rows: Iterable[tuple[str, object]]) -> Table:

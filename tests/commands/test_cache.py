@@ -12,7 +12,7 @@ import pytest
 from rich.filesize import decimal
 from safetensors.numpy import save
 
-from squeeze_cli.commands import cache as command
+from squeeze_cli.commands import lists as command
 from squeeze_cli.features.store import FeatureStore, StoreKey
 from tests.conftest import Squeeze
 

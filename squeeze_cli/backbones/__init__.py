@@ -1,9 +1,9 @@
 """Frozen backbones: images to dense feature maps."""
 
 from squeeze_cli.backbones.base import FrozenBackbone
+from squeeze_cli.config.fields import Size
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ModelConfig
-from squeeze_cli.config.sizes import Size
 
 
 def create_backbone(config: ModelConfig, size_px: Size) -> FrozenBackbone:

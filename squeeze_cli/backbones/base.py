@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from squeeze_cli.backbones.weights import RANDOM_WEIGHTS_SEED, Weights, load_strictly
+from squeeze_cli.config.fields import Size
 from squeeze_cli.config.schema import ModelConfig
-from squeeze_cli.config.sizes import Size
 from squeeze_cli.data.transforms import Statistics
 
 

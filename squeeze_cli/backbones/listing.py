@@ -11,9 +11,9 @@ from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.timm_models import PREFIX, create_on_meta, own_size, published_file
 from squeeze_cli.backbones.torchvision_models import published_urls
 from squeeze_cli.backbones.weights import published_place
+from squeeze_cli.config.fields import size_text
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import ModelConfig
-from squeeze_cli.config.sizes import size_text
 from squeeze_cli.errors import UsageError
 
 # Published weights are on this machine, can be downloaded, or do not exist.

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
 from squeeze_cli.backbones.tokens import ViTLastLayer, check_patches
 from squeeze_cli.backbones.weights import fetch, hub_file, published_place, without_prefixes
+from squeeze_cli.config.fields import Size, size_text
 from squeeze_cli.config.schema import ModelConfig
-from squeeze_cli.config.sizes import Size, size_text
 from squeeze_cli.data.transforms import Statistics
 from squeeze_cli.errors import SqueezeError, UsageError, nearest, one_line
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from squeeze_cli.config.sizes import Size, size_text
+from squeeze_cli.config.fields import Size, size_text
 from squeeze_cli.errors import UsageError
 
 

@@ -15,8 +15,8 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
 from squeeze_cli.backbones.tokens import ViTLastLayer, check_patches
 from squeeze_cli.backbones.weights import published_weights
+from squeeze_cli.config.fields import Size
 from squeeze_cli.config.schema import ModelConfig
-from squeeze_cli.config.sizes import Size
 
 PATCH_PX = 32
 

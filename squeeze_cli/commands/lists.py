@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.filesize import decimal
 
-from squeeze_cli.config.sizes import size_text
+from squeeze_cli.config.fields import size_text
 from squeeze_cli.console import print_json
 from squeeze_cli.errors import UsageError
 from squeeze_cli.options import OutputOptions, field_option, option, with_options

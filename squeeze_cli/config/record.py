@@ -6,9 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
-from squeeze_cli.config.fields import reason_of
+from squeeze_cli.config.fields import reason_of, size_text
 from squeeze_cli.config.schema import Kind
-from squeeze_cli.config.sizes import size_text
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import read_json
 

@@ -13,9 +13,17 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Valid
 
 from squeeze_cli.config.classes import MOST_CLASSES, ClassTable, read_classes
 from squeeze_cli.config.defaults import BOTTLENECK_DIM, CODEBOOK_SIZE, SMALL_CODEBOOK_SIZE
-from squeeze_cli.config.fields import AsList, AsSection, Flag, Section, option_type, setting
+from squeeze_cli.config.fields import (
+    AsList,
+    AsSection,
+    Flag,
+    ImageSize,
+    Section,
+    Size,
+    option_type,
+    setting,
+)
 from squeeze_cli.config.parts import BACKBONES, DATASETS, HEADS, LOSSES, QUANTIZERS
-from squeeze_cli.config.sizes import ImageSize, Size
 
 
 def _check_count(value: object) -> object:

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from squeeze_cli.config.defaults import IGNORE_INDEX
+from squeeze_cli.config.fields import Size
 from squeeze_cli.config.schema import Fit
-from squeeze_cli.config.sizes import Size
 
 # Channel statistics of ImageNet (RGB in 0..1), with which most pretrained backbones were trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from squeeze_cli.config.sizes import short_size
+from squeeze_cli.config.fields import short_size
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.shards import (
     ANOTHER_CACHE,

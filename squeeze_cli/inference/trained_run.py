@@ -18,9 +18,9 @@ from squeeze_cli.codec.container import CodesFile, encode_codes
 from squeeze_cli.codec.prior import Prior
 from squeeze_cli.codec.prior_files import read_prior
 from squeeze_cli.config.classes import ClassTable
+from squeeze_cli.config.fields import Size
 from squeeze_cli.config.resolve import PLACES, with_values
 from squeeze_cli.config.schema import option_of
-from squeeze_cli.config.sizes import Size
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import FeatureSample, shape_text
 from squeeze_cli.data.images import choose_workers

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from squeeze_cli.config.sizes import Size
+from squeeze_cli.config.fields import Size
 from squeeze_cli.kernels.folding import AffineMap
 
 ADAPTER_REDUCTION = 4

@@ -14,7 +14,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor, nn
 
-from squeeze_cli.config.sizes import Size
+from squeeze_cli.config.fields import Size
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.heads.base import SegmentationHead
 from squeeze_cli.kernels.folding import AffineMap

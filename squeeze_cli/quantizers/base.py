@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from squeeze_cli.codec.prior import Prior
 from squeeze_cli.codec.prior_fitting import can_have_prior, fit_prior, fitting_steps
+from squeeze_cli.config.fields import Size
 from squeeze_cli.config.schema import QuantizerConfig
-from squeeze_cli.config.sizes import Size
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.kernels.folding import AffineMap

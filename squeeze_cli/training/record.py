@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from squeeze_cli import __version__
 from squeeze_cli.backbones.base import FeatureOrigin
+from squeeze_cli.config.fields import short_size
 from squeeze_cli.config.parts import choose_head, has_bottleneck
 from squeeze_cli.config.record import (
     DataDescription,
@@ -28,7 +29,6 @@ from squeeze_cli.config.record import (
 )
 from squeeze_cli.config.resolve import decisive_settings
 from squeeze_cli.config.schema import ExperimentConfig
-from squeeze_cli.config.sizes import short_size
 from squeeze_cli.console import Reporter, printable
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.model.network import SegmentationNetwork

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from squeeze_cli.config.sizes import short_size, size_text
+from squeeze_cli.config.fields import short_size, size_text
 
 
 @pytest.mark.parametrize(

@@ -45,18 +45,13 @@ def _check_frozen(value: bool) -> bool:
 
 
 Fit = Literal["squash", "crop", "pad"]
-Count = Annotated[int | Literal["auto"], BeforeValidator(_check_count)]
 Kind = Literal["quantized", "baseline"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Annotated[  # YAML reads 32 as a number
     Literal["32", "bf16"], BeforeValidator(lambda value: "32" if value == 32 else value)
 ]
-Layer = Annotated[int, Field(ge=-1000, le=1000)]
-Layers = Annotated[tuple[Layer, ...], Field(min_length=1, max_length=64), AsList]
 Level = Annotated[int, Field(ge=3, le=2**20)]
-Levels = Annotated[tuple[Level, ...], Field(min_length=1, max_length=32), AsList]
-Weights = Annotated[tuple[Annotated[float, Field(ge=0, le=1e6)], ...], Field(max_length=254)]
-ClassWeights = Annotated[Weights | None, AsList]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class QuantizerConfig(Section):
@@ -78,16 +73,13 @@ class QuantizerConfig(Section):
     num_quantizers: int = setting(4, "Number of codebooks in the stack (rvq).", ge=1, le=256)
     quantizer_dropout: bool = setting(False, "Train the first codebooks to work alone too (rvq).")
     num_groups: int = setting(4, "Parts of a vector, each with a codebook (pq).", ge=1, le=256)
-    levels: Levels | None = setting(
+    levels: Annotated[tuple[Level, ...] | None, AsList] = setting(
         None, "Levels of each dimension (fsq). [default: 8,5,5,5; 3,3 by --codes task]",
-        metavar="8,5,5,5",
+        metavar="8,5,5,5", min_length=1, max_length=32,
     )  # fmt: skip
     step_size: float | None = setting(
-        None,
-        "Step of the coefficients (dct). [default: 0.85; 1.7 by --codes task]",
-        ge=0.05,
-        le=1e3,
-    )
+        None, "Step of the coefficients (dct). [default: 0.85; 1.7 by --codes task]", ge=0.05, le=1e3
+    )  # fmt: skip
     codec: str = setting("PCA64,SQ8", "Codec of FAISS by its factory string (faiss).", metavar="C")
     decay: float = setting(0.99, "Decay of codebooks' moving averages (vq, rvq, pq).", ge=0, lt=1)
     commitment_weight: float = setting(
@@ -124,9 +116,9 @@ class ModelConfig(Section):
     """The backbone, the parts that are trained on it, and the loss."""
 
     backbone: str = setting("vit", "Frozen backbone", "--model", choices=BACKBONES)
-    layer: Layers = setting(
+    layer: Annotated[tuple[Annotated[int, Field(ge=-1000, le=1000)], ...], AsList] = setting(
         (-1,), "Layers of a timm model by index, such as -1 (the last) or 2,5,8,11.",
-        metavar="N,...",
+        metavar="N,...", min_length=1, max_length=64,
     )  # fmt: skip
     num_classes: int | None = setting(
         None, "Number of outputs of the head. [default: one per class]", ge=2, le=MOST_CLASSES
@@ -175,9 +167,10 @@ class ModelConfig(Section):
         None, "Loss [default: ce; reconstruction without masks]", "--loss", choices=LOSSES
     )
     cosine_weight: float = setting(0.0, "Weight of 1 - cosine similarity (reconstruction).", ge=0)
-    class_weights: ClassWeights = setting(
-        None, "Loss weights of the classes, in their order. [default: all 1]", metavar="1,1,2"
-    )
+    class_weights: Annotated[tuple[Weight, ...] | None, AsList] = setting(
+        None, "Loss weights of the classes, in their order. [default: all 1]", metavar="1,1,2",
+        max_length=254,
+    )  # fmt: skip
 
     @property
     def has_head(self) -> bool:
@@ -205,9 +198,8 @@ class DataConfig(Section):
         metavar="FILE",
     )  # fmt: skip
     ignore_index: int | None = setting(
-        None, "Mask value that is ignored (folder); -1 for none. [default: 255]", ge=-1,
-        le=65535,
-    )  # fmt: skip
+        None, "Mask value that is ignored (folder); -1 for none. [default: 255]", ge=-1, le=65535
+    )
     classes: Annotated[ClassTable | None, BeforeValidator(_read_classes)] = setting(
         None, "YAML file of mask values, names and colours (folder). [default: the values found]",
         metavar="FILE",
@@ -224,9 +216,8 @@ class DataConfig(Section):
     fit: Fit = setting(
         "squash",
         "How images of other proportions are fitted: squash, crop (the centre) or pad (right and "
-        "bottom).",
-        metavar="FIT",
-    )
+        "bottom).", metavar="FIT",
+    )  # fmt: skip
     subset_size: int | None = setting(
         None, "Use only N images of trainval, and at most N of test.", ge=5
     )
@@ -277,7 +268,9 @@ class TrainingConfig(Section):
     precision: Precision = setting(
         "32", "32, or bf16 (mixed), for hardware where it is faster.", metavar="P"
     )
-    devices: Count = setting(1, "Number of devices to train on, or auto for all.", metavar="N")
+    devices: Annotated[int | Literal["auto"], BeforeValidator(_check_count)] = setting(
+        1, "Number of devices to train on, or auto for all.", metavar="N"
+    )
     num_nodes: int = setting(1, "Number of machines to train on.", ge=1)
     strategy: str = setting("auto", "Lightning's strategy for several devices, such as ddp.")
 
@@ -331,7 +324,7 @@ SECTIONS: dict[str, type[Section]] = {
     "quantizer": QuantizerConfig, "model": ModelConfig, "training": TrainingConfig,
     "data": DataConfig, "logger": LoggerConfig, "": ExperimentConfig,
 }  # fmt: skip
-# All fields by `section.field`; the fields of the experiment itself by `field`.
+# All fields by `section.field`, or by `field` outside the sections.
 FIELDS = {
     f"{section}.{name}".removeprefix("."): field
     for section, model in SECTIONS.items()

@@ -16,7 +16,7 @@ from squeeze_cli.codec.shards import MANIFEST_NAME, ForeignManifestError, Output
 from squeeze_cli.console import Advance
 from squeeze_cli.data.array_files import FeatureArray, open_array
 from squeeze_cli.data.encoded import ReadImage
-from squeeze_cli.data.finding import files_below, names_below, repeated_text
+from squeeze_cli.data.finding import files_below, names_below
 from squeeze_cli.data.folder import split_by_file
 from squeeze_cli.data.reading import hex_digest, read_lines, stamp_of
 from squeeze_cli.data.samples import Sample
@@ -71,27 +71,25 @@ class FeatureSource(DataSource):
 
     def listing(self) -> Listing:
         """List the feature maps; raises SqueezeError as `list_features` does."""
-        samples, warnings = list_features(str(self.config.features), self.config.feature_names)
-        found = Listing(tuple(samples), warnings=tuple(warnings))
+        found = list_features(str(self.config.features), self.config.feature_names)
         split_file = self.config.split_file
         return found if split_file is None else split_by_file(found, Path(split_file))
 
 
-def list_features(
-    place: Path | str, names_file: Path | str | None
-) -> tuple[list[FeatureSample], list[str]]:
+def list_features(place: Path | str, names_file: Path | str | None) -> Listing:
     """List the feature maps of a file, of a folder of files or of `squeeze extract-embeddings`.
 
     A file holds one array `[N, h, w, C]` or `[N, C]`; each file of a folder `[h, w, C]` or `[C]`.
-    `names_file` has the names of an array's rows, one per line; without it the names are numbers.
+    `names_file` has the names of an array's rows, one per line; without it the names are numbers. All
+    samples are in `train`.
 
-    Returns the samples and warnings. Raises SqueezeError for a file that is missing or cannot be read.
+    Raises SqueezeError for a file that is missing or cannot be read.
     """
     path = Path(place)
     if path.is_file():
         array = open_array(path, dimensions=(2, 4))
         names = _row_names(names_file, path, array.shape[0])
-        return [FeatureSample(n, path, array, row) for row, n in enumerate(names)], []
+        return Listing(tuple(FeatureSample(n, path, array, row) for row, n in enumerate(names)))
     if not path.is_dir():
         raise SqueezeError(f"There are no features {path}: give a file or a folder of features.")
     if names_file is not None:
@@ -100,7 +98,7 @@ def list_features(
         )
     if (path / MANIFEST_NAME).exists():
         with suppress(ForeignManifestError):
-            return _list_shards(path, read_output(path)), []
+            return Listing(tuple(_list_shards(path, read_output(path))))
     return _list_files(path)
 
 
@@ -222,8 +220,8 @@ def _stored_names(array: FeatureArray) -> list[str]:
     return names
 
 
-def _list_files(folder: Path) -> tuple[list[FeatureSample], list[str]]:
-    below, repeated = files_below(folder)
+def _list_files(folder: Path) -> Listing:
+    below, warnings = files_below(folder)
     files = [
         path for path in below
         if path.suffix.lower() in FEATURE_SUFFIXES and (folder / path).is_file()
@@ -233,10 +231,10 @@ def _list_files(folder: Path) -> tuple[list[FeatureSample], list[str]]:
             f"The folder {folder} holds no features: put some there ({', '.join(FEATURE_SUFFIXES)})."
         )
     names = names_below([file.as_posix() for file in files])
-    samples = [FeatureSample(n, folder / p) for n, p in zip(names, files, strict=True)]
-    others = len(below) - len(files)
-    warnings = [f"{others} files in {folder} are no features and left out."] if others else []
-    return samples, warnings + repeated_text(folder, repeated)
+    samples = (FeatureSample(n, folder / p) for n, p in zip(names, files, strict=True))
+    if others := len(below) - len(files):
+        warnings.insert(0, f"{others} files in {folder} are no features and left out.")
+    return Listing(tuple(samples), warnings=tuple(warnings))
 
 
 def _row_names(file: Path | str | None, path: Path, count: int) -> list[str]:

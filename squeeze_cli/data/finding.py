@@ -33,13 +33,13 @@ def list_images(folder: Path, without: Path | None = None) -> Listing:
     """
     if not folder.is_dir():
         raise SqueezeError(f"There is no folder {folder}: give a folder of images.")
-    files, repeated = files_below(folder, without)
+    files, warnings = files_below(folder, without)
     paths = [path.as_posix() for path in files]
     listing = name_images(folder, paths, lambda name, path: FileSample(name, folder / path))
     if not (listing.train or listing.skipped):
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise SqueezeError(f"The folder {folder} holds no images: put some there ({suffixes}).")
-    return replace(listing, warnings=(*listing.warnings, *repeated_text(folder, repeated)))
+    return replace(listing, warnings=(*listing.warnings, *warnings))
 
 
 def name_images(
@@ -65,21 +65,11 @@ def name_images(
     return Listing(tuple(samples), skipped=tuple(skipped), warnings=tuple(warnings))
 
 
-def repeated_text(folder: Path, repeated: Sequence[str]) -> list[str]:
-    """Return a warning of the folders that `files_below` found repeatedly, if there are any."""
-    if not repeated:
-        return []
-    return [
-        f"{len(repeated)} folders in {folder} are links to, or below links to, others that are listed, "
-        f"and are left out: {some(repeated)}."
-    ]
-
-
 def files_below(folder: Path, without: Path | None = None) -> tuple[list[Path], list[str]]:
-    """Return the sorted relative paths of all files below a folder, and the names of repeated folders.
+    """Return the sorted relative paths of all files below a folder, and warnings.
 
-    Links to folders are followed, but each folder is listed once; further links to it are repeated
-    folders. Hidden files and folders are left out, and so is the folder `without`. Raises SqueezeError
+    Links to folders are followed, but each folder is listed once; a warning counts further links to it.
+    Hidden files and folders are left out, and so is the folder `without`. Raises SqueezeError
     where a folder cannot be listed.
     """
     left_out = None if without is None else without.resolve()
@@ -105,7 +95,12 @@ def files_below(folder: Path, without: Path | None = None) -> tuple[list[Path], 
                 (links if linked else folders).append(inner / entry.name)
             else:
                 files.append(inner / entry.name)
-    return sorted(files), sorted(repeated)
+    if not repeated:
+        return sorted(files), []
+    return sorted(files), [
+        f"{len(repeated)} folders in {folder} are links to, or below links to, others that are listed, "
+        f"and are left out: {some(sorted(repeated))}."
+    ]
 
 
 def names_below(

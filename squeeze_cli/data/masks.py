@@ -49,11 +49,10 @@ class Mask:
         """Pack an array `[H, W]`; raises ValueError for more than `MOST_VALUES` values."""
         if pixels.max() < MOST_VALUES:
             return cls.of_bytes(Image.fromarray(pixels.astype(np.uint8)), digest)
-        values, places, counts = np.unique(pixels, return_inverse=True, return_counts=True)
+        values = np.unique(pixels).tolist()
         if len(values) > MOST_VALUES:
             raise ValueError(f"{len(values)} different values: is it a photograph?")
-        places = places.astype(np.uint8).reshape(pixels.shape)
-        return cls._pack(places, values.tolist(), counts.tolist(), False, digest)
+        return cls._pack(pixels, values, False, digest)
 
     @classmethod
     def of_bytes(cls, image: Image.Image, digest: str) -> Self:
@@ -72,17 +71,16 @@ class Mask:
         """Pack an RGB image; raises ValueError for more than `MOST_VALUES` colours."""
         if (found := image.getcolors(MOST_VALUES)) is None:
             raise ValueError(f"more than {MOST_VALUES} different colours: is it a photograph?")
-        counts = {int.from_bytes(bytes(rgb)): count for count, rgb in found}  # type: ignore[arg-type]
-        values = sorted(counts)
+        values = sorted(int.from_bytes(bytes(rgb)) for _, rgb in found)  # type: ignore[arg-type]
         red, green, blue = np.moveaxis(np.asarray(image, np.uint32), -1, 0)
-        places = np.searchsorted(values, red << 16 | green << 8 | blue).astype(np.uint8)
-        return cls._pack(places, values, [counts[value] for value in values], True, digest)
+        return cls._pack(red << 16 | green << 8 | blue, values, True, digest)
 
     @classmethod
     def _pack(
-        cls, places: NDArray[np.uint8], values: list[int], counts: list[int], coloured: bool,
-        digest: str,
-    ) -> Self:  # fmt: skip
+        cls, pixels: NDArray[np.integer], values: list[int], coloured: bool, digest: str
+    ) -> Self:
+        places = np.searchsorted(values, pixels).astype(np.uint8)
+        counts = np.bincount(places.ravel()).tolist()
         height, width = places.shape
         packed = zlib.compress(places.tobytes(), 1)
         return cls((width, height), tuple(values), tuple(counts), coloured, digest, packed)

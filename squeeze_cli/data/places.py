@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from itertools import islice
 from math import prod
+from os.path import exists, isdir
 from pathlib import Path
 from posixpath import basename, dirname, join, splitext
 from typing import IO
@@ -23,6 +24,7 @@ from squeeze_cli.errors import SqueezeError, UsageError, one_line
 _LIST = re.compile(r"\.(txt|lst)$", re.IGNORECASE)
 _ARCHIVE = re.compile(r"\.tar$", re.IGNORECASE)
 _COMPRESSED = re.compile(r"\.(tar\.\w+|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
+_WEB = ("http://", "https://")
 MOST_PLACES = 1_000_000
 # Number of archives that are listed at once, because servers answer slowly.
 THREADS = 8
@@ -39,7 +41,8 @@ def list_place(place: Path | str) -> Listing:
     """
     text = str(place)
     places = [text]
-    if is_address(text) or not _exists(text):
+    # `Path.exists` raises for long names, as texts with braces may be.
+    if is_address(text) or not exists(text):  # noqa: PTH110
         try:  # braceexpand expands inner braces in memory, so their places are counted before
             few = prod(map(_count, re.findall(r"\{([^{}]*)\}", text))) <= MOST_PLACES
             places = list(islice(braceexpand(text, escape=False), MOST_PLACES + 1)) if few else []
@@ -59,14 +62,6 @@ def title_of(place: Path | str) -> str:
     text = str(place) if is_address(str(place)) else str(Path(place).resolve())
     last = _ARCHIVE.sub("", _LIST.sub("", basename(_relative(text))))
     return re.sub(r"[^\w.-]+", "-", last).strip("-.") or "images"
-
-
-def _exists(place: str) -> bool:
-    """Return whether a file or folder exists; a text with braces may be too long for a path."""
-    try:
-        return Path(place).exists()
-    except OSError:
-        return False
 
 
 def _count(braces: str) -> int:
@@ -111,7 +106,7 @@ def _list_all(places: Sequence[str]) -> Listing:
 def _list_one(place: str) -> Listing:
     if place.startswith("file://"):
         place = open_address(place)[1]
-    if not is_address(place) and _exists(place) and Path(place).is_dir():
+    if not is_address(place) and isdir(place):  # noqa: PTH112
         return _list_folder(Path(place))
     name = _relative(place)
     if _COMPRESSED.search(name):
@@ -124,7 +119,7 @@ def _list_one(place: str) -> Listing:
         return _list_archive(place)
     if is_address(place):
         return _list_below(place)
-    found = "is no" if _exists(place) else "is missing: give a"
+    found = "is no" if exists(place) else "is missing: give a"  # noqa: PTH110
     raise SqueezeError(f"{place} {found} folder of images, list (.txt, .lst) or archive (.tar).")
 
 
@@ -142,7 +137,7 @@ def _list_folder(folder: Path) -> Listing:
 def _list_below(address: str) -> Listing:
     """List the images below a folder at an address, or in its archives if it holds no images."""
     file_system, folder = open_address(address)
-    if _is_of_the_web(address):
+    if address.startswith(_WEB):
         raise SqueezeError(
             f"{address} cannot be listed: give a list file (.txt) with an address on each line."
         )
@@ -192,7 +187,10 @@ def _list_lines(place: str) -> Listing:
 
 
 def _list_archive(place: str) -> Listing:
-    """List the images in a tar archive by the keys of WebDataset; they are read later by offset."""
+    """List the images in a tar archive by the keys of WebDataset; they are read later by offset.
+
+    A key is the path of a member up to the first dot of its file name.
+    """
     parts: dict[str, tuple[int, int]] = {}
     links = []
     with (
@@ -212,8 +210,11 @@ def _list_archive(place: str) -> Listing:
         while rest := file.read(2**20):  # images of an appended archive would be lost
             if rest.strip(b"\0"):
                 raise tarfile.ReadError(f"damaged at byte {archive.offset:,}, or two in one")
-    shown = filter(_is_shown, parts)
-    listing = name_images(place, list(shown), lambda n, p: StoredSample(n, place, *parts[p]), _key)
+    listing = name_images(
+        place, list(filter(_is_shown, parts)),
+        sample=lambda name, path: StoredSample(name, place, *parts[path]),
+        stem=lambda path: join(dirname(path), basename(path).partition(".")[0]),
+    )  # fmt: skip
     return replace(listing, skipped=(*listing.skipped, *links))
 
 
@@ -222,19 +223,10 @@ def _is_shown(path: str) -> bool:
     return path != "" and not any(part.startswith(".") for part in path.split("/"))
 
 
-def _key(path: str) -> str:
-    """Return the key of a member: its path up to the first dot of its file name."""
-    return join(dirname(path), basename(path).partition(".")[0])
-
-
-def _is_of_the_web(place: str) -> bool:
-    return place.startswith(("http://", "https://"))
-
-
 def _relative(place: str) -> str:
     """Return a place as a relative path: without protocol, query, root, and `..`."""
     path = place.partition("://")[2] or place
-    if _is_of_the_web(place):
+    if place.startswith(_WEB):
         path = re.split("[?#]", path)[0]
     return "/".join(part for part in path.split("/") if part not in ("", ".", ".."))
 

@@ -1,7 +1,7 @@
 """Sources of data sets: they list images and masks, and know the classes of the masks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -31,12 +31,14 @@ class Listing:
         """Return the samples by the names of the splits."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
-    def without(
-        self, kept: Mapping[str, Sequence[Sample]], skipped: Iterable[tuple[str, str]]
-    ) -> Self:
-        """Return the listing with the samples in `kept`, and with further skipped ones."""
-        train, val, test = (tuple(kept[name]) for name in self.named())
-        return replace(self, train=train, val=val, test=test, skipped=(*self.skipped, *skipped))
+    def with_splits(
+        self, splits: Mapping[str, Iterable[Sample]], skipped: Iterable[tuple[str, str]] = (),
+        warnings: Iterable[str] = (),
+    ) -> Self:  # fmt: skip
+        """Return the listing with other samples in some splits, and further skipped ones and warnings."""
+        others = {name: tuple(samples) for name, samples in splits.items()}
+        skipped, warnings = (*self.skipped, *skipped), (*self.warnings, *warnings)
+        return replace(self, **others, skipped=skipped, warnings=warnings)
 
     def digest(self, *splits: str) -> str:
         """Return the hex BLAKE2b-128 of names and contents, in order, of the given splits or all."""

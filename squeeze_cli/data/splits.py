@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 
@@ -16,8 +15,6 @@ from squeeze_cli.data.samples import FileSample, Sample
 from squeeze_cli.data.sources import Listing, open_source
 from squeeze_cli.errors import SqueezeError
 
-T = TypeVar("T")
-
 # Fraction of the images that are not for the test.
 VAL_FRACTION = 0.2
 # Fraction of all images, where the data set has no test split.
@@ -27,11 +24,6 @@ TEST_FRACTION = 0.2
 _SPLIT_STREAM, _SUBSET_STREAM, _TEST_STREAM = 0, 1, 2
 
 
-def split_train_val(samples: Sequence[T], seed: int) -> tuple[list[T], list[T]]:
-    """Shuffle two or more samples by the seed and split them, equally on every machine."""
-    return _split_off(samples, VAL_FRACTION, seed, _SPLIT_STREAM)
-
-
 def choose_samples(config: DataConfig, seed: int) -> Listing:
     """List the samples of a data set, each in one split, and choose a subset of them by the seed.
 
@@ -39,16 +31,15 @@ def choose_samples(config: DataConfig, seed: int) -> Listing:
     and masks are not read. Raises SqueezeError where data are missing.
     """
     listing = _without_repetitions(open_source(config).listing())
-    train, test = listing.train, listing.test
-    if not test and len(train) > 1:
-        rest, drawn = _split_off(train, TEST_FRACTION, seed, _TEST_STREAM)
-        train, test = tuple(rest), tuple(drawn)
-    chosen = [
-        samples if config.subset_size is None
-        else tuple(_shuffled(samples, seed, _SUBSET_STREAM)[: config.subset_size])
-        for samples in (train, listing.val, test)
-    ]  # fmt: skip
-    return replace(listing, train=chosen[0], val=chosen[1], test=chosen[2])
+    if not listing.test and len(listing.train) > 1:
+        train, test = _split_off(listing.train, TEST_FRACTION, seed, _TEST_STREAM)
+        listing = listing.with_splits({"train": train, "test": test})
+    if config.subset_size is None:
+        return listing
+    return listing.with_splits({
+        name: _shuffled(samples, seed, _SUBSET_STREAM)[: config.subset_size]
+        for name, samples in listing.named().items()
+    })  # fmt: skip
 
 
 def label_samples(config: DataConfig, listing: Listing) -> tuple[Listing, LabelledMasks]:
@@ -75,11 +66,11 @@ def label_samples(config: DataConfig, listing: Listing) -> tuple[Listing, Labell
         _place(sample): replace(sample, labels=labels)
         for (sample, _), labels in zip(found, masks.labels, strict=True)
     }
-    train, val, test = (
-        tuple(kept[_place(sample)] for sample in split if _place(sample) in kept)
-        for split in listing.named().values()
-    )
-    return Listing(train, val, test, (*listing.skipped, *skipped)), masks
+    splits = {
+        name: [kept[place] for place in map(_place, part) if place in kept]
+        for name, part in listing.named().items()
+    }
+    return listing.with_splits(splits, skipped), masks
 
 
 def complete_splits(listing: Listing, place: str, seed: int) -> Listing:
@@ -87,12 +78,12 @@ def complete_splits(listing: Listing, place: str, seed: int) -> Listing:
 
     Raises SqueezeError, which names the `place`, if there are too few samples.
     """
-    train, val, test = listing.train, listing.val, listing.test
-    if not test or len(train) + len(val) < 2 or not train:
+    if not listing.test or len(listing.train) + len(listing.val) < 2 or not listing.train:
         raise _too_few(listing, place)
-    if not val:
-        train, val = map(tuple, split_train_val(train, seed))
-    return replace(listing, train=train, val=val)
+    if listing.val:
+        return listing
+    train, val = _split_off(listing.train, VAL_FRACTION, seed, _SPLIT_STREAM)
+    return listing.with_splits({"train": train, "val": val})
 
 
 def _too_few(listing: Listing, place: str) -> SqueezeError:
@@ -125,44 +116,41 @@ def _without_repetitions(listing: Listing) -> Listing:
     Where too few images would be left to train on, the test split is emptied instead, and the seed draws
     another one.
     """
-    splits = {
-        name: {_place(sample): sample for sample in samples}
-        for name, samples in listing.named().items()
-    }
+    named = listing.named()
+    splits = {name: {_place(each): each for each in part} for name, part in named.items()}
     warnings = []
-    if twice := sum(len(s) - len(splits[name]) for name, s in listing.named().items()):
+    if twice := sum(len(part) - len(splits[name]) for name, part in named.items()):
         warnings.append(f"{twice} images are listed more than once; each counts once.")
     train, val, test = splits.values()
-    if shared := (train.keys() | val.keys()) & test.keys():
+    learnt = train.keys() | val.keys()
+    if shared := learnt & test.keys():
         many = f"{len(shared)} images are both in the test split and among those to train on"
-        if len((train.keys() | val.keys()) - shared) < 2:
+        if len(learnt - shared) < 2:
             warnings.append(f"{many}: the seed draws another test split.")
-            test = {}
+            test.clear()
         else:
             warnings.append(f"{many}; they are used for the test only.")
-            train, val = (
-                {p: s for p, s in split.items() if p not in shared} for split in (train, val)
-            )
+            for place in shared:
+                train.pop(place, None)
+                val.pop(place, None)
     if shared := train.keys() & val.keys():
         warnings.append(
             f"{len(shared)} images are in both train and val; they are used in val only."
         )
-        train = {place: sample for place, sample in train.items() if place not in shared}
-    return replace(
-        listing, train=tuple(train.values()), val=tuple(val.values()), test=tuple(test.values()),
-        warnings=(*listing.warnings, *warnings),
-    )  # fmt: skip
+        for place in shared:
+            del train[place]
+    return listing.with_splits({n: part.values() for n, part in splits.items()}, (), warnings)
 
 
 def _split_off(
-    samples: Sequence[T], fraction: float, seed: int, stream: int
-) -> tuple[list[T], list[T]]:
-    """Shuffle samples; return the rest, and a fraction of them, at least one."""
+    samples: Sequence[Sample], fraction: float, seed: int, stream: int
+) -> tuple[list[Sample], list[Sample]]:
+    """Shuffle samples, equally on every machine; return the rest, and a fraction, at least one."""
     shuffled = _shuffled(samples, seed, stream)
     count = max(round(len(samples) * fraction), 1)
     return shuffled[count:], shuffled[:count]
 
 
-def _shuffled(samples: Sequence[T], seed: int, stream: int) -> list[T]:
+def _shuffled(samples: Sequence[Sample], seed: int, stream: int) -> list[Sample]:
     generator = np.random.Generator(np.random.PCG64((seed, stream)))
     return [samples[int(index)] for index in generator.permutation(len(samples))]

@@ -49,7 +49,7 @@ def evaluate_run(
     splits, before = run.splits(reporter), run.record.data
     labels = {} if probe is None else read_labels(probe, splits, split, reporter)
     data = run.data({split: getattr(splits, split)}, reporter)
-    tested = splits.without({**splits.named(), split: data.splits[split]}, ())
+    tested = splits.with_splits({split: data.splits[split]})
     known = before.val_digest if split == "val" else before.test_digest
     if known not in (None, tested.digest(split)):
         run.report_changed(f"images or masks of the {split} split", reporter)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from squeeze_cli.data.images import available_cores, choose_workers
 from squeeze_cli.data.places import list_place, title_of
 from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.sources import Listing
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.prepare import check_image
 from squeeze_cli.inference.engines import Made, make_here, make_in_workers, visible_devices
@@ -89,35 +91,28 @@ def extract_embeddings(
 
 def _find_source(run: TrainedRun, request: Extraction, reporter: Reporter) -> Source:
     """List the images to be extracted; only masks are read, if the splits depend on them."""
-    if request.features is not None:
-        path = Path(request.features)
-        features, warnings = list_features(path, request.feature_names)
-        for warning in warnings:
-            reporter.warn(warning)
-        return Source(path.resolve().stem, "features", "features", features)
-    samples: Sequence[Sample]
     origin: Origin = "images"
-    skipped: Sequence[tuple[str, str]] = ()
-    if request.images is not None:
-        name = title_of(request.images)
+    if request.features is not None:
+        name, kind, origin = Path(request.features).resolve().stem, "features", "features"
+        listing = list_features(request.features, request.feature_names)
+    elif request.images is not None:
+        name, kind = title_of(request.images), "images"
         listing = list_place(request.images)
-        for warning in listing.warnings:
-            reporter.warn(warning)
-        warn_of_skipped(listing.skipped, reporter)
-        kind, samples, skipped = "images", listing.train, listing.skipped
     else:
         name = request.split or "test"
         splits, data = run.splits(reporter), run.config.data
-        chosen = ("train", "val", "test") if name == "all" else (name,)
-        samples = [sample for each in chosen for sample in getattr(splits, each)]
+        chosen = splits.named().values() if name == "all" else [splits.named()[name]]
         if request.engine == "ray" and data.has_features:
             raise UsageError("--engine ray is for images, not for given features: leave it out.")
         if request.engine == "local" and (data.has_features or data.use_cache):
             origin = "features" if data.has_features else "store"
-        kind = f"split {name}"
-    if not samples:
+        kind, listing = f"split {name}", Listing(tuple(chain.from_iterable(chosen)))
+    for warning in listing.warnings:
+        reporter.warn(warning)
+    warn_of_skipped(listing.skipped, reporter)
+    if not listing.train:
         raise SqueezeError(f"No image of {name} can be read: see the warnings.")
-    return Source(name, kind, origin, samples, skipped)
+    return Source(name, kind, origin, listing.train, listing.skipped)
 
 
 def _make_all(

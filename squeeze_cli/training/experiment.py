@@ -60,7 +60,7 @@ class Experiment:
     @property
     def splits(self) -> Listing:
         """The samples of each split; after the set-up of `data` without those that cannot be read."""
-        return self.listed.without(self.data.splits, self.data.skipped)
+        return self.listed.with_splits(self.data.splits, self.data.skipped)
 
 
 def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:

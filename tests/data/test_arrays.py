@@ -50,7 +50,7 @@ def read(samples: list[FeatureSample]) -> torch.Tensor:
 
 def reason(path: Path, names: Path | None = None) -> str:
     with pytest.raises(SqueezeError) as caught:
-        check_features(list_features(path, names)[0], no_advance)
+        check_features(list_features(path, names).train, no_advance)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -61,24 +61,25 @@ def test_rows_of_an_array_are_maps_in_float32(
 ) -> None:
     path = tmp_path / name
     WRITERS[name](path, VALUES.to(dtype))
-    samples, warnings = list_features(path, None)
+    listing = list_features(path, None)
+    samples, warnings = listing.train, listing.warnings
     maps = read(samples)
     assert maps.dtype == torch.float32
     assert torch.equal(maps, VALUES)
     assert [sample.name for sample in samples] == ["0", "1", "2", "3", "4"]
-    assert warnings == []
+    assert warnings == ()
     shape, digests = check_features(samples, no_advance)
     assert shape == (H, W, C)
     # The digest is of the values, whatever the file and the order of the samples are.
     np.save(tmp_path / "plain.npy", VALUES.numpy())
-    plain, _ = list_features(tmp_path / "plain.npy", None)
+    plain = list_features(tmp_path / "plain.npy", None).train
     assert check_features(plain[::-1], no_advance) == (shape, digests[::-1])
     assert len(set(digests)) == N
 
 
 def test_vectors_are_maps_of_one_by_one(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", VALUES.reshape(-1, C).numpy())
-    samples, _ = list_features(tmp_path / "x.npy", None)
+    samples = list_features(tmp_path / "x.npy", None).train
     assert torch.equal(read(samples), VALUES.reshape(-1, 1, 1, C))
     assert check_features(samples, no_advance)[0] == (1, 1, C)
     assert (samples[0].name, samples[-1].name) == ("00", "29")
@@ -91,17 +92,18 @@ def test_a_folder_has_a_map_in_each_file(tmp_path: Path, values: torch.Tensor) -
         WRITERS[f"x.{name.rpartition('.')[2]}"](tmp_path / name, values[row])
     (tmp_path / "notes.txt").write_text("no features")
     (tmp_path / ".hidden.npy").write_text("no features")
-    samples, warnings = list_features(tmp_path, None)
+    listing = list_features(tmp_path, None)
+    samples, warnings = listing.train, listing.warnings
     assert [s.name for s in samples] == ["a", "b.npy", "b.safetensors", "sub/a"]
     assert torch.equal(read(samples).reshape(-1), values[[1, 0, 3, 2]].reshape(-1))
-    assert warnings == [f"1 files in {tmp_path} are no features and left out."]
+    assert warnings == (f"1 files in {tmp_path} are no features and left out.",)
 
 
 def test_names_are_those_of_the_file(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", VALUES.numpy())
     names = tmp_path / "names.txt"
     names.write_text("\ufeffa\nb c\nd/e\nf\ng\n", encoding="utf-8")
-    assert [s.name for s in list_features(tmp_path / "x.npy", names)[0]] == [
+    assert [s.name for s in list_features(tmp_path / "x.npy", names).train] == [
         "a",
         "b c",
         "d/e",
@@ -125,7 +127,7 @@ def test_values_that_are_not_finite_are_named(tmp_path: Path, value: float) -> N
         f"2 of 5 feature maps hold values that are not finite, such as row 3 of {path}"
         in reason(path)
     )
-    samples = list_features(path, None)[0][:3]  # what is not used does not matter
+    samples = list_features(path, None).train[:3]  # what is not used does not matter
     assert check_features(samples, no_advance)[0] == (H, W, C)
 
 
@@ -171,7 +173,7 @@ def test_a_header_of_another_version_is_read(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     with ZipFile(path, "w") as archive, archive.open("features.npy", "w") as file:
         np.lib.format.write_array(file, VALUES.numpy(), version=(3, 0))
-    samples, _ = list_features(path, None)
+    samples = list_features(path, None).train
     assert torch.equal(read(samples), VALUES)
     names = np.zeros((2, 4), [("\N{GREEK SMALL LETTER BETA}", np.float32)])
     with pytest.warns(UserWarning, match="format 3.0"):  # NumPy's own choice for such names
@@ -182,9 +184,10 @@ def test_a_header_of_another_version_is_read(tmp_path: Path) -> None:
 def test_a_manifest_of_another_program_is_no_manifest(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", VALUES[0].numpy())
     (tmp_path / "manifest.json").write_text('{"name": "mine"}')
-    samples, warnings = list_features(tmp_path, None)
+    listing = list_features(tmp_path, None)
+    samples, warnings = listing.train, listing.warnings
     assert torch.equal(read(samples)[0], VALUES[0])
-    assert warnings == [f"1 files in {tmp_path} are no features and left out."]
+    assert warnings == (f"1 files in {tmp_path} are no features and left out.",)
     (tmp_path / "manifest.json").write_text('{"format": "squeeze-embeddings"}')
     assert "cannot be read" in reason(tmp_path)
 
@@ -215,7 +218,7 @@ def test_only_features_of_a_backbone_are_taken_from_shards(
     )  # fmt: skip
     (tmp_path / "manifest.json").write_text(manifest.model_dump_json())
     if words is None:
-        assert torch.equal(read(list_features(tmp_path, None)[0]), VALUES)
+        assert torch.equal(read(list_features(tmp_path, None).train), VALUES)
     else:
         assert words in reason(tmp_path)
 
@@ -242,5 +245,5 @@ def test_only_the_rows_that_are_read_take_memory(tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
     array = np.lib.format.open_memmap(path, "w+", np.float16, (2**12, 64, 64, 2048))
     array[2**11, 0, 0, :3] = 1, 2, 3
-    samples, _ = list_features(path, None)
+    samples = list_features(path, None).train
     assert samples[2**11].features()[0, 0, :4].tolist() == [1, 2, 3, 0]

@@ -7,7 +7,7 @@ import pytest
 from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.drawn_pets import SyntheticPetSource, SyntheticSample
 from squeeze_cli.data.sources import Listing
-from squeeze_cli.data.splits import split_train_val
+from squeeze_cli.data.splits import complete_splits
 from squeeze_cli.errors import SqueezeError
 from tests.conftest import REAL_DATA
 from tests.pets import cut, noise_image, splits_of
@@ -17,20 +17,27 @@ def names(samples):
     return [sample.name for sample in samples]
 
 
+def split(indices: range, seed: int) -> tuple[list[int], list[int]]:
+    """The indices of training and validation samples."""
+    samples = tuple(SyntheticSample(str(index), 0, index, 32) for index in indices)
+    splits = complete_splits(Listing(samples, test=samples), "here", seed)
+    return [each.index for each in splits.train], [each.index for each in splits.val]
+
+
 PINNED_42 = ([0, 7, 3, 2, 4, 9, 1, 8], [5, 6])
 
 
 def test_split_order_is_pinned():
-    train, val = split_train_val(range(10), seed=42)
+    train, val = split(range(10), seed=42)
     assert (train, val) == PINNED_42
-    assert split_train_val(range(10), seed=43) != (train, val)
+    assert split(range(10), seed=43) != (train, val)
 
 
 @pytest.mark.parametrize(
     ("count", "val_count"), [(2, 1), (3, 1), (4, 1), (5, 1), (7, 1), (8, 2), (160, 32)]
 )
 def test_split_is_disjoint_complete_and_about_a_fifth(count, val_count):
-    train, val = split_train_val(range(count), seed=5)
+    train, val = split(range(count), seed=5)
     assert len(val) == val_count
     assert sorted(train + val) == list(range(count))
 
@@ -78,7 +85,7 @@ def read(splits: Listing) -> Listing:
         name: [replace(sample, facts=sample.read().facts) for sample in getattr(splits, name)]
         for name in ("train", "val", "test")
     }
-    return splits.without(kept, [])
+    return splits.with_splits(kept)
 
 
 def test_digest_follows_contents_names_and_splits(tiny_pets):

@@ -47,7 +47,8 @@ def test_an_npy_file_is_mapped_and_trained_on(
     maps = np.load(tmp_path / "maps" / "features.npy", mmap_mode="r")
     assert (maps.shape, maps.dtype.name) == ((IMAGES, H, W, C), dtype)
     assert np.array_equal(maps, wanted.astype(dtype))
-    samples, _ = list_features(tmp_path / "maps" / "features.npy", tmp_path / "maps" / "names.txt")
+    maps = tmp_path / "maps"
+    samples = list_features(maps / "features.npy", maps / "names.txt").train
     assert [sample.name for sample in samples] == NAMES
     assert np.array_equal(samples[7].features().numpy(), wanted[7].astype(dtype))
 

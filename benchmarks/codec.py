@@ -79,7 +79,7 @@ class TestCodes:
     def dequantize(self, codes_nhwq: NDArray[np.integer]) -> NDArray[np.float32]:
         """Features `[n * h * w, C]` of codes."""
         codes = torch.from_numpy(codes_nhwq.astype(np.int64)).flatten(1, 2)
-        maps = self.network.features_of_codes(codes, codes_nhwq.shape[1:3])
+        maps = self.network.decode(self.network.quantizer.lookup(codes), codes_nhwq.shape[1:3])
         features: NDArray[np.float32] = maps.permute(0, 2, 3, 1).flatten(0, 2).numpy()
         return features
 

@@ -8,6 +8,7 @@ can be stored like features, and only the last layer is trained.
 
 from abc import ABC, abstractmethod
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,6 +47,7 @@ class FeatureOrigin(ABC):
     Attributes:
         name: name of the backbone, or `features` for given features.
         feature_dim: number of channels.
+        grid: rows and columns of the feature map.
         random_weights: whether the backbone is untrained.
         inference_batch: images per forward pass of the backbone.
         evaluation_images: most images per batch of stored features in validation and test.
@@ -54,15 +56,16 @@ class FeatureOrigin(ABC):
 
     name: str
     feature_dim: int
+    grid: Size
     random_weights: bool = False
     inference_batch: int
     evaluation_images: int
     layers: tuple[int, ...] = ()
 
     @property
-    @abstractmethod
     def vectors_per_image(self) -> int:
         """Number of feature vectors of an image."""
+        return prod(self.grid)
 
     @property
     @abstractmethod
@@ -89,6 +92,8 @@ class FrozenBackbone(FeatureOrigin):
     def __init__(self, config: ModelConfig, size_px: Size) -> None:
         self.name = config.backbone
         self.size_px = size_px
+        # The last vector of a row may stand for less than a stride.
+        self.grid = -(-size_px[0] // self.stride), -(-size_px[1] // self.stride)
         self.random_weights = config.weights == "none"
         file = None if self.random_weights else Path(config.weights)
         if config.weights == "default":
@@ -99,12 +104,6 @@ class FrozenBackbone(FeatureOrigin):
     def digest(self) -> str:
         """Digest of the weights."""
         return self.weights.digest
-
-    @property
-    def vectors_per_image(self) -> int:
-        """Number of feature vectors of an image; the last of a row may stand for less than a stride."""
-        height, width = self.size_px
-        return -(-height // self.stride) * -(-width // self.stride)
 
     @abstractmethod
     def default_weights(self, config: ModelConfig) -> Path:

@@ -53,9 +53,10 @@ class TimmBackbone(FrozenBackbone):
         if isinstance(patches := getattr(own, "patch_embed", None), PatchEmbed):
             check_patches(config.backbone, patches.patch_size, size_px)
         self._norm, shape = _probe(config.backbone, own, self._options, self.layers, size_px)
-        self.feature_dim, *self.grid = shape
-        self.stride = size_px[0] // self.grid[0]
+        self.feature_dim, rows, columns = shape
+        self.stride = size_px[0] // rows
         super().__init__(config, size_px)
+        self.grid = rows, columns
 
     @staticmethod
     def own_image_size(name: str) -> str:
@@ -66,12 +67,6 @@ class TimmBackbone(FrozenBackbone):
     def known_names() -> list[str]:
         """Return the names of timm's models."""
         return list(timm.list_models())
-
-    @property
-    def vectors_per_image(self) -> int:
-        """Number of feature vectors of an image."""
-        rows, columns = self.grid
-        return int(rows * columns)
 
     def default_weights(self, config: ModelConfig) -> Path:
         """Return the file that timm publishes for this model."""

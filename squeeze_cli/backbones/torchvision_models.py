@@ -39,8 +39,6 @@ class ViTBackbone(FrozenBackbone):
     def __init__(self, config: ModelConfig, size_px: Size) -> None:
         check_patches("ViT-B/32", (PATCH_PX, PATCH_PX), size_px)
         super().__init__(config, size_px)
-        rows, columns = size_px[0] // PATCH_PX, size_px[1] // PATCH_PX
-        self.grid = (rows, columns)
 
     def default_weights(self, config: ModelConfig) -> Path:
         """Return torchvision's file of the weights `config.vit_weights`, a whole ViT-B/32."""

@@ -22,15 +22,10 @@ class GivenFeatures(FeatureOrigin):
 
     def __init__(self, shape: MapShape, digest: str = "") -> None:
         self.shape = shape
-        self.feature_dim = shape[2]
+        self.grid, self.feature_dim = shape[:2], shape[2]
         self.inference_batch = max(1, EVALUATION_VECTORS // self.vectors_per_image)
         self.evaluation_images = self.inference_batch
         self._digest = digest
-
-    @property
-    def vectors_per_image(self) -> int:
-        """Number of vectors of a feature map."""
-        return self.shape[0] * self.shape[1]
 
     @property
     def digest(self) -> str:

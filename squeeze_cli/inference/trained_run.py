@@ -194,7 +194,7 @@ class TrainedRun:
         b, rows, columns, _ = codes_bhwq.shape
         if b * rows * columns < FEW_VECTORS:
             codes_bhwq = np.tile(codes_bhwq, (FEW_VECTORS, 1, 1, 1))
-        return self.network.features_of_codes(*self._placed(codes_bhwq))[:b].contiguous()
+        return self.network.decode(*self._placed(codes_bhwq))[:b].contiguous()
 
     @torch.no_grad()
     def masks(self, codes_bhwq: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -203,7 +203,7 @@ class TrainedRun:
         Raises SqueezeError if the run has no segmentation head.
         """
         self.require_head()
-        logits = self.network.logits_of_codes(*self._placed(codes_bhwq))
+        logits = self.network.logits(*self._placed(codes_bhwq))
         return upsample(logits, self.config.data.size_px).argmax(dim=1).byte().cpu().numpy()
 
     def to_output(self, maps: Tensor) -> Tensor:
@@ -213,8 +213,7 @@ class TrainedRun:
     @torch.no_grad()
     def vectors(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
         """Return the code vectors `[B, d, rows, columns]` float32 of codes, on the grid of the codes."""
-        codes, _ = self._placed(codes_bhwq)
-        vectors = self.network.quantizer.lookup(codes)
+        vectors, _ = self._placed(codes_bhwq)
         return self.network.code_maps(vectors, codes_bhwq.shape[1:3]).contiguous()
 
     def decoded(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
@@ -222,12 +221,13 @@ class TrainedRun:
         return self.to_output(self.features(codes_bhwq)).float().cpu()
 
     def _placed(self, codes_bhwq: NDArray[np.integer]) -> tuple[Tensor, Size]:
-        """Return codes `[B, N, Q]` on the device, and the rows and columns of their features.
+        """Return code vectors `[B, N, d]` on the device, and the rows and columns of their features.
 
         Without blocks the grid may differ from that of the run.
         """
         codes = torch.from_numpy(codes_bhwq.astype(np.int64)).flatten(1, 2).to(self.device)
-        return codes, codes_bhwq.shape[1:3] if self.network.blocks is None else self._grid
+        grid = codes_bhwq.shape[1:3] if self.network.blocks is None else self._grid
+        return self.network.quantizer.lookup(codes), grid
 
     @property
     def given(self) -> GivenFeatures:

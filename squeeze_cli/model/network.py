@@ -117,7 +117,7 @@ class SegmentationNetwork(nn.Module):
     def forward(self, state: Tensor) -> Segmented:
         """Quantize a trunk's state and compute its logits."""
         quantized = self.quantize(self.features(state))
-        logits = self._logits(quantized.vectors, grid_of(quantized.features))
+        logits = self.logits(quantized.vectors, grid_of(quantized.features))
         return Segmented(**vars(quantized), logits=logits)
 
     def quantize(self, maps: Tensor) -> Quantized:
@@ -142,19 +142,22 @@ class SegmentationNetwork(nn.Module):
         return grid if self.blocks is None else self.blocks.grid(grid)
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of linear maps before the codes, which have `--encoder-lr-factor`."""
-        blocks = [] if self.blocks is None else self.blocks.project_in.parameters()
-        return [*self.quantizer.encoder_parameters(), *blocks]
+        """Return the parameters of linear maps before the codes, whose learning rate has
+        `--encoder-lr-factor`: those of `project_in` and `to_code`.
+
+        They start at the principal axes, where neighbouring vectors are similar and their codes cost
+        few bits. Training trades that for mean IoU.
+        """
+        parts = [self.quantizer, *([] if self.blocks is None else [self.blocks])]
+        named = [each for part in parts for each in part.named_parameters()]
+        return [p for name, p in named if name.startswith(("project_in.", "to_code."))]
 
     def decoded(self, quantized: Quantized) -> Tensor:
-        """Return the features `[B, C, h, w]` that code vectors decode to."""
-        return self._features(quantized.vectors, grid_of(quantized.features))
+        """Return features `[B, C, h, w]` as they are after quantization."""
+        return self.decode(quantized.vectors, grid_of(quantized.features))
 
-    def features_of_codes(self, codes_bnq: Tensor, grid: Size) -> Tensor:
-        """Return the features `[B, C, h, w]` on `grid` that codes decode to."""
-        return self._features(self.quantizer.lookup(codes_bnq), grid)
-
-    def _features(self, vectors_bnd: Tensor, grid: Size) -> Tensor:
+    def decode(self, vectors_bnd: Tensor, grid: Size) -> Tensor:
+        """Return the features `[B, C, h, w]` on `grid` that code vectors decode to."""
         with torch.autocast(vectors_bnd.device.type, enabled=False):
             maps, output_map = self._decode(vectors_bnd, grid)
             return output_map.map_channels(maps)
@@ -187,11 +190,8 @@ class SegmentationNetwork(nn.Module):
             content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return content.hexdigest()
 
-    def logits_of_codes(self, codes_bnq: Tensor, grid: Size) -> Tensor:
-        """Compute logits `[B, K, h, w]` on `grid` from codes alone, without image and backbone."""
-        return self._logits(self.quantizer.lookup(codes_bnq), grid)
-
-    def _logits(self, vectors_bnd: Tensor, grid: Size) -> Tensor:
+    def logits(self, vectors_bnd: Tensor, grid: Size) -> Tensor:
+        """Compute logits `[B, K, h, w]` on `grid` from code vectors alone, without image and backbone."""
         assert self.head is not None
         logits: Tensor
         raw = self.head.expects_raw_features

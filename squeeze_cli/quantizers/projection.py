@@ -37,10 +37,6 @@ class ProjectedQuantizer(Quantizer):
         """Return a model that predicts codes from neighbouring code vectors."""
         return RateModel(self.code_sizes, self.bottleneck_dim)
 
-    def encoder_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of `project_in`."""
-        return list(self.project_in.parameters())
-
     def output_map(self) -> AffineMap:
         """Return `project_out`: the code vectors lie in the bottleneck."""
         return AffineMap(self.project_out.weight, self.project_out.bias)

@@ -13,7 +13,7 @@ from squeeze_cli.console import Advance, Reporter, no_advance
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.model.initialize import initialize_network
 from squeeze_cli.training.checkpoints import HISTORY_KEY
-from squeeze_cli.training.experiment import Experiment, feature_grid
+from squeeze_cli.training.experiment import Experiment
 from squeeze_cli.training.modules import FeatureModule
 from squeeze_cli.training.record import Epoch, Journal
 
@@ -78,9 +78,8 @@ def initialize(experiment: Experiment) -> None:
     such as DDP copy the values of rank 0 to all ranks anyway.
     """
     data, network = experiment.data, experiment.module.network.to(experiment.device)
-    grid = feature_grid(experiment)
     batches = (
-        (states, data.counted("train", positions, grid))
+        (states, data.counted("train", positions, experiment.backbone.grid))
         for states, _, positions in data.batches("train", data.batch_size, shuffled=True)
     )
     initialize_network(network, batches, data.seed)

@@ -25,7 +25,6 @@ from squeeze_cli.features.datamodule import (
     make_trunk,
     open_store,
 )
-from squeeze_cli.losses import create_loss
 from squeeze_cli.model.build import build_network
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.quantizers.vq import ResidualVQWithProjection
@@ -104,19 +103,7 @@ def make_module(config: ExperimentConfig, network: SegmentationNetwork) -> Featu
         kind = ReconstructionModule
     elif config.quantizer.type == "none":
         kind = BaselineSegmentationModule
-    module = kind(
-        network, create_loss(config.model),
-        num_classes=config.model.num_classes if config.model.has_head else None,
-        lr=config.training.lr,
-        encoder_lr_factor=1.0 if (f := config.quantizer.encoder_lr_factor) is None else f,
-        seed=config.training.seed,
-    )  # fmt: skip
-    if isinstance(module, VQSqueezeModule):
-        module.reconstruction_weight = config.model.reconstruction_weight or 0.0
-    if config.quantizer.rate_weight:
-        module.rate_weight = config.quantizer.rate_weight
-        module.rate_model = network.quantizer.rate_model()
-    return module
+    return kind(config, network)
 
 
 def load_trained(
@@ -202,14 +189,3 @@ def load_features(config: ExperimentConfig, reporter: Reporter) -> tuple[GivenFe
     splits = complete_splits(listing, config.data.place, config.training.seed)
     given, checked = check_splits(splits.named(), reporter)
     return given, Listing(checked["train"], checked["val"], checked["test"])
-
-
-def feature_grid(experiment: Experiment) -> tuple[int, int]:
-    """Return rows and columns of the feature map."""
-    network = experiment.module.network
-    states, _, _ = next(experiment.data.batches("val", 1))
-    training = network.training
-    with torch.no_grad():
-        maps = network.eval().backbone_features(states)
-    network.train(training)
-    return int(maps.shape[2]), int(maps.shape[3])

@@ -7,11 +7,12 @@ from typing import Literal
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MetricCollection
 
+from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.features.datamodule import Batch, FeatureBatches
-from squeeze_cli.losses import ReconstructionLoss
+from squeeze_cli.losses import ReconstructionLoss, create_loss
 from squeeze_cli.losses.segmentation import SegmentationLoss, sum_parts
 from squeeze_cli.model.network import SegmentationNetwork, Segmented
 from squeeze_cli.quantizers.base import Quantized
@@ -30,39 +31,25 @@ class FeatureModule(pl.LightningModule):
     A batch is (states, masks `[B, H, W]` of class indices, positions in the split); states are the
     outputs of the frozen trunk.
 
-    Args:
-        network: Network to train.
-        loss: Loss that `measure` uses.
-        num_classes: Outputs of the head; None without a head.
-        lr: Peak learning rate of the one-cycle schedule.
-        encoder_lr_factor: Share of `lr` for the linear maps before the codes.
-        seed: Seed of each epoch, together with the epoch's number and the rank, so that a resumed
-            run draws the same random numbers.
-
     Attributes:
         monitor, mode: Validation metric that chooses the best epoch, and whether `max` or `min`.
         measures_distortion: Whether features are decoded in validation and test.
-        rate_weight: Weight of a bit per vector in the loss.
-        rate_model: Model that estimates these bits; None without a weight.
+        rate_model: Model that estimates the bits per vector; None without a weight of the rate.
     """
 
     monitor: str
     mode: Literal["max", "min"]
     measures_distortion = False
 
-    def __init__(
-        self, network: SegmentationNetwork, loss: nn.Module, *, num_classes: int | None = None,
-        lr: float = 1e-3, encoder_lr_factor: float = 1.0, seed: int = 42,
-    ) -> None:  # fmt: skip
+    def __init__(self, config: ExperimentConfig, network: SegmentationNetwork) -> None:
         super().__init__()
+        self.config = config
         self.network = network
-        self.loss = loss
-        self.lr = lr
-        self.encoder_lr_factor = encoder_lr_factor
-        self.seed = seed
-        self.rate_weight = 0.0
-        self.rate_model: nn.Module | None = None
-        sizes = network.quantizer.counted_sizes
+        self.loss = create_loss(config.model)
+        quantizer = network.quantizer
+        self.rate_model = quantizer.rate_model() if config.quantizer.rate_weight else None
+        num_classes = config.model.num_classes if config.model.has_head else None
+        sizes = quantizer.counted_sizes
         # Decoding costs time: with a head, features are decoded in validation and test only.
         self.train_metrics = make_metrics(num_classes, sizes, distortion=num_classes is None)
         self.val_metrics = make_metrics(num_classes, sizes, distortion=self.measures_distortion)
@@ -84,7 +71,8 @@ class FeatureModule(pl.LightningModule):
             return {}
         soft, hard = self.rate_model(output, self.network.quantizer.code_vectors())
         ramp = self.global_step / (RATE_RAMP * float(self.trainer.estimated_stepping_batches))
-        losses = {"rate_loss": self.rate_weight * min(1.0, ramp) * soft}
+        weight = self.config.quantizer.rate_weight or 0.0
+        losses = {"rate_loss": weight * min(1.0, ramp) * soft}
         return losses if hard is None else {**losses, "prior_loss": hard}
 
     @abstractmethod
@@ -122,13 +110,13 @@ class FeatureModule(pl.LightningModule):
         return losses["loss"]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the epoch by its number, so that a resumed run draws the numbers of an uninterrupted one.
+        """Seed the epoch by its number and the rank: a resumed run draws the numbers of a whole one.
 
         This hook runs after the set-up of loaders, which draws other numbers in a resumed run.
         """
         if batch_idx > 0:
             return
-        epochs_seed = self.seed * 1_000_003 + self.current_epoch
+        epochs_seed = self.config.training.seed * 1_000_003 + self.current_epoch
         torch.manual_seed((epochs_seed + self.global_rank * 7_368_787) % 2**63)
 
     def on_train_epoch_end(self) -> None:
@@ -156,14 +144,15 @@ class FeatureModule(pl.LightningModule):
         """
         if not any(parameter.requires_grad for parameter in self.parameters()):
             return None
-        last_layer = self.network.last_layer
+        last_layer, lr = self.network.last_layer, self.config.training.lr
+        encoder_factor = self.config.quantizer.encoder_lr_factor
         slower = [
             ([] if last_layer is None else list(last_layer.parameters()), UNFROZEN_LR_FACTOR),
-            (self.network.encoder_parameters(), self.encoder_lr_factor),
+            (self.network.encoder_parameters(), 1.0 if encoder_factor is None else encoder_factor),
         ]
         slower_ids = {id(p) for parameters, _ in slower for p in parameters}
         others = [p for p in self.parameters() if p.requires_grad and id(p) not in slower_ids]
-        groups = [(ps, self.lr * factor) for ps, factor in [(others, 1.0), *slower] if ps]
+        groups = [(ps, lr * factor) for ps, factor in [(others, 1.0), *slower] if ps]
         optimizer = torch.optim.AdamW(
             [{"params": ps, "lr": rate} for ps, rate in groups],
             weight_decay=WEIGHT_DECAY, fused=True,
@@ -207,13 +196,11 @@ class VQSqueezeModule(BaselineSegmentationModule):
     """Segmentation of quantized features, with the quantizer's loss and optional further losses.
 
     Attributes:
-        reconstruction_weight: Weight of the squared error of the decoded features.
         distillation: Loss of states and logits; in training only, so that evaluating needs no teacher.
         teacher_digest: Digest of the teacher's weights.
     """
 
     measures_distortion = True
-    reconstruction_weight = 0.0
     distillation: Callable[[Tensor, Tensor], Tensor] | None = None
     teacher_digest: str | None = None
 
@@ -221,10 +208,9 @@ class VQSqueezeModule(BaselineSegmentationModule):
         self, segmentation_loss: Tensor, output: Segmented, batch: Batch
     ) -> dict[str, Tensor]:
         parts = {"segmentation_loss": segmentation_loss, "vq_loss": output.quantizer_loss}
-        if self.reconstruction_weight:
-            measured = self._distortion(output, batch[2])
-            error = ReconstructionLoss()(**measured)
-            parts["reconstruction_loss"] = self.reconstruction_weight * error
+        if weight := self.config.model.reconstruction_weight:
+            error = ReconstructionLoss()(**self._distortion(output, batch[2]))
+            parts["reconstruction_loss"] = weight * error
         if self.distillation is not None and self.training:
             parts["distill_loss"] = self.distillation(batch[0], output.logits)
         parts |= self._rate_losses(output)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from math import prod
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ from squeeze_cli.quantizers.base import FLOAT32_BITS
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.callbacks import ReportedProgress
 from squeeze_cli.training.devices import create_trainer, quiet_libraries
-from squeeze_cli.training.experiment import Experiment, feature_grid, load_trained
+from squeeze_cli.training.experiment import Experiment, load_trained
 from squeeze_cli.training.metrics import FeatureComparison, Values
 from squeeze_cli.training.modules import FeatureModule
 
@@ -95,7 +94,7 @@ def encode_split(
     )  # fmt: skip
     sizes = measure_codes(
         content, codes_nhwq, network.normalizer.mean.numel(), slots,
-        vectors=prod(feature_grid(experiment)) * len(names), pixels=experiment.config.data.pixels,
+        vectors=experiment.backbone.vectors_per_image * len(names), pixels=experiment.config.data.pixels,
     )  # fmt: skip
     return content, sizes
 

@@ -34,7 +34,7 @@ from squeeze_cli.errors import SqueezeError
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.quantizers.base import FLOAT32_BITS
 from squeeze_cli.runs import RunFolder
-from squeeze_cli.training.experiment import Experiment, feature_grid
+from squeeze_cli.training.experiment import Experiment
 from squeeze_cli.training.metrics import Values
 from squeeze_cli.training.modules import FeatureModule, VQSqueezeModule
 
@@ -191,7 +191,7 @@ class Journal:
         record.seconds.features += experiment.data.setup_seconds
         record.data = _describe_data(experiment)
         record.model = _describe_model(config, experiment.backbone, experiment.module)
-        record.quantizer = _describe_quantizer(config, network, feature_grid(experiment))
+        record.quantizer = _describe_quantizer(config, network, experiment.backbone.grid)
         record.settings = decisive_settings(config)
         self._fit_start = time.perf_counter()
         self.save()

@@ -11,6 +11,7 @@ import torch
 from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.resolve import resolve_defaults
 from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
+from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
 from squeeze_cli.quantizers import Quantizer, StepSize, create_quantizer
 from squeeze_cli.quantizers.vq import ResidualVQWithProjection
 
@@ -186,7 +187,8 @@ def test_every_declared_option_changes_something(name: str) -> None:
 def test_an_encoder_has_parameters_where_its_rate_can_be_set(
     quantizer: Quantizer, name: str
 ) -> None:
-    encoder = {id(parameter) for parameter in quantizer.encoder_parameters()}
+    network = SegmentationNetwork(FeatureNormalizer(C), quantizer, None)
+    encoder = {id(parameter) for parameter in network.encoder_parameters()}
     assert encoder <= {id(parameter) for parameter in quantizer.parameters()}
     assert bool(encoder) == ("encoder_lr_factor" in QUANTIZERS[name].options)
 

@@ -33,6 +33,6 @@ def test_masks_from_codes_are_the_networks_own(squeeze: Squeeze, tmp_path: Path)
     (tmp_path / "whole.pth").unlink()  # codes need no weights of the backbone
     codes = torch.randint(0, 16, (2, 64, 1), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        expected = trained.eval().logits_of_codes(codes, (8, 8))
-        logits = open_run(folder, "cpu").network.logits_of_codes(codes, (8, 8))
+        networks = trained.eval(), open_run(folder, "cpu").network
+        expected, logits = (n.logits(n.quantizer.lookup(codes), (8, 8)) for n in networks)
     assert torch.equal(logits, expected)

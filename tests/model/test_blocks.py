@@ -77,10 +77,12 @@ def test_a_block_has_one_code_which_decodes_to_all_its_vectors(quantizer: str, s
     codes = network.codes(output.features)
     assert codes.shape == (B, *grid, len(network.quantizer.code_sizes))
     assert torch.equal(codes.flatten(1, 2), output.codes)
-    decoded = network.features_of_codes(output.codes, (H, W))
+    decoded = network.decode(network.quantizer.lookup(output.codes), (H, W))
     assert decoded.shape == output.features.shape
     assert torch.equal(decoded, network.decoded(output))
-    assert torch.equal(network.logits_of_codes(output.codes, (H, W)), output.logits)
+    assert torch.equal(
+        network.logits(network.quantizer.lookup(output.codes), (H, W)), output.logits
+    )
     changed = states.clone()
     changed[:, :, 1, 1] += 100
     others = network(changed).codes.unflatten(1, grid)

@@ -63,7 +63,7 @@ def peak_rates(
 def test_the_encoders_rate_follows_the_option(name: str, factor: float | None) -> None:
     module, optimizer = make(name, factor)
     expected = {None: 0.3 if name == "vq" else 1.0}.get(factor, factor)
-    encoder = {id(p) for p in module.network.quantizer.encoder_parameters()}
+    encoder = {id(p) for p in module.network.encoder_parameters()}
     ids = {name: id(parameter) for name, parameter in module.network.named_parameters()}
     for parameter, rate in peak_rates(module, optimizer).items():
         share = expected if ids[parameter] in encoder else 1.0

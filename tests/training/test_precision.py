@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from squeeze_cli.config.parts import LOSSES
-from squeeze_cli.config.schema import ModelConfig, QuantizerConfig
+from squeeze_cli.config.schema import ExperimentConfig, ModelConfig, QuantizerConfig
 from squeeze_cli.features.datamodule import Batch
 from squeeze_cli.heads.base import ConvolutionalHead
-from squeeze_cli.losses import ReconstructionLoss, create_loss
+from squeeze_cli.losses import create_loss
 from squeeze_cli.model.network import FeatureNormalizer, Quantized, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
 from squeeze_cli.training.modules import (
@@ -66,7 +66,8 @@ def test_the_error_of_a_reconstruction_does_not_depend_on_the_precision(
     config = QuantizerConfig(type="vq", bottleneck_dim=8, codebook_size=16)
     quantizer = create_quantizer(config, 32, StepSize(32))
     network = SegmentationNetwork(FeatureNormalizer(32), quantizer, None).eval()
-    module = ReconstructionModule(network, ReconstructionLoss(cosine_weight=0.5))
+    model = ModelConfig(loss_type="reconstruction", cosine_weight=0.5)
+    module = ReconstructionModule(ExperimentConfig(model=model), network)
     batch = torch.randn(2, 32, 4, 4), torch.zeros(2, 8, 8, dtype=torch.uint8), torch.arange(2)
 
     def without_padding(output: Quantized, positions: torch.Tensor) -> dict[str, torch.Tensor]:

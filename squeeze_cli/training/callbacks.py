@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from squeeze_cli.config.resolve import write_config
 from squeeze_cli.console import Advance, Reporter, no_advance
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.model.initialize import initialize_network
+from squeeze_cli.model.build import initialize_network
 from squeeze_cli.training.checkpoints import HISTORY_KEY
 from squeeze_cli.training.experiment import Experiment
 from squeeze_cli.training.modules import FeatureModule

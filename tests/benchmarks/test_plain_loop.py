@@ -15,8 +15,7 @@ from squeeze_cli.config.schema import (
     ModelConfig,
     QuantizerConfig,
 )
-from squeeze_cli.model.build import build_network
-from squeeze_cli.model.initialize import initialize_network
+from squeeze_cli.model.build import build_network, initialize_network
 from squeeze_cli.training.metrics import SegmentationMetrics
 
 IMAGES, SIZE = 6, 128

@@ -10,8 +10,7 @@ from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.resolve import resolve_config
 from squeeze_cli.errors import UsageError
 from squeeze_cli.features.arrays import GivenFeatures
-from squeeze_cli.model.build import build_network
-from squeeze_cli.model.initialize import initialize_network
+from squeeze_cli.model.build import build_network, initialize_network
 from squeeze_cli.model.layers import Blocks
 from squeeze_cli.model.network import SegmentationNetwork
 

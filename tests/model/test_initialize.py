@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from squeeze_cli.model import initialize
-from squeeze_cli.model.initialize import initialize_network
+from squeeze_cli.model.build import initialize_network
 from squeeze_cli.training.modules import BaselineSegmentationModule
 
 

@@ -142,7 +142,16 @@ def measure_coding(codec: TestCodes, prior: CodePrior | None, repeat: int, image
         repeat,
     )
     slots = None if prior is None else prior.slots(codec.codes)
-    figures = dict(measure_codes(content, codec.codes, codec.features.shape[1], slots))
+    figures = dict(
+        measure_codes(
+            content,
+            codec.codes,
+            codec.features.shape[1],
+            slots,
+            vectors=codec.codes[..., 0].size,
+            pixels=None,
+        )
+    )
     for name, taken in seconds.items():
         figures[f"{name}_vectors_per_second"] = many[..., 0].size / taken
     for times in (1, 4):

@@ -80,7 +80,7 @@ def _measure(
     compared: FeatureComparison | None,
 ) -> Values:  # fmt: skip
     return evaluate(
-        run.config, run.module, data, split, run.device, reporter, alone=True,
+        run.module, data, split, run.device, reporter, alone=True,
         label="Evaluating" if split != "train" else "Training images", comparison=compared,
     )  # fmt: skip
 

@@ -83,7 +83,7 @@ class Quantizer(nn.Module):
     def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
         super().__init__()
         self.feature_dim = feature_dim
-        self.loss_weight = config.vq_loss_weight
+        self.config = config
 
     @property
     def nominal_bits_per_vector(self) -> float:
@@ -126,7 +126,7 @@ class Quantizer(nn.Module):
         vectors, codes, loss = self.run_library(inputs)
         if not self.training:
             return Coded(self.lookup(codes), codes, loss.new_zeros(()), inputs)
-        return Coded(vectors, codes, loss * self.loss_weight, inputs)
+        return Coded(vectors, codes, loss * self.config.vq_loss_weight, inputs)
 
     @abstractmethod
     def lookup(self, codes_bnq: Tensor) -> Tensor:
@@ -176,14 +176,10 @@ class IdentityQuantizer(Quantizer):
         """The bits of float32 features."""
         return float(FLOAT32_BITS * self.feature_dim)
 
-    def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the tokens, codes `[B, N, 0]` and loss 0."""
-        codes = inputs_bnd.new_empty(*inputs_bnd.shape[:2], 0, dtype=torch.int64)
-        return inputs_bnd, codes, inputs_bnd.new_zeros(())
-
     def forward(self, tokens_bnc: Tensor) -> Coded:
         """Return the tokens, with codes `[B, N, 0]` and loss 0."""
-        return Coded(*self.run_library(tokens_bnc), tokens_bnc)
+        codes = tokens_bnc.new_empty(*tokens_bnc.shape[:2], 0, dtype=torch.int64)
+        return Coded(tokens_bnc, codes, tokens_bnc.new_zeros(()), tokens_bnc)
 
     def lookup(self, codes_bnq: Tensor) -> Tensor:
         """Raise SqueezeError: there are no codes to look up."""

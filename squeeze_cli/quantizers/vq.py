@@ -4,9 +4,6 @@ van den Oord et al., 2017, arXiv:1711.00937; Zeghidour et al., SoundStream, 2021
 Jégou et al., 2011, doi:10.1109/TPAMI.2010.57.
 """
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,8 +14,6 @@ from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.quantizers.base import StepSize
 from squeeze_cli.quantizers.projection import ProjectedQuantizer
 
-Library = TypeVar("Library", VectorQuantize, ResidualVQ, GroupedResidualVQ)
-
 KMEANS_ITERATIONS = 20
 # Vectors per code in the sample for k-means.
 KMEANS_VECTORS_PER_CODE = 128
@@ -27,31 +22,26 @@ KMEANS_VECTORS_PER_CODE = 128
 DEAD_SHARE = 0.05
 
 
-def _create(
-    module: Callable[..., Library], config: QuantizerConfig, size: int, step: StepSize, **options: int
-) -> Library:  # fmt: skip
-    """Create the library's module with codebooks of `size` vectors."""
-    return module(
-        dim=config.bottleneck_dim,
-        codebook_size=size,
-        decay=config.decay,
-        commitment_weight=config.commitment_weight,
-        kmeans_init=config.initialize_codebook,
-        kmeans_iters=KMEANS_ITERATIONS,
-        threshold_ema_dead_code=DEAD_SHARE * step.vectors / size,
-        rotation_trick=config.bottleneck_dim > options.get("groups", 1),  # scalars do not rotate
+def _options(
+    config: QuantizerConfig, size: int, step: StepSize, groups: int = 1
+) -> dict[str, object]:
+    """Return the arguments of the library's modules for codebooks of `size` vectors."""
+    return {
+        "dim": config.bottleneck_dim,
+        "codebook_size": size,
+        "decay": config.decay,
+        "commitment_weight": config.commitment_weight,
+        "kmeans_init": config.initialize_codebook,
+        "kmeans_iters": KMEANS_ITERATIONS,
+        "threshold_ema_dead_code": DEAD_SHARE * step.vectors / size,
+        "rotation_trick": config.bottleneck_dim > groups,  # scalars do not rotate
         # The library's default of None looks for a process group before Lightning has made one.
-        sync_codebook=step.processes > 1,
-        **options,
-    )
+        "sync_codebook": step.processes > 1,
+    }
 
 
 class CodebookQuantizer(ProjectedQuantizer):
     """Base of the quantizers with learned codebooks."""
-
-    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
-        super().__init__(config, feature_dim, step)
-        self.initialize_codebook = config.initialize_codebook
 
     @property
     def codebook_values(self) -> int:
@@ -66,7 +56,7 @@ class CodebookQuantizer(ProjectedQuantizer):
         training vectors prevents k-means on a validation batch, or on fewer vectors than codes.
         """
         super().initialize(tokens_nc)
-        if self.initialize_codebook:
+        if self.config.initialize_codebook:
             training = self.training
             self.train()
             size = self.code_sizes[0]
@@ -89,7 +79,7 @@ class VQWithProjection(CodebookQuantizer):
         super().__init__(config, feature_dim, step)
         size = config.codebook_size or CODEBOOK_SIZE
         self.code_sizes = (size,)
-        self.vq = _create(VectorQuantize, config, size, step)
+        self.vq = VectorQuantize(**_options(config, size, step))
 
     def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run VectorQuantize. Its loss is the commitment loss."""
@@ -114,9 +104,9 @@ class ResidualVQWithProjection(CodebookQuantizer):
         super().__init__(config, feature_dim, step)
         size = config.codebook_size or SMALL_CODEBOOK_SIZE
         self.code_sizes = (size,) * config.num_quantizers
-        self.rvq = _create(
-            ResidualVQ, config, size, step, num_quantizers=config.num_quantizers,
-            quantize_dropout=config.quantizer_dropout,
+        self.rvq = ResidualVQ(
+            num_quantizers=config.num_quantizers, quantize_dropout=config.quantizer_dropout,
+            **_options(config, size, step),
         )  # fmt: skip
 
     def keep_levels(self, levels: int) -> None:
@@ -156,8 +146,9 @@ class ProductVQWithProjection(CodebookQuantizer):
         super().__init__(config, feature_dim, step)
         size = config.codebook_size or SMALL_CODEBOOK_SIZE
         self.code_sizes = (size,) * config.num_groups
-        self.pq = _create(
-            GroupedResidualVQ, config, size, step, groups=config.num_groups, num_quantizers=1
+        groups = config.num_groups
+        self.pq = GroupedResidualVQ(
+            groups=groups, num_quantizers=1, **_options(config, size, step, groups)
         )
 
     def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:

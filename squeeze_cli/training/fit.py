@@ -138,7 +138,7 @@ def train(
             )
         trainer.test(module, datamodule=experiment.data, verbose=False)
         tested = module.results("test")
-    trained = evaluate(experiment.config, module, experiment.data, "train", device, reporter)
+    trained = evaluate(module, experiment.data, "train", device, reporter)
     if journal is not None:
         journal.conclude(best, trained, tested, guard.first_loss)
         for warning in journal.record.warnings:

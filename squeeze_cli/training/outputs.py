@@ -22,7 +22,6 @@ from squeeze_cli.config.record import (
     RunRecord,
     SplitMetrics,
 )
-from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.features.datamodule import FeatureBatches
 from squeeze_cli.files import write_atomically
@@ -101,17 +100,15 @@ def encode_split(
 
 def measure_codes(
     content: bytes, codes_nhwq: NDArray[np.integer], feature_dim: int, slots: Slots | None, *,
-    vectors: int | None = None, pixels: int | None = None,
+    vectors: int, pixels: int | None,
 ) -> MeasuredSplit:  # fmt: skip
     """Measure a codes file by all bytes of its `content`; docs/run-record.md describes the fields.
 
     `slots` are those that the prior gives the codes, or None if they are packed. The compression
-    ratio is to `feature_dim` channels of float32. `vectors` is the number of feature vectors, by
-    default as many as have codes. `pixels` is the number of pixels per image that the backbone sees,
-    or None for given features.
+    ratio is to `feature_dim` channels of float32. `vectors` is the number of feature vectors, and
+    `pixels` that of pixels per image that the backbone sees, or None for given features.
     """
     images, bits = len(codes_nhwq), 8 * len(content)
-    vectors = vectors or codes_nhwq[..., 0].size
     payload = len(content) - find_blocks(content)[1]
     return MeasuredSplit(
         coding="packed" if slots is None else "prior", images=images, vectors=vectors,
@@ -155,13 +152,13 @@ def _feature_maps(experiment: Experiment, split: str) -> Iterator[Tensor]:
 
 
 def evaluate(
-    config: ExperimentConfig, module: FeatureModule, data: FeatureBatches, split: str,
-    device: torch.device, reporter: Reporter, *, alone: bool = False, label: str = "",
+    module: FeatureModule, data: FeatureBatches, split: str, device: torch.device,
+    reporter: Reporter, *, alone: bool = False, label: str = "",
     comparison: FeatureComparison | None = None,
 ) -> Values:  # fmt: skip
     """Return losses and metrics of the module on a whole split of `data`; trackers get none of them.
 
-    With `alone` a single process is used, whatever `config` says. Progress is shown if it has a
+    With `alone` a single process is used, whatever the configuration says. Progress is shown if it has a
     `label`. A `comparison`, which needs codes and a single process, is added to the metrics.
     """
     data.test_split = split
@@ -169,7 +166,10 @@ def evaluate(
         module.test_metrics.add_metrics({"comparison": comparison})
     with quiet_libraries(verbose=reporter.verbose):
         trainer = create_trainer(
-            config.training, device, callbacks=[ReportedProgress(reporter, label)], alone=alone
+            module.config.training,
+            device,
+            callbacks=[ReportedProgress(reporter, label)],
+            alone=alone,
         )
         trainer.test(module, datamodule=data, verbose=False)
     if comparison is not None:
@@ -194,7 +194,7 @@ def measure_levels(
         module = load_trained(run, finished, config, experiment.backbone, levels).to(device)
         metrics, sizes = {}, {}
         for split in MEASURED_SPLITS:
-            values = evaluate(config, module, data, split, device, reporter, alone=True)
+            values = evaluate(module, data, split, device, reporter, alone=True)
             metrics[split] = SplitMetrics.model_validate(values)
             codes = split_codes(experiment, module.network, split)
             sizes[split] = encode_split(

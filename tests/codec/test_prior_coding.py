@@ -264,7 +264,9 @@ def test_the_file_is_the_cross_entropy_and_what_it_states_besides(sizes: tuple[i
         codes, names, quantizer="vq", code_sizes=sizes, prior=prior, slots=slots
     )
     assert with_slots == content
-    measured = measure_codes(content, codes, feature_dim=20, slots=slots, pixels=77)
+    measured = measure_codes(
+        content, codes, feature_dim=20, slots=slots, vectors=codes[..., 0].size, pixels=77
+    )
     assert measured.coding == "prior"
     assert (measured.images, measured.vectors) == (30, 450)
     assert (measured.file_bytes, measured.payload_bytes) == (len(content), payload)

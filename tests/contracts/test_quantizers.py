@@ -239,7 +239,7 @@ def test_a_training_step_is_the_librarys(kind: str) -> None:
     if kind == "pq":  # the library has the groups in front
         indices, losses = indices[..., 0].movedim(0, -1), losses.mean()
     assert torch.equal(codes.view_as(indices), indices)
-    torch.testing.assert_close(loss, losses.sum() * quantizer.loss_weight)
+    torch.testing.assert_close(loss, losses.sum() * quantizer.config.vq_loss_weight)
     for ours, theirs in zip(quantizer.buffers(), library.buffers(), strict=True):
         assert torch.equal(ours, theirs)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from squeeze_cli.config.schema import ExperimentConfig, TrainingConfig
+from squeeze_cli.config.schema import TrainingConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.drawn_pets import SyntheticSample
 from squeeze_cli.data.transforms import Preprocessing
@@ -41,7 +41,7 @@ def test_metrics_do_not_depend_on_the_batches(module: BaselineSegmentationModule
             samples, SmallTrunk(), None, TrainingConfig(), Reporter(quiet=True),  # type: ignore[arg-type]
         )  # fmt: skip
         data.evaluation_batch_size = batch_size
-        return evaluate(ExperimentConfig(), module, data, "val", CPU, Reporter(quiet=True))
+        return evaluate(module, data, "val", CPU, Reporter(quiet=True))
 
     whole = measured(5)
     for batch_size in (1, 2, 4):

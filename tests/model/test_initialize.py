@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from squeeze_cli.model import initialize
+from squeeze_cli.model import build
 from squeeze_cli.model.build import initialize_network
 from squeeze_cli.training.modules import BaselineSegmentationModule
 
@@ -14,7 +14,7 @@ from squeeze_cli.training.modules import BaselineSegmentationModule
 def test_the_normalizer_fits_the_states(
     module: BaselineSegmentationModule, monkeypatch: pytest.MonkeyPatch, pool: int
 ) -> None:
-    monkeypatch.setattr(initialize, "POOL_VECTORS", pool)
+    monkeypatch.setattr(build, "POOL_VECTORS", pool)
     torch.manual_seed(0)
     states = torch.randn(7, 4, 6, 6) * torch.tensor([1.0, 30.0, 0.1, 0.0])[:, None, None] + 5
     counted = torch.ones(7, 6, 6, dtype=torch.bool)

@@ -11,26 +11,20 @@ from squeeze_cli.backbones.base import FeatureOrigin
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import FeatureSample, MapShape, check_features
 from squeeze_cli.data.samples import Sample
-from squeeze_cli.features.datamodule import EVALUATION_VECTORS, Batch, FeatureBatches
-from squeeze_cli.features.prepare import from_rows
+from squeeze_cli.features.datamodule import EVALUATION_VECTORS, FeatureBatches
 
 
 class GivenFeatures(FeatureOrigin):
     """Origin of given features: their shape `(h, w, C)` and digest."""
 
     name = "features"
+    digest = ""
 
     def __init__(self, shape: MapShape, digest: str = "") -> None:
-        self.shape = shape
+        self.shape, self.digest = shape, digest
         self.grid, self.feature_dim = shape[:2], shape[2]
         self.inference_batch = max(1, EVALUATION_VECTORS // self.vectors_per_image)
         self.evaluation_images = self.inference_batch
-        self._digest = digest
-
-    @property
-    def digest(self) -> str:
-        """Digest of all features."""
-        return self._digest
 
 
 def check_splits(
@@ -65,15 +59,8 @@ class GivenFeatureBatches(FeatureBatches):
     def setup(self, stage: str = "") -> None:
         """Open the data sets of all splits."""
         del stage
-        if not self._datasets:
-            self.warn_of_copies()
         plane = torch.zeros(self.origin.shape[:2], dtype=torch.uint8)
         self.open_datasets(_read, lambda _: plane)
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Turn the rows of a batch, which is on the device, into maps `[B, C, h, w]`."""
-        rows, labels, positions = batch
-        return from_rows(rows), labels, positions
 
 
 def _read(sample: Sample) -> Tensor:

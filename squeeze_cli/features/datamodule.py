@@ -62,7 +62,7 @@ class FeatureBatches(LightningDataModule):
 
     The training order depends on seed and epoch only, so a resumed run continues the order of an
     uninterrupted one; validation and test keep the splits' order. A subclass opens the data sets in
-    `setup`, and turns their items into states in `on_after_batch_transfer`.
+    `setup`, and turns their inputs into `states`.
 
     Args:
         splits: samples of each split.
@@ -164,6 +164,8 @@ class FeatureBatches(LightningDataModule):
         self, inputs: Callable[[Sample], Tensor], classes: Callable[[Sample], Tensor]
     ) -> None:
         """Open the data sets of all splits, by the input and the label plane of a sample."""
+        if not self._datasets:
+            self.warn_of_copies()
         self._datasets = {
             name: SampleDataset(split, inputs, classes) for name, split in self.splits.items()
         }
@@ -180,6 +182,16 @@ class FeatureBatches(LightningDataModule):
                     "are too good; remove the copies, or give the splits by --split-file."
                 )
             earlier |= {each: name for each in contents if each not in earlier}
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Turn the inputs of a batch, which is on the device, into states."""
+        inputs, masks, positions = batch
+        with torch.no_grad():
+            return self.states(inputs), masks, positions
+
+    def states(self, inputs: Tensor) -> Tensor:
+        """Return the states of inputs, which are stored states or given features."""
+        return from_rows(inputs.float())
 
     def _on_device(self, loaded: Batch, split: str) -> Batch:
         inputs, masks, positions = (tensor.to(self.device) for tensor in loaded)
@@ -269,19 +281,14 @@ class SegmentationDataModule(FeatureBatches):
                 where = f" of {name}" if name in ("train", "val", "test") else ""
                 raise SqueezeError(f"No image{where} can be read, such as {self.skipped[-1][1]}")
         warn_of_skipped(self.skipped, self.reporter)
-        self.warn_of_copies()
 
     def counted(self, split: str, positions: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
         """Return which vectors of a split's images are no padding, `[B, h, w]` bool."""
         return self.trunk.counted([self.splits[split][i] for i in positions.tolist()], grid)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Turn the inputs of a batch, which is on the device, into states."""
-        inputs, masks, positions = batch
-        with torch.no_grad():
-            if self.store is None:
-                return self.trunk.states(inputs), masks, positions
-            return from_rows(inputs.float()), masks, positions
+    def states(self, inputs: Tensor) -> Tensor:
+        """Return the states of inputs, which are stored states or images."""
+        return self.trunk.states(inputs) if self.store is None else super().states(inputs)
 
 
 def make_trunk(

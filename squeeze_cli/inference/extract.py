@@ -22,7 +22,7 @@ from squeeze_cli.inference.engines import Made, make_here, make_in_workers, visi
 from squeeze_cli.inference.extraction import Extraction, choose_part
 from squeeze_cli.inference.output import OutputFolder
 from squeeze_cli.inference.plan import Plan, Shard, choose_images_per_shard, most_images, stamps_of
-from squeeze_cli.inference.ray_engine import Cluster, make_on_ray
+from squeeze_cli.inference.ray_engine import make_on_ray
 from squeeze_cli.inference.shard import Job, Origin, ShardMaker, contents_of
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.training.outputs import FLOAT32_BYTES, decoder_bytes
@@ -123,33 +123,30 @@ def _make_all(
     Raises SqueezeError as soon as more images than `--max-bad` could not be read.
     """
     images = len(source.samples) + len(source.skipped)
-    bad, most_bad = 0, request.most_bad(images)
+    bad = [reason for _, reason in source.skipped]
     records: dict[int, ShardRecord] = {}
-    locks: dict[int, ExitStack] = {}
+    claims: dict[int, ExitStack] = {}
     total = sum(len(plan.shard(number).samples) for number in output.numbers)
-    with output.reporter.track("Extracting", total) as advance:
+    with output.reporter.track("Extracting", total) as advance, ExitStack() as all_claims:
 
-        def count(reasons: Sequence[str]) -> None:
-            nonlocal bad
-            bad += len(reasons)
-            if reasons and bad > most_bad:
+        def check() -> None:
+            if len(bad) > request.most_bad(images):
                 raise SqueezeError(
-                    f"{bad} of {images} images cannot be read, more than --max-bad {request.max_bad}: "
-                    f"{reasons[-1]}"
+                    f"{len(bad)} of {images} images cannot be read, more than --max-bad "
+                    f"{request.max_bad}: {bad[-1]}"
                 )
 
         def keep(record: ShardRecord) -> None:
             records[record.number] = record
-            locks.pop(record.number).close()
-            count([each["reason"] for each in record.skipped])
-
-        count([reason for _, reason in source.skipped])
+            claims.pop(record.number).close()
+            bad.extend(each["reason"] for each in record.skipped)
+            check()
 
         def missing() -> Iterator[Shard]:
             for number in output.numbers:
                 shard = plan.shard(number)
-                locks[number] = ExitStack()
-                locks[number].enter_context(output.claimed_shard(number))
+                claims[number] = all_claims.enter_context(ExitStack())
+                claims[number].enter_context(output.claimed_shard(number))
                 record = output.find(number)
                 if record is None or not _is_current(record, shard, output):
                     yield shard
@@ -157,14 +154,11 @@ def _make_all(
                 keep(record)
                 advance(len(shard.samples), "")
 
-        try:
-            with closing(_engine(run, request, source.origin, output, missing(), advance)) as made:
-                for content, record in made:
-                    output.write(content, record)
-                    keep(record)
-        finally:
-            for lock in locks.values():
-                lock.close()
+        check()
+        with closing(_engine(run, request, source.origin, output, missing(), advance)) as made:
+            for content, record in made:
+                output.write(content, record)
+                keep(record)
     return [records[number] for number in output.numbers]
 
 
@@ -211,9 +205,8 @@ def _engine(
         run.folder.path.resolve(), dict(run.values), output.settings, output.count, origin, threads
     )
     if request.engine == "ray":
-        cluster = Cluster(request.address or "auto", request.num_workers, request.gpus_per_worker)
         say = output.reporter.say
-        return make_on_ray(job, shards, output.count_missing(), cluster, advance, say)
+        return make_on_ray(job, shards, output.count_missing(), request, advance, say)
     if workers:
         return make_in_workers(job, shards, workers, advance, devices)
     return make_here(ShardMaker(job, run, output.reporter), shards, advance)

@@ -16,6 +16,7 @@ from squeeze_cli.console import Advance
 from squeeze_cli.data.images import MOST_WORKERS, available_cores
 from squeeze_cli.errors import SqueezeError, one_line
 from squeeze_cli.inference.engines import MOST_ATTEMPTS, Made, failure
+from squeeze_cli.inference.extraction import Extraction
 from squeeze_cli.inference.plan import Shard
 from squeeze_cli.inference.shard import Job, ShardMaker
 
@@ -28,38 +29,22 @@ PATIENCE_S = 10.0
 _SHARED = "all machines need the same files, and the same versions of squeeze and Ray"
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """A Ray cluster, and the resources to use.
-
-    Attributes:
-        address: `auto` for the cluster of this machine, `local` to start one, `HOST:PORT`, or
-            `ray://HOST:PORT`.
-        workers: Number of workers; by default one per GPU, or per CPU without GPUs.
-        gpus: GPUs per worker; by default one if the cluster has any.
-    """
-
-    address: str = "auto"
-    workers: int | None = None
-    gpus: float | None = None
-
-
 def make_on_ray(
-    job: Job, shards: Iterator[Shard], most: int, cluster: Cluster, advance: Advance,
+    job: Job, shards: Iterator[Shard], most: int, request: Extraction, advance: Advance,
     say: Callable[[str], None],
 ) -> Generator[Made]:  # fmt: skip
-    """Make shards in any order by workers of a Ray cluster, `most` at once; each opens the run once.
+    """Make shards in any order by at most `most` workers of a Ray cluster; each opens the run once.
 
     A lost worker is replaced, and its shard is made again. Raises the errors of workers, and SqueezeError
     if there is no cluster, and for a shard whose worker is lost `MOST_ATTEMPTS` times.
     """
     if (first := next(shards, None)) is None:
         return  # no cluster is needed
-    with _connected(cluster.address):
+    with _connected(request.address or "auto"):
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        pool = _Pool(*_divided(job, cluster, most), chain([first], shards))
+        pool = _Pool(*_divided(job, request, most), chain([first], shards))
         try:
             while pool.give():
                 done, _ = ray.wait(list(pool.busy), timeout=PATIENCE_S)
@@ -125,19 +110,22 @@ def _connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _divided(job: Job, cluster: Cluster, most: int) -> tuple["ActorClass", Job, int]:
-    """Return the class of actors with the resources of each, the job of each, and their number."""
+def _divided(job: Job, request: Extraction, most: int) -> tuple["ActorClass", Job, int]:
+    """Return the class of actors with the resources of each, the job of each, and their number.
+
+    By default there is an actor per GPU, or per CPU without GPUs.
+    """
     import ray
 
     resources = ray.cluster_resources()
-    gpus, cpus = cluster.gpus, int(resources.get("CPU", 1))
+    gpus, cpus = request.gpus_per_worker, int(resources.get("CPU", 1))
     if gpus is None:
         gpus = float("GPU" in resources and job.values.get("training.device") != "cpu")
     most_workers = int(resources.get("GPU", 0) // gpus) if gpus else cpus
     threads = max(1, min(MOST_WORKERS, cpus // max(1, most_workers))) if gpus else 1
     values = {**job.values, "training.device": "cuda" if gpus else "cpu"}
     kind = ray.remote(num_cpus=threads, num_gpus=gpus)(_Worker)
-    workers = max(1, min(most, cluster.workers or most_workers))
+    workers = max(1, min(most, request.num_workers or most_workers))
     return kind, replace(job, values=values, threads=threads), workers
 
 

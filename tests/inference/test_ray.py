@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.inference.ray_engine import Cluster, make_on_ray
+from squeeze_cli.inference.extraction import Extraction
+from squeeze_cli.inference.ray_engine import make_on_ray
 from tests.conftest import Squeeze
 from tests.pets import noise_image
 from tests.places import served
@@ -79,4 +80,4 @@ def test_a_cluster_that_loses_a_node_makes_the_files_of_one_process(
 def test_ray_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SqueezeError, match=r'pip install "squeeze-cli\[ray\]"'):
-        next(make_on_ray(None, iter([1]), 1, Cluster(), print, print))
+        next(make_on_ray(None, iter([1]), 1, Extraction(), print, print))

@@ -23,7 +23,7 @@ from squeeze_cli.console import Advance
 from squeeze_cli.errors import SqueezeError
 
 if TYPE_CHECKING:
-    from squeeze_cli.inference.plan import Shard
+    from squeeze_cli.inference.extraction import Shard
     from squeeze_cli.inference.shard import Job, ShardMaker
 
 Made = tuple[bytes, ShardRecord]

@@ -1,12 +1,11 @@
 """Lightning data module: batches of stored states, or of images that pass the trunk per batch."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import LightningDataModule
@@ -199,11 +198,14 @@ class FeatureBatches(LightningDataModule):
         require_finite(batch[0], [self.splits[split][i].name for i in positions.tolist()])
         return batch
 
-    def _loader(self, dataset: Dataset[Item], batch_size: int, **options: Any) -> DataLoader[Item]:
+    def _loader(
+        self, dataset: Dataset[Item], batch_size: int, sampler: Iterable[object] | None = None,
+        drop_last: bool = False,
+    ) -> DataLoader[Item]:  # fmt: skip
         return DataLoader(
-            dataset, batch_size, num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0, pin_memory=self.device.type == "cuda",
-            **options,
+            dataset, batch_size, sampler=sampler, drop_last=drop_last,
+            num_workers=self.num_workers, persistent_workers=self.num_workers > 0,
+            pin_memory=self.device.type == "cuda",
         )  # fmt: skip
 
 

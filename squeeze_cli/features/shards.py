@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +48,12 @@ class Shard:
     path: Path
     digests: tuple[str, ...]
     crc32: tuple[int, ...]
-    states: Any
+    states: Sequence[State]
     file_bytes: int
 
     def read(self, row: int) -> State:
         """Return the state of a row; raises DamagedShardError if its bytes changed, or for NaNs."""
-        state: State = self.states[row]
+        state = self.states[row]
         if zlib.crc32(state.data) != self.crc32[row]:
             raise DamagedShardError(f"{self.path.name}: row {row} is damaged")
         # Older versions stored infinite values and NaNs too, always as float32.

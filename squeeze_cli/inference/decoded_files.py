@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from types import ModuleType
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,7 +145,7 @@ def _map_shape(codes: CodesFolder) -> tuple[tuple[int, ...], int]:
     return (rows, columns, channels), most
 
 
-def import_pyarrow() -> tuple[Any, Any]:
+def import_pyarrow() -> tuple[ModuleType, ModuleType]:
     """Return the modules pyarrow and pyarrow.parquet; raises UsageError if they are missing."""
     try:
         import pyarrow

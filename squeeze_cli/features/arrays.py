@@ -54,12 +54,10 @@ def check_splits(
 class GivenFeatureBatches(FeatureBatches):
     """Batches of given features; label planes are `[B, h, w]` zeros, because there is no padding."""
 
-    origin: GivenFeatures
-
     def setup(self, stage: str = "") -> None:
         """Open the data sets of all splits."""
         del stage
-        plane = torch.zeros(self.origin.shape[:2], dtype=torch.uint8)
+        plane = torch.zeros(self.origin.grid, dtype=torch.uint8)
         self.open_datasets(_read, lambda _: plane)
 
 

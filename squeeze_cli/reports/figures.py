@@ -174,8 +174,7 @@ def predictions_figure(
     ):
         for axis in own_axes:
             axis.imshow(pixels)
-            axis.set_xticks([])
-            axis.set_yticks([])
+            axis.set(xticks=[], yticks=[])
         for axis, mask in zip(own_axes[1:], column, strict=True):
             axis.imshow(overlay[mask])
         for axis, prediction in zip(own_axes[2:], masks, strict=True):

@@ -184,14 +184,8 @@ def rate_distortion_figure(panels: Sequence[Panel]) -> Figure:
         _draw_panel(axis, panel)
     figure.draw_without_rendering()  # labels need the final layout of all panels
     for axis, panel in zip(axes, panels, strict=True):
-        labelled = ((*_drawn(panel, c.point), c.label) for c in panel.configurations)
-        place_labels(axis, list(labelled))
+        place_labels(axis, [(*each.point, each.label) for each in panel.configurations])
     return figure
-
-
-def _drawn(panel: Panel, point: Point) -> Point:
-    """Return a point in the units of the panel's axes."""
-    return point[0], (100 if panel.quality == "mean IoU" else 1) * point[1]
 
 
 def _draw_panel(axis: Axes, panel: Panel) -> None:
@@ -203,28 +197,26 @@ def _draw_panel(axis: Axes, panel: Panel) -> None:
     axis.margins(y=0.12)
     axis.set_xlabel("measured bits per vector (whole file of codes)")
     axis.set_ylabel(f"test {panel.quality} in {'%' if panel.quality == 'mean IoU' else 'dB'}")
+    if panel.quality == "mean IoU":
+        axis.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
     style_axes(axis)
     if panel.baseline:
-        level, label = 100 * mean(panel.baseline), "unquantized baseline"
+        level, label = mean(panel.baseline), "unquantized baseline"
         if len(panel.baseline) > 1:
             label += f" ± deviation of {len(panel.baseline)} runs"
-            deviation = 100 * stdev(panel.baseline)
+            deviation = stdev(panel.baseline)
             axis.axhspan(level - deviation, level + deviation, color="black", alpha=0.12, lw=0)
         axis.axhline(level, color="black", linewidth=1.2, label=label)
     if len(panel.front) > 1:
-        front = zip(
-            *(_drawn(panel, configuration.point) for configuration in panel.front), strict=True
-        )
+        front = zip(*(configuration.point for configuration in panel.front), strict=True)
         axis.plot(*front, ":", color=GREY, zorder=1, label="Pareto front")
     draw_seeds = partial(axis.plot, alpha=0.45, markersize=3.5, markeredgewidth=0)
     for configuration in panel.configurations:
         colour, marker = STYLES.get(configuration.records[0].quantizer.type, (GREY, "X"))
         if len(configuration.bits) > 1:
-            seeds = zip(configuration.bits, configuration.qualities, strict=True)
-            for seed in seeds:
-                draw_seeds(*_drawn(panel, seed), marker, color=colour, zorder=2)
-        rate, quality = _drawn(panel, configuration.point)
-        axis.plot([rate], [quality], marker, color=colour, markersize=8, zorder=3,
+            seeds = (configuration.bits, configuration.qualities)
+            draw_seeds(*seeds, marker, color=colour, zorder=2)
+        axis.plot(*configuration.point, marker, color=colour, markersize=8, zorder=3,
                   markeredgecolor="white")  # fmt: skip
     if any(len(configuration.bits) > 1 for configuration in panel.configurations):
         draw_seeds([], [], "o", color=GREY, label="one seed each; large: their mean")

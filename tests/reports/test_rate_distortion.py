@@ -69,7 +69,8 @@ def test_runs_without_a_head_have_a_panel_in_decibels(squeeze: Squeeze, tmp_path
         "test SQNR in dB", "test mean IoU in %",
     )  # fmt: skip
     assert {float(y) for line in decibels.lines for y in line.get_ydata()} == {5.0, 10.0}
-    assert {float(y) for line in percents.lines for y in line.get_ydata()} == {50.0}
+    assert {float(y) for line in percents.lines for y in line.get_ydata()} == {0.5}
+    assert percents.yaxis.get_major_formatter()(0.5) == "50"
     squeeze("compare", ".", "--plot", "plot.svg")
     assert "test SQNR in dB" in (tmp_path / "plot.svg").read_text()
 

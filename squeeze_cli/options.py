@@ -39,11 +39,19 @@ OLDER_NAMES = {
 
 
 def option(
-    flag: str, text: str, metavar: str | None = None, panel: str | None = None, **others: Any
+    text: str, metavar: str | None = None, *names: str, panel: str | None = None, **others: Any
 ) -> object:
-    """Return Typer's option; its text may hold `[default: ...]` for a default unknown to Typer."""
+    """Return Typer's option, which has the name of its parameter unless `names` are given.
+
+    Its text may hold `[default: ...]` for a default unknown to Typer.
+    """
     text = text.replace("[default", r"\[default")  # brackets are markup of rich
-    return typer.Option(flag, help=text, metavar=metavar, rich_help_panel=panel, **others)
+    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel, **others)
+
+
+def switch(name: str, text: str, panel: str | None = None) -> object:
+    """Return Typer's option for a switch without an opposite."""
+    return option(text, None, name, panel=panel)
 
 
 def field_help(key: str, default: str | None = None) -> str:
@@ -69,35 +77,33 @@ def field_option(key: str, default: str | None = None) -> object:
     assert flag.name
     choices = choices_of(FIELDS[key]) if option_type(FIELDS[key]) is str else None
     return option(
-        flag.name, field_help(key, default), flag.metavar, panel, show_default=False,
+        field_help(key, default), flag.metavar, flag.name, panel=panel, show_default=False,
         autocompletion=choices and choices.complete,
     )  # fmt: skip
 
 
-def figure_option(flag: str, text: str) -> object:
+def figure_option(text: str) -> object:
     """Return Typer's option for the file of a figure, which must end in `.png` or `.svg`."""
 
-    def check(path: Path | None) -> Path | None:
+    def check(param: typer.CallbackParam, path: Path | None) -> Path | None:
         if path and path.suffix.lower() not in (".png", ".svg"):
-            raise UsageError(f"{flag} {path}: name a file that ends in .png or .svg.")
+            raise UsageError(f"{param.opts[0]} {path}: name a file that ends in .png or .svg.")
         return path
 
-    return option(flag, text, "FILE", callback=check)
+    return option(text, "FILE", callback=check)
 
 
-_output = functools.partial(option, panel="Output")
+_out = functools.partial(switch, panel="Output")
 
 
 @dataclass(frozen=True)
 class OutputOptions:
     """Options for the output of a result, of messages and of progress."""
 
-    json: Annotated[bool, _output("--json", "Print the result as JSON on stdout.")] = False
-    quiet: Annotated[bool, _output("--quiet", "Print only warnings and errors.")] = False
-    verbose: Annotated[bool, _output("--verbose", "Print details, and tracebacks of errors.")] = (
-        False
-    )
-    no_progress: Annotated[bool, _output("--no-progress", "Show no progress bars.")] = False
+    json: Annotated[bool, _out("--json", "Print the result as JSON on stdout.")] = False
+    quiet: Annotated[bool, _out("--quiet", "Print only warnings and errors.")] = False
+    verbose: Annotated[bool, _out("--verbose", "Print details, and tracebacks of errors.")] = False
+    no_progress: Annotated[bool, _out("--no-progress", "Show no progress bars.")] = False
 
     def __post_init__(self) -> None:
         if self.quiet and self.verbose:

@@ -31,13 +31,11 @@ EXAMPLES = (
 @with_options()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or runs.")],
-    sort: Annotated[
-        str | None, option("--sort", "Order by this column. [default: test-iou]", "COL")
-    ] = None,
-    csv: Annotated[Path | None, option("--csv", "Write a CSV file too.", "FILE")] = None,
-    markdown: Annotated[Path | None, option("--markdown", "Write Markdown too.", "FILE")] = None,
+    sort: Annotated[str | None, option("Order by this column. [default: test-iou]", "COL")] = None,
+    csv: Annotated[Path | None, option("Write a CSV file too.", "FILE")] = None,
+    markdown: Annotated[Path | None, option("Write Markdown too.", "FILE")] = None,
     plot: Annotated[
-        Path | None, figure_option("--plot", "Draw measured bits against mean IoU: .png or .svg.")
+        Path | None, figure_option("Draw measured bits against mean IoU: .png or .svg.")
     ] = None,
     *,
     output: OutputOptions,

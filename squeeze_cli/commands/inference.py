@@ -7,10 +7,19 @@ from typing import Annotated, Literal
 
 import typer
 
+from squeeze_cli.codec.manifest import Content
 from squeeze_cli.config.schema import DeviceName
 from squeeze_cli.console import print_json, print_text
 from squeeze_cli.errors import UsageError
-from squeeze_cli.options import OutputOptions, field_option, figure_option, option, with_options
+from squeeze_cli.inference.extraction import Coding, Engine, Extraction, Split
+from squeeze_cli.options import (
+    OutputOptions,
+    field_option,
+    figure_option,
+    option,
+    switch,
+    with_options,
+)
 
 EXAMPLES = (
     "squeeze evaluate runs/vq-efficientnet-lite0",
@@ -31,11 +40,11 @@ EXAMPLES = (
     "squeeze decode codes.sqz --run runs/vq-vit --to features --as npy --dtype float16 --out maps",
 )
 Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
-Split = Annotated[Literal["test", "val"], option("--split", "Split of the run's data.")]
+Measured = Annotated[Literal["test", "val"], option("Split of the run's data.")]
 Levels = Annotated[
-    int | None, option("--levels", "Use the first N levels only (rvq). [default: all]", "N", min=1)
+    int | None, option("Use the first N levels only (rvq). [default: all]", "N", min=1)
 ]
-Overwrite = Annotated[bool, option("--overwrite", "Replace what is in the folder.")]
+Overwrite = Annotated[bool, switch("--overwrite", "Replace what is in the folder.")]
 # Values of options that replace values of the run's configuration, by `section.field`.
 Values = Mapping[str, object]
 _DATA = tuple(f"data.{name}" for name in ("data_dir", "cache_dir", "use_cache", "num_workers"))
@@ -55,13 +64,12 @@ def _check_run(run: Path, values: Values, levels: int | None = None) -> None:
 @with_options(fields=(*_DATA, _BATCH, *_FOLDERS), default=_OF_THE_RUN)
 def evaluate(
     run: Run,
-    split: Split = "test",
+    split: Measured = "test",
     neighbours: Annotated[
-        bool, option("--neighbours", "Measure the nearest neighbours that decoded features keep.")
+        bool, switch("--neighbours", "Measure the nearest neighbours that decoded features keep.")
     ] = False,
     probe: Annotated[
-        Path | None,
-        option("--probe", "CSV file `name,label` of images: test a linear probe for it.", "FILE"),
+        Path | None, option("CSV file `name,label` of images: test a linear probe for it.", "FILE")
     ] = None,
     levels: Levels = None,
     *,
@@ -82,21 +90,20 @@ def evaluate(
 @with_options(fields=(*_DATA, _BATCH), default=_OF_THE_RUN)
 def show(
     run: Run,
-    count: Annotated[int, option("--count", "Number of images.", "N", min=1, max=24)] = 5,
-    best: Annotated[bool, option("--best", "Show the images with the highest IoU.")] = False,
-    worst: Annotated[bool, option("--worst", "Show the images with the lowest IoU.")] = False,
-    random: Annotated[bool, option("--random", "Show images drawn by --seed.")] = False,
-    seed: Annotated[int | None, option("--seed", "Seed of --random. [default: 0]", "N")] = None,
-    split: Split = "test",
+    count: Annotated[int, option("Number of images.", "N", min=1, max=24)] = 5,
+    best: Annotated[bool, switch("--best", "Show the images with the highest IoU.")] = False,
+    worst: Annotated[bool, switch("--worst", "Show the images with the lowest IoU.")] = False,
+    random: Annotated[bool, switch("--random", "Show images drawn by --seed.")] = False,
+    seed: Annotated[int | None, option("Seed of --random. [default: 0]", "N")] = None,
+    split: Measured = "test",
     baseline: Annotated[
-        Path | None,
-        option("--baseline", "Compared run. [default: a baseline in the same folder]", "RUN"),
+        Path | None, option("Compared run. [default: a baseline in the same folder]", "RUN")
     ] = None,
     out: Annotated[
-        Path | None, figure_option("--out", "Picture, .png or .svg. [default: in RUN/figures/]")
+        Path | None, figure_option("Picture, .png or .svg. [default: in RUN/figures/]")
     ] = None,
     images: Annotated[  # the older name of --count
-        int | None, option("--images", "Number of images.", "N", min=1, max=24, hidden=True)
+        int | None, option("Number of images.", "N", min=1, max=24, hidden=True)
     ] = None,
     *,
     values: Values,
@@ -133,71 +140,51 @@ class ShardOptions:
 
     num_workers: Annotated[
         int | None,
-        option(
-            "--num-workers",
-            "Worker processes; 0: threads. [default: one per core or GPU]",
-            "N",
-            min=0,
-            max=4096,
-        ),
-    ] = None
+        option("Worker processes; 0: threads. [default: one per core or GPU]", "N", min=0, max=4096),
+    ] = None  # fmt: skip
     images_per_shard: Annotated[
-        int | None,
-        option("--images-per-shard", "Images per file. [default: up to 1000]", "N", min=1),
+        int | None, option("Images per file. [default: up to 1000]", "N", min=1)
     ] = None
     shard_index: Annotated[
-        int | None,
-        option("--shard-index", "Write a part of the files, from 0. [default: the launcher's]",
-               "I", min=0),
+        int | None, option("Write a part of the files, from 0. [default: the launcher's]", "I", min=0)
     ] = None  # fmt: skip
     num_shards: Annotated[
-        int | None, option("--num-shards", "Number of parts; 1 writes all files.", "N", min=1)
+        int | None, option("Number of parts; 1 writes all files.", "N", min=1)
     ] = None
-    engine: Annotated[
-        Literal["local", "ray"], option("--engine", "Workers of this machine, or a Ray cluster's.")
-    ] = "local"
+    engine: Annotated[Engine, option("Workers of this machine, or a Ray cluster's.")] = "local"
     address: Annotated[
-        str | None,
-        option(
-            "--address", "Ray cluster: auto, local, HOST:PORT, ray://... [default: auto]", "RAY"
-        ),
+        str | None, option("Ray cluster: auto, local, HOST:PORT, ray://... [default: auto]", "RAY")
     ] = None
     gpus_per_worker: Annotated[
-        float | None,
-        option("--gpus-per-worker", "GPUs per worker of Ray. [default: 1, if any]", "X", min=0),
+        float | None, option("GPUs per worker of Ray. [default: 1, if any]", "X", min=0)
     ] = None
     max_bad: Annotated[
-        str | None,
-        option("--max-bad", "Most unreadable images: 1%, or 12. [default: no limit]", "N"),
+        str | None, option("Most unreadable images: 1%, or 12. [default: no limit]", "N")
     ] = None
 
 
 @with_options(fields=[key for key in _DATA if key != "data.num_workers"], default=_OF_THE_RUN)
 def extract_embeddings(
     run: Run,
-    split: Annotated[
-        Literal["train", "val", "test", "all"] | None,
-        option("--split", "Images of the run's data. [default: test]"),
-    ] = None,
+    split: Annotated[Split | None, option("Images of the run's data. [default: test]")] = None,
     images: Annotated[
-        str | None,
-        option("--images", "Images in place of a split: folder, list, tar or address.", "PLACE"),
+        str | None, option("Images in place of a split: folder, list, tar or address.", "PLACE")
     ] = None,
     features: Annotated[
-        Path | None,
-        option("--features", "Features of another network, in place of images.", "PATH"),
+        Path | None, option("Features of another network, in place of images.", "PATH")
     ] = None,
     feature_names: Annotated[Path | None, field_option("data.feature_names")] = None,
     content: Annotated[
-        Literal["codes", "quantized", "features"],
-        option("--format", "Codes, embeddings decoded from codes, or features of the backbone."),
+        Content,
+        option(
+            "Codes, embeddings decoded from codes, or features of the backbone.", None, "--format"
+        ),
     ] = "codes",
     coding: Annotated[
-        Literal["prior", "packed"] | None,
-        option("--coding", "Coding of the codes. [default: prior, where the run has one]"),
+        Coding | None, option("Coding of the codes. [default: prior, where the run has one]")
     ] = None,
     out: Annotated[
-        Path | None, option("--out", "Folder to write to. [default: in RUN/embeddings/]", "DIR")
+        Path | None, option("Folder to write to. [default: in RUN/embeddings/]", "DIR")
     ] = None,
     levels: Levels = None,
     overwrite: Overwrite = False,
@@ -210,8 +197,6 @@ def extract_embeddings(
 
     The same command given again does not write existing files again.
     """
-    from squeeze_cli.inference.extraction import Extraction
-
     extraction = Extraction(
         split, images, features, feature_names, content, coding, out, overwrite, levels,
         **asdict(shards),
@@ -248,20 +233,19 @@ def merge(
 def decode(
     file: Annotated[Path, typer.Argument(help="A codes file, or a folder of extracted codes.")],
     content: Annotated[
-        Literal["features", "masks"], option("--to", "Embeddings, or predicted masks as PNG files.")
+        Literal["features", "masks"],
+        option("Embeddings, or predicted masks as PNG files.", None, "--to"),
     ],
-    out: Annotated[Path, option("--out", "Folder to write to.", "DIR")],
+    out: Annotated[Path, option("Folder to write to.", "DIR")],
     run: Annotated[
-        Path | None,
-        option("--run", "Run of the codes. [default: the run whose folder holds them]", "RUN"),
+        Path | None, option("Run of the codes. [default: the run whose folder holds them]", "RUN")
     ] = None,
     form: Annotated[
         Literal["safetensors", "npy", "parquet"] | None,
-        option("--as", "Files of the embeddings. [default: safetensors]"),
+        option("Files of the embeddings. [default: safetensors]", None, "--as"),
     ] = None,
     dtype: Annotated[
-        Literal["float16", "float32"] | None,
-        option("--dtype", "Type of the embeddings. [default: float32]"),
+        Literal["float16", "float32"] | None, option("Type of the embeddings. [default: float32]")
     ] = None,
     overwrite: Overwrite = False,
     device: Annotated[DeviceName, field_option("training.device")] = "auto",

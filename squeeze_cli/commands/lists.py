@@ -11,7 +11,7 @@ from rich.filesize import decimal
 from squeeze_cli.config.fields import size_text
 from squeeze_cli.console import print_json
 from squeeze_cli.errors import UsageError
-from squeeze_cli.options import OutputOptions, field_option, option, with_options
+from squeeze_cli.options import OutputOptions, field_option, option, switch, with_options
 
 EXAMPLES = (
     "squeeze backbones",
@@ -29,7 +29,7 @@ def backbones(
     pattern: Annotated[
         str, typer.Argument(help="A part of the name, or a pattern such as 'vit*siglip*'.")
     ] = "*",
-    limit: Annotated[int, option("--limit", "Describe at most N of them.", "N", min=1)] = 20,
+    limit: Annotated[int, option("Describe at most N of them.", "N", min=1)] = 20,
     *,
     output: OutputOptions,
 ) -> None:
@@ -70,7 +70,7 @@ def cache(
     key: Annotated[
         str | None, typer.Argument(help="Only the features with this key, or its beginning.")
     ] = None,
-    yes: Annotated[bool, option("--yes", "Delete without asking.")] = False,
+    yes: Annotated[bool, switch("--yes", "Delete without asking.")] = False,
     cache_dir: Annotated[Path | None, field_option("data.cache_dir")] = None,
     *,
     output: OutputOptions,

@@ -17,7 +17,7 @@ from squeeze_cli.config.resolve import check_resumed, load_run_config, resolve_c
 from squeeze_cli.config.schema import ExperimentConfig, Kind
 from squeeze_cli.console import Reporter, print_json, print_text
 from squeeze_cli.errors import UsageError
-from squeeze_cli.options import OutputOptions, option, with_options
+from squeeze_cli.options import OutputOptions, option, switch, with_options
 
 if TYPE_CHECKING:  # to import the record's models takes a fiftieth of the time of `--help`
     from squeeze_cli.runs import RunFolder
@@ -32,7 +32,7 @@ EXAMPLES = (
 )
 # Environment variable that passes the run's folder to the processes that Lightning starts.
 RUN_VARIABLE = "SQUEEZE_RUN_FOLDER"
-_run = functools.partial(option, panel="Run")
+_run, _switch = (functools.partial(kind, panel="Run") for kind in (option, switch))
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,20 @@ class RunOptions:
 
     config: Annotated[
         str | None,
-        _run("--config", "YAML file of experiments, or the name of an example that comes with "
+        _run("YAML file of experiments, or the name of an example that comes with "
              "squeeze; options win over it.", "FILE"),
     ] = None  # fmt: skip
-    experiment: Annotated[
-        str | None, _run("--experiment", "Name of the experiment in the file.", "NAME")
-    ] = None
-    overwrite: Annotated[bool, _run("--overwrite", "Replace a run of the same name.")] = False
+    experiment: Annotated[str | None, _run("Name of the experiment in the file.", "NAME")] = None
+    overwrite: Annotated[bool, _switch("--overwrite", "Replace a run of the same name.")] = False
     resume: Annotated[
-        bool, _run("--resume", "Continue a stopped run (--name, or the only one).")
+        bool, _switch("--resume", "Continue a stopped run (--name, or the only one).")
     ] = False
     dry_run: Annotated[
-        bool, _run("--dry-run", "Print the resolved configuration and do nothing.")
+        bool, _switch("--dry-run", "Print the resolved configuration and do nothing.")
     ] = False
     remote_queue: Annotated[
         str | None,
-        option("--remote-queue", "Run this command on a ClearML agent that serves this queue.",
-               "QUEUE", "Tracking"),
+        option("Run this command on a ClearML agent that serves this queue.", "QUEUE", panel="Tracking"),
     ] = None  # fmt: skip
 
 

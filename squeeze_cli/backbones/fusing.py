@@ -3,13 +3,15 @@
 In eval mode a batch normalization is a linear map of each channel, which a convolution can include.
 """
 
-import weakref
+from collections import Counter
 from copy import deepcopy
-from typing import Any, TypeVar
+from itertools import chain
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
+from torch.utils.weak import WeakTensorKeyDictionary
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -35,58 +37,48 @@ def fuse_batch_norms(network: Network, example: Tensor) -> Network:
     fused = deepcopy(network)
     for conv_name, norm_name in pairs:
         conv, norm = fused.get_submodule(conv_name), fused.get_submodule(norm_name)
+        rest = _rest_of(norm)
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
-        _replace(fused, conv_name, fuse_conv_bn_eval(conv, norm))
-        _replace(fused, norm_name, _rest_of(norm))
+        assert rest is not None
+        fused.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
+        fused.set_submodule(norm_name, rest)
     difference = (fused(example) - plain).abs().max()
     return fused if difference <= TOLERANCE * plain.std() else network
 
 
 def _find_pairs(network: nn.Module, example: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
-    """Return the names of each convolution and the normalization after it, and the network's output."""
+    """Return the names of each convolution and the normalization after it, and the network's output.
+
+    Modules that are called more than once are left out.
+    """
     names = {module: name for name, module in network.named_modules()}
-    outputs: dict[int, tuple[weakref.ref[Tensor], nn.Module]] = {}  # by id, as long as they live
-    pairs: list[tuple[nn.Module, nn.BatchNorm2d]] = []
+    convolved = WeakTensorKeyDictionary()  # outputs and the names of their convolutions
+    pairs: list[tuple[str, str]] = []
 
-    def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(module, nn.Conv2d):
-            outputs[id(output)] = weakref.ref(output), module
-            return
-        assert isinstance(module, nn.BatchNorm2d)
-        reference, conv = outputs.get(id(inputs[0]), (None, module))
-        if reference and reference() is inputs[0]:
-            pairs.append((conv, module))
+            convolved[output] = names[module]
+        elif inputs[0] in convolved:
+            pairs.append((convolved[inputs[0]], names[module]))
 
-    kinds = (nn.Conv2d, nn.BatchNorm2d)
-    hooks = [each.register_forward_hook(note) for each in names if isinstance(each, kinds)]
+    hooked = (each for each in names if isinstance(each, nn.Conv2d) or _rest_of(each))
+    hooks = [each.register_forward_hook(note) for each in hooked]
     try:
         features: Tensor = network(example)
     finally:
         for hook in hooks:
             hook.remove()
-    used = [module for pair in pairs for module in pair]
-    found = [
-        (names[conv], names[norm])
-        for conv, norm in pairs
-        if used.count(conv) == used.count(norm) == 1 and _rest_of(norm) is not norm
-    ]
-    return found, features
+    uses = Counter(chain.from_iterable(pairs))
+    return [pair for pair in pairs if all(uses[name] == 1 for name in pair)], features
 
 
-def _rest_of(norm: nn.BatchNorm2d) -> nn.Module:
-    """Return the rest of a normalization, such as its activation; an unknown type returns itself."""
-    if norm.running_mean is None:
-        return norm
+def _rest_of(norm: nn.Module) -> nn.Module | None:
+    """Return the rest of a normalization, such as its activation; None for what cannot be fused."""
+    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
+        return None
     if type(norm) is nn.BatchNorm2d:
         return nn.Identity()
     from timm.layers.norm_act import BatchNormAct2d
 
-    if type(norm) is BatchNormAct2d:
-        return nn.Sequential(norm.drop, norm.act)
-    return norm
-
-
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, module)
+    return nn.Sequential(norm.drop, norm.act) if type(norm) is BatchNormAct2d else None

@@ -1,6 +1,5 @@
 """List of the backbones for `--model`, with sizes of their features."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -8,8 +7,8 @@ from typing import Literal
 import timm
 
 from squeeze_cli.backbones import create_backbone
+from squeeze_cli.backbones.named_models import published_urls
 from squeeze_cli.backbones.timm_models import PREFIX, create_on_meta, own_size, published_file
-from squeeze_cli.backbones.torchvision_models import published_urls
 from squeeze_cli.backbones.weights import published_place
 from squeeze_cli.config.fields import size_text
 from squeeze_cli.config.parts import BACKBONES
@@ -49,19 +48,17 @@ def find_names(pattern: str) -> list[str]:
     ]
 
 
-def describe(names: list[str]) -> Iterator[Description]:
-    """Yield the description of each backbone, without downloading or allocating weights."""
-    for name in names:
-        if name.startswith(PREFIX):
-            yield _describe_timm(name)
-            continue
-        side = BACKBONES[name].image_size
-        assert side is not None
-        backbone = create_backbone(ModelConfig(backbone=name, weights="none"), (side, side))
-        url = published_urls().get(name)
-        here = url is None or published_place(url).is_file()
-        weights: WeightsPlace = "here" if here else "download"
-        yield Description(name, backbone.feature_dim, backbone.stride, str(side), None, weights)
+def describe(name: str) -> Description:
+    """Return the description of a backbone, without downloading or allocating weights."""
+    if name.startswith(PREFIX):
+        return _describe_timm(name)
+    side = BACKBONES[name].image_size
+    assert side is not None
+    backbone = create_backbone(ModelConfig(backbone=name, weights="none"), (side, side))
+    url = published_urls().get(name)
+    here = url is None or published_place(url).is_file()
+    weights: WeightsPlace = "here" if here else "download"
+    return Description(name, backbone.feature_dim, backbone.stride, str(side), None, weights)
 
 
 def _describe_timm(name: str) -> Description:

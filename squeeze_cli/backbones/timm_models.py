@@ -17,8 +17,12 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
-from squeeze_cli.backbones.tokens import ViTLastLayer, check_patches
+from squeeze_cli.backbones.base import (
+    BackboneNetwork,
+    FrozenBackbone,
+    ViTLastLayer,
+    check_patches,
+)
 from squeeze_cli.backbones.weights import fetch, hub_file, published_place, without_prefixes
 from squeeze_cli.config.fields import Size, size_text
 from squeeze_cli.config.schema import ModelConfig

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import WeightsEnum
 
 from squeeze_cli.errors import SqueezeError, UsageError, one_line
 
@@ -65,7 +65,7 @@ class Weights:
             if self.file.suffix == ".safetensors":
                 from safetensors.torch import load_file
 
-                state: Any = load_file(self.file)
+                state: object = load_file(self.file)
             else:
                 state = torch.load(self.file, map_location="cpu", weights_only=True)
             return without_prefixes(_checked(state), WRAPPERS)
@@ -92,7 +92,7 @@ def without_prefixes(state: dict[str, Tensor], prefixes: Sequence[str]) -> dict[
     return state
 
 
-def _checked(content: Any) -> dict[str, Tensor]:
+def _checked(content: object) -> dict[str, Tensor]:
     """Return the state dict in a file's content; ValueError without one, or for invalid values."""
     while isinstance(content, dict) and any(isinstance(content.get(k), dict) for k in NESTED):
         content = next(content[key] for key in NESTED if isinstance(content.get(key), dict))
@@ -109,7 +109,7 @@ def _checked(content: Any) -> dict[str, Tensor]:
     return content
 
 
-def published_weights(enumeration: Any, name: str) -> Path:
+def published_weights(enumeration: type[WeightsEnum], name: str) -> Path:
     """Return the file of torchvision's weights `enumeration[name]`, and download it if needed.
 
     Raises UsageError for a name that torchvision does not know, SqueezeError without a network.

@@ -46,9 +46,9 @@ def backbones(
     shown = names[:limit]
     found = []
     with output.reporter().track("Backbones", len(shown)) as advance:
-        for description in describe(shown):
-            found.append(description)
-            advance(1, description.name)
+        for name in shown:
+            found.append(describe(name))
+            advance(1, name)
     rows = (
         (each.name, each.channels, each.stride, each.image_size, each.layers, each.weights)
         for each in found

@@ -101,10 +101,10 @@ DEFAULT_DATASET = "oxford-pet"
 
 _CONV = {"head": "conv"}
 BACKBONES = Registry("backbone", {
-    "vit": Entry("backbones.torchvision_models:ViTBackbone", defaults=_CONV),
-    "deeplab": Entry("backbones.torchvision_models:DeepLabBackbone", defaults={"head": "deeplab"}),
+    "vit": Entry("backbones.named_models:ViTBackbone", defaults=_CONV),
+    "deeplab": Entry("backbones.named_models:DeepLabBackbone", defaults={"head": "deeplab"}),
     "efficientnet-lite0": Entry(
-        "backbones.efficientnet_lite:EfficientNetLite0Backbone", defaults=_CONV),
+        "backbones.named_models:EfficientNetLite0Backbone", defaults=_CONV),
     "timm:": Entry("backbones.timm_models:TimmBackbone", frozenset({"layer"}), _CONV,
                    image_size=None),
 }, GIVEN_FEATURES)  # fmt: skip

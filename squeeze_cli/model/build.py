@@ -85,13 +85,11 @@ def build_network(
 
 @torch.no_grad()
 def initialize_network(network: SegmentationNetwork, batches: Batches, seed: int) -> None:
-    """Fit the normalizer, the projections and the codebooks in place.
+    """Fit the normalizer, the projections and the codebooks of a network as built, in place.
 
-    Args:
-        network: Network as built.
-        batches: Trunk states of training images in random order, on the network's device, and masks
-            `[B, h, w]` of the vectors that count. They are read until `POOL_VECTORS` are pooled.
-        seed: Seed of the pool's order, and of k-means.
+    `batches` are trunk states of training images in random order, on the network's device, and masks
+    `[B, h, w]` of the vectors that count; they are read until `POOL_VECTORS` are pooled. `seed` decides
+    the pool's order, and k-means.
     """
     was_training = network.training
     network.eval()

@@ -65,12 +65,8 @@ class Blocks(nn.Module):
         code vectors --quantizer's output map--> blocks --scatter--> [B, D, h, w] --output_map--> features
 
     If N does not divide the map, its last row and column are repeated, and cropped after decoding.
-    The last map of the decoder is linear, so that a head can fold it.
-
-    Args:
-        channels: Channels C of the features.
-        width: Channels D of a vector in a block.
-        stride: Vectors N along each side of a block.
+    The last map of the decoder is linear, so that a head can fold it. C is `channels`, D is `width`, and
+    N is `stride`.
     """
 
     def __init__(self, channels: int, width: int, stride: int) -> None:

@@ -139,11 +139,8 @@ class RecordKeeper(Checkpoint):
 
     The metrics of all epochs are also kept in `last.ckpt`, so the record of a resumed run is complete.
     As a `Checkpoint` it is called after other callbacks, when the epoch's metrics are complete; it
-    comes before the callbacks that write the weights.
-
-    Args:
-        experiment: The experiment that is trained.
-        journal: The run's record; None on a rank above 0, which writes no file.
+    comes before the callbacks that write the weights. `journal` is the run's record, or None on a rank
+    above 0, which writes no file.
     """
 
     def __init__(self, experiment: Experiment, journal: Journal | None) -> None:

@@ -1,9 +1,8 @@
 """Writing and reading of a run's checkpoints."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import torch
@@ -48,7 +47,7 @@ class WholeFiles(TorchCheckpointIO):
     """
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+        self, checkpoint: dict[str, object], path: str | Path, storage_options: object = None
     ) -> None:
         """Write a temporary file beside `path`, and rename it."""
         content = io.BytesIO()  # torch reports a full disk as a RuntimeError about its own files
@@ -56,8 +55,11 @@ class WholeFiles(TorchCheckpointIO):
         write_atomically(Path(path), content.getbuffer())
 
     def load_checkpoint(
-        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
+        self,
+        path: str | Path,
+        map_location: Callable[..., object] | None = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, object]:
         """Read a checkpoint; raises SqueezeError if it is damaged."""
         require_whole(Path(path))
         return super().load_checkpoint(path, map_location, weights_only)

@@ -51,13 +51,8 @@ def create_trainer(
 ) -> pl.Trainer:  # fmt: skip
     """Create a trainer with the devices and the precision of `training`.
 
-    Args:
-        training: Section of the configuration.
-        device: Result of `choose_device`.
-        callbacks: Callbacks of the trainer.
-        loggers: Loggers of the trainer.
-        alone: Whether to use a single process, whatever `training` says.
-        max_batches: Most batches of every split in an epoch; None stands for all.
+    With `alone` it uses a single process, whatever `training` says. `max_batches` limits the batches of
+    every split in an epoch. Raises UsageError if the options do not fit each other.
     """
     several = not alone and count_processes(training, device) > 1
     environments = []

@@ -55,11 +55,9 @@ class WholeFiles(TorchCheckpointIO):
         write_atomically(Path(path), content.getbuffer())
 
     def load_checkpoint(
-        self,
-        path: str | Path,
-        map_location: Callable[..., object] | None = None,
+        self, path: str | Path, map_location: Callable[..., object] | None = None,
         weights_only: bool | None = None,
-    ) -> dict[str, object]:
+    ) -> dict[str, object]:  # fmt: skip
         """Read a checkpoint; raises SqueezeError if it is damaged."""
         require_whole(Path(path))
         return super().load_checkpoint(path, map_location, weights_only)

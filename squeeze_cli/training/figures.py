@@ -1,10 +1,7 @@
 """Figures of a training: predicted masks with the mean IoU of each image, codebook usage, and curves."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,9 +25,6 @@ from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import Experiment
 from squeeze_cli.training.metrics import SegmentationMetrics
 from squeeze_cli.training.modules import BaselineSegmentationModule
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SHOWN_IMAGES = 4
 # Low, so that drawing takes little of the time of a short training.
@@ -90,8 +84,17 @@ def save_figures(
         figures = {"training": curves_figure(record.history, record.epochs.best)}
         if code_counts:
             figures["codebook"] = codebook_figure(code_counts)
-        if isinstance(experiment.module, BaselineSegmentationModule):
-            figures["predictions"] = _predictions(experiment.module, experiment, record)
+        if isinstance(module := experiment.module, BaselineSegmentationModule):
+            data, classes = experiment.data, experiment.classes
+            assert classes is not None  # a module that predicts masks was trained on some
+            total = len(data.splits["val"])
+            count = min(SHOWN_IMAGES, total)
+            positions = [i * total // count for i in range(count)]
+            masks = [[mask] for mask in predict_batch(module, data.batch("val", positions))]
+            pictures = read_pictures(data, "val", positions)
+            figures["predictions"] = predictions_figure(
+                pictures, masks, [run_title(record)], classes
+            )
         files = [run.figures_folder / f"{name}.png" for name in figures]
         for file, figure in zip(files, figures.values(), strict=True):
             save_figure(figure, file, DPI)
@@ -102,15 +105,3 @@ def save_figures(
     except Exception as error:  # noqa: BLE001 - see above
         reason = one_line(f"{type(error).__name__}: {error}")
         reporter.warn(f"The figures could not be made ({reason}).")
-
-
-def _predictions(
-    module: BaselineSegmentationModule, experiment: Experiment, record: RunRecord
-) -> Figure:
-    classes, total = experiment.classes, len(experiment.data.splits["val"])
-    assert classes is not None  # a module that predicts masks was trained on some
-    count = min(SHOWN_IMAGES, total)
-    positions = [i * total // count for i in range(count)]
-    masks = predict_batch(module, experiment.data.batch("val", positions))
-    pictures = read_pictures(experiment.data, "val", positions)
-    return predictions_figure(pictures, [[mask] for mask in masks], [run_title(record)], classes)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -53,9 +54,7 @@ def save_outputs(
     sizes = network.quantizer.code_sizes
     if not sizes:
         return digest, None, []
-    codes = {
-        split: split_codes(experiment, network, split) for split in ("train", *MEASURED_SPLITS)
-    }
+    codes = {split: split_codes(experiment, split) for split in ("train", *MEASURED_SPLITS)}
     prior = network.quantizer.fit_prior(
         codes["train"], reporter, seed=experiment.config.training.seed,
         prefixes=experiment.config.quantizer.quantizer_dropout,
@@ -64,9 +63,7 @@ def save_outputs(
         write_prior(run.prior_file, prior)
     measured: dict[str, MeasuredSplit] = {}
     for split in MEASURED_SPLITS:
-        content, measured[split] = encode_split(
-            experiment, network, split, codes[split], digest, prior
-        )
+        content, measured[split] = encode_split(experiment, split, codes[split], digest, prior)
         write_atomically(run.codes_folder / f"{split}.sqz", content)
         measured[split].file = f"codes/{split}.sqz"
     counts = [
@@ -81,10 +78,11 @@ def save_outputs(
 
 
 def encode_split(
-    experiment: Experiment, network: SegmentationNetwork, split: str, codes_nhwq: NDArray[np.int32],
-    digest: str, prior: Prior | None,
+    experiment: Experiment, split: str, codes_nhwq: NDArray[np.int32], digest: str,
+    prior: Prior | None,
 ) -> tuple[bytes, MeasuredSplit]:  # fmt: skip
     """Return the codes file of a split, made by the run with this digest, and its sizes."""
+    network = experiment.module.network
     names = [sample.name for sample in getattr(experiment.splits, split)]
     slots = None if prior is None else prior.slots(codes_nhwq)
     content = encode_codes(
@@ -136,13 +134,10 @@ def decoder_bytes(network: SegmentationNetwork, prior: Prior | None) -> DecoderB
 
 
 @torch.no_grad()
-def split_codes(
-    experiment: Experiment, network: SegmentationNetwork, split: str
-) -> NDArray[np.int32]:
-    """Return the codes `[n, h, w, Q]` of the images of a split by `network`."""
-    return np.concatenate(
-        [network.codes(maps).int().cpu().numpy() for maps in _feature_maps(experiment, split)]
-    )
+def split_codes(experiment: Experiment, split: str) -> NDArray[np.int32]:
+    """Return the codes `[n, h, w, Q]` of the images of a split."""
+    encode, maps = experiment.module.network.codes, _feature_maps(experiment, split)
+    return np.concatenate([encode(batch).int().cpu().numpy() for batch in maps])
 
 
 @torch.no_grad()
@@ -192,14 +187,12 @@ def measure_levels(
     found = []
     for levels in range(1, config.quantizer.num_quantizers):
         module = load_trained(run, finished, config, experiment.backbone, levels).to(device)
-        metrics, sizes = {}, {}
+        part, metrics, sizes = replace(experiment, module=module), {}, {}
         for split in MEASURED_SPLITS:
             values = evaluate(module, data, split, device, reporter, alone=True)
             metrics[split] = SplitMetrics.model_validate(values)
-            codes = split_codes(experiment, module.network, split)
-            sizes[split] = encode_split(
-                experiment, module.network, split, codes, finished.digest, prior
-            )[1]
+            codes = split_codes(part, split)
+            sizes[split] = encode_split(part, split, codes, finished.digest, prior)[1]
         decoder = decoder_bytes(module.network, prior)
         measured = Measured(**sizes, decoder=decoder, prior_digest=finished.measured.prior_digest)
         found.append(LevelsRecord(levels=levels, **metrics, measured=measured))

@@ -155,33 +155,30 @@ class CodebookUsage(Metric):
     """Use of the codes of each codebook, for vectors of Q codes each."""
 
     full_state_update = False
+    counts: Tensor
 
     def __init__(self, code_sizes: Sequence[int]) -> None:
         super().__init__()
-        self.code_sizes = tuple(code_sizes)
-        for level, size in enumerate(self.code_sizes):
-            counts = torch.zeros(size, dtype=torch.int64)
-            self.add_state(f"counts_{level}", counts, dist_reduce_fx="sum")
+        self.code_sizes = list(code_sizes)
+        counts = torch.zeros(
+            sum(self.code_sizes), dtype=torch.int64
+        )  # of one codebook after another
+        self.add_state("counts", counts, dist_reduce_fx="sum")
 
     def update(self, codes: Tensor) -> None:
         """Count codes `[B, N, Q]`; those of levels that a training step leaves out are -1."""
-        for level, size in enumerate(self.code_sizes):
-            used = codes[..., level]
-            counts = torch.bincount(used[used >= 0], minlength=size)
-            setattr(self, f"counts_{level}", getattr(self, f"counts_{level}") + counts)
+        sizes = torch.tensor(self.code_sizes, device=codes.device)
+        places = (codes + sizes.cumsum(dim=0) - sizes)[codes >= 0]
+        self.counts += torch.bincount(places, minlength=len(self.counts))
 
     def compute(self) -> dict[str, Tensor]:
         """Return `codebook_usage` `[Q]`, the share of codes used at all, and `codebook_perplexity` `[Q]`,
         2 to the entropy (in bits) of the codes' use."""
-        usage, perplexity = [], []
-        for level in range(len(self.code_sizes)):
-            counts = getattr(self, f"counts_{level}").cpu().double()
-            shares = counts / counts.sum().clamp_min(1)
-            usage.append((counts > 0).double().mean())
-            perplexity.append(torch.special.entr(shares).sum().exp())
+        counts = torch.split(self.counts.cpu().double(), self.code_sizes)
+        shares = [each / each.sum().clamp_min(1) for each in counts]
         return {
-            "codebook_usage": torch.stack(usage),
-            "codebook_perplexity": torch.stack(perplexity),
+            "codebook_usage": torch.stack([(each > 0).double().mean() for each in counts]),
+            "codebook_perplexity": torch.stack([torch.special.entr(s).sum().exp() for s in shares]),
         }
 
 

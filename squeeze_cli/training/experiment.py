@@ -212,7 +212,7 @@ def add_teacher(experiment: Experiment, begun: RunRecord | None) -> None:
     run, or not the teacher of the resumed run, and UsageError if it has other features or classes.
     """
     config, module = experiment.config, experiment.module
-    if config.model.distill is None or not isinstance(module, VQSqueezeModule):
+    if config.model.distill is None:
         return
     run = RunFolder(Path(config.model.distill))
     record, teacher = run.open_finished()

@@ -35,11 +35,15 @@ class FeatureModule(pl.LightningModule):
         monitor, mode: Validation metric that chooses the best epoch, and whether `max` or `min`.
         measures_distortion: Whether features are decoded in validation and test.
         rate_model: Model that estimates the bits per vector; None without a weight of the rate.
+        distillation: Loss of states and logits; in training only, so that evaluating needs no teacher.
+        teacher_digest: Digest of the teacher's weights.
     """
 
     monitor: str
     mode: Literal["max", "min"]
     measures_distortion = False
+    distillation: Callable[[Tensor, Tensor], Tensor] | None = None
+    teacher_digest: str | None = None
 
     def __init__(self, config: ExperimentConfig, network: SegmentationNetwork) -> None:
         super().__init__()
@@ -184,16 +188,9 @@ class BaselineSegmentationModule(FeatureModule):
 
 
 class VQSqueezeModule(BaselineSegmentationModule):
-    """Segmentation of quantized features, with the quantizer's loss and optional further losses.
-
-    Attributes:
-        distillation: Loss of states and logits; in training only, so that evaluating needs no teacher.
-        teacher_digest: Digest of the teacher's weights.
-    """
+    """Segmentation of quantized features, with the quantizer's loss and optional further losses."""
 
     measures_distortion = True
-    distillation: Callable[[Tensor, Tensor], Tensor] | None = None
-    teacher_digest: str | None = None
 
     def _losses(
         self, segmentation_loss: Tensor, output: Segmented, batch: Batch

@@ -12,7 +12,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from squeeze_cli import __version__
-from squeeze_cli.backbones.base import FeatureOrigin
 from squeeze_cli.config.fields import short_size
 from squeeze_cli.config.parts import choose_head, has_bottleneck
 from squeeze_cli.config.record import (
@@ -36,7 +35,6 @@ from squeeze_cli.quantizers.base import FLOAT32_BITS
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import Experiment
 from squeeze_cli.training.metrics import Values
-from squeeze_cli.training.modules import FeatureModule, VQSqueezeModule
 
 # The number of an epoch, a digest of its weights, and its metrics on `train` and `val`.
 Epoch = dict[str, object]
@@ -113,11 +111,10 @@ def require_same_data(record: RunRecord, experiment: Experiment, reporter: Repor
         )
 
 
-def _describe_model(
-    config: ExperimentConfig, backbone: FeatureOrigin, module: FeatureModule
-) -> ModelDescription:
+def _describe_model(experiment: Experiment) -> ModelDescription:
     """Describe the backbone and the parts that are trained on it."""
-    model, network = config.model, module.network
+    model, backbone = experiment.config.model, experiment.backbone
+    network = experiment.module.network
     return ModelDescription(
         backbone=backbone.name, weights="random" if backbone.random_weights else model.weights,
         random_features=backbone.random_weights, weights_digest=backbone.digest,
@@ -126,16 +123,15 @@ def _describe_model(
         head=choose_head(model.head, model.backbone) if model.has_head else None,
         loss=str(model.loss_type), encoder=model.encoder or "linear", add_adapter=model.add_adapter,
         unfreeze_last_layer=model.unfreeze_last_layer,
-        teacher_digest=module.teacher_digest if isinstance(module, VQSqueezeModule) else None,
+        teacher_digest=experiment.module.teacher_digest,
         head_expects_raw_features=network.head is not None and network.head.expects_raw_features,
         trainable_parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
     )  # fmt: skip
 
 
-def _describe_quantizer(
-    config: ExperimentConfig, network: SegmentationNetwork, grid: tuple[int, int]
-) -> QuantizerDescription:
+def _describe_quantizer(experiment: Experiment) -> QuantizerDescription:
     """Describe codes and nominal rate; the ratio is to the backbone's features in float32."""
+    config, network, grid = experiment.config, experiment.module.network, experiment.backbone.grid
     quantizer, kind = network.quantizer, config.quantizer.type
     bits = quantizer.nominal_bits_per_vector * (prod(network.code_grid(grid)) / prod(grid))
     return QuantizerDescription(
@@ -187,12 +183,12 @@ class Journal:
 
     def describe(self, experiment: Experiment) -> None:
         """Add data, model and quantizer to the record, and remove the run that this one replaces."""
-        record, config, network = self.record, experiment.config, experiment.module.network
+        record = self.record
         record.seconds.features += experiment.data.setup_seconds
         record.data = _describe_data(experiment)
-        record.model = _describe_model(config, experiment.backbone, experiment.module)
-        record.quantizer = _describe_quantizer(config, network, experiment.backbone.grid)
-        record.settings = decisive_settings(config)
+        record.model = _describe_model(experiment)
+        record.quantizer = _describe_quantizer(experiment)
+        record.settings = decisive_settings(experiment.config)
         self._fit_start = time.perf_counter()
         self.save()
         self.run.remove(self.run.replaced)

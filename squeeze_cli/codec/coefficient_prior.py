@@ -75,26 +75,24 @@ class CoefficientPrior(Prior):
 
     @classmethod
     def from_arrays(cls, named: Mapping[str, Array]) -> Self:
-        """Return the prior with these `arrays`; raises KeyError if one is missing."""
-        return cls(*(named[name] for name in _NAMES))
-
-    def check(self) -> None:
-        """Raise ValueError unless types, shapes and values are those of docs/codes-format.md."""
-        arrays = [getattr(self, name) for name in _NAMES]
-        count = len(self.zero)
+        """Return the prior with these `arrays`, and check their types, shapes and values."""
+        arrays = [named[name] for name in _NAMES]
+        prior = cls(*arrays)
+        count = len(prior.zero)
         if (
             [(a.dtype.char, a.ndim) for a in arrays]
             != list(zip("Bhhhi", (3, 1, 1, 1, 1), strict=True))
             or [len(a) for a in arrays[1:]] != [count, count, 3, 1]
-            or count != np.count_nonzero(self.used)
-            or self.used.max(initial=0) > 1
+            or count != np.count_nonzero(prior.used)
+            or prior.used.max(initial=0) > 1
             or min(a.min(initial=0) for a in arrays) < 0
-            or 0 in self.used.shape
-            or not 3 <= self.levels[0] <= _LARGEST
-            or self.levels[0] % 2 == 0
-            or len(self._pairs[0][0]) * (int(self.levels[0]) + 1) > _MOST_ENTRIES
+            or 0 in prior.used.shape
+            or not 3 <= prior.levels[0] <= _LARGEST
+            or prior.levels[0] % 2 == 0
+            or len(prior._pairs[0][0]) * (int(prior.levels[0]) + 1) > _MOST_ENTRIES
         ):
             raise ValueError("it has other tensors")
+        return prior
 
     @cached_property
     def places(self) -> NDArray[np.int64]:

@@ -95,11 +95,10 @@ class Prior(ABC):
     @classmethod
     @abstractmethod
     def from_arrays(cls, named: Mapping[str, Array]) -> Self:
-        """Return the prior with these `arrays`; raises KeyError if one is missing."""
+        """Return the prior with these `arrays`.
 
-    @abstractmethod
-    def check(self) -> None:
-        """Raise ValueError unless the arrays are those of docs/codes-format.md."""
+        Raises KeyError if one is missing, and ValueError unless all are as docs/codes-format.md says.
+        """
 
     @abstractmethod
     def slots(self, codes_bhwq: NDArray[np.integer]) -> Slots:
@@ -157,15 +156,12 @@ class CodePrior(Prior):
 
     @classmethod
     def from_arrays(cls, named: Mapping[str, Array]) -> Self:
-        """Return the prior with these `arrays`; raises KeyError if one is missing."""
+        """Return the prior with these `arrays`, and check their types and shapes."""
         count = sum(name.endswith(".embedding") for name in named)
         names = SymbolModel._fields
-        return cls(tuple(SymbolModel(*(named[f"{q}.{n}"] for n in names)) for q in range(count)))
-
-    def check(self) -> None:
-        """Raise ValueError unless types and shapes are those of docs/codes-format.md."""
-        (rows, columns), d, h = self.grid, EMBEDDING_DIM, HIDDEN_UNITS
-        for q, symbol in enumerate(self.symbols):
+        prior = cls(tuple(SymbolModel(*(named[f"{q}.{n}"] for n in names)) for q in range(count)))
+        (rows, columns), d, h = prior.grid, EMBEDDING_DIM, HIDDEN_UNITS
+        for q, symbol in enumerate(prior.symbols):
             k = len(symbol.outputs)
             shapes = (
                 (k + 1, d), (len(OFFSETS) + q, d, h), (rows, h), (columns, h), (h, d), (d,), (h,), (1,),
@@ -175,6 +171,7 @@ class CodePrior(Prior):
                 zip("bbiibibibiii", shapes, strict=True)
             ):
                 raise ValueError(f"code {q} has other tensors")
+        return prior
 
     def slots(self, codes_bhwq: NDArray[np.integer]) -> Slots:
         """Return the slots of each code, position by position."""

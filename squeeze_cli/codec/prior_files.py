@@ -61,7 +61,6 @@ def read_prior(path: Path) -> Prior:
                 raise SqueezeError(f"{path} is of a newer version: update squeeze.")
             named = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             prior = KINDS[version].from_arrays(named)
-        prior.check()
     except (SafetensorError, KeyError, ValueError, OSError, TypeError, IndexError) as error:
         raise DamagedCodesError(f"{path} is damaged ({error}): train the run again.") from None
     if metadata != _metadata(prior):

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer import Option
 
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.options import option, switch
 from squeeze_cli.trackers.clearml import run_git
 from squeeze_cli.trackers.credentials import (
     ENVIRONMENT,
@@ -31,24 +31,26 @@ EXAMPLES = (
 _QUESTIONS = ("API server", "Web application", "File server", "Access key", "Secret key (hidden)")
 
 
-def _value(name: str, text: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = Option(envvar=ENVIRONMENT[name], help=text)
-    return option
-
-
 def clearml_init(
-    api_host: Annotated[str | None, _value("api_host", "API server.")] = None,
-    web_host: Annotated[str | None, _value("web_host", "Web application.")] = None,
-    files_host: Annotated[str | None, _value("files_host", "File server.")] = None,
-    api_key: Annotated[str | None, _value("api_key", "Access key.")] = None,
+    api_host: Annotated[str | None, option("API server.", envvar=ENVIRONMENT["api_host"])] = None,
+    web_host: Annotated[
+        str | None, option("Web application.", envvar=ENVIRONMENT["web_host"])
+    ] = None,
+    files_host: Annotated[
+        str | None, option("File server.", envvar=ENVIRONMENT["files_host"])
+    ] = None,
+    api_key: Annotated[str | None, option("Access key.", envvar=ENVIRONMENT["api_key"])] = None,
     api_secret: Annotated[
         str | None,
-        _value("api_secret", "Secret key; safer in the variable, which others cannot see."),
+        option(
+            "Secret key; safer in the variable, which others cannot see.",
+            envvar=ENVIRONMENT["api_secret"],
+        ),
     ] = None,
-    file: Annotated[Path, Option(metavar="FILE", help="File to write.")] = Path(FILE_NAME),
-    non_interactive: Annotated[bool, Option("--non-interactive", help="Ask nothing.")] = False,
-    no_check: Annotated[bool, Option("--no-check", help="Do not log in to test them.")] = False,
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing file.")] = False,
+    file: Annotated[Path, option("File to write.", "FILE")] = Path(FILE_NAME),
+    non_interactive: Annotated[bool, switch("--non-interactive", "Ask nothing.")] = False,
+    no_check: Annotated[bool, switch("--no-check", "Do not log in to test them.")] = False,
+    overwrite: Annotated[bool, switch("--overwrite", "Replace an existing file.")] = False,
 ) -> None:
     """Ask for a ClearML server's address and credentials, test them, and write them.
 

@@ -1,7 +1,7 @@
 """Commands on a finished run and on codes: evaluate, show, extract-embeddings, merge and decode."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -135,9 +135,31 @@ def show(
 
 
 @dataclass(frozen=True)
-class ShardOptions:
-    """Options for the shards of an extraction, and for the processes that write them."""
+class ExtractionOptions(Extraction):
+    """Options of a request for an extraction."""
 
+    split: Annotated[Split | None, option("Images of the run's data. [default: test]")] = None
+    images: Annotated[
+        str | None, option("Images in place of a split: folder, list, tar or address.", "PLACE")
+    ] = None
+    features: Annotated[
+        Path | None, option("Features of another network, in place of images.", "PATH")
+    ] = None
+    feature_names: Annotated[Path | None, field_option("data.feature_names")] = None
+    content: Annotated[
+        Content,
+        option(
+            "Codes, embeddings decoded from codes, or features of the backbone.", None, "--format"
+        ),
+    ] = "codes"
+    coding: Annotated[
+        Coding | None, option("Coding of the codes. [default: prior, where the run has one]")
+    ] = None
+    out: Annotated[
+        Path | None, option("Folder to write to. [default: in RUN/embeddings/]", "DIR")
+    ] = None
+    overwrite: Overwrite = False
+    levels: Levels = None
     num_workers: Annotated[
         int | None,
         option("Worker processes; 0: threads. [default: one per core or GPU]", "N", min=0, max=4096),
@@ -166,43 +188,18 @@ class ShardOptions:
 @with_options(fields=[key for key in _DATA if key != "data.num_workers"], default=_OF_THE_RUN)
 def extract_embeddings(
     run: Run,
-    split: Annotated[Split | None, option("Images of the run's data. [default: test]")] = None,
-    images: Annotated[
-        str | None, option("Images in place of a split: folder, list, tar or address.", "PLACE")
-    ] = None,
-    features: Annotated[
-        Path | None, option("Features of another network, in place of images.", "PATH")
-    ] = None,
-    feature_names: Annotated[Path | None, field_option("data.feature_names")] = None,
-    content: Annotated[
-        Content,
-        option(
-            "Codes, embeddings decoded from codes, or features of the backbone.", None, "--format"
-        ),
-    ] = "codes",
-    coding: Annotated[
-        Coding | None, option("Coding of the codes. [default: prior, where the run has one]")
-    ] = None,
-    out: Annotated[
-        Path | None, option("Folder to write to. [default: in RUN/embeddings/]", "DIR")
-    ] = None,
-    levels: Levels = None,
-    overwrite: Overwrite = False,
     *,
     values: Values,
-    shards: ShardOptions,
+    request: ExtractionOptions,
     output: OutputOptions,
 ) -> None:
     """Write codes, embeddings or features of images, and report their size.
 
     The same command given again does not write existing files again.
     """
-    extraction = Extraction(
-        split, images, features, feature_names, content, coding, out, overwrite, levels,
-        **asdict(shards),
-    )  # fmt: skip
-    _check_run(run, values, levels)
-    if images is not None and shards.engine == "local" and shards.num_workers not in (0, 1):
+    _check_run(run, values, request.levels)
+    several = request.engine == "local" and request.num_workers not in (0, 1)
+    if request.images is not None and several:
         from squeeze_cli.inference.engines import start_server
 
         start_server()  # it imports torch at the same time as this process
@@ -210,7 +207,8 @@ def extract_embeddings(
     from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.tables import extraction_table
 
-    result = extract_embeddings(TrainedRun(run, values, levels), extraction, output.reporter())
+    opened = TrainedRun(run, values, request.levels)
+    result = extract_embeddings(opened, request, output.reporter())
     output.show(result.model_dump(exclude_unset=True), extraction_table(result))
 
 

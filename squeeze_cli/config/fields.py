@@ -177,13 +177,9 @@ def option_type(field: FieldInfo) -> Any:
     kinds = [each for each in get_args(field.annotation) if each is not NoneType]
     if get_origin(field.annotation) not in (Union, UnionType):
         kinds = [field.annotation]
-    if get_origin(kinds[0]) is tuple:
-        return list[str] if str in get_args(kinds[0]) else str
-    if len(kinds) > 1 or get_origin(kinds[0]) is Annotated:
-        return str
-    if isinstance(kinds[0], type) and issubclass(kinds[0], Section):
-        return str  # the option names a file with the section
-    return kinds[0]
+    if len(kinds) == 1 and (kinds[0] in (bool, int, float) or get_origin(kinds[0]) is Literal):
+        return kinds[0]
+    return list[str] if get_origin(kinds[0]) is tuple and str in get_args(kinds[0]) else str
 
 
 def short_size(sides: Sequence[int]) -> int | list[int]:

@@ -244,22 +244,17 @@ class RunRecord(_Part):
         """Read a record; SqueezeError where it is missing, damaged or of a newer version."""
         try:
             content = read_json(file)
+            if content.get("schema_version") != SCHEMA_VERSION:
+                raise SqueezeError(
+                    f"{file} is not a run record of schema version {SCHEMA_VERSION}: update squeeze if "
+                    "it is newer."
+                )
+            return cls.model_validate(content)
         except FileNotFoundError:
             raise SqueezeError(
                 f"{file.parent} holds no {file.name}: is it a run's folder?"
             ) from None
         except (OSError, ValueError) as error:
-            raise SqueezeError(
-                f"{file} is not a run record and cannot be read ({reason_of(error)}): train it again."
-            ) from None
-        if content.get("schema_version") != SCHEMA_VERSION:
-            raise SqueezeError(
-                f"{file} is not a run record of schema version {SCHEMA_VERSION}: update squeeze if it "
-                "is newer."
-            )
-        try:
-            return cls.model_validate(content)
-        except ValueError as error:
             raise SqueezeError(
                 f"{file} is damaged ({reason_of(error)}): train the run again."
             ) from None

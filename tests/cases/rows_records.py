@@ -106,7 +106,7 @@ _LAST = "runs/stopped/checkpoints/last.ckpt"
 _COMPARE = {"uses": (RUN, "runs/base"), "writes": ("runs",)}
 
 ROWS = (
-    record("an empty record", written(RECORD, ""), "run.json is not a run record"),
+    record("an empty record", written(RECORD, ""), "run.json is damaged (Expecting"),
     record("a record cut off", lambda f: (f / RECORD).write_text((f / RECORD).read_text()[:99])),
     record("a list for a record", written(RECORD, "[]"), "holds no JSON object"),
     record("a record in UTF-16", written(RECORD, "{}".encode("utf-16")), "not encoded in UTF-8"),
@@ -131,7 +131,7 @@ ROWS = (
     record("codes below zero", changed(RECORD, quantizer__code_sizes=[-1]), "quantizer.code_sizes"),
     record("a run that runs", changed(RECORD, status="running"), "is running, not finished"),
     record("an unknown status", changed(RECORD, status="done"), "status must be"),
-    record("a folder for a record", in_place(RECORD, Path.mkdir), "run.json is not a run record"),
+    record("a folder for a record", in_place(RECORD, Path.mkdir), "run.json is damaged (Is a directory)"),
     record("a FIFO for a record", in_place(RECORD, os.mkfifo), "not a regular file"),
     record("no record", lambda f: (f / RECORD).unlink(), "holds no run.json"),
     record("an empty configuration", written(f"{RUN}/config.yaml", ""), "config.yaml"),

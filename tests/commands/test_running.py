@@ -218,9 +218,9 @@ def test_damaged_records_are_told(squeeze: Squeeze, tmp_path: Path) -> None:
         run.record_file.write_text(json.dumps({"schema_version": 1, **record(0.5), **change}))
         (line,) = squeeze("evaluate", "it", code=1).stderr.splitlines()
         assert line.startswith(f"Error: it/run.json is damaged ({told}")
-    for text in ("{}", "[]"):
+    for text, told in (("{}", "is not a run record of"), ("[]", "is damaged (it holds no JSON")):
         run.record_file.write_text(text)
-        assert "run.json is not a run record" in squeeze("evaluate", "it", code=1).stderr
+        assert f"run.json {told}" in squeeze("evaluate", "it", code=1).stderr
 
 
 def test_automatic_names_are_numbered(squeeze: Squeeze, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class FeatureSample(Sample):
 
     def fingerprint(self) -> str:
         """Read the values and return their digest, as `digest` does."""
-        return digest_values(self.features())
+        return hex_digest(self.features().numpy().data)
 
     def features(self) -> Tensor:
         """Return the feature map `[h, w, C]` float32; a single vector is a map of 1×1."""
@@ -150,20 +150,14 @@ def read_block(samples: Sequence[FeatureSample]) -> Tensor:
     return values.permute(0, 2, 3, 1).contiguous() if first.channels_first else values
 
 
-def digest_values(values: Tensor) -> str:
-    """Return the hex BLAKE2b-128 of contiguous values."""
-    return hex_digest(values.numpy().data)
-
-
 def _check_block(
     block: Sequence[FeatureSample],
 ) -> tuple[Sequence[FeatureSample], MapShape, list[str]]:
     """Return a block, the shape of its maps, and a digest per map, "" where a value is not finite."""
     maps = read_block(block)
     finite = maps.flatten(1).isfinite().all(dim=1).tolist()
-    digests = [
-        digest_values(values) if good else "" for values, good in zip(maps, finite, strict=True)
-    ]
+    contents = zip(maps.numpy(), finite, strict=True)
+    digests = [hex_digest(values.data) if good else "" for values, good in contents]
     rows, columns, channels = maps.shape[1:]
     return block, (rows, columns, channels), digests
 

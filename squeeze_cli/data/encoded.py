@@ -15,7 +15,7 @@ from squeeze_cli.data.reading import (
     DECODER_ERRORS,
     UnreadableImageError,
     hex_digest,
-    read_content,
+    read_bytes,
     reading,
 )
 
@@ -56,46 +56,43 @@ class ReadImage(ABC):
 class EncodedImage(ReadImage):
     """The bytes of an image file; `turned` is whether its EXIF orientation is applied.
 
-    `place` is the file's name in messages.
+    `label` is the name of the image in messages.
     """
 
-    place: Path | str
+    label: str
     content: bytes = field(repr=False)
     turned: bool
 
     def decode(self) -> Image.Image:
         """Decode to RGB: the first frame of an animation; transparent pixels become white."""
-        with reading("image", self.place), _opened(self.content) as image:
+        with reading("image", self.label), _opened(self.content) as image:
             return _as_rgb(ImageOps.exif_transpose(image) if self.turned else image)
 
     def check(self) -> None:
         """Decode a JPEG at an eighth of its size, which still reads all its bytes."""
-        with reading("image", self.place), _opened(self.content) as image:
+        with reading("image", self.label), _opened(self.content) as image:
             image.draft(None, (1, 1))
             image.load()
 
 
-def read_image(path: Path, mask_size_px: tuple[int, int] | None = None) -> EncodedImage:
-    """Read an image file of any format that Pillow decodes.
+def read_image(
+    place: Path | str, mask_size_px: tuple[int, int] | None = None, start: int = 0,
+    size: int | None = None, label: str = "",
+) -> EncodedImage:  # fmt: skip
+    """Read an image of any format that Pillow decodes from a file, or a part of it as `read_bytes` does.
 
     An EXIF orientation is applied, as viewers do, unless only the stored width and height equal
-    `mask_size_px`, the size of the image's mask.
+    `mask_size_px`, the size of the image's mask. `label` names the image in messages, by default its
+    place.
 
     Raises UnreadableImageError for a missing or broken file, 32-bit floats of unknown range, or an
     image of another size than its mask.
     """
-    with reading("image", path):
-        content = read_content(path)
-    return encoded_image(content, path, mask_size_px)
-
-
-def encoded_image(
-    content: bytes, place: Path | str, mask_size_px: tuple[int, int] | None = None
-) -> EncodedImage:
-    """Return an image file that was read; `content` are its bytes, and the rest is as in `read_image`."""
-    with reading("image", place), _opened(content) as image:
-        size_px = image.size
-        orientation = find_orientation(image, content)
+    label = label or str(place)
+    with reading("image", label):
+        content = read_bytes(place, start, size)
+        with _opened(content) as image:
+            size_px, orientation = image.size, find_orientation(image, content)
     stored_px, turned = size_px, orientation != 1
     if orientation in _ON_ITS_SIDE:
         size_px = (size_px[1], size_px[0])
@@ -104,12 +101,12 @@ def encoded_image(
         size_px, turned = stored_px, False
     if mask_size_px is not None and mask_size_px != size_px:
         raise UnreadableImageError(
-            f"The image {place} has {size_px[0]} x {size_px[1]} pixels, its mask {mask_size_px[0]} x "
+            f"The image {label} has {size_px[0]} x {size_px[1]} pixels, its mask {mask_size_px[0]} x "
             f"{mask_size_px[1]}: replace or remove one of them."
         )
     digest = hex_digest(content)
     facts = ImageFacts(f"{digest}-turned" if turned else digest, size_px, ambiguous)
-    return EncodedImage(facts, place, content, turned)
+    return EncodedImage(facts, label, content, turned)
 
 
 @contextmanager

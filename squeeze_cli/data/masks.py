@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
 from squeeze_cli.data.encoded import find_orientation
-from squeeze_cli.data.reading import hex_digest, read_content, reading
+from squeeze_cli.data.reading import hex_digest, read_bytes, reading
 
 # A pixel's position in its mask's list of values is one byte.
 MOST_VALUES = 256
@@ -100,7 +100,7 @@ def read_mask(path: Path) -> Mask:
     is written (JPEG) or read (some PPM).
     """
     with reading("mask", path):
-        content = read_content(path)
+        content = read_bytes(path)
         with Image.open(io.BytesIO(content)) as image:
             return _read(image, content, hex_digest(content))
 

@@ -54,18 +54,6 @@ def reading(kind: str, path: Path | str) -> Iterator[None]:
         ) from error
 
 
-def read_content(path: Path) -> bytes:
-    """Return the bytes of a file.
-
-    Raises ValueError for a pipe or device, which may never end, and for more than `MOST_BYTES`.
-    """
-    if path.exists() and not path.is_file():
-        raise ValueError("it is not a regular file")
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"it has more than {MOST_BYTES // 2**30} GiB")
-    return path.read_bytes()
-
-
 def is_address(place: str) -> bool:
     """Return whether a place is an address, such as s3://bucket/photos, and not a local path."""
     return "://" in place
@@ -99,14 +87,18 @@ def open_address(address: str) -> tuple[AbstractFileSystem, str]:
 def read_bytes(place: Path | str, start: int = 0, size: int | None = None) -> bytes:
     """Return the bytes of a file, or `size` bytes from `start` on; the file is opened once.
 
-    Raises OSError where it cannot be read, and ValueError where a part has another size than `size`.
+    Raises OSError where it cannot be read, and ValueError where a part has another size than `size`, for
+    a pipe or device, which may never end, and for a whole file of more than `MOST_BYTES`.
     """
+    path = Path(place)
     if is_address(str(place)):
         content = _fetch(str(place), start or None, None if size is None else start + size)
-    elif size is None:
-        return read_content(Path(place))
+    elif path.exists() and not path.is_file():
+        raise ValueError("it is not a regular file")
+    elif size is None and path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES // 2**30} GiB")
     else:
-        with Path(place).open("rb") as file:
+        with path.open("rb") as file:
             file.seek(start)
             content = file.read(size)
     if size is not None and len(content) > size:

@@ -4,10 +4,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from squeeze_cli.data.encoded import EncodedImage, ImageFacts, ReadImage, encoded_image, read_image
+from squeeze_cli.data.encoded import EncodedImage, ImageFacts, ReadImage, read_image
 from squeeze_cli.data.labels import Labels
 from squeeze_cli.data.masks import Mask, read_mask
-from squeeze_cli.data.reading import UnreadableImageError, read_bytes, reading, stamp_of
+from squeeze_cli.data.reading import UnreadableImageError, stamp_of
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,7 @@ class FileSample(Sample):
 
     def read(self) -> EncodedImage:
         """Read the image file with `encoded.read_image`."""
-        return read_image(
-            self.image_path, None if self.labels is None else self.labels.mask.size_px
-        )
+        return read_image(self.image_path, self.labels.mask.size_px if self.labels else None)
 
     def stamp(self) -> str:
         """Return size and modification time of the image file, or "" if it is missing."""
@@ -94,8 +92,6 @@ class StoredSample(Sample):
         return f"{self.place} {self.start} {self.size} {stamp_of(Path(self.place))}"
 
     def read(self) -> EncodedImage:
-        """Read the bytes with `reading.read_bytes`."""
+        """Read the image with `encoded.read_image`."""
         label = self.place if self.size is None else f"{self.name} in {self.place}"
-        with reading("image", label):
-            content = read_bytes(self.place, self.start, self.size)
-        return encoded_image(content, label)
+        return read_image(self.place, None, self.start, self.size, label)

@@ -232,8 +232,8 @@ def test_a_split_file_of_skipped_images_says_why(tmp_path):
 def test_each_mask_is_read_once(tmp_path, monkeypatch):
     write_pairs(tmp_path, "a", "b", "c", "d")
     read = []
-    own = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or own(path))
+    own = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *a: read.append(path.name) or own(path, *a))
     config = config_of(tmp_path)
     splits = complete_splits(label_samples(config, choose_samples(config, 1))[0], "here", 1)
     for sample in splits.train:

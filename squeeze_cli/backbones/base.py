@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -119,7 +119,7 @@ class FrozenBackbone(FeatureOrigin):
         return state
 
     @abstractmethod
-    def cut(self, model: Any) -> BackboneNetwork:
+    def cut(self, model: nn.Module) -> BackboneNetwork:
         """Cut the library's model before its last layer."""
 
     @cached_property

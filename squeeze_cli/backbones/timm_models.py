@@ -111,9 +111,10 @@ class TimmBackbone(FrozenBackbone):
         del model.pretrained_cfg["state_dict"]  # type: ignore[operator, union-attr]
         return model
 
-    def cut(self, model: Any) -> BackboneNetwork:
+    def cut(self, model: nn.Module) -> BackboneNetwork:
         """Cut before the last block of a ViT if it is trained; else the last layer is an identity."""
         if self._trains_last:
+            assert isinstance(model, VisionTransformer)
             rows, columns = self.grid
             last_layer = ViTLastLayer(
                 model.blocks[-1], model.norm, model.num_prefix_tokens, (rows, columns)

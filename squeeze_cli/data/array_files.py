@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Protocol
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
@@ -28,19 +28,24 @@ _BROKEN = (
 # Versions of the header of .npy files for which NumPy has a public reader.
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
-Opened = tuple[tuple[int, ...], str, Any]  # shape, name of the type, and an array or slice
+
+class Rows(Protocol):
+    """An array of NumPy, or a slice of safetensors."""
+
+    def __getitem__(self, rows: slice, /) -> object:
+        """Read rows: an array of NumPy, or a tensor."""
+
+
+Opened = tuple[tuple[int, ...], str, Rows]  # shape, and name of the type
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureArray:
-    """An array in a file; `values` is a memory map of NumPy, or a slice of safetensors.
-
-    Only the rows that are read take memory, except for a compressed .npz file, which is read whole.
-    """
+    """An array in a file; only the rows that are read take memory, except in a compressed .npz file."""
 
     path: Path
     shape: tuple[int, ...]
-    values: Any
+    values: Rows
 
     def read(self, rows: slice) -> Tensor:
         """Return rows as float32."""

@@ -1,7 +1,7 @@
 """Images and masks of the user in two folders, paired by relative path without suffix."""
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,74 +31,66 @@ class FolderSource(DataSource):
             return found
         if found.test:
             raise UsageError(f"--test-images contradicts {images / 'test'}: leave one of them out.")
-        test = pair(Path(config.test_images), config.test_masks, prefix="test/")
-        return Listing(
-            found.train, found.val, test.train, found.skipped + test.skipped,
-            found.warnings + test.warnings,
-        )  # fmt: skip
+        test = pair(Path(config.test_images), config.test_masks)
+        samples = [replace(sample, name=f"test/{sample.name}") for sample in test.train]
+        skipped = [(f"test/{name}", reason) for name, reason in test.skipped]
+        return found.with_splits({"test": samples}, skipped, test.warnings)
 
 
-def pair(images: Path, masks_folder: str | None, prefix: str = "") -> Listing:
+def pair(images: Path, masks_folder: str | None) -> Listing:
     """Return the images, each with the mask of the same relative path without suffix, all in `train`.
 
-    Names get the prefix. Images without a mask, with several masks, or with the path of another image
-    are skipped; a warning counts the masks without an image. Where one folder lies in the other, each
-    file belongs to the inner one. Without a folder of masks all images are returned. Raises SqueezeError
-    where no image has a mask.
+    Images without a mask, with several masks, or with the path of another image are skipped; a warning
+    counts the masks without an image. Where one folder lies in the other, each file belongs to the inner
+    one. Without a folder of masks all images are returned. Raises SqueezeError where no image has a
+    mask.
     """
-    masks = None if masks_folder is None else Path(masks_folder)
-    if masks is not None and images.resolve() == masks.resolve():
+    if masks_folder is None:
+        return list_images(images)
+    masks = Path(masks_folder)
+    if images.resolve() == masks.resolve():
         raise UsageError(
             f"Images and masks are both in {images}: put the masks into another folder."
         )
-    listed = list_images(images, masks)
-    pictures = [replace(s, name=prefix + s.name) for s in listed.train if isinstance(s, FileSample)]
-    skipped = [(prefix + name, reason) for name, reason in listed.skipped]
-    if masks is None:
-        return Listing(tuple(pictures), skipped=tuple(skipped), warnings=listed.warnings)
-    stems = [_stem(picture.image_path, images) for picture in pictures]
-    uses = Counter(stems)
-    listed_masks = list_images(masks, images)
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    for mask in listed_masks.train:
-        if isinstance(mask, FileSample):
-            by_stem[_stem(mask.image_path, masks)].append(mask.image_path)
-    samples, used = [], set()
-    for picture, stem in zip(pictures, stems, strict=True):
-        found = by_stem.get(stem, [])
-        used.add(stem)
-        if uses[stem] > 1:
-            several = f"{uses[stem]} images are named {stem}, but for their suffixes"
-            skipped.append((picture.name, f"{several}: rename or remove all but one."))
-        elif len(found) == 1:
-            samples.append(FileSample(picture.name, picture.image_path, found[0]))
+    listed, listed_masks = list_images(images, masks), list_images(masks, images)
+    pictures, by_stem = _by_stem(listed, images), _by_stem(listed_masks, masks)
+    samples, skipped = [], []
+    for stem, paths in pictures.items():
+        found = by_stem.pop(stem, {})
+        if len(paths) == len(found) == 1:
+            samples += [FileSample(name, path, next(iter(found))) for path, name in paths.items()]
+            continue
+        if len(paths) > 1:
+            several = f"{len(paths)} images are named {stem}, but for their suffixes"
+            reason = f"{several}: rename or remove all but one."
         elif found:
             several = " and ".join(path.name for path in found)
-            skipped.append((picture.name, f"it has several masks, {several}: remove one."))
+            reason = f"it has several masks, {several}: remove one."
         else:
-            skipped.append((picture.name, f"there is no mask {masks / stem} of any kind."))
-    alone = [
-        str(path.relative_to(masks))
-        for stem, paths in by_stem.items()
-        if stem not in used
-        for path in paths
-    ]
+            reason = f"there is no mask {masks / stem} of any kind."
+        skipped += [(name, reason) for name in paths.values()]
+    alone = [str(path.relative_to(masks)) for paths in by_stem.values() for path in paths]
     if not samples:
+        first = [str(path.relative_to(images)) for paths in pictures.values() for path in paths]
         raise SqueezeError(
-            f"No image in {images} has a mask in {masks}: the image "
-            f"{pictures[0].image_path.relative_to(images) if pictures else '(none)'} needs a mask of the "
-            f"same path but for its suffix; the first mask is {alone[0] if alone else '(none)'}."
+            f"No image in {images} has a mask in {masks}: the image {[*first, '(none)'][0]} needs a mask "
+            f"of the same path but for its suffix; the first mask is {[*alone, '(none)'][0]}."
         )
-    warnings = [*listed.warnings, *listed_masks.warnings]
+    warnings = [*listed_masks.warnings]
     warnings += [f"{name} in {masks}: {reason}" for name, reason in listed_masks.skipped]
     if alone:
         warnings.append(f"{len(alone)} masks in {masks} have no image: {some(alone)}.")
-    return Listing(tuple(samples), skipped=tuple(skipped), warnings=tuple(warnings))
+    return listed.with_splits({"train": samples}, skipped, warnings)
 
 
-def _stem(path: Path, folder: Path) -> str:
-    """Return the path below a folder without suffix, normalized by `same_name`."""
-    return same_name(path.relative_to(folder).with_suffix("").as_posix())
+def _by_stem(listing: Listing, folder: Path) -> dict[str, dict[Path, str]]:
+    """Return paths and names of files by their paths below the folder without suffix."""
+    found: dict[str, dict[Path, str]] = defaultdict(dict)
+    for sample in listing.train:
+        if isinstance(sample, FileSample):
+            stem = sample.image_path.relative_to(folder).with_suffix("").as_posix()
+            found[same_name(stem)][sample.image_path] = sample.name
+    return found
 
 
 def _split_by_folder(found: Listing, images: Path, test_elsewhere: bool) -> Listing:
@@ -126,13 +118,12 @@ def _split_by_folder(found: Listing, images: Path, test_elsewhere: bool) -> List
 
 def _in_splits(found: Listing, by_split: dict[str, list[Sample]], where: Path | None) -> Listing:
     """Return the listing with these splits; `where` is their source, for a warning if test is empty."""
-    warnings = found.warnings
+    warnings = []
     if where is not None and not by_split["test"]:
-        warnings += (
-            f"{where} names no test images: 20 % of those in train become the test split.",
+        warnings.append(
+            f"{where} names no test images: 20 % of those in train become the test split."
         )
-    splits = {name: tuple(samples) for name, samples in by_split.items()}
-    return Listing(**splits, skipped=found.skipped, warnings=warnings)
+    return found.with_splits(by_split, (), warnings)
 
 
 def split_by_file(found: Listing, path: Path) -> Listing:

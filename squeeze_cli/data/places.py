@@ -2,6 +2,7 @@
 
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -90,12 +91,9 @@ def _list_all(places: Sequence[str]) -> Listing:
             for place, listing in zip(places, listings, strict=True)
             for sample in listing.train
         ]
-        by_name: dict[str, Sample] = {}
-        for sample in samples:
-            if by_name.setdefault(sample.name, sample) is not sample:
-                raise SqueezeError(
-                    f"Two images are named {sample.name}: give their archives different names."
-                )
+        name, uses = Counter(sample.name for sample in samples).most_common(1)[0]
+        if uses > 1:
+            raise SqueezeError(f"Two images are named {name}: give their archives different names.")
     return Listing(
         tuple(samples),
         skipped=tuple(each for listing in listings for each in listing.skipped),

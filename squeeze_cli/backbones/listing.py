@@ -1,5 +1,6 @@
 """List of the backbones for `--model`, with sizes of their features."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -50,29 +51,22 @@ def find_names(pattern: str) -> list[str]:
 
 def describe(name: str) -> Description:
     """Return the description of a backbone, without downloading or allocating weights."""
+    weights: WeightsPlace = "download"
     if name.startswith(PREFIX):
-        return _describe_timm(name)
-    side = BACKBONES[name].image_size
-    assert side is not None
-    backbone = create_backbone(ModelConfig(backbone=name, weights="none"), (side, side))
-    url = published_urls().get(name)
-    here = url is None or published_place(url).is_file()
-    weights: WeightsPlace = "here" if here else "download"
-    return Description(name, backbone.feature_dim, backbone.stride, str(side), None, weights)
-
-
-def _describe_timm(name: str) -> Description:
-    model = create_on_meta(name.removeprefix(PREFIX))
-    size, settings = own_size(model), model.pretrained_cfg
-    weights: WeightsPlace = "none"
-    if published_file(settings, download=False):
-        weights = "here"
-    elif settings.get("hf_hub_id") or settings.get("url"):
-        weights = "download"
+        model = create_on_meta(name.removeprefix(PREFIX))
+        size, layers, settings = own_size(model), len(model.feature_info), model.pretrained_cfg
+        if published_file(settings, download=False):
+            weights = "here"
+        elif not (settings.get("hf_hub_id") or settings.get("url")):
+            weights = "none"
+    else:
+        side = BACKBONES[name].image_size
+        assert side is not None
+        size, layers, url = (side, side), None, published_urls().get(name)
+        if url is None or published_place(url).is_file():
+            weights = "here"
     channels = stride = None
-    try:
+    with suppress(UsageError):
         backbone = create_backbone(ModelConfig(backbone=name, weights="none"), size)
         channels, stride = backbone.feature_dim, backbone.stride
-    except UsageError:
-        pass
-    return Description(name, channels, stride, size_text(size), len(model.feature_info), weights)
+    return Description(name, channels, stride, size_text(size), layers, weights)

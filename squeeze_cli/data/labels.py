@@ -101,29 +101,24 @@ def label_masks(
     pixels get the class of the nearest value. Otherwise raises SqueezeError: one line with the values,
     the number of masks per value, and `fix`.
     """
-    by_value = {value: index for index, value in enumerate(table.values)}
-    by_colour = {
-        _packed(entry.colour): index for index, entry in enumerate(table.classes) if entry.colour
-    }
+    known = {(False, value): index for index, value in enumerate(table.values)}
+    known |= {(True, _packed(e.colour)): i for i, e in enumerate(table.classes) if e.colour}
     for value in table.ignore or ():
-        if isinstance(value, int):
-            by_value[value] = IGNORE_INDEX
-        else:
-            by_colour[_packed(value)] = IGNORE_INDEX
+        known[(False, value) if isinstance(value, int) else (True, _packed(value))] = IGNORE_INDEX
     unknown: Counter[tuple[bool, int]] = Counter()  # number of masks by (is a colour, value)
     wrong: list[str] = []
     labels, stray_pixels, stray_images = [], 0, 0
     pixels, images = np.zeros((2, 256), np.int64)
     for name, mask in masks:
-        known = by_colour if mask.coloured else by_value
-        strays = {v: n for v, n in zip(mask.values, mask.counts, strict=True) if v not in known}
+        keys = [(mask.coloured, value) for value in mask.values]
+        strays = {k: n for k, n in zip(keys, mask.counts, strict=True) if k not in known}
         if sum(strays.values()) > stray_share * sum(mask.counts):
             wrong.append(name)
-            unknown.update((mask.coloured, value) for value in strays)
+            unknown.update(list(strays))
             continue
         stray_pixels += sum(strays.values())
         stray_images += bool(strays)
-        classes = [known[v] if v in known else _nearest(v, table.values) for v in mask.values]
+        classes = [known[k] if k in known else _nearest(k[1], table.values) for k in keys]
         np.add.at(pixels, classes, mask.counts)
         images[list(set(classes))] += 1
         labels.append(Labels(mask, tuple(classes)))

@@ -19,8 +19,7 @@ from squeeze_cli.data.encoded import ReadImage
 from squeeze_cli.data.finding import files_below, names_below
 from squeeze_cli.data.folder import split_by_file
 from squeeze_cli.data.reading import hex_digest, read_lines, stamp_of
-from squeeze_cli.data.samples import Sample
-from squeeze_cli.data.sources import DataSource, Listing
+from squeeze_cli.data.samples import DataSource, Listing, Sample
 from squeeze_cli.errors import SqueezeError, UsageError
 
 FEATURE_SUFFIXES = (".npy", ".npz", ".safetensors")
@@ -111,15 +110,13 @@ def check_features(
     of another shape than the first, and for values that are not finite.
     """
     digests: dict[FeatureSample, str] = {}
-    first: tuple[FeatureSample, MapShape] | None = None
+    first_of: dict[MapShape, FeatureSample] = {}
     with ThreadPoolExecutor() as pool:  # reading and hashing release the GIL
         for block, shape, found in pool.map(_check_block, _blocks(samples)):
-            first = first or (block[0], shape)
-            if shape != first[1]:
-                raise SqueezeError(
-                    f"Features must have one shape: {first[0].place} is {shape_text(first[1])}, "
-                    f"{block[0].place} is {shape_text(shape)}."
-                )
+            first_of.setdefault(shape, block[0])
+            if len(first_of) > 1:
+                shapes = [f"{each.place} is {shape_text(s)}" for s, each in first_of.items()]
+                raise SqueezeError(f"Features must have one shape: {', '.join(shapes)}.")
             digests |= zip(block, found, strict=True)
             advance(len(block), "")
     wrong = [sample for sample, digest in digests.items() if not digest]
@@ -128,8 +125,8 @@ def check_features(
             f"{len(wrong)} of {len(samples)} feature maps hold values that are not finite, such as "
             f"{wrong[0].place}: repair or remove them."
         )
-    assert first is not None
-    return first[1], [digests[sample] for sample in samples]
+    (shape,) = first_of
+    return shape, [digests[sample] for sample in samples]
 
 
 def shape_text(shape: Sequence[int]) -> str:

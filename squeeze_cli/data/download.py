@@ -16,8 +16,7 @@ from torchvision.datasets.utils import download_url, extract_archive
 
 from squeeze_cli.data.finding import IMAGE_SUFFIXES, files_below
 from squeeze_cli.data.reading import read_entries, same_name
-from squeeze_cli.data.samples import FileSample
-from squeeze_cli.data.sources import DataSource, Listing
+from squeeze_cli.data.samples import DataSource, FileSample, Listing
 from squeeze_cli.errors import SqueezeError, one_line
 
 STALL_SECONDS = 20.0  # timeout of a connection that sends no bytes

@@ -16,8 +16,7 @@ from squeeze_cli.data.encoded import ImageFacts, ReadImage
 from squeeze_cli.data.masks import Mask
 from squeeze_cli.data.photographs import BACKGROUND, BORDER, PET, PET_CLASSES
 from squeeze_cli.data.reading import hex_digest
-from squeeze_cli.data.samples import Sample
-from squeeze_cli.data.sources import DataSource, Listing
+from squeeze_cli.data.samples import DataSource, Listing, Sample
 
 Field = NDArray[np.float32]
 Point = tuple[float, float]  # x and y

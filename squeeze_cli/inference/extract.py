@@ -14,8 +14,7 @@ from squeeze_cli.data.arrays import list_features
 from squeeze_cli.data.images import available_cores, choose_workers
 from squeeze_cli.data.places import list_place, title_of
 from squeeze_cli.data.reading import warn_of_skipped
-from squeeze_cli.data.samples import Sample
-from squeeze_cli.data.sources import Listing
+from squeeze_cli.data.samples import Listing, Sample
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.prepare import check_image
 from squeeze_cli.inference.engines import Made, make_here, make_in_workers, visible_devices

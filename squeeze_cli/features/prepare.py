@@ -159,18 +159,14 @@ def prepare_states(
         store.refresh()
         digests = {i: each.sample.known().digest for i, each in results.items() if not each.reason}
         states: States = store
-        if not store.missing(list(digests.values())):
-            unique = set(digests.values())
-            planes_bytes = len(samples) * prod(trunk.preprocessing.size_px)
-            if fits_in_memory(store.stored_bytes(unique) + planes_bytes):
-                states = {
-                    digest: row for digest in unique if (row := store.read(digest)) is not None
-                }
+        wanted = set(digests.values())
+        planes_bytes = len(samples) * prod(trunk.preprocessing.size_px)
+        if wanted <= store.digests and fits_in_memory(store.stored_bytes(wanted) + planes_bytes):
+            states = {digest: row for digest in wanted if (row := store.read(digest)) is not None}
         for reason in store.damage:
             reporter.warn(f"A part of the feature store was damaged ({reason}); it is made again.")
         store.damage.clear()
-        positions = list(digests)
-        todo = [positions[i] for i in store.missing(list(digests.values()))]
+        todo = [i for i, digest in digests.items() if digest not in store.digests]
         if not todo:
             store.mark_used()
             return [results[i] for i in range(len(samples))], states

@@ -101,10 +101,6 @@ class FeatureStore:
         """Digests of all images whose states are stored."""
         return self._rows.keys()
 
-    def missing(self, digests: Sequence[str]) -> list[int]:
-        """Return the positions in `digests` that are not stored yet."""
-        return [i for i, digest in enumerate(digests) if digest not in self._rows]
-
     def stored_bytes(self, digests: Iterable[str]) -> float:
         """Return the size of stored states on disk, with their share of the shards' headers."""
         shards = [self._rows[digest][0] for digest in digests]

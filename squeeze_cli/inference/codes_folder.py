@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
-from itertools import pairwise
 from math import prod
 from pathlib import Path
 
@@ -54,18 +53,18 @@ class CodesFolder:
     """Codes of the images of all shards, by position.
 
     It can be pickled; each process opens the run and the files by itself. A file is open only while it
-    is read. Indices of up to `OPEN_FILES` files and `cache_bytes` of decoded codes are kept in memory.
+    is read. Indices of up to `OPEN_FILES` files and `cache_bytes` of decoded codes are kept in memory,
+    or few codes if all images are read `in_order`.
 
     Raises SqueezeError for a folder that is not complete, for a file that is damaged or of another run,
     and if no run is found.
     """
 
     def __init__(
-        self, path: Path, run: Path | None = None, cache_bytes: int = CACHE_BYTES,
-        device: str = "cpu",
+        self, path: Path, run: Path | None = None, cache_bytes: int = CACHE_BYTES, *,
+        in_order: bool = False, device: str = "cpu",
     ) -> None:  # fmt: skip
-        self.path = path
-        self.device = device
+        self.path, self.device = path, device
         self.shards = list_shards(path)
         self.run_path = run or find_run(path)
         self.begins = np.cumsum([0, *(shard.images for shard in self.shards)])
@@ -79,9 +78,9 @@ class CodesFolder:
         blocks = VECTORS_AT_ONCE // max(1, block * prod(header.grid))
         all_fit = len(self) * image_bytes <= cache_bytes
         self._at_once = max(1, blocks) * block
-        self._part = self._at_once if all_fit else block
+        self._part = self._at_once if all_fit or in_order else block
         parts = max(1, cache_bytes // (image_bytes * block))
-        self._parts_kept = None if all_fit else parts
+        self._parts_kept = 1 if in_order else None if all_fit else parts
 
     def __len__(self) -> int:
         return int(self.begins[-1])
@@ -129,15 +128,6 @@ class CodesFolder:
         file, starts = self.file(shard), np.flatnonzero(np.diff(images // self._at_once)) + 1
         for piece in np.split(images, starts):
             yield piece, file.read(piece.tolist()).astype(self._type)
-
-    def batches(self, positions: range, most: int) -> Iterator[tuple[tuple[str, ...], Codes]]:
-        """Yield names and codes of the images at consecutive positions, at most `most` at once."""
-        for shard, (first, end) in enumerate(pairwise(self.begins.tolist())):
-            images = np.arange(max(first, positions.start), min(end, positions.stop)) - first
-            for piece, codes in self.stream(shard, images) if len(images) else ():
-                names = self.file(shard).names[piece[0] : piece[-1] + 1]
-                for begin in range(0, len(piece), most):
-                    yield names[begin : begin + most], codes[begin : begin + most]
 
     @cached_property
     def _files(self) -> Callable[[int], CodesFile]:

@@ -72,7 +72,7 @@ def decode_codes(
         raise UsageError("--as and --dtype are for --to features: leave them out.")
     if form == "parquet":
         import_pyarrow()
-    codes = CodesFolder(path, run, device=device)
+    codes = CodesFolder(path, run, in_order=True, device=device)
     paths = [shard.path for shard in codes.shards]
     folders = {path.resolve() if path.is_dir() else path.parent.resolve()}
     folders |= {file.resolve().parent for file in paths}

@@ -57,8 +57,10 @@ def decoded_batches(
 
     Raises SqueezeError, which names the image, for a value that the type does not hold.
     """
-    for names, batch in codes.batches(images, most):
-        features = codes.run.decoded(batch).numpy()
+    for begin in range(images.start, images.stop, most):
+        batch = range(begin, min(begin + most, images.stop))
+        names = codes.names[batch.start : batch.stop]
+        features = codes.run.decoded(codes.read(batch)).numpy()
         if dtype == "float16":
             largest = np.abs(features).reshape(len(features), -1).max(axis=1, initial=0)
             if (row := int(largest.argmax())) < len(names) and largest[row] > np.finfo(dtype).max:
@@ -122,12 +124,8 @@ def write_parquet(
         options = {"compression": "zstd", "use_dictionary": False}
         with parquet.ParquetWriter(file, schema, **options) as writer:
             for names, features in decoded_batches(codes, images, most, record.dtype):
-                values = pyarrow.array(features.transpose(0, 2, 3, 1).reshape(-1))
-                columns = [
-                    pyarrow.array(names, schema.field("name").type),
-                    pyarrow.array([list(shape)] * len(names), schema.field("shape").type),
-                    pyarrow.FixedSizeListArray.from_arrays(values, prod(shape)),
-                ]
+                values = list(features.transpose(0, 2, 3, 1).reshape(len(names), -1))
+                columns = {"name": names, "shape": [shape] * len(names), "features": values}
                 writer.write_table(pyarrow.table(columns, schema=schema))
                 yield len(names)
 

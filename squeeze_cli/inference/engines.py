@@ -75,7 +75,7 @@ def make_in_workers(
             return
         try:
             future = _submit(pools[number], shard)
-        except BrokenProcessPool:  # the idle process was killed
+        except BrokenProcessPool:  # the process was killed, at its last shard or when it was idle
             pools[number] = _start(job, device_of[number])
             future = _submit(pools[number], shard)
         begun[future] = (number, shard, attempt)
@@ -92,7 +92,6 @@ def make_in_workers(
                 except BrokenProcessPool:
                     if attempt == MOST_ATTEMPTS:
                         raise SqueezeError(failure(shard)) from None
-                    pools[number] = _start(job, device_of[number])
                     begin(number, shard, attempt + 1)
                     continue
                 begin(number, next(shards, None))

@@ -17,9 +17,8 @@ from squeeze_cli.data.finding import IMAGE_SUFFIXES
 from squeeze_cli.data.reading import read_lines, same_name
 from squeeze_cli.data.samples import Listing, Sample
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.features.datamodule import FeatureBatches
 from squeeze_cli.inference.trained_run import TrainedRun
-from squeeze_cli.training.metrics import NEIGHBOURS, FeatureComparison, Values
+from squeeze_cli.training.metrics import NEIGHBOURS, FeatureComparison
 from squeeze_cli.training.outputs import evaluate
 
 # First cells of a header row, unless an image has that name.
@@ -52,7 +51,11 @@ def evaluate_run(
     known = before.val_digest if split == "val" else before.test_digest
     if known not in (None, tested.digest(split)):
         run.report_changed(f"images or masks of the {split} split", reporter)
-    metrics = SplitMetrics.model_validate(_measure(run, data, split, reporter, compared))
+    values = evaluate(
+        run.module, data, split, run.device, reporter, alone=True, label="Evaluating",
+        comparison=compared,
+    )  # fmt: skip
+    metrics = SplitMetrics.model_validate(values)
     for name in ("images", "patches"):
         if neighbours and getattr(metrics, f"neighbours_{name}") is None:
             reporter.warn(
@@ -68,20 +71,13 @@ def evaluate_run(
     if compared is not None and labels:
         train = run.data({"train": [s for s in splits.train if s.name in labels]}, reporter)
         learned = FeatureComparison(run.config.training.seed, neighbours=False)
-        _measure(run, train, "train", reporter, learned)
+        evaluate(
+            run.module, train, "train", run.device, reporter, alone=True, label="Training images",
+            comparison=learned,
+        )  # fmt: skip
         pairs = [(train.splits["train"], learned.images), (data.splits[split], compared.images)]
         result.probe = probe_features(labels, *pairs)
     return result
-
-
-def _measure(
-    run: TrainedRun, data: FeatureBatches, split: str, reporter: Reporter,
-    compared: FeatureComparison | None,
-) -> Values:  # fmt: skip
-    return evaluate(
-        run.module, data, split, run.device, reporter, alone=True,
-        label="Evaluating" if split != "train" else "Training images", comparison=compared,
-    )  # fmt: skip
 
 
 class MatchedLabels(NamedTuple):

@@ -1,12 +1,11 @@
 """`squeeze extract-embeddings`: writing of codes, quantized embeddings or features of many images."""
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from itertools import chain
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
 
 from squeeze_cli.codec.manifest import ExtractionSummary, Manifest, Settings, ShardRecord, sum_up
 from squeeze_cli.console import Advance, Reporter
@@ -14,7 +13,7 @@ from squeeze_cli.data.arrays import list_features
 from squeeze_cli.data.images import available_cores, choose_workers
 from squeeze_cli.data.places import list_place, title_of
 from squeeze_cli.data.reading import warn_of_skipped
-from squeeze_cli.data.samples import Listing, Sample
+from squeeze_cli.data.samples import Listing
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.prepare import check_image
 from squeeze_cli.inference.engines import Made, make_here, make_in_workers, visible_devices
@@ -34,19 +33,6 @@ from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.training.outputs import FLOAT32_BYTES, decoder_bytes
 
 
-class Source(NamedTuple):
-    """The images of an extraction: a name for the output folder, their kind, and the origin of states.
-
-    `skipped` has name and reason of images that were left out of the list.
-    """
-
-    name: str
-    kind: str
-    origin: Origin
-    samples: Sequence[Sample]
-    skipped: Sequence[tuple[str, str]] = ()
-
-
 def extract_embeddings(
     run: TrainedRun, request: Extraction, reporter: Reporter
 ) -> ExtractionSummary:
@@ -63,17 +49,17 @@ def extract_embeddings(
         run.require_codes()
         coding = coding or ("prior" if run.prior else "packed")
     part = choose_part(request, os.environ)
-    source = _find_source(run, request, reporter)
+    name, kind, origin, listing = _list_images(run, request, reporter)
     most = most_images(content, run.points_per_image)
-    default_size = choose_images_per_shard(len(source.samples), most)
-    plan = Plan(source.samples, request.images_per_shard or default_size)
+    default_size = choose_images_per_shard(len(listing.train), most)
+    plan = Plan(listing.train, request.images_per_shard or default_size)
     settings = Settings(
-        content=content, run=run.folder.name, run_digest=run.digest, source=source.kind,
+        content=content, run=run.folder.name, run_digest=run.digest, source=kind,
         plan=plan.digest(), images_per_shard=plan.images_per_shard,
         precision=run.config.training.precision, coding=coding, levels=run.levels,
         dtype="float32" if content != "codes" else None, space=run.space,
     )  # fmt: skip
-    default = run.folder.path / "embeddings" / f"{source.name}-{content}"
+    default = run.folder.path / "embeddings" / f"{name}-{content}"
     folder = Path(request.out) if request.out else default
     given = None if request.features is None else Path(request.features).resolve()
     if given is not None and folder.resolve() in (given, given.parent):
@@ -86,7 +72,7 @@ def extract_embeddings(
         )
     output = OutputFolder(folder, settings, len(plan), numbers, reporter, request.overwrite)
     with output.claimed():
-        records = _make_all(run, request, source, plan, output)
+        records = _make_all(run, request, origin, listing, plan, output)
         whole = output.finish()
     skipped = [each for record in records for each in record.skipped]
     warn_of_skipped([(each["name"], each["reason"]) for each in skipped], reporter)
@@ -95,8 +81,14 @@ def extract_embeddings(
     return summary
 
 
-def _find_source(run: TrainedRun, request: Extraction, reporter: Reporter) -> Source:
-    """List the images to be extracted; only masks are read, if the splits depend on them."""
+def _list_images(
+    run: TrainedRun, request: Extraction, reporter: Reporter
+) -> tuple[str, str, Origin, Listing]:
+    """List the images to be extracted; only masks are read, if the splits depend on them.
+
+    Returns a name for the output folder, the images' kind, the origin of their states, and the listing,
+    with all images in `train`.
+    """
     origin: Origin = "images"
     if request.features is not None:
         name, kind, origin = Path(request.features).resolve().stem, "features", "features"
@@ -118,18 +110,19 @@ def _find_source(run: TrainedRun, request: Extraction, reporter: Reporter) -> So
     warn_of_skipped(listing.skipped, reporter)
     if not listing.train:
         raise SqueezeError(f"No image of {name} can be read: see the warnings.")
-    return Source(name, kind, origin, listing.train, listing.skipped)
+    return name, kind, origin, listing
 
 
 def _make_all(
-    run: TrainedRun, request: Extraction, source: Source, plan: Plan, output: OutputFolder
-) -> list[ShardRecord]:
+    run: TrainedRun, request: Extraction, origin: Origin, listing: Listing, plan: Plan,
+    output: OutputFolder,
+) -> list[ShardRecord]:  # fmt: skip
     """Make the missing shards of this process's part, and return the records of all shards in it.
 
     Raises SqueezeError as soon as more images than `--max-bad` could not be read.
     """
-    images = len(source.samples) + len(source.skipped)
-    bad = [reason for _, reason in source.skipped]
+    images = len(listing.train) + len(listing.skipped)
+    bad = [reason for _, reason in listing.skipped]
     records: dict[int, ShardRecord] = {}
     claims: dict[int, ExitStack] = {}
     total = sum(len(plan.shard(number).samples) for number in output.numbers)
@@ -161,7 +154,7 @@ def _make_all(
                 advance(len(shard.samples), "")
 
         check()
-        with closing(_engine(run, request, source.origin, output, missing(), advance)) as made:
+        with closing(_engine(run, request, origin, output, missing(), advance)) as made:
             for content, record in made:
                 output.write(content, record)
                 keep(record)

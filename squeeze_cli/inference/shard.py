@@ -196,19 +196,16 @@ class ShardMaker:
         codes = run.codes(maps)
         decoded = run.features(codes)
         metric = ReconstructionMetrics().to(run.device)
-        metric.update(maps, decoded, self._counted(samples, maps))
+        counted = torch.ones_like(maps[:, 0], dtype=torch.bool)
+        if self.job.origin != "features":
+            counted = self.trunk.counted(samples, maps.shape[-2:])
+        metric.update(maps, decoded, counted)
         sums = {
             each: float(getattr(metric, each)) for each in ("squared_error", "cosine", "vectors")
         }
         if content == "codes":
             return Written(names, codes, sums)
         return Written(names, run.to_output(decoded).float().cpu().numpy(), sums)
-
-    def _counted(self, samples: Sequence[Sample], maps: Tensor) -> Tensor:
-        if self.job.origin == "features":
-            shape = (len(maps), *maps.shape[-2:])
-            return torch.ones(shape, dtype=torch.bool, device=maps.device)
-        return self.trunk.counted(samples, maps.shape[-2:])
 
     def _encode(self, values: Array, names: Sequence[str]) -> bytes:
         if self.job.settings.content != "codes":

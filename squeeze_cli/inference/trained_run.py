@@ -40,7 +40,6 @@ from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.experiment import load_features, load_splits, load_trained
-from squeeze_cli.training.modules import FeatureModule
 
 # Matrix products with fewer rows use routines that round differently.
 FEW_VECTORS = 4
@@ -78,19 +77,15 @@ class TrainedRun:
         self.levels = levels
         self.record, self.config = self.folder.open_finished(values, levels)
         self.device = choose_device(self.config.training.device)
-        self.module = self._load_module()
-
-    def _load_module(self) -> FeatureModule:
-        """Build the module and load its best epoch, without reading the backbone's weights.
-
-        The record has the shape of the features. The backbone is built only for a trained last layer.
-        """
+        # No weights of the backbone are read: the record has the shape of the features, and a last layer
+        # that was trained is in the checkpoint.
         config = with_values(self.config, {"model.weights": "none"})
         origin: FeatureOrigin = self.given
         if config.model.unfreeze_last_layer:
             with torch.random.fork_rng(devices=[]):
                 origin = create_backbone(config.model, config.data.size_px)
-        return load_trained(self.folder, self.record, config, origin, self.levels).to(self.device)
+        module = load_trained(self.folder, self.record, config, origin, levels)
+        self.module = module.to(self.device)
 
     @property
     def network(self) -> SegmentationNetwork:

@@ -52,8 +52,12 @@ class TimmBackbone(FrozenBackbone):
         if self._settings.get("fixed_input_size") and size_px != own_size(own):
             self._options["img_size"] = size_px
         self._trains_last = config.unfreeze_last_layer
-        if self._trains_last:
-            _check_cut(config.backbone, own, self.layers)
+        last = (len(own.blocks) - 1,) if isinstance(own, VisionTransformer) else None
+        if self._trains_last and (self.layers != last or last == (0,)):
+            raise UsageError(
+                f"--unfreeze-last-layer cannot be used with {config.backbone} and this --layer: timm's "
+                "plain ViTs take it, with their last layer; leave it out, or use --add-adapter."
+            )
         if isinstance(patches := getattr(own, "patch_embed", None), PatchEmbed):
             check_patches(config.backbone, patches.patch_size, size_px)
         self._norm, shape = _probe(config.backbone, own, self._options, self.layers, size_px)
@@ -230,19 +234,6 @@ def _choose_layers(config: ModelConfig, count: int) -> tuple[int, ...]:
             f"to {count - 1}, or -{count} to -1 (the last); name each once."
         )
     return layers
-
-
-def _check_cut(name: str, model: nn.Module, layers: tuple[int, ...]) -> None:
-    """Raise UsageError unless the model is a plain ViT and its last block is the chosen layer."""
-    if (
-        not isinstance(model, VisionTransformer)
-        or layers != (len(model.blocks) - 1,)
-        or not layers[0]
-    ):
-        raise UsageError(
-            f"--unfreeze-last-layer cannot be used with {name} and this --layer: timm's plain ViTs take "
-            "it, with their last layer; leave it out, or use --add-adapter."
-        )
 
 
 def _probe(

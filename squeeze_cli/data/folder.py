@@ -122,7 +122,7 @@ def _in_splits(found: Listing, by_split: dict[str, list[Sample]], where: Path | 
         warnings.append(
             f"{where} names no test images: 20 % of those in train become the test split."
         )
-    return found.with_splits(by_split, (), warnings)
+    return found.with_splits(by_split, warnings=warnings)
 
 
 def split_by_file(found: Listing, path: Path) -> Listing:

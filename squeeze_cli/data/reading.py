@@ -110,17 +110,18 @@ def read_bytes(place: Path | str, start: int = 0, size: int | None = None) -> by
 
 def _fetch(address: str, start: int | None, end: int | None) -> bytes:
     file_system, path = open_address(address)
-    for pause in (*PAUSES_S, None):
+    pauses = iter(PAUSES_S)
+    while True:
         try:
             return bytes(file_system.cat_file(path, start=start, end=end))
         except FileNotFoundError:
             raise
         except Exception as error:  # each driver has exceptions of its own
+            pause = next(pauses, None)
             refused = 400 <= getattr(error, "status", 0) < 500
             if pause is None or refused or isinstance(error, PermissionError | TimeoutError):
                 raise OSError(one_line(error)) from error
             time.sleep(pause)
-    raise AssertionError("the last pause is None")
 
 
 def read_lines(path: Path | str) -> list[str]:

@@ -138,7 +138,8 @@ def _without_repetitions(listing: Listing) -> Listing:
         )
         for place in shared:
             del train[place]
-    return listing.with_splits({n: part.values() for n, part in splits.items()}, (), warnings)
+    kept = {name: part.values() for name, part in splits.items()}
+    return listing.with_splits(kept, warnings=warnings)
 
 
 def _split_off(

@@ -15,7 +15,7 @@ from squeeze_cli.quantizers.base import Quantized, Quantizer, StepSize
 # The covariance of `principal_axes` takes at most this many multiplications: 17,000 vectors of 2,048
 # channels, or all pooled vectors of narrower backbones.
 PCA_MULTIPLICATIONS = 7e10
-HIDDEN_CHANNELS = 128
+HIDDEN_CHANNELS = 128  # of `RateModel`, as the following
 DROPOUT = 0.2
 # Side of the window around a vector; its code is predicted from the vectors above and to the left.
 CONTEXT = 5
@@ -45,7 +45,7 @@ class ProjectedQuantizer(Quantizer):
 
     def rate_model(self) -> nn.Module:
         """Return a model that predicts codes from neighbouring code vectors."""
-        return RateModel(self.code_sizes, self.bottleneck_dim)
+        return RateModel(self.code_sizes, self.code_vectors()[0].shape[1])
 
     def output_map(self) -> AffineMap:
         """Return `project_out`: the code vectors lie in the bottleneck."""

@@ -187,8 +187,7 @@ class ShardMaker:
         state = self.trunk.states(rows) if images else from_rows(rows.float())
         require_finite(state, names)
         if content == "features" and run.space == "backbone":
-            last_layer = run.network.last_layer
-            maps = state if last_layer is None else last_layer(state)
+            maps = run.network.last_layer(state)
             return Written(names, maps.float().cpu().numpy(), {})
         maps = run.network.features(state)
         if content == "features" or not run.code_sizes:

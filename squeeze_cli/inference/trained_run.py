@@ -122,7 +122,7 @@ class TrainedRun:
     @property
     def space(self) -> Literal["backbone", "adapted"]:
         """Space of the written features: `backbone`, or `adapted` (after adapter or projection)."""
-        changed = self.network.adapter is not None or self.network.projection is not None
+        changed = self.config.model.add_adapter or self.network.projection is not None
         return "adapted" if changed else "backbone"
 
     @property

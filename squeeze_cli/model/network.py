@@ -88,11 +88,11 @@ class SegmentationNetwork(nn.Module):
         blocks: Blocks | None = None, use_kernels: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.last_layer = last_layer
+        self.last_layer = last_layer or nn.Identity()
         self.normalizer = normalizer
-        self.adapter = adapter
+        self.adapter = adapter or nn.Identity()
         self.projection = projection
-        self.encoder = encoder
+        self.encoder = encoder or nn.Identity()
         self.blocks = blocks
         self.quantizer = quantizer
         self.head = head
@@ -100,16 +100,12 @@ class SegmentationNetwork(nn.Module):
 
     def backbone_features(self, state: Tensor) -> Tensor:
         """Return the backbone's normalized features `[B, C, h, w]`, before adapter and projection."""
-        if self.last_layer is not None:
-            state = self.last_layer(state)
-        normalized: Tensor = self.normalizer(state)
+        normalized: Tensor = self.normalizer(self.last_layer(state))
         return normalized
 
     def features(self, state: Tensor) -> Tensor:
         """Return the features to be quantized, `[B, C, h, w]`, after adapter and projection."""
-        maps = self.backbone_features(state)
-        if self.adapter is not None:
-            maps = self.adapter(maps)
+        maps: Tensor = self.adapter(self.backbone_features(state))
         if self.projection is not None:
             maps = self.projection(maps)
         return maps
@@ -131,7 +127,7 @@ class SegmentationNetwork(nn.Module):
 
     def tokens(self, maps: Tensor) -> Tensor:
         """Return the quantizer's input `[B, rows, columns, channels]` for features `[B, C, h, w]`."""
-        encoded = maps if self.encoder is None else self.encoder(maps)
+        encoded: Tensor = self.encoder(maps)
         seen: Tensor = encoded if self.blocks is None else self.blocks(encoded)
         if self.quantizer.on_frequencies:
             seen = to_frequencies(seen)

@@ -139,10 +139,9 @@ class FeatureModule(pl.LightningModule):
         """
         if not any(parameter.requires_grad for parameter in self.parameters()):
             return None
-        last_layer, lr = self.network.last_layer, self.config.training.lr
-        encoder_factor = self.config.quantizer.encoder_lr_factor
+        lr, encoder_factor = self.config.training.lr, self.config.quantizer.encoder_lr_factor
         slower = [
-            ([] if last_layer is None else list(last_layer.parameters()), UNFROZEN_LR_FACTOR),
+            (list(self.network.last_layer.parameters()), UNFROZEN_LR_FACTOR),
             (self.network.encoder_parameters(), 1.0 if encoder_factor is None else encoder_factor),
         ]
         slower_ids = {id(p) for parameters, _ in slower for p in parameters}

@@ -19,7 +19,7 @@ from squeeze_cli.errors import SqueezeError
 from squeeze_cli.heads.base import SegmentationHead
 from squeeze_cli.kernels.folding import AffineMap
 from squeeze_cli.model.layers import Blocks, from_frequencies, on_grid, to_frequencies
-from squeeze_cli.quantizers.base import Coded, IdentityQuantizer, Quantized, Quantizer
+from squeeze_cli.quantizers.base import Coded, Quantized, Quantizer
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class SegmentationNetwork(nn.Module):
         assert self.head is not None
         logits: Tensor
         raw = self.head.expects_raw_features
-        if isinstance(self.quantizer, IdentityQuantizer):
+        if not self.quantizer.code_sizes:  # the vectors are the features
             features = on_grid(vectors_bnd, grid)
             logits = self.head(self.normalizer.inverse(features) if raw else features)
             return logits

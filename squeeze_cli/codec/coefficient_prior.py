@@ -106,25 +106,25 @@ class CoefficientPrior(Prior):
 
     @cached_property
     def _pairs(self) -> tuple[Array, Array]:
-        """Different pairs of `zero` and `decay`, `[2, m]`, and which one each used coefficient has."""
-        pairs, which = np.unique(np.stack([self.zero, self.decay]), axis=1, return_inverse=True)
-        return pairs, which.reshape(-1)
+        """Pairs of `zero` and `decay` that occur, `[2, m]`, and which one each coefficient has."""
+        pairs = np.repeat(self.rest[1:, None], self.used.size, axis=1)
+        pairs[:, self.places] = self.zero, self.decay
+        different, which = np.unique(pairs, axis=1, return_inverse=True)
+        return different, which.reshape(-1)
 
     @cached_property
     def bounds(self) -> NDArray[np.int32]:
         """First slot of each value, and 2^20 last, of m distributions, `[m, levels + 1]`."""
-        return self._bounds_of(*self._pairs[0])
+        zero, decay = self._pairs[0].astype(np.int64)[:, :, None]
+        size = int(self.levels[0])
+        magnitudes = np.abs(np.arange(size) - size // 2)
+        steps = np.where(magnitudes == 0, 0, zero + (magnitudes - 1) * decay)
+        return _cumulate(frequencies_of(steps))
 
     @property
     def which(self) -> Array:
-        """Number of the distribution of each used coefficient, `[n]`."""
+        """Number of the distribution of each coefficient."""
         return self._pairs[1]
-
-    @cached_property
-    def rest_bounds(self) -> NDArray[np.int32]:
-        """First slot of each value of any other coefficient, and 2^20 last, `[levels + 1]`."""
-        bounds: NDArray[np.int32] = self._bounds_of(self.rest[1:2], self.rest[2:])[0]
-        return bounds
 
     @cached_property
     def flag_bounds(self) -> NDArray[np.int32]:
@@ -132,13 +132,6 @@ class CoefficientPrior(Prior):
         flag = _cumulate(frequencies_of(np.array([[0, int(self.rest[0])]])))
         has_others = (self.used == 0).any(axis=2).reshape(-1, 1)
         return np.where(has_others, flag, [0, TOTAL, TOTAL]).astype(np.int32)
-
-    def _bounds_of(self, zero_n: Array, decay_n: Array) -> NDArray[np.int32]:
-        size = int(self.levels[0])
-        zero, decay = zero_n.astype(np.int64)[:, None], decay_n.astype(np.int64)[:, None]
-        magnitudes = np.abs(np.arange(size) - size // 2)
-        steps = np.where(magnitudes == 0, 0, zero + (magnitudes - 1) * decay)
-        return _cumulate(frequencies_of(steps))
 
     def slots(self, codes_bhwq: NDArray[np.integer]) -> Slots:
         """Return first slot and number of slots of each symbol `[B, T]` in the order of coding.
@@ -154,10 +147,11 @@ class CoefficientPrior(Prior):
         others = self.others[flags.any(axis=0)[self.others // d]]
         flagged = flags[:, others // d] == 1
         own, rest, rows = codes[:, self.places], codes[:, others], np.arange(h * w)
-        first = [self.bounds[self.which, own], self.flag_bounds[rows, flags],
-                 np.where(flagged, self.rest_bounds[rest], 0)]  # fmt: skip
-        last = [self.bounds[self.which, own + 1], self.flag_bounds[rows, flags + 1],
-                np.where(flagged, self.rest_bounds[rest + 1], TOTAL)]  # fmt: skip
+        of_own, of_rest = self.which[self.places], self.which[others]
+        first = [self.bounds[of_own, own], self.flag_bounds[rows, flags],
+                 np.where(flagged, self.bounds[of_rest, rest], 0)]  # fmt: skip
+        last = [self.bounds[of_own, own + 1], self.flag_bounds[rows, flags + 1],
+                np.where(flagged, self.bounds[of_rest, rest + 1], TOTAL)]  # fmt: skip
         starts, ends = (np.concatenate(each, axis=1).astype(np.int64) for each in (first, last))
         return Slots(starts, ends - starts)
 
@@ -168,8 +162,7 @@ class CoefficientPrior(Prior):
         b, axes = len(images_b), len(self.code_sizes)
         decoded = np.full((b, images_b.max(), *self.grid, axes), self.levels[0] // 2, np.int32)
         flat = decoded.reshape(b, images_b.max(), -1)
-        used = list(zip(self.places.tolist(), self.which.tolist(), strict=True))
-        others = self.others.tolist()
+        places, others, which = self.places.tolist(), self.others.tolist(), self.which.tolist()
 
         def decode(bounds: NDArray[np.int32], own: NDArray[np.int64]) -> NDArray[np.int64]:
             """Decode a symbol of the lanes `own`; for the others it holds all slots."""
@@ -181,14 +174,14 @@ class CoefficientPrior(Prior):
 
         for image in range(images_b.max()):
             active = np.flatnonzero(images_b > image)
-            for place, which in used:
-                flat[active, image, place] = decode(self.bounds[which], active)
+            for place in places:
+                flat[active, image, place] = decode(self.bounds[which[place]], active)
             flags = np.zeros((b, len(self.flag_bounds)), np.int64)
             for frequency, bounds in enumerate(self.flag_bounds):
                 flags[active, frequency] = decode(bounds, active)
             for place in others:
                 if (own := np.flatnonzero(flags[:, place // axes])).size:
-                    flat[own, image, place] = decode(self.rest_bounds, own)
+                    flat[own, image, place] = decode(self.bounds[which[place]], own)
         return decoded
 
 

@@ -82,7 +82,7 @@ def _save_results(
     """Write codes, prior and figures for the weights of the best epoch."""
     start = time.perf_counter()
     experiment.module.eval().to(experiment.device)
-    record.digest, record.measured, counts = save_outputs(run, experiment, reporter)
+    counts = save_outputs(run, experiment, record, reporter)
     if experiment.config.quantizer.quantizer_dropout:
         record.first_levels = measure_levels(run, experiment, record, reporter)
     record.seconds.codes = time.perf_counter() - start

@@ -40,20 +40,18 @@ FLOAT32_BYTES = FLOAT32_BITS // 8
 
 
 def save_outputs(
-    run: RunFolder, experiment: Experiment, reporter: Reporter
-) -> tuple[str, Measured | None, list[NDArray[np.int64]]]:
+    run: RunFolder, experiment: Experiment, record: RunRecord, reporter: Reporter
+) -> list[NDArray[np.int64]]:
     """Fit the prior to the training codes and save it with the codes of `val` and `test`.
 
-    Returns:
-        `digest` and `measured` of the run record (`measured` is None without a quantizer), and for each
-        of a vector's codes the counts of its values in `test`.
+    Sets `digest` and `measured` of the record; without a quantizer `measured` is None. Returns the counts
+    of the values in `test` for each of a vector's codes.
     """
     network = experiment.module.network
-    digest = network.digest()
+    record.digest, record.measured = network.digest(), None
     _save_first_batch(run, experiment)
-    sizes = network.quantizer.code_sizes
-    if not sizes:
-        return digest, None, []
+    if not network.quantizer.code_sizes:
+        return []
     codes = {split: split_codes(experiment, split) for split in ("train", *MEASURED_SPLITS)}
     prior = network.quantizer.fit_prior(
         codes["train"], reporter, seed=experiment.config.training.seed,
@@ -63,18 +61,19 @@ def save_outputs(
         write_prior(run.prior_file, prior)
     measured: dict[str, MeasuredSplit] = {}
     for split in MEASURED_SPLITS:
-        content, measured[split] = encode_split(experiment, split, codes[split], digest, prior)
+        content, measured[split] = encode_split(
+            experiment, split, codes[split], record.digest, prior
+        )
         write_atomically(run.codes_folder / f"{split}.sqz", content)
         measured[split].file = f"codes/{split}.sqz"
-    counts = [
-        np.bincount(codes["test"][..., level].ravel(), minlength=size)
-        for level, size in enumerate(network.quantizer.counted_sizes)
-    ]
-    written = Measured(
+    record.measured = Measured(
         **measured, decoder=decoder_bytes(network, prior),
         prior_digest=None if prior is None else prior.digest,
     )  # fmt: skip
-    return digest, written, counts
+    return [
+        np.bincount(codes["test"][..., level].ravel(), minlength=size)
+        for level, size in enumerate(network.quantizer.counted_sizes)
+    ]
 
 
 def encode_split(

@@ -230,7 +230,5 @@ def stamps_of(samples: Iterable[Sample]) -> str:
 
 def digest_of(texts: Iterable[str]) -> str:
     """Return a digest of texts in order, sixteen hexadecimal digits."""
-    content = blake2b(digest_size=8)
-    for text in texts:
-        content.update(f"{text}\0".encode())
-    return content.hexdigest()
+    content = "".join(f"{text}\0" for text in texts)
+    return blake2b(content.encode(), digest_size=8).hexdigest()

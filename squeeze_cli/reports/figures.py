@@ -70,10 +70,9 @@ def curves_figure(history: Sequence[EpochMetrics], best: int | None) -> Figure:
     quality = "mean IoU in %" if segments else "MSE of normalized features"
     for axis, name in zip(figure.subplots(1, 2), ("loss", quality), strict=True):
         for split, colour in (("train", COLOURS[5]), ("val", COLOURS[0])):
-            metrics = [epoch.train if split == "train" else epoch.val for epoch in history]
             field = "loss" if name == "loss" else "iou" if segments else "mse"
             # The loss of a diverged epoch is None, which becomes a gap in the line.
-            values = np.array([getattr(m, field) for m in metrics], dtype=float)
+            values = np.array([getattr(getattr(m, split), field) for m in history], dtype=float)
             axis.plot(epochs, 100 * values if field == "iou" else values, color=colour, label=split,
                       marker="o" if len(epochs) == 1 else "")  # fmt: skip
         if best is not None:

@@ -38,7 +38,7 @@ def _check_sums(sums: dict[str, float]) -> dict[str, float]:
 _Sums = Annotated[dict[str, float], AfterValidator(_check_sums)]
 
 
-class Settings(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+class Settings(BaseModel, defer_build=True, strict=True, extra="forbid", allow_inf_nan=False):
     """Settings that, together with the content of the images, determine the bytes of an output's shards.
 
     `plan` is a digest of the names of all images in order; each `images_per_shard` of them make a shard.
@@ -126,7 +126,7 @@ class Manifest(Settings):
     sums: _Sums
 
 
-class ExtractionSummary(BaseModel):
+class ExtractionSummary(BaseModel, defer_build=True):
     """Sizes of extracted files, and the distortion; a field that does not apply to `content` is None.
 
     Figures cover all shards of a `complete` output, otherwise the shards of this process, and
@@ -162,7 +162,7 @@ class ExtractionSummary(BaseModel):
     compression_ratio_float16_with_decoder: float | None = None
 
 
-class EarlierShard(BaseModel, strict=True, extra="forbid", allow_inf_nan=False):
+class EarlierShard(BaseModel, defer_build=True, strict=True, extra="forbid", allow_inf_nan=False):
     """Entry of a shard in `EarlierManifest`, with the names of its images."""
 
     file: Annotated[str, Field(pattern=rf"^{SHARD_PATTERN}$")]

@@ -286,7 +286,7 @@ class FinishedRecord(RunRecord):
     quantizer: QuantizerDescription
 
 
-class ProbeResult(BaseModel):
+class ProbeResult(BaseModel, defer_build=True):
     """Test accuracy of linear probes on `original` and `decoded` features, and numbers of their data."""
 
     original: float
@@ -296,7 +296,7 @@ class ProbeResult(BaseModel):
     images: int
 
 
-class EvaluationResult(BaseModel):
+class EvaluationResult(BaseModel, defer_build=True):
     """Metrics of a run on a split; docs/run-record.md describes the fields."""
 
     run: str

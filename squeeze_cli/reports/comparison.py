@@ -33,7 +33,7 @@ def _recorded(*path: str) -> Any:
     return Field(None, validation_alias=AliasPath(*path))
 
 
-class ComparisonRow(BaseModel):
+class ComparisonRow(BaseModel, defer_build=True):
     """Figures of one run, None if they are unknown; docs/run-record.md describes them.
 
     Measured rates count the whole file of the test split's codes, nominal ones are computed from

@@ -126,18 +126,12 @@ def _class_name(name: str) -> str:
 
 def classes_text(classes: ClassTable, pixels: Sequence[int], images: Sequence[int]) -> str:
     """Return a table of the classes in masks, with the pixels and images of each."""
-    rows = [("value", "class", "% of pixels", "images")]
-    total = max(1, sum(pixels))
-    for entry, count, found in zip(classes.classes, pixels, images, strict=True):
-        rows.append((str(entry.value), _class_name(entry.name), percent(count / total), str(found)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(
-            cell.ljust(width) if number == 1 else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
+    total, names = max(1, sum(pixels)), [_class_name(name) for name in classes.names]
+    width = max(map(len, ("class", *names)))
+    lines = [f"value  {'class':<{width}}  % of pixels  images"]
+    for entry, name, count, found in zip(classes.classes, names, pixels, images, strict=True):
+        share = percent(count / total)
+        lines.append(f"{entry.value!s:>5}  {name:<{width}}  {share:>11}  {found:>6}")
     ignored = ", ".join(map(str, classes.ignore or ())) or "none"
     return "\n".join([*lines, f"Ignored values: {ignored}"])
 

@@ -23,7 +23,7 @@ from squeeze_cli.backbones.base import (
 from squeeze_cli.backbones.weights import published_weights
 from squeeze_cli.config.fields import Size
 from squeeze_cli.config.schema import ModelConfig
-from squeeze_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from squeeze_cli.data.images import IMAGENET_MEAN, IMAGENET_STD
 from squeeze_cli.errors import SqueezeError
 
 PATCH_PX = 32

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from squeeze_cli.data.transforms import (
+from squeeze_cli.data.images import (
     IGNORE_INDEX,
     IMAGENET_MEAN,
     IMAGENET_STD,

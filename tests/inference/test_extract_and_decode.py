@@ -122,7 +122,7 @@ def test_masks_are_those_that_the_run_was_measured_with(
     run = trained / "runs" / "q"
     squeeze("decode", str(run / "codes" / "test.sqz"), "--to", "masks", "--out", "masks")
     from squeeze_cli.console import Reporter
-    from squeeze_cli.data.transforms import Preprocessing
+    from squeeze_cli.data.images import Preprocessing
     from squeeze_cli.training.metrics import SegmentationMetrics
 
     opened = TrainedRun(run)

@@ -1,4 +1,4 @@
-"""Engines, which make the shards of a plan in this process or in worker processes.
+"""Engine that makes the shards of a plan in worker processes.
 
 An engine gets a job and an iterator of shards, and yields the bytes and the record of each. It asks for
 a shard only when a worker is free. This module does not import torch, so that a command can start the
@@ -49,12 +49,6 @@ def start_server() -> None:
         forkserver.set_forkserver_preload([PRELOADED])
         with _without_interrupts():
             forkserver.ensure_running()
-
-
-def make_here(maker: ShardMaker, shards: Iterator[Shard], advance: Advance) -> Generator[Made]:
-    """Make shards in this process."""
-    for shard in shards:
-        yield maker.extract_shard(shard, advance)
 
 
 def make_in_workers(

@@ -16,7 +16,7 @@ from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.samples import Listing
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.prepare import check_image
-from squeeze_cli.inference.engines import Made, make_here, make_in_workers, visible_devices
+from squeeze_cli.inference.engines import Made, make_in_workers, visible_devices
 from squeeze_cli.inference.extraction import (
     Extraction,
     Plan,
@@ -208,7 +208,8 @@ def _engine(
         return make_on_ray(job, shards, output.count_missing(), request, advance, say)
     if workers:
         return make_in_workers(job, shards, workers, advance, devices)
-    return make_here(ShardMaker(job, run, output.reporter), shards, advance)
+    maker = ShardMaker(job, run, output.reporter)
+    return (maker.extract_shard(shard, advance) for shard in shards)
 
 
 def _summary(run: TrainedRun, folder: Path, output: Manifest) -> ExtractionSummary:

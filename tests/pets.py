@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from squeeze_cli.config.schema import DataConfig
+from squeeze_cli.data.known_sets import OxfordPetSource
 from squeeze_cli.data.labels import Labels
-from squeeze_cli.data.photographs import OxfordPetSource
 from squeeze_cli.data.reading import UnreadableImageError
 from squeeze_cli.data.samples import Listing, Sample
 from squeeze_cli.data.splits import choose_samples, complete_splits, label_samples

@@ -13,7 +13,7 @@ from PIL import Image
 
 from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.drawn_pets import SyntheticPetSource
-from squeeze_cli.data.photographs import OxfordPetSource
+from squeeze_cli.data.known_sets import OxfordPetSource
 from squeeze_cli.data.samples import DataSource
 
 KINDS = ("grey", "palette", "rgb")

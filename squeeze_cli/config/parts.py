@@ -90,8 +90,8 @@ _THREE_CLASSES = {"num_classes": 3}
 DATASETS = Registry("dataset", {
     "folder": Entry("data.folder:FolderSource", frozenset({
         "images", "masks", "test_images", "test_masks", "split_file", "classes", "ignore_index"})),
-    "oxford-pet": Entry("data.photographs:OxfordPetSource", frozenset({"data_dir"}), _THREE_CLASSES),
-    "voc": Entry("data.photographs:VOCSource", frozenset({"data_dir"}), {"num_classes": 21}),
+    "oxford-pet": Entry("data.known_sets:OxfordPetSource", frozenset({"data_dir"}), _THREE_CLASSES),
+    "voc": Entry("data.known_sets:VOCSource", frozenset({"data_dir"}), {"num_classes": 21}),
     "synthetic": Entry("data.drawn_pets:SyntheticPetSource", defaults=_THREE_CLASSES,
                        photographs="oxford-pet"),
     GIVEN_FEATURES: Entry("data.arrays:FeatureSource",
@@ -127,8 +127,8 @@ _LEARNED = _CODES | {"decay", "initialize_codebook", "rate_weight", "target_bits
 QUANTIZERS = Registry("quantizer", {
     "vq": Entry("quantizers.vq:VQWithProjection", _LEARNED,
                 {"codebook_size": CODEBOOK_SIZE, "encoder_lr_factor": 0.3, "rate_weight": 0.03}),
-    "fsq": Entry("quantizers.whitened:FSQWithProjection", _ENCODER | {"levels"}),
-    "lfq": Entry("quantizers.whitened:LFQWithProjection",
+    "fsq": Entry("quantizers.fsq_lfq:FSQWithProjection", _ENCODER | {"levels"}),
+    "lfq": Entry("quantizers.fsq_lfq:LFQWithProjection",
                  _CODES | {"entropy_loss_weight", "diversity_gamma", "spherical"},
                  {"codebook_size": CODEBOOK_SIZE}),
     "rvq": Entry("quantizers.vq:ResidualVQWithProjection",

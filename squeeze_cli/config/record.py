@@ -254,7 +254,12 @@ class RunRecord(_Part):
             raise SqueezeError(
                 f"{file.parent} holds no {file.name}: is it a run's folder?"
             ) from None
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise SqueezeError(
+                f"{file} cannot be read ({reason_of(error)}): make it a readable file, or train the run "
+                "again."
+            ) from None
+        except ValueError as error:
             raise SqueezeError(
                 f"{file} is damaged ({reason_of(error)}): train the run again."
             ) from None

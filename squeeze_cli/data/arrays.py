@@ -87,7 +87,7 @@ def list_features(place: Path | str, names_file: Path | str | None) -> Listing:
     path = Path(place)
     if path.is_file():
         array = open_array(path, dimensions=(2, 4))
-        names = _row_names(names_file, path, array.shape[0])
+        names = _row_names(names_file and Path(names_file), path, array.shape[0])
         return Listing(tuple(FeatureSample(n, path, array, row) for row, n in enumerate(names)))
     if not path.is_dir():
         raise SqueezeError(f"There are no features {path}: give a file or a folder of features.")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from squeeze_cli.data.encoded import ImageFacts, ReadImage
+from squeeze_cli.data.known_sets import BACKGROUND, BORDER, PET, PET_CLASSES
 from squeeze_cli.data.masks import Mask
-from squeeze_cli.data.photographs import BACKGROUND, BORDER, PET, PET_CLASSES
 from squeeze_cli.data.reading import hex_digest
 from squeeze_cli.data.samples import DataSource, Listing, Sample
 

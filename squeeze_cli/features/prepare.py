@@ -177,7 +177,7 @@ def prepare_states(
 
 def require_finite(states: Tensor, names: Sequence[str]) -> None:
     """Raise SqueezeError, with the name of an image, unless all states `[B, ...]` are finite."""
-    if states.sum().isfinite():  # the sum of NaN or infinity with anything is none
+    if states.sum().isfinite():  # a sum with NaN or infinity is not finite
         return
     finite = torch.isfinite(states).flatten(1).all(dim=1).tolist()
     broken = [name for name, whole in zip(names, finite, strict=True) if not whole]

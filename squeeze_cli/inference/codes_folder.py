@@ -71,6 +71,7 @@ class CodesFolder:
         if not len(self):
             raise SqueezeError(f"{path} has no images: extract it again.")
         self._shape: tuple[int, ...] = ()
+        self._checked: set[int] = set()
         header = self.file(0).header
         self._type = np.min_scalar_type(max(header.code_sizes) - 1)
         image_bytes = max(1, prod(self._shape) * self._type.itemsize)
@@ -139,12 +140,16 @@ class CodesFolder:
 
     def _open(self, number: int) -> CodesFile:
         shard = self.shards[number]
-        file = self.run.open(shard.checked())
-        shard.require_names(file.names)
+        if number in self._checked:
+            file = self.run.open(shard.path)
+        else:
+            file = self.run.open(shard.checked())
+            shard.require_names(file.names)
         shape = (*file.header.grid, len(file.header.code_sizes))
         if self._shape not in ((), shape):
             raise SqueezeError(f"{shard.path} has other levels than {self.path}: extract it again.")
         self._shape = shape
+        self._checked.add(number)
         return file
 
     def _decode(self, number: int, part: int) -> Codes:

@@ -1,7 +1,7 @@
 """`squeeze decode`: decoding of codes files to features or masks, without images and backbone."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
@@ -80,8 +80,7 @@ def decode_codes(
     if out.resolve() in folders and (content == "features" or path.is_dir()):
         raise UsageError(f"{out} holds the codes that are to be decoded: choose another --out.")
     opened, names, claimed = codes.run, codes.names, locked(out, "choose another --out")
-    read = b"".join([opened.digest.encode(), *(file.read_bytes() for file in paths)])
-    digest = blake2b(read).hexdigest()[:16]
+    digest = _digest(opened, paths)
     if content == "masks":
         written = _write_masks(codes, out, f"{SOFTWARE} {digest}", overwrite, reporter)
     elif form in ("npy", "parquet"):
@@ -100,6 +99,14 @@ def decode_codes(
     return {
         "run": opened.folder.name, "content": content, "images": len(names), **classes, "out": str(out),
     }  # fmt: skip
+
+
+def _digest(run: TrainedRun, paths: Iterable[Path]) -> str:
+    """Return a digest of a run and codes files, sixteen hexadecimal digits."""
+    content = blake2b(run.digest.encode())
+    for path in paths:
+        content.update(path.read_bytes())
+    return content.hexdigest()[:16]
 
 
 def _settings(run: TrainedRun, digest: str, dtype: DType) -> Settings:

@@ -138,15 +138,9 @@ class SegmentationNetwork(nn.Module):
         return grid if self.blocks is None else self.blocks.grid(grid)
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of linear maps before the codes, whose learning rate has
-        `--encoder-lr-factor`: those of `project_in` and `to_code`.
-
-        They start at the principal axes, where neighbouring vectors are similar and their codes cost
-        few bits. Training trades that for mean IoU.
-        """
-        parts = [self.quantizer, *([] if self.blocks is None else [self.blocks])]
-        named = [each for part in parts for each in part.named_parameters()]
-        return [p for name, p in named if name.startswith(("project_in.", "to_code."))]
+        """Return the parameters of linear maps before the codes, which have `--encoder-lr-factor`."""
+        blocks = [] if self.blocks is None else self.blocks.project_in.parameters()
+        return [*self.quantizer.encoder_parameters(), *blocks]
 
     def decoded(self, quantized: Quantized) -> Tensor:
         """Return features `[B, C, h, w]` as they are after quantization."""

@@ -140,6 +140,14 @@ class Quantizer(nn.Module):
         """Return the vectors `[K_q, d]` of the values of each of the `counted_sizes`; here none."""
         return []
 
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters before the codes, whose learning rate has `--encoder-lr-factor`.
+
+        They start at the principal axes, where neighbouring vectors are similar and their codes cost
+        few bits. Training trades that for mean IoU.
+        """
+        return []
+
     def initialize(self, tokens_nc: Tensor) -> None:
         """Initialize once from pooled training features `[n, C]`, normalized and shuffled."""
 

@@ -6,12 +6,11 @@ The principal axes over channels (KLT) and the DCT over positions are those of i
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from vector_quantize_pytorch import FSQ
 
@@ -21,16 +20,13 @@ from squeeze_cli.config.defaults import LEVELS, STEP_SIZE
 from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.kernels.folding import AffineMap
-from squeeze_cli.quantizers.base import Quantized, StepSize
+from squeeze_cli.quantizers.base import StepSize
 from squeeze_cli.quantizers.projection import ProjectedQuantizer
+from squeeze_cli.quantizers.rate import CoefficientRate
 
 HALF = LEVELS // 2  # a coefficient has from -HALF to HALF steps
 # Share of a step by which coefficients shrink before they are rounded: more zeros cost fewer bits.
 DEAD_ZONE = 0.15
-# Share of a step's magnitudes in the moving averages, and the smallest scale in steps.
-SCALE_MOMENTUM, SMALLEST_SCALE = 0.05, 0.06
-# Vectors of an image for which weights of the rate are those of a bit per vector.
-USUAL_VECTORS = 196
 
 
 class CosineQuantizer(ProjectedQuantizer):
@@ -88,41 +84,3 @@ class CosineQuantizer(ProjectedQuantizer):
     ) -> Prior:
         """Fit the prior of coefficients, which takes a moment and needs no seed."""
         return fit_coefficients(codes_nhwq, LEVELS)
-
-
-class CoefficientRate(nn.Module):
-    """Estimate of the bits of transform coefficients, each with a Laplace distribution of its own.
-
-    The scales, N frequencies times D axes, are moving averages of the magnitudes. Uniform noise stands
-    for the rounding (Ballé et al., 2017, arXiv:1611.01704).
-    """
-
-    scales: Tensor
-
-    def __init__(self, shape: tuple[int, int]) -> None:
-        super().__init__()
-        self.register_buffer("scales", torch.zeros(shape))
-
-    def forward(self, quantized: Quantized, codebooks: Sequence[Tensor]) -> tuple[Tensor, None]:
-        """Estimate the bits of the coefficients in `quantized.inputs`, which are in steps.
-
-        Returns the bits per image, divided by `USUAL_VECTORS`: the step grows with the number of
-        vectors, and so must what a bit per vector is worth. The second result is None, because the
-        scales are not trained.
-        """
-        inputs = quantized.inputs
-        noisy = (inputs + torch.rand_like(inputs) - 0.5).abs()
-        with torch.no_grad():
-            magnitudes = inputs.abs().mean(dim=0)
-            if distributed.is_available() and distributed.is_initialized():
-                distributed.all_reduce(magnitudes)
-                magnitudes /= distributed.get_world_size()
-            first = self.scales.sum() == 0
-            self.scales.lerp_(magnitudes, torch.where(first, 1.0, SCALE_MOMENTUM))
-        rates = 1 / self.scales.clamp_min(SMALLEST_SCALE)
-        # The logarithm of a Laplace distribution's integral over one step, beyond and around 0.
-        beyond = (0.5 - noisy) * rates + (-torch.expm1(-rates) / 2).log()
-        near = noisy.clamp_max(0.5) * rates
-        around = (1 - (-0.5 * rates).exp() * near.cosh()).clamp_min(1e-9).log()
-        bits = -torch.where(noisy > 0.5, beyond, around) / math.log(2)
-        return bits.sum() / (len(bits) * USUAL_VECTORS), None

@@ -1,28 +1,23 @@
 """Building of everything that a trainer needs from the configuration of an experiment."""
 
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import FeatureOrigin
 from squeeze_cli.config.classes import ClassTable
-from squeeze_cli.config.fields import value_of
 from squeeze_cli.config.parts import DATASETS
-from squeeze_cli.config.record import FinishedRecord, RunRecord
+from squeeze_cli.config.record import FinishedRecord
 from squeeze_cli.config.resolve import with_classes
-from squeeze_cli.config.schema import ExperimentConfig, option_of
+from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.images import choose_workers
 from squeeze_cli.data.labels import LabelledMasks
 from squeeze_cli.data.reading import warn_of_skipped
-from squeeze_cli.data.samples import Listing, known_classes
+from squeeze_cli.data.samples import Listing
 from squeeze_cli.data.splits import choose_samples, complete_splits, label_samples
-from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures, check_splits
 from squeeze_cli.features.datamodule import (
     FeatureBatches,
@@ -43,11 +38,6 @@ from squeeze_cli.training.modules import (
     ReconstructionModule,
     VQSqueezeModule,
 )
-
-# Settings that teacher and student must share, so that their features and outputs correspond.
-_SHARED = (
-    "model.backbone", "model.layer", "model.num_classes", "data.image_size", "data.fit",
-)  # fmt: skip
 
 
 @dataclass
@@ -191,80 +181,3 @@ def load_features(config: ExperimentConfig, reporter: Reporter) -> tuple[GivenFe
     splits, _ = load_splits(config, reporter)
     given, checked = check_splits(splits.named(), reporter)
     return given, Listing(checked["train"], checked["val"], checked["test"])
-
-
-def distillation_loss(
-    teacher: SegmentationNetwork, weight: float, states: Tensor, logits: Tensor
-) -> Tensor:
-    """Return `weight` · KL(teacher ‖ student) of the student's logits `[B, K, h, w]`, a mean over
-    positions (Hinton et al., 2015, arXiv:1503.02531)."""
-    with torch.no_grad():
-        target = teacher.to(logits.device)(states).logits
-    student, wanted = (each.float().log_softmax(dim=1) for each in (logits, target))
-    divergence = F.kl_div(student, wanted, reduction="none", log_target=True)
-    return weight * divergence.sum(dim=1).mean()
-
-
-def add_teacher(experiment: Experiment, begun: RunRecord | None) -> None:
-    """Add the baseline of `--distill`, if there is one, to the module as its teacher.
-
-    `begun` is the record of a run that is resumed. Raises SqueezeError if the baseline is no finished
-    run, or not the teacher of the resumed run, and UsageError if it has other features or classes.
-    """
-    config, module = experiment.config, experiment.module
-    if config.model.distill is None:
-        return
-    run = RunFolder(Path(config.model.distill))
-    record, teacher = run.open_finished()
-    if (
-        record.quantizer.code_sizes
-        or record.model.unfreeze_last_layer
-        or not teacher.model.has_head
-    ):
-        raise UsageError(f"--distill {run.path}: give a `squeeze baseline` of frozen features.")
-    for key in _SHARED:
-        own, other = (value_of(each, key) for each in (config, teacher))
-        if own != other:
-            raise UsageError(f"--distill {run.path}: its {option_of(key)} is {other}, not {own}.")
-    if record.model.weights_digest != experiment.backbone.digest:
-        raise UsageError(f"--distill {run.path}: its backbone has other weights.")
-    tables = (experiment.classes, known_classes(teacher.data))
-    names, teacher_names = (table.names if table else [] for table in tables)
-    if names != teacher_names:
-        raise UsageError(
-            f"--distill {run.path}: its classes are {', '.join(teacher_names)}, those of the data are "
-            f"{', '.join(names)}: give a baseline of the same classes, in the same order."
-        )
-    network = load_trained(run, record, teacher, experiment.backbone).network
-    module.teacher_digest = network.digest()
-    known = begun.model.teacher_digest if begun and begun.model else None
-    if known not in (None, module.teacher_digest):
-        raise SqueezeError(
-            f"--distill {run.path} is not the baseline that this run began with: bring that one back, "
-            "or start anew with --overwrite."
-        )
-    module.distillation = partial(
-        distillation_loss, network.requires_grad_(False), config.model.distill_weight
-    )
-
-
-def check_taught_images(experiment: Experiment, reporter: Reporter) -> None:
-    """Check on which images the teacher, if there is one, was trained; the data module must be set up.
-
-    Raises UsageError if they may include test images, and warns if they may include validation images.
-    """
-    if experiment.config.model.distill is None:
-        return
-    run, splits = RunFolder(Path(experiment.config.model.distill)), experiment.splits
-    teacher_data = run.read_finished().data
-    if teacher_data.test_digest != splits.digest("test"):
-        raise UsageError(
-            f"--distill {run.path}: its test images differ, so it may have been trained on those of "
-            "this run: give a baseline of the same data, --subset-size and, where the seed draws the "
-            "test split, --seed."
-        )
-    if teacher_data.digest != splits.digest():
-        reporter.warn(
-            f"--distill {run.path} was trained on another split of these data, so it may have been "
-            "trained on validation images of this run: give a baseline of the same --seed."
-        )

@@ -28,10 +28,9 @@ from squeeze_cli.training.callbacks import (
 )
 from squeeze_cli.training.checkpoints import checkpoint_callbacks, load_best, require_own
 from squeeze_cli.training.devices import create_trainer, quiet_libraries
+from squeeze_cli.training.distillation import add_teacher, check_taught_images
 from squeeze_cli.training.experiment import (
     Experiment,
-    add_teacher,
-    check_taught_images,
     set_up,
 )
 from squeeze_cli.training.figures import save_figures

@@ -68,11 +68,13 @@ class ReconstructionMetrics(Metric):
             torch.linalg.vector_norm(vectors, dim=1)[counted]
             for vectors in (features, decoded, decoded - features)
         )
-        products = torch.linalg.vecdot(features, decoded, dim=1)[counted]
+        with torch.autocast(features.device.type, enabled=False):  # half precision is too coarse
+            products = torch.linalg.vecdot(features, decoded, dim=1)[counted]
+        cosines = products / norms.clamp_min(EPSILON) / decoded_norms.clamp_min(EPSILON)
         channels = features.shape[1]
         self.squared_error += errors.square().sum() / channels
         self.squares += norms.square().sum() / channels
-        self.cosine += (products / (norms * decoded_norms).clamp_min(EPSILON)).sum()
+        self.cosine += cosines.sum()
         self.vectors += counted.sum()
 
     def compute(self) -> dict[str, Tensor]:

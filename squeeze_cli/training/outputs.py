@@ -48,9 +48,10 @@ def save_outputs(
     of the values in `test` for each of a vector's codes.
     """
     network = experiment.module.network
-    record.digest, record.measured = network.digest(), None
+    digest, record.measured = network.digest(), None
     _save_first_batch(run, experiment)
     if not network.quantizer.code_sizes:
+        record.digest = digest
         return []
     codes = {split: split_codes(experiment, split) for split in ("train", *MEASURED_SPLITS)}
     prior = network.quantizer.fit_prior(
@@ -61,11 +62,10 @@ def save_outputs(
         write_prior(run.prior_file, prior)
     measured: dict[str, MeasuredSplit] = {}
     for split in MEASURED_SPLITS:
-        content, measured[split] = encode_split(
-            experiment, split, codes[split], record.digest, prior
-        )
+        content, measured[split] = encode_split(experiment, split, codes[split], digest, prior)
         write_atomically(run.codes_folder / f"{split}.sqz", content)
         measured[split].file = f"codes/{split}.sqz"
+    record.digest = digest  # only a run with all of its files has one
     record.measured = Measured(
         **measured, decoder=decoder_bytes(network, prior),
         prior_digest=None if prior is None else prior.digest,

@@ -189,4 +189,6 @@ ROWS = (
     row("names in a pipe", lambda folder: (saved(VALUES)(folder), os.mkfifo(folder / "n.txt")),
         "n.txt", "not a regular file", options=BY_NAME),
     row("no file of names", saved(VALUES), "n.txt", "No such file", options=BY_NAME),
+    row("names at an address", saved(VALUES), "Cannot read memory:/n.txt", "No such file",
+        options=" --feature-names memory://n.txt"),
 )  # fmt: skip

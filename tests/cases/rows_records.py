@@ -131,7 +131,7 @@ ROWS = (
     record("codes below zero", changed(RECORD, quantizer__code_sizes=[-1]), "quantizer.code_sizes"),
     record("a run that runs", changed(RECORD, status="running"), "is running, not finished"),
     record("an unknown status", changed(RECORD, status="done"), "status must be"),
-    record("a folder for a record", in_place(RECORD, Path.mkdir), "run.json is damaged (Is a directory)"),
+    record("a folder for a record", in_place(RECORD, Path.mkdir), "run.json cannot be read (Is a dir"),
     record("a FIFO for a record", in_place(RECORD, os.mkfifo), "not a regular file"),
     record("no record", lambda f: (f / RECORD).unlink(), "holds no run.json"),
     record("an empty configuration", written(f"{RUN}/config.yaml", ""), "config.yaml"),

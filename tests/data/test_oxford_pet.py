@@ -8,7 +8,7 @@ import urllib.error
 
 import pytest
 
-from squeeze_cli.data import download, photographs
+from squeeze_cli.data import download, known_sets
 from squeeze_cli.errors import SqueezeError
 from tests.conftest import REAL_DATA
 from tests.data.conftest import serving
@@ -28,7 +28,7 @@ def archives(tmp_path_factory, monkeypatch):
                 tar.add(folder / part, part)
             md5 = hashlib.md5(archive.read_bytes()).hexdigest()
             resources.append((f"{site}/{archive.name}", md5))
-        monkeypatch.setattr(photographs, "ARCHIVES", tuple(resources))
+        monkeypatch.setattr(known_sets, "ARCHIVES", tuple(resources))
         yield where
 
 
@@ -219,7 +219,7 @@ def test_archives_put_there_by_hand_need_no_network(archives, tmp_path):
 def test_a_server_that_stalls_does_not_hang(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/images.tar.gz"
-        monkeypatch.setattr(photographs, "ARCHIVES", ((url, "0" * 32),))
+        monkeypatch.setattr(known_sets, "ARCHIVES", ((url, "0" * 32),))
         monkeypatch.setattr(download, "STALL_SECONDS", 0.1)
         with pytest.raises(SqueezeError, match="timed out"):
             pets_below(tmp_path).listing()

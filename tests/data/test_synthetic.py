@@ -12,7 +12,7 @@ from squeeze_cli.data.drawn_pets import (
     draw_pet,
 )
 from squeeze_cli.data.images import Preprocessing
-from squeeze_cli.data.photographs import BACKGROUND, BORDER, PET
+from squeeze_cli.data.known_sets import BACKGROUND, BORDER, PET
 from tests.preprocessed import preprocessed
 
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from squeeze_cli.config.schema import DataConfig
-from squeeze_cli.data import photographs
-from squeeze_cli.data.photographs import VOC_CLASSES, VOCSource
+from squeeze_cli.data import known_sets
+from squeeze_cli.data.known_sets import VOC_CLASSES, VOCSource
 from squeeze_cli.errors import SqueezeError
 from tests.data.conftest import serving
 from tests.pets import noise_image, splits_of
@@ -44,14 +44,14 @@ def write_layout(root: Path) -> Path:
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The archive of small data, behind a local server."""
     write_layout(tmp_path / "packed")
-    path = tmp_path / "site" / photographs.VOC_ARCHIVE["filename"]
+    path = tmp_path / "site" / known_sets.VOC_ARCHIVE["filename"]
     path.parent.mkdir()
     with tarfile.open(path, "w") as tar, serving(path.parent) as site:
         tar.add(tmp_path / "packed" / "VOCdevkit", "VOCdevkit")
         tar.close()
         md5 = hashlib.md5(path.read_bytes()).hexdigest()
-        served = photographs.VOC_ARCHIVE | {"url": f"{site}/{path.name}", "md5": md5}
-        monkeypatch.setattr(photographs, "VOC_ARCHIVE", served)
+        served = known_sets.VOC_ARCHIVE | {"url": f"{site}/{path.name}", "md5": md5}
+        monkeypatch.setattr(known_sets, "VOC_ARCHIVE", served)
         yield path
 
 

@@ -22,10 +22,12 @@ from torch.utils.data import DataLoader, default_collate
 
 from squeeze_cli import api
 from squeeze_cli.api import CodesDataset, CodesStream, extract, open_run, train
+from squeeze_cli.codec import shards
 from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.schema import DataConfig, ExperimentConfig, QuantizerConfig, TrainingConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import DamagedCodesError, SqueezeError, UsageError
+from squeeze_cli.inference import codes_folder
 from squeeze_cli.inference.decode import decode_codes
 from tests.conftest import ROOT
 
@@ -160,6 +162,19 @@ def test_access_in_any_order_is_right_whatever_is_kept(vq: Coded, cache_bytes: i
     assert torch.equal(torch.stack([data[index] for index in order]), vq.features[order])
     with pytest.raises(IndexError):
         data[IMAGES]
+
+
+def test_each_file_is_checked_once_even_if_few_are_kept_open(
+    vq: Coded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[Path] = []
+    digest = shards.digest
+    monkeypatch.setattr(codes_folder, "OPEN_FILES", 1)
+    monkeypatch.setattr(shards, "digest", lambda path: checked.append(path) or digest(path))
+    data = CodesDataset(vq.codes, run=vq.run, cache_bytes=0)
+    for position in [*range(IMAGES), *range(IMAGES)]:
+        assert torch.equal(data[position], vq.features[position])
+    assert sorted(checked) == sorted(vq.codes.glob("*.sqz"))
 
 
 def test_names_and_places_of_images(vq: Coded) -> None:

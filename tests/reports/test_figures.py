@@ -9,7 +9,7 @@ from PIL import Image
 
 from squeeze_cli.config.classes import read_classes
 from squeeze_cli.config.record import EpochMetrics, SplitMetrics
-from squeeze_cli.data.photographs import PET_CLASSES
+from squeeze_cli.data.known_sets import PET_CLASSES
 from squeeze_cli.reports.figures import (
     PredictedMask,
     codebook_figure,

@@ -15,7 +15,7 @@ from squeeze_cli.heads.base import ConvolutionalHead
 from squeeze_cli.model.layers import ResidualPath
 from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
-from squeeze_cli.training.experiment import distillation_loss
+from squeeze_cli.training.distillation import distillation_loss
 from tests.cases.stock import stop
 from tests.conftest import OWN_QUANTIZERS, Squeeze
 

@@ -72,6 +72,22 @@ def test_distortion_is_over_all_vectors_that_count() -> None:
     )
 
 
+def test_half_precision_around_it_does_not_change_the_distortion() -> None:
+    maps = torch.randn(2, 768, 7, 7, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        (metric := ReconstructionMetrics()).update(
+            maps, maps, torch.ones(2, 7, 7, dtype=torch.bool)
+        )
+    assert as_values(metric.compute())["cosine"] == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "cosine"), [(1e-5, 1.0), (0.0, 0.0)])
+def test_cosine_of_tiny_vectors(scale: float, cosine: float) -> None:
+    maps = torch.full((1, 16, 2, 2), scale)
+    (metric := ReconstructionMetrics()).update(maps, maps, torch.ones(1, 2, 2, dtype=torch.bool))
+    assert as_values(metric.compute())["cosine"] == pytest.approx(cosine, abs=1e-5)
+
+
 def test_codebook_usage_by_level() -> None:
     metric = CodebookUsage((4, 2))
     metric.update(torch.tensor([[[0, 1], [1, 1], [2, 1]]]))

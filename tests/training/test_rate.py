@@ -15,8 +15,8 @@ from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.model.layers import ENCODER_BLOCKS, ENCODER_CHANNELS, ResidualPath
 from squeeze_cli.model.network import FeatureNormalizer, Quantized, SegmentationNetwork
 from squeeze_cli.quantizers import StepSize, create_quantizer
-from squeeze_cli.quantizers.dct import HALF, USUAL_VECTORS, CoefficientRate, CosineQuantizer
-from squeeze_cli.quantizers.projection import RateModel
+from squeeze_cli.quantizers.dct import HALF, CosineQuantizer
+from squeeze_cli.quantizers.rate import USUAL_VECTORS, CoefficientRate, RateModel
 from tests.conftest import Squeeze
 
 B, H, W, C, D = 2, 3, 4, 12, 5

@@ -101,6 +101,10 @@ class WhitenedQuantizer(ProjectedQuantizer):
         whitened: Tensor = self.normalize(raw.flatten(0, 1))
         return whitened.view_as(raw)
 
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of `project_in` and `to_code`."""
+        return [*super().encoder_parameters(), *self.to_code.parameters()]
+
     def output_map(self) -> AffineMap:
         """Return `project_out ∘ from_code` as one map."""
         weight = self.project_out.weight @ self.from_code.weight

@@ -33,7 +33,7 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.reports.tables import fixed
-from squeeze_cli.training.outputs import measure_codes
+from squeeze_cli.training.measure import measure_codes
 
 FAISS_FACTORIES = ("OPQ16,PQ16x8", "RQ4x8")
 MEBIBYTE = 2**20

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from threading import Lock
 from typing import Literal, Protocol
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
@@ -27,6 +28,9 @@ _BROKEN = (
 )  # fmt: skip
 # Versions of the header of .npy files for which NumPy has a public reader.
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+# NumPy parses headers with Python's `ast`, which raises SystemError in several threads at once
+# (https://github.com/python/cpython/issues/106905).
+_PARSING = Lock()
 
 
 class Rows(Protocol):
@@ -84,7 +88,8 @@ def open_array(path: Path, dimensions: Collection[int]) -> FeatureArray:
 
 
 def _map_npy(path: Path) -> Opened:
-    values = np.lib.format.open_memmap(path, mode="r")
+    with _PARSING:
+        values = np.lib.format.open_memmap(path, mode="r")
     if path.stat().st_size != values.offset + values.nbytes:
         raise ValueError("it is longer than its header says")
     return values.shape, values.dtype.name, values
@@ -102,7 +107,10 @@ def _map_npz(path: Path) -> Opened:
         info = members[name]
         with archive.open(info) as member:
             read_header = HEADERS.get(np.lib.format.read_magic(member))
-            shape, fortran_order, dtype = read_header(member) if read_header else ((), False, None)
+            with _PARSING:
+                shape, fortran_order, dtype = (
+                    read_header(member) if read_header else ((), False, None)
+                )
             header_bytes = member.tell()
     if dtype is not None and info.file_size != header_bytes + prod(shape) * dtype.itemsize:
         raise ValueError(f"{name} has another size than its header says")
@@ -113,7 +121,7 @@ def _map_npz(path: Path) -> Opened:
             begin = file.tell() + header_bytes
         order: Literal["F", "C"] = "F" if fortran_order else "C"
         return shape, dtype.name, np.memmap(path, dtype, "r", begin, shape, order)
-    with np.load(path) as arrays:
+    with _PARSING, np.load(path) as arrays:
         values = arrays[name]
     return values.shape, values.dtype.name, values
 

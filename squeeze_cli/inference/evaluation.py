@@ -18,8 +18,8 @@ from squeeze_cli.data.reading import read_lines, same_name
 from squeeze_cli.data.samples import Listing, Sample
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.inference.trained_run import TrainedRun
+from squeeze_cli.training.measure import evaluate
 from squeeze_cli.training.metrics import NEIGHBOURS, FeatureComparison
-from squeeze_cli.training.outputs import evaluate
 
 # First cells of a header row, unless an image has that name.
 HEADERS = ("name", "names", "image", "images", "file", "filename", "id")

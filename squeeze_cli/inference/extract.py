@@ -10,8 +10,8 @@ from pathlib import Path
 from squeeze_cli.codec.manifest import ExtractionSummary, Manifest, Settings, ShardRecord, sum_up
 from squeeze_cli.console import Advance, Reporter
 from squeeze_cli.data.arrays import list_features
+from squeeze_cli.data.image_lists import list_place, title_of
 from squeeze_cli.data.images import available_cores, choose_workers
-from squeeze_cli.data.places import list_place, title_of
 from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.samples import Listing
 from squeeze_cli.errors import SqueezeError, UsageError
@@ -30,7 +30,7 @@ from squeeze_cli.inference.output import OutputFolder
 from squeeze_cli.inference.ray_engine import make_on_ray
 from squeeze_cli.inference.shard import Job, Origin, ShardMaker, contents_of
 from squeeze_cli.inference.trained_run import TrainedRun
-from squeeze_cli.training.outputs import FLOAT32_BYTES, decoder_bytes
+from squeeze_cli.training.measure import FLOAT32_BYTES, decoder_bytes
 
 
 def extract_embeddings(

@@ -18,8 +18,9 @@ from squeeze_cli.config.fields import Size
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.heads.base import SegmentationHead
 from squeeze_cli.kernels.folding import AffineMap
-from squeeze_cli.model.layers import Blocks, from_frequencies, on_grid, to_frequencies
+from squeeze_cli.model.layers import Blocks, on_grid
 from squeeze_cli.quantizers.base import Coded, Quantized, Quantizer
+from squeeze_cli.quantizers.dct import from_frequencies, to_frequencies
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from squeeze_cli.training.experiment import (
     set_up,
 )
 from squeeze_cli.training.figures import save_figures
-from squeeze_cli.training.outputs import evaluate, measure_levels, save_outputs
+from squeeze_cli.training.measure import evaluate, measure_levels, save_outputs
 from squeeze_cli.training.record import Journal, require_same_data, start_record
 
 # Exit code of a process that SIGTERM has ended, as a shell reports it.

@@ -64,7 +64,7 @@ class FeatureModule(pl.LightningModule):
         """Return `features`, `decoded` features, and the mask `counted` of all vectors but padding."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, FeatureBatches)
-        split = data.test_split if self.trainer.testing else self._split
+        split = "train" if self.training else data.test_split if self.trainer.testing else "val"
         counted = data.counted(split, positions, output.features.shape[-2:])
         decoded = self.network.decoded(output)
         return {"features": output.features, "decoded": decoded, "counted": counted}
@@ -92,23 +92,26 @@ class FeatureModule(pl.LightningModule):
         }
         return losses | self._computed[split]
 
-    @property
-    def _split(self) -> str:
-        return "train" if self.training else "test" if self.trainer.testing else "val"
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch, and update the metrics of its split."""
-        split = self._split
+        """Return the loss of a batch, and update the training metrics."""
+        return self._step(batch, "train", self.train_metrics).requires_grad_()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the validation metrics."""
+        self._step(batch, "val", self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Update the test metrics."""
+        self._step(batch, "test", self.test_metrics)
+
+    def _step(self, batch: Batch, split: str, metrics: MetricCollection) -> Tensor:
         losses, measured = self.measure(batch)
         self.log_dict(
             {f"{split}/{name}": value for name, value in losses.items()},
             on_step=False, on_epoch=True, batch_size=len(batch[1]), sync_dist=True,
         )  # fmt: skip
-        getattr(self, f"{split}_metrics").update(**measured)
-        return losses["loss"].requires_grad_(self.training)
-
-    validation_step = training_step
-    test_step = training_step
+        metrics.update(**measured)
+        return losses["loss"]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the epoch by its number and the rank: a resumed run draws the numbers of a whole one.
@@ -121,16 +124,22 @@ class FeatureModule(pl.LightningModule):
         torch.manual_seed((epochs_seed + self.global_rank * 7_368_787) % 2**63)
 
     def on_train_epoch_end(self) -> None:
-        """Log the metrics of an epoch of the split, over all processes."""
-        split = self._split
-        metrics: MetricCollection = getattr(self, f"{split}_metrics")
-        values = as_values(metrics.compute())
+        """Log the epoch's training metrics."""
+        self._log_metrics("train", self.train_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._log_metrics("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._log_metrics("test", self.test_metrics)
+
+    def _log_metrics(self, split: str, metrics: MetricCollection) -> None:
+        values = as_values(metrics.compute())  # of all processes together
         metrics.reset()
         self._computed[split] = values
         self.log_dict({f"{split}/{name}": value for name, value in flatten(values).items()})
-
-    on_validation_epoch_end = on_train_epoch_end
-    on_test_epoch_end = on_train_epoch_end
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return fused AdamW with a one-cycle learning rate (Smith and Topin, 2018, arXiv:1708.07120).

@@ -21,7 +21,7 @@ from squeeze_cli.codec.prior_files import read_prior
 from squeeze_cli.codec.prior_fitting import fit_prior
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from squeeze_cli.quantizers import StepSize, create_quantizer
-from squeeze_cli.training.outputs import measure_codes
+from squeeze_cli.training.measure import measure_codes
 from tests.codec.make_example import DATA, SIZES
 from tests.codec.priors import drawn_prior, fitted_prior, ring_vectors, smooth_codes
 from tests.conftest import OWN_QUANTIZERS

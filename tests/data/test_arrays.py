@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
@@ -17,6 +20,7 @@ from safetensors.torch import save_file
 
 from squeeze_cli.codec.manifest import Content, EarlierManifest, EarlierShard
 from squeeze_cli.console import no_advance
+from squeeze_cli.data.array_files import open_array
 from squeeze_cli.data.arrays import FeatureSample, check_features, list_features
 from squeeze_cli.errors import SqueezeError
 
@@ -129,6 +133,24 @@ def test_values_that_are_not_finite_are_named(tmp_path: Path, value: float) -> N
     )
     samples = list_features(path, None).train[:3]  # what is not used does not matter
     assert check_features(samples, no_advance)[0] == (H, W, C)
+
+
+def test_headers_are_parsed_by_one_thread_at_a_time(tmp_path: Path) -> None:
+    """Python's `ast` fails if another thread runs while it builds its objects, as in a collection."""
+    np.save(tmp_path / "a.npy", VALUES[0].numpy())
+    np.savez(tmp_path / "b.npz", VALUES[0].numpy())
+    np.savez_compressed(tmp_path / "c.npz", VALUES[0].numpy())
+    pause, thresholds = lambda *_: time.sleep(1e-5), gc.get_threshold()
+    gc.callbacks.append(pause)
+    gc.set_threshold(20)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            files = sorted(tmp_path.iterdir()) * 200
+            shapes = {array.shape for array in pool.map(lambda path: open_array(path, {3}), files)}
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(pause)
+    assert shapes == {(2, 3, 4)}
 
 
 def test_maps_of_other_shapes_are_named(tmp_path: Path) -> None:

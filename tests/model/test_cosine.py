@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from squeeze_cli.model.layers import from_frequencies, to_frequencies
+from squeeze_cli.quantizers.dct import from_frequencies, to_frequencies
 
 SIDES = [(1, 1), (1, 7), (14, 14), (5, 8)]
 

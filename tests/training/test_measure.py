@@ -14,8 +14,8 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.data.drawn_pets import SyntheticSample
 from squeeze_cli.data.images import Preprocessing
 from squeeze_cli.features.datamodule import SegmentationDataModule
+from squeeze_cli.training.measure import evaluate
 from squeeze_cli.training.modules import BaselineSegmentationModule
-from squeeze_cli.training.outputs import evaluate
 
 CPU = torch.device("cpu")
 

@@ -14,7 +14,7 @@ import fsspec
 import pytest
 
 from squeeze_cli.data import reading
-from squeeze_cli.data.places import list_place, title_of
+from squeeze_cli.data.image_lists import list_place, title_of
 from squeeze_cli.data.reading import UnreadableImageError
 from squeeze_cli.errors import SqueezeError, UsageError
 from tests.places import PATHS, places, served, write_images, write_tar

@@ -35,9 +35,10 @@ from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.schema import DataConfig, ModelConfig
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.images import Preprocessing, choose_workers
+from squeeze_cli.data.images import choose_workers
 from squeeze_cli.data.known_sets import OxfordPetSource
 from squeeze_cli.data.samples import FileSample, Sample
+from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features.prepare import Ranks, Trunk, prepare_states
 from squeeze_cli.features.store import FeatureStore, StoreKey
 

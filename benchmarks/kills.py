@@ -94,11 +94,11 @@ def serve(command: str, folder: str) -> None:
     """Run a command line in `folder`, in a process that was forked for it, with small shards."""
     from squeeze_cli.__main__ import main
     from squeeze_cli.features import prepare
-    from squeeze_cli.inference import extraction
+    from squeeze_cli.inference import plan
 
     _enter(folder)
     multiprocessing.set_start_method("fork", force=True)  # as in a process of its own
-    extraction.IMAGES_PER_SHARD, extraction.EMBEDDING_SHARD_BYTES = 8, 160_000
+    plan.IMAGES_PER_SHARD, plan.EMBEDDING_SHARD_BYTES = 8, 160_000
     prepare.SHARD_BYTES = 80_000
     sys.argv = ["squeeze", *command.split()]
     main()

@@ -37,7 +37,7 @@ from rich.table import Table
 from benchmarks.machine import show
 from benchmarks.processes import Family
 from squeeze_cli.data.image_lists import list_place
-from squeeze_cli.inference.extraction import IMAGES_PER_SHARD, Plan, stamps_of
+from squeeze_cli.inference.plan import IMAGES_PER_SHARD, Plan, stamps_of
 
 EXECUTABLE = Path(sys.executable).parent / "squeeze"
 RUN = Path(__file__).resolve().parents[1] / "tests" / "inference" / "older_runs" / "vq"

@@ -8,8 +8,7 @@ Each program is a fresh process, timed from its start to its end, including impo
 - plain: `benchmarks.plain_loop`, with the backbone in every step;
 - cold: `squeeze train` with an empty feature store;
 - warm: a second `squeeze train` on the same images;
-- five: all quantizers but pq and faiss, one `squeeze train` after the other, with an empty store at
-  first;
+- five: vq, fsq, lfq, rvq and none, one `squeeze train` after the other, with an empty store at first;
 - with `--bf16`, those of `squeeze train` again with `--precision bf16`, and separately stored features.
 
 ViT and DeepLab have random weights, which are as fast as the published ones.
@@ -30,7 +29,7 @@ from rich.table import Table
 
 from benchmarks.machine import show
 from benchmarks.processes import Cost, disk_mib, measure
-from squeeze_cli.config.parts import BACKBONES, QUANTIZERS
+from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.resolve import resolve_defaults, with_values, write_config
 from squeeze_cli.config.schema import (
     DataConfig,
@@ -44,7 +43,7 @@ from squeeze_cli.runs import RunFolder
 # fsq and lfq are ours around the library's: a plain loop of the same model would be our code again.
 COMPARABLE = ("vq", "rvq", "none")
 # Those that docs/performance.md has figures and goals for.
-FIVE = [name for name in QUANTIZERS if name not in ("pq", "faiss")]
+FIVE = ("vq", "fsq", "lfq", "rvq", "none")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,9 @@ def make_config(
     """Return the experiment, which is the same for all programs but for the precision."""
     return resolve_defaults(
         ExperimentConfig(
-            quantizer=QuantizerConfig(type=quantizer, codes="plain"),
+            quantizer=QuantizerConfig(
+                type=quantizer, codes=None if quantizer == "none" else "plain"
+            ),
             model=ModelConfig(
                 backbone=options.backbone,
                 weights="default" if options.backbone == "efficientnet-lite0" else "none",

@@ -13,7 +13,8 @@ from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.known_sets import OxfordPetSource
 from squeeze_cli.data.labels import Labels
 from squeeze_cli.data.reading import UnreadableImageError
-from squeeze_cli.data.samples import Listing, Sample
+from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.sources import Listing
 from squeeze_cli.data.splits import choose_samples, complete_splits, label_samples
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image
 from torch import Tensor
 
-from squeeze_cli.data.images import Preprocessing
+from squeeze_cli.data.transforms import Preprocessing
 
 
 def preprocessed(image: Image.Image, side_px: int) -> Tensor:

@@ -14,7 +14,7 @@ from PIL import Image
 from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.drawn_pets import SyntheticPetSource
 from squeeze_cli.data.known_sets import OxfordPetSource
-from squeeze_cli.data.samples import DataSource
+from squeeze_cli.data.sources import DataSource
 
 KINDS = ("grey", "palette", "rgb")
 # Value, name and colour of each class. Cats' and dogs' borders are apart in the table of six.

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from squeeze_cli.backbones.weights import RANDOM_WEIGHTS_SEED, Weights, load_strictly
 from squeeze_cli.config.fields import Size, size_text
 from squeeze_cli.config.schema import ModelConfig
-from squeeze_cli.data.images import Statistics
+from squeeze_cli.data.transforms import Statistics
 from squeeze_cli.errors import UsageError
 
 

@@ -8,8 +8,8 @@ from typing import Literal
 import timm
 
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.named_models import published_urls
 from squeeze_cli.backbones.timm_models import PREFIX, create_on_meta, own_size, published_file
+from squeeze_cli.backbones.torchvision_models import published_urls
 from squeeze_cli.backbones.weights import published_place
 from squeeze_cli.config.fields import size_text
 from squeeze_cli.config.parts import BACKBONES

@@ -17,16 +17,11 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from squeeze_cli.backbones.base import (
-    BackboneNetwork,
-    FrozenBackbone,
-    ViTLastLayer,
-    check_patches,
-)
+from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone, ViTLastLayer, check_patches
 from squeeze_cli.backbones.weights import fetch, hub_file, published_place, without_prefixes
 from squeeze_cli.config.fields import Size, size_text
 from squeeze_cli.config.schema import ModelConfig
-from squeeze_cli.data.images import Statistics
+from squeeze_cli.data.transforms import Statistics
 from squeeze_cli.errors import SqueezeError, UsageError, nearest, one_line
 
 PREFIX = "timm:"

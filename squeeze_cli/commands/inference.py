@@ -200,7 +200,7 @@ def extract_embeddings(
     _check_run(run, values, request.levels)
     several = request.engine == "local" and request.num_workers not in (0, 1)
     if request.images is not None and several:
-        from squeeze_cli.inference.engines import start_server
+        from squeeze_cli.inference.fork_server import start_server
 
         start_server()  # it imports torch at the same time as this process
     from squeeze_cli.inference.extract import extract_embeddings

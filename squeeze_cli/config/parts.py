@@ -101,10 +101,10 @@ DEFAULT_DATASET = "oxford-pet"
 
 _CONV = {"head": "conv"}
 BACKBONES = Registry("backbone", {
-    "vit": Entry("backbones.named_models:ViTBackbone", defaults=_CONV),
-    "deeplab": Entry("backbones.named_models:DeepLabBackbone", defaults={"head": "deeplab"}),
+    "vit": Entry("backbones.torchvision_models:ViTBackbone", defaults=_CONV),
+    "deeplab": Entry("backbones.torchvision_models:DeepLabBackbone", defaults={"head": "deeplab"}),
     "efficientnet-lite0": Entry(
-        "backbones.named_models:EfficientNetLite0Backbone", defaults=_CONV),
+        "backbones.efficientnet_lite:EfficientNetLite0Backbone", defaults=_CONV),
     "timm:": Entry("backbones.timm_models:TimmBackbone", frozenset({"layer"}), _CONV,
                    image_size=None),
 }, GIVEN_FEATURES)  # fmt: skip
@@ -127,8 +127,8 @@ _LEARNED = _CODES | {"decay", "initialize_codebook", "rate_weight", "target_bits
 QUANTIZERS = Registry("quantizer", {
     "vq": Entry("quantizers.vq:VQWithProjection", _LEARNED,
                 {"codebook_size": CODEBOOK_SIZE, "encoder_lr_factor": 0.3, "rate_weight": 0.03}),
-    "fsq": Entry("quantizers.fsq_lfq:FSQWithProjection", _ENCODER | {"levels"}),
-    "lfq": Entry("quantizers.fsq_lfq:LFQWithProjection",
+    "fsq": Entry("quantizers.fsq:FSQWithProjection", _ENCODER | {"levels"}),
+    "lfq": Entry("quantizers.lfq:LFQWithProjection",
                  _CODES | {"entropy_loss_weight", "diversity_gamma", "spherical"},
                  {"codebook_size": CODEBOOK_SIZE}),
     "rvq": Entry("quantizers.vq:ResidualVQWithProjection",

@@ -19,7 +19,8 @@ from squeeze_cli.data.encoded import ReadImage
 from squeeze_cli.data.finding import files_below, names_below
 from squeeze_cli.data.folder import split_by_file
 from squeeze_cli.data.reading import hex_digest, read_lines, stamp_of
-from squeeze_cli.data.samples import DataSource, Listing, Sample
+from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, UsageError
 
 FEATURE_SUFFIXES = (".npy", ".npz", ".safetensors")

@@ -16,7 +16,8 @@ from squeeze_cli.data.encoded import ImageFacts, ReadImage
 from squeeze_cli.data.known_sets import BACKGROUND, BORDER, PET, PET_CLASSES
 from squeeze_cli.data.masks import Mask
 from squeeze_cli.data.reading import hex_digest
-from squeeze_cli.data.samples import DataSource, Listing, Sample
+from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.sources import DataSource, Listing
 
 Field = NDArray[np.float32]
 Point = tuple[float, float]  # x and y

@@ -9,7 +9,8 @@ from pathlib import Path
 from posixpath import splitext
 
 from squeeze_cli.data.reading import some
-from squeeze_cli.data.samples import FileSample, Listing, Sample
+from squeeze_cli.data.samples import FileSample, Sample
+from squeeze_cli.data.sources import Listing
 from squeeze_cli.errors import SqueezeError
 
 # Pillow decodes these. Its other formats do not hold photographs or masks.

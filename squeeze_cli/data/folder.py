@@ -7,7 +7,8 @@ from pathlib import Path
 
 from squeeze_cli.data.finding import list_images
 from squeeze_cli.data.reading import read_entries, same_name, some
-from squeeze_cli.data.samples import DataSource, FileSample, Listing, Sample
+from squeeze_cli.data.samples import FileSample, Sample
+from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, UsageError
 
 SPLITS = ("train", "val", "test")

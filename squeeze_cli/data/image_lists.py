@@ -16,9 +16,11 @@ from typing import IO
 
 from braceexpand import braceexpand
 
+from squeeze_cli.data.addresses import is_address, open_address
 from squeeze_cli.data.finding import IMAGE_SUFFIXES, list_images, name_images, names_below
-from squeeze_cli.data.reading import is_address, open_address, read_entries
-from squeeze_cli.data.samples import FileSample, Listing, Sample, StoredSample
+from squeeze_cli.data.reading import read_entries
+from squeeze_cli.data.samples import FileSample, Sample, StoredSample
+from squeeze_cli.data.sources import Listing
 from squeeze_cli.errors import SqueezeError, UsageError, one_line
 
 _LIST = re.compile(r"\.(txt|lst)$", re.IGNORECASE)

@@ -2,7 +2,6 @@
 
 import re
 import struct
-import time
 import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
@@ -10,11 +9,10 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 
-from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
 from PIL import Image, UnidentifiedImageError
 
 from squeeze_cli.console import Reporter
+from squeeze_cli.data.addresses import fetch, is_address
 from squeeze_cli.errors import SqueezeError, one_line
 
 # Above the uncompressed size of any image that Pillow decodes.
@@ -25,11 +23,6 @@ DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError,
     struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
-# A failed request is repeated after these pauses.
-PAUSES_S = (0.5, 2.0)
-# Timeouts for the connection, and for a server that stops sending.
-CONNECT_S, SILENCE_S = 5, 10
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 
 
 class UnreadableImageError(SqueezeError):
@@ -54,36 +47,6 @@ def reading(kind: str, path: Path | str) -> Iterator[None]:
         ) from error
 
 
-def is_address(place: str) -> bool:
-    """Return whether a place is an address, such as s3://bucket/photos, and not a local path."""
-    return "://" in place
-
-
-def open_address(address: str) -> tuple[AbstractFileSystem, str]:
-    """Return the file system of an address, and the path in it.
-
-    Raises SqueezeError for an unknown protocol, or one whose driver is not installed.
-    """
-    protocol = address.partition("://")[0]
-    options = {}
-    if protocol in ("http", "https"):
-        from aiohttp import ClientTimeout
-
-        limits = ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S)
-        options = {"client_kwargs": {"timeout": limits}}
-    try:
-        file_system, path = url_to_fs(address, **options)
-    except ImportError as error:
-        extra = _EXTRAS.get(protocol)
-        fix = f'`pip install "squeeze-cli[{extra}]"`' if extra else "install its driver"
-        raise SqueezeError(f"Cannot open {address} ({one_line(error)}): {fix}.") from None
-    except Exception as error:  # each driver has exceptions of its own
-        raise SqueezeError(
-            f"Cannot open {address} ({one_line(error)}): correct it, or the settings of its driver."
-        ) from error
-    return file_system, path
-
-
 def read_bytes(place: Path | str, start: int = 0, size: int | None = None) -> bytes:
     """Return the bytes of a file, or `size` bytes from `start` on; the file is opened once.
 
@@ -92,7 +55,7 @@ def read_bytes(place: Path | str, start: int = 0, size: int | None = None) -> by
     """
     path = Path(place)
     if is_address(str(place)):
-        content = _fetch(str(place), start or None, None if size is None else start + size)
+        content = fetch(str(place), start or None, None if size is None else start + size)
     elif path.exists() and not path.is_file():
         raise ValueError("it is not a regular file")
     elif size is None and path.stat().st_size > MOST_BYTES:
@@ -106,22 +69,6 @@ def read_bytes(place: Path | str, start: int = 0, size: int | None = None) -> by
     if size is not None and len(content) != size:
         raise ValueError(f"{len(content)} bytes came in place of {size}")
     return content
-
-
-def _fetch(address: str, start: int | None, end: int | None) -> bytes:
-    file_system, path = open_address(address)
-    pauses = iter(PAUSES_S)
-    while True:
-        try:
-            return bytes(file_system.cat_file(path, start=start, end=end))
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # each driver has exceptions of its own
-            pause = next(pauses, None)
-            refused = 400 <= getattr(error, "status", 0) < 500
-            if pause is None or refused or isinstance(error, PermissionError | TimeoutError):
-                raise OSError(one_line(error)) from error
-            time.sleep(pause)
 
 
 def read_lines(path: Path | str) -> list[str]:

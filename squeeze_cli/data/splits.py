@@ -11,7 +11,8 @@ from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.labels import LabelledMasks, detect_classes, label_masks
 from squeeze_cli.data.masks import Mask
 from squeeze_cli.data.reading import UnreadableImageError
-from squeeze_cli.data.samples import FileSample, Listing, Sample, open_source
+from squeeze_cli.data.samples import FileSample, Sample
+from squeeze_cli.data.sources import Listing, open_source
 from squeeze_cli.errors import SqueezeError
 
 # Fraction of the images that are not for the test.

@@ -25,7 +25,6 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.data.images import (
     SHARED_MEMORY,
     Item,
-    Preprocessing,
     SampleDataset,
     label_plane,
     read_pixels,
@@ -33,6 +32,7 @@ from squeeze_cli.data.images import (
 )
 from squeeze_cli.data.reading import warn_of_skipped
 from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.prepare import (
     Ranks,

@@ -18,9 +18,10 @@ from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.backbones.fusing import fuse_batch_norms
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.encoded import ReadImage
-from squeeze_cli.data.images import Preprocessing, counted_vectors, label_plane
+from squeeze_cli.data.images import label_plane
 from squeeze_cli.data.reading import UnreadableImageError
 from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.transforms import Preprocessing, counted_vectors
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.store import FeatureStore, States, check_free_space
 

@@ -26,8 +26,8 @@ from squeeze_cli.inference.decoded_files import (
     write_npy,
     write_parquet,
 )
-from squeeze_cli.inference.extraction import most_images
 from squeeze_cli.inference.output import OutputFolder, encode_embeddings
+from squeeze_cli.inference.plan import most_images
 from squeeze_cli.inference.trained_run import TrainedRun
 
 BATCH_IMAGES = 64

@@ -1,8 +1,7 @@
 """Engine that makes the shards of a plan in worker processes.
 
 An engine gets a job and an iterator of shards, and yields the bytes and the record of each. It asks for
-a shard only when a worker is free. This module does not import torch, so that a command can start the
-server of workers early.
+a shard only when a worker is free.
 """
 
 from __future__ import annotations
@@ -14,41 +13,21 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for
 from typing import TYPE_CHECKING
 
 from squeeze_cli.codec.manifest import ShardRecord
 from squeeze_cli.console import Advance
 from squeeze_cli.errors import SqueezeError
+from squeeze_cli.inference.fork_server import PRELOADED, START_METHOD, without_interrupts
 
 if TYPE_CHECKING:
-    from squeeze_cli.inference.extraction import Shard
+    from squeeze_cli.inference.plan import Shard
     from squeeze_cli.inference.shard import Job, ShardMaker
 
 Made = tuple[bytes, ShardRecord]
-# Workers cannot be forked from this process, which may have used CUDA and OpenMP. Where the system has
-# no fork, each worker imports everything itself.
-START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-# The server that workers are forked from imports this module, and thereby all that they need.
-PRELOADED = "squeeze_cli.inference.shard"
 # Attempts to make a shard whose worker process ends.
 MOST_ATTEMPTS = 3
-
-
-def start_server() -> None:
-    """Start the server of a command, whose imports then run while this process does other things.
-
-    It ends with this process. Ctrl-C is blocked in all that is forked from it, so only a process of our
-    own may start it like this.
-    """
-    if START_METHOD == "forkserver":
-        from multiprocessing import forkserver, resource_tracker
-
-        resource_tracker.ensure_running()  # the server starts it otherwise, which unblocks Ctrl-C
-        forkserver.set_forkserver_preload([PRELOADED])
-        with _without_interrupts():
-            forkserver.ensure_running()
 
 
 def make_in_workers(
@@ -126,21 +105,8 @@ def _start(job: Job, device: str) -> ProcessPoolExecutor:
 
 def _submit(pool: ProcessPoolExecutor, shard: Shard) -> Future[Made]:
     """Submit a shard to a pool, which may start its process for it."""
-    with _without_interrupts():
+    with without_interrupts():
         return pool.submit(_make, shard)
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Block Ctrl-C in processes that are started in this context; this process ends them."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Worker:

@@ -15,7 +15,8 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import FEATURE_SUFFIXES
 from squeeze_cli.data.finding import IMAGE_SUFFIXES
 from squeeze_cli.data.reading import read_lines, same_name
-from squeeze_cli.data.samples import Listing, Sample
+from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.sources import Listing
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.training.measure import evaluate

@@ -24,7 +24,8 @@ from squeeze_cli.config.schema import option_of
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import FeatureSample, shape_text
 from squeeze_cli.data.images import choose_workers
-from squeeze_cli.data.samples import Listing, Sample, known_classes
+from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.sources import Listing, known_classes
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures
 from squeeze_cli.features.datamodule import (

@@ -7,11 +7,7 @@ from rich.text import Text
 
 from squeeze_cli.codec.manifest import ExtractionSummary
 from squeeze_cli.config.classes import ClassTable
-from squeeze_cli.config.record import (
-    EvaluationResult,
-    FinishedRecord,
-    SplitMetrics,
-)
+from squeeze_cli.config.record import EvaluationResult, FinishedRecord, SplitMetrics
 from squeeze_cli.console import printable
 
 MISSING = "–"

@@ -11,7 +11,7 @@ from squeeze_cli.config.fields import value_of
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.config.schema import option_of
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.samples import known_classes
+from squeeze_cli.data.sources import known_classes
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.runs import RunFolder

@@ -15,7 +15,7 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.data.images import choose_workers
 from squeeze_cli.data.labels import LabelledMasks
 from squeeze_cli.data.reading import warn_of_skipped
-from squeeze_cli.data.samples import Listing
+from squeeze_cli.data.sources import Listing
 from squeeze_cli.data.splits import choose_samples, complete_splits, label_samples
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures, check_splits

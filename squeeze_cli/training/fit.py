@@ -29,12 +29,10 @@ from squeeze_cli.training.callbacks import (
 from squeeze_cli.training.checkpoints import checkpoint_callbacks, load_best, require_own
 from squeeze_cli.training.devices import create_trainer, quiet_libraries
 from squeeze_cli.training.distillation import add_teacher, check_taught_images
-from squeeze_cli.training.experiment import (
-    Experiment,
-    set_up,
-)
+from squeeze_cli.training.experiment import Experiment, set_up
 from squeeze_cli.training.figures import save_figures
-from squeeze_cli.training.measure import evaluate, measure_levels, save_outputs
+from squeeze_cli.training.measure import evaluate, measure_levels
+from squeeze_cli.training.outputs import save_outputs
 from squeeze_cli.training.record import Journal, require_same_data, start_record
 
 # Exit code of a process that SIGTERM has ended, as a shell reports it.

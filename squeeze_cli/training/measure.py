@@ -1,6 +1,5 @@
-"""Results of trained weights: metrics of a split, prior and codes files, and their sizes."""
+"""Measurements of trained weights: metrics of a split, and the size of its codes."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from squeeze_cli.codec.container import encode_codes
 from squeeze_cli.codec.index import find_blocks
 from squeeze_cli.codec.prior import Prior
-from squeeze_cli.codec.prior_files import read_prior, write_prior
+from squeeze_cli.codec.prior_files import read_prior
 from squeeze_cli.codec.range_coding import Slots
 from squeeze_cli.config.record import (
     DecoderBytes,
@@ -25,7 +24,6 @@ from squeeze_cli.config.record import (
 )
 from squeeze_cli.console import Reporter
 from squeeze_cli.features.datamodule import FeatureBatches
-from squeeze_cli.files import write_atomically
 from squeeze_cli.model.network import SegmentationNetwork
 from squeeze_cli.quantizers.base import FLOAT32_BITS
 from squeeze_cli.runs import RunFolder
@@ -37,43 +35,6 @@ from squeeze_cli.training.modules import FeatureModule
 
 MEASURED_SPLITS = ("val", "test")
 FLOAT32_BYTES = FLOAT32_BITS // 8
-
-
-def save_outputs(
-    run: RunFolder, experiment: Experiment, record: RunRecord, reporter: Reporter
-) -> list[NDArray[np.int64]]:
-    """Fit the prior to the training codes and save it with the codes of `val` and `test`.
-
-    Sets `digest` and `measured` of the record; without a quantizer `measured` is None. Returns the counts
-    of the values in `test` for each of a vector's codes.
-    """
-    network = experiment.module.network
-    digest, record.measured = network.digest(), None
-    _save_first_batch(run, experiment)
-    if not network.quantizer.code_sizes:
-        record.digest = digest
-        return []
-    codes = {split: split_codes(experiment, split) for split in ("train", *MEASURED_SPLITS)}
-    prior = network.quantizer.fit_prior(
-        codes["train"], reporter, seed=experiment.config.training.seed,
-        prefixes=experiment.config.quantizer.quantizer_dropout,
-    )  # fmt: skip
-    if prior is not None:
-        write_prior(run.prior_file, prior)
-    measured: dict[str, MeasuredSplit] = {}
-    for split in MEASURED_SPLITS:
-        content, measured[split] = encode_split(experiment, split, codes[split], digest, prior)
-        write_atomically(run.codes_folder / f"{split}.sqz", content)
-        measured[split].file = f"codes/{split}.sqz"
-    record.digest = digest  # only a run with all of its files has one
-    record.measured = Measured(
-        **measured, decoder=decoder_bytes(network, prior),
-        prior_digest=None if prior is None else prior.digest,
-    )  # fmt: skip
-    return [
-        np.bincount(codes["test"][..., level].ravel(), minlength=size)
-        for level, size in enumerate(network.quantizer.counted_sizes)
-    ]
 
 
 def encode_split(
@@ -135,12 +96,13 @@ def decoder_bytes(network: SegmentationNetwork, prior: Prior | None) -> DecoderB
 @torch.no_grad()
 def split_codes(experiment: Experiment, split: str) -> NDArray[np.int32]:
     """Return the codes `[n, h, w, Q]` of the images of a split."""
-    encode, maps = experiment.module.network.codes, _feature_maps(experiment, split)
+    encode, maps = experiment.module.network.codes, feature_maps(experiment, split)
     return np.concatenate([encode(batch).int().cpu().numpy() for batch in maps])
 
 
 @torch.no_grad()
-def _feature_maps(experiment: Experiment, split: str) -> Iterator[Tensor]:
+def feature_maps(experiment: Experiment, split: str) -> Iterator[Tensor]:
+    """Yield the features `[B, C, h, w]` of a split in order."""
     for states, _, _ in experiment.data.batches(split, experiment.config.training.batch_size):
         yield experiment.module.network.features(states)
 
@@ -196,24 +158,3 @@ def measure_levels(
         measured = Measured(**sizes, decoder=decoder, prior_digest=finished.measured.prior_digest)
         found.append(LevelsRecord(levels=levels, **metrics, measured=measured))
     return found
-
-
-@torch.no_grad()
-def _save_first_batch(run: RunFolder, experiment: Experiment) -> None:
-    """Write `codes/first_batch.safetensors` for inspection: of the first validation batch, `features`
-    `[B, C, h, w]` (normalized), `quantized` of the same shape and `codes` `[B, rows, columns, Q]`."""
-    from safetensors.torch import save
-
-    maps = next(_feature_maps(experiment, "val"))
-    network = experiment.module.network
-    coded = bool(network.quantizer.code_sizes)
-    quantized = network.decoded(network.quantize(maps)) if coded else maps
-    tensors = {
-        # Cloned, because safetensors refuses tensors that share memory, as without a quantizer.
-        "features": maps.float().cpu().contiguous().clone(),
-        "quantized": quantized.float().cpu().contiguous(),
-        "codes": network.codes(maps).int().cpu().contiguous(),
-    }
-    names = [sample.name for sample in experiment.splits.val[: len(maps)]]
-    content = save(tensors, {"names": json.dumps(names, ensure_ascii=False)})
-    write_atomically(run.codes_folder / "first_batch.safetensors", content)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.fusing import fuse_batch_norms
 from squeeze_cli.config.schema import ModelConfig
-from squeeze_cli.data.images import Preprocessing
+from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features.prepare import Trunk
 
 SIZE_PX = (64, 96)

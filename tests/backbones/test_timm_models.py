@@ -17,7 +17,7 @@ from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.backbones.timm_models import TimmBackbone
 from squeeze_cli.config.fields import Size
 from squeeze_cli.config.schema import ModelConfig
-from squeeze_cli.data.images import IMAGENET_MEAN, IMAGENET_STD, Statistics
+from squeeze_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Statistics
 from squeeze_cli.errors import SqueezeError, UsageError
 from tests.contracts.test_backbones import FAMILIES
 

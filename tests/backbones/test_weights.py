@@ -16,7 +16,7 @@ from torchvision.models import WeightsEnum, resnet50, vit_b_32
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 from squeeze_cli.backbones import create_backbone
-from squeeze_cli.backbones.named_models import published_urls
+from squeeze_cli.backbones.torchvision_models import published_urls
 from squeeze_cli.backbones.weights import Weights, load_strictly, published_weights
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.errors import SqueezeError, UsageError

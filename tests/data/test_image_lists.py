@@ -13,7 +13,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from squeeze_cli.data import reading
+from squeeze_cli.data import addresses
 from squeeze_cli.data.image_lists import list_place, title_of
 from squeeze_cli.data.reading import UnreadableImageError
 from squeeze_cli.errors import SqueezeError, UsageError
@@ -60,14 +60,14 @@ def test_an_image_is_asked_for_again_and_a_lost_one_is_one_line(
     kept: tuple[Path, dict[str, str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, _, server = kept
-    monkeypatch.setattr(reading, "PAUSES_S", (0, 0))
+    monkeypatch.setattr(addresses, "PAUSES_S", (0, 0))
     (tmp_path / "web.txt").write_text(f"{server}/ill/copied/a.jpg?key=1\n{server}/gone.png\n")
     ill, gone = list_place(tmp_path / "web.txt").train
     assert ill.name == f"{server.removeprefix('http://')}/ill/copied/a"
     assert ill.read().content == (images / "a.jpg").read_bytes()
     with pytest.raises(UnreadableImageError, match=r"The image http:\S+gone.png is missing"):
         gone.read()
-    monkeypatch.setattr(reading, "PAUSES_S", ())
+    monkeypatch.setattr(addresses, "PAUSES_S", ())
     with pytest.raises(UnreadableImageError, match=r"Cannot read .*b.png \(503"):
         type(ill)("b", f"{server}/ill/copied/below/b.png").read()
     with pytest.raises(UnreadableImageError, match="Cannot connect"):

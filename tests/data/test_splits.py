@@ -6,7 +6,7 @@ import pytest
 
 from squeeze_cli.config.schema import DataConfig
 from squeeze_cli.data.drawn_pets import SyntheticPetSource, SyntheticSample
-from squeeze_cli.data.samples import Listing
+from squeeze_cli.data.sources import Listing
 from squeeze_cli.data.splits import complete_splits
 from squeeze_cli.errors import SqueezeError
 from tests.conftest import REAL_DATA

@@ -11,8 +11,8 @@ from squeeze_cli.data.drawn_pets import (
     SyntheticSample,
     draw_pet,
 )
-from squeeze_cli.data.images import Preprocessing
 from squeeze_cli.data.known_sets import BACKGROUND, BORDER, PET
+from squeeze_cli.data.transforms import Preprocessing
 from tests.preprocessed import preprocessed
 
 

@@ -6,13 +6,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from squeeze_cli.data.images import (
-    IGNORE_INDEX,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Preprocessing,
-    Statistics,
-)
+from squeeze_cli.config.defaults import IGNORE_INDEX
+from squeeze_cli.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, Statistics
 from tests.pets import noise_image, trimap
 from tests.preprocessed import preprocessed
 

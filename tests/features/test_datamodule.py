@@ -15,9 +15,10 @@ from squeeze_cli.config.defaults import IGNORE_INDEX
 from squeeze_cli.config.schema import TrainingConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.drawn_pets import SyntheticSample
-from squeeze_cli.data.images import Preprocessing, SampleDataset, label_plane, read_pixels
+from squeeze_cli.data.images import SampleDataset, label_plane, read_pixels
 from squeeze_cli.data.reading import UnreadableImageError
 from squeeze_cli.data.samples import FileSample, Sample
+from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.datamodule import SegmentationDataModule
 from squeeze_cli.features.prepare import Ranks, Trunk, require_finite

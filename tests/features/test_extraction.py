@@ -11,8 +11,8 @@ from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.schema import ModelConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.drawn_pets import SyntheticSample
-from squeeze_cli.data.images import Preprocessing
 from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features import prepare
 from squeeze_cli.features.prepare import Ranks, Trunk, prepare_states
 from squeeze_cli.features.store import FeatureStore, StoreKey

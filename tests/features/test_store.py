@@ -16,8 +16,8 @@ from squeeze_cli.backbones.base import FrozenBackbone
 from squeeze_cli.config.schema import ModelConfig, TrainingConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.drawn_pets import SyntheticSample
-from squeeze_cli.data.images import Preprocessing
 from squeeze_cli.data.samples import FileSample, Sample
+from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features import prepare
 from squeeze_cli.features.datamodule import Batch, SegmentationDataModule

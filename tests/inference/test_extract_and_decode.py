@@ -122,7 +122,7 @@ def test_masks_are_those_that_the_run_was_measured_with(
     run = trained / "runs" / "q"
     squeeze("decode", str(run / "codes" / "test.sqz"), "--to", "masks", "--out", "masks")
     from squeeze_cli.console import Reporter
-    from squeeze_cli.data.images import Preprocessing
+    from squeeze_cli.data.transforms import Preprocessing
     from squeeze_cli.training.metrics import SegmentationMetrics
 
     opened = TrainedRun(run)
@@ -458,7 +458,7 @@ def test_features_of_a_stopped_decoding_go_on(
     batch_images: int,
 ) -> None:  # fmt: skip
     """The second of three shards is not there; batches end within shards."""
-    monkeypatch.setattr("squeeze_cli.inference.extraction.IMAGES_PER_SHARD", 5)
+    monkeypatch.setattr("squeeze_cli.inference.plan.IMAGES_PER_SHARD", 5)
     monkeypatch.setattr("squeeze_cli.inference.decode.BATCH_IMAGES", batch_images)
     codes = trained / "runs" / "q" / "codes" / "test.sqz"
     arguments = ("decode", str(codes), "--to", "features", "--out", "out")

@@ -24,13 +24,9 @@ from squeeze_cli.data.samples import FileSample
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import locked
 from squeeze_cli.inference.engines import make_in_workers
-from squeeze_cli.inference.extraction import (
-    Extraction,
-    Part,
-    Shard,
-    choose_images_per_shard,
-    choose_part,
-)
+from squeeze_cli.inference.extraction import Extraction
+from squeeze_cli.inference.launch import Part, choose_part
+from squeeze_cli.inference.plan import Shard, choose_images_per_shard
 from squeeze_cli.inference.shard import Job, ShardMaker
 from tests.conftest import EXECUTABLE, Squeeze
 from tests.pets import noise_image
@@ -109,12 +105,12 @@ def test_the_server_of_workers_starts_before_this_process_imports_torch(
     arguments = command(photographs, "--num-workers", "2")[1:]
     code = (
         "import sys\n"
-        "from squeeze_cli.inference import engines\n"
-        "start = engines.start_server\n"
+        "from squeeze_cli.inference import fork_server\n"
+        "start = fork_server.start_server\n"
         "def start_and_tell():\n"
         "    print('torch' in sys.modules)\n"
         "    start()\n"
-        "engines.start_server = start_and_tell\n"
+        "fork_server.start_server = start_and_tell\n"
         "from squeeze_cli.__main__ import main\n"
         "if __name__ == '__main__':\n"
         f"    sys.argv = ['squeeze', *{arguments}, '--quiet']\n"

@@ -11,8 +11,9 @@ import pytest
 from torch.utils.data import get_worker_info
 
 from squeeze_cli.data import images
-from squeeze_cli.data.images import Preprocessing, workers_with_room
+from squeeze_cli.data.images import workers_with_room
 from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features import datamodule
 from tests.conftest import Squeeze
 

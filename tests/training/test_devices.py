@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from squeeze_cli.quantizers.fsq_lfq import WHITENING_MOMENTUM, Whitening
+from squeeze_cli.quantizers.whitening import WHITENING_MOMENTUM, Whitening
 from tests.conftest import Squeeze
 
 COMMON = (
@@ -43,7 +43,7 @@ if __name__ == "__main__":
 WHITENING = """
 import sys
 import torch
-from squeeze_cli.quantizers.fsq_lfq import Whitening
+from squeeze_cli.quantizers.whitening import Whitening
 
 rank = int(sys.argv[1])
 meeting = f"file://{sys.path[0]}/meeting"

@@ -16,8 +16,8 @@ from squeeze_cli.api import open_run
 from squeeze_cli.config.defaults import IGNORE_INDEX
 from squeeze_cli.config.schema import Fit
 from squeeze_cli.console import Reporter
-from squeeze_cli.data.images import Preprocessing
 from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.transforms import Preprocessing
 from tests.conftest import Squeeze
 
 FLAGS = (

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from squeeze_cli.config.schema import TrainingConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.drawn_pets import SyntheticSample
-from squeeze_cli.data.images import Preprocessing
+from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features.datamodule import SegmentationDataModule
 from squeeze_cli.training.measure import evaluate
 from squeeze_cli.training.modules import BaselineSegmentationModule

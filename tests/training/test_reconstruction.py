@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from squeeze_cli.api import open_run
-from squeeze_cli.data.images import counted_vectors
+from squeeze_cli.data.transforms import counted_vectors
 from squeeze_cli.losses import ReconstructionLoss
 from tests.conftest import OWN_QUANTIZERS, Squeeze
 

@@ -1,16 +1,8 @@
-"""Implicit codebooks over whitened dimensions: finite scalar and lookup-free quantization.
-
-Mentzer et al., 2023, arXiv:2309.15505, rounds a few dimensions to their levels; Yu et al., 2023,
-arXiv:2310.05737, takes the sign of each dimension as a bit.
-"""
-
-from math import log2, prod
+"""Whitened code dimensions, for the implicit codebooks of fsq and lfq."""
 
 import torch
 from torch import Tensor, distributed, nn
-from vector_quantize_pytorch import FSQ, LFQ
 
-from squeeze_cli.config.defaults import CODEBOOK_SIZE, FSQ_LEVELS
 from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.kernels.folding import AffineMap
 from squeeze_cli.quantizers.base import StepSize
@@ -19,9 +11,6 @@ from squeeze_cli.quantizers.projection import ProjectedQuantizer, principal_axes
 WHITENING_MOMENTUM = 0.05
 # Share of the mean variance that is added to each variance, so that small batches stay regular.
 WHITENING_SHRINKAGE = 1e-3
-# tanh of a normal variable with this standard deviation is nearly uniform on (-1, 1). It would be
-# exactly uniform for a logistic variable, whose standard deviation is sqrt(pi^2 / 12).
-UNIFORM_DEVIATION = 0.907
 
 
 class Whitening(nn.Module):
@@ -137,56 +126,3 @@ class WhitenedQuantizer(ProjectedQuantizer):
         solution = torch.linalg.solve(design.T @ design + ridge, target)
         self.from_code.weight.copy_(solution[:-1].T)
         self.from_code.bias.copy_(solution[-1])
-
-
-class FSQWithProjection(WhitenedQuantizer):
-    """project_in → `len(levels)` bounded dimensions, rounded → project_out; one code of prod(levels).
-
-    The codebook is implicit: it is not learned, cannot collapse and has no loss.
-    """
-
-    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
-        levels = config.levels or FSQ_LEVELS
-        super().__init__(config, feature_dim, step, code_dim=len(levels))
-        self.code_sizes = (prod(levels),)
-        self.fsq = FSQ(levels=list(levels))
-
-    def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Run FSQ, which has no loss."""
-        vectors, indices = self.fsq(inputs_bnd * UNIFORM_DEVIATION)
-        return vectors, indices.long().unsqueeze(-1), vectors.new_zeros(())
-
-    def lookup(self, codes_bnq: Tensor) -> Tensor:
-        """Return grid points `[B, N, d]` with entries in [-1, 1]."""
-        vectors: Tensor = self.fsq.indices_to_codes(codes_bnq[..., 0])
-        return vectors
-
-
-class LFQWithProjection(WhitenedQuantizer):
-    """project_in → log2(codebook_size) whitened dimensions → their signs → project_out.
-
-    The entropy loss rewards confident codes in each vector and an even use of the codes over the
-    batch (`diversity_gamma`). `spherical` projects the vectors to the unit sphere first (BSQ,
-    Zhao et al., 2024, arXiv:2406.07548).
-    """
-
-    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
-        size = config.codebook_size or CODEBOOK_SIZE
-        bits = int(log2(size))
-        super().__init__(config, feature_dim, step, code_dim=bits)
-        self.code_sizes = (size,)
-        self.lfq = LFQ(
-            dim=bits, codebook_size=size, entropy_loss_weight=config.entropy_loss_weight,
-            diversity_gamma=config.diversity_gamma, commitment_loss_weight=config.commitment_weight,
-            spherical=config.spherical,
-        )  # fmt: skip
-
-    def run_library(self, inputs_bnd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Run LFQ. Its loss is the sum of entropy and commitment loss, and may be negative."""
-        vectors, indices, loss = self.lfq(inputs_bnd)
-        return vectors, indices.unsqueeze(-1), loss.sum()
-
-    def lookup(self, codes_bnq: Tensor) -> Tensor:
-        """Return corners of the cube `[B, N, d]` with entries ±1 (scaled to the sphere if spherical)."""
-        vectors: Tensor = self.lfq.indices_to_codes(codes_bnq[..., 0])
-        return vectors

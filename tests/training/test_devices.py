@@ -24,7 +24,8 @@ PROBED = """
 import sys
 import torch
 from squeeze_cli.cli import main
-from squeeze_cli.training import callbacks, fit, outputs
+from squeeze_cli.quantizers import base
+from squeeze_cli.training import callbacks, fit
 
 class Probe(callbacks.RecordKeeper):
     def on_train_end(self, trainer, module):
@@ -35,7 +36,7 @@ def fit_prior(*arguments, **others):
     print("a prior is fitted", file=sys.stderr)
     return original(*arguments, **others)
 
-original, outputs.fit_prior = outputs.fit_prior, fit_prior
+original, base.fit_prior = base.fit_prior, fit_prior
 fit.RecordKeeper = Probe
 if __name__ == "__main__":
     main()

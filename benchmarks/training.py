@@ -70,11 +70,12 @@ def make_config(
     options: argparse.Namespace, quantizer: str, precision: str = "32"
 ) -> ExperimentConfig:
     """Return the experiment, which is the same for all programs but for the precision."""
+    quantizer_config = QuantizerConfig(type=quantizer)
+    if quantizer != "none":  # whose features are not coded
+        quantizer_config = QuantizerConfig(type=quantizer, codes="plain")
     return resolve_defaults(
         ExperimentConfig(
-            quantizer=QuantizerConfig(
-                type=quantizer, codes=None if quantizer == "none" else "plain"
-            ),
+            quantizer=quantizer_config,
             model=ModelConfig(
                 backbone=options.backbone,
                 weights="default" if options.backbone == "efficientnet-lite0" else "none",

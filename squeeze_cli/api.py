@@ -156,8 +156,10 @@ def extract(
         UsageError: Arguments contradict each other, or `out` holds other files.
     """
     extraction = Extraction(
-        split, images, features, feature_names, content, coding, out, overwrite, levels, num_workers,
-        images_per_shard, shard_index, num_shards, engine, address, gpus_per_worker, max_bad,
+        split=split, images=images, features=features, feature_names=feature_names, content=content,
+        coding=coding, out=out, overwrite=overwrite, levels=levels, num_workers=num_workers,
+        images_per_shard=images_per_shard, shard_index=shard_index, num_shards=num_shards,
+        engine=engine, address=address, gpus_per_worker=gpus_per_worker, max_bad=max_bad,
     )  # fmt: skip
     values = {
         "data.data_dir": data_dir,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ from typer.testing import CliRunner
 
 from squeeze_cli import api
 from squeeze_cli.cli import app
+from squeeze_cli.commands.inference import ExtractionOptions
 from squeeze_cli.config.record import FinishedRecord
 from squeeze_cli.config.schema import DataConfig, ExperimentConfig, QuantizerConfig, TrainingConfig
 from squeeze_cli.errors import SqueezeError, UsageError
+from squeeze_cli.inference.extraction import Extraction
 from squeeze_cli.runs import RunFolder
 
 LFQ_OF_20 = ExperimentConfig(quantizer=QuantizerConfig(codebook_size=20))
@@ -99,6 +103,15 @@ def test_codes_of_a_folder_of_images_come_back_as_features_and_masks(
     assert (masks.shape, masks.dtype) == ((3, 64, 64), np.uint8)
     (tmp_path / "again.sqz").write_bytes(run.encode(codes, names))
     assert np.array_equal(run.open(tmp_path / "again.sqz").read(), codes)
+
+
+def test_requests_of_an_extraction_have_the_same_defaults() -> None:
+    defaults = {field.name: field.default for field in fields(Extraction)}
+    assert {field.name: field.default for field in fields(ExtractionOptions)} == defaults
+    parameters = inspect.signature(api.extract).parameters
+    given = {name: parameters[name].default for name in defaults}
+    # Workers import the calling script, so that a function makes none unless asked.
+    assert given == {**defaults, "num_workers": 0}
 
 
 def test_a_split_is_extracted_as_the_command_does(

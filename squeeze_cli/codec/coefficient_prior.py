@@ -89,7 +89,7 @@ class CoefficientPrior(Prior):
             or 0 in prior.used.shape
             or not 3 <= prior.levels[0] <= _LARGEST
             or prior.levels[0] % 2 == 0
-            or len(prior._pairs[0][0]) * (int(prior.levels[0]) + 1) > _MOST_ENTRIES
+            or len(prior.pairs[0][0]) * (int(prior.levels[0]) + 1) > _MOST_ENTRIES
         ):
             raise ValueError("it has other tensors")
         return prior
@@ -105,7 +105,7 @@ class CoefficientPrior(Prior):
         return np.flatnonzero(self.used == 0)
 
     @cached_property
-    def _pairs(self) -> tuple[Array, Array]:
+    def pairs(self) -> tuple[Array, Array]:
         """Pairs of `zero` and `decay` that occur, `[2, m]`, and which one each coefficient has."""
         pairs = np.repeat(self.rest[1:, None], self.used.size, axis=1)
         pairs[:, self.places] = self.zero, self.decay
@@ -115,7 +115,7 @@ class CoefficientPrior(Prior):
     @cached_property
     def bounds(self) -> NDArray[np.int32]:
         """First slot of each value, and 2^20 last, of m distributions, `[m, levels + 1]`."""
-        zero, decay = self._pairs[0].astype(np.int64)[:, :, None]
+        zero, decay = self.pairs[0].astype(np.int64)[:, :, None]
         size = int(self.levels[0])
         magnitudes = np.abs(np.arange(size) - size // 2)
         steps = np.where(magnitudes == 0, 0, zero + (magnitudes - 1) * decay)
@@ -124,7 +124,7 @@ class CoefficientPrior(Prior):
     @property
     def which(self) -> Array:
         """Number of the distribution of each coefficient."""
-        return self._pairs[1]
+        return self.pairs[1]
 
     @cached_property
     def flag_bounds(self) -> NDArray[np.int32]:

@@ -1,6 +1,5 @@
 """The images below a folder, by name."""
 
-import unicodedata
 from pathlib import Path
 
 from squeeze_cli.data.finding import IMAGE_SUFFIXES, files_below
@@ -15,7 +14,7 @@ class NamedFiles:
         below = files_below(folder)[0] if folder.is_dir() else []
         below = [path for path in below if path.suffix.lower() in IMAGE_SUFFIXES]
         below.sort(key=lambda path: (path.suffix != suffix, path.suffix.lower() != suffix, path))
-        self._by_name = {unicodedata.normalize("NFC", path.as_posix()): path for path in below}
+        self._by_name = {same_name(path.as_posix()): path for path in below}
         self._by_stem: dict[str, Path] = {}
         for name, path in self._by_name.items():
             self._by_stem.setdefault(name.removesuffix(path.suffix), path)

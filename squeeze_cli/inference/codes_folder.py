@@ -140,11 +140,8 @@ class CodesFolder:
 
     def _open(self, number: int) -> CodesFile:
         shard = self.shards[number]
-        if number in self._checked:
-            file = self.run.open(shard.path)
-        else:
-            file = self.run.open(shard.checked())
-            shard.require_names(file.names)
+        file = self.run.open(shard.path if number in self._checked else shard.checked())
+        shard.require_names(file.names)
         shape = (*file.header.grid, len(file.header.code_sizes))
         if self._shape not in ((), shape):
             raise SqueezeError(f"{shard.path} has other levels than {self.path}: extract it again.")

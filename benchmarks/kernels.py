@@ -37,6 +37,10 @@ SegmentationNetwork.__init__ = plain
 from squeeze_cli.losses.segmentation import CrossEntropyLoss, SegmentationLoss
 CrossEntropyLoss.forward = SegmentationLoss.forward
 """,
+    "without the dilation kernel": """
+from squeeze_cli.heads import deeplab_head
+deeplab_head.meets_little = lambda size, dilation: False
+""",
 }
 
 

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabHead
 
 from squeeze_cli.heads.base import SegmentationHead
+from squeeze_cli.kernels.dilation import centre_tap, convolve_dilated, meets_little
 from squeeze_cli.kernels.folding import AffineMap, append_ones, fold
 
 _FIRST_LAYER = "0.convs.0.0.weight"
@@ -15,14 +16,14 @@ class DeepLabSegmentationHead(SegmentationHead):
     """torchvision's DeepLabHead: atrous spatial pyramid pooling, a 3×3 and a 1×1 convolution.
 
     The layers and their names are torchvision's. The forward pass differs only in the pyramid's first
-    convolutions: `project_out` can be folded into them. On a CPU, one whose dilation is not smaller
-    than the map, as 36 on 28 × 28, is the 1×1 convolution of its centre tap: all other taps see zeros.
+    convolutions: `project_out` can be folded into them, and a CPU leaves out products with padding
+    where a dilation is nearly as large as the map (`kernels/dilation.py`).
 
     Args:
         feature_dim: Channels of the features.
         num_classes: Outputs.
         pretrained: Weights by torchvision's names; those whose shapes differ are ignored.
-        use_kernels: Whether a CPU may use the 1×1 convolution.
+        use_kernels: Whether a CPU may leave out products with padding.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class DeepLabSegmentationHead(SegmentationHead):
 
     def _convolve(self, conv: nn.Conv2d, maps: Tensor, output_map: AffineMap | None) -> Tensor:
         """Convolve features, or with `output_map` the channels that `append_ones` gives."""
-        weight, padding, dilation = conv.weight, conv.padding, conv.dilation
-        wide = weight.shape[-1] == 3 and min(dilation) >= max(maps.shape[-2:])
-        if wide and self.use_kernels and maps.device.type == "cpu":
-            # Sliced with the channels last, as in memory, so that the gradient has this layout too.
-            weight = weight.permute(0, 2, 3, 1)[:, 1:2, 1:2].permute(0, 3, 1, 2)
-            padding, dilation = (0, 0), (1, 1)
+        weight, padding, dilation = conv.weight, conv.padding[0], conv.dilation[0]
+        size = (maps.shape[2], maps.shape[3])
+        on_cpu = self.use_kernels and maps.device.type == "cpu" and weight.shape[-1] == 3
+        if on_cpu and meets_little(size, dilation):
+            if output_map is None and not torch.is_autocast_enabled("cpu"):
+                return convolve_dilated(maps, weight, dilation)
+            if dilation >= max(size):
+                weight, padding, dilation = centre_tap(weight), 0, 1
         if output_map is not None:
             weight = fold(weight, output_map)
         return F.conv2d(maps, weight, None, conv.stride, padding, dilation)

@@ -178,7 +178,7 @@ class SegmentationNetwork(nn.Module):
         content = blake2b(digest_size=8)
         for name, tensor in sorted(self.state_dict().items()):
             content.update(name.encode())
-            content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            content.update(tensor.detach().cpu().flatten().numpy())
         return content.hexdigest()
 
     def logits(self, vectors_bnd: Tensor, grid: Size) -> Tensor:

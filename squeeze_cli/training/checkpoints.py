@@ -1,6 +1,5 @@
 """Writing and reading of a run's checkpoints."""
 
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
@@ -11,7 +10,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from squeeze_cli.config.record import EpochMetrics
 from squeeze_cli.errors import SqueezeError, one_line
-from squeeze_cli.files import write_atomically
+from squeeze_cli.files import written_atomically
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.modules import FeatureModule
 
@@ -50,9 +49,14 @@ class WholeFiles(TorchCheckpointIO):
         self, checkpoint: dict[str, object], path: str | Path, storage_options: object = None
     ) -> None:
         """Write a temporary file beside `path`, and rename it."""
-        content = io.BytesIO()  # torch reports a full disk as a RuntimeError about its own files
-        torch.save(checkpoint, content)
-        write_atomically(Path(path), content.getbuffer())
+        with written_atomically(Path(path)) as file:
+            try:
+                torch.save(checkpoint, file)
+            except (
+                RuntimeError
+            ) as error:  # torch reports a full disk as an error about its own files
+                reason = error.__context__
+                raise reason if isinstance(reason, OSError) else error from None
 
     def load_checkpoint(
         self, path: str | Path, map_location: Callable[..., object] | None = None,

@@ -13,8 +13,17 @@ from squeeze_cli.losses import create_loss, segmentation
 from squeeze_cli.model.build import build_network
 
 
-@pytest.mark.parametrize("backbone", ["efficientnet-lite0", "deeplab"])
-def test_the_switch_turns_all_kernels_off(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "quantizer", "kernels"),
+    [
+        ("efficientnet-lite0", "fsq", {"convolve_folded"}),
+        ("deeplab", "fsq", {"fold", "centre_tap"}),
+        ("deeplab", "none", {"convolve_dilated"}),
+    ],
+)
+def test_the_switch_turns_all_kernels_off(
+    backbone: str, quantizer: str, kernels: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     used: set[str] = set()
 
     def watch(module: object, name: str) -> None:
@@ -27,7 +36,8 @@ def test_the_switch_turns_all_kernels_off(backbone: str, monkeypatch: pytest.Mon
         monkeypatch.setattr(module, name, watched)
 
     watch(base, "convolve_folded")
-    watch(deeplab_head, "fold")
+    for name in ("fold", "centre_tap", "convolve_dilated"):
+        watch(deeplab_head, name)
     watch(segmentation, "upsampled_cross_entropy")
     results = []
     for use_kernels in (True, False):
@@ -36,7 +46,7 @@ def test_the_switch_turns_all_kernels_off(backbone: str, monkeypatch: pytest.Mon
             backbone=backbone, weights="none", use_kernels=use_kernels, feature_dim=96
         )
         config = resolve_defaults(
-            ExperimentConfig(model=model, quantizer=QuantizerConfig(type="fsq"))
+            ExperimentConfig(model=model, quantizer=QuantizerConfig(type=quantizer))
         )
         torch.manual_seed(0)
         with torch.random.fork_rng(devices=[]):
@@ -50,7 +60,6 @@ def test_the_switch_turns_all_kernels_off(backbone: str, monkeypatch: pytest.Mon
         results.append((output.logits, parts["ce"], predictions.long()))
         assert bool(used) == use_kernels
         if use_kernels:
-            fold = "fold" if backbone == "deeplab" else "convolve_folded"
-            assert used == {fold, "upsampled_cross_entropy"}
+            assert used == kernels | {"upsampled_cross_entropy"}
     for ours, plain in zip(*results, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-4)

@@ -92,3 +92,19 @@ def test_a_file_is_replaced_whole_and_read_whole(
     path.write_bytes(content)
     with pytest.raises(SqueezeError, match="damaged"):
         files.load_checkpoint(path)
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")  # Windows has no such limits
+    path, old = tmp_path / "last.ckpt", {"weights": torch.zeros(10)}
+    WholeFiles().save_checkpoint(old, path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        for large in (torch.zeros(10_000_000), torch.zeros(30_000)):
+            with pytest.raises(SqueezeError, match=r"Cannot write .* \(File too large\): .*ulimit"):
+                WholeFiles().save_checkpoint({"weights": large}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert WholeFiles().load_checkpoint(path)["weights"].equal(old["weights"])
+    assert [each.name for each in tmp_path.iterdir()] == ["last.ckpt"]

@@ -1,3 +1,3 @@
-"""squeeze: dense vision embeddings in a handful of bytes that still segment well."""
+"""squeeze: compression of the dense features of frozen vision backbones to a few bytes per image."""
 
 __version__ = "0.1.0"

@@ -27,12 +27,12 @@ from squeeze_cli.errors import SqueezeError, UsageError
 COMMANDS = {
     "train": "Train a quantizer, and with masks a segmentation head, on frozen features.",
     "baseline": "Train a segmentation head on unquantized features, to compare quantizers with.",
-    "evaluate": "Measure a finished run: mean IoU, accuracy and codebook usage.",
+    "evaluate": "Measure a finished run: mean IoU, accuracy, distortion and codebook usage.",
     "compare": "Compare all runs below the folders given: rate, mean IoU, difference to the baseline.",
     "show": "Draw images, ground truth, the baseline's predictions and the run's own, with their IoU.",
-    "extract-embeddings": "Write codes, embeddings or features of images, and report their size.",
+    "extract-embeddings": "Write codes or features of images, and report their size.",
     "merge": "Check that an extraction in parts is complete, and write its manifest.",
-    "decode": "Decode codes to embeddings or masks: no images, no backbone, only the run's folder.",
+    "decode": "Decode codes to features or masks, by the run's folder alone: no images, no backbone.",
     "backbones": "List the backbones for --model: channels, stride, image size, place of the weights.",
     "cache": "Show or delete stored features, which can always be computed again.",
     "clearml-init": "Ask for a ClearML server's address and credentials, test them, and write them.",
@@ -96,13 +96,13 @@ class SqueezeGroup(_PlainSwitches, TyperGroup):
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return no option where none is given: Typer validates defaults with pydantic, too slowly."""
+        """Return no options if none is given, because Typer is slow to validate their defaults."""
         return [] if ctx.meta.get(_COMMAND_FIRST) else super().get_params(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Import the command that is called, and only this one."""
         name, placeholder, rest = super().resolve_command(ctx, args)
-        # Shell completion also looks up names that are no command.
+        # Shell completion also looks up names that are not commands.
         return name, load_command(name) if name else placeholder, rest
 
     def main(self, args: Sequence[str] | None = None, *others: Any, **settings: Any) -> None:
@@ -157,8 +157,8 @@ def _message(error: Exception) -> str:
 
 app = typer.Typer(
     name="squeeze", cls=SqueezeGroup,
-    help="Compress the dense features of frozen vision backbones to a handful of bytes that still "
-    "segment well.", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    help="Compress the dense features of frozen vision backbones to a few bytes per image.",
+    no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "token_normalize_func": lambda token: token.replace("_", "-"),

@@ -26,7 +26,7 @@ from squeeze_cli.trackers.credentials import (
 EXAMPLES = (
     "squeeze clearml-init",
     "squeeze clearml-init --file ~/.config/squeeze/clearml_credentials.yaml",
-    "squeeze clearml-init --api-key KEY --api-secret SECRET --non-interactive",
+    "squeeze clearml-init --api-key KEY --non-interactive",
 )
 _QUESTIONS = ("API server", "Web application", "File server", "Access key", "Secret key (hidden)")
 
@@ -54,8 +54,7 @@ def clearml_init(
 ) -> None:
     """Ask for a ClearML server's address and credentials, test them, and write them.
 
-    The hosts default to ClearML's public servers. Only the file's owner can read it
-    (mode 0600), and in a git checkout git ignores it.
+    The hosts default to ClearML's public servers. Only you can read the file, and git ignores it.
     """
     file = file.expanduser()
     if file.exists() and not overwrite:

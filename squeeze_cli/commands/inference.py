@@ -66,17 +66,17 @@ def evaluate(
     run: Run,
     split: Measured = "test",
     neighbours: Annotated[
-        bool, switch("--neighbours", "Measure the nearest neighbours that decoded features keep.")
+        bool, switch("--neighbours", "Measure the share of neighbours that decoded features keep.")
     ] = False,
     probe: Annotated[
-        Path | None, option("CSV file `name,label` of images: test a linear probe for it.", "FILE")
+        Path | None, option("Test a linear probe for labels: a CSV file `name,label`.", "FILE")
     ] = None,
     levels: Levels = None,
     *,
     values: Values,
     output: OutputOptions,
 ) -> None:
-    """Measure a finished run: mean IoU, accuracy and codebook usage."""
+    """Measure a finished run: mean IoU, accuracy, distortion and codebook usage."""
     _check_run(run, values, levels)
     from squeeze_cli.inference.evaluation import evaluate_run
     from squeeze_cli.inference.trained_run import TrainedRun
@@ -97,7 +97,7 @@ def show(
     seed: Annotated[int | None, option("Seed of --random. [default: 0]", "N")] = None,
     split: Measured = "test",
     baseline: Annotated[
-        Path | None, option("Compared run. [default: a baseline in the same folder]", "RUN")
+        Path | None, option("Run to compare with. [default: a baseline in the same folder]", "RUN")
     ] = None,
     out: Annotated[
         Path | None, figure_option("Picture, .png or .svg. [default: in RUN/figures/]")
@@ -149,11 +149,11 @@ class ExtractionOptions(Extraction):
     content: Annotated[
         Content,
         option(
-            "Codes, embeddings decoded from codes, or features of the backbone.", None, "--format"
+            "Codes, features decoded from codes, or features before quantization.", None, "--format"
         ),
     ] = "codes"
     coding: Annotated[
-        Coding | None, option("Coding of the codes. [default: prior, where the run has one]")
+        Coding | None, option("Coding of the codes. [default: prior, if the run has one]")
     ] = None
     out: Annotated[
         Path | None, option("Folder to write to. [default: in RUN/embeddings/]", "DIR")
@@ -162,13 +162,13 @@ class ExtractionOptions(Extraction):
     levels: Levels = None
     num_workers: Annotated[
         int | None,
-        option("Worker processes; 0: threads. [default: one per core or GPU]", "N", min=0, max=4096),
+        option("Worker processes; 0 for threads. [default: one per core or GPU]", "N", min=0, max=4096),
     ] = None  # fmt: skip
     images_per_shard: Annotated[
         int | None, option("Images per file. [default: up to 1000]", "N", min=1)
     ] = None
     shard_index: Annotated[
-        int | None, option("Write a part of the files, from 0. [default: the launcher's]", "I", min=0)
+        int | None, option("Write this part of the files, from 0. [default: the launcher's]", "I", min=0)
     ] = None  # fmt: skip
     num_shards: Annotated[
         int | None, option("Number of parts; 1 writes all files.", "N", min=1)
@@ -178,10 +178,10 @@ class ExtractionOptions(Extraction):
         str | None, option("Ray cluster: auto, local, HOST:PORT, ray://... [default: auto]", "RAY")
     ] = None
     gpus_per_worker: Annotated[
-        float | None, option("GPUs per worker of Ray. [default: 1, if any]", "X", min=0)
+        float | None, option("GPUs of each Ray worker. [default: 1, if there are any]", "X", min=0)
     ] = None
     max_bad: Annotated[
-        str | None, option("Most unreadable images: 1%, or 12. [default: no limit]", "N")
+        str | None, option("Limit on unreadable images: a number, or 1%. [default: none]", "N")
     ] = None
 
 
@@ -193,9 +193,9 @@ def extract_embeddings(
     request: ExtractionOptions,
     output: OutputOptions,
 ) -> None:
-    """Write codes, embeddings or features of images, and report their size.
+    """Write codes or features of images, and report their size.
 
-    The same command given again does not write existing files again.
+    Files that exist are kept, so the same command continues a stopped extraction.
     """
     _check_run(run, values, request.levels)
     several = request.engine == "local" and request.num_workers not in (0, 1)
@@ -232,7 +232,7 @@ def decode(
     file: Annotated[Path, typer.Argument(help="A codes file, or a folder of extracted codes.")],
     content: Annotated[
         Literal["features", "masks"],
-        option("Embeddings, or predicted masks as PNG files.", None, "--to"),
+        option("Decoded features, or predicted masks as PNG files.", None, "--to"),
     ],
     out: Annotated[Path, option("Folder to write to.", "DIR")],
     run: Annotated[
@@ -240,17 +240,17 @@ def decode(
     ] = None,
     form: Annotated[
         Literal["safetensors", "npy", "parquet"] | None,
-        option("Files of the embeddings. [default: safetensors]", None, "--as"),
+        option("Format of the features. [default: safetensors]", None, "--as"),
     ] = None,
     dtype: Annotated[
-        Literal["float16", "float32"] | None, option("Type of the embeddings. [default: float32]")
+        Literal["float16", "float32"] | None, option("Type of the features. [default: float32]")
     ] = None,
     overwrite: Overwrite = False,
     device: Annotated[DeviceName, field_option("training.device")] = "auto",
     *,
     output: OutputOptions,
 ) -> None:
-    """Decode codes to embeddings or masks: no images, no backbone, only the run's folder."""
+    """Decode codes to features or masks, by the run's folder alone: no images, no backbone."""
     from squeeze_cli.inference.decode import decode_codes
 
     result = decode_codes(

@@ -37,12 +37,12 @@ _run, _switch = (functools.partial(kind, panel="Run") for kind in (option, switc
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options that are no part of the configuration."""
+    """Options that are not a part of the configuration."""
 
     config: Annotated[
         str | None,
         _run("YAML file of experiments, or the name of an example that comes with "
-             "squeeze; options win over it.", "FILE"),
+             "squeeze; options take precedence.", "FILE"),
     ] = None  # fmt: skip
     experiment: Annotated[str | None, _run("Name of the experiment in the file.", "NAME")] = None
     overwrite: Annotated[bool, _switch("--overwrite", "Replace a run of the same name.")] = False

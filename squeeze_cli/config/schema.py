@@ -66,7 +66,7 @@ class QuantizerConfig(Section):
     codebook_size: int | None = setting(
         None,
         "Codes per codebook (vq, lfq, rvq, pq). "
-        f"[default: {CODEBOOK_SIZE}; {SMALL_CODEBOOK_SIZE} for rvq, pq; 8 by --codes task]",
+        f"[default: {CODEBOOK_SIZE}; {SMALL_CODEBOOK_SIZE} for rvq, pq; 8 for --codes task]",
         ge=2, le=2**20,
     )  # fmt: skip
     bottleneck_dim: int = setting(BOTTLENECK_DIM, "Number of channels of the bottleneck.", ge=1)
@@ -74,11 +74,11 @@ class QuantizerConfig(Section):
     quantizer_dropout: bool = setting(False, "Train the first codebooks to work alone too (rvq).")
     num_groups: int = setting(4, "Parts of a vector, each with a codebook (pq).", ge=1, le=256)
     levels: Annotated[tuple[Level, ...] | None, AsList] = setting(
-        None, "Levels of each dimension (fsq). [default: 8,5,5,5; 3,3 by --codes task]",
+        None, "Levels of each dimension (fsq). [default: 8,5,5,5; 3,3 for --codes task]",
         metavar="8,5,5,5", min_length=1, max_length=32,
     )  # fmt: skip
     step_size: float | None = setting(
-        None, "Step of the coefficients (dct). [default: 0.85; 1.7 by --codes task]", ge=0.05, le=1e3
+        None, "Step of the coefficients (dct). [default: 0.85; 1.7 for --codes task]", ge=0.05, le=1e3
     )  # fmt: skip
     codec: str = setting("PCA64,SQ8", "Codec of FAISS by its factory string (faiss).", metavar="C")
     decay: float = setting(0.99, "Decay of codebooks' moving averages (vq, rvq, pq).", ge=0, lt=1)
@@ -99,7 +99,7 @@ class QuantizerConfig(Section):
         1, "Side of the square of neighbouring vectors that one code stands for.", ge=1, le=8
     )
     rate_weight: float | None = setting(
-        None, "Weight of the rate in the loss (vq, rvq, pq, dct). [default: by --codes]", ge=0
+        None, "Weight of the rate in the loss (vq, rvq, pq, dct). [default: set by --codes]", ge=0
     )
     target_bits: float | None = setting(
         None, "Target for the bits per vector on disk (vq, rvq, pq, dct); trains up to four times.",
@@ -107,8 +107,8 @@ class QuantizerConfig(Section):
     )  # fmt: skip
     encoder_lr_factor: float | None = setting(
         None,
-        "Factor on the learning rate for the layers before the codes: a smaller one gives fewer "
-        "bits and a lower mean IoU. [default: 1; 0.3 for vq by --codes plain]", ge=0,
+        "Factor on the learning rate of the projection before the codes: a smaller one gives "
+        "fewer bits and a lower mean IoU. [default: 1; 0.3 for vq with --codes plain]", ge=0,
     )  # fmt: skip
 
 
@@ -144,13 +144,13 @@ class ModelConfig(Section):
     )
     encoder: Literal["linear", "conv"] | None = setting(
         None,
-        "Layers before the codes: linear, or conv, which sees neighbours too. "
-        "[default: by --codes]", metavar="E",
+        "Layers before the codes: linear, or conv, which also sees neighbouring vectors. "
+        "[default: set by --codes]", metavar="E",
     )  # fmt: skip
     reconstruction_weight: float | None = setting(
         None,
-        "Weight of the squared error of the decoded features, beside the masks' loss. "
-        "[default: by --codes]", ge=0,
+        "Weight of the squared error of decoded features, besides the segmentation loss. "
+        "[default: set by --codes]", ge=0,
     )  # fmt: skip
     distill: str | None = setting(None, "Folder of a baseline to distill from.", metavar="RUN")
     distill_weight: float = setting(
@@ -161,7 +161,7 @@ class ModelConfig(Section):
         True, "Use kernels and fused layers in place of equivalent calls of torch.", "--kernels"
     )
     feature_dim: int | None = setting(
-        None, "Project to N channels first. [default: that of the backbone]", ge=1, le=2**14
+        None, "Project the features to N channels first. [default: no projection]", ge=1, le=2**14
     )
     loss_type: str | None = setting(
         None, "Loss [default: ce; reconstruction without masks]", "--loss", choices=LOSSES
@@ -182,31 +182,31 @@ class DataConfig(Section):
     """Images or features, their size and splits, and the place of the feature store."""
 
     dataset: str | None = setting(
-        None, "Data set [default: by --images or --features; oxford-pet]", choices=DATASETS
+        None, "Data set [default: oxford-pet, unless --images or --features]", choices=DATASETS
     )
     data_dir: str = setting(
         "./data", "Folder that data sets are downloaded to, if missing.", metavar="DIR"
     )
-    images: str | None = setting(None, "Folder of images (folder).", metavar="DIR")
+    images: str | None = setting(None, "Folder of your own images.", metavar="DIR")
     masks: str | None = setting(
-        None, "Folder of masks that are named as their images (folder).", metavar="DIR"
+        None, "Folder of their masks, which are named as the images.", metavar="DIR"
     )
-    test_images: str | None = setting(None, "Images of the test split (folder).", metavar="DIR")
-    test_masks: str | None = setting(None, "Masks of the test split (folder).", metavar="DIR")
+    test_images: str | None = setting(None, "Folder of the test images.", metavar="DIR")
+    test_masks: str | None = setting(None, "Folder of the test masks.", metavar="DIR")
     split_file: str | None = setting(
-        None, "Lines `NAME train|val|test` (folder, features). [default: subfolders, or the seed]",
+        None, "File of lines `NAME train|val|test`. [default: subfolders, or drawn by --seed]",
         metavar="FILE",
     )  # fmt: skip
     ignore_index: int | None = setting(
-        None, "Mask value that is ignored (folder); -1 for none. [default: 255]", ge=-1, le=65535
+        None, "Mask value to ignore (with --images); -1 for none. [default: 255]", ge=-1, le=65535
     )
     classes: Annotated[ClassTable | None, BeforeValidator(_read_classes)] = setting(
-        None, "YAML file of mask values, names and colours (folder). [default: the values found]",
+        None, "YAML file of mask values, names and colours. [default: the values found]",
         metavar="FILE",
     )  # fmt: skip
-    features: str | None = setting(None, "Features in place of images.", metavar="PATH")
+    features: str | None = setting(None, "Features of another network.", metavar="PATH")
     feature_names: str | None = setting(
-        None, "Names of the rows of --features, one per line (features).", metavar="FILE"
+        None, "File with the names of the rows of --features, one per line.", metavar="FILE"
     )
     image_size: ImageSize | None = setting(
         None,

@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _call_again(seconds: float) -> None:
-    """Send this process SIGALRM after so many seconds, where the system has it; 0 cancels it."""
+    """Send this process SIGALRM after some seconds, if the system has this signal; 0 cancels it."""
     if _ALARM is not None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 

@@ -28,9 +28,9 @@ from squeeze_cli.codec.range_coding import (
 # Pseudo-counts of the fit: of zeros and of other values, of magnitudes, and of steps beyond 1.
 _VALUES, _MAGNITUDES, _EXCESS = 0.02, 0.8, 0.2
 _LARGEST = 2**15 - 1
-# Fitted parameters have so many values per octave, so that many coefficients share a distribution.
+# Number of values per octave of fitted parameters: few, so that coefficients share distributions.
 _VALUES_PER_OCTAVE = 16
-# Most entries of the table of distributions in memory (256 MB), which a damaged file must not exceed.
+# Limit on the entries of the table of distributions in memory (256 MB), for damaged files.
 _MOST_ENTRIES = 2**26
 # Images whose codes are converted at once.
 _CHUNK = 64
@@ -114,7 +114,7 @@ class CoefficientPrior(Prior):
 
     @cached_property
     def bounds(self) -> NDArray[np.int32]:
-        """First slot of each value, and 2^20 last, of m distributions, `[m, levels + 1]`."""
+        """First slot of each value of m distributions, then 2^20, `[m, levels + 1]`."""
         zero, decay = self.pairs[0].astype(np.int64)[:, :, None]
         size = int(self.levels[0])
         magnitudes = np.abs(np.arange(size) - size // 2)
@@ -128,7 +128,7 @@ class CoefficientPrior(Prior):
 
     @cached_property
     def flag_bounds(self) -> NDArray[np.int32]:
-        """First slot of the flags 0 and 1 of each frequency, and 2^20 last, `[h * w, 3]`."""
+        """First slot of the flags 0 and 1 of each frequency, then 2^20, `[h * w, 3]`."""
         flag = _cumulate(frequencies_of(np.array([[0, int(self.rest[0])]])))
         has_others = (self.used == 0).any(axis=2).reshape(-1, 1)
         return np.where(has_others, flag, [0, TOTAL, TOTAL]).astype(np.int32)
@@ -191,7 +191,7 @@ _NAMES = ("used", "zero", "decay", "rest", "levels")
 def fit_coefficients(codes_nhwq: NDArray[np.integer], levels: int) -> CoefficientPrior:
     """Fit the distributions to the codes `[n, h, w, D]` of training images, n at least 1.
 
-    It is the maximum of likelihood. The expected number of new coefficients in another image is that of
+    The fit maximizes the likelihood. The expected number of new coefficients in another image is that of
     the coefficients that are used by a single image, over n (Good, 1953, doi:10.1093/biomet/40.3-4.237).
     """
     images, shape = len(codes_nhwq), codes_nhwq.shape[1:]
@@ -223,5 +223,5 @@ def _in_steps(nats: NDArray[np.float64]) -> NDArray[np.int16]:
 
 
 def _cumulate(frequencies_nk: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return the first slot of each value, and 2^20 last, `[n, K + 1]`."""
+    """Return the first slot of each value, then 2^20, `[n, K + 1]`."""
     return np.pad(frequencies_nk.cumsum(axis=1, dtype=np.int32), ((0, 0), (1, 0)))

@@ -13,13 +13,13 @@ from squeeze_cli.codec.prior_files import to_json
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 
 MAGIC, VERSION = b"SQZC", 2
-# Most vectors in a block, unless a single image has more.
+# Largest number of vectors in a block, unless a single image has more.
 BLOCK_VECTORS = 4096
-# Bytes of a CRC-32, and of the number that is the index's size; then all bytes before the index.
+# Size of a CRC-32 and of the number before the index; size of everything before the index.
 _NUMBER_BYTES = 4
 START_BYTES = len(MAGIC) + 1 + _NUMBER_BYTES
 _RAW_DEFLATE = -15
-# Preset dictionary for deflate: parts of typical headers. It is a part of the format's version.
+# Preset dictionary for deflate: parts of typical headers. A change needs a new version of the format.
 DICTIONARY = (
     b'{"quantizer":"fsq","code_sizes":[256,256,256,256],"grid":[7,7],"coding":"packed","run":"\n'
     b'","prior":"","images_per_block":83,"names":["\n'
@@ -175,7 +175,7 @@ def restore_names(entries: Iterable[str | int]) -> tuple[str, ...]:
         name = entry if isinstance(entry, str) else _increase(previous, entry)
         if not name or "\0" in name:
             raise ValueError("a name is empty, or contains a zero byte")
-        size += len(name.encode())  # surrogates, for bytes that are no text, are a ValueError
+        size += len(name.encode())  # surrogates, for bytes that are not text, are a ValueError
         if size > MOST_NAME_BYTES:
             raise ValueError("the names are too long")
         names.append(name)

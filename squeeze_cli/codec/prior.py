@@ -50,7 +50,7 @@ COUNT_LIMIT = 7
 _REACH = 2
 # Rows and columns of the neighbours, and last of the vector itself, in an image with this border.
 _DOWN, _RIGHT = np.transpose((*OFFSETS, (0, 0))) + _REACH
-# Slots are computed at once for so many vectors times code values: they fit a processor's cache (3 MB).
+# Number of vectors times code values for which slots are computed at once, to fit a cache of 3 MB.
 _BLOCK_ELEMENTS = 1 << 17
 
 Array = NDArray[np.integer]
@@ -298,8 +298,8 @@ class SymbolEvaluator:
 def pad_codes(codes_bhwq: NDArray[np.integer], code_sizes: Sequence[int]) -> NDArray[np.int64]:
     """Return codes with a border, two rows above and two columns at each side, and all Q codes.
 
-    Codes of the border have their size as value, which no vector has. So have a vector's later codes
-    where only its first codes are given.
+    Codes of the border have their size as value, which no vector has. The same value stands for the
+    later codes of a vector if only its first codes are given.
     """
     b, rows, columns, given = codes_bhwq.shape
     padded = np.empty((b, rows + _REACH, columns + 2 * _REACH, len(code_sizes)), np.int64)

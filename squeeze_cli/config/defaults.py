@@ -14,7 +14,8 @@ LEVELS = 255  # values of a coefficient of dct
 RATE_WEIGHT = 0.05
 
 # Defaults that `--codes` sets for a training with masks (docs/results.md). `plain` is the linear encoder
-# of older scripts. Defaults of vq alone are in `QUANTIZERS`: several codes per vector are for fidelity.
+# of older scripts. The weight of the rate of vq is in `QUANTIZERS`; rvq and pq, with several codes per
+# vector for fidelity, have none by default.
 CODES: dict[str, dict[str, object]] = {
     "faithful": {
         "model.encoder": "conv", "model.reconstruction_weight": 0.5,

@@ -38,7 +38,7 @@ def dial_of(quantizer: str) -> Dial:
 def weight_of_step(step_size: float) -> float:
     """Return the default weight of the rate for a step of dct.
 
-    The error by rounding grows with the square of the step, and so does what a bit is worth.
+    The error by rounding grows with the square of the step, and the weight of a bit must grow likewise.
     """
     return RATE_WEIGHT * (step_size / STEP_SIZE) * (step_size / STEP_SIZE)
 

@@ -84,7 +84,7 @@ class Trunk:
         return rows.cpu().contiguous().numpy()
 
     def counted(self, samples: Sequence[Sample], grid: tuple[int, int] | torch.Size) -> Tensor:
-        """Return which vectors of images with known facts are no padding, `[B, h, w]` bool."""
+        """Return which vectors of images with known facts are not padding, `[B, h, w]` bool."""
         if self.preprocessing.fit != "pad":
             return torch.ones(len(samples), *grid, dtype=torch.bool, device=self.device)
         planes = [label_plane(replace(each, labels=None), self.preprocessing) for each in samples]
@@ -190,7 +190,7 @@ def require_finite(states: Tensor, names: Sequence[str]) -> None:
 
 
 def fits_in_memory(needed_bytes: float) -> bool:
-    """Return whether so many bytes are within `MEMORY_SHARE` of the memory that is free now."""
+    """Return whether `needed_bytes` are within `MEMORY_SHARE` of the memory that is free now."""
     import psutil
 
     return bool(needed_bytes < MEMORY_SHARE * psutil.virtual_memory().available)

@@ -37,7 +37,7 @@ CLASSES_NAME = "classes.yaml"
 SOFTWARE = "squeeze decode"
 # First line of the file of classes; a file without it is the user's own.
 NOTE = "# Classes of masks that `squeeze decode` wrote.\n"
-# Most bytes in a file name.
+# Limit of file systems on the bytes of a file name.
 LONGEST_NAME = 255
 
 

@@ -25,7 +25,7 @@ from squeeze_cli.training.metrics import NEIGHBOURS, FeatureComparison
 # First cells of a header row, unless an image has that name.
 HEADERS = ("name", "names", "image", "images", "file", "filename", "id")
 SUFFIXES = {*IMAGE_SUFFIXES, *FEATURE_SUFFIXES}
-# Most iterations of L-BFGS, which ends earlier at the minimum.
+# Limit on the iterations of L-BFGS, which ends earlier at the minimum.
 MOST_STEPS = 1000
 
 

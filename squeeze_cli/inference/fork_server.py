@@ -15,8 +15,8 @@ PRELOADED = "squeeze_cli.inference.shard"
 def start_server() -> None:
     """Start the server of a command, whose imports then run while this process does other things.
 
-    It ends with this process. Ctrl-C is blocked in all that is forked from it, so only a process of our
-    own may start it like this.
+    It ends with this process. Ctrl-C is blocked in all processes that are forked from it, so only
+    squeeze's own process, which ends them, may start it like this.
     """
     if START_METHOD == "forkserver":
         from multiprocessing import forkserver, resource_tracker

@@ -7,12 +7,12 @@ from hashlib import blake2b
 from squeeze_cli.codec.manifest import Content
 from squeeze_cli.data.samples import Sample
 
-# Most images of a shard by default: it takes a core about a minute, and codes have some dozen kilobytes.
+# Default limit on the images of a shard: about a minute of a core, and some dozen kilobytes of codes.
 IMAGES_PER_SHARD = 1000
 # A plan of at least `EVEN_SHARDS` shards occupies two, four or eight workers evenly. Shards are not made
 # smaller than `FEWEST_IMAGES` for this (half of it after rounding), because each has a header.
 EVEN_SHARDS, FEWEST_IMAGES = 8, 500
-# Most bytes of a shard of embeddings by default.
+# Default limit on the bytes of a shard of embeddings.
 EMBEDDING_SHARD_BYTES = 256 * 2**20
 
 

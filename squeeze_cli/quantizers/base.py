@@ -33,7 +33,7 @@ FLOAT32_BITS = 32  # per value of uncompressed features, the reference of compre
 
 @dataclass(frozen=True)
 class StepSize:
-    """Number of vectors in a training step over all processes, of processes, and of vectors per image.
+    """Size of a training step: `vectors` over all `processes`, with `vectors_per_image`.
 
     The vectors decide when a code counts as unused. Several processes synchronize their codebooks.
     """

@@ -107,8 +107,8 @@ class CoefficientRate(nn.Module):
         """Estimate the bits of the coefficients in `quantized.inputs`, which are in steps.
 
         Returns the bits per image, divided by `USUAL_VECTORS`: the step grows with the number of
-        vectors, and so must what a bit per vector is worth. The second result is None, because the
-        scales are not trained.
+        vectors, so the weight of a bit per vector must grow too. The second result is None, because
+        the scales are not trained.
         """
         inputs = quantized.inputs
         noisy = (inputs + torch.rand_like(inputs) - 0.5).abs()

@@ -167,7 +167,7 @@ def by_setting(runs: Iterable[FoundRun]) -> dict[Setting, list[RunRecord]]:
 def is_reference(record: RunRecord) -> bool:
     """Return whether other runs are compared with this one: a finished baseline that trains a head only.
 
-    Baselines that also train an encoder, adapter, projection or last layer are no reference.
+    Baselines that also train an encoder, adapter, projection or last layer are not references.
     """
     model = record.model
     if record.kind != "baseline" or record.status != "finished" or model is None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 GREY = "#666666"
 DPI = 150
-# Most panels in a figure of codebooks, and most steps in a panel.
+# Limits on the panels in a figure of codebooks, and on the steps in a panel.
 MOST_LEVELS, MOST_STEPS = 16, 4096
 OPACITY = 0.6
 CELL_INCHES = 1.5

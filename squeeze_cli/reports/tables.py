@@ -11,7 +11,7 @@ from squeeze_cli.config.record import EvaluationResult, FinishedRecord, SplitMet
 from squeeze_cli.console import printable
 
 MISSING = "–"
-# Most characters of the name of a class in a table.
+# Limit on the characters of a class's name in a table.
 NAME_CHARACTERS = 40
 CHECK_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 

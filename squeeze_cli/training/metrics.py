@@ -21,9 +21,9 @@ Values = dict[str, float | list[float | None]]
 # Metrics that have a value per class, or per code of a vector.
 LISTS = ("per_class_iou", "codebook_usage", "codebook_perplexity")
 NEIGHBOURS = 10
-# Most vectors in the random sample of a split.
+# Largest number of vectors in the random sample of a split.
 PATCHES = 3000
-# Most similarities that are computed at once.
+# Largest number of similarities that are computed at once.
 BLOCK_VALUES = 2**24
 EPSILON = 1e-8  # the cosine of a vector of zeros is 0
 

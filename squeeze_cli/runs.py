@@ -149,7 +149,7 @@ def create_run(config: ExperimentConfig, overwrite: bool) -> RunFolder:
     such as `vq-efficientnet-lite0`, gets a number if it exists. A folder of a run that was killed before
     it wrote its record is used again, and a run that it should have replaced is restored.
 
-    Raises UsageError for a name that is taken or is no plain folder name, and SqueezeError where the
+    Raises UsageError for a name that is taken or is not a plain folder name, and SqueezeError where the
     folder cannot be made or another process trains in it.
     """
     kind = "baseline" if config.kind == "baseline" else config.quantizer.type

@@ -163,7 +163,7 @@ class ViTLastLayer(nn.Module):
 
 
 def check_patches(name: str, patch_px: Size, size_px: Size) -> None:
-    """Raise UsageError, with the nearest sizes, for an image size that is no multiple of the patches."""
+    """Raise UsageError, with the nearest sizes, unless the image size is a multiple of the patches."""
     if any(size % side for size, side in zip(size_px, patch_px, strict=True)):
         lower = [max(1, size // side) * side for size, side in zip(size_px, patch_px, strict=True)]
         upper = [size + side for size, side in zip(lower, patch_px, strict=True)]

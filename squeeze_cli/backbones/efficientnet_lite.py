@@ -43,8 +43,8 @@ class EfficientNetLite0Backbone(FrozenBackbone):
         given = [t for name, t in state.items() if not name.endswith("num_batches_tracked")]
         if [own[name].shape for name in targets] != [tensor.shape for tensor in given]:
             raise SqueezeError(
-                f"The weights {self.weights.source} are no EfficientNet-Lite0's: give a state dict "
-                "of timm's tf_efficientnet_lite0, or leave --weights at its default."
+                f"The weights {self.weights.source} are not those of EfficientNet-Lite0: give a state "
+                "dict of timm's tf_efficientnet_lite0, or leave --weights at its default."
             )
         return counters | dict(zip(targets, given, strict=True))
 
@@ -59,7 +59,7 @@ class EfficientNetLite0Backbone(FrozenBackbone):
 
 
 class Rescaling(nn.Module):
-    """Conversion from ImageNet's normalization to (x - 0.5) / 0.5, the one of the weights."""
+    """Conversion from ImageNet's normalization to that of the weights, (x - 0.5) / 0.5."""
 
     scale: Tensor
     shift: Tensor

@@ -38,7 +38,7 @@ class Weights:
         self.file = file
         if file is not None and not file.is_file():
             missing = f"There is no weights file {file}"
-            problem = f"{file} is no weights file" if file.exists() else missing
+            problem = f"{file} is not a weights file" if file.exists() else missing
             raise SqueezeError(f"{problem}: check --weights, or {_FIX}.")
         self._mtime_ns = None if file is None else file.stat().st_mtime_ns
 
@@ -79,7 +79,7 @@ class Weights:
             reason = "it is damaged, or holds Python objects besides tensors"
             if isinstance(error, (OSError, ValueError)):  # other messages advise to unpickle
                 reason = one_line(error)
-            raise SqueezeError(f"{file} is no usable weights file ({reason}): {_FIX}.") from None
+            raise SqueezeError(f"{file} is not a usable weights file ({reason}): {_FIX}.") from None
         if file.stat().st_mtime_ns != self._mtime_ns:
             raise SqueezeError(f"{file} was changed during this command: run it again.")
 
@@ -100,7 +100,7 @@ def _checked(content: object) -> dict[str, Tensor]:
         raise ValueError("it holds no state dict: names to tensors")
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise ValueError(f"it holds no state dict: {name!r} is no name of a tensor")
+            raise ValueError(f"it holds no state dict: {name!r} is not the name of a tensor")
         floating = tensor.is_floating_point() or not name.endswith(("weight", "bias"))
         if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex() or not floating:
             raise ValueError(f"the tensor {name} holds no floating-point numbers")

@@ -32,10 +32,10 @@ from squeeze_cli.codec.range_coding import Slots
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
 
 BATCH_IMAGES = 256
-# Most blocks, and most codes, that are decoded at once.
+# Largest numbers of blocks and of codes that are decoded at once.
 _BLOCKS_AT_ONCE = 256
 _CODES_AT_ONCE = 2**25
-# Most codes that a caller may read at once (1 GB).
+# Largest number of codes that a caller may read at once (1 GB).
 _MOST_DECODED = 2**28
 
 _LIST = TypeAdapter(list[object])
@@ -78,7 +78,7 @@ class CodesFile:
 
     Raises:
         SqueezeError: there is no such file, it is of a newer version, or made by another prior.
-        DamagedCodesError: the file is no codes file, truncated or changed.
+        DamagedCodesError: the file is not a codes file, or truncated or changed.
     """
 
     def __init__(self, path: Path, prior: Prior | None = None) -> None:
@@ -165,12 +165,12 @@ class CodesFile:
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """Turn errors of reading into ones that name the file."""
+        """Add the name of the file to errors of reading."""
         try:
             yield
         except DamagedCodesError as error:
             raise DamagedCodesError(
-                f"{self.path} is damaged, or no codes file ({error}): make it again."
+                f"{self.path} is damaged, or not a codes file ({error}): make it again."
             ) from None
         except OSError as error:
             raise SqueezeError(f"{self.path} cannot be read: {error.strerror or error}.") from None

@@ -58,7 +58,7 @@ def backbones(
     output.show({"matching": len(names), "backbones": [asdict(each) for each in found]}, table)
     if len(found) < len(names) and not output.json:
         output.reporter().say(
-            f"{len(found)} of {len(names):,} that match: give a PATTERN, or a higher --limit."
+            f"Shown are {len(found)} of {len(names):,}: narrow the PATTERN, or raise --limit."
         )
 
 
@@ -87,7 +87,7 @@ def cache(
     total = decimal(sum(space.bytes for space in spaces))
     if spaces and action == "clear":
         if not yes and not sys.stdin.isatty():
-            raise UsageError("Without a terminal nobody can be asked: add --yes to delete.")
+            raise UsageError("Without a terminal nobody can confirm: add --yes to delete.")
         if not yes:
             typer.confirm(f"Delete {total} of features in {cache_dir}?", abort=True, err=True)
         for space in spaces:

@@ -193,7 +193,7 @@ def _long_form(content: Mapping[object, object], where: str) -> dict[str, object
             continue
         if isinstance(key, bool) or not re.fullmatch("0|[1-9][0-9]{0,8}", str(key)):
             raise UsageError(
-                f"{where}: {key!r} is no mask value: each key is a whole number, without leading zeros, "
+                f"{where}: {key!r} is not a mask value: keys are whole numbers, without leading zeros, "
                 f"or `ignore`, such as `{_EXAMPLE}`."
             )
         described = value if isinstance(value, Mapping) else {"name": value}

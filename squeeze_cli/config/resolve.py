@@ -207,7 +207,7 @@ def load_run_config(file: Path, recorded: Mapping[str, object]) -> ExperimentCon
     """Read a run's `config.yaml`; SqueezeError where it differs from the `recorded` settings."""
     try:
         config = load_experiment(file)
-    except UsageError as error:  # the run wrote the file, so this is no wrong usage
+    except UsageError as error:  # the run wrote the file, so this is not wrong usage
         raise SqueezeError(f"{error} The run needs its own: train it again.") from None
     known = {key: value for key, value in recorded.items() if key in FIELDS}
     for key, own, other in _differences(config, known):

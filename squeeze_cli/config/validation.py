@@ -130,7 +130,7 @@ def _check_target(config: ExperimentConfig) -> None:
     if target >= most:
         others = {"vq": ", or --quantizer rvq", "dct": ", or a larger --bottleneck-dim"}
         raise UsageError(
-            f"--target-bits {target:g} is no less than the {most:.4g} bits of codes that are not coded: "
+            f"--target-bits {target:g} is not below the {most:.4g} bits of codes that are not coded: "
             f"choose a smaller one{others.get(quantizer.type, '')}."
         )
 
@@ -140,7 +140,7 @@ def _check_loss(config: ExperimentConfig) -> None:
     loss = str(config.model.loss_type)
     if config.model.has_head and config.data.has_features:
         raise UsageError(
-            f"--loss {loss} needs masks, which --features have not: use --loss reconstruction."
+            f"--loss {loss} needs masks, which --features does not provide: use --loss reconstruction."
         )
     refuse_foreign(config, "model.loss_type", _not_default(config, "model"))
     untrained = {"model.reconstruction_weight": ("none", "faiss"), "model.distill": ("none",)}

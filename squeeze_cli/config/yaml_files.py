@@ -31,10 +31,10 @@ def read_yaml(path: Path, example: str) -> Mapping[str, object]:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         # PyYAML raises subclasses; the class itself is for YAML that only the function below refuses.
-        kind = "" if type(error) is yaml.MarkedYAMLError else " is no valid YAML"
+        kind = "" if type(error) is yaml.MarkedYAMLError else " is not valid YAML"
         raise UsageError(f"{path}{line}{kind}: {error.problem}.") from None
     except yaml.YAMLError as error:
-        raise UsageError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from None
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     except RecursionError:
         raise UsageError(f"{path} is nested too deeply.") from None
     except (OSError, ValueError) as error:

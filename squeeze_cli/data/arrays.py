@@ -24,7 +24,7 @@ from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, UsageError
 
 FEATURE_SUFFIXES = (".npy", ".npz", ".safetensors")
-# Most values of a block of rows that are checked together.
+# Limit on the values of rows that are checked together.
 BLOCK_VALUES = 2**22
 MapShape = tuple[int, int, int]  # rows, columns and channels of a feature map
 
@@ -225,7 +225,7 @@ def _list_files(folder: Path) -> Listing:
     names = names_below([file.as_posix() for file in files])
     samples = (FeatureSample(n, folder / p) for n, p in zip(names, files, strict=True))
     if others := len(below) - len(files):
-        warnings.insert(0, f"{others} files in {folder} are no features and left out.")
+        warnings.insert(0, f"Left out {others} files in {folder} that are not features.")
     return Listing(tuple(samples), warnings=tuple(warnings))
 
 

@@ -61,7 +61,7 @@ def name_images(
     if others := Counter(suffix or "no suffix" for suffix in suffixes):
         by_count = sorted(others.items(), key=lambda item: (-item[1], item[0]))
         kinds = some([f"{count} of {suffix}" for suffix, count in by_count])
-        warnings.append(f"{others.total()} files in {place} are no images and left out: {kinds}.")
+        warnings.append(f"Left out {others.total()} files in {place} that are not images: {kinds}.")
     return Listing(tuple(samples), skipped=tuple(skipped), warnings=tuple(warnings))
 
 

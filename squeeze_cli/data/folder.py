@@ -98,7 +98,7 @@ def _split_by_folder(found: Listing, images: Path, test_elsewhere: bool) -> List
     by_split: dict[str, list[Sample]] = {name: [] for name in SPLITS}
     outside: list[Sample] = []
     for sample in found.train:
-        folder, below, _ = sample.name.partition("/")  # an image `test.jpg` is no split
+        folder, below, _ = sample.name.partition("/")  # an image `test.jpg` is not a split
         by_split.get(folder if below else "", outside).append(sample)
     named = [f"{name}/" for name, samples in by_split.items() if samples]
     if not named:

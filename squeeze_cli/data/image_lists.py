@@ -159,7 +159,7 @@ def _list_lines(place: str) -> Listing:
     for number, name, target in pairs:
         if name != _relative(name) or not _relative(target):
             raise SqueezeError(
-                f"{place}, line {number}: {name or target!r} is no path below a folder: correct it."
+                f"{place}, line {number}: {name or target!r} is not a path below a folder: correct it."
             )
     listed = {(name, _joined(place, target)): target for _, name, target in pairs}
     targets = [target for _, target in listed]
@@ -203,7 +203,7 @@ def _list_archive(place: str) -> Listing:
                 parts[_relative(member.name)] = (member.offset_data, member.size)
             elif not member.isdir():
                 links.append(
-                    (member.name, "it is no regular file of the archive: store the image itself.")
+                    (member.name, "it is a link or a special file: store the image itself.")
                 )
         file.seek(archive.offset)
         while rest := file.read(2**20):  # images of an appended archive would be lost

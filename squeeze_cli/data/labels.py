@@ -124,7 +124,7 @@ def label_masks(
         labels.append(Labels(mask, tuple(classes)))
     if wrong:
         raise SqueezeError(
-            f"{len(wrong)} of {len(masks)} masks hold values that are no class: "
+            f"{len(wrong)} of {len(masks)} masks hold values that belong to no class: "
             f"{_unknown_and_expected(unknown, table)}. For example {wrong[0]}. {fix}"
         )
     count = len(table)

@@ -50,7 +50,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 # torch's sampler seeds an epoch by the sum of seed and epoch. With seeds multiplied by this distance,
 # no two seeds share the order of any epoch.
 SEED_DISTANCE = 1_000_003
-# Most vectors and values of a batch without gradients: small batches cost calls, large ones memory,
+# Limits on vectors and values of a batch without gradients: small batches cost calls, large ones memory,
 # which the C library returns to the system after each operation if it is 32 MiB or more.
 EVALUATION_VECTORS = 8192
 EVALUATION_VALUES = 2**23
@@ -155,7 +155,7 @@ class FeatureBatches(LightningDataModule):
         return self._on_device(loaded, split)
 
     def counted(self, split: str, positions: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
-        """Return which vectors of a split's images are no padding, `[B, h, w]` bool: here all."""
+        """Return which vectors of a split's images are not padding, `[B, h, w]` bool: here all."""
         del split
         return torch.ones(len(positions), *grid, dtype=torch.bool, device=positions.device)
 
@@ -178,7 +178,7 @@ class FeatureBatches(LightningDataModule):
                 places = " and ".join(sorted(set(copied)))
                 self.reporter.warn(
                     f"{len(copied)} samples of {name} are copies of samples of {places}: metrics on them "
-                    "are too good; remove the copies, or give the splits by --split-file."
+                    "are too optimistic; remove the copies, or give the splits by --split-file."
                 )
             earlier |= {each: name for each in contents if each not in earlier}
 
@@ -285,7 +285,7 @@ class SegmentationDataModule(FeatureBatches):
         warn_of_skipped(self.skipped, self.reporter)
 
     def counted(self, split: str, positions: Tensor, grid: tuple[int, int] | torch.Size) -> Tensor:
-        """Return which vectors of a split's images are no padding, `[B, h, w]` bool."""
+        """Return which vectors of a split's images are not padding, `[B, h, w]` bool."""
         return self.trunk.counted([self.splits[split][i] for i in positions.tolist()], grid)
 
     def states(self, inputs: Tensor) -> Tensor:

@@ -210,7 +210,7 @@ def choose_spaces(cache_dir: Path, key: str | None) -> list[Space]:
     if key is not None and not chosen:
         raise UsageError(f"No features are kept under {key!r}: `squeeze cache ls` shows the keys.")
     if key is not None and len(chosen) > 1:
-        raise UsageError(f"{key!r} begins several keys: `squeeze cache ls` shows more of them.")
+        raise UsageError(f"Several keys begin with {key!r}: `squeeze cache ls` lists them.")
     return sorted(chosen, key=lambda space: (space.last_used, space.key), reverse=True)
 
 

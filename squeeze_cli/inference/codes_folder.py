@@ -14,12 +14,12 @@ from squeeze_cli.errors import SqueezeError
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.runs import RECORD_NAME
 
-# Most files whose index, with the names of its images, is kept in memory.
+# Number of files for which the index, with the names of the images, is kept in memory.
 OPEN_FILES = 1024
 # Vectors that are decoded at once when a file is streamed or all codes fit the cache: many blocks take
 # little more time than one, because the range decoder processes all of them position by position.
 VECTORS_AT_ONCE = 2**18
-# Most bytes of decoded codes that are kept.
+# Default limit on the bytes of decoded codes in memory.
 CACHE_BYTES = 2**28
 
 Codes = NDArray[np.integer]
@@ -35,7 +35,7 @@ def list_shards(path: Path) -> list[ShardFile]:
     output = read_output(path)
     if output.content != "codes":
         raise SqueezeError(
-            f"{path} holds {output.content}, no codes: give an output of `squeeze extract-embeddings "
+            f"{path} holds {output.content}, not codes: give an output of `squeeze extract-embeddings "
             "--format codes`."
         )
     return output.shards
@@ -46,7 +46,7 @@ def find_run(path: Path) -> Path:
     for parent in path.resolve().parents:
         if (parent / RECORD_NAME).exists():
             return parent
-    raise SqueezeError(f"{path} lies in no run's folder: give the run that made it by --run.")
+    raise SqueezeError(f"{path} is not in a run's folder: give the run that made it by --run.")
 
 
 class CodesFolder:

@@ -196,7 +196,7 @@ class CodesStream(IterableDataset[Item]):
         for name, value in given.items():
             least = 1 if name in ("batch_size", "num_ranks") else 0
             if value is not None and (not isinstance(value, Integral) or value < least):
-                raise UsageError(f"{name} {value!r} is no whole number from {least}.")
+                raise UsageError(f"{name} {value!r} is not a whole number from {least}.")
         if (rank is None) != (num_ranks is None) or (rank or 0) >= (num_ranks or 1):
             raise UsageError(f"rank {rank} of num_ranks {num_ranks}: give both, rank from 0.")
         self.dataset, self.batch_size, self.shuffle_buffer = dataset, batch_size, shuffle_buffer

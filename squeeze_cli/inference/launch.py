@@ -62,7 +62,7 @@ def _launched_part(variables: Mapping[str, str]) -> Part:
             most = most if not rest else 0
         if not 0 <= number < most:
             raise SqueezeError(
-                f"{names[1]}={index} is no part of {names[2]}={count}: name the part by --shard-index "
+                f"{names[1]}={index} is not a part of {names[2]}={count}: name the part by --shard-index "
                 "and --num-shards."
             )
         if most > 1:

@@ -59,9 +59,7 @@ def make_on_ray(
                         if isinstance(error.cause, SqueezeError):
                             raise error.cause from None
                         reason = one_line(error.cause)
-                        raise SqueezeError(
-                            f"A worker of Ray failed ({reason}): {_SHARED}."
-                        ) from error
+                        raise SqueezeError(f"A Ray worker failed ({reason}): {_SHARED}.") from error
                     except RayError as error:
                         # The worker is lost, or its result is lost with its machine.
                         pool.replace(work, error)
@@ -190,9 +188,7 @@ class _Pool:
         if work.attempt == MOST_ATTEMPTS:
             if work.shard is not None:
                 raise SqueezeError(failure(work.shard)) from error
-            raise SqueezeError(
-                f"No worker of Ray starts ({one_line(error)}): {_SHARED}."
-            ) from error
+            raise SqueezeError(f"No Ray worker starts ({one_line(error)}): {_SHARED}.") from error
         if work.shard is not None:
             self._lost.append((work.shard, work.attempt + 1))
         self._kill(work.actor)

@@ -39,7 +39,7 @@ class FaissCodec(Quantizer):
             raise UsageError("--quantizer faiss is trained on one device: leave --devices out.")
         if not re.fullmatch(CODEC, config.codec):
             raise UsageError(
-                f"{self.name[:80]} is no codec: use one such as PCA64,SQ8 or OPQ8_64,PQ8x8."
+                f"{self.name[:80]} is not a codec: use one such as PCA64,SQ8 or OPQ8_64,PQ8x8."
             )
         try:
             import faiss
@@ -51,8 +51,8 @@ class FaissCodec(Quantizer):
             raise UsageError("FAISS is missing: `pip install squeeze-cli[faiss]`.") from None
         except (RuntimeError, MemoryError) as error:
             raise UsageError(
-                f"{self.name} is no codec for {feature_dim} channels ({_reason(error)}): use one such as "
-                "PCA64,SQ8."
+                f"{self.name} is not a codec for {feature_dim} channels ({_reason(error)}): use one such "
+                "as PCA64,SQ8."
             ) from None
         if size > MOST_BYTES:
             raise UsageError(

@@ -94,7 +94,9 @@ def end_task(
     try:
         task.finish("close", status=record.status, archive=str(archive))
     except ClearMLUnavailableError as error:
-        task.reporter.warn(f"ClearML did not get all of this run ({error}); {run.path} has it all.")
+        task.reporter.warn(
+            f"ClearML did not receive the whole run ({error}); {run.path} has all of it."
+        )
         return
     if config.logger.clearml_offline:
         task.reporter.say(f"ClearML session: {archive}, for clearml.Task.import_offline_session")

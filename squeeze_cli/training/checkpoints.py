@@ -105,7 +105,7 @@ def require_own(path: Path, module: FeatureModule, history: Sequence[EpochMetric
         fits = False
     if not fits:
         raise SqueezeError(
-            f"{path} is no checkpoint of this run: bring its own back, or start anew with --overwrite."
+            f"{path} is not a checkpoint of this run: bring its own back, or start anew with --overwrite."
         )
 
 
@@ -137,5 +137,5 @@ def load_best(module: FeatureModule, run: RunFolder, digest: str | None = None) 
     except Exception as error:  # noqa: BLE001 - unpickling foreign bytes can raise anything
         reason = one_line(error, 100)
         raise SqueezeError(
-            f"{run.best_checkpoint} is no checkpoint of this run ({reason}): train it again."
+            f"{run.best_checkpoint} is not a checkpoint of this run ({reason}): train it again."
         ) from None

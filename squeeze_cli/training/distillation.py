@@ -38,8 +38,8 @@ def distillation_loss(
 def add_teacher(experiment: Experiment, begun: RunRecord | None) -> None:
     """Add the baseline of `--distill`, if there is one, to the module as its teacher.
 
-    `begun` is the record of a run that is resumed. Raises SqueezeError if the baseline is no finished
-    run, or not the teacher of the resumed run, and UsageError if it has other features or classes.
+    `begun` is the record of a run that is resumed. Raises SqueezeError if the baseline is not
+    finished, or not the teacher of the resumed run, and UsageError for other features or classes.
     """
     config, module = experiment.config, experiment.module
     if config.model.distill is None:

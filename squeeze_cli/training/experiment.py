@@ -147,11 +147,11 @@ def load_splits(
 
 
 def _warn_of_values(masks: LabelledMasks, reporter: Reporter) -> None:
-    """Warn of mask values that are no class, and of classes without a pixel."""
+    """Warn of mask values that belong to no class, and of classes without a pixel."""
     if masks.stray_pixels:
         reporter.warn(
-            f"{masks.stray_pixels} pixels in {masks.stray_images} masks have values that are no class; "
-            "they count as the class of the nearest value."
+            f"{masks.stray_pixels} pixels in {masks.stray_images} masks have values that belong to "
+            "no class; they count as the class of the nearest value."
         )
     absent = [name for name, n in zip(masks.table.names, masks.images, strict=True) if not n]
     if absent:

@@ -118,7 +118,7 @@ def test_a_file_that_cannot_be_read_is_no_traceback(tmp_path: Path) -> None:
     file.write_bytes(b"one")
     weights = Weights("w.pth", file)
     file.unlink()
-    with pytest.raises(SqueezeError, match="is no usable weights file"):
+    with pytest.raises(SqueezeError, match="is not a usable weights file"):
         _ = weights.digest
 
 
@@ -136,7 +136,7 @@ def test_missing_unreadable_and_other_files_are_told_apart(tmp_path: Path) -> No
         Weights("w.pth", tmp_path / "w.pth")
     file = tmp_path / "w.pth"
     file.write_bytes(b"no pickle")
-    with pytest.raises(SqueezeError, match="is no usable weights file"):
+    with pytest.raises(SqueezeError, match="is not a usable weights file"):
         Weights("w.pth", file).read()
     torch.save([1, 2], file)
     with pytest.raises(SqueezeError, match="holds no state dict"):

@@ -22,7 +22,7 @@ from tests.fuzz.crafted import (
 CODES = "codes/codes-00000.sqz"
 _DECODE = f"decode {CODES} --run runs/vq --to masks --out m"
 _USES = ("codes", "runs/vq")
-_DAMAGED = "is damaged, or no codes file"
+_DAMAGED = "is damaged, or not a codes file"
 
 
 def crafted(**changes: Any) -> Callable[[Path], object]:

@@ -172,7 +172,7 @@ ROWS = (
     row("a vector among maps", in_folder(("z", VALUES[0, 0, 0])), "f/z.npy is 1 x 1 x 16", file="f"),
     row("a map of NaN in a folder", in_folder(("z", broken((0, np.nan))[0])), "1 of 13", "f/z.npy",
         file="f"),
-    trains("links and other files in a folder", beside, "2 files in f are no features and left out",
+    trains("links and other files in a folder", beside, "Left out 2 files in f that are not features",
            "1 folders in f are links", file="f"),
     row("vectors without neighbours", saved(VALUES[:, 0, 0]), "--code-stride 2 joins neighbouring",
         options=" --code-stride 2", code=2),

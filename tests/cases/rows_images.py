@@ -129,7 +129,7 @@ def check_one_frame(folder: Path) -> None:
 
 
 def special(folder: Path) -> None:
-    """Files that are no images, some of which would never end."""
+    """Files that are not images, some of which would never end."""
     where = folder / "images"
     save(where / "good.jpg")
     os.mkfifo(where / "pipe.jpg")
@@ -259,7 +259,7 @@ ROWS = (
            "Skipped lost", "Skipped pipe", "Skipped self", "Skipped socket", names=("good",)),
     images("broken and huge files", broken, "Skipped cut", "Skipped empty", "Skipped huge",
            "Skipped text", names=("good",)),
-    images("files that are no images", others, "5 files in images are no images and left out",
+    images("files that are not images", others, "Left out 5 files in images that are not images",
            "2 of .heic", names=("good",)),
     images("links to folders, in circles", links, "are left out: a/above",
            names=("a/a", "b/b", "out/c")),

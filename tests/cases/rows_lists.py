@@ -54,7 +54,7 @@ def evaluated(
     name: str, make: Callable[[Path], object], says: tuple[str, ...] = (), of: str = FOUR
 ) -> Case:
     """Give a row whose list is read, so that all test images are measured."""
-    silent_on = ("Skipped", "left out", "listed", "delete") if says == RENAMED else ()
+    silent_on = ("Skipped", "left out", "Left out", "listed", "delete") if says == RENAMED else ()
     return Case(
         name, EVALUATE, says=(of, *says), silent_on=silent_on if says else ("Warning", "delete"),
         uses=("pets", "runs/vq"), make=make,

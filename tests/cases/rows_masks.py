@@ -1,4 +1,4 @@
-"""Cases of masks: values that are no class, and masks that label little or nothing."""
+"""Cases of masks: values that belong to no class, and masks that label little or nothing."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ ROWS = (
     pets("nothing labelled", nothing, "masks of train hold nothing but ignored values"),
     pets("nothing of the test labelled", nothing, "The 4 masks of test hold nothing", "Bengal_1",
          only=("Bengal",)),
-    pets("stray pixels", with_stray, "4 pixels in 4 masks have values that are no class",
+    pets("stray pixels", with_stray, "4 pixels in 4 masks have values that belong to no class",
          "the class of the nearest value", code=0, only=("Bengal",)),
     pets("one class alone", lambda p: np.full_like(p, 2), "No mask has a pixel of pet, border.",
          code=0),

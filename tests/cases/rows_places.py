@@ -101,10 +101,10 @@ ROWS = (
     *[refused(f"a limit of {most}", f"images --max-bad={most}", f"--max-bad {most}: give a share", code=2)
       for most in ("few", "1.5", "101%", "nan", "-1", "²")],
     refused("links are lost images", "a.tar --max-bad 0",
-            "1 of 2 images cannot be read, more than --max-bad 0: it is no regular file of the archive",
+            "1 of 2 images cannot be read, more than --max-bad 0: it is a link or a special file",
             archived_with_a_link, writes=("out", "runs")),
     taken("an archive", "a.tar", archived("k/1.jpg", "k/2.jpg", "k/2.cls"), holds("k/1", "k/2"),
-          "1 files in a.tar are no images and left out: 1 of .cls"),
+          "Left out 1 files in a.tar that are not images: 1 of .cls"),
     refused("an archive without images", "a.tar", "a.tar holds no images", archived("a.cls")),
     refused("a compressed archive", "a.tar.gz", "a.tar.gz is compressed"),
     refused("no such archive", "gone.tar", "There is no gone.tar"),

@@ -149,7 +149,7 @@ ROWS = (
         "weights of other shapes",
         LOADING["decode"],
         1,
-        ("runs/vq/checkpoints/best.ckpt is no checkpoint of this run",),
+        ("runs/vq/checkpoints/best.ckpt is not a checkpoint of this run",),
         uses=USED,
         make=copied("runs/base/checkpoints/best.ckpt", "runs/vq/checkpoints/best.ckpt"),
         writes=(),
@@ -190,7 +190,7 @@ ROWS = (
             f"resume from the last.ckpt of a run of {name}",
             STOPPED,
             1,
-            ("runs/stopped/checkpoints/last.ckpt is no checkpoint of this run", "--overwrite"),
+            ("runs/stopped/checkpoints/last.ckpt is not a checkpoint of this run", "--overwrite"),
             uses=("pets", "runs/stopped", f"runs/{run}"),
             make=copied(f"runs/{run}/checkpoints/last.ckpt", "runs/stopped/checkpoints/last.ckpt"),
         )
@@ -224,7 +224,7 @@ ROWS = (
     Case("resume", STOPPED, uses=("pets", "runs/stopped")),
     weights_case(
         "NaN", with_value(CONVOLUTION, float("nan")),
-        "w.pth is no usable weights file", f"the tensor {CONVOLUTION} are NaN",
+        "w.pth is not a usable weights file", f"the tensor {CONVOLUTION} are NaN",
     ),
     weights_case("infinite", with_value("_fc.bias", float("inf")), "the tensor _fc.bias are NaN"),
     weights_case(
@@ -237,20 +237,20 @@ ROWS = (
         "_conv_stem.weight holds no floating-point numbers",
     ),
     weights_case(
-        "integer keys", saved(lambda state: dict(enumerate(state.values()))), "0 is no name",
+        "integer keys", saved(lambda state: dict(enumerate(state.values()))), "0 is not the name",
     ),
     weights_case("a list", saved(lambda state: list(state.values())), "no state dict"),
     weights_case("no tensors", saved(lambda state: {"state_dict": {}}), "no state dict"),
     weights_case(
         "other shapes", saved(lambda state: {k: v[:1] for k, v in state.items() if v.dim()}),
-        "no EfficientNet-Lite0's",
+        "not those of EfficientNet-Lite0",
     ),
     weights_case("code", saved(lambda state: state | {"x": Code()}), "Python objects"),
     weights_case("an empty file", lambda folder: (folder / "w.pth").touch(), "it is damaged"),
-    weights_case("a folder", lambda folder: (folder / "w.pth").mkdir(), "no weights file"),
-    weights_case("a FIFO", lambda folder: os.mkfifo(folder / "w.pth"), "no weights file"),
+    weights_case("a folder", lambda folder: (folder / "w.pth").mkdir(), "is not a weights file"),
+    weights_case("a FIFO", lambda folder: os.mkfifo(folder / "w.pth"), "is not a weights file"),
     weights_case(
-        "cut safetensors", cut_safetensors, "w.safetensors is no usable", file="w.safetensors"
+        "cut safetensors", cut_safetensors, "w.safetensors is not a usable", file="w.safetensors"
     ),
     *(
         weights_case(

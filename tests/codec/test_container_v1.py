@@ -20,7 +20,7 @@ PRIOR = read_prior(DATA / "prior.safetensors")
 NAMES = [f"cat_{number}" for number in range(7)]
 
 
-def fails(path: Path, content: bytes, says: str = "is damaged, or no codes file") -> None:
+def fails(path: Path, content: bytes, says: str = "is damaged, or not a codes file") -> None:
     path.write_bytes(content)
     with pytest.raises(SqueezeError) as raised:
         CodesFile(path, PRIOR).require_run("0123456789abcdef").require_relative_names().read()

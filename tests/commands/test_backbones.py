@@ -25,7 +25,7 @@ def test_own_backbones_come_first_and_the_rest_is_counted(
     assert [line.split()[0] for line in done.stdout.splitlines()[1:4]] == [
         name for name in BACKBONES if name != "timm:"
     ]
-    assert re.search(r"^4 of \d,\d{3} that match: give a PATTERN", done.stderr, re.M)
+    assert re.search(r"^Shown are 4 of \d,\d{3}: narrow the PATTERN", done.stderr, re.M)
     found = listed(squeeze, "--limit", "3")
     assert found["vit"] == {
         "name": "vit", "channels": 768, "stride": 32, "image_size": "224", "layers": None,

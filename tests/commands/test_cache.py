@@ -123,7 +123,7 @@ def test_clear_takes_all_spaces_and_nothing_else(
     ("arguments", "part"),
     [
         (("clear", "zz", "--yes"), "squeeze cache ls"),
-        (("clear", "", "--yes"), "begins several keys"),
+        (("clear", "", "--yes"), "Several keys begin with"),
         (("clear",), "add --yes"),
         (("ls", "--yes"), "--yes has no effect"),
         (("list",), "ls"),

@@ -67,7 +67,7 @@ def test_trimaps_of_other_values_are_an_error_in_one_line(
     write_pets(tmp_path / "d", kind)
     done = squeeze(*TRAIN, "--data-dir", "d", "--quiet", code=1)
     assert done.stderr.count("\n") == 1
-    assert f"16 of 16 masks hold values that are no class: {found}; expected" in done.stderr
+    assert f"16 of 16 masks hold values that belong to no class: {found}; expected" in done.stderr
     assert "expected are 1, 2, 3" in done.stderr
     assert not (tmp_path / "runs").exists()
 
@@ -87,7 +87,7 @@ def test_single_stray_pixels_count_as_the_nearest_class(squeeze: Squeeze, tmp_pa
     values[0, :22] = 77  # less than 1 % of 40 x 56 pixels
     Image.fromarray(values).save(path)
     done = squeeze(*TRAIN, "--data-dir", "d")
-    assert "Warning: 22 pixels in 1 masks have values that are no class" in done.stderr
+    assert "Warning: 22 pixels in 1 masks have values that belong to no class" in done.stderr
     values[0, :23] = 77
     Image.fromarray(values).save(path)
     done = squeeze(*TRAIN, "--data-dir", "d", code=1)

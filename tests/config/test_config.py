@@ -182,7 +182,7 @@ def test_an_older_file_without_the_newer_sections(tmp_path: Path) -> None:
         ("training: {epochs: 0}", r"c.yaml: training.epochs must be 1 or more"),
         ("data: {image_size: 64}\ndata: {}", r"c.yaml, line 2: 'data' occurs twice"),
         ("data: {image_size: 64,\n image_size: 96}", r"c.yaml, line 2: 'image_size' occurs"),
-        ("{", r"c.yaml, line 1 is no valid YAML: "),
+        ("{", r"c.yaml, line 1 is not valid YAML: "),
         ("- 1", r"must hold a mapping"),
         ("model: {1: 2}", r"Unknown key '1' in .*c.yaml: model"),
         ("experiments: {a: {}}", r"add --experiment with one of a"),

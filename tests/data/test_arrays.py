@@ -100,7 +100,7 @@ def test_a_folder_has_a_map_in_each_file(tmp_path: Path, values: torch.Tensor) -
     samples, warnings = listing.train, listing.warnings
     assert [s.name for s in samples] == ["a", "b.npy", "b.safetensors", "sub/a"]
     assert torch.equal(read(samples).reshape(-1), values[[1, 0, 3, 2]].reshape(-1))
-    assert warnings == (f"1 files in {tmp_path} are no features and left out.",)
+    assert warnings == (f"Left out 1 files in {tmp_path} that are not features.",)
 
 
 def test_names_are_those_of_the_file(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_manifest_of_another_program_is_no_manifest(tmp_path: Path) -> None:
     listing = list_features(tmp_path, None)
     samples, warnings = listing.train, listing.warnings
     assert torch.equal(read(samples)[0], VALUES[0])
-    assert warnings == (f"1 files in {tmp_path} are no features and left out.",)
+    assert warnings == (f"Left out 1 files in {tmp_path} that are not features.",)
     (tmp_path / "manifest.json").write_text('{"format": "squeeze-embeddings"}')
     assert "cannot be read" in reason(tmp_path)
 

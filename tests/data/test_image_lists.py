@@ -88,7 +88,7 @@ def test_members_are_named_by_their_keys(tmp_path: Path) -> None:
         assert [sample.name for sample in listing.train] == wanted
         assert listing.skipped == (("b\udcff", "its name is not UTF-8: rename it."),)
         assert listing.warnings == (
-            f"2 files in {archive} are no images and left out: 1 of .json, 1 of no suffix.",
+            f"Left out 2 files in {archive} that are not images: 1 of .json, 1 of no suffix.",
         )
 
 
@@ -142,8 +142,8 @@ def test_names_of_lines(tmp_path: Path, lines: str, names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        ("../a\tb.jpg\n", "line 1: '../a' is no path below a folder"),
-        ("a.jpg\n/\n", "line 2: '/' is no path below a folder"),
+        ("../a\tb.jpg\n", "line 1: '../a' is not a path below a folder"),
+        ("a.jpg\n/\n", "line 2: '/' is not a path below a folder"),
         ("a\tb.jpg\na\tc.jpg\n", "names two images a, such as .*c.jpg"),
         ("x/../a.jpg\na.jpg\nx/a.jpg\n", "names two images"),
         ("# none\n", "names nothing"),

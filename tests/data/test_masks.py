@@ -271,8 +271,8 @@ def test_unknown_values_are_an_error_in_one_line():
     with pytest.raises(SqueezeError) as caught:
         label_masks(masks, table({0: "x", 1: "y"}), 0, "Fix it.")
     expected = (
-        "2 of 3 masks hold values that are no class: 5 in 1 image, 9 in 2 images; expected are 0, 1. "
-        "For example a. Fix it."
+        "2 of 3 masks hold values that belong to no class: 5 in 1 image, 9 in 2 images; expected are 0, 1"
+        ". For example a. Fix it."
     )
     assert str(caught.value) == expected
 

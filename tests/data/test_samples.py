@@ -58,7 +58,7 @@ def test_list_images_is_sorted_recursive_and_gives_unique_names(tmp_path):
     assert [sample.name for sample in samples] == ["a.png", "a.webp", "b", "cats/tom"]
     assert samples[3].image_path == tmp_path / "cats" / "tom.jpeg"
     assert samples[3].mask_path is None
-    left = f"2 files in {tmp_path} are no images and left out: 1 of .heic, 1 of .txt."
+    left = f"Left out 2 files in {tmp_path} that are not images: 1 of .heic, 1 of .txt."
     assert listing.warnings == (left,)
 
 

@@ -322,9 +322,9 @@ def test_all_parts_together_are_all_shards() -> None:
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        (SLURM | {"SLURM_PROCID": "4"}, "SLURM_PROCID=4 is no part of SLURM_NTASKS=4"),
-        (ARRAY | {"SLURM_ARRAY_TASK_ID": "13"}, "is no part of"),
-        (ARRAY | {"SLURM_ARRAY_TASK_ID": "8"}, "is no part of"),
+        (SLURM | {"SLURM_PROCID": "4"}, "SLURM_PROCID=4 is not a part of SLURM_NTASKS=4"),
+        (ARRAY | {"SLURM_ARRAY_TASK_ID": "13"}, "is not a part of"),
+        (ARRAY | {"SLURM_ARRAY_TASK_ID": "8"}, "is not a part of"),
         (TORCHRUN | {"RANK": "-1"}, "not a whole number"),
     ],
 )

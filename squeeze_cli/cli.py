@@ -50,7 +50,7 @@ OPENMP_SPIN_COUNT = "10000"
 # RuntimeErrors of libraries whose cause is the machine: a pattern of the message, and the fix.
 _MACHINE_ERRORS = {
     r"DataLoader worker .*(exited|killed)|shared memory\(shm\)|</torch_": "A process that reads images "
-    "has ended: memory, or /dev/shm, is full; free some, or take fewer --num-workers (0 for none).",
+    "has ended: memory, or /dev/shm, is full; free some, or use fewer --num-workers (0 for none).",
     "[Cc]ould not determine (the )?home": "This user has no home folder: set HOME to a folder.",
 }
 # Environment variables that launchers and build tools set, and that libraries read as numbers.

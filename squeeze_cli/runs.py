@@ -215,7 +215,7 @@ def find_resumable(output_dir: Path, name: str | None) -> RunFolder:
         if not run.record_file.exists():
             raise UsageError(f"There is no run {run.path} to resume: leave --resume out.")
         if run.read_record().status == "finished":
-            raise UsageError(f"{run.path} is finished: nothing to resume; --overwrite starts anew.")
+            raise UsageError(f"{run.path} is finished: nothing to resume; --overwrite replaces it.")
         return run
     found = read_runs([output_dir])
     unfinished = [r for r, rec in found if isinstance(rec, RunRecord) and rec.status != "finished"]

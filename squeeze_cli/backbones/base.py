@@ -170,5 +170,5 @@ def check_patches(name: str, patch_px: Size, size_px: Size) -> None:
         given, below, above = (size_text(sides) for sides in (size_px, lower, upper))
         raise UsageError(
             f"--image-size {given} cannot be cut into the patches of {name}, which have "
-            f"{size_text(patch_px)} px: take {below} or {above}."
+            f"{size_text(patch_px)} px: use {below} or {above}."
         )

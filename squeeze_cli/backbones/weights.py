@@ -14,7 +14,7 @@ from torchvision.models import WeightsEnum
 from squeeze_cli.errors import SqueezeError, UsageError, one_line
 
 _FIX = (
-    "give a file with --weights PATH, or take --model efficientnet-lite0, whose weights come "
+    "give a file with --weights PATH, or use --model efficientnet-lite0, whose weights come "
     "with squeeze"
 )
 

@@ -117,7 +117,7 @@ def show(
     switches = {"best": best, "worst": worst, "random": random}
     chosen = [how for how, on in switches.items() if on]
     if len(chosen) > 1:
-        raise UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other: take one.")
+        raise UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other: use one.")
     if seed is not None and not random:
         raise UsageError("--seed has no effect without --random: add it, or leave --seed out.")
     _check_run(run, values)

@@ -61,7 +61,7 @@ def pair(images: Path, masks_folder: str | None) -> Listing:
             samples += [FileSample(name, path, next(iter(found))) for path, name in paths.items()]
             continue
         if len(paths) > 1:
-            several = f"{len(paths)} images are named {stem}, but for their suffixes"
+            several = f"{len(paths)} images are named {stem}, except for their suffixes"
             reason = f"{several}: rename or remove all but one."
         elif found:
             several = " and ".join(path.name for path in found)
@@ -74,7 +74,7 @@ def pair(images: Path, masks_folder: str | None) -> Listing:
         first = [str(path.relative_to(images)) for paths in pictures.values() for path in paths]
         raise SqueezeError(
             f"No image in {images} has a mask in {masks}: the image {[*first, '(none)'][0]} needs a mask "
-            f"of the same path but for its suffix; the first mask is {[*alone, '(none)'][0]}."
+            f"of the same path except for its suffix; the first mask is {[*alone, '(none)'][0]}."
         )
     warnings = [*listed_masks.warnings]
     warnings += [f"{name} in {masks}: {reason}" for name, reason in listed_masks.skipped]

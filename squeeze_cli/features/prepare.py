@@ -172,7 +172,7 @@ def prepare_states(
             return [results[i] for i in range(len(samples))], states
     raise SqueezeError(
         f"The feature store in {store.folder} is damaged as soon as it is written: check the disk, "
-        "take another --cache-dir, or --no-cache."
+        "use another --cache-dir, or --no-cache."
     )
 
 
@@ -185,7 +185,7 @@ def require_finite(states: Tensor, names: Sequence[str]) -> None:
     if broken:
         raise SqueezeError(
             f"The backbone's features of {broken[0]} are NaN or infinite ({len(broken)} of "
-            f"{len(names)} images): check --weights, or take --precision 32."
+            f"{len(names)} images): check --weights, or use --precision 32."
         )
 
 

@@ -21,7 +21,7 @@ from squeeze_cli.files import write_atomically
 # Format 1 also held masks, and its digests were of images and masks together.
 FORMAT = "2"
 FLOAT16_LIMIT = 60000.0
-ANOTHER_CACHE = "make room there, take another --cache-dir, or --no-cache."
+ANOTHER_CACHE = "make room there, use another --cache-dir, or --no-cache."
 
 # The stored form of an image's state.
 State = NDArray[np.float16 | np.float32]

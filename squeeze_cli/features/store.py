@@ -91,7 +91,7 @@ class FeatureStore:
             except OSError as error:  # the shard may be complete, so it is not removed
                 raise SqueezeError(
                     f"{path} cannot be read ({error.strerror or error}): fix that (too many open "
-                    "files: `ulimit -n`), take another --cache-dir, or --no-cache."
+                    "files: `ulimit -n`), use another --cache-dir, or --no-cache."
                 ) from None
             for number, digest in enumerate(shard.digests):
                 self._rows.setdefault(digest, (shard, number))
@@ -176,7 +176,7 @@ def check_free_space(cache_dir: Path, needed_bytes: float) -> None:
     if free < needed_bytes * 1.1:
         raise SqueezeError(
             f"The feature store needs {decimal(int(needed_bytes))}, {place} has {decimal(free)} free: "
-            "take another --cache-dir, `squeeze cache clear`, or --no-cache."
+            "use another --cache-dir, `squeeze cache clear`, or --no-cache."
         )
 
 

@@ -116,7 +116,7 @@ class TrainedRun:
         prior = read_prior(self.folder.prior_file)
         if measured.prior_digest not in (None, prior.digest):
             raise SqueezeError(
-                f"{self.folder.prior_file} is not this run's: bring its own back, or train it again."
+                f"{self.folder.prior_file} is not this run's prior: restore it, or train the run again."
             )
         return prior
 
@@ -248,9 +248,9 @@ class TrainedRun:
             )
         backbone = create_backbone(self.config.model, self.config.data.size_px)
         if backbone.weights.digest != self.record.model.weights_digest:
-            fix = f"bring back the file behind --weights {self.config.model.weights}"
+            fix = f"restore the file behind --weights {self.config.model.weights}"
             if backbone.random_weights:
-                fix = "bring back the versions of torch, torchvision and timm that run.json names"
+                fix = "install the versions of torch, torchvision and timm that run.json names"
             raise SqueezeError(
                 f"The weights of {backbone.name} are not those that {self.folder.path} was trained "
                 f"on: {fix}, or train it again."
@@ -279,7 +279,7 @@ class TrainedRun:
             if given.digest != self.record.model.weights_digest:
                 raise SqueezeError(
                     f"The features in {config.data.features} are not those that {self.folder.path} was "
-                    "trained on: bring these back, or use `squeeze extract-embeddings --features`."
+                    "trained on: restore these, or use `squeeze extract-embeddings --features`."
                 )
         else:
             splits = load_splits(config, reporter)[0]
@@ -300,7 +300,7 @@ class TrainedRun:
             named = "--images" if data.images else "--data-dir"
             fix = "" if data.has_features else f", or name the images by `squeeze evaluate {named}`"
             raise SqueezeError(
-                f"{found}; images of test or val may have been trained on: bring these back{fix}."
+                f"{found}; images of test or val may have been trained on: restore the data{fix}."
             )
         reporter.warn(f"{found}: some of the measured images may have been trained on.")
 

@@ -130,7 +130,7 @@ def divergence(trainer: pl.Trainer, symptom: str) -> SqueezeError:
     """
     return SqueezeError(
         f"The training has diverged: {symptom} (epoch {trainer.current_epoch + 1} of "
-        f"{trainer.max_epochs}). Start it anew with --overwrite and a lower --lr."
+        f"{trainer.max_epochs}). Start it again with --overwrite and a lower --lr."
     )
 
 

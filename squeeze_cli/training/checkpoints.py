@@ -105,7 +105,7 @@ def require_own(path: Path, module: FeatureModule, history: Sequence[EpochMetric
         fits = False
     if not fits:
         raise SqueezeError(
-            f"{path} is not a checkpoint of this run: bring its own back, or start anew with --overwrite."
+            f"{path} is not a checkpoint of this run: restore its own, or start again with --overwrite."
         )
 
 
@@ -127,7 +127,7 @@ def load_best(module: FeatureModule, run: RunFolder, digest: str | None = None) 
         if digest not in (None, module.network.digest()):
             raise SqueezeError(
                 f"{run.best_checkpoint} holds the weights of another run than {run.record_file}: "
-                "bring this run's own back, or train it again."
+                "restore the checkpoint of this run, or train it again."
             )
         return int(checkpoint["epoch"])
     except FileNotFoundError:

@@ -70,8 +70,8 @@ def add_teacher(experiment: Experiment, begun: RunRecord | None) -> None:
     known = begun.model.teacher_digest if begun and begun.model else None
     if known not in (None, module.teacher_digest):
         raise SqueezeError(
-            f"--distill {run.path} is not the baseline that this run began with: bring that one back, "
-            "or start anew with --overwrite."
+            f"--distill {run.path} is not the baseline that this run began with: restore that one, "
+            "or start again with --overwrite."
         )
     module.distillation = partial(
         distillation_loss, network.requires_grad_(False), config.model.distill_weight

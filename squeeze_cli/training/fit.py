@@ -131,7 +131,7 @@ def train(
         own = journal is None or keeper.is_own(best, module.network.digest())
         if not trainer.strategy.reduce_boolean_decision(own):  # all ranks must raise the error
             raise SqueezeError(
-                f"{run.best_checkpoint} is of another run: start this one anew with --overwrite."
+                f"{run.best_checkpoint} is of another run: start this one again with --overwrite."
             )
         trainer.test(module, datamodule=experiment.data, verbose=False)
         tested = module.results("test")

@@ -107,7 +107,7 @@ def require_same_data(record: RunRecord, experiment: Experiment, reporter: Repor
     if changed:
         raise SqueezeError(
             f"{record.name} cannot be resumed, its data have changed: other {' and '.join(changed)} "
-            "than it was begun with. Bring these back, or start anew with --overwrite."
+            "than it was begun with. Restore these, or start again with --overwrite."
         )
 
 

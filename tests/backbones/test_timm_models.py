@@ -105,7 +105,7 @@ def test_images_are_prepared_as_the_weights_expect() -> None:
 
 
 def test_a_size_that_patches_do_not_cover_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"80x100 cannot .* have 16 px: take 80x96 or 96x112"):
+    with pytest.raises(UsageError, match=r"80x100 cannot .* have 16 px: use 80x96 or 96x112"):
         make(size_px=(80, 100))
 
 

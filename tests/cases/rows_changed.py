@@ -11,7 +11,7 @@ from tests.cases.stock import squeeze
 from tests.cases.table import TINY_TRAINING, Case
 from tests.pets import noise_image
 
-FIX = "bring these back"
+FIX = "restore the data"
 NAMES = "has other names or splits of images than runs/"
 CONTENT = "pets has other images or masks of the test split than runs/vq was trained with"
 IN_FOLDER = ("images", "runs/recon")

@@ -138,7 +138,7 @@ ROWS = (
             f"{name} with the weights of another run",
             command,
             1,
-            ("runs/vq/checkpoints/best.ckpt holds the weights of another run", "bring this run's"),
+            ("runs/vq/checkpoints/best.ckpt holds the weights of another run", "restore the checkpoint"),
             uses=USED,
             make=copied("runs/stopped/checkpoints/best.ckpt", "runs/vq/checkpoints/best.ckpt"),
             writes=(),

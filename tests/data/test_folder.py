@@ -72,7 +72,7 @@ def test_images_of_one_stem_share_no_mask(tmp_path):
     listing = FolderSource(config_of(tmp_path)).listing()
     assert (names(listing.train), listing.warnings) == (["b", "c/a"], ())
     assert dict(listing.skipped).keys() == {"a.jpg", "a.png"}
-    assert all("2 images are named a, but for their suffixes" in r for _, r in listing.skipped)
+    assert all("2 images are named a, except for their suffixes" in r for _, r in listing.skipped)
 
 
 def test_nothing_that_pairs_is_an_error_with_an_example(tmp_path):

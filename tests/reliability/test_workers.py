@@ -92,7 +92,7 @@ def test_a_worker_that_is_killed_is_one_line(
     done = squeeze(*TRAIN, "--num-workers", "1", code=1)
     assert done.stderr.splitlines()[-1] == (
         "Error: A process that reads images has ended: memory, or /dev/shm, is full; free some, or "
-        "take fewer --num-workers (0 for none)."
+        "use fewer --num-workers (0 for none)."
     )
     resumed = squeeze("train", "--resume", "--name", "it", code=1)
     assert "Traceback" not in resumed.stderr

@@ -134,13 +134,13 @@ def module() -> BaselineSegmentationModule:
     )
     from squeeze_cli.heads.base import ConvolutionalHead
     from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
-    from squeeze_cli.quantizers import StepSize, create_quantizer
+    from squeeze_cli.quantizers import TrainingStep, create_quantizer
     from squeeze_cli.training.experiment import make_module
 
     config = resolve_defaults(
         ExperimentConfig(quantizer=QuantizerConfig(type="none"), model=ModelConfig(num_classes=3))
     )
-    quantizer = create_quantizer(config.quantizer, 4, StepSize(1))
+    quantizer = create_quantizer(config.quantizer, 4, TrainingStep(1))
     network = SegmentationNetwork(
         FeatureNormalizer(4), quantizer, ConvolutionalHead(4, 3, hidden=2)
     )

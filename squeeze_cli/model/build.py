@@ -20,7 +20,7 @@ from squeeze_cli.model.layers import (
     ResidualPath,
 )
 from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
-from squeeze_cli.quantizers import StepSize, create_quantizer
+from squeeze_cli.quantizers import TrainingStep, create_quantizer
 from squeeze_cli.quantizers.projection import principal_axes, start_at_principal_axes
 
 POOL_VECTORS = 65536
@@ -69,7 +69,7 @@ def build_network(
             )
         blocks = Blocks(feature_dim, bottleneck, stride)
     codes = -(-vectors // stride**2)  # where the stride divides the map
-    step = StepSize(config.training.batch_size * processes * codes, processes, codes)
+    step = TrainingStep(config.training.batch_size * processes * codes, processes, codes)
     channels_in = feature_dim if blocks is None else bottleneck * stride**2
     return SegmentationNetwork(
         FeatureNormalizer(channels), create_quantizer(config.quantizer, channels_in, step), head,

@@ -2,12 +2,12 @@
 
 from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.schema import QuantizerConfig
-from squeeze_cli.quantizers.base import Quantizer, StepSize
+from squeeze_cli.quantizers.base import Quantizer, TrainingStep
 
-__all__ = ["Quantizer", "StepSize", "create_quantizer"]
+__all__ = ["Quantizer", "TrainingStep", "create_quantizer"]
 
 
-def create_quantizer(config: QuantizerConfig, feature_dim: int, step: StepSize) -> Quantizer:
+def create_quantizer(config: QuantizerConfig, feature_dim: int, step: TrainingStep) -> Quantizer:
     """Build the quantizer that `config.type` names, for vectors of `feature_dim` channels."""
     quantizer: Quantizer = QUANTIZERS.load(config.type)(config, feature_dim, step)
     return quantizer

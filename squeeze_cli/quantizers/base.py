@@ -32,8 +32,8 @@ FLOAT32_BITS = 32  # per value of uncompressed features, the reference of compre
 
 
 @dataclass(frozen=True)
-class StepSize:
-    """Size of a training step: `vectors` over all `processes`, with `vectors_per_image`.
+class TrainingStep:
+    """Size of a training step: `vectors` over all `processes`, and `vectors_per_image`.
 
     The vectors decide when a code counts as unused. Several processes synchronize their codebooks.
     """
@@ -80,7 +80,7 @@ class Quantizer(nn.Module):
     on_frequencies = False
     stand_for_vectors = True
 
-    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
+    def __init__(self, config: QuantizerConfig, feature_dim: int, step: TrainingStep) -> None:
         super().__init__()
         self.feature_dim = feature_dim
         self.config = config

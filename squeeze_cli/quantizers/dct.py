@@ -21,7 +21,7 @@ from squeeze_cli.config.defaults import LEVELS, STEP_SIZE
 from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.kernels.folding import AffineMap
-from squeeze_cli.quantizers.base import StepSize
+from squeeze_cli.quantizers.base import TrainingStep
 from squeeze_cli.quantizers.projection import ProjectedQuantizer
 from squeeze_cli.quantizers.rate import CoefficientRate
 
@@ -42,7 +42,7 @@ class CosineQuantizer(ProjectedQuantizer):
     stand_for_vectors = False  # a coefficient is a number, and all have a prior of their own
     step: Tensor
 
-    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
+    def __init__(self, config: QuantizerConfig, feature_dim: int, step: TrainingStep) -> None:
         super().__init__(config, feature_dim, step)
         size = (config.step_size or STEP_SIZE) * math.sqrt(step.vectors_per_image)
         self.register_buffer("step", torch.tensor(size))  # digests of the network cover it

@@ -8,7 +8,7 @@ from torch import Tensor
 from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.errors import SqueezeError, UsageError, one_line
 from squeeze_cli.kernels.folding import AffineMap
-from squeeze_cli.quantizers.base import Quantizer, StepSize
+from squeeze_cli.quantizers.base import Quantizer, TrainingStep
 
 MOST_BYTES = 1024  # per vector, for the header of a codes file
 # Other strings name search indexes, or sizes for which FAISS allocates too much memory at once.
@@ -31,7 +31,7 @@ class FaissCodec(Quantizer):
     stand_for_vectors = False
     identity: Tensor
 
-    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
+    def __init__(self, config: QuantizerConfig, feature_dim: int, step: TrainingStep) -> None:
         super().__init__(config, feature_dim, step)
         self.name = f"--codec {config.codec}"
         self.register_buffer("identity", torch.eye(feature_dim), persistent=False)

@@ -7,7 +7,7 @@ from vector_quantize_pytorch import FSQ
 
 from squeeze_cli.config.defaults import FSQ_LEVELS
 from squeeze_cli.config.schema import QuantizerConfig
-from squeeze_cli.quantizers.base import StepSize
+from squeeze_cli.quantizers.base import TrainingStep
 from squeeze_cli.quantizers.whitening import WhitenedQuantizer
 
 # tanh of a normal variable with this standard deviation is nearly uniform on (-1, 1). It would be
@@ -21,7 +21,7 @@ class FSQWithProjection(WhitenedQuantizer):
     The codebook is implicit: it is not learned, cannot collapse and has no loss.
     """
 
-    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
+    def __init__(self, config: QuantizerConfig, feature_dim: int, step: TrainingStep) -> None:
         levels = config.levels or FSQ_LEVELS
         super().__init__(config, feature_dim, step, code_dim=len(levels))
         self.code_sizes = (prod(levels),)

@@ -7,7 +7,7 @@ from vector_quantize_pytorch import LFQ
 
 from squeeze_cli.config.defaults import CODEBOOK_SIZE
 from squeeze_cli.config.schema import QuantizerConfig
-from squeeze_cli.quantizers.base import StepSize
+from squeeze_cli.quantizers.base import TrainingStep
 from squeeze_cli.quantizers.whitening import WhitenedQuantizer
 
 
@@ -19,7 +19,7 @@ class LFQWithProjection(WhitenedQuantizer):
     Zhao et al., 2024, arXiv:2406.07548).
     """
 
-    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
+    def __init__(self, config: QuantizerConfig, feature_dim: int, step: TrainingStep) -> None:
         size = config.codebook_size or CODEBOOK_SIZE
         bits = int(log2(size))
         super().__init__(config, feature_dim, step, code_dim=bits)

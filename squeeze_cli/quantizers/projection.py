@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.kernels.folding import AffineMap
-from squeeze_cli.quantizers.base import Quantizer, StepSize
+from squeeze_cli.quantizers.base import Quantizer, TrainingStep
 from squeeze_cli.quantizers.rate import RateModel
 
 # The covariance of `principal_axes` takes at most this many multiplications: 17,000 vectors of 2,048
@@ -16,7 +16,7 @@ PCA_MULTIPLICATIONS = 7e10
 class ProjectedQuantizer(Quantizer):
     """A quantizer behind a linear bottleneck: `project_in` C → D and `project_out` D → C."""
 
-    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
+    def __init__(self, config: QuantizerConfig, feature_dim: int, step: TrainingStep) -> None:
         super().__init__(config, feature_dim, step)
         self.bottleneck_dim = config.bottleneck_dim
         self.project_in = nn.Linear(feature_dim, self.bottleneck_dim)

@@ -11,7 +11,7 @@ from vector_quantize_pytorch import GroupedResidualVQ, ResidualVQ, VectorQuantiz
 
 from squeeze_cli.config.defaults import CODEBOOK_SIZE, SMALL_CODEBOOK_SIZE
 from squeeze_cli.config.schema import QuantizerConfig
-from squeeze_cli.quantizers.base import StepSize
+from squeeze_cli.quantizers.base import TrainingStep
 from squeeze_cli.quantizers.projection import ProjectedQuantizer
 
 KMEANS_ITERATIONS = 20
@@ -23,7 +23,7 @@ DEAD_SHARE = 0.05
 
 
 def _options(
-    config: QuantizerConfig, size: int, step: StepSize, groups: int = 1
+    config: QuantizerConfig, size: int, step: TrainingStep, groups: int = 1
 ) -> dict[str, object]:
     """Return the arguments of the library's modules for codebooks of `size` vectors."""
     return {
@@ -75,7 +75,7 @@ class VQWithProjection(CodebookQuantizer):
     (Fifty et al., 2024, arXiv:2410.06424).
     """
 
-    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
+    def __init__(self, config: QuantizerConfig, feature_dim: int, step: TrainingStep) -> None:
         super().__init__(config, feature_dim, step)
         size = config.codebook_size or CODEBOOK_SIZE
         self.code_sizes = (size,)
@@ -100,7 +100,7 @@ class ResidualVQWithProjection(CodebookQuantizer):
     levels can be used alone too (SoundStream).
     """
 
-    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
+    def __init__(self, config: QuantizerConfig, feature_dim: int, step: TrainingStep) -> None:
         super().__init__(config, feature_dim, step)
         size = config.codebook_size or SMALL_CODEBOOK_SIZE
         self.code_sizes = (size,) * config.num_quantizers
@@ -142,7 +142,7 @@ class ProductVQWithProjection(CodebookQuantizer):
     equivalent, but its k-means refuses several processes.
     """
 
-    def __init__(self, config: QuantizerConfig, feature_dim: int, step: StepSize) -> None:
+    def __init__(self, config: QuantizerConfig, feature_dim: int, step: TrainingStep) -> None:
         super().__init__(config, feature_dim, step)
         size = config.codebook_size or SMALL_CODEBOOK_SIZE
         self.code_sizes = (size,) * config.num_groups

@@ -5,7 +5,7 @@ from torch import Tensor, distributed, nn
 
 from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.kernels.folding import AffineMap
-from squeeze_cli.quantizers.base import StepSize
+from squeeze_cli.quantizers.base import TrainingStep
 from squeeze_cli.quantizers.projection import ProjectedQuantizer, principal_axes
 
 WHITENING_MOMENTUM = 0.05
@@ -76,7 +76,7 @@ class WhitenedQuantizer(ProjectedQuantizer):
     """
 
     def __init__(
-        self, config: QuantizerConfig, feature_dim: int, step: StepSize, code_dim: int
+        self, config: QuantizerConfig, feature_dim: int, step: TrainingStep, code_dim: int
     ) -> None:
         super().__init__(config, feature_dim, step)
         self.code_dim = code_dim

@@ -20,7 +20,7 @@ from squeeze_cli.codec.prior import CodePrior, SymbolEvaluator
 from squeeze_cli.codec.prior_files import read_prior
 from squeeze_cli.codec.prior_fitting import fit_prior
 from squeeze_cli.errors import DamagedCodesError, SqueezeError
-from squeeze_cli.quantizers import StepSize, create_quantizer
+from squeeze_cli.quantizers import TrainingStep, create_quantizer
 from squeeze_cli.training.measure import measure_codes
 from tests.codec.make_example import DATA, SIZES
 from tests.codec.priors import drawn_prior, fitted_prior, ring_vectors, smooth_codes
@@ -125,7 +125,7 @@ def test_any_codes_come_back_by_any_prior(
 @pytest.mark.parametrize("name", CODED)
 def test_every_quantizers_codes_come_back(name: str) -> None:
     torch.manual_seed(0)
-    quantizer = create_quantizer(small(name), 24, StepSize(64))
+    quantizer = create_quantizer(small(name), 24, TrainingStep(64))
     sizes = quantizer.code_sizes
     codes = smooth_codes(12, (2, 5), sizes)
     prior = fit_prior(codes[:10], quantizer.code_vectors())

@@ -12,11 +12,11 @@ from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.resolve import resolve_defaults
 from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
 from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
-from squeeze_cli.quantizers import Quantizer, StepSize, create_quantizer
+from squeeze_cli.quantizers import Quantizer, TrainingStep, create_quantizer
 from squeeze_cli.quantizers.vq import ResidualVQWithProjection
 
 B, N, C, D = 3, 35, 24, 8
-STEP = StepSize(vectors=B * N)
+STEP = TrainingStep(vectors=B * N)
 OPTIONS_OF_TRAINING = {"codes", "encoder_lr_factor", "rate_weight", "code_stride", "target_bits"}
 
 

@@ -14,7 +14,7 @@ from squeeze_cli.config.schema import ExperimentConfig, QuantizerConfig
 from squeeze_cli.heads.base import ConvolutionalHead
 from squeeze_cli.model.layers import ResidualPath
 from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
-from squeeze_cli.quantizers import StepSize, create_quantizer
+from squeeze_cli.quantizers import TrainingStep, create_quantizer
 from squeeze_cli.training.distillation import distillation_loss
 from tests.cases.stock import stop
 from tests.conftest import OWN_QUANTIZERS, Squeeze
@@ -30,7 +30,7 @@ def make_network(quantizer: str, encoder: torch.nn.Module | None) -> Segmentatio
     torch.manual_seed(0)
     config = QuantizerConfig(type=quantizer, bottleneck_dim=D, codebook_size=16, num_groups=2)
     config = resolve_defaults(ExperimentConfig(quantizer=config)).quantizer
-    made = create_quantizer(config, C, StepSize(64))
+    made = create_quantizer(config, C, TrainingStep(64))
     made.initialize(torch.randn(400, C))
     head = ConvolutionalHead(C, 3)
     return SegmentationNetwork(FeatureNormalizer(C), made, head, encoder=encoder).eval()

@@ -13,7 +13,7 @@ import torch
 from squeeze_cli.api import open_run
 from squeeze_cli.codec.container import CodesFile
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.quantizers import StepSize, create_quantizer
+from squeeze_cli.quantizers import TrainingStep, create_quantizer
 from tests.conftest import Squeeze
 from tests.contracts.test_quantizers import STEP, C, correlated_tokens, small
 
@@ -133,4 +133,4 @@ def test_faiss_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_is_no_codec_is_a_usage_error(codec: str, processes: int, says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        create_quantizer(small("faiss", codec=codec), C, StepSize(64, processes))
+        create_quantizer(small("faiss", codec=codec), C, TrainingStep(64, processes))

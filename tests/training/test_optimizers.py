@@ -16,7 +16,7 @@ from squeeze_cli.config.schema import (
 )
 from squeeze_cli.heads.base import ConvolutionalHead
 from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
-from squeeze_cli.quantizers import StepSize, create_quantizer
+from squeeze_cli.quantizers import TrainingStep, create_quantizer
 from squeeze_cli.training.experiment import make_module
 from squeeze_cli.training.modules import UNFROZEN_LR_FACTOR, BaselineSegmentationModule
 from tests.conftest import OWN_QUANTIZERS
@@ -35,7 +35,7 @@ def make(name: str, factor: float | None = None, unfreeze: bool = False) -> tupl
     torch.manual_seed(0)
     network = SegmentationNetwork(
         FeatureNormalizer(CHANNELS),
-        create_quantizer(config.quantizer, CHANNELS, StepSize(64)),
+        create_quantizer(config.quantizer, CHANNELS, TrainingStep(64)),
         ConvolutionalHead(CHANNELS, 3),
         last_layer=torch.nn.Conv2d(CHANNELS, CHANNELS, 1) if unfreeze else None,
     )

@@ -9,7 +9,7 @@ from squeeze_cli.features.datamodule import Batch
 from squeeze_cli.heads.base import ConvolutionalHead
 from squeeze_cli.losses import create_loss
 from squeeze_cli.model.network import FeatureNormalizer, Quantized, SegmentationNetwork
-from squeeze_cli.quantizers import StepSize, create_quantizer
+from squeeze_cli.quantizers import TrainingStep, create_quantizer
 from squeeze_cli.training.modules import (
     BaselineSegmentationModule,
     FeatureModule,
@@ -49,7 +49,7 @@ def test_a_step_in_bf16_is_nearly_the_same_with_every_loss(
 def test_codes_do_not_depend_on_the_precision() -> None:
     torch.manual_seed(0)
     config = QuantizerConfig(type="vq", bottleneck_dim=64, codebook_size=512)
-    quantizer = create_quantizer(config, 128, StepSize(512))
+    quantizer = create_quantizer(config, 128, TrainingStep(512))
     network = SegmentationNetwork(FeatureNormalizer(128), quantizer, ConvolutionalHead(128, 3))
     network.eval()
     state = torch.randn(2, 128, 16, 16)
@@ -64,7 +64,7 @@ def test_the_error_of_a_reconstruction_does_not_depend_on_the_precision(
 ) -> None:
     torch.manual_seed(0)
     config = QuantizerConfig(type="vq", bottleneck_dim=8, codebook_size=16)
-    quantizer = create_quantizer(config, 32, StepSize(32))
+    quantizer = create_quantizer(config, 32, TrainingStep(32))
     network = SegmentationNetwork(FeatureNormalizer(32), quantizer, None).eval()
     model = ModelConfig(loss_type="reconstruction", cosine_weight=0.5)
     module = ReconstructionModule(ExperimentConfig(model=model), network)

@@ -14,7 +14,7 @@ from torch import Tensor
 from squeeze_cli.config.schema import QuantizerConfig
 from squeeze_cli.model.layers import ENCODER_BLOCKS, ENCODER_CHANNELS, ResidualPath
 from squeeze_cli.model.network import FeatureNormalizer, Quantized, SegmentationNetwork
-from squeeze_cli.quantizers import StepSize, create_quantizer
+from squeeze_cli.quantizers import TrainingStep, create_quantizer
 from squeeze_cli.quantizers.dct import HALF, CosineQuantizer
 from squeeze_cli.quantizers.rate import USUAL_VECTORS, CoefficientRate, RateModel
 from tests.conftest import Squeeze
@@ -100,7 +100,7 @@ def conditional_entropy(kind: str, weight: float) -> float:
     config = QuantizerConfig(
         type=kind, bottleneck_dim=6, codebook_size=8, num_quantizers=2, num_groups=2
     )
-    quantizer = create_quantizer(config, C, StepSize(16 * 36))
+    quantizer = create_quantizer(config, C, TrainingStep(16 * 36))
     smooth = torch.nn.functional.interpolate(torch.randn(64, C, 2, 2), (6, 6), mode="bilinear")
     maps = smooth + 0.3 * torch.randn_like(smooth)
     quantizer.initialize(maps.permute(0, 2, 3, 1).reshape(-1, C))
@@ -157,7 +157,7 @@ def used_coefficients(weight: float) -> int:
     """Number of coefficients that are not 0 after a short training on noisy maps."""
     torch.manual_seed(0)
     config = QuantizerConfig(type="dct", bottleneck_dim=6, step_size=1 / 6)
-    quantizer = create_quantizer(config, C, StepSize(16 * 36, 1, 36))
+    quantizer = create_quantizer(config, C, TrainingStep(16 * 36, 1, 36))
     smooth = torch.nn.functional.interpolate(torch.randn(64, C, 2, 2), (6, 6), mode="bilinear")
     maps = smooth + 0.3 * torch.randn_like(smooth)
     quantizer.initialize(maps.permute(0, 2, 3, 1).reshape(-1, C))

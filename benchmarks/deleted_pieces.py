@@ -69,7 +69,7 @@ from torch.nn import functional as F
 m.with_winograd = lambda backbone: backbone
 m.winograd_convolution = lambda maps, weight: F.conv2d(maps, weight, padding=1)
 """,
-    "AdamW without its look for CUDA graphs": QUICK
+    "AdamW without its check for CUDA graphs": QUICK
     + """
 import torch, squeeze_cli.training.modules as m
 m._AdamW = torch.optim.AdamW

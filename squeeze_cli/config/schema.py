@@ -71,14 +71,14 @@ class QuantizerConfig(Section):
     )  # fmt: skip
     bottleneck_dim: int = setting(BOTTLENECK_DIM, "Number of channels of the bottleneck.", ge=1)
     num_quantizers: int = setting(4, "Number of codebooks in the stack (rvq).", ge=1, le=256)
-    quantizer_dropout: bool = setting(False, "Train the first codebooks to work alone too (rvq).")
+    quantizer_dropout: bool = setting(False, "Let the first codebooks be usable alone too (rvq).")
     num_groups: int = setting(4, "Parts of a vector, each with a codebook (pq).", ge=1, le=256)
     levels: Annotated[tuple[Level, ...] | None, AsList] = setting(
         None, "Levels of each dimension (fsq). [default: 8,5,5,5; 3,3 for --codes task]",
         metavar="8,5,5,5", min_length=1, max_length=32,
     )  # fmt: skip
     step_size: float | None = setting(
-        None, "Step of the coefficients (dct). [default: 0.85; 1.7 for --codes task]", ge=0.05, le=1e3
+        None, "Quantization step (dct). [default: 0.85; 1.7 for --codes task]", ge=0.05, le=1e3
     )  # fmt: skip
     codec: str = setting("PCA64,SQ8", "Codec of FAISS by its factory string (faiss).", metavar="C")
     decay: float = setting(0.99, "Decay of codebooks' moving averages (vq, rvq, pq).", ge=0, lt=1)
@@ -96,7 +96,7 @@ class QuantizerConfig(Section):
         "--initialize-codebook/--random-codebook",
     )  # fmt: skip
     code_stride: int = setting(
-        1, "Side of the square of neighbouring vectors that one code stands for.", ge=1, le=8
+        1, "Give one code to each N x N square of neighbouring vectors.", ge=1, le=8
     )
     rate_weight: float | None = setting(
         None, "Weight of the rate in the loss (vq, rvq, pq, dct). [default: set by --codes]", ge=0

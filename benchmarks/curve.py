@@ -136,8 +136,9 @@ def markdown(rows: dict[str, Row], options: argparse.Namespace) -> str:
         f"{data.test_images} test photographs at {data.size_text} px, {options.epochs} epochs, batch "
         f"size {options.batch_size}, seeds {', '.join(map(str, options.seeds))}: mean ± standard "
         "deviation over the seeds. TEACHER is the baseline with `--encoder conv` of the same seed; % of "
-        "baseline is of the first row's run of the same seed. Bits are those of the whole file of the "
-        "test split's codes. An MSE of 1 is that of the mean feature."
+        "baseline compares with the run of the first row that has the same seed. Bits are those of the "
+        "whole file of the test split's codes. Decoding every vector to the mean feature gives an MSE "
+        "of 1."
     )
     return "\n".join([*lines, "", textwrap.fill(words, 100)]) + "\n"
 

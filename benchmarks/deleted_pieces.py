@@ -1,4 +1,4 @@
-"""Time that each shortcut of version 3be7f95 saved which later versions do not have.
+"""Time saved by each shortcut of version 3be7f95 that later versions do not have.
 
     python -m benchmarks.deleted_pieces --backbone vit --images 300 --data-dir ../shared/data
 

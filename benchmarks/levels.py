@@ -117,7 +117,8 @@ def markdown(options: argparse.Namespace) -> str:
         f"{data.test_images} test photographs at {data.size_text} px, {options.epochs} epochs, batch "
         f"size {options.batch_size}, {'seed' if len(options.seeds) == 1 else 'means over seeds'} "
         f"{seeds}; `squeeze train {RVQ}` with 256 codes per level. Bits are those of "
-        "the whole file of the test split's codes. An MSE of 1 is that of the mean feature."
+        "the whole file of the test split's codes. Decoding every vector to the mean feature gives an "
+        "MSE of 1."
     )
     return "\n".join([*lines, "", textwrap.fill(words, 100)]) + "\n"
 

@@ -112,9 +112,10 @@ def markdown(rows: list[Row], options: argparse.Namespace) -> str:
         f"{options.model}, {data.train_images} training, {data.val_images} validation and "
         f"{data.test_images} test photographs at {data.size_text} px, {options.epochs} epochs, batch "
         f"size {options.batch_size}, seed {options.seeds[0]}. Bits are those of the whole file of the "
-        "test split's codes. An MSE of 1 is that of the mean feature. Of the ten nearest neighbours by "
-        "cosine among original features, the table says which share is among the ten nearest of the "
-        "decoded ones: of the images' mean features, and of 3,000 single vectors."
+        "test split's codes. Decoding every vector to the mean feature gives an MSE of 1. Neighbours "
+        "kept is the share of the ten nearest neighbours by cosine among original features that are "
+        "also among the ten nearest of the decoded features: for the images' mean features, and for "
+        "3,000 single vectors (patches)."
     )
     return "\n".join([*lines, "", textwrap.fill(words, 100)]) + "\n"
 

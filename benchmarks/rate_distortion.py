@@ -32,7 +32,7 @@ MARKS = ("<!-- rate-distortion:begin -->", "<!-- rate-distortion:end -->")
 PAGES = (ROOT / "docs" / "results.md",)
 IMAGE = ROOT / "docs" / "images" / "rate-distortion.png"
 HEADINGS = (
-    "codes", "nominal bits per vector", "measured bits per vector", "of them payload",
+    "codes", "nominal bits per vector", "measured bits per vector", "payload bits per vector",
     "prior's cross-entropy", "measured bytes per image", "measured ratio to float32",
     "decoder, kB once", "test mean IoU %", "% of baseline",
 )  # fmt: skip

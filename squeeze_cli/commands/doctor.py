@@ -128,7 +128,7 @@ def check_devices() -> Iterator[Check]:
     yield Check("device", OK, label)
     cores, threads = available_cores(), torch.get_num_threads()
     fix = f"unset OMP_NUM_THREADS, or set it to {cores}"
-    yield _check("threads", f"{threads} threads on {cores} cores", threads > cores, fix)
+    yield _check("threads", f"{threads} ({cores} cores)", threads > cores, fix)
 
 
 def check_cache(cache_dir: Path | None) -> Iterator[Check]:
@@ -170,7 +170,7 @@ def check_weights() -> Iterator[Check]:
     for name, url in published_urls().items():
         file = published_place(url)
         missing = not file.is_file()
-        found = f"not yet at {file}" if missing else str(file)
+        found = f"no {file} yet" if missing else str(file)
         fix = f"training downloads them once; without a network put {url} there"
         yield _check(f"weights {name}", found, missing, fix)
 

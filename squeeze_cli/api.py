@@ -129,7 +129,7 @@ def extract(
     gpus_per_worker: float | None = None, max_bad: str | float | None = None,
     reporter: Reporter | None = None,
 ) -> ExtractionSummary:  # fmt: skip
-    """Write codes or embeddings of images to files, as `squeeze extract-embeddings` does.
+    """Write codes or features of images to files, as `squeeze extract-embeddings` does.
 
     Shards that exist already are not written again.
 
@@ -139,7 +139,7 @@ def extract(
             the run's data (by default `test`).
         features: File or folder of features of another network, in place of images.
         feature_names: File with the names of the rows of `features`, one per line.
-        content: `codes`, `quantized` (embeddings decoded from codes) or `features` (the input of the
+        content: `codes`, `quantized` (features decoded from codes) or `features` (the input of the
             quantizer).
         coding: `prior` or `packed`; None uses the prior where the run has one.
         out: Folder to write to, by default one in the run's folder; `overwrite` replaces its files.

@@ -1,4 +1,4 @@
-"""`squeeze extract-embeddings`: writing of codes, quantized embeddings or features of many images."""
+"""`squeeze extract-embeddings`: writing of codes or features of many images."""
 
 import os
 from collections.abc import Generator, Iterator
@@ -30,7 +30,7 @@ from squeeze_cli.training.measure import FLOAT32_BYTES, decoder_bytes
 def extract_embeddings(
     run: TrainedRun, request: Extraction, reporter: Reporter
 ) -> ExtractionSummary:
-    """Write codes, quantized embeddings or features of images, and measure them.
+    """Write codes, decoded features or original features of images, and measure them.
 
     Shards of the same extraction that exist already are kept.
 

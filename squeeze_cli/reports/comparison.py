@@ -249,8 +249,8 @@ COLUMNS = (
     Column("kept", lambda r: percent(r.retention),
            "% of the test mean IoU of the baseline on the same features", rank=1),
     Column("front", lambda r: "●" if r.pareto_front else "",
-           "Pareto front: no other run on the same data and features is at least as good in both "
-           "measured bits and test mean IoU (or SQNR)"),
+           "no other run on the same data and features is at least as good in both measured bits and "
+           "test mean IoU or SQNR (Pareto front)"),
     Column("MSE", lambda r: fixed(r.test_mse, 3), _DISTORTION, rank=3),
     Column("cosine", lambda r: fixed(r.test_cosine, 3), _DISTORTION, rank=6),
     Column("SQNR", lambda r: fixed(r.test_sqnr_db, 2) if r.test_iou is None else MISSING,

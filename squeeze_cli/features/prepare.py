@@ -6,7 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from operator import methodcaller
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -122,7 +121,11 @@ class ReadResult(NamedTuple):
 
 def check_image(sample: Sample) -> ReadResult:
     """Read an image and check that it can be decoded."""
-    return read_sample(sample, methodcaller("check"))
+
+    def decode(image: ReadImage) -> None:
+        image.decode()
+
+    return read_sample(sample, decode)
 
 
 def check_images(samples: Sequence[Sample], trunk: Trunk, reporter: Reporter) -> list[ReadResult]:

@@ -170,5 +170,4 @@ def load_features(config: ExperimentConfig, reporter: Reporter) -> tuple[GivenFe
     Raises SqueezeError, which names file and row, for unusable features.
     """
     splits, _ = load_splits(config, reporter)
-    given, checked = check_splits(splits.named(), reporter)
-    return given, Listing(checked["train"], checked["val"], checked["test"])
+    return check_splits(splits, reporter)

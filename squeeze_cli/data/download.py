@@ -87,7 +87,8 @@ class ListedSource(DataSource):
             return "they were not unpacked to the end"
         if lost := [path for path in self.lists if not path.exists()]:
             return f"{lost[0]} is missing"
-        images, masks = _files_by_name(self.images, ".jpg"), _files_by_name(self.masks, ".png")
+        images = _files_by_name(self.images, ".jpg")
+        masks = dict(_files_by_name(self.masks, ".png").values())  # by the names of samples
         splits = [self._listed(path, images, masks) for path in self.lists]
         for path, samples in zip(self.lists, splits, strict=True):
             for places in zip(
@@ -97,7 +98,7 @@ class ListedSource(DataSource):
                     return f"no file that {path} names is there, such as {places[0]}"
         return Listing(tuple(splits[0]), test=tuple(splits[1]))
 
-    def _listed(self, path: Path, images: NamedFiles, masks: NamedFiles) -> list[FileSample]:
+    def _listed(self, path: Path, images: NamedFiles, masks: dict[str, Path]) -> list[FileSample]:
         """Read the names in a list; raises SqueezeError for a line that cannot be a name."""
         samples = []
         for number, line in read_entries(path):
@@ -112,7 +113,7 @@ class ListedSource(DataSource):
                     "remove the line."
                 )
             name, image = images.get(found or "", (name, self.images / f"{name}.jpg"))
-            _, mask = masks.get(same_name(name), (name, self.masks / f"{name}.png"))
+            mask = masks.get(same_name(name), self.masks / f"{name}.png")
             samples.append(FileSample(name, image, mask))
         return samples
 

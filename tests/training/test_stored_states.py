@@ -53,6 +53,7 @@ def test_stored_images_are_not_decoded_and_the_backbone_is_not_built(
     def refuse(*arguments: object) -> None:
         raise AssertionError("done again")
 
+    monkeypatch.setattr(EncodedImage, "check", refuse)
     monkeypatch.setattr(EncodedImage, "decode", refuse)
     monkeypatch.setattr(FrozenBackbone, "network", property(refuse))
     experiment = filled(config)

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from operator import methodcaller
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -121,11 +122,7 @@ class ReadResult(NamedTuple):
 
 def check_image(sample: Sample) -> ReadResult:
     """Read an image and check that it can be decoded."""
-
-    def decode(image: ReadImage) -> None:
-        image.decode()
-
-    return read_sample(sample, decode)
+    return read_sample(sample, methodcaller("check"))
 
 
 def check_images(samples: Sequence[Sample], trunk: Trunk, reporter: Reporter) -> list[ReadResult]:

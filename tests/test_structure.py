@@ -141,7 +141,7 @@ def test_the_package_stays_small() -> None:
     # in parts and on clusters, for data sets of torch over codes, for decoded features in files of other
     # programs, and for transform coding with its prior.
     assert len(FILES) <= 134
-    assert sum(line_counts().values()) <= 19_869
+    assert sum(line_counts().values()) <= 19_882
 
 
 def test_no_function_is_long() -> None:

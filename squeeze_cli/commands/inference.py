@@ -20,7 +20,6 @@ from squeeze_cli.options import (
     switch,
     with_options,
 )
-from squeeze_cli.runs import RunFolder
 
 EXAMPLES = (
     "squeeze evaluate runs/vq-efficientnet-lite0",
@@ -55,6 +54,13 @@ _FOLDERS = tuple(f"data.{name}" for name in ("images", "masks", "test_images", "
 _OF_THE_RUN = "that of the run"
 
 
+def _check_run(run: Path, values: Values, levels: int | None = None) -> None:
+    """Check the run's folder and the options before torch is imported."""
+    from squeeze_cli.runs import RunFolder  # here, so that `--help` does not wait for the records
+
+    RunFolder(run).open_finished(values, levels)
+
+
 @with_options(fields=(*_DATA, _BATCH, *_FOLDERS), default=_OF_THE_RUN)
 def evaluate(
     run: Run,
@@ -71,7 +77,7 @@ def evaluate(
     output: OutputOptions,
 ) -> None:
     """Measure a finished run: mean IoU, accuracy and codebook usage."""
-    RunFolder(run).open_finished(values, levels)  # mistakes show before torch is imported
+    _check_run(run, values, levels)
     from squeeze_cli.inference.evaluation import evaluate_run
     from squeeze_cli.inference.trained_run import TrainedRun
     from squeeze_cli.reports.tables import evaluation_table
@@ -114,7 +120,7 @@ def show(
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} contradict each other: take one.")
     if seed is not None and not random:
         raise UsageError("--seed has no effect without --random: add it, or leave --seed out.")
-    RunFolder(run).open_finished(values)  # mistakes show before torch is imported
+    _check_run(run, values)
     from squeeze_cli.inference.show import show_run
     from squeeze_cli.inference.trained_run import TrainedRun
 
@@ -191,7 +197,7 @@ def extract_embeddings(
 
     The same command given again does not write existing files again.
     """
-    RunFolder(run).open_finished(values, request.levels)  # before torch is imported
+    _check_run(run, values, request.levels)
     several = request.engine == "local" and request.num_workers not in (0, 1)
     if request.images is not None and several:
         from squeeze_cli.inference.fork_server import start_server

@@ -11,14 +11,16 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from squeeze_cli.config.resolve import check_resumed, load_run_config, resolve_config, to_yaml
 from squeeze_cli.config.schema import ExperimentConfig, Kind
 from squeeze_cli.console import Reporter, print_json, print_text
 from squeeze_cli.errors import UsageError
 from squeeze_cli.options import OutputOptions, option, switch, with_options
-from squeeze_cli.runs import RunFolder, create_run, find_resumable
+
+if TYPE_CHECKING:  # to import the record's models takes a fiftieth of the time of `--help`
+    from squeeze_cli.runs import RunFolder
 
 EXAMPLES = (
     "squeeze train --config quickstart",
@@ -95,6 +97,8 @@ def run_experiment(
     if several and not is_first(config, run):
         _follow(config, run, options.resume)
         return
+    from squeeze_cli.runs import create_run
+
     run = run or create_run(config, options.overwrite)
     if several:
         os.environ[RUN_VARIABLE] = str(run.path)
@@ -119,7 +123,7 @@ def run_experiment(
 
 def _find_stopped(
     kind: Kind, values: Mapping[str, object], options: RunOptions
-) -> tuple[RunFolder, ExperimentConfig]:
+) -> tuple["RunFolder", ExperimentConfig]:
     """Return the run to resume and its configuration; options may give new paths of its data."""
     for other in ("config", "experiment", "overwrite", "remote_queue"):
         if getattr(options, other):
@@ -128,6 +132,8 @@ def _find_stopped(
                 "of this machine with its own configuration: leave it out."
             )
     name = str(values["name"]) if "name" in values else None
+    from squeeze_cli.runs import find_resumable
+
     run = find_resumable(Path(str(values.get("output_dir", "runs"))), name)
     config = load_run_config(run.config_file, run.read_record().settings)
     config = check_resumed(config, values)
@@ -136,7 +142,7 @@ def _find_stopped(
     return run, config
 
 
-def _print_plan(config: ExperimentConfig, run: RunFolder | None, as_json: bool) -> None:
+def _print_plan(config: ExperimentConfig, run: "RunFolder | None", as_json: bool) -> None:
     if as_json:
         print_json(config.model_dump(mode="json"))
         return
@@ -160,7 +166,7 @@ def _send_away(config: ExperimentConfig, queue: str, output: OutputOptions) -> N
     output.show(sent, f"Sent to {sent['queue']}: {sent['page']}")
 
 
-def is_first(config: ExperimentConfig, run: RunFolder | None) -> bool:
+def is_first(config: ExperimentConfig, run: "RunFolder | None") -> bool:
     """Return whether this one of several processes has rank 0.
 
     Raises UsageError where torchrun, SLURM or the user starts the processes, and neither a name is
@@ -182,10 +188,11 @@ def is_first(config: ExperimentConfig, run: RunFolder | None) -> bool:
     return LightningEnvironment().node_rank() == LightningEnvironment().local_rank() == 0
 
 
-def _follow(config: ExperimentConfig, run: RunFolder | None, resume: bool) -> None:
+def _follow(config: ExperimentConfig, run: "RunFolder | None", resume: bool) -> None:
     """Train as a process of another rank: without output, in the folder of the first process."""
     from rich.console import Console
 
+    from squeeze_cli.runs import RunFolder
     from squeeze_cli.training.experiment import set_up
     from squeeze_cli.training.fit import train as fit
 

@@ -68,7 +68,7 @@ class SyntheticSample(Sample):
     def read_mask(self) -> Mask:
         """Draw the trimap alone."""
         *_, trimap = _sketch(Random(f"{self.seed} {self.index}"), self.image_size_px)
-        return Mask.of_values(np.asarray(trimap), self.stamp())
+        return Mask.of_bytes(trimap, self.stamp())
 
 
 class SyntheticPetSource(DataSource):

@@ -47,32 +47,43 @@ class Mask:
     @classmethod
     def of_values(cls, pixels: NDArray[np.integer], digest: str) -> Self:
         """Pack an array `[H, W]`; raises ValueError for more than `MOST_VALUES` values."""
-        counts = np.bincount(pixels.ravel())
-        values = np.flatnonzero(counts)
+        if pixels.max() < MOST_VALUES:
+            return cls.of_bytes(Image.fromarray(pixels.astype(np.uint8)), digest)
+        values = np.unique(pixels).tolist()
         if len(values) > MOST_VALUES:
             raise ValueError(f"{len(values)} different values: is it a photograph?")
-        uses = dict(zip(values.tolist(), counts[values].tolist(), strict=True))
-        return cls._pack(pixels, uses, False, digest)
+        return cls._pack(pixels, values, False, digest)
+
+    @classmethod
+    def of_bytes(cls, image: Image.Image, digest: str) -> Self:
+        """Pack an image of mode 'L' or 'P', with the result of `of_values` in less time."""
+        counts = image.histogram()
+        values = [value for value, count in enumerate(counts) if count]
+        places = [0] * MOST_VALUES
+        for place, value in enumerate(values):
+            places[value] = place
+        packed = zlib.compress(image.point(places).tobytes(), 1)
+        found = tuple(counts[value] for value in values)
+        return cls(image.size, tuple(values), found, False, digest, packed)
 
     @classmethod
     def of_colours(cls, image: Image.Image, digest: str) -> Self:
         """Pack an RGB image; raises ValueError for more than `MOST_VALUES` colours."""
         if (found := image.getcolors(MOST_VALUES)) is None:
             raise ValueError(f"more than {MOST_VALUES} different colours: is it a photograph?")
-        uses = {int.from_bytes(bytes(rgb)): count for count, rgb in found}  # type: ignore[arg-type]
+        values = sorted(int.from_bytes(bytes(rgb)) for _, rgb in found)  # type: ignore[arg-type]
         red, green, blue = np.moveaxis(np.asarray(image, np.uint32), -1, 0)
-        return cls._pack(red << 16 | green << 8 | blue, dict(sorted(uses.items())), True, digest)
+        return cls._pack(red << 16 | green << 8 | blue, values, True, digest)
 
     @classmethod
     def _pack(
-        cls, pixels: NDArray[np.integer], uses: dict[int, int], coloured: bool, digest: str
+        cls, pixels: NDArray[np.integer], values: list[int], coloured: bool, digest: str
     ) -> Self:
-        """Pack an array `[H, W]`; `uses` has the number of pixels of each value, in rising order."""
-        places = np.zeros(max(uses) + 1, np.uint8)
-        places[list(uses)] = np.arange(len(uses))
-        packed = zlib.compress(places[pixels].tobytes(), 1)
-        size = (pixels.shape[1], pixels.shape[0])
-        return cls(size, tuple(uses), tuple(uses.values()), coloured, digest, packed)
+        places = np.searchsorted(values, pixels).astype(np.uint8)
+        counts = np.bincount(places.ravel()).tolist()
+        height, width = places.shape
+        packed = zlib.compress(places.tobytes(), 1)
+        return cls((width, height), tuple(values), tuple(counts), coloured, digest, packed)
 
     def plane(self, classes: tuple[int, ...]) -> NDArray[np.uint8]:
         """Return `[H, W]` uint8 in which `classes[i]` replaces `values[i]`."""
@@ -137,9 +148,9 @@ def _read(file: ImageFile.ImageFile, content: bytes, digest: str) -> Mask:
         return Mask.of_colours(image, digest)
     if image.mode not in _INDEXED:
         raise ValueError(f"mode {image.mode}, but a mask has one channel of values, or RGB colours")
-    pixels = np.asarray(image)
-    if pixels.dtype == bool:  # of a 1-bit image
-        pixels = pixels.astype(np.uint8)
+    if image.mode in ("L", "P") and spread == 1:
+        return Mask.of_bytes(image, digest)
+    pixels = np.asarray(image).astype(np.int32)
     if pixels.min() < 0 or pixels.max() > 65535:
         raise ValueError("values beyond 0 to 65535")
     return Mask.of_values(pixels // spread, digest)

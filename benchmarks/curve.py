@@ -25,7 +25,7 @@ from benchmarks.results import (
     training_options,
 )
 from squeeze_cli.config.record import FinishedRecord
-from squeeze_cli.files import write_text_atomically
+from squeeze_cli.files import write_atomically
 from squeeze_cli.reports.figures import save_figure
 from squeeze_cli.runs import RunFolder
 
@@ -198,7 +198,7 @@ def main() -> None:
         (ROOT / "docs" / "results.md", markdown(rows, options), MARKS),
         (ROOT / "README.md", summary(rows, options), SUMMARY_MARKS),
     ):
-        write_text_atomically(page, between_marks(page.read_text(encoding="utf-8"), content, marks))
+        write_atomically(page, between_marks(page.read_text(encoding="utf-8"), content, marks))
         print(content)
     draw(rows)
 

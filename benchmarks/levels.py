@@ -26,7 +26,7 @@ from benchmarks.results import (
 )
 from squeeze_cli.api import extract, open_run
 from squeeze_cli.console import Reporter
-from squeeze_cli.files import write_text_atomically
+from squeeze_cli.files import write_atomically
 from squeeze_cli.inference.evaluation import evaluate_run
 
 MARKS = ("<!-- levels:begin -->", "<!-- levels:end -->")
@@ -129,7 +129,7 @@ def main() -> None:
     train_missing(options)
     page = ROOT / "docs" / "results.md"
     content = markdown(options)
-    write_text_atomically(page, between_marks(page.read_text(encoding="utf-8"), content, MARKS))
+    write_atomically(page, between_marks(page.read_text(encoding="utf-8"), content, MARKS))
     print(content)
 
 

@@ -27,7 +27,7 @@ def describe_machine() -> str:
 
 def show(table: RenderableType, figures: dict[str, Any], file: Path | None) -> None:
     """Print the table and the machine; write the figures as JSON if a file is given."""
-    from squeeze_cli.files import write_text_atomically
+    from squeeze_cli.files import write_atomically
 
     console = Console(highlight=False)
     machine = describe_machine()
@@ -35,7 +35,7 @@ def show(table: RenderableType, figures: dict[str, Any], file: Path | None) -> N
     console.print(machine, soft_wrap=True)
     if file is not None:
         text = json.dumps({"machine": machine, **figures}, indent=2)
-        write_text_atomically(file, text + "\n")
+        write_atomically(file, text + "\n")
 
 
 def _processor() -> str:

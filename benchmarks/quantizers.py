@@ -18,7 +18,7 @@ from typing import NamedTuple
 from benchmarks.results import ROOT, between_marks, is_finished, run_command, training_options
 from squeeze_cli.api import open_run
 from squeeze_cli.console import Reporter
-from squeeze_cli.files import write_text_atomically
+from squeeze_cli.files import write_atomically
 from squeeze_cli.inference.evaluation import evaluate_run
 from squeeze_cli.reports.figures import save_figure
 
@@ -153,7 +153,7 @@ def main() -> None:
     rows = list(measure(options))
     page = ROOT / "docs" / "results.md"
     content = markdown(rows, options)
-    write_text_atomically(page, between_marks(page.read_text(encoding="utf-8"), content, MARKS))
+    write_atomically(page, between_marks(page.read_text(encoding="utf-8"), content, MARKS))
     print(content)
     draw(rows)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.results import ROOT, between_marks, spread
 from squeeze_cli.config.record import MeasuredSplit
-from squeeze_cli.files import write_text_atomically
+from squeeze_cli.files import write_atomically
 from squeeze_cli.reports.figures import save_figure
 from squeeze_cli.reports.rate_distortion import (
     Configuration,
@@ -117,7 +117,7 @@ def main() -> None:
     print(content)
     for page in options.pages:
         text = page.read_text(encoding="utf-8")
-        write_text_atomically(page, between_marks(text, content, MARKS))
+        write_atomically(page, between_marks(text, content, MARKS))
         print(f"Wrote {page}", file=sys.stderr)
 
 

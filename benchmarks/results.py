@@ -17,7 +17,7 @@ from pathlib import Path
 from squeeze_cli.cli import app
 from squeeze_cli.config.parts import QUANTIZERS
 from squeeze_cli.config.record import FinishedRecord
-from squeeze_cli.files import write_text_atomically
+from squeeze_cli.files import write_atomically
 from squeeze_cli.reports.tables import MISSING, number
 from squeeze_cli.runs import RunFolder
 
@@ -148,7 +148,7 @@ def main() -> None:
     train_missing(options)
     content = markdown(options)
     page = ROOT / "docs" / "results.md"
-    write_text_atomically(page, between_marks(page.read_text(encoding="utf-8"), content))
+    write_atomically(page, between_marks(page.read_text(encoding="utf-8"), content))
     print(content)
 
 

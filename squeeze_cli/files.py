@@ -117,16 +117,12 @@ def written_atomically(
 
 
 def write_atomically(
-    path: Path, content: bytes | memoryview, mode: int = 0o666, fix: str = ANOTHER_PLACE
+    path: Path, content: str | bytes | memoryview, mode: int = 0o666, fix: str = ANOTHER_PLACE
 ) -> None:
-    """Write `content` to a file with `written_atomically`."""
+    """Write `content`, a text in UTF-8, to a file with `written_atomically`."""
+    encoded = content.encode() if isinstance(content, str) else content
     with written_atomically(path, mode, fix) as file:
-        file.write(content)
-
-
-def write_text_atomically(path: Path, text: str, mode: int = 0o666) -> None:
-    """Write `text` as UTF-8 with `write_atomically`."""
-    write_atomically(path, text.encode(), mode)
+        file.write(encoded)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from squeeze_cli.config.record import FinishedRecord, RunRecord
 from squeeze_cli.config.resolve import load_run_config, with_run_values, with_values
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.files import LOCK_NAME, locked, remove_parts, write_text_atomically
+from squeeze_cli.files import LOCK_NAME, locked, remove_parts, write_atomically
 
 RECORD_NAME = "run.json"
 CONFIG_NAME = "config.yaml"
@@ -95,7 +95,7 @@ class RunFolder:
     def write_record(self, record: RunRecord) -> None:
         """Write `run.json` atomically, stamped with the schema's version and the time."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_text_atomically(self.record_file, record.to_json(updated=now))
+        write_atomically(self.record_file, record.to_json(updated=now))
 
     def read_record(self) -> RunRecord:
         """Read `run.json`; SqueezeError where it is missing, damaged or of a newer version."""

@@ -17,7 +17,7 @@ from squeeze_cli.config.parts import QUANTIZERS
 from tests.pets import TINY_NAMES, write_layout
 
 if TYPE_CHECKING:
-    from squeeze_cli.training.modules import BaselineSegmentationModule
+    from squeeze_cli.training.modules import SegmentationModule
 
 # FAISS's codecs have no code vectors, no prior and nothing to learn: tests/training/test_faiss_codec.py.
 OWN_QUANTIZERS = [name for name in QUANTIZERS if name != "faiss"]
@@ -124,7 +124,7 @@ def _checked(
 
 
 @pytest.fixture
-def module() -> BaselineSegmentationModule:
+def module() -> SegmentationModule:
     """A module small enough to be looked at."""
     from squeeze_cli.config.resolve import resolve_defaults
     from squeeze_cli.config.schema import (

@@ -12,7 +12,7 @@ import pytest
 from squeeze_cli.codec.prior_files import write_prior
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.features.shards import write_shard
-from squeeze_cli.files import write_atomically, write_text_atomically
+from squeeze_cli.files import write_atomically
 from squeeze_cli.training.checkpoints import WholeFiles
 from tests.codec.priors import drawn_prior
 
@@ -24,7 +24,7 @@ def test_only_regular_files_are_replaced(target: str, tmp_path: Path) -> None:
     if not path.exists():
         pytest.skip("no /dev/null on this system")
     with pytest.raises(SqueezeError, match=r"not a regular file .*name another") as caught:
-        write_text_atomically(path, "text")
+        write_atomically(path, "text")
     assert "\n" not in str(caught.value)
     assert [p.name for p in tmp_path.rglob("*")] == ["folder"]
 
@@ -36,8 +36,8 @@ def test_what_is_open_anyway_is_not_replaced(place: str, tmp_path: Path) -> None
     (tmp_path / "link to it").symlink_to("/proc/self/fd/1")
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from squeeze_cli.files import write_text_atomically\n"
-        "write_text_atomically(Path(sys.argv[1]), 'text')\n"
+        "from squeeze_cli.files import write_atomically\n"
+        "write_atomically(Path(sys.argv[1]), 'text')\n"
     )
     with (tmp_path / "out.txt").open("w") as out:
         done = subprocess.run(
@@ -53,7 +53,7 @@ def test_a_link_is_replaced_and_not_what_it_names(tmp_path: Path) -> None:
     (tmp_path / "soft").symlink_to("photo")
     (tmp_path / "hard").hardlink_to(tmp_path / "photo")
     for link in ("soft", "hard"):
-        write_text_atomically(tmp_path / link, "text")
+        write_atomically(tmp_path / link, "text")
         assert (tmp_path / link).read_text() == "text"
         assert (tmp_path / "photo").read_text() == "a photograph"
 
@@ -78,7 +78,7 @@ def test_files_have_the_usual_permissions(name: str, tmp_path: Path) -> None:
         elif name == "checkpoint":
             WholeFiles().save_checkpoint({"a": 1}, path)
         else:
-            write_text_atomically(path, "text")
+            write_atomically(path, "text")
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o640
@@ -106,16 +106,16 @@ def test_what_cannot_be_written_is_one_line_and_leaves_the_old_file(
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail)
         with pytest.raises(SqueezeError, match=said) as caught:
-            write_text_atomically(path, "new")
+            write_atomically(path, "new")
     assert str(caught.value).startswith(f"Cannot write {path} ({os.strerror(number)}): ")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_names_may_be_as_long_as_the_system_takes_them(tmp_path: Path) -> None:
-    write_text_atomically(tmp_path / ("n" * 255), "text")
+    write_atomically(tmp_path / ("n" * 255), "text")
     with pytest.raises(SqueezeError, match="choose a shorter name"):
-        write_text_atomically(tmp_path / ("n" * 256), "text")
+        write_atomically(tmp_path / ("n" * 256), "text")
     assert [len(path.name) for path in tmp_path.iterdir()] == [255]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.files import write_text_atomically
+from squeeze_cli.files import write_atomically
 from squeeze_cli.runs import RunFolder, create_run, find_resumable
 from tests import records
 from tests.records import record
@@ -38,13 +38,13 @@ def test_record_and_back_with_version_and_time(tmp_path: Path) -> None:
 def test_a_reader_never_sees_a_half_written_record(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     texts = [json.dumps({"fill": c * 200_000}) for c in "ab"]
-    write_text_atomically(path, texts[0])
+    write_atomically(path, texts[0])
     stop = threading.Event()
 
     def keep_writing() -> None:
         while not stop.is_set():
             for text in texts:
-                write_text_atomically(path, text)
+                write_atomically(path, text)
 
     writer = threading.Thread(target=keep_writing)
     writer.start()

@@ -21,7 +21,7 @@ from squeeze_cli.codec.manifest import (
 )
 from squeeze_cli.config.fields import reason_of
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.files import read_json, remove_parts, write_text_atomically
+from squeeze_cli.files import read_json, remove_parts, write_atomically
 
 MANIFEST_NAME = "manifest.json"
 _RECORD_NAME = re.compile(rf"{STEM_PATTERN}\.json")
@@ -189,7 +189,7 @@ def merge_records(folder: Path, *, thorough: bool = True) -> Manifest:
     manifest = sum_up(first, records)
     if not manifest.images:
         raise EmptyOutputError(f"No image can be read, such as {records[0].skipped[0]['reason']}")
-    write_text_atomically(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
+    write_atomically(folder / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
     remove_parts([folder])  # of workers that were killed
     return manifest
 

@@ -7,7 +7,7 @@ import typer
 
 from squeeze_cli.console import print_json
 from squeeze_cli.errors import UsageError
-from squeeze_cli.files import FIGURE_MARK, require_own, write_text_atomically
+from squeeze_cli.files import FIGURE_MARK, require_own, write_atomically
 from squeeze_cli.options import OutputOptions, figure_option, option, with_options
 from squeeze_cli.reports.comparison import (
     CSV_MARK,
@@ -53,7 +53,7 @@ def compare(
     rows = compare_runs(found, sort)
     for path, render in ((csv, comparison_csv), (markdown, comparison_markdown)):
         if path is not None:
-            write_text_atomically(path, render(rows))
+            write_atomically(path, render(rows))
             reporter.say(f"Wrote {path}")
     if output.json:
         print_json(comparison_json(rows))

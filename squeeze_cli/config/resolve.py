@@ -26,7 +26,7 @@ from squeeze_cli.config.target import dial_of, first_step, first_weight, size_fo
 from squeeze_cli.config.validation import check_folders, check_together, parse, refuse_meaningless
 from squeeze_cli.config.yaml_files import read_yaml
 from squeeze_cli.errors import SqueezeError, UsageError, nearest
-from squeeze_cli.files import write_text_atomically
+from squeeze_cli.files import write_atomically
 
 EXAMPLE = "the one in examples.yaml"
 # Fields of the section `data` that name files and folders of the user.
@@ -307,7 +307,7 @@ def to_yaml(config: ExperimentConfig) -> str:
 
 def write_config(path: Path, config: ExperimentConfig) -> None:
     """Write the configuration as YAML, atomically."""
-    write_text_atomically(path, to_yaml(config))
+    write_atomically(path, to_yaml(config))
 
 
 def _experiment_from(mapping: object, where: str) -> ExperimentConfig:

@@ -2,14 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
 from squeeze_cli.codec.shards import MANIFEST_NAME, ForeignManifestError, Output, read_output
@@ -24,8 +22,8 @@ from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, UsageError
 
 FEATURE_SUFFIXES = (".npy", ".npz", ".safetensors")
-# Limit on the values of rows that are checked together.
-BLOCK_VALUES = 2**22
+# Maps that a thread checks at once, because single vectors take less time than starting a task.
+AT_ONCE = 64
 MapShape = tuple[int, int, int]  # rows, columns and channels of a feature map
 
 
@@ -59,7 +57,13 @@ class FeatureSample(Sample):
 
     def features(self) -> Tensor:
         """Return the feature map `[h, w, C]` float32; a single vector is a map of 1×1."""
-        return read_block([self])[0]
+        if self.array is None:
+            values = open_array(self.path, dimensions=(1, 3)).read(slice(None))
+        else:
+            values = self.array.read(slice(self.row, self.row + 1))[0]
+        if values.dim() == 1:
+            values = values[None, None]
+        return values.permute(1, 2, 0).contiguous() if self.channels_first else values
 
     def read(self) -> ReadImage:
         """Raise SqueezeError, because given features have no image."""
@@ -110,15 +114,18 @@ def check_features(
     `advance` is called with the number of maps read. Raises SqueezeError, with file and row, for a map
     of another shape than the first, and for values that are not finite.
     """
+    ordered = sorted(samples, key=lambda sample: (str(sample.path), sample.row))
+    blocks = [ordered[begin : begin + AT_ONCE] for begin in range(0, len(ordered), AT_ONCE)]
     digests: dict[FeatureSample, str] = {}
     first_of: dict[MapShape, FeatureSample] = {}
     with ThreadPoolExecutor() as pool:  # reading and hashing release the GIL
-        for block, shape, found in pool.map(_check_block, _blocks(samples)):
-            first_of.setdefault(shape, block[0])
-            if len(first_of) > 1:
-                shapes = [f"{each.place} is {shape_text(s)}" for s, each in first_of.items()]
-                raise SqueezeError(f"Features must have one shape: {', '.join(shapes)}.")
-            digests |= zip(block, found, strict=True)
+        for block, checked in zip(blocks, pool.map(_check_block, blocks), strict=True):
+            for sample, (shape, digest) in zip(block, checked, strict=True):
+                first_of.setdefault(shape, sample)
+                if len(first_of) > 1:
+                    shapes = [f"{each.place} is {shape_text(s)}" for s, each in first_of.items()]
+                    raise SqueezeError(f"Features must have one shape: {', '.join(shapes)}.")
+                digests[sample] = digest
             advance(len(block), "")
     wrong = [sample for sample, digest in digests.items() if not digest]
     if wrong:
@@ -130,50 +137,19 @@ def check_features(
     return shape, [digests[sample] for sample in samples]
 
 
+def _check_block(block: Sequence[FeatureSample]) -> list[tuple[MapShape, str]]:
+    """Return the shape of each map and a digest of its values, "" where one is not finite."""
+    checked = []
+    for values in (sample.features() for sample in block):
+        rows, columns, channels = values.shape
+        digest = hex_digest(values.numpy().data) if values.isfinite().all() else ""
+        checked.append(((rows, columns, channels), digest))
+    return checked
+
+
 def shape_text(shape: Sequence[int]) -> str:
     """Return rows, columns and channels as text for a message."""
     return " x ".join(map(str, shape))
-
-
-def read_block(samples: Sequence[FeatureSample]) -> Tensor:
-    """Return the feature maps `[n, h, w, C]` float32 of samples in consecutive rows of an array."""
-    first = samples[0]
-    if first.array is None:
-        array = open_array(first.path, dimensions=(1, 3))
-        values = array.read(slice(None))[None]
-    else:
-        values = first.array.read(slice(first.row, first.row + len(samples)))
-    if values.dim() == 2:
-        values = values[:, None, None]
-    return values.permute(0, 2, 3, 1).contiguous() if first.channels_first else values
-
-
-def _check_block(
-    block: Sequence[FeatureSample],
-) -> tuple[Sequence[FeatureSample], MapShape, list[str]]:
-    """Return a block, the shape of its maps, and a digest per map, "" where a value is not finite."""
-    maps = read_block(block)
-    finite = maps.flatten(1).isfinite().all(dim=1).tolist()
-    contents = zip(maps.numpy(), finite, strict=True)
-    digests = [hex_digest(values.data) if good else "" for values, good in contents]
-    rows, columns, channels = maps.shape[1:]
-    return block, (rows, columns, channels), digests
-
-
-def _blocks(samples: Sequence[FeatureSample]) -> Iterator[list[FeatureSample]]:
-    """Yield blocks of samples in consecutive rows of one file, of at most `BLOCK_VALUES` values."""
-    if not samples:
-        return
-    ordered = sorted(samples, key=lambda sample: (str(sample.path), sample.row))
-    block = ordered[:1]
-    for before, sample in pairwise(ordered):
-        array = sample.array
-        most = 1 if array is None else max(1, BLOCK_VALUES // int(np.prod(array.shape[1:])))
-        if array is not before.array or sample.row != before.row + 1 or len(block) >= most:
-            yield block
-            block = []
-        block.append(sample)
-    yield block
 
 
 def _list_shards(folder: Path, output: Output) -> list[FeatureSample]:

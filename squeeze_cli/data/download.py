@@ -9,17 +9,20 @@ import tarfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from posixpath import splitext
 
 from filelock import FileLock
 from torchvision.datasets.utils import download_url, extract_archive
 
-from squeeze_cli.data.named_files import NamedFiles
-from squeeze_cli.data.reading import read_entries
+from squeeze_cli.data.finding import IMAGE_SUFFIXES, files_below
+from squeeze_cli.data.reading import read_entries, same_name
 from squeeze_cli.data.samples import FileSample
 from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, one_line
 
 STALL_SECONDS = 20.0  # timeout of a connection that sends no bytes
+# Name of the sample and file, by spellings of the name.
+NamedFiles = dict[str, tuple[str, Path]]
 # Archives are unpacked in this folder. A process that is killed before the end leaves it behind.
 UNPACKING = ".unpacking"
 # torchvision reports a wrong checksum and too many redirects as RuntimeError.
@@ -84,7 +87,8 @@ class ListedSource(DataSource):
             return "they were not unpacked to the end"
         if lost := [path for path in self.lists if not path.exists()]:
             return f"{lost[0]} is missing"
-        images, masks = NamedFiles(self.images, ".jpg"), NamedFiles(self.masks, ".png")
+        images = _files_by_name(self.images, ".jpg")
+        masks = dict(_files_by_name(self.masks, ".png").values())  # by the names of samples
         splits = [self._listed(path, images, masks) for path in self.lists]
         for path, samples in zip(self.lists, splits, strict=True):
             for places in zip(
@@ -94,20 +98,23 @@ class ListedSource(DataSource):
                     return f"no file that {path} names is there, such as {places[0]}"
         return Listing(tuple(splits[0]), test=tuple(splits[1]))
 
-    def _listed(self, path: Path, images: NamedFiles, masks: NamedFiles) -> list[FileSample]:
+    def _listed(self, path: Path, images: NamedFiles, masks: dict[str, Path]) -> list[FileSample]:
         """Read the names in a list; raises SqueezeError for a line that cannot be a name."""
         samples = []
         for number, line in read_entries(path):
             name = re.sub(rf"(\s+\d+){{{self.numbers}}}$", "", line)
-            found = images.find(line) or images.find(name)
+            stem, suffix = splitext(name)
+            spellings = [line, name, stem] if suffix.lower() in IMAGE_SUFFIXES else [line, name]
+            found = next((s for s in map(same_name, spellings) if s in images), None)
             outside = name.startswith("/") or ".." in PurePosixPath(name).parts
             if found is None and (outside or re.search(r"\s", name)):
                 raise SqueezeError(
-                    f"{path}, line {number}: {line[:60]!r} names no file in {images.folder}: correct or "
+                    f"{path}, line {number}: {line[:60]!r} names no file in {self.images}: correct or "
                     "remove the line."
                 )
-            name, image = found or (name, images.path(name))
-            samples.append(FileSample(name, image, masks.path(name)))
+            name, image = images.get(found or "", (name, self.images / f"{name}.jpg"))
+            mask = masks.get(same_name(name), self.masks / f"{name}.png")
+            samples.append(FileSample(name, image, mask))
         return samples
 
     def _may_unpack(self) -> bool:
@@ -151,3 +158,21 @@ class ListedSource(DataSource):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source.replace(target)
         shutil.rmtree(unpacked)
+
+
+def _files_by_name(folder: Path, usual: str) -> NamedFiles:
+    """Return the images below a folder by their paths there, with and without suffix.
+
+    The name of a sample has no suffix, unless there is another image with the same stem, and the `usual`
+    suffix or an earlier path.
+    """
+    below = files_below(folder)[0] if folder.is_dir() else []
+    below = [path for path in below if path.suffix.lower() in IMAGE_SUFFIXES]
+    below.sort(key=lambda path: (path.suffix != usual, path.suffix.lower() != usual, path))
+    named: NamedFiles = {}
+    for path in below:
+        whole = same_name(path.as_posix())
+        stem = whole.removesuffix(path.suffix)
+        name = whole if stem in named else stem
+        named[whole] = named[name] = (name, folder / path)
+    return named

@@ -1,6 +1,5 @@
 """Given features in place of a backbone's: they pass neither a backbone nor the feature store."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 
@@ -11,6 +10,7 @@ from squeeze_cli.backbones.base import FeatureOrigin
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.arrays import FeatureSample, MapShape, check_features
 from squeeze_cli.data.samples import Sample
+from squeeze_cli.data.sources import Listing
 from squeeze_cli.features.datamodule import EVALUATION_VECTORS, FeatureBatches
 
 
@@ -27,13 +27,12 @@ class GivenFeatures(FeatureOrigin):
         self.evaluation_images = self.inference_batch
 
 
-def check_splits(
-    splits: Mapping[str, Sequence[Sample]], reporter: Reporter
-) -> tuple[GivenFeatures, dict[str, tuple[FeatureSample, ...]]]:
-    """Read all features once; return their origin, and the samples with digests by split.
+def check_splits(listing: Listing, reporter: Reporter) -> tuple[GivenFeatures, Listing]:
+    """Read all features once; return their origin, and the splits of samples with digests.
 
     Raises SqueezeError as `check_features` does.
     """
+    splits = listing.named()
     samples = [s for split in splits.values() for s in split if isinstance(s, FeatureSample)]
     with reporter.track("Checking features", len(samples)) as advance:
         shape, digests = check_features(samples, advance)
@@ -44,11 +43,11 @@ def check_splits(
             "they are [C, h, w], transpose them to [h, w, C]."
         )
     found = iter([replace(s, content=digest) for s, digest in zip(samples, digests, strict=True)])
-    checked = {name: tuple(next(found) for _ in split) for name, split in splits.items()}
+    checked = {name: [next(found) for _ in split] for name, split in splits.items()}
     # Sorted, so that the splits of another seed have the same digest.
     lines = sorted(f"{s.name}\0{digest}\n" for s, digest in zip(samples, digests, strict=True))
     content = blake2b("".join(lines).encode(), digest_size=8)
-    return GivenFeatures(shape, content.hexdigest()), checked
+    return GivenFeatures(shape, content.hexdigest()), listing.with_splits(checked)
 
 
 class GivenFeatureBatches(FeatureBatches):

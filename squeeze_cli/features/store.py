@@ -135,7 +135,7 @@ class FeatureStore:
         described = self.folder / DESCRIPTION_NAME
         if not described.exists():
             text = json.dumps(asdict(self.key), indent=2) + "\n"
-            write_atomically(described, text.encode(), fix=ANOTHER_CACHE)
+            write_atomically(described, text, fix=ANOTHER_CACHE)
         write_shard(self.folder / f"{uuid.uuid4().hex}.safetensors", digests, states)
 
     def mark_used(self) -> None:

@@ -15,7 +15,7 @@ from squeeze_cli.codec.manifest import Settings, record_of
 from squeeze_cli.config.classes import classes_to_yaml
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
-from squeeze_cli.files import locked, remove_parts, write_atomically, write_text_atomically
+from squeeze_cli.files import locked, remove_parts, write_atomically
 from squeeze_cli.inference.codes_folder import CodesFolder
 from squeeze_cli.inference.decoded_files import (
     DecodedRecord,
@@ -234,4 +234,4 @@ def _write_masks(
                 image.save(content, format="PNG", optimize=True, pnginfo=notes)
                 write_atomically(place, content.getbuffer())
         yield len(places)
-    write_text_atomically(out / CLASSES_NAME, NOTE + classes_to_yaml(classes))
+    write_atomically(out / CLASSES_NAME, NOTE + classes_to_yaml(classes))

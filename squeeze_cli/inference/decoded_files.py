@@ -21,7 +21,7 @@ from squeeze_cli.files import (
     LOCK_NAME,
     read_json,
     remove_parts,
-    write_text_atomically,
+    write_atomically,
     written_atomically,
 )
 from squeeze_cli.inference.codes_folder import CodesFolder
@@ -186,9 +186,9 @@ def _write(
                 if not done:  # the first new file is complete
                     for old in files | {NAMES_NAME}:
                         (out / old).unlink(missing_ok=True)
-                    write_text_atomically(out / RECORD_NAME, record.model_dump_json() + "\n")
+                    write_atomically(out / RECORD_NAME, record.model_dump_json() + "\n")
                     if listed is not None:
-                        write_text_atomically(out / NAMES_NAME, listed)
+                        write_atomically(out / NAMES_NAME, listed)
             done |= {name}
         else:
             yield len(images)

@@ -36,7 +36,6 @@ from squeeze_cli.files import (
     PART_PATTERN,
     locked,
     write_atomically,
-    write_text_atomically,
 )
 
 # Files of an output; group 1 is the stem of a shard's file, record or lock.
@@ -120,7 +119,7 @@ class OutputFolder:
         if record.images:
             write_atomically(self.folder / record.file(record.number), content)
         text = record.model_dump_json(indent=1)
-        write_text_atomically(self._record_file(record.number), f"{text}\n")
+        write_atomically(self._record_file(record.number), f"{text}\n")
 
     def finish(self) -> Manifest | None:
         """Write the manifest and return it; return None if shards are missing."""

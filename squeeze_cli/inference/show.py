@@ -16,7 +16,7 @@ from squeeze_cli.reports.comparison import is_reference, setting
 from squeeze_cli.reports.figures import PredictedMask, predictions_figure, run_title, save_figure
 from squeeze_cli.runs import RECORD_NAME, RunFolder, read_runs
 from squeeze_cli.training.figures import predict_batch, read_pictures
-from squeeze_cli.training.modules import BaselineSegmentationModule
+from squeeze_cli.training.modules import SegmentationModule
 
 How = Literal["spread", "best", "worst", "random"]
 
@@ -148,7 +148,7 @@ def _choose(
 
 def _predict(run: TrainedRun, data: FeatureBatches, reporter: Reporter) -> Iterator[PredictedMask]:
     """Yield the run's prediction for each image of the split `shown`, in order."""
-    assert isinstance(run.module, BaselineSegmentationModule)
+    assert isinstance(run.module, SegmentationModule)
     total = len(data.splits["shown"])
     with reporter.track(f"Predicting with {run.folder.name}", total) as advance:
         for batch in data.batches("shown"):

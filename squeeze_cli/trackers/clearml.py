@@ -17,7 +17,7 @@ from squeeze_cli.config.record import RunRecord
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.files import read_json, write_text_atomically
+from squeeze_cli.files import read_json, write_atomically
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.trackers.clearml_task import AGENT_TASK, ClearMLTask, usable_credentials
 from squeeze_cli.trackers.credentials import ClearMLUnavailableError
@@ -58,7 +58,7 @@ def start_task(config: ExperimentConfig, run: RunFolder, reporter: Reporter) -> 
         packages = sorted(f"{each.name}=={each.version}" for each in others)
         record_source(task, present_source(), shlex.join(sys.argv[1:]), packages)
     page = None if offline else task.page
-    write_text_atomically(file, json.dumps({"task_id": task.id, "page": page}, indent=2) + "\n")
+    write_atomically(file, json.dumps({"task_id": task.id, "page": page}, indent=2) + "\n")
     reporter.say(f"ClearML task {task.id}: {page or 'offline'}")
     return task
 

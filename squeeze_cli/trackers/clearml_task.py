@@ -24,7 +24,7 @@ import psutil
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError, one_line
-from squeeze_cli.files import write_text_atomically
+from squeeze_cli.files import write_atomically
 from squeeze_cli.trackers.credentials import (
     ENVIRONMENT,
     ClearMLUnavailableError,
@@ -245,7 +245,7 @@ class Worker:
 
     def answer(self) -> None:
         """Write the task's id and page, and the first error, for squeeze to read."""
-        write_text_atomically(self.folder / ANSWER, json.dumps([*self.identity, self.error]))
+        write_atomically(self.folder / ANSWER, json.dumps([*self.identity, self.error]))
 
 
 if __name__ == "__main__":

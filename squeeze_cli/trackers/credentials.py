@@ -27,7 +27,7 @@ from pydantic import HttpUrl, ValidationError
 from squeeze_cli.config.resolve import switched_on
 from squeeze_cli.config.yaml_files import read_yaml
 from squeeze_cli.errors import SqueezeError, UsageError, nearest
-from squeeze_cli.files import write_text_atomically
+from squeeze_cli.files import write_atomically
 
 if TYPE_CHECKING:
     from requests import Response
@@ -198,7 +198,7 @@ def write_credentials(path: Path, credentials: Credentials) -> None:
     """Write credentials to a YAML file that only its owner may read (mode 0600)."""
     text = "# ClearML credentials, by `squeeze clearml-init`. A secret: never commit it.\n"
     text += yaml.safe_dump({name: getattr(credentials, name) for name in FIELDS}, sort_keys=False)
-    write_text_atomically(path, text, mode=0o600)
+    write_atomically(path, text, mode=0o600)
 
 
 def probe(credentials: Credentials, seconds: float = 5.0) -> str | None:

@@ -32,12 +32,7 @@ from squeeze_cli.reports.tables import classes_text
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.devices import choose_device, count_processes
-from squeeze_cli.training.modules import (
-    BaselineSegmentationModule,
-    FeatureModule,
-    ReconstructionModule,
-    VQSqueezeModule,
-)
+from squeeze_cli.training.modules import FeatureModule, ReconstructionModule, SegmentationModule
 
 
 @dataclass
@@ -97,11 +92,7 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
 
 def make_module(config: ExperimentConfig, network: SegmentationNetwork) -> FeatureModule:
     """Create the Lightning module for `config` around `network`."""
-    kind: type[FeatureModule] = VQSqueezeModule
-    if not config.model.has_head:
-        kind = ReconstructionModule
-    elif config.quantizer.type == "none":
-        kind = BaselineSegmentationModule
+    kind = SegmentationModule if config.model.has_head else ReconstructionModule
     return kind(config, network)
 
 
@@ -179,5 +170,4 @@ def load_features(config: ExperimentConfig, reporter: Reporter) -> tuple[GivenFe
     Raises SqueezeError, which names file and row, for unusable features.
     """
     splits, _ = load_splits(config, reporter)
-    given, checked = check_splits(splits.named(), reporter)
-    return given, Listing(checked["train"], checked["val"], checked["test"])
+    return check_splits(splits, reporter)

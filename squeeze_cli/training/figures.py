@@ -24,7 +24,7 @@ from squeeze_cli.reports.figures import (
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.experiment import Experiment
 from squeeze_cli.training.metrics import SegmentationMetrics
-from squeeze_cli.training.modules import BaselineSegmentationModule
+from squeeze_cli.training.modules import SegmentationModule
 
 SHOWN_IMAGES = 4
 # Low, so that drawing takes little of the time of a short training.
@@ -32,7 +32,7 @@ DPI = 100
 
 
 @torch.inference_mode()
-def predict_batch(module: BaselineSegmentationModule, batch: Batch) -> list[PredictedMask]:
+def predict_batch(module: SegmentationModule, batch: Batch) -> list[PredictedMask]:
     """Predict the masks of a batch; the module is in eval mode on the batch's device."""
     states, masks, _ = batch
     logits = upsample(module.network(states).logits, masks.shape[-2:])
@@ -84,7 +84,7 @@ def save_figures(
         figures = {"training": curves_figure(record.history, record.epochs.best)}
         if code_counts:
             figures["codebook"] = codebook_figure(code_counts)
-        if isinstance(module := experiment.module, BaselineSegmentationModule):
+        if isinstance(module := experiment.module, SegmentationModule):
             data, classes = experiment.data, experiment.classes
             assert classes is not None  # a module that predicts masks was trained on some
             total = len(data.splits["val"])

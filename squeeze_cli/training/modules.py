@@ -33,7 +33,7 @@ class FeatureModule(pl.LightningModule):
 
     Attributes:
         monitor, mode: Validation metric that chooses the best epoch, and whether `max` or `min`.
-        measures_distortion: Whether features are decoded in validation and test.
+        is_quantized: Whether the features are quantized; they are then decoded in validation and test.
         rate_model: Model that estimates the bits per vector; None without a weight of the rate.
         distillation: Loss of states and logits; in training only, so that evaluating needs no teacher.
         teacher_digest: Digest of the teacher's weights.
@@ -41,7 +41,6 @@ class FeatureModule(pl.LightningModule):
 
     monitor: str
     mode: Literal["max", "min"]
-    measures_distortion = False
     distillation: Callable[[Tensor, Tensor], Tensor] | None = None
     teacher_digest: str | None = None
 
@@ -51,13 +50,14 @@ class FeatureModule(pl.LightningModule):
         self.network = network
         self.loss = create_loss(config.model)
         quantizer = network.quantizer
+        self.is_quantized = bool(quantizer.code_sizes)
         self.rate_model = quantizer.rate_model() if config.quantizer.rate_weight else None
         num_classes = config.model.num_classes if config.model.has_head else None
         sizes = quantizer.counted_sizes
         # Decoding costs time: with a head, features are decoded in validation and test only.
         self.train_metrics = make_metrics(num_classes, sizes, distortion=num_classes is None)
-        self.val_metrics = make_metrics(num_classes, sizes, distortion=self.measures_distortion)
-        self.test_metrics = make_metrics(num_classes, sizes, distortion=self.measures_distortion)
+        self.val_metrics = make_metrics(num_classes, sizes, distortion=self.is_quantized)
+        self.test_metrics = make_metrics(num_classes, sizes, distortion=self.is_quantized)
         self._computed: dict[str, Values] = {}
 
     def _distortion(self, output: Quantized, positions: Tensor) -> dict[str, Tensor]:
@@ -167,8 +167,8 @@ class FeatureModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class BaselineSegmentationModule(FeatureModule):
-    """Segmentation of unquantized features; `loss` compares upsampled logits with masks."""
+class SegmentationModule(FeatureModule):
+    """Segmentation of features, quantized or not; `loss` compares upsampled logits with masks."""
 
     monitor, mode = "val/iou", "max"
     loss: SegmentationLoss
@@ -184,7 +184,7 @@ class BaselineSegmentationModule(FeatureModule):
         if len(parts) > 1:
             losses |= {f"loss_{name}": value for name, value in parts.items()}
         measured = {"preds": predictions, "target": masks, "codes": output.codes}
-        if self.measures_distortion and not self.training:
+        if self.is_quantized and not self.training:
             measured |= self._distortion(output, positions)
         return losses, measured
 
@@ -192,17 +192,8 @@ class BaselineSegmentationModule(FeatureModule):
         self, segmentation_loss: Tensor, output: Segmented, batch: Batch
     ) -> dict[str, Tensor]:
         """Return `loss`, which is minimized, and the terms that it is the sum of."""
-        return {"loss": segmentation_loss}
-
-
-class VQSqueezeModule(BaselineSegmentationModule):
-    """Segmentation of quantized features, with the quantizer's loss and optional further losses."""
-
-    measures_distortion = True
-
-    def _losses(
-        self, segmentation_loss: Tensor, output: Segmented, batch: Batch
-    ) -> dict[str, Tensor]:
+        if not self.is_quantized:
+            return {"loss": segmentation_loss}
         parts = {"segmentation_loss": segmentation_loss, "vq_loss": output.quantizer_loss}
         if weight := self.config.model.reconstruction_weight:
             error = ReconstructionLoss()(**self._distortion(output, batch[2]))
@@ -217,7 +208,6 @@ class ReconstructionModule(FeatureModule):
     """Reconstruction of features from their codes, without head and masks."""
 
     monitor, mode = "val/mse", "min"
-    measures_distortion = True
 
     def measure(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the losses of a batch, and features, decoded features and codes for the metrics."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from squeeze_cli.files import write_text_atomically
+from squeeze_cli.files import write_atomically
 from squeeze_cli.runs import RunFolder
 from tests.conftest import Squeeze
 from tests.records import record, write
@@ -137,7 +137,7 @@ def test_a_run_that_cannot_be_resumed_yet_keeps_its_folder(
     arguments = ("--model", "efficientnet-lite0", "--data-dir", "data", "--image-size", "64")
     config = squeeze("train", *arguments, "--name", "it", "--dry-run").stdout
     run = RunFolder(tiny_pets / "runs" / "it")
-    write_text_atomically(run.config_file, config)
+    write_atomically(run.config_file, config)
     stopped = record(0.5, status="interrupted", model=None)
     run.record_file.write_text(json.dumps({"schema_version": 1, **stopped}))
     (tiny_pets / "data").write_text("a file where the folder should be")

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from squeeze_cli.config.record import RunRecord
 from squeeze_cli.config.schema import ExperimentConfig
-from squeeze_cli.files import write_text_atomically
+from squeeze_cli.files import write_atomically
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     "config.schema.json": ExperimentConfig,
@@ -27,4 +27,4 @@ def schema_text(name: str) -> str:
 if __name__ == "__main__":
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs")
     for file in SCHEMAS:
-        write_text_atomically(folder / file, schema_text(file))
+        write_atomically(folder / file, schema_text(file))

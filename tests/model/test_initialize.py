@@ -7,12 +7,12 @@ import torch
 
 from squeeze_cli.model import build
 from squeeze_cli.model.build import initialize_network
-from squeeze_cli.training.modules import BaselineSegmentationModule
+from squeeze_cli.training.modules import SegmentationModule
 
 
 @pytest.mark.parametrize("pool", [10_000, 70], ids=["all", "some"])
 def test_the_normalizer_fits_the_states(
-    module: BaselineSegmentationModule, monkeypatch: pytest.MonkeyPatch, pool: int
+    module: SegmentationModule, monkeypatch: pytest.MonkeyPatch, pool: int
 ) -> None:
     monkeypatch.setattr(build, "POOL_VECTORS", pool)
     torch.manual_seed(0)

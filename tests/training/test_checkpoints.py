@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.checkpoints import WholeFiles, checkpoint_callbacks, load_best
-from squeeze_cli.training.modules import BaselineSegmentationModule
+from squeeze_cli.training.modules import SegmentationModule
 
 
 class Random(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
@@ -42,7 +42,7 @@ class Scores(Checkpoint):
         self.seen.append({path.name for path in folder.iterdir()} if folder.is_dir() else set())
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, BaselineSegmentationModule)
+        assert isinstance(pl_module, SegmentationModule)
         with torch.no_grad():
             pl_module.network.head.last.bias.fill_(trainer.current_epoch)
         trainer.callback_metrics["val/iou"].fill_(self.scores[trainer.current_epoch])
@@ -50,7 +50,7 @@ class Scores(Checkpoint):
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_best_and_the_last_are_written_every_epoch(
-    module: BaselineSegmentationModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: SegmentationModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunFolder(tmp_path)
     scores = Scores([0.1, 0.3, 0.2, 0.3], run)

@@ -15,7 +15,7 @@ from squeeze_cli.data.drawn_pets import SyntheticSample
 from squeeze_cli.data.transforms import Preprocessing
 from squeeze_cli.features.datamodule import SegmentationDataModule
 from squeeze_cli.training.measure import evaluate
-from squeeze_cli.training.modules import BaselineSegmentationModule
+from squeeze_cli.training.modules import SegmentationModule
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ class SmallTrunk:
         return torch.cat([colours, colours.mean(dim=1, keepdim=True)], dim=1)
 
 
-def test_metrics_do_not_depend_on_the_batches(module: BaselineSegmentationModule) -> None:
+def test_metrics_do_not_depend_on_the_batches(module: SegmentationModule) -> None:
     samples = {"val": [SyntheticSample(str(i), 0, i, 24) for i in range(5)]}
 
     def measured(batch_size: int) -> dict[str, Any]:

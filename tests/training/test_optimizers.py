@@ -18,7 +18,7 @@ from squeeze_cli.heads.base import ConvolutionalHead
 from squeeze_cli.model.network import FeatureNormalizer, SegmentationNetwork
 from squeeze_cli.quantizers import TrainingStep, create_quantizer
 from squeeze_cli.training.experiment import make_module
-from squeeze_cli.training.modules import UNFROZEN_LR_FACTOR, BaselineSegmentationModule
+from squeeze_cli.training.modules import UNFROZEN_LR_FACTOR, SegmentationModule
 from tests.conftest import OWN_QUANTIZERS
 
 CHANNELS, LR = 24, 2e-3
@@ -44,9 +44,7 @@ def make(name: str, factor: float | None = None, unfreeze: bool = False) -> tupl
     return module, module.configure_optimizers()["optimizer"]
 
 
-def peak_rates(
-    module: BaselineSegmentationModule, optimizer: torch.optim.Optimizer
-) -> dict[str, float]:
+def peak_rates(module: SegmentationModule, optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """The highest rate of each parameter by name; each must be in one group only."""
     names = {id(parameter): name for name, parameter in module.network.named_parameters()}
     pairs = [

@@ -11,9 +11,9 @@ from squeeze_cli.losses import create_loss
 from squeeze_cli.model.network import FeatureNormalizer, Quantized, SegmentationNetwork
 from squeeze_cli.quantizers import TrainingStep, create_quantizer
 from squeeze_cli.training.modules import (
-    BaselineSegmentationModule,
     FeatureModule,
     ReconstructionModule,
+    SegmentationModule,
 )
 
 
@@ -26,7 +26,7 @@ def run_step(module: FeatureModule, batch: Batch) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", [n for n in LOSSES if ModelConfig(loss_type=n).has_head])
 def test_a_step_in_bf16_is_nearly_the_same_with_every_loss(
-    module: BaselineSegmentationModule, name: str
+    module: SegmentationModule, name: str
 ) -> None:
     torch.manual_seed(0)
     module.loss = create_loss(ModelConfig(loss_type=name))

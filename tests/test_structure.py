@@ -141,7 +141,7 @@ def test_the_package_stays_small() -> None:
     # in parts and on clusters, for data sets of torch over codes, for decoded features in files of other
     # programs, for transform coding with its prior, and for masks whose palettes contradict each other.
     assert len(FILES) <= 135
-    assert sum(line_counts().values()) <= 20_074
+    assert sum(line_counts().values()) <= 20_076
 
 
 def test_no_function_is_long() -> None:

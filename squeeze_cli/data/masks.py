@@ -104,8 +104,9 @@ def read_mask(path: Path) -> Mask:
     """
     with reading("mask", path):
         content = read_bytes(path)
-        _require_one_frame(content)
         with Image.open(io.BytesIO(content)) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                _require_one_frame(content)
             return _read(image, content, hex_digest(content))
 
 
@@ -115,10 +116,9 @@ def _require_one_frame(content: bytes) -> None:
     Smaller copies of an image in the same file are not its content.
     """
     with Image.open(io.BytesIO(content)) as image:
-        if getattr(image, "n_frames", 1) > 1:
-            sizes = [frame.size for frame in ImageSequence.Iterator(image)]
-            if (frames := sizes.count(sizes[0])) > 1:
-                raise ValueError(f"it has {frames} frames; store one with a value for each class")
+        sizes = [frame.size for frame in ImageSequence.Iterator(image)]
+    if (frames := sizes.count(sizes[0])) > 1:
+        raise ValueError(f"it has {frames} frames; store one with a value for each class")
 
 
 def _reason_against(

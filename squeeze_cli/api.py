@@ -181,10 +181,13 @@ def merge(folder: str | Path) -> Manifest:
     return merge_records(Path(folder))
 
 
-def compare(folders: Iterable[str | Path], sort: str | None = None) -> list[ComparisonRow]:
-    """Return a row for each run at or below `folders`, in the order of `squeeze compare`.
+def compare(
+    folders: str | Path | Iterable[str | Path], sort: str | None = None
+) -> list[ComparisonRow]:
+    """Return a row for each run at or below the folder or `folders`, in the order of `squeeze compare`.
 
     `sort` is the column to sort by, `test_iou` by default. Raises SqueezeError where a folder does
     not exist, and UsageError for an unknown column.
     """
-    return compare_runs(read_runs(Path(folder) for folder in folders), sort)
+    given = [folders] if isinstance(folders, str | Path) else folders
+    return compare_runs(read_runs(map(Path, given)), sort)

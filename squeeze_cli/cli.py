@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from types import ModuleType
@@ -220,5 +221,7 @@ def main() -> None:
     prepare_streams()
     if "OMP_WAIT_POLICY" not in os.environ:  # libgomp reads both when torch is imported
         os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPIN_COUNT)
+    if not sys.warnoptions:  # Pillow warns of images that can be read, without their names
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     os.environ["MPLBACKEND"] = "agg"  # other backends may need a display, or not be installed
     app()

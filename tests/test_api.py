@@ -128,6 +128,11 @@ def test_a_split_is_extracted_as_the_command_does(
 def test_contradictions_are_refused(runs: Path) -> None:
     with pytest.raises(UsageError, match="contradict"):
         api.extract(runs / "q", images=".", split="val")
+    for name, least in (("num_workers", -1), ("images_per_shard", 0)):
+        with pytest.raises(
+            UsageError, match=rf"--{name.replace('_', '-')} is at least {least + 1}"
+        ):
+            api.extract(runs / "q", images=".", **{name: least})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="--coding"):
         api.extract(runs / "q", content="features", coding="prior")
     for unknown in ({"split": "tset"}, {"content": "code"}, {"coding": "priors"}):
@@ -144,6 +149,7 @@ def test_a_folder_without_a_run_is_one_line(tmp_path: Path) -> None:
 
 def test_compare_gives_a_row_per_run(runs: Path) -> None:
     (row,) = api.compare([runs])
+    assert api.compare(str(runs)) == api.compare(runs) == [row]
     assert (row.name, row.status, row.quantizer) == ("q", "finished", "vq")
     assert row.test_iou is not None
     with pytest.raises(UsageError, match="--sort"):

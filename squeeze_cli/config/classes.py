@@ -164,6 +164,8 @@ def read_classes(value: object) -> ClassTable | None:
                 words = "must be three numbers from 0 to 255, or '#rrggbb'"
             elif problem["type"] == "extra_forbidden":
                 words = "unknown key; a class has `name` and `colour`"
+            elif problem["type"] == "string_type":
+                words += ", in quotes if YAML reads it as another type"
             words = f"{'.'.join([f'class {value}', *map(str, keys[:1])])}: {words}"
         case (key,):
             words = f"{key!r} is an unknown key beside `classes` and `ignore`"

@@ -172,9 +172,9 @@ def _check_classes(config: ExperimentConfig) -> None:
     if count and outputs and outputs < count:
         raise UsageError(f"--num-classes {outputs} is too few: the data have {count} classes.")
     if weights and count and len(weights) not in (count, outputs):
+        more = f", or {outputs}, one for each output of the head" * (outputs not in (None, count))
         raise UsageError(
-            f"--class-weights gives {len(weights)} weights: give {count}, one for each class, or "
-            f"{outputs}, one for each output of the head."
+            f"--class-weights gives {len(weights)} weights: give {count}, one for each class{more}."
         )
     if weights and not any(weights):
         raise UsageError("--class-weights must not be all 0, e.g. 1,1,2.")

@@ -92,6 +92,11 @@ def list_features(place: Path | str, names_file: Path | str | None) -> Listing:
     path = Path(place)
     if path.is_file():
         array = open_array(path, dimensions=(2, 4))
+        if path.suffix.lower() == ".safetensors" and _metadata_names(array) is not None:
+            raise SqueezeError(
+                f"{path} is a shard of squeeze, an array [N, C, h, w] with names: give its folder, or "
+                "decode codes by --as npy."
+            )
         names = _row_names(names_file and Path(names_file), path, array.shape[0])
         return Listing(tuple(FeatureSample(n, path, array, row) for row, n in enumerate(names)))
     if not path.is_dir():
@@ -178,14 +183,19 @@ def _list_shards(folder: Path, output: Output) -> list[FeatureSample]:
 
 def _stored_names(array: FeatureArray) -> list[str]:
     """Return the names in the metadata of a shard of features; SqueezeError unless one per row."""
-    from safetensors import safe_open
-
-    names: object = None
-    with safe_open(array.path, framework="np") as file, suppress(ValueError, RecursionError):
-        names = json.loads((file.metadata() or {}).get("names", ""))
+    names = _metadata_names(array)
     if not isinstance(names, list) or len(names) != array.shape[0]:
         raise SqueezeError(f"{array.path} does not fit its record: extract it again.")
     return names
+
+
+def _metadata_names(array: FeatureArray) -> object:
+    """Return the names in the metadata of a .safetensors file, or None if it has none."""
+    from safetensors import safe_open
+
+    with safe_open(array.path, framework="np") as file, suppress(ValueError, RecursionError):
+        return json.loads((file.metadata() or {}).get("names", ""))
+    return None
 
 
 def _list_files(folder: Path) -> Listing:

@@ -73,6 +73,8 @@ class EncodedImage(ReadImage):
         with reading("image", self.label), _opened(self.content) as image:
             image.draft(None, (1, 1))
             image.load()
+            if image.mode.startswith("I"):
+                _upper_bits(image)
 
 
 def read_image(
@@ -135,12 +137,25 @@ def find_orientation(image: Image.Image, content: bytes) -> int:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        # Pillow's own conversion would clip nearly all 16-bit values to white.
-        levels = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
-        return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I"):
+        return _upper_bits(image).convert("RGB")
     if image.has_transparency_data:  # white, as in a viewer
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _upper_bits(image: Image.Image) -> Image.Image:
+    """Return the upper 8 of the 16 bits of an image of whole numbers, as grey.
+
+    Pillow's own conversion would clip nearly all of its values to white. Raises ValueError for values
+    that 16 bits do not hold, and for values of 8 bits, which would all be black.
+    """
+    values = np.asarray(image)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535 or 0 < high < 256:
+        raise ValueError(
+            f"values from {low} to {high} in place of 16 bits; store it with 8 or 16 bits"
+        )
+    return Image.fromarray((values >> 8).astype(np.uint8))

@@ -12,6 +12,8 @@ from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, UsageError
 
 SPLITS = ("train", "val", "test")
+# Names of folders that people use for splits, in any case.
+_LIKE_SPLITS = re.compile("(train|val|test)(ing|id|idation)?/", re.IGNORECASE)
 
 
 class FolderSource(DataSource):
@@ -102,7 +104,12 @@ def _split_by_folder(found: Listing, images: Path, test_elsewhere: bool) -> List
         by_split.get(folder if below else "", outside).append(sample)
     named = [f"{name}/" for name, samples in by_split.items() if samples]
     if not named:
-        return found
+        like = sorted({match[0] for each in outside if (match := _LIKE_SPLITS.match(each.name))})
+        warning = (
+            f"The folders {some(like)} of {images} are no splits, so the seed draws these from all "
+            "images: name the folders train/, val/ and test/, or give --split-file."
+        )
+        return replace(found, warnings=(*found.warnings, warning)) if like else found
     if not by_split["train"]:
         raise SqueezeError(
             f"{images} has images in {' and '.join(named)}, but none to train on in train/: move these "

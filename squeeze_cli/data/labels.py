@@ -99,7 +99,8 @@ def label_masks(
 
     If at most `stray_share` of a mask's pixels have values that are neither classes nor ignored, these
     pixels get the class of the nearest value. Otherwise raises SqueezeError: one line with the values,
-    the number of masks per value, and `fix`.
+    the number of masks per value, and `fix`. Raises SqueezeError too for palettes that contradict each
+    other, or the table.
     """
     known = {(False, value): index for index, value in enumerate(table.values)}
     known |= {(True, _packed(e.colour)): i for i, e in enumerate(table.classes) if e.colour}
@@ -127,11 +128,31 @@ def label_masks(
             f"{len(wrong)} of {len(masks)} masks hold values that belong to no class: "
             f"{_unknown_and_expected(unknown, table)}. For example {wrong[0]}. {fix}"
         )
+    _require_one_meaning(masks, table)
     count = len(table)
     return LabelledMasks(
         table, tuple(labels), tuple(pixels[:count].tolist()), tuple(images[:count].tolist()),
         stray_pixels, stray_images,
     )  # fmt: skip
+
+
+def _require_one_meaning(masks: Sequence[tuple[str, Mask]], table: ClassTable) -> None:
+    """Raise SqueezeError if a colour is drawn for different classes, by palettes or the table.
+
+    Programs that reduce colours to a palette order it anew for each image, so the same value may be
+    another class in the next mask.
+    """
+    meanings = {_packed(e.colour): (e.value, "the classes") for e in table.classes if e.colour}
+    classes = set(table.values)
+    for name, mask in masks:
+        for value, colour in (each for each in mask.drawn if each[0] in classes):
+            first, where = meanings.setdefault(colour, (value, name))
+            if value != first:
+                raise SqueezeError(
+                    f"The colour #{colour:06x} is value {first} in {where}, but {value} in the palette "
+                    f"of {name}: store RGB images, and their colours in the file of --classes, or give "
+                    "all masks the same palette."
+                )
 
 
 def _packed(colour: Colour) -> int:

@@ -2,13 +2,14 @@
 
 import io
 import zlib
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, ImageSequence
 
 from squeeze_cli.data.encoded import find_orientation
 from squeeze_cli.data.reading import hex_digest, read_bytes, reading
@@ -35,6 +36,7 @@ class Mask:
         coloured: Whether the values are colours.
         digest: Hex BLAKE2b-128 of the file, or of the seed, index and size of a drawn mask.
         packed: The pixels' positions in `values`, row by row, compressed by zlib.
+        drawn: Of a palette image, each value with its colour 0xRRGGBB, unless the palette repeats it.
     """
 
     size_px: tuple[int, int]
@@ -43,6 +45,7 @@ class Mask:
     coloured: bool
     digest: str
     packed: bytes = field(repr=False)
+    drawn: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of_values(cls, pixels: NDArray[np.integer], digest: str) -> Self:
@@ -96,13 +99,26 @@ def read_mask(path: Path) -> Mask:
     """Read a mask: grey, palette or 1-bit values as stored, up to 16 bits, or colours (RGB).
 
     Raises UnreadableImageError for a missing or broken file, and for a file that cannot hold classes:
-    floats, transparent pixels, more than `MOST_VALUES` values, or a format that changes values when it
-    is written (JPEG) or read (some PPM).
+    floats, transparent pixels, more than `MOST_VALUES` values, several frames, or a format that changes
+    values when it is written (JPEG) or read (some PPM).
     """
     with reading("mask", path):
         content = read_bytes(path)
         with Image.open(io.BytesIO(content)) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                _require_one_frame(content)
             return _read(image, content, hex_digest(content))
+
+
+def _require_one_frame(content: bytes) -> None:
+    """Raise ValueError for further frames of the same size, as in a stack with a mask per class.
+
+    Smaller copies of an image in the same file are not its content.
+    """
+    with Image.open(io.BytesIO(content)) as image:
+        sizes = [frame.size for frame in ImageSequence.Iterator(image)]
+    if (frames := sizes.count(sizes[0])) > 1:
+        raise ValueError(f"it has {frames} frames; store one with a value for each class")
 
 
 def _reason_against(
@@ -149,8 +165,20 @@ def _read(file: ImageFile.ImageFile, content: bytes, digest: str) -> Mask:
     if image.mode not in _INDEXED:
         raise ValueError(f"mode {image.mode}, but a mask has one channel of values, or RGB colours")
     if image.mode in ("L", "P") and spread == 1:
-        return Mask.of_bytes(image, digest)
+        mask = Mask.of_bytes(image, digest)
+        return replace(mask, drawn=_drawn(image.getpalette() or [], mask.values))
     pixels = np.asarray(image).astype(np.int32)
     if pixels.min() < 0 or pixels.max() > 65535:
         raise ValueError("values beyond 0 to 65535")
     return Mask.of_values(pixels // spread, digest)
+
+
+def _drawn(palette: list[int], values: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Return the values with the colours that a palette `[R, G, B, R, ...]` gives to them alone.
+
+    Padding behind the largest value, and the palette in which each grey is its own index, tell nothing.
+    """
+    used = palette[: 3 * (values[-1] + 1)]
+    colours = [int.from_bytes(bytes(used[i : i + 3])) for i in range(0, len(used), 3)]
+    uses = Counter(() if colours == [0x010101 * i for i in range(len(colours))] else colours)
+    return tuple((v, colours[v]) for v in values if v < len(colours) and uses[colours[v]] == 1)

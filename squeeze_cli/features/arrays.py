@@ -37,7 +37,7 @@ def check_splits(listing: Listing, reporter: Reporter) -> tuple[GivenFeatures, L
     with reporter.track("Checking features", len(samples)) as advance:
         shape, digests = check_features(samples, advance)
     rows, columns, channels = shape
-    if columns == channels != rows:
+    if columns == channels != rows or rows > 3 * max(columns, channels):
         reporter.warn(
             f"The features are read as maps of {rows} x {columns} vectors with {channels} channels: if "
             "they are [C, h, w], transpose them to [h, w, C]."

@@ -179,6 +179,12 @@ def _plan_files(
             raise UsageError(
                 f"{file} was not written by `squeeze decode`, and is not replaced: choose another --out."
             )
+    near = {old for folder in {out, *(f.parent for f in files)} for old in folder.glob("*.png")}
+    if olds := {old for old in near - set(files) if _software(old).startswith(SOFTWARE)}:
+        reporter.warn(
+            f"{len(olds)} masks of other codes remain in {out}, such as {min(olds)}: remove them, or "
+            "choose another --out."
+        )
     other = [f"{n} ({f.name})" for n, f in zip(names, files, strict=True) if f != out / f"{n}.png"]
     if other:
         reporter.warn(

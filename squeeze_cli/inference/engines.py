@@ -9,7 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import warnings
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -122,6 +124,8 @@ def _prepare(job: Job, device: str) -> None:
     if device:
         os.environ["CUDA_VISIBLE_DEVICES"] = device  # it is read when CUDA is first used
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not sys.warnoptions:  # as in the command
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -67,8 +67,9 @@ class Extraction:
         if self.features is not None and self.engine == "ray":
             raise UsageError("--engine ray is for images, not --features: leave it out.")
         self.most_bad(1)
-        if self.images_per_shard is not None and self.images_per_shard < 1:
-            raise UsageError("--images-per-shard is at least 1.")
+        for name, least in (("images_per_shard", 1), ("num_workers", 0)):
+            if (number := getattr(self, name)) is not None and number < least:
+                raise UsageError(f"--{name.replace('_', '-')} is at least {least}.")
         index, count = self.shard_index, self.num_shards
         if index is None and count not in (None, 1):
             raise UsageError(f"--num-shards {count} needs --shard-index I, the part to do: add it.")

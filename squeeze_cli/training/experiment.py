@@ -133,7 +133,7 @@ def load_splits(
     splits = complete_splits(listing, config.data.place, config.training.seed)
     warn_of_skipped(splits.skipped, reporter)
     if masks:
-        _check_labelled(splits, reporter)
+        _check_labelled(splits, masks, reporter)
     return splits, masks
 
 
@@ -149,8 +149,15 @@ def _warn_of_values(masks: LabelledMasks, reporter: Reporter) -> None:
         reporter.warn(f"No mask has a pixel of {', '.join(absent)}.")
 
 
-def _check_labelled(splits: Listing, reporter: Reporter) -> None:
-    """Warn of masks without a labelled pixel; raises SqueezeError if a split has no other masks."""
+def _check_labelled(splits: Listing, masks: LabelledMasks, reporter: Reporter) -> None:
+    """Warn of masks without a labelled pixel, and of classes that only validation and test have.
+
+    Raises SqueezeError if a split has no other masks.
+    """
+    learnt = {index for each in splits.train if each.labels for index in each.labels.classes}
+    named = enumerate(zip(masks.table.names, masks.images, strict=True))
+    if rest := [name for index, (name, images) in named if images and index not in learnt]:
+        reporter.warn(f"No mask of train has a pixel of {', '.join(rest)}; other splits do.")
     for name, samples in splits.named().items():
         blank = [each.name for each in samples if each.labels and not each.labels.is_labelled]
         if len(blank) == len(samples):

@@ -165,6 +165,8 @@ ROWS = (
          "the class of the nearest value", code=0, only=("Bengal",)),
     pets("one class alone", lambda p: np.full_like(p, 2), "No mask has a pixel of pet, border.",
          code=0),
+    pets("a class that only the test has", lambda p: np.where(p == 3, 2, p).astype(np.uint8),
+         "No mask of train has a pixel of border; other splits do.", code=0, only=("Abyssinian",)),
     pets("a mask without labels", nothing, "1 masks of test label no pixel, such as that of Bengal_1",
          code=0, only=("Bengal_1",)),
     Case("right colours, evaluated", "evaluate runs/vq --data-dir pets", says=STORED_ANEW,

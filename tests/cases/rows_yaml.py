@@ -104,7 +104,7 @@ ROWS = (
     classes("classes: a second value", "0: a\n1: b\n0: c\n", "line 3: '0' occurs twice"),
     classes("classes: a value in hexadecimal", "0: a\n0x1: b\n", "'0x1' is not a mask value"),
     classes("classes: a switch for a value", "0: a\nyes: b\n", "'yes' is not a mask value"),
-    classes("classes: a switch for a name", "0: a\n1: no\n", "class 1.name: must be a text"),
+    classes("classes: a switch for a name", "0: a\n1: no\n", "class 1.name: must be a text, in quotes"),
     classes("classes: a huge value", f"0: a\n{'9' * 500}: b\n", "is not a mask value"),
     classes("classes: aliases of aliases", f"a0: &a0 [x]\n{_LAUGHS}", "those of aliases"),
     classes("classes: a name with half a character", '0: a\n1: "\\udcff"\n', "class 1.name"),

@@ -254,7 +254,7 @@ def test_masks_of_every_kind_are_the_same_labels(classes: int, tmp_path: Path) -
         (("--dataset", "voc", "--ignore-index", "0"), "--ignore-index has no effect with"),
         (("--images", "d", "--masks", "m", "--classes", "none.yaml"), "Cannot read none.yaml"),
         (("--dataset", "voc", "--num-classes", "20"), "the data have 21 classes"),
-        (("--dataset", "voc", "--class-weights", "1,2"), "give 21, one for each class"),
+        (("--dataset", "voc", "--class-weights", "1,2"), "give 21, one for each class."),
     ],
 )
 def test_options_that_mean_nothing_together(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import yaml
 
+from squeeze_cli import cli
 from squeeze_cli.files import write_atomically
 from squeeze_cli.runs import RunFolder
 from tests.conftest import Squeeze
@@ -20,6 +22,21 @@ TINY = (
     "--model", "efficientnet-lite0", "--dataset", "synthetic", "--image-size", "64",
     "--subset-size", "12", "--num-workers", "0", "--epochs", "1",
 )  # fmt: skip
+
+
+def test_warnings_of_pillow_are_not_shown(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Those of images that can be read, such as one of 100 million pixels."""
+
+    def warn() -> None:
+        for module in ("PIL.Image", "PIL.TiffImagePlugin", "other"):
+            warnings.warn_explicit(f"by {module}", UserWarning, "file", 1, module)
+
+    monkeypatch.setattr(cli, "app", warn)
+    monkeypatch.setattr(sys, "warnoptions", [])
+    cli.main()
+    assert [str(each.message) for each in recwarn.list] == ["by other"]
 
 
 def imported_by(*arguments: str) -> set[str]:

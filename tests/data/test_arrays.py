@@ -245,6 +245,13 @@ def test_only_features_of_a_backbone_are_taken_from_shards(
         assert words in reason(tmp_path)
 
 
+def test_a_shard_by_itself_is_not_read_as_rows_of_vectors(tmp_path: Path) -> None:
+    """Its channels come first."""
+    file = tmp_path / "features-00000.safetensors"
+    save_file({"embeddings": VALUES}, file, {"names": json.dumps(list("abcde"))})
+    assert f"{file} is a shard of squeeze, an array [N, C, h, w] with names: give" in reason(file)
+
+
 @pytest.mark.parametrize("names", ["", "[", "3", '["a", "b"]', '["a", "b", "c", "d", "e", "f"]'])
 def test_a_shard_has_a_name_for_each_row(tmp_path: Path, names: str) -> None:
     """Also where its digest and its manifest have been made to fit."""

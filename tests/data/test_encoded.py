@@ -68,6 +68,18 @@ def test_16_bit_grey_keeps_its_upper_bits_instead_of_clipping(tmp_path: Path) ->
     assert decoded(tmp_path / "a.png")[0, 0].tolist() == [0x80, 0x80, 0x80]
 
 
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (-5, 4000), (0, 70_000)])
+def test_values_of_other_than_16_bits_are_refused_with_the_fix(
+    low: int, high: int, tmp_path: Path
+) -> None:
+    Image.fromarray(np.array([[low, high, 1]], dtype=np.int32)).save(tmp_path / "a.tiff")
+    for use in ("decode", "check"):
+        with pytest.raises(UnreadableImageError, match=f"a.tiff .values from {low} to {high} in"):
+            getattr(read_image(tmp_path / "a.tiff"), use)()
+    Image.fromarray(np.zeros((3, 7), np.uint16)).save(tmp_path / "black.png")
+    assert not decoded(tmp_path / "black.png").any()
+
+
 def test_float_images_are_refused_with_the_fix(tmp_path: Path) -> None:
     Image.fromarray(np.ones((3, 7), dtype=np.float32)).save(tmp_path / "a.tiff")
     with pytest.raises(UnreadableImageError, match="8 or 16 bits"):

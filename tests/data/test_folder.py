@@ -51,6 +51,16 @@ def test_images_and_masks_pair_by_path_and_stem(tmp_path):
     assert (listing.val, listing.test, listing.skipped, listing.warnings) == ((), (), (), ())
 
 
+def test_folders_that_look_like_splits_are_said(tmp_path):
+    write_pairs(tmp_path, "Train/a", "Valid/b", "Test/c", "valley/d")
+    listing = FolderSource(config_of(tmp_path)).listing()
+    assert len(listing.train) == 4
+    assert listing.warnings == (
+        f"The folders Test/, Train/, Valid/ of {tmp_path / 'images'} are no splits, so the seed draws "
+        "these from all images: name the folders train/, val/ and test/, or give --split-file.",
+    )
+
+
 def test_what_does_not_pair_is_said(tmp_path):
     write_pairs(tmp_path, "a", "b")
     write(tmp_path, "alone", "twice")

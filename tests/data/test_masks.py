@@ -266,6 +266,68 @@ def test_colours_follow_the_table(tmp_path):
         label_masks([("b", mask)], table(fields), 0, "")
 
 
+def drawn(path, values: list[int], *colours: str) -> tuple[str, Mask]:
+    """Save a palette image of values in one row, and read it as a mask."""
+    image = Image.fromarray(np.array([values], np.uint8), mode="P")
+    image.putpalette([*bytes.fromhex("".join(colours))])
+    image.save(path)
+    return path.name, read_mask(path)
+
+
+def test_palettes_that_give_a_colour_to_two_classes_are_an_error(tmp_path):
+    """A program that reduces colours orders the palette of each image anew."""
+    plain = table({0: "ground", 1: "cat", 2: "dog", "ignore": [9]})
+    first = drawn(tmp_path / "a.png", [0, 1], "000000", "ff0000")
+    other = drawn(tmp_path / "b.gif", [0, 1], "00ff00", "000000")
+    with pytest.raises(SqueezeError) as caught:
+        label_masks([first, other], plain, 0, "")
+    assert str(caught.value) == (
+        "The colour #000000 is value 0 in a.png, but 1 in the palette of b.gif: store RGB images, and "
+        "their colours in the file of --classes, or give all masks the same palette."
+    )
+    green = {"name": "dog", "colour": [0, 255, 0]}
+    coloured = table({0: "ground", 1: "cat", 2: green, "ignore": [9]})
+    with pytest.raises(SqueezeError, match="#00ff00 is value 2 in the classes, but 0 in"):
+        label_masks([other], coloured, 0, "")
+    label_masks([first, first, ("grey", mask_of(0, 1, 2))], coloured, 0, "")
+
+
+def test_palettes_that_contradict_nothing_are_read_as_indices(tmp_path):
+    red = {"name": "cat", "colour": [255, 0, 0]}
+    classes = table({0: "ground", 1: red, 2: {"name": "dog", "colour": [1, 1, 1]}, "ignore": [9]})
+    nine = ["123456"] * 9
+    masks = [
+        drawn(tmp_path / "own.png", [0, 1, 2], "000000", "0000ff", "00ff00"),
+        drawn(tmp_path / "unused.png", [0, 2], "000000", "0000ff", "00ff00", "ff0000"),
+        drawn(tmp_path / "repeated.png", [0, 1], "ff0000", "ff0000"),
+        drawn(tmp_path / "ignored.png", [1, 9], "000001", "0000ff", *nine[2:], "ff0000"),
+        drawn(tmp_path / "greys.png", [0, 1], *(f"{3 * f'{grey:02x}'}" for grey in range(256))),
+    ]
+    labelled = label_masks(masks, classes, 0, "")
+    assert [labels.classes for labels in labelled.labels] == [
+        (0, 1, 2),
+        (0, 2),
+        (0, 1),
+        (1, 255),
+        (0, 1),
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "gif"])
+def test_masks_in_several_frames_are_refused(suffix, tmp_path):
+    path = tmp_path / f"a.{suffix}"
+    GREY.save(path, save_all=True, append_images=[GREY.transpose(Image.Transpose.ROTATE_180)])
+    with pytest.raises(
+        UnreadableImageError, match="it has 2 frames; store one with a value for each"
+    ):
+        read_mask(path)
+
+
+def test_smaller_copies_in_the_file_of_a_mask_are_left_out(tmp_path):
+    GREY.save(tmp_path / "a.tif", save_all=True, append_images=[GREY.resize((2, 1))])
+    assert as_stored(read_mask(tmp_path / "a.tif")) == VALUES.tolist()
+
+
 def test_unknown_values_are_an_error_in_one_line():
     masks = [("a", mask_of(0, 1, 9)), ("b", mask_of(9, 5)), ("c", mask_of(0))]
     with pytest.raises(SqueezeError) as caught:

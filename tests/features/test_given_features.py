@@ -182,11 +182,17 @@ def test_training_on_extracted_features_is_training_on_their_images(
     assert ours.read_bytes() == theirs.read_bytes()
 
 
-def test_maps_with_their_channels_first_are_a_warning(squeeze: Squeeze, tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", features()[:, :, :3].permute(0, 3, 1, 2).numpy())
+@pytest.mark.parametrize("rows", [2, 3])
+def test_maps_with_their_channels_first_are_a_warning(
+    squeeze: Squeeze, tmp_path: Path, rows: int
+) -> None:
+    np.save(tmp_path / "x.npy", features()[:, :rows, :3].permute(0, 3, 1, 2).numpy())
     small = ("--bottleneck-dim", "2", "--codebook-size", "4", "--epochs", "1", "--no-progress")
     done = squeeze("train", "--features", "x.npy", *small)
-    assert "maps of 16 x 3 vectors with 3 channels: if they are [C, h, w], transpose" in done.stderr
+    assert (
+        f"maps of 16 x {rows} vectors with 3 channels: if they are [C, h, w], transpose"
+        in done.stderr
+    )
 
 
 def test_features_that_changed_are_not_evaluated(squeeze: Squeeze, tmp_path: Path) -> None:

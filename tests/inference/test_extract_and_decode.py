@@ -425,6 +425,25 @@ def test_decoding_leaves_alone_what_others_write_below(
     assert part.exists()
 
 
+def test_masks_of_other_codes_that_stay_are_counted(
+    squeeze: Squeeze, trained: Path, tmp_path: Path
+) -> None:
+    codes = trained / "runs" / "q" / "codes"
+    squeeze("decode", str(codes / "val.sqz"), "--to", "masks", "--out", "masks")
+    others = len(list((tmp_path / "masks").glob("*.png")))
+    Image.new("L", (3, 2)).save(tmp_path / "masks" / "own.png")
+    arguments = (
+        "decode",
+        str(codes / "test.sqz"),
+        "--to",
+        "masks",
+        "--out",
+        "masks",
+        "--overwrite",
+    )
+    assert f"{others} masks of other codes remain in masks" in squeeze(*arguments).stderr
+
+
 def test_a_refused_output_leaves_no_folder(squeeze: Squeeze, trained: Path, tmp_path: Path) -> None:
     run = trained / "runs" / "q"
     (tmp_path / "out").mkdir()

@@ -106,7 +106,7 @@ def _split_by_folder(found: Listing, images: Path, test_elsewhere: bool) -> List
     if not named:
         like = sorted({match[0] for each in outside if (match := _LIKE_SPLITS.match(each.name))})
         warning = (
-            f"The folders {some(like)} of {images} are no splits, so the seed draws these from all "
+            f"The folders {some(like)} of {images} are not splits, so the seed draws these from all "
             "images: name the folders train/, val/ and test/, or give --split-file."
         )
         return replace(found, warnings=(*found.warnings, warning)) if like else found

@@ -56,7 +56,7 @@ def test_folders_that_look_like_splits_are_said(tmp_path):
     listing = FolderSource(config_of(tmp_path)).listing()
     assert len(listing.train) == 4
     assert listing.warnings == (
-        f"The folders Test/, Train/, Valid/ of {tmp_path / 'images'} are no splits, so the seed draws "
+        f"The folders Test/, Train/, Valid/ of {tmp_path / 'images'} are not splits, so the seed draws "
         "these from all images: name the folders train/, val/ and test/, or give --split-file.",
     )
 

@@ -101,6 +101,10 @@ def test_codes_of_a_folder_of_images_come_back_as_features_and_masks(
     assert run.to_output(features).shape == features.shape
     masks = run.masks(codes)
     assert (masks.shape, masks.dtype) == ((3, 64, 64), np.uint8)
+    for wrong in (codes - codes.max() - 1, codes + 100_000, codes / 2, codes[..., [0, 0]]):
+        for decode in (run.masks, run.features, run.vectors):
+            with pytest.raises(SqueezeError, match="from 0 to"):
+                decode(wrong)
     (tmp_path / "again.sqz").write_bytes(run.encode(codes, names))
     assert np.array_equal(run.open(tmp_path / "again.sqz").read(), codes)
 

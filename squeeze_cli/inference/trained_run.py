@@ -218,8 +218,16 @@ class TrainedRun:
     def _placed(self, codes_bhwq: NDArray[np.integer]) -> tuple[Tensor, Size]:
         """Return code vectors `[B, N, d]` on the device, and the rows and columns of their features.
 
-        Without blocks the grid may differ from that of the run.
+        Without blocks the grid may differ from that of the run. Raises SqueezeError for numbers that are
+        no codes of the run, which a codebook could take for others.
         """
+        sizes = np.array(self.code_sizes[: codes_bhwq.shape[-1]])
+        whole = np.issubdtype(codes_bhwq.dtype, np.integer) and len(sizes) == codes_bhwq.shape[-1]
+        if not (whole and (codes_bhwq >= 0).all() and (codes_bhwq < sizes).all()):
+            raise SqueezeError(
+                f"Codes of {self.folder.path} are whole numbers [B, rows, columns, {len(self.code_sizes)}], "
+                f"from 0 to {max(self.code_sizes, default=0) - 1}: take those of `codes`, or of a codes file."
+            )
         codes = torch.from_numpy(codes_bhwq.astype(np.int64)).flatten(1, 2).to(self.device)
         grid = codes_bhwq.shape[1:3] if self.network.blocks is None else self._grid
         return self.network.quantizer.lookup(codes), grid

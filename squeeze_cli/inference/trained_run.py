@@ -225,8 +225,8 @@ class TrainedRun:
         whole = np.issubdtype(codes_bhwq.dtype, np.integer) and len(sizes) == codes_bhwq.shape[-1]
         if not (whole and (codes_bhwq >= 0).all() and (codes_bhwq < sizes).all()):
             raise SqueezeError(
-                f"Codes of {self.folder.path} are whole numbers [B, rows, columns, {len(self.code_sizes)}], "
-                f"from 0 to {max(self.code_sizes, default=0) - 1}: take those of `codes`, or of a codes file."
+                f"Codes of {self.folder.path} are whole numbers [B, rows, columns, Q] from 0 to "
+                f"{max(self.code_sizes, default=0) - 1}: take those of `codes`, or of a codes file."
             )
         codes = torch.from_numpy(codes_bhwq.astype(np.int64)).flatten(1, 2).to(self.device)
         grid = codes_bhwq.shape[1:3] if self.network.blocks is None else self._grid

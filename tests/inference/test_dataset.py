@@ -361,7 +361,7 @@ def test_labels_of_a_file_are_joined_by_name(vq: Coded, tmp_path: Path) -> None:
 def test_mistakes_are_one_line(vq: Coded, coded: Callable[[str], Coded], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'features'"):
         CodesDataset(vq.codes, "feature", run=vq.run)  # type: ignore[arg-type]
-    with pytest.raises(SqueezeError, match="no run's folder"):
+    with pytest.raises(SqueezeError, match="not in a run's folder"):
         CodesDataset(vq.codes)
     with pytest.raises(SqueezeError, match=r"another (run|prior)"):
         CodesDataset(vq.codes, run=coded("fsq").run)

@@ -142,10 +142,10 @@ def test_run_is_that_of_the_last_training(squeeze: Squeeze, tmp_path: Path) -> N
     [
         (("--quantizer", "fsq"), "no effect with --quantizer fsq"),
         (("--rate-weight", "0.1"), "leave one of them out"),
-        (("--codebook-size", "4"), "no less than the 2 bits"),
+        (("--codebook-size", "4"), "not below the 2 bits"),
         (
             ("--quantizer", "dct", "--bottleneck-dim", "8", "--target-bits", "64"),
-            "no less than the 63.95 bits of codes that are not coded: choose a smaller one, or a larger "
+            "not below the 63.95 bits of codes that are not coded: choose a smaller one, or a larger "
             "--bottleneck-dim",
         ),
         (("--devices", "2"), "leave --devices out"),

@@ -59,6 +59,8 @@ _WHOLE_NUMBERS = re.compile(
     "((LOCAL_|NODE_|GROUP_|JSM_NAMESPACE_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_PORT|SOURCE_DATE_EPOCH|"
     "SLURM_(NTASKS|PROCID|LOCALID|NODEID))"
 )
+# Key in the context's `meta`: whether the command line begins with a command.
+_COMMAND_FIRST = "squeeze.command-first"
 
 
 class _PlainSwitches:
@@ -88,6 +90,15 @@ class SqueezeCommand(_PlainSwitches, TyperCommand):
 
 class SqueezeGroup(_PlainSwitches, TyperGroup):
     """The group of all commands; every error is one plain line."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the group's own options, which stand before the command."""
+        ctx.meta[_COMMAND_FIRST] = bool(args) and not args[0].startswith("-")
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return no option where none is given: Typer validates defaults with pydantic, too slowly."""
+        return [] if ctx.meta.get(_COMMAND_FIRST) else super().get_params(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Import the command that is called, and only this one."""

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from multiprocessing.process import BaseProcess
@@ -268,7 +268,9 @@ def stop(
         time.sleep(POLL_S)
     alive = process.is_alive()
     if alive and process.pid is not None:
-        os.kill(process.pid, number)
+        # The server of forked processes takes an ended one off the list of processes at any moment.
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
     process.join(LIMIT_S)
     return process.exitcode if alive and process.exitcode != 0 else None
 

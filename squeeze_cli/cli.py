@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import os
 import re
+import shutil
 import sys
 import traceback
 import warnings
@@ -59,20 +60,24 @@ _WHOLE_NUMBERS = re.compile(
     "((LOCAL_|NODE_|GROUP_|JSM_NAMESPACE_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_PORT|SOURCE_DATE_EPOCH|"
     "SLURM_(NTASKS|PROCID|LOCALID|NODEID))"
 )
+# Columns of a terminal on which the opposites of switches are shown.
+WIDE_TERMINAL = 120
 # Key in the context's `meta`: whether the command line begins with a command.
 _COMMAND_FIRST = "squeeze.command-first"
 
 
 class _PlainSwitches:
-    """Mixin that shows switches in `--help` without `<bool>`."""
+    """Mixin that shows switches in `--help` without `<bool>`, and their opposites (`--no-cache`) on wide
+    terminals only: their column would leave too little room for the texts of all options."""
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return all options and arguments."""
-        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
-        for param in params:
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        for param in self.get_params(ctx):  # type: ignore[attr-defined]
             if getattr(param, "is_flag", False):
                 param.metavar = ""
-        return params
+            if shutil.get_terminal_size().columns < WIDE_TERMINAL:
+                param.secondary_opts = []
+        super().format_help(ctx, formatter)  # type: ignore[misc]
 
 
 class SqueezeCommand(_PlainSwitches, TyperCommand):

@@ -70,15 +70,23 @@ def field_help(key: str, default: str | None = None) -> str:
     return text if shown in (None, "") else f"{text} [default: {shown}]"
 
 
-@functools.cache
-def field_option(key: str, default: str | None = None) -> object:
+def field_option(key: str, default: str | None = None, hidden: bool = False) -> object:
     """Return Typer's option for the field `section.field`; `default` has the meaning of `field_help`."""
     flag, panel = flag_of(key), PANELS[key.rpartition(".")[0]]
     assert flag.name
     choices = choices_of(FIELDS[key]) if option_type(FIELDS[key]) is str else None
     return option(
         field_help(key, default), flag.metavar, flag.name, panel=panel, show_default=False,
-        autocompletion=choices and choices.complete,
+        autocompletion=choices and choices.complete, hidden=hidden,
+    )  # fmt: skip
+
+
+@functools.cache
+def _parameter(key: str, default: str | None, hidden: bool) -> inspect.Parameter:
+    """Return the parameter of a command for the field `section.field`."""
+    return inspect.Parameter(
+        key.replace(".", "__"), inspect.Parameter.KEYWORD_ONLY, default=None,
+        annotation=Annotated[option_type(FIELDS[key]) | None, field_option(key, default, hidden)],
     )  # fmt: skip
 
 
@@ -136,23 +144,20 @@ def normalize_token(token: str) -> str:
 
 
 def with_options(
-    *sections: str, fields: Sequence[str] = (), default: str | None = None
+    *sections: str,
+    fields: Sequence[str] = (),
+    default: str | None = None,
+    hidden: Sequence[str] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that gives a command the options of `sections`, of `fields` and of dataclasses.
 
     The command's parameter `values` receives a mapping from `section.field` to the values of the given
-    options. `default` describes the value of an option that is left out, as in `field_help`. A
-    parameter whose type is a dataclass receives an instance of it.
+    options. `default` describes the value of an option that is left out, as in `field_help`; the help
+    leaves out the `hidden` fields. A parameter whose type is a dataclass receives an instance of it.
     """
     chosen = [*experiment_keys(*sections), *fields]
-    keys = {key.replace(".", "__"): key for key in chosen}
-    of_sections = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=None,
-            annotation=Annotated[option_type(FIELDS[key]) | None, field_option(key, default)],
-        )
-        for name, key in keys.items()
-    ]  # fmt: skip
+    of_sections = [_parameter(key, default, key in hidden) for key in chosen]
+    keys = {parameter.name: key for parameter, key in zip(of_sections, chosen, strict=True)}
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(function, eval_str=True).parameters

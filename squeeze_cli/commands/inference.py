@@ -187,11 +187,7 @@ class ExtractionOptions(Extraction):
 
 @with_options(fields=[key for key in _DATA if key != "data.num_workers"], default=_OF_THE_RUN)
 def extract_embeddings(
-    run: Run,
-    *,
-    values: Values,
-    request: ExtractionOptions,
-    output: OutputOptions,
+    run: Run, *, values: Values, request: ExtractionOptions, output: OutputOptions
 ) -> None:
     """Write codes or features of images, and report their size.
 

@@ -32,6 +32,9 @@ EXAMPLES = (
 )
 # Environment variable that passes the run's folder to the processes that Lightning starts.
 RUN_VARIABLE = "SQUEEZE_RUN_FOLDER"
+# Fields that are refused without a quantizer.
+_OF_QUANTIZERS = ("data.features", "data.feature_names", *(f"model.{name}" for name in (
+    "distill", "distill_weight", "reconstruction_weight", "cosine_weight")))  # fmt: skip
 _run, _switch = (functools.partial(kind, panel="Run") for kind in (option, switch))
 
 
@@ -41,8 +44,8 @@ class RunOptions:
 
     config: Annotated[
         str | None,
-        _run("YAML file of experiments, or the name of an example that comes with "
-             "squeeze; options take precedence.", "FILE"),
+        _run("YAML file of experiments, or the name of an example of squeeze; "
+             "options take precedence.", "FILE"),
     ] = None  # fmt: skip
     experiment: Annotated[str | None, _run("Name of the experiment in the file.", "NAME")] = None
     overwrite: Annotated[bool, _switch("--overwrite", "Replace a run of the same name.")] = False
@@ -54,7 +57,7 @@ class RunOptions:
     ] = False
     remote_queue: Annotated[
         str | None,
-        option("Run this command on a ClearML agent that serves this queue.", "QUEUE", panel="Tracking"),
+        option("Run this command on an agent of this queue.", "QUEUE", panel="Tracking"),
     ] = None  # fmt: skip
 
 
@@ -63,13 +66,18 @@ def train(values: Mapping[str, object], options: RunOptions, output: OutputOptio
     """Train a quantizer, and with masks a segmentation head, on frozen features.
 
     The best epoch is tested on the test split. Everything is written to runs/NAME/.
+
+    A switch is turned off by --no- before its name, such as --no-cache.
     """
     run_experiment("quantized", values, options, output)
 
 
-@with_options("model", "training", "data", "logger", "")
+@with_options("model", "training", "data", "logger", "", hidden=_OF_QUANTIZERS)
 def baseline(values: Mapping[str, object], options: RunOptions, output: OutputOptions) -> None:
-    """Train a segmentation head on unquantized features, to compare quantizers with."""
+    """Train a segmentation head on unquantized features, to compare quantizers with.
+
+    A switch is turned off by --no- before its name, such as --no-cache.
+    """
     run_experiment("baseline", values, options, output)
 
 

@@ -6,6 +6,7 @@ A default of None may depend on other fields (the number of outputs on the class
 the quantizer); `config.resolve` fills it in, also in a run's `config.yaml`.
 """
 
+import functools
 import re
 from typing import Annotated, Literal
 
@@ -60,25 +61,24 @@ class QuantizerConfig(Section):
     type: str = setting("vq", "How features become codes", "--quantizer", choices=QUANTIZERS)
     codes: Literal["faithful", "task", "plain"] = setting(
         "faithful",
-        "Purpose of the codes: faithful (any task), task (the masks alone, in fewer bits; fsq by "
-        "default) or plain (a linear encoder). Sets the defaults of other options.", metavar="C",
+        "Purpose: faithful (any task), task (the masks alone, in fewer bits, by fsq) or plain (a "
+        "linear encoder); sets other defaults.", metavar="C",
     )  # fmt: skip
     codebook_size: int | None = setting(
         None,
         "Codes per codebook (vq, lfq, rvq, pq). "
-        f"[default: {CODEBOOK_SIZE}; {SMALL_CODEBOOK_SIZE} for rvq, pq; 8 for --codes task]",
-        ge=2, le=2**20,
+        f"[default: {CODEBOOK_SIZE}; rvq, pq {SMALL_CODEBOOK_SIZE}; task 8]", ge=2, le=2**20,
     )  # fmt: skip
-    bottleneck_dim: int = setting(BOTTLENECK_DIM, "Number of channels of the bottleneck.", ge=1)
-    num_quantizers: int = setting(4, "Number of codebooks in the stack (rvq).", ge=1, le=256)
+    bottleneck_dim: int = setting(BOTTLENECK_DIM, "Bottleneck channels.", ge=1)
+    num_quantizers: int = setting(4, "Number of codebooks (rvq).", ge=1, le=256)
     quantizer_dropout: bool = setting(False, "Let the first codebooks be usable alone too (rvq).")
     num_groups: int = setting(4, "Parts of a vector, each with a codebook (pq).", ge=1, le=256)
     levels: Annotated[tuple[Level, ...] | None, AsList] = setting(
-        None, "Levels of each dimension (fsq). [default: 8,5,5,5; 3,3 for --codes task]",
-        metavar="8,5,5,5", min_length=1, max_length=32,
+        None, "Levels per dimension (fsq). [default: 8,5,5,5; task 3,3]", metavar="N,...",
+        min_length=1, max_length=32,
     )  # fmt: skip
     step_size: float | None = setting(
-        None, "Quantization step (dct). [default: 0.85; 1.7 for --codes task]", ge=0.05, le=1e3
+        None, "Quantization step (dct). [default: 0.85; task 1.7]", ge=0.05, le=1e3
     )  # fmt: skip
     codec: str = setting("PCA64,SQ8", "Codec of FAISS by its factory string (faiss).", metavar="C")
     decay: float = setting(0.99, "Decay of codebooks' moving averages (vq, rvq, pq).", ge=0, lt=1)
@@ -89,26 +89,27 @@ class QuantizerConfig(Section):
     diversity_gamma: float = setting(
         0.1, "Weight of the even use of codes in the entropy loss (lfq).", ge=0
     )
-    spherical: bool = setting(False, "Project vectors to the unit sphere first (lfq).")
+    spherical: bool = setting(False, "Project to the unit sphere first (lfq).")
     vq_loss_weight: float = setting(0.1, "Weight of the quantizer's loss (vq, rvq, pq, lfq).", ge=0)
     initialize_codebook: bool = setting(
-        True, "Initialize codebooks (vq, rvq, pq) by k-means on training features.",
+        True,
+        "Initialize codebooks by k-means (vq, rvq, pq).",
         "--initialize-codebook/--random-codebook",
-    )  # fmt: skip
+    )
     code_stride: int = setting(
         1, "Give one code to each N x N square of neighbouring vectors.", ge=1, le=8
     )
     rate_weight: float | None = setting(
-        None, "Weight of the rate in the loss (vq, rvq, pq, dct). [default: set by --codes]", ge=0
+        None, "Weight of the rate in the loss (vq, rvq, pq, dct). [default: by --codes]", ge=0
     )
     target_bits: float | None = setting(
-        None, "Target for the bits per vector on disk (vq, rvq, pq, dct); trains up to four times.",
+        None, "Bits per vector on disk to reach (vq, rvq, pq, dct), in up to four trainings.",
         gt=0, le=64,
     )  # fmt: skip
     encoder_lr_factor: float | None = setting(
         None,
-        "Factor on the learning rate of the projection before the codes: a smaller one gives "
-        "fewer bits and a lower mean IoU. [default: 1; 0.3 for vq with --codes plain]", ge=0,
+        "Factor on the learning rate before the codes: a small one gives fewer bits and a lower "
+        "mean IoU. [default: 1; 0.3 for plain vq]", ge=0,
     )  # fmt: skip
 
 
@@ -117,7 +118,7 @@ class ModelConfig(Section):
 
     backbone: str = setting("vit", "Frozen backbone", "--model", choices=BACKBONES)
     layer: Annotated[tuple[Annotated[int, Field(ge=-1000, le=1000)], ...], AsList] = setting(
-        (-1,), "Layers of a timm model by index, such as -1 (the last) or 2,5,8,11.",
+        (-1,), "Layers of a timm model, such as -1 (the last) or 2,5,8,11.",
         metavar="N,...", min_length=1, max_length=64,
     )  # fmt: skip
     num_classes: int | None = setting(
@@ -132,10 +133,7 @@ class ModelConfig(Section):
     unfreeze_last_layer: bool = setting(
         False, "Train the backbone's last layer too.", "--unfreeze-last-layer/--freeze-last-layer"
     )
-    weights: str = setting(
-        "default", "default (the published weights), none (random, for tests) or a file.",
-        metavar="W",
-    )  # fmt: skip
+    weights: str = setting("default", "default (published), none (random) or a file.", metavar="W")
     vit_weights: str = setting(
         "IMAGENET1K_V1", "Name of the published weights of vit in torchvision.", ""
     )
@@ -144,22 +142,18 @@ class ModelConfig(Section):
     )
     encoder: Literal["linear", "conv"] | None = setting(
         None,
-        "Layers before the codes: linear, or conv, which also sees neighbouring vectors. "
-        "[default: set by --codes]", metavar="E",
+        "Encoder: linear, or conv, which also sees neighbours. [default: by --codes]", metavar="E",
     )  # fmt: skip
     reconstruction_weight: float | None = setting(
         None,
-        "Weight of the squared error of decoded features, besides the segmentation loss. "
-        "[default: set by --codes]", ge=0,
+        "Weight of the squared error of decoded features in the loss. [default: by --codes]", ge=0,
     )  # fmt: skip
     distill: str | None = setting(None, "Folder of a baseline to distill from.", metavar="RUN")
     distill_weight: float = setting(
-        1.0, "Weight of the divergence from the predictions of --distill.", ge=0
+        1.0, "Weight of the divergence from the baseline's predictions.", ge=0
     )
-    add_adapter: bool = setting(False, "Train a residual adapter on the frozen features.")
-    use_kernels: bool = setting(
-        True, "Use kernels and fused layers in place of equivalent calls of torch.", "--kernels"
-    )
+    add_adapter: bool = setting(False, "Train an adapter on frozen features.")
+    use_kernels: bool = setting(True, "Use equivalent, faster kernels and layers.", "--kernels")
     feature_dim: int | None = setting(
         None, "Project the features to N channels first. [default: no projection]", ge=1, le=2**14
     )
@@ -188,9 +182,7 @@ class DataConfig(Section):
         "./data", "Folder that data sets are downloaded to, if missing.", metavar="DIR"
     )
     images: str | None = setting(None, "Folder of your own images.", metavar="DIR")
-    masks: str | None = setting(
-        None, "Folder of their masks, which are named as the images.", metavar="DIR"
-    )
+    masks: str | None = setting(None, "Folder of their masks, named as the images.", metavar="DIR")
     test_images: str | None = setting(None, "Folder of the test images.", metavar="DIR")
     test_masks: str | None = setting(None, "Folder of the test masks.", metavar="DIR")
     split_file: str | None = setting(
@@ -206,21 +198,19 @@ class DataConfig(Section):
     )  # fmt: skip
     features: str | None = setting(None, "Features of another network.", metavar="PATH")
     feature_names: str | None = setting(
-        None, "File with the names of the rows of --features, one per line.", metavar="FILE"
+        None, "File of the names of their rows, one per line.", metavar="FILE"
     )
     image_size: ImageSize | None = setting(
         None,
-        "Size of the images in pixels: a side, or height x width (480x640). "
-        "[default: 224, or that of the timm model]", metavar="N|HxW",
+        "Image size in pixels: a side, or height x width (480x640). "
+        "[default: 224, or the timm model's]", metavar="N|HxW",
     )  # fmt: skip
     fit: Fit = setting(
         "squash",
         "How images of other proportions are fitted: squash, crop (the centre) or pad (right and "
         "bottom).", metavar="FIT",
     )  # fmt: skip
-    subset_size: int | None = setting(
-        None, "Use only N images of trainval, and at most N of test.", ge=5
-    )
+    subset_size: int | None = setting(None, "Use N images of trainval, at most N of test.", ge=5)
     num_workers: int | None = setting(
         None, "Number of images decoded at once. [default: one per core, at most 8]", ge=0, le=256
     )
@@ -260,19 +250,17 @@ class TrainingConfig(Section):
     """Length, learning rate and devices of the training; `docs/results.md` has the choice of `lr`."""
 
     epochs: int = setting(10, "Passes over the training images.", ge=1)
-    batch_size: int = setting(4, "Images per step on each device; BatchNorm needs two.", ge=2)
-    lr: float = setting(1e-3, "Peak of the one-cycle learning rate.", gt=0, lt=10)
+    batch_size: int = setting(4, "Images per step and device, 2 or more.", ge=2)
+    lr: float = setting(1e-3, "Peak learning rate (one cycle).", gt=0, lt=10)
     max_batches: int | None = setting(None, "Stop each epoch after N batches.", ge=1)
     seed: int = setting(42, "Seed for all random numbers.", ge=0, lt=2**32)
-    device: DeviceName = setting("auto", "Where to compute: auto, cpu, cuda or mps.")
-    precision: Precision = setting(
-        "32", "32, or bf16 (mixed), for hardware where it is faster.", metavar="P"
-    )
+    device: DeviceName = setting("auto", "Device: auto, cpu, cuda or mps.")
+    precision: Precision = setting("32", "32, or bf16 (mixed precision).", metavar="P")
     devices: Annotated[int | Literal["auto"], BeforeValidator(_check_count)] = setting(
-        1, "Number of devices to train on, or auto for all.", metavar="N"
+        1, "Number of devices, or auto for all.", metavar="N"
     )
-    num_nodes: int = setting(1, "Number of machines to train on.", ge=1)
-    strategy: str = setting("auto", "Lightning's strategy for several devices, such as ddp.")
+    num_nodes: int = setting(1, "Number of machines.", ge=1)
+    strategy: str = setting("auto", "Lightning's strategy.")
 
 
 class LoggerConfig(Section):
@@ -280,7 +268,7 @@ class LoggerConfig(Section):
 
     use_tensorboard: bool = setting(True, "Write TensorBoard events.", "--tensorboard")
     use_clearml: bool = setting(
-        False, "Report to a ClearML server too (docs/trackers.md).", "--use-clearml/--no-clearml"
+        False, "Report to ClearML too (docs/trackers.md).", "--use-clearml/--no-clearml"
     )
     project_name: str = setting("squeeze", "Project in ClearML.", pattern=r"\S")
     task_name: str | None = setting(None, "Task in ClearML. [default: the run's name]")
@@ -291,12 +279,8 @@ class LoggerConfig(Section):
     clearml_tags: Annotated[tuple[str, ...], AsList] = setting(
         (), "Tag of the task; may be repeated.", "--clearml-tag", metavar="TAG"
     )
-    clearml_offline: bool = setting(
-        False, "Record the task in an archive to import later; needs no server."
-    )
-    require_clearml: bool = setting(
-        False, "Fail where ClearML cannot be used, instead of training without it."
-    )
+    clearml_offline: bool = setting(False, "Record the task in an archive, for import.")
+    require_clearml: bool = setting(False, "Fail where ClearML cannot be used.")
     auto_connect_frameworks: bool = setting(
         True, "Record repository, packages, console and machine load in ClearML.", "--auto-connect"
     )
@@ -309,7 +293,7 @@ class ExperimentConfig(Section):
         "quantized", "quantized for squeeze train, baseline for squeeze baseline.", ""
     )
     name: str | None = setting(
-        None, "Name of the run. [default: from quantizer and model]",
+        None, "Name of the run. [default: quantizer and model]",
         validation_alias=AliasChoices("name", "experiment_name"),
     )  # fmt: skip
     output_dir: str = setting("runs", "Folder of all runs.", metavar="DIR")
@@ -333,6 +317,7 @@ FIELDS = {
 }
 
 
+@functools.cache
 def flag_of(key: str) -> Flag:
     """Return the option of the field `section.field`, with its name and metavar filled in."""
     field = FIELDS[key]

@@ -40,6 +40,28 @@ def test_help_fits_80_columns_and_shows_the_examples(squeeze: Squeeze, name: str
         assert example in shown
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_names_of_options_are_whole_on_80_columns(squeeze: Squeeze, name: str) -> None:
+    text = squeeze(name, "--help").stdout
+    assert "…" not in text
+    shown = set(re.findall(r"(?<![\w-])--[\w-]+", text))
+    options = [
+        option for option in load_command(name).params if not getattr(option, "hidden", False)
+    ]
+    assert shown >= {flag for option in options for flag in option.opts if "--" in flag}
+
+
+def test_the_help_of_a_baseline_leaves_out_what_needs_a_quantizer(squeeze: Squeeze) -> None:
+    text = squeeze("baseline", "--help").stdout
+    base = ("baseline", "--dataset", "synthetic", "--model", "efficientnet-lite0", "--dry-run")
+    for flag, value in {
+        "--distill": "RUN", "--distill-weight": "2", "--reconstruction-weight": "0.5",
+        "--cosine-weight": "0.5", "--features": "FILE", "--feature-names": "FILE",
+    }.items():  # fmt: skip
+        assert f"{flag} " not in text
+        assert flag in squeeze(*base, flag, value, code=2).stderr
+
+
 def test_every_example_is_of_a_command_of_its_module() -> None:
     written = {line for name in COMMANDS for line in command_module(name).EXAMPLES}
     assert written == {line for name in COMMANDS for line in examples(name)}

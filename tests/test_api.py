@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -149,6 +150,19 @@ def test_a_folder_without_a_run_is_one_line(tmp_path: Path) -> None:
         api.open_run(tmp_path)
     with pytest.raises(SqueezeError, match="no folder"):
         api.compare([tmp_path / "nowhere"])
+
+
+def test_another_default_type_of_torch_is_refused(
+    runs: Path, request: pytest.FixtureRequest
+) -> None:
+    """Its parameters would be others than those that were trained."""
+    request.addfinalizer(lambda: torch.set_default_dtype(torch.float32))
+    torch.set_default_dtype(torch.float64)
+    with pytest.raises(UsageError, match=r"default dtype is torch\.float64: set it back"):
+        _ = api.open_run(runs / "q").codes(np.zeros((1, 3, 64, 64), np.uint8))
+    with pytest.raises(UsageError, match=r"set it back to torch\.float32"):
+        api.train("vq", "efficientnet-lite0", dataset="synthetic", output_dir=runs.parent, name="d")
+    assert not (runs.parent / "d").exists()
 
 
 def test_compare_gives_a_row_per_run(runs: Path) -> None:

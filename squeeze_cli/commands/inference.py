@@ -155,9 +155,7 @@ class ExtractionOptions(Extraction):
     coding: Annotated[
         Coding | None, option("Coding of the codes. [default: prior, if the run has one]")
     ] = None
-    out: Annotated[
-        Path | None, option("Folder to write to. [default: in RUN/embeddings/]", "DIR")
-    ] = None
+    out: Annotated[Path | None, option("Folder to write. [default: RUN/embeddings/]", "DIR")] = None
     overwrite: Overwrite = False
     levels: Levels = None
     num_workers: Annotated[
@@ -170,9 +168,7 @@ class ExtractionOptions(Extraction):
     shard_index: Annotated[
         int | None, option("Write this part of the files, from 0. [default: the launcher's]", "I", min=0)
     ] = None  # fmt: skip
-    num_shards: Annotated[
-        int | None, option("Number of parts; 1 writes all files.", "N", min=1)
-    ] = None
+    num_shards: Annotated[int | None, option("Number of parts; 1 for all.", "N", min=1)] = None
     engine: Annotated[Engine, option("Workers of this machine, or a Ray cluster's.")] = "local"
     address: Annotated[
         str | None, option("Ray cluster: auto, local, HOST:PORT, ray://... [default: auto]", "RAY")

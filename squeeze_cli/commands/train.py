@@ -43,10 +43,8 @@ class RunOptions:
     """Options that are not a part of the configuration."""
 
     config: Annotated[
-        str | None,
-        _run("YAML file of experiments, or the name of an example of squeeze; "
-             "options take precedence.", "FILE"),
-    ] = None  # fmt: skip
+        str | None, _run("YAML file, or the name of an example; options take precedence.", "FILE")
+    ] = None
     experiment: Annotated[str | None, _run("Name of the experiment in the file.", "NAME")] = None
     overwrite: Annotated[bool, _switch("--overwrite", "Replace a run of the same name.")] = False
     resume: Annotated[
@@ -56,9 +54,8 @@ class RunOptions:
         bool, _switch("--dry-run", "Print the resolved configuration and do nothing.")
     ] = False
     remote_queue: Annotated[
-        str | None,
-        option("Run this command on an agent of this queue.", "QUEUE", panel="Tracking"),
-    ] = None  # fmt: skip
+        str | None, option("Run this command on an agent of this queue.", "QUEUE", panel="Tracking")
+    ] = None
 
 
 @with_options("quantizer", "model", "training", "data", "logger", "")

@@ -127,7 +127,8 @@ def _list_folder(folder: Path) -> Listing:
     try:
         return list_images(folder)
     except SqueezeError:
-        archives = sorted(str(path) for path in folder.glob("*.tar") if _is_shown(path.name))
+        files = (path for path in folder.iterdir() if _is_shown(path.name))
+        archives = sorted(str(path) for path in files if _ARCHIVE.search(path.name))
         if not archives:
             raise
         return _list_all(archives)

@@ -31,12 +31,7 @@ from squeeze_cli.codec.shards import (
 )
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
-from squeeze_cli.files import (
-    LOCK_NAME,
-    PART_PATTERN,
-    locked,
-    write_atomically,
-)
+from squeeze_cli.files import LOCK_NAME, PART_PATTERN, locked, write_atomically
 
 # Files of an output; group 1 is the stem of a shard's file, record or lock.
 _SHARD_FILE = re.compile(rf"\.?({STEM_PATTERN})\.(safetensors|sqz|json|lock)")

@@ -33,9 +33,11 @@ def build_network(
     """Build the trainable network for `config` on frozen features, not yet initialized.
 
     The network takes the last layer of the backbone, if that is trained. `processes` that train
-    together synchronize their codebooks. Raises UsageError if the bottleneck is too wide, or
-    vectors have no neighbours to share a code with.
+    together synchronize their codebooks. Raises UsageError if the bottleneck is too wide, vectors have
+    no neighbours to share a code with, or torch would make parameters of another type.
     """
+    if (dtype := torch.get_default_dtype()) != torch.float32:
+        raise UsageError(f"torch's default dtype is {dtype}: set it back to torch.float32.")
     model = config.model
     channels = backbone.feature_dim
     feature_dim = model.feature_dim or channels

@@ -10,7 +10,7 @@ from squeeze_cli.config.classes import ClassTable
 from squeeze_cli.config.parts import DATASETS
 from squeeze_cli.config.record import FinishedRecord
 from squeeze_cli.config.resolve import with_classes
-from squeeze_cli.config.schema import ExperimentConfig
+from squeeze_cli.config.schema import DataConfig, ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.images import choose_workers
 from squeeze_cli.data.labels import LabelledMasks
@@ -33,6 +33,9 @@ from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.checkpoints import load_best
 from squeeze_cli.training.devices import choose_device, count_processes
 from squeeze_cli.training.modules import FeatureModule, ReconstructionModule, SegmentationModule
+
+# Share of all pixels below which the value of a mask is rare.
+RARE_SHARE = 1e-3
 
 
 @dataclass
@@ -129,7 +132,7 @@ def load_splits(
     masks: LabelledMasks | None = None
     if config.model.has_head:
         listing, masks = label_samples(config.data, listing)
-        _warn_of_values(masks, reporter)
+        _warn_of_values(masks, config.data, reporter)
     splits = complete_splits(listing, config.data.place, config.training.seed)
     warn_of_skipped(splits.skipped, reporter)
     if masks:
@@ -137,8 +140,9 @@ def load_splits(
     return splits, masks
 
 
-def _warn_of_values(masks: LabelledMasks, reporter: Reporter) -> None:
-    """Warn of mask values that belong to no class, and of classes without a pixel."""
+def _warn_of_values(masks: LabelledMasks, data: DataConfig, reporter: Reporter) -> None:
+    """Warn of mask values that belong to no class, of classes without a pixel, and of detected values
+    that look like those of smoothed edges."""
     if masks.stray_pixels:
         reporter.warn(
             f"{masks.stray_pixels} pixels in {masks.stray_images} masks have values that belong to "
@@ -147,6 +151,12 @@ def _warn_of_values(masks: LabelledMasks, reporter: Reporter) -> None:
     absent = [name for name, n in zip(masks.table.names, masks.images, strict=True) if not n]
     if absent:
         reporter.warn(f"No mask has a pixel of {', '.join(absent)}.")
+    rare = [n for n in masks.pixels if n < RARE_SHARE * sum(masks.pixels)]
+    if data.dataset == "folder" and not data.classes and len(rare) > len(masks.pixels) / 2:
+        reporter.warn(
+            f"{len(rare)} of {len(masks.pixels)} mask values have less than {RARE_SHARE:.1%} of the "
+            "pixels each: if edges were smoothed, store others, or name the classes by --classes FILE."
+        )
 
 
 def _check_labelled(splits: Listing, masks: LabelledMasks, reporter: Reporter) -> None:

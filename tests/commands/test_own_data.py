@@ -114,6 +114,26 @@ def test_classes_that_never_occur_are_named(squeeze: Squeeze, tmp_path: Path) ->
     )
 
 
+@pytest.mark.parametrize("smoothed", [True, False])
+def test_values_of_smoothed_edges_are_warned_of(
+    smoothed: bool, squeeze: Squeeze, tmp_path: Path
+) -> None:
+    y, x = np.mgrid[:160, :160]
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for number in range(10):
+        inside = np.hypot(y - 80.3, x - 70 - number) - 40
+        mask = np.clip(128 - 128 * inside, 0, 255) if smoothed else 255 * (inside < 0)
+        noise_image(160, 160, number).save(tmp_path / "images" / f"{number}.png")
+        Image.fromarray(mask.astype(np.uint8)).save(tmp_path / "masks" / f"{number}.png")
+    own = ("--images", "images", "--masks", "masks", "--ignore-index", "-1")
+    done = squeeze(*TRAIN, *own)
+    warned = re.search(r"(\d+) of (\d+) mask values have less than 0\.1%", done.stderr)
+    assert bool(warned) == smoothed
+    if warned:
+        assert int(warned[1]) == int(warned[2]) - 2 > 100
+
+
 def run_of(tmp_path: Path) -> tuple[Path, dict]:
     (folder,) = (tmp_path / "runs").iterdir()
     return folder, json.loads((folder / "run.json").read_text())

@@ -108,6 +108,13 @@ def test_links_in_an_archive_are_skipped_and_its_last_file_of_a_name_counts(tmp_
     ]
 
 
+def test_a_folder_of_archives_is_all_of_them(tmp_path: Path) -> None:
+    for name in ("a.tar", "B.TAR", ".hidden.tar"):
+        write_tar(tmp_path / name, {f"{name[0]}.png": b"1"})
+    (tmp_path / "notes.txt").write_text("")
+    assert [sample.name for sample in list_place(str(tmp_path)).train] == ["B", "a"]
+
+
 def test_archives_that_count_alike_lead_their_names(tmp_path: Path) -> None:
     for name in ("cats", "dogs"):
         write_tar(tmp_path / f"{name}.tar", {"0.png": name.encode(), "1.png": b"1"})

@@ -33,8 +33,8 @@ from squeeze_cli.codec.manifest import Settings, record_of
 from squeeze_cli.console import Reporter
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.inference.decode import decode_codes
-from squeeze_cli.inference.extraction import Coding
-from squeeze_cli.inference.output import OutputFolder
+from squeeze_cli.inference.output_folder import OutputFolder
+from squeeze_cli.inference.request import Coding
 from squeeze_cli.inference.trained_run import TrainedRun
 
 BATCH_IMAGES = 64

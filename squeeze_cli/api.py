@@ -30,7 +30,7 @@ from squeeze_cli.config.resolve import resolve_config
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.console import Reporter
 from squeeze_cli.errors import UsageError
-from squeeze_cli.inference.extraction import Coding, Engine, Extraction, Split
+from squeeze_cli.inference.request import Coding, Engine, Extraction, Split
 from squeeze_cli.reports.comparison import ComparisonRow, compare_runs
 from squeeze_cli.runs import RunFolder, create_run, read_runs
 

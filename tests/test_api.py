@@ -20,7 +20,7 @@ from squeeze_cli.commands.inference import ExtractionOptions
 from squeeze_cli.config.record import FinishedRecord
 from squeeze_cli.config.schema import DataConfig, ExperimentConfig, QuantizerConfig, TrainingConfig
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.inference.extraction import Extraction
+from squeeze_cli.inference.request import Extraction
 from squeeze_cli.runs import RunFolder
 
 LFQ_OF_20 = ExperimentConfig(quantizer=QuantizerConfig(codebook_size=20))

@@ -11,7 +11,7 @@ from squeeze_cli.codec.manifest import Content
 from squeeze_cli.config.schema import DeviceName
 from squeeze_cli.console import print_json, print_text
 from squeeze_cli.errors import UsageError
-from squeeze_cli.inference.extraction import Coding, Engine, Extraction, Split
+from squeeze_cli.inference.request import Coding, Engine, Extraction, Split
 from squeeze_cli.options import (
     OutputOptions,
     field_option,

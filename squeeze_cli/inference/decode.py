@@ -26,7 +26,7 @@ from squeeze_cli.inference.decoded_files import (
     write_npy,
     write_parquet,
 )
-from squeeze_cli.inference.output import OutputFolder, encode_embeddings
+from squeeze_cli.inference.output_folder import OutputFolder, encode_embeddings
 from squeeze_cli.inference.plan import most_images
 from squeeze_cli.inference.trained_run import TrainedRun
 

@@ -17,11 +17,11 @@ from squeeze_cli.data.sources import Listing
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.features.prepare import check_image
 from squeeze_cli.inference.engines import Made, make_in_workers, visible_devices
-from squeeze_cli.inference.extraction import Extraction
 from squeeze_cli.inference.launch import choose_part
-from squeeze_cli.inference.output import OutputFolder
+from squeeze_cli.inference.output_folder import OutputFolder
 from squeeze_cli.inference.plan import Plan, Shard, choose_images_per_shard, most_images, stamps_of
 from squeeze_cli.inference.ray_engine import make_on_ray
+from squeeze_cli.inference.request import Extraction
 from squeeze_cli.inference.shard import Job, Origin, ShardMaker, contents_of
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.training.measure import FLOAT32_BYTES, decoder_bytes

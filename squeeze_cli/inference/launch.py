@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from squeeze_cli.errors import SqueezeError, UsageError
-from squeeze_cli.inference.extraction import Extraction
+from squeeze_cli.inference.request import Extraction
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from squeeze_cli.console import Advance
 from squeeze_cli.data.images import MOST_WORKERS, available_cores
 from squeeze_cli.errors import SqueezeError, one_line
 from squeeze_cli.inference.engines import MOST_ATTEMPTS, Made, failure
-from squeeze_cli.inference.extraction import Extraction
 from squeeze_cli.inference.plan import Shard
+from squeeze_cli.inference.request import Extraction
 from squeeze_cli.inference.shard import Job, ShardMaker
 
 if TYPE_CHECKING:

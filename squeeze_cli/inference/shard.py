@@ -32,7 +32,7 @@ from squeeze_cli.features.prepare import (
     read_sample,
     require_finite,
 )
-from squeeze_cli.inference.output import Array, encode_embeddings
+from squeeze_cli.inference.output_folder import Array, encode_embeddings
 from squeeze_cli.inference.plan import Shard, digest_of, stamps_of
 from squeeze_cli.inference.trained_run import TrainedRun
 from squeeze_cli.training.metrics import ReconstructionMetrics

@@ -27,12 +27,12 @@ from squeeze_cli.training.callbacks import (
     initialize,
 )
 from squeeze_cli.training.checkpoints import checkpoint_callbacks, load_best, require_own
+from squeeze_cli.training.codes import save_codes
 from squeeze_cli.training.devices import create_trainer, quiet_libraries
 from squeeze_cli.training.distillation import add_teacher, check_taught_images
 from squeeze_cli.training.experiment import Experiment, set_up
 from squeeze_cli.training.figures import save_figures
 from squeeze_cli.training.measure import evaluate, measure_levels
-from squeeze_cli.training.outputs import save_outputs
 from squeeze_cli.training.record import Journal, require_same_data, start_record
 
 # Exit code of a process that SIGTERM has ended, as a shell reports it.
@@ -79,7 +79,7 @@ def _save_results(
     """Write codes, prior and figures for the weights of the best epoch."""
     start = time.perf_counter()
     experiment.module.eval().to(experiment.device)
-    counts = save_outputs(run, experiment, record, reporter)
+    counts = save_codes(run, experiment, record, reporter)
     if experiment.config.quantizer.quantizer_dropout:
         record.first_levels = measure_levels(run, experiment, record, reporter)
     record.seconds.codes = time.perf_counter() - start

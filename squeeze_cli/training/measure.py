@@ -138,7 +138,7 @@ def measure_levels(
 ) -> list[LevelsRecord]:
     """Measure codes of the first levels only, for each number below all of them, on `val` and `test`.
 
-    `record` includes the results of `save_outputs`; prior and weights are read from the run's folder.
+    `record` includes the results of `save_codes`; prior and weights are read from the run's folder.
     """
     config, data, device = experiment.config, experiment.data, experiment.device
     finished = FinishedRecord.model_validate(record.model_dump(exclude_unset=True))

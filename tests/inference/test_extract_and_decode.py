@@ -24,7 +24,7 @@ from squeeze_cli.console import Reporter
 from squeeze_cli.errors import SqueezeError
 from squeeze_cli.files import locked
 from squeeze_cli.inference.evaluation import evaluate_run
-from squeeze_cli.inference.output import OutputFolder
+from squeeze_cli.inference.output_folder import OutputFolder
 from squeeze_cli.inference.trained_run import TrainedRun
 from tests.conftest import Squeeze
 from tests.pets import noise_image

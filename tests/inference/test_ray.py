@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from squeeze_cli.errors import SqueezeError
-from squeeze_cli.inference.extraction import Extraction
 from squeeze_cli.inference.ray_engine import make_on_ray
+from squeeze_cli.inference.request import Extraction
 from tests.conftest import Squeeze
 from tests.pets import noise_image
 from tests.places import served

@@ -24,9 +24,9 @@ from squeeze_cli.data.samples import FileSample
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.files import locked
 from squeeze_cli.inference.engines import make_in_workers
-from squeeze_cli.inference.extraction import Extraction
 from squeeze_cli.inference.launch import Part, choose_part
 from squeeze_cli.inference.plan import Shard, choose_images_per_shard
+from squeeze_cli.inference.request import Extraction
 from squeeze_cli.inference.shard import Job, ShardMaker
 from tests.conftest import EXECUTABLE, Squeeze
 from tests.pets import noise_image

@@ -21,7 +21,7 @@ from squeeze_cli.training.measure import (
 )
 
 
-def save_outputs(
+def save_codes(
     run: RunFolder, experiment: Experiment, record: RunRecord, reporter: Reporter
 ) -> list[NDArray[np.int64]]:
     """Fit the prior to the training codes and save it with the codes of `val` and `test`.

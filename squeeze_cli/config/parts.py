@@ -89,7 +89,8 @@ GIVEN_FEATURES = "features"
 _THREE_CLASSES = {"num_classes": 3}
 DATASETS = Registry("dataset", {
     "folder": Entry("data.folder:FolderSource", frozenset({
-        "images", "masks", "test_images", "test_masks", "split_file", "classes", "ignore_index"})),
+        "images", "masks", "test_images", "test_masks", "split_file", "classes", "ignore_index",
+        "mask_suffix"})),
     "oxford-pet": Entry("data.known_sets:OxfordPetSource", frozenset({"data_dir"}), _THREE_CLASSES),
     "voc": Entry("data.known_sets:VOCSource", frozenset({"data_dir"}), {"num_classes": 21}),
     "synthetic": Entry("data.drawn_pets:SyntheticPetSource", defaults=_THREE_CLASSES,

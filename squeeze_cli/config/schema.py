@@ -185,6 +185,10 @@ class DataConfig(Section):
     masks: str | None = setting(None, "Folder of their masks, named as the images.", metavar="DIR")
     test_images: str | None = setting(None, "Folder of the test images.", metavar="DIR")
     test_masks: str | None = setting(None, "Folder of the test masks.", metavar="DIR")
+    mask_suffix: str | None = setting(
+        None, "End of the names of masks, such as _mask, or _photo=_mask for another end.",
+        metavar="END", pattern="^[^/=]*(=[^/=]*)?$",
+    )  # fmt: skip
     split_file: str | None = setting(
         None, "File of lines `NAME train|val|test`. [default: subfolders, or drawn by --seed]",
         metavar="FILE",

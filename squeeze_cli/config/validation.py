@@ -193,6 +193,8 @@ def check_folders(config: ExperimentConfig) -> None:
     images_alone = data.test_images and not data.test_masks and with_masks
     if masks_alone or images_alone:
         raise UsageError("--test-images and --test-masks need each other: give both.")
+    if data.mask_suffix and not data.masks:
+        raise UsageError("--mask-suffix has no effect without --masks DIR: add it.")
     if data.test_images and data.split_file:
         raise UsageError("--split-file contradicts --test-images: leave one of them out.")
 

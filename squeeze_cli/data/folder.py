@@ -1,8 +1,10 @@
-"""Images and masks of the user in two folders, paired by relative path without suffix."""
+"""Images and masks of the user in folders, paired by relative path without suffix."""
 
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
+from os.path import commonprefix
 from pathlib import Path
 
 from squeeze_cli.data.finding import list_images
@@ -12,6 +14,7 @@ from squeeze_cli.data.sources import DataSource, Listing
 from squeeze_cli.errors import SqueezeError, UsageError
 
 SPLITS = ("train", "val", "test")
+MOST_ENDS = 20  # that are tried for the fix of an error
 # Names of folders that people use for splits, in any case.
 _LIKE_SPLITS = re.compile("(train|val|test)(ing|id|idation)?/", re.IGNORECASE)
 
@@ -25,7 +28,7 @@ class FolderSource(DataSource):
         """List the pairs; raises SqueezeError where a folder is missing or no image has a mask."""
         config = self.config
         images = Path(str(config.images))
-        found = pair(images, config.masks)
+        found = pair(images, config.masks, config.mask_suffix)
         if config.split_file is not None:
             return split_by_file(found, Path(config.split_file))
         found = _split_by_folder(found, images, test_elsewhere=config.test_images is not None)
@@ -33,29 +36,38 @@ class FolderSource(DataSource):
             return found
         if found.test:
             raise UsageError(f"--test-images contradicts {images / 'test'}: leave one of them out.")
-        test = pair(Path(config.test_images), config.test_masks)
+        test = pair(Path(config.test_images), config.test_masks, config.mask_suffix)
         samples = [replace(sample, name=f"test/{sample.name}") for sample in test.train]
         skipped = [(f"test/{name}", reason) for name, reason in test.skipped]
         return found.with_splits({"test": samples}, skipped, test.warnings)
 
 
-def pair(images: Path, masks_folder: str | None) -> Listing:
+def pair(images: Path, masks_folder: str | None, mask_suffix: str | None = None) -> Listing:
     """Return the images, each with the mask of the same relative path without suffix, all in `train`.
 
-    Images without a mask, with several masks, or with the path of another image are skipped; a warning
-    counts the masks without an image. Where one folder lies in the other, each file belongs to the inner
-    one. Without a folder of masks all images are returned. Raises SqueezeError where no image has a
-    mask.
+    The paths of masks also have the end `mask_suffix`, as `_mask`; with `_photo=_mask` it replaces an end
+    of the image's path. Images without a mask, with several masks, or with the path of another image are
+    skipped; a warning counts the masks without an image. Where one folder lies in the other, each file
+    belongs to the inner one. Without a folder of masks all images are returned. Raises SqueezeError
+    where no image has a mask.
     """
     if masks_folder is None:
         return list_images(images)
     masks = Path(masks_folder)
-    if images.resolve() == masks.resolve():
+    image_end, _, mask_end = (mask_suffix or "").rpartition("=")
+    together = images.resolve() == masks.resolve()
+    if together and not mask_end:
         raise UsageError(
-            f"Images and masks are both in {images}: put the masks into another folder."
+            f"Images and masks are both in {images}: put the masks into another folder, or give the "
+            "end of their names by --mask-suffix, such as _mask."
         )
-    listed, listed_masks = list_images(images, masks), list_images(masks, images)
-    pictures, by_stem = _by_stem(listed, images), _by_stem(listed_masks, masks)
+    listed = list_images(images, None if together else masks)
+    listed_masks = listed if together else list_images(masks, images)
+    pictures = _by_stem(
+        listed, images, image_end, lambda stem: not (together and stem.endswith(mask_end))
+    )
+    by_stem = _by_stem(listed_masks, masks, mask_end, lambda stem: stem.endswith(mask_end))
+    others = len(listed_masks.train) - sum(map(len, by_stem.values()))
     samples, skipped = [], []
     for stem, paths in pictures.items():
         found = by_stem.pop(stem, {})
@@ -69,30 +81,67 @@ def pair(images: Path, masks_folder: str | None) -> Listing:
             several = " and ".join(path.name for path in found)
             reason = f"it has several masks, {several}: remove one."
         else:
-            reason = f"there is no mask {masks / stem} of any kind."
+            reason = f"there is no mask {masks / stem}{mask_end} of any kind."
         skipped += [(name, reason) for name in paths.values()]
     alone = [str(path.relative_to(masks)) for paths in by_stem.values() for path in paths]
     if not samples:
-        first = [str(path.relative_to(images)) for paths in pictures.values() for path in paths]
-        raise SqueezeError(
-            f"No image in {images} has a mask in {masks}: the image {[*first, '(none)'][0]} needs a mask "
-            f"of the same path except for its suffix; the first mask is {[*alone, '(none)'][0]}."
+        raise _nothing_paired(
+            _by_stem(listed, images), _by_stem(listed_masks, masks), images, masks
         )
-    warnings = [*listed_masks.warnings]
-    warnings += [f"{name} in {masks}: {reason}" for name, reason in listed_masks.skipped]
+    warnings: list[str] = []
+    if not together:
+        warnings += listed_masks.warnings
+        warnings += [f"{name} in {masks}: {reason}" for name, reason in listed_masks.skipped]
+    if others and not together:
+        warnings.append(f"Left out {others} files in {masks} whose names do not end in {mask_end}.")
     if alone:
         warnings.append(f"{len(alone)} masks in {masks} have no image: {some(alone)}.")
     return listed.with_splits({"train": samples}, skipped, warnings)
 
 
-def _by_stem(listing: Listing, folder: Path) -> dict[str, dict[Path, str]]:
-    """Return paths and names of files by their paths below the folder without suffix."""
-    found: dict[str, dict[Path, str]] = defaultdict(dict)
+Stems = dict[str, dict[Path, str]]
+
+
+def _by_stem(
+    listing: Listing, folder: Path, end: str = "", counts: Callable[[str], bool] = lambda stem: True
+) -> Stems:
+    """Return paths and names of files by their paths below the folder, without suffix and `end`.
+
+    `counts` tells from the path without suffix whether a file is one of them.
+    """
+    found: Stems = defaultdict(dict)
     for sample in listing.train:
         if isinstance(sample, FileSample):
-            stem = sample.image_path.relative_to(folder).with_suffix("").as_posix()
-            found[same_name(stem)][sample.image_path] = sample.name
+            stem = same_name(sample.image_path.relative_to(folder).with_suffix("").as_posix())
+            if counts(stem):
+                found[stem.removesuffix(end)][sample.image_path] = sample.name
     return found
+
+
+def _nothing_paired(pictures: Stems, drawn: Stems, images: Path, masks: Path) -> SqueezeError:
+    """Return the error that no image has a mask, with the `--mask-suffix` that would pair most images."""
+
+    def start(path: str) -> int:
+        return len(commonprefix([first, path]))  # noqa: RUF071 - characters, not folders
+
+    def file(found: Stems, stem: str, folder: Path) -> str:
+        return next((str(path.relative_to(folder)) for path in found.get(stem, ())), "(none)")
+
+    def pairs(ends: tuple[str, str]) -> int:
+        return sum(stem.removesuffix(ends[0]) + ends[1] in drawn for stem in pictures)
+
+    first = next(iter(pictures), "")
+    mask = max(drawn, key=start, default="")
+    shared = start(mask)
+    like = [path for path in drawn if start(path) == shared][:MOST_ENDS]
+    end, mask_end = max([(first[shared:], path[shared:]) for path in like or [""]], key=pairs)
+    fix = f"give --mask-suffix {end + '=' if end else ''}{mask_end}"
+    if "/" in end + mask_end or 2 * pairs((end, mask_end)) <= len(pictures):
+        fix = "rename the masks"
+    return SqueezeError(
+        f"No image in {images} has a mask in {masks}: the image {file(pictures, first, images)} needs a "
+        f"mask of the same path except for its suffix, and a mask is {file(drawn, mask, masks)}: {fix}."
+    )
 
 
 def _split_by_folder(found: Listing, images: Path, test_elsewhere: bool) -> Listing:

@@ -114,6 +114,27 @@ def test_classes_that_never_occur_are_named(squeeze: Squeeze, tmp_path: Path) ->
     )
 
 
+def test_masks_lie_beside_their_images_with_another_end(squeeze: Squeeze, tmp_path: Path) -> None:
+    (tmp_path / "both").mkdir()
+    for number in range(10):
+        noise_image(80, 80, number).save(tmp_path / "both" / f"{number}.png")
+        mask = np.where(np.arange(80 * 80).reshape(80, 80) % 80 < 30 + number, 1, 4)
+        Image.fromarray(mask.astype(np.uint8)).save(tmp_path / "both" / f"{number}_mask.png")
+    done = squeeze(*TRAIN, "--images", "both", "--masks", "both", code=2)
+    assert "by --mask-suffix, such as _mask" in done.stderr
+    done = squeeze(*TRAIN, "--images", "both", "--masks", "both", "--mask-suffix", "_mask")
+    assert "Skipped" not in done.stderr
+    record = run_of(tmp_path)[1]
+    data = record["data"]
+    assert data["train_images"] + data["val_images"] + data["test_images"] == 10
+    run = str(run_of(tmp_path)[0])
+    squeeze("evaluate", run, "--images", "both", "--masks", "both", "--no-progress")
+    done = squeeze(*TRAIN, "--images", "both", "--mask-suffix", "_mask", code=2)
+    assert "--mask-suffix has no effect without --masks DIR: add it." in done.stderr
+    done = squeeze(*TRAIN, "--dataset", "synthetic", "--mask-suffix", "_mask", code=2)
+    assert "--mask-suffix has no effect with --dataset synthetic" in done.stderr
+
+
 @pytest.mark.parametrize("smoothed", [True, False])
 def test_values_of_smoothed_edges_are_warned_of(
     smoothed: bool, squeeze: Squeeze, tmp_path: Path

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -89,9 +90,77 @@ def test_nothing_that_pairs_is_an_error_with_an_example(tmp_path):
     write(tmp_path, "a")
     write(tmp_path, "a_mask", kind="masks")
     with pytest.raises(
-        SqueezeError, match=r"image a\.png needs a mask .* first mask is a_mask\.png"
+        SqueezeError,
+        match=r"image a\.png needs a mask .* mask is a_mask\.png: give --mask-suffix _mask\.",
     ):
         FolderSource(config_of(tmp_path)).listing()
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "fix"),
+    [
+        (("a/1_photo", "a/2_photo"), ("a/1_color", "a/2_ids", "a/1_ids"), "photo=ids"),
+        (("x-image", "y-image"), ("x", "y"), "-image="),
+        (("1", "2", "3"), ("1_L", "2_P", "3_L"), "_L"),
+        (("1", "2", "3"), ("1_L", "b", "c"), None),
+        (("1", "2"), ("masks/1", "masks/2"), None),
+        (("1", "2"), ("mask_1", "mask_2"), None),
+    ],
+)
+def test_the_error_gives_the_end_that_pairs_most_images(tmp_path, images, masks, fix):
+    write(tmp_path, *images, suffix=".jpg")
+    write(tmp_path, *masks, kind="masks")
+    with pytest.raises(SqueezeError) as error:
+        FolderSource(config_of(tmp_path)).listing()
+    found = str(error.value).partition("give --mask-suffix ")[2].rstrip(".")
+    assert (found or None) == fix
+    if fix:
+        config = config_of(tmp_path).model_copy(update={"mask_suffix": fix})
+        assert len(FolderSource(config).listing().train) >= 2
+    else:
+        assert str(error.value).endswith(": rename the masks.")
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize(
+    ("suffix", "image_end", "mask_end"),
+    [("_mask", "", "_mask"), ("=_mask", "", "_mask"), ("_leftImg8bit=_gtFine_labelIds",
+      "_leftImg8bit", "_gtFine_labelIds")],
+)  # fmt: skip
+def test_masks_whose_names_have_another_end(tmp_path, together, suffix, image_end, mask_end):
+    write(tmp_path, *(f"train/{n}{image_end}" for n in "ab"), f"test/c{image_end}", suffix=".jpg")
+    write(tmp_path, f"train/lonely{image_end}", suffix=".jpg")
+    names_of_masks = (f"train/a{mask_end}", f"train/b{mask_end}", f"test/c{mask_end}")
+    write(tmp_path, *names_of_masks, "test/c_colours", f"train/z{mask_end}", kind="masks")
+    where = "masks"
+    if together:
+        where = "images"
+        shutil.copytree(tmp_path / "masks", tmp_path / "images", dirs_exist_ok=True)
+    config = config_of(tmp_path).model_copy(
+        update={"masks": str(tmp_path / where), "mask_suffix": suffix}
+    )
+    listing = FolderSource(config).listing()
+    assert names(listing.train) == [f"train/a{image_end}", f"train/b{image_end}"]
+    assert names(listing.test) == [f"test/c{image_end}"]
+    assert [sample.mask_path for sample in (*listing.train, *listing.test)] == [
+        tmp_path / where / f"{name}.png" for name in names_of_masks
+    ]
+    reasons = dict(listing.skipped)
+    mask = tmp_path / where / f"train/lonely{mask_end}"
+    assert reasons.pop(f"train/lonely{image_end}") == f"there is no mask {mask} of any kind."
+    assert list(reasons) == (["test/c_colours"] if together else [])
+    others = f"Left out 1 files in {tmp_path / where} whose names do not end in {mask_end}."
+    assert (others in listing.warnings) != together
+    assert (
+        f"1 masks in {tmp_path / where} have no image: train/z{mask_end}.png." in listing.warnings
+    )
+
+
+def test_masks_among_their_images_need_an_end(tmp_path):
+    write(tmp_path, "a", "a_mask")
+    config = config_of(tmp_path).model_copy(update={"masks": str(tmp_path / "images")})
+    with pytest.raises(UsageError, match=r"or give the end of their names by --mask-suffix"):
+        FolderSource(config).listing()
 
 
 def test_masks_below_the_images_are_no_images(tmp_path):

@@ -239,5 +239,6 @@ def main() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPIN_COUNT)
     if not sys.warnoptions:  # Pillow warns of images that can be read, without their names
         warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.filterwarnings("ignore", "Glyph")  # names in letters that matplotlib's font lacks
     os.environ["MPLBACKEND"] = "agg"  # other backends may need a display, or not be installed
     app()

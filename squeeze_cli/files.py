@@ -119,8 +119,8 @@ def written_atomically(
 def write_atomically(
     path: Path, content: str | bytes | memoryview, mode: int = 0o666, fix: str = ANOTHER_PLACE
 ) -> None:
-    """Write `content`, a text in UTF-8, to a file with `written_atomically`."""
-    encoded = content.encode() if isinstance(content, str) else content
+    """Write `content`, in UTF-8 with lone surrogates escaped, to a file with `written_atomically`."""
+    encoded = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     with written_atomically(path, mode, fix) as file:
         file.write(encoded)
 

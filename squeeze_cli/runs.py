@@ -115,14 +115,10 @@ class RunFolder:
         with_values(ExperimentConfig(), given)  # an invalid value is reported before a missing run
         record = self.read_finished()
         codes = len(record.quantizer.code_sizes) if record.quantizer.type == "rvq" else 0
-        if levels is not None and not codes:
-            raise UsageError(
-                f"--levels is for runs of rvq, which {self.path} is not: leave it out."
-            )
-        if levels is not None and not 1 <= levels <= codes:
-            raise UsageError(
-                f"--levels {levels}: {self.path} has {codes} levels, use 1 to {codes}."
-            )
+        if levels is not None and levels not in range(1, codes + 1):
+            wrong = f"--levels {levels}: {self.path} has {codes} levels, use 1 to {codes}."
+            none = f"--levels is for runs of rvq, which {self.path} is not: leave it out."
+            raise UsageError(wrong if codes else none)
         config = load_run_config(self.config_file, record.settings)
         return record, with_run_values(config, given)
 

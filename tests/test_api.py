@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -172,3 +174,45 @@ def test_compare_gives_a_row_per_run(runs: Path) -> None:
     assert row.test_iou is not None
     with pytest.raises(UsageError, match="--sort"):
         api.compare([runs], sort="colour")
+
+
+def test_codes_are_taken_as_tensors_and_refused_in_another_shape(
+    runs: Path, tmp_path: Path
+) -> None:
+    """A `CodesDataset` of codes gives tensors, and its items have no batch."""
+    api.extract(runs / "q", split="val", out=tmp_path / "codes", images_per_shard=np.int64(3))  # type: ignore[arg-type]
+    data, run = (
+        api.CodesDataset(tmp_path / "codes", "codes", run=runs / "q"),
+        api.open_run(runs / "q"),
+    )
+    codes = torch.stack([data[index] for index in range(4)])
+    assert torch.equal(run.features(codes), run.features(codes.numpy()))
+    assert np.array_equal(run.masks(codes), run.masks(codes.numpy()))
+    assert torch.equal(run.vectors(codes), run.vectors(codes.numpy()))
+    assert run.encode(codes, data.names) == run.encode(codes.numpy(), data.names)
+    for decode in (run.features, run.masks, run.vectors, lambda one: run.encode(one, data.names)):
+        with pytest.raises(SqueezeError, match=r"\[B, rows, columns, Q\] from 0 to"):
+            decode(codes[0])  # type: ignore[no-untyped-call]
+
+
+def test_a_size_of_shards_that_is_no_whole_number_is_refused(runs: Path) -> None:
+    for size in (2.5, "3"):
+        with pytest.raises(UsageError, match="--images-per-shard is at least 1, a whole number"):
+            api.extract(runs / "q", images_per_shard=size)  # type: ignore[arg-type]
+
+
+def test_a_checkpoint_that_is_missing_is_named(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "q", tmp_path / "q")
+    (tmp_path / "q" / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(SqueezeError, match=r"best\.ckpt is missing: restore it"):
+        api.open_run(tmp_path / "q")
+
+
+def test_a_run_whose_name_is_not_utf8_is_compared_in_files(runs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"r\xff")
+    folder.mkdir()
+    shutil.copy(runs / "q" / "run.json", folder)
+    files = [str(tmp_path / "c.csv"), str(tmp_path / "c.md")]
+    arguments = ["compare", str(tmp_path), "--csv", files[0], "--markdown", files[1], "--quiet"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert all(r"r\udcff" in Path(file).read_text(encoding="utf-8") for file in files)

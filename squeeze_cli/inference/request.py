@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -68,8 +69,10 @@ class Extraction:
             raise UsageError("--engine ray is for images, not --features: leave it out.")
         self.most_bad(1)
         for name, least in (("images_per_shard", 1), ("num_workers", 0)):
-            if (number := getattr(self, name)) is not None and number < least:
-                raise UsageError(f"--{name.replace('_', '-')} is at least {least}.")
+            number = getattr(self, name)
+            if number is not None and not (isinstance(number, Integral) and int(number) >= least):
+                raise UsageError(f"--{name.replace('_', '-')} is at least {least}, a whole number.")
+            object.__setattr__(self, name, number and int(number))  # no integer of NumPy
         index, count = self.shard_index, self.num_shards
         if index is None and count not in (None, 1):
             raise UsageError(f"--num-shards {count} needs --shard-index I, the part to do: add it.")

@@ -42,6 +42,7 @@ from squeeze_cli.runs import RunFolder
 from squeeze_cli.training.devices import choose_device
 from squeeze_cli.training.experiment import load_features, load_splits, load_trained
 
+Codes = NDArray[np.integer] | Tensor
 # Matrix products with fewer rows use routines that round differently.
 FEW_VECTORS = 4
 
@@ -75,7 +76,7 @@ class TrainedRun:
     ) -> None:  # fmt: skip
         self.folder = RunFolder(Path(path))
         self.values = values
-        self.levels = levels
+        self.levels = None if levels is None else int(levels)
         self.record, self.config = self.folder.open_finished(values, levels)
         self.device = choose_device(self.config.training.device)
         # No weights of the backbone are read: the record has the shape of the features, and a last layer
@@ -161,9 +162,7 @@ class TrainedRun:
             raise DamagedCodesError(f"{found}, not {kind} on {shape_text(grid)}: make it again.")
         return file
 
-    def encode(
-        self, codes_nhwq: NDArray[np.integer], names: Sequence[str], coding: str = "prior"
-    ) -> bytes:
+    def encode(self, codes_nhwq: Codes, names: Sequence[str], coding: str = "prior") -> bytes:
         """Return the bytes of a codes file with codes `[n, h, w, Q]` of n named images.
 
         `coding` is `prior` or `packed`; raises SqueezeError for `prior` if the run has none.
@@ -171,8 +170,9 @@ class TrainedRun:
         if coding == "prior" and self.prior is None:
             raise SqueezeError(f"{self.folder.path} has no prior: use --coding packed.")
         return encode_codes(
-            codes_nhwq, names, quantizer=self.config.quantizer.type, code_sizes=self.code_sizes,
-            run=self.digest, prior=self.prior if coding == "prior" else None,
+            self._checked(codes_nhwq), names, quantizer=self.config.quantizer.type,
+            code_sizes=self.code_sizes, run=self.digest,
+            prior=self.prior if coding == "prior" else None,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -181,24 +181,24 @@ class TrainedRun:
         return self.network.codes(maps).int().cpu().numpy()
 
     @torch.no_grad()
-    def features(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
+    def features(self, codes_bhwq: Codes) -> Tensor:
         """Return the normalized features `[B, C, h, w]` that codes decode to.
 
         An image's features have the same bits in every batch.
         """
-        b, rows, columns, _ = codes_bhwq.shape
-        if b * rows * columns < FEW_VECTORS:
-            codes_bhwq = np.tile(codes_bhwq, (FEW_VECTORS, 1, 1, 1))
-        return self.network.decode(*self._placed(codes_bhwq))[:b].contiguous()
+        codes = self._checked(codes_bhwq)
+        few = codes[..., 0].size < FEW_VECTORS
+        vectors, grid = self._placed(np.tile(codes, (FEW_VECTORS, 1, 1, 1)) if few else codes)
+        return self.network.decode(vectors, grid)[: len(codes)].contiguous()
 
     @torch.no_grad()
-    def masks(self, codes_bhwq: NDArray[np.integer]) -> NDArray[np.uint8]:
+    def masks(self, codes_bhwq: Codes) -> NDArray[np.uint8]:
         """Return the predicted classes `[B, H, W]` of codes, at the size of the run's images.
 
         Raises SqueezeError if the run has no segmentation head.
         """
         self.require_head()
-        logits = self.network.logits(*self._placed(codes_bhwq))
+        logits = self.network.logits(*self._placed(self._checked(codes_bhwq)))
         return upsample(logits, self.config.data.size_px).argmax(dim=1).byte().cpu().numpy()
 
     def to_output(self, maps: Tensor) -> Tensor:
@@ -206,28 +206,32 @@ class TrainedRun:
         return maps if self.space != "backbone" else self.network.normalizer.inverse(maps)
 
     @torch.no_grad()
-    def vectors(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
+    def vectors(self, codes_bhwq: Codes) -> Tensor:
         """Return the code vectors `[B, d, rows, columns]` float32 of codes, on the grid of the codes."""
-        vectors, _ = self._placed(codes_bhwq)
-        return self.network.code_maps(vectors, codes_bhwq.shape[1:3]).contiguous()
+        codes = self._checked(codes_bhwq)
+        return self.network.code_maps(self._placed(codes)[0], codes.shape[1:3]).contiguous()
 
-    def decoded(self, codes_bhwq: NDArray[np.integer]) -> Tensor:
+    def decoded(self, codes_bhwq: Codes) -> Tensor:
         """Return the features `[B, C, h, w]` of codes as they are written: float32, on the CPU."""
         return self.to_output(self.features(codes_bhwq)).float().cpu()
 
-    def _placed(self, codes_bhwq: NDArray[np.integer]) -> tuple[Tensor, Size]:
-        """Return code vectors `[B, N, d]` on the device, and the rows and columns of their features.
-
-        Without blocks the grid may differ from that of the run. Raises SqueezeError for numbers that are
-        no codes of the run, which a codebook could take for others.
-        """
-        sizes = np.array(self.code_sizes[: codes_bhwq.shape[-1]])
-        whole = np.issubdtype(codes_bhwq.dtype, np.integer) and len(sizes) == codes_bhwq.shape[-1]
-        if not (whole and (codes_bhwq >= 0).all() and (codes_bhwq < sizes).all()):
+    def _checked(self, codes_bhwq: Codes) -> NDArray[np.integer]:
+        """Return codes as an array; SqueezeError for others, which a codebook could take for its own."""
+        codes = np.asarray(codes_bhwq.cpu() if isinstance(codes_bhwq, Tensor) else codes_bhwq)
+        sizes = np.array(self.code_sizes[: codes.shape[-1]] if codes.ndim == 4 else ())
+        whole = np.issubdtype(codes.dtype, np.integer) and codes.shape[3:] == sizes.shape
+        if not (whole and (codes >= 0).all() and (codes < sizes).all()):
             raise SqueezeError(
                 f"Codes of {self.folder.path} are whole numbers [B, rows, columns, Q] from 0 to "
                 f"{max(self.code_sizes, default=0) - 1}: take those of `codes`, or of a codes file."
             )
+        return codes
+
+    def _placed(self, codes_bhwq: NDArray[np.integer]) -> tuple[Tensor, Size]:
+        """Return code vectors `[B, N, d]` on the device, and the rows and columns of their features.
+
+        Without blocks the grid may differ from that of the run.
+        """
         codes = torch.from_numpy(codes_bhwq.astype(np.int64)).flatten(1, 2).to(self.device)
         grid = codes_bhwq.shape[1:3] if self.network.blocks is None else self._grid
         return self.network.quantizer.lookup(codes), grid
@@ -281,7 +285,13 @@ class TrainedRun:
         trained on, or the images are now in other splits.
         """
         config = self.config
-        self._require_places()
+        for name in PLACES:
+            path = getattr(self.config.data, name)
+            if path is not None and not Path(path).exists():
+                raise SqueezeError(
+                    f"There is no {path}, the {option_of(f'data.{name}')} of {self.folder.path}: put it "
+                    f"back, or write its new place as `{name}` into {self.folder.config_file}."
+                )
         if config.data.has_features:
             given, splits = load_features(config, reporter)
             if given.digest != self.record.model.weights_digest:
@@ -311,15 +321,6 @@ class TrainedRun:
                 f"{found}; images of test or val may have been trained on: restore the data{fix}."
             )
         reporter.warn(f"{found}: some of the measured images may have been trained on.")
-
-    def _require_places(self) -> None:
-        for name in PLACES:
-            path = getattr(self.config.data, name)
-            if path is not None and not Path(path).exists():
-                raise SqueezeError(
-                    f"There is no {path}, the {option_of(f'data.{name}')} of {self.folder.path}: put it "
-                    f"back, or write its new place as `{name}` into {self.folder.config_file}."
-                )
 
     @property
     def classes(self) -> ClassTable:

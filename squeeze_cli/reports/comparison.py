@@ -341,6 +341,5 @@ def comparison_markdown(rows: Sequence[ComparisonRow]) -> str:
         ["---" if column.text else "---:" for column in COLUMNS],
         *([column.cell(row).replace("|", "\\|") for column in COLUMNS] for row in finished),
     ]
-    return "\n".join(
-        [*(f"| {' | '.join(cells)} |" for cells in lines), "", f"{_caption(COLUMNS)}.\n"]
-    )
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"{table}\n\n{_caption(COLUMNS)}.\n"

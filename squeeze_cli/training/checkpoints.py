@@ -131,7 +131,7 @@ def load_best(module: FeatureModule, run: RunFolder, digest: str | None = None) 
             )
         return int(checkpoint["epoch"])
     except FileNotFoundError:
-        raise SqueezeError(f"{run.path} holds no checkpoint: train it to the end first.") from None
+        raise SqueezeError(f"{run.best_checkpoint} is missing: restore it or train anew.") from None
     except SqueezeError:
         raise
     except Exception as error:  # noqa: BLE001 - unpickling foreign bytes can raise anything

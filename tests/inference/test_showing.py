@@ -96,7 +96,7 @@ def test_without_a_usable_baseline_its_row_is_left_out_with_a_note(
         aside.rename(checkpoint)
     assert json.loads(done.stdout)["images"][0]["baseline_iou"] is None
     assert "The baseline's row is left out" in done.stderr
-    assert "no checkpoint" in done.stderr
+    assert "b/checkpoints/best.ckpt is missing: restore it or train anew." in done.stderr
 
 
 @pytest.mark.parametrize(

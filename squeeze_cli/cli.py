@@ -60,8 +60,7 @@ _WHOLE_NUMBERS = re.compile(
     "((LOCAL_|NODE_|GROUP_|JSM_NAMESPACE_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_PORT|SOURCE_DATE_EPOCH|"
     "SLURM_(NTASKS|PROCID|LOCALID|NODEID))"
 )
-# Columns of a terminal on which the opposites of switches are shown.
-WIDE_TERMINAL = 120
+WIDE_TERMINAL = 120  # columns, from which the opposites of switches are shown
 # Key in the context's `meta`: whether the command line begins with a command.
 _COMMAND_FIRST = "squeeze.command-first"
 
@@ -72,10 +71,11 @@ class _PlainSwitches:
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""
+        narrow = shutil.get_terminal_size().columns < WIDE_TERMINAL
         for param in self.get_params(ctx):  # type: ignore[attr-defined]
             if getattr(param, "is_flag", False):
                 param.metavar = ""
-            if shutil.get_terminal_size().columns < WIDE_TERMINAL:
+            if narrow:
                 param.secondary_opts = []
         super().format_help(ctx, formatter)  # type: ignore[misc]
 

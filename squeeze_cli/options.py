@@ -144,11 +144,9 @@ def normalize_token(token: str) -> str:
 
 
 def with_options(
-    *sections: str,
-    fields: Sequence[str] = (),
-    default: str | None = None,
+    *sections: str, fields: Sequence[str] = (), default: str | None = None,
     hidden: Sequence[str] = (),
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+) -> Callable[[Callable[..., None]], Callable[..., None]]:  # fmt: skip
     """Return a decorator that gives a command the options of `sections`, of `fields` and of dataclasses.
 
     The command's parameter `values` receives a mapping from `section.field` to the values of the given

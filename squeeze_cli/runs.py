@@ -116,9 +116,11 @@ class RunFolder:
         record = self.read_finished()
         codes = len(record.quantizer.code_sizes) if record.quantizer.type == "rvq" else 0
         if levels is not None and levels not in range(1, codes + 1):
-            wrong = f"--levels {levels}: {self.path} has {codes} levels, use 1 to {codes}."
-            none = f"--levels is for runs of rvq, which {self.path} is not: leave it out."
-            raise UsageError(wrong if codes else none)
+            raise UsageError(
+                f"--levels {levels}: {self.path} has {codes} levels, use 1 to {codes}."
+                if codes
+                else f"--levels is for runs of rvq, which {self.path} is not: leave it out."
+            )
         config = load_run_config(self.config_file, record.settings)
         return record, with_run_values(config, given)
 

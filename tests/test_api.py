@@ -201,6 +201,12 @@ def test_a_size_of_shards_that_is_no_whole_number_is_refused(runs: Path) -> None
             api.extract(runs / "q", images_per_shard=size)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("number", [0, 3])
+def test_a_request_holds_no_integers_of_numpy(number: int) -> None:
+    request = Extraction(num_workers=np.int64(number))  # type: ignore[arg-type]
+    assert (request.num_workers, type(request.num_workers)) == (number, int)
+
+
 def test_a_checkpoint_that_is_missing_is_named(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "q", tmp_path / "q")
     (tmp_path / "q" / "checkpoints" / "best.ckpt").unlink()

@@ -33,8 +33,8 @@ EXAMPLES = (
 # Environment variable that passes the run's folder to the processes that Lightning starts.
 RUN_VARIABLE = "SQUEEZE_RUN_FOLDER"
 # Fields that are refused without a quantizer.
-_OF_QUANTIZERS = ("data.features", "data.feature_names", *(f"model.{name}" for name in (
-    "distill", "distill_weight", "reconstruction_weight", "cosine_weight")))  # fmt: skip
+_OF_QUANTIZERS = ("data.features", "data.feature_names", "model.distill", "model.distill_weight",
+                  "model.reconstruction_weight", "model.cosine_weight")  # fmt: skip
 _run, _switch = (functools.partial(kind, panel="Run") for kind in (option, switch))
 
 

@@ -17,6 +17,8 @@ SPLITS = ("train", "val", "test")
 MOST_ENDS = 20  # that are tried for the fix of an error
 # Names of folders that people use for splits, in any case.
 _LIKE_SPLITS = re.compile("(train|val|test)(ing|id|idation)?/", re.IGNORECASE)
+# Paths and names of files by their paths below a folder, without suffix and end.
+Stems = dict[str, dict[Path, str]]
 
 
 class FolderSource(DataSource):
@@ -85,9 +87,7 @@ def pair(images: Path, masks_folder: str | None, mask_suffix: str | None = None)
         skipped += [(name, reason) for name in paths.values()]
     alone = [str(path.relative_to(masks)) for paths in by_stem.values() for path in paths]
     if not samples:
-        raise _nothing_paired(
-            _by_stem(listed, images), _by_stem(listed_masks, masks), images, masks
-        )
+        raise _nothing_paired(listed, images, listed_masks, masks)
     warnings: list[str] = []
     if not together:
         warnings += listed_masks.warnings
@@ -97,9 +97,6 @@ def pair(images: Path, masks_folder: str | None, mask_suffix: str | None = None)
     if alone:
         warnings.append(f"{len(alone)} masks in {masks} have no image: {some(alone)}.")
     return listed.with_splits({"train": samples}, skipped, warnings)
-
-
-Stems = dict[str, dict[Path, str]]
 
 
 def _by_stem(
@@ -118,25 +115,26 @@ def _by_stem(
     return found
 
 
-def _nothing_paired(pictures: Stems, drawn: Stems, images: Path, masks: Path) -> SqueezeError:
+def _nothing_paired(listed: Listing, images: Path, found: Listing, masks: Path) -> SqueezeError:
     """Return the error that no image has a mask, with the `--mask-suffix` that would pair most images."""
 
     def start(path: str) -> int:
         return len(commonprefix([first, path]))  # noqa: RUF071 - characters, not folders
 
-    def file(found: Stems, stem: str, folder: Path) -> str:
-        return next((str(path.relative_to(folder)) for path in found.get(stem, ())), "(none)")
+    def file(stems: Stems, stem: str, folder: Path) -> str:
+        return next((str(path.relative_to(folder)) for path in stems.get(stem, ())), "(none)")
 
-    def pairs(ends: tuple[str, str]) -> int:
-        return sum(stem.removesuffix(ends[0]) + ends[1] in drawn for stem in pictures)
+    def pairs(mask: str) -> int:
+        return sum(stem.removesuffix(end) + mask[shared:] in drawn for stem in pictures)
 
+    pictures, drawn = _by_stem(listed, images), _by_stem(found, masks)
     first = next(iter(pictures), "")
-    mask = max(drawn, key=start, default="")
-    shared = start(mask)
-    like = [path for path in drawn if start(path) == shared][:MOST_ENDS]
-    end, mask_end = max([(first[shared:], path[shared:]) for path in like or [""]], key=pairs)
-    fix = f"give --mask-suffix {end + '=' if end else ''}{mask_end}"
-    if "/" in end + mask_end or 2 * pairs((end, mask_end)) <= len(pictures):
+    shared = max(map(start, drawn), default=0)
+    end = first[shared:]
+    like = [path for path in drawn if start(path) == shared]
+    mask = max(like[:MOST_ENDS], key=pairs, default="")
+    fix = f"give --mask-suffix {end + '=' if end else ''}{mask[shared:]}"
+    if "/" in end + mask[shared:] or 2 * pairs(mask) <= len(pictures):
         fix = "rename the masks"
     return SqueezeError(
         f"No image in {images} has a mask in {masks}: the image {file(pictures, first, images)} needs a "

@@ -69,10 +69,11 @@ class Extraction:
             raise UsageError("--engine ray is for images, not --features: leave it out.")
         self.most_bad(1)
         for name, least in (("images_per_shard", 1), ("num_workers", 0)):
-            number = getattr(self, name)
-            if number is not None and not (isinstance(number, Integral) and int(number) >= least):
+            if (number := getattr(self, name)) is None:
+                continue
+            if not isinstance(number, Integral) or int(number) < least:
                 raise UsageError(f"--{name.replace('_', '-')} is at least {least}, a whole number.")
-            object.__setattr__(self, name, number and int(number))  # no integer of NumPy
+            object.__setattr__(self, name, int(number))  # no integer of NumPy
         index, count = self.shard_index, self.num_shards
         if index is None and count not in (None, 1):
             raise UsageError(f"--num-shards {count} needs --shard-index I, the part to do: add it.")

@@ -170,9 +170,8 @@ class TrainedRun:
         if coding == "prior" and self.prior is None:
             raise SqueezeError(f"{self.folder.path} has no prior: use --coding packed.")
         return encode_codes(
-            self._checked(codes_nhwq), names, quantizer=self.config.quantizer.type,
-            code_sizes=self.code_sizes, run=self.digest,
-            prior=self.prior if coding == "prior" else None,
+            self._checked(codes_nhwq), names, quantizer=self.config.quantizer.type, run=self.digest,
+            code_sizes=self.code_sizes, prior=self.prior if coding == "prior" else None,
         )  # fmt: skip
 
     @torch.no_grad()

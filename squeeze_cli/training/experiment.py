@@ -151,8 +151,10 @@ def _warn_of_values(masks: LabelledMasks, data: DataConfig, reporter: Reporter) 
     absent = [name for name, n in zip(masks.table.names, masks.images, strict=True) if not n]
     if absent:
         reporter.warn(f"No mask has a pixel of {', '.join(absent)}.")
-    rare = [n for n in masks.pixels if n < RARE_SHARE * sum(masks.pixels)]
-    if data.dataset == "folder" and not data.classes and len(rare) > len(masks.pixels) / 2:
+    least = RARE_SHARE * sum(masks.pixels)
+    rare = [n for n in masks.pixels if n < least]
+    detected = not data.classes and "classes" in DATASETS[str(data.dataset)].options
+    if detected and len(rare) > len(masks.pixels) / 2:
         reporter.warn(
             f"{len(rare)} of {len(masks.pixels)} mask values have less than {RARE_SHARE:.1%} of the "
             "pixels each: if edges were smoothed, store others, or name the classes by --classes FILE."

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from warnings import catch_warnings
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ _FIX = (
 )
 
 # Keys of the state dict in training checkpoints: averaged weights come first, as in timm.
-NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher")
+NESTED = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "teacher")
 # Prefixes of tensors' names by DataParallel and by torch.compile.
 WRAPPERS = ("module.", "_orig_mod.")
 
@@ -61,8 +62,9 @@ class Weights:
         """
         if self.file is None:
             return None
-        with self._reading(self.file):
-            if self.file.suffix == ".safetensors":
+        # torch warns of TorchScript, which is refused here.
+        with self._reading(self.file), catch_warnings(action="ignore"):
+            if self.file.suffix.lower() == ".safetensors":
                 from safetensors.torch import load_file
 
                 state: object = load_file(self.file)
@@ -76,7 +78,7 @@ class Weights:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - unpickling damaged bytes can raise anything
-            reason = "it is damaged, or holds Python objects besides tensors"
+            reason = "it is damaged, or holds Python objects: store the state dict alone"
             if isinstance(error, (OSError, ValueError)):  # other messages advise to unpickle
                 reason = one_line(error)
             raise SqueezeError(f"{file} is not a usable weights file ({reason}): {_FIX}.") from None

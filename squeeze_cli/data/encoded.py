@@ -150,12 +150,10 @@ def _upper_bits(image: Image.Image) -> Image.Image:
     """Return the upper 8 of the 16 bits of an image of whole numbers, as grey.
 
     Pillow's own conversion would clip nearly all of its values to white. Raises ValueError for values
-    that 16 bits do not hold, and for values of 8 bits, which would all be black.
+    that 16 bits do not hold, and for values of up to 12 bits, which would all be nearly black.
     """
     values = np.asarray(image)
     low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535 or 0 < high < 256:
-        raise ValueError(
-            f"values from {low} to {high} in place of 16 bits; store it with 8 or 16 bits"
-        )
+    if low < 0 or high > 65535 or 0 < high < 4096:
+        raise ValueError(f"values from {low} to {high} in 16 bits; scale them to 8 or 16 bits")
     return Image.fromarray((values >> 8).astype(np.uint8))

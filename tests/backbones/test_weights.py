@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import Weights as Published
 from torchvision.models import WeightsEnum, resnet50, vit_b_32
@@ -129,6 +132,32 @@ def test_a_digest_is_not_of_a_file_that_was_changed(tmp_path: Path) -> None:
     os.utime(file, ns=(0, 0))
     with pytest.raises(SqueezeError, match="was changed during this command"):
         _ = weights.digest
+
+
+@pytest.mark.parametrize("key", ["model", "model_state_dict"])
+def test_checkpoints_of_trainings_hold_the_state_dict_under_usual_keys(
+    key: str, tmp_path: Path
+) -> None:
+    torch.save({"epoch": 3, key: {"a": torch.zeros(1)}, "loss": 0.5}, tmp_path / "w.pth")
+    assert Weights("w.pth", tmp_path / "w.pth").read() == {"a": torch.zeros(1)}
+
+
+def test_files_of_safetensors_may_have_suffixes_of_any_case(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "w.SAFETENSORS")
+    assert Weights("w", tmp_path / "w.SAFETENSORS").read() == {"a": torch.zeros(1)}
+
+
+def test_pickled_modules_and_torchscript_are_refused_with_the_fix(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    torch.save({"model": {"a": torch.zeros(1)}, "args": Namespace(lr=1)}, tmp_path / "args.pth")
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "module.pth")
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), tmp_path / "script.pth")
+    for file in tmp_path.iterdir():
+        with pytest.raises(SqueezeError, match="Python objects: store the state dict alone"):
+            Weights(file.name, file).read()
+    assert not recwarn.list
 
 
 def test_missing_unreadable_and_other_files_are_told_apart(tmp_path: Path) -> None:

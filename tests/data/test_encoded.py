@@ -68,7 +68,7 @@ def test_16_bit_grey_keeps_its_upper_bits_instead_of_clipping(tmp_path: Path) ->
     assert decoded(tmp_path / "a.png")[0, 0].tolist() == [0x80, 0x80, 0x80]
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 255), (-5, 4000), (0, 70_000)])
+@pytest.mark.parametrize(("low", "high"), [(0, 255), (0, 4095), (-5, 4000), (0, 70_000)])
 def test_values_of_other_than_16_bits_are_refused_with_the_fix(
     low: int, high: int, tmp_path: Path
 ) -> None:

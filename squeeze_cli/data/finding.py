@@ -95,12 +95,11 @@ def files_below(folder: Path, without: Path | None = None) -> tuple[list[Path], 
                 (links if linked else folders).append(inner / entry.name)
             else:
                 files.append(inner / entry.name)
-    if not repeated:
-        return sorted(files), []
-    return sorted(files), [
+    warning = (
         f"{len(repeated)} folders in {folder} are links to, or below links to, others that are listed, "
         f"and are left out: {some(sorted(repeated))}."
-    ]
+    )
+    return sorted(files), [warning] if repeated else []
 
 
 def names_below(

@@ -210,7 +210,8 @@ def split_by_file(found: Listing, path: Path) -> Listing:
             if key in skipped or key.rpartition(".")[0] in skipped:
                 continue
             raise SqueezeError(
-                f"{path}, line {line}: there is no image {name!r}: correct or remove the line."
+                f"{path}, line {line}: there is no image {name!r}, as names are like "
+                f"{next(iter(samples), 'cats/tom')!r}: correct or remove the line."
             )
         sample = samples[key]
         earlier, other = lines.setdefault(sample.name, (line, split))

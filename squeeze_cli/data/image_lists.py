@@ -164,9 +164,8 @@ def _list_lines(place: str) -> Listing:
             )
     listed = {(name, _joined(place, target)): target for _, name, target in pairs}
     targets = [target for _, target in listed]
-    for address in {
-        each.partition("://")[0]: each for each in targets if is_address(each)
-    }.values():
+    by_protocol = {each.partition("://")[0]: each for each in targets if is_address(each)}
+    for address in by_protocol.values():
         open_address(address)  # a missing driver is reported now
     if all(_ARCHIVE.search(_relative(target)) for target in targets):
         return _list_all(targets)

@@ -172,10 +172,7 @@ def _unknown_and_expected(unknown: Counter[tuple[bool, int]], table: ClassTable)
     expected = [str(value) for value in table.values]
     if any(coloured for coloured, _ in unknown):
         expected = [f"#{_packed(e.colour):06x}" for e in table.classes if e.colour]
-    ignored = [value for value in table.ignore or () if isinstance(value, int)]
-    return (
-        f"{some(words, MOST_LISTED)}; expected are "
-        f"{some(expected, MOST_LISTED) or 'none (no class has a colour)'}"
-        + f", and {some(list(map(str, ignored)), MOST_LISTED)} is ignored"
-        * bool(ignored)
-    )
+    ignored = [str(value) for value in table.ignore or () if isinstance(value, int)]
+    found = some(expected, MOST_LISTED) or "none (no class has a colour)"
+    rest = f", and {some(ignored, MOST_LISTED)} is ignored" if ignored else ""
+    return f"{some(words, MOST_LISTED)}; expected are {found}{rest}"

@@ -58,8 +58,7 @@ def label_samples(config: DataConfig, listing: Listing) -> tuple[Listing, Labell
         raise _too_few(Listing((), skipped=(*listing.skipped, *skipped)), config.place)
     table = config.classes or source.classes
     if table is None:
-        ignored = ignored_values(config.ignore_index)
-        table = detect_classes((mask for _, mask in found), ignored)
+        table = detect_classes((mask for _, mask in found), ignored_values(config.ignore_index))
     named = [(str(getattr(sample, "mask_path", sample.name)), mask) for sample, mask in found]
     masks = label_masks(named, table, source.stray_share, source.fix)
     kept = {
@@ -87,14 +86,11 @@ def complete_splits(listing: Listing, place: str, seed: int) -> Listing:
 
 
 def _too_few(listing: Listing, place: str) -> SqueezeError:
-    example = ""
-    if listing.skipped:
-        name, reason = listing.skipped[0]
-        example = f" For example, {name} is skipped: {reason}"
+    examples = [f" For example, {name} is skipped: {why}" for name, why in listing.skipped[:1]]
     return SqueezeError(
         f"Too few images of {place} can be read ({len(listing.train) + len(listing.val)} for training, "
         f"{len(listing.test)} for the test): provide 2 or more to train on and 1 or more for the test."
-        f"{example}"
+        f"{''.join(examples)}"
     )
 
 

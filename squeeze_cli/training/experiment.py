@@ -7,6 +7,7 @@ import torch
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import FeatureOrigin
 from squeeze_cli.config.classes import ClassTable
+from squeeze_cli.config.defaults import IGNORE_INDEX
 from squeeze_cli.config.parts import DATASETS
 from squeeze_cli.config.record import FinishedRecord
 from squeeze_cli.config.resolve import with_classes
@@ -141,23 +142,29 @@ def load_splits(
 
 
 def _warn_of_values(masks: LabelledMasks, data: DataConfig, reporter: Reporter) -> None:
-    """Warn of mask values that belong to no class, of classes without a pixel, and of detected values
-    that look like those of smoothed edges."""
+    """Warn of mask values that belong to no class, of classes without a pixel, and without a table of
+    values like those of smoothed edges, and of pixels that are ignored by default."""
     if masks.stray_pixels:
         reporter.warn(
             f"{masks.stray_pixels} pixels in {masks.stray_images} masks have values that belong to "
             "no class; they count as the class of the nearest value."
         )
-    absent = [name for name, n in zip(masks.table.names, masks.images, strict=True) if not n]
-    if absent:
+    if absent := [name for name, n in zip(masks.table.names, masks.images, strict=True) if not n]:
         reporter.warn(f"No mask has a pixel of {', '.join(absent)}.")
+    if data.classes or "classes" not in DATASETS[str(data.dataset)].options:
+        return
     least = RARE_SHARE * sum(masks.pixels)
     rare = [n for n in masks.pixels if n < least]
-    detected = not data.classes and "classes" in DATASETS[str(data.dataset)].options
-    if detected and len(rare) > len(masks.pixels) / 2:
+    if len(rare) > len(masks.pixels) / 2:
         reporter.warn(
             f"{len(rare)} of {len(masks.pixels)} mask values have less than {RARE_SHARE:.1%} of the "
             "pixels each: if edges were smoothed, store others, or name the classes by --classes FILE."
+        )
+    total = sum(sum(each.mask.counts) for each in masks.labels)
+    if data.ignore_index is None and (ignored := total - sum(masks.pixels)):
+        reporter.warn(
+            f"{ignored / total:.1%} of the pixels have the value {IGNORE_INDEX}, which is ignored by "
+            f"default: --ignore-index -1 makes it a class, --ignore-index {IGNORE_INDEX} does not."
         )
 
 

@@ -155,6 +155,27 @@ def test_values_of_smoothed_edges_are_warned_of(
         assert int(warned[1]) == int(warned[2]) - 2 > 100
 
 
+def test_a_class_that_the_default_ignores_is_warned_of(squeeze: Squeeze, tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for number in range(10):
+        noise_image(32, 32, number).save(tmp_path / "images" / f"{number}.png")
+        mask = np.repeat(np.array([[0, 128, 255, 255]], np.uint8), 8, axis=1).repeat(32, axis=0)
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{number}.png")
+    own = ("--images", "images", "--masks", "masks", "--overwrite")
+    warning = (
+        "50.0% of the pixels have the value 255, which is ignored by default: --ignore-index -1"
+    )
+    assert warning in squeeze(*TRAIN, *own).stderr
+    (tmp_path / "classes.yaml").write_text("{0: a, 128: b}")
+    for decided in (
+        ("--ignore-index", "255"),
+        ("--ignore-index", "-1"),
+        ("--classes", "classes.yaml"),
+    ):
+        assert "by default" not in squeeze(*TRAIN, *own, *decided).stderr
+
+
 def run_of(tmp_path: Path) -> tuple[Path, dict]:
     (folder,) = (tmp_path / "runs").iterdir()
     return folder, json.loads((folder / "run.json").read_text())

@@ -251,7 +251,10 @@ def test_a_split_file_names_the_splits(tmp_path):
         ("a\n", r"line 1: 'a' does not end in"),
         ("train\n", r"line 1: 'train' does not end in"),
         ("# only\n", r"splits\.txt names nothing: write a name on each line"),
-        ("a train\nz test\n", r"splits\.txt, line 2: there is no image 'z'"),
+        (
+            "a train\nz test\n",
+            r"splits\.txt, line 2: there is no image 'z', as names are like 'a': ",
+        ),
         (
             "a train\nb val\na.jpg test\n",
             "line 3: 'a.jpg' is in test here and in train in line 1",

@@ -44,9 +44,9 @@ LARGEST_STEPS = 400
 SAMPLE_VECTORS = 2048
 _LR = 3e-3
 _WEIGHT_DECAY = 0.02
-# A few hundred images have fewer codes than the network has weights: it needs dropout.
+# A few hundred images have fewer codes than the network has weights: it needs dropout; that of its
+# embeddings too would cost time and bits (docs/performance.md).
 _HIDDEN_DROPOUT = 0.5
-_INPUT_DROPOUT = 0.1
 # Files of the first codes, and of all codes, are then within 1 % of the size with their own prior.
 _PREFIX_WEIGHT = 0.3
 # Standard deviation of the random entries of embeddings; that of the entries from code vectors is 1.
@@ -61,15 +61,14 @@ def can_have_prior(code_sizes: Sequence[int]) -> bool:
 
 def fit_prior(
     codes_nhwq: NDArray[np.integer], code_vectors: Sequence[Tensor], *, seed: int = 0,
-    prefixes: bool = False,
-    advance: Callable[[int, str], None] = lambda steps, text: None,
+    prefixes: bool = False, advance: Callable[[int, str], None] = lambda steps, text: None,
 ) -> CodePrior:  # fmt: skip
     """Fit a prior to the codes `[n, h, w, Q]` of training images, n at least 1.
 
-    This takes about 5 seconds on two cores for one code of 512 values per vector, and four times as
-    long for four codes of 256 values. The network starts from the vectors `[K_q, d]` of the values
-    of each code; `advance` is called after each of the `fitting_steps`. With `prefixes` each step also
-    learns from a random number of first codes of each vector, so that files of first codes are small.
+    This takes about 5 seconds on two cores for one code per vector of 512 values. The network starts
+    from the vectors `[K_q, d]` of each code's values; `advance` follows each of the `fitting_steps`.
+    With `prefixes` each step also learns from a random number of first codes of each vector, so that
+    their files are small.
     """
     vectors = codes_nhwq[0, ..., 0].size
     codes = torch.from_numpy(codes_nhwq.astype(np.int64))
@@ -142,9 +141,7 @@ class PriorNetwork(nn.Module):
         around = reduce(torch.add, embedded)
         # No other code of the vector depends on its last one.
         own = [F.embedding(codes[:, :, -1, q], table) for q, table in enumerate(tables[:-1])]
-        own_bnqe = torch.stack(own, dim=2) if own else around[:, :, :0]
-        dropped = F.dropout(around, _INPUT_DROPOUT, self.training)
-        return dropped, F.dropout(own_bnqe, _INPUT_DROPOUT, self.training)
+        return around, torch.stack(own, dim=2) if own else around[:, :, :0]
 
 
 class SymbolNetwork(nn.Module):

@@ -130,9 +130,7 @@ def _without_repetitions(listing: Listing) -> Listing:
                 train.pop(place, None)
                 val.pop(place, None)
     if shared := train.keys() & val.keys():
-        warnings.append(
-            f"{len(shared)} images are in both train and val; they are used in val only."
-        )
+        warnings.append(f"{len(shared)} images are in both train and val; they count in val only.")
         for place in shared:
             del train[place]
     kept = {name: part.values() for name, part in splits.items()}

@@ -52,10 +52,8 @@ class WholeFiles(TorchCheckpointIO):
         with written_atomically(Path(path)) as file:
             try:
                 torch.save(checkpoint, file)
-            except (
-                RuntimeError
-            ) as error:  # torch reports a full disk as an error about its own files
-                reason = error.__context__
+            except RuntimeError as error:
+                reason = error.__context__  # a full disk is an error about torch's own files
                 raise reason if isinstance(reason, OSError) else error from None
 
     def load_checkpoint(
@@ -83,11 +81,20 @@ def require_whole(path: Path) -> None:
         raise SqueezeError(f"{path} is damaged: train the run again, with --overwrite.")
 
 
-def require_own(path: Path, module: FeatureModule, history: Sequence[EpochMetrics]) -> None:
-    """Raise SqueezeError unless the run with this history wrote the `last.ckpt` at `path`.
+def last_checkpoint(
+    run: RunFolder, module: FeatureModule, history: Sequence[EpochMetrics]
+) -> Path | None:
+    """Return the `last.ckpt` from which a run with this history continues, None before its first.
 
     The metrics of its epochs must be equal to the first ones of the record, which is written before it.
+    Raises SqueezeError if they are not, and for a missing or damaged checkpoint.
     """
+    path = run.last_checkpoint
+    if not path.exists() and len(history) <= 1:  # the run was stopped before it wrote one
+        return None
+    for file in (path, run.best_checkpoint):
+        if not file.exists():
+            raise SqueezeError(f"{file} is missing: restore it, or start again with --overwrite.")
     require_whole(path)
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
@@ -107,6 +114,7 @@ def require_own(path: Path, module: FeatureModule, history: Sequence[EpochMetric
         raise SqueezeError(
             f"{path} is not a checkpoint of this run: restore its own, or start again with --overwrite."
         )
+    return path
 
 
 def load_best(module: FeatureModule, run: RunFolder, digest: str | None = None) -> int:

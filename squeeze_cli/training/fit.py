@@ -26,7 +26,7 @@ from squeeze_cli.training.callbacks import (
     divergence,
     initialize,
 )
-from squeeze_cli.training.checkpoints import checkpoint_callbacks, load_best, require_own
+from squeeze_cli.training.checkpoints import checkpoint_callbacks, last_checkpoint, load_best
 from squeeze_cli.training.codes import save_codes
 from squeeze_cli.training.devices import create_trainer, quiet_libraries
 from squeeze_cli.training.distillation import add_teacher, check_taught_images
@@ -92,14 +92,12 @@ def train(
 ) -> None:  # fmt: skip
     """Train and test, on all ranks alike; afterwards the module has the best epoch's weights.
 
-    `journal` is the run's record; it is None on ranks above 0, because rank 0 writes all files. With
-    `resume` the training continues from `last.ckpt`, if that exists.
+    `journal` is the run's record; on ranks above 0 it is None, because rank 0 writes all files. With
+    `resume` the training continues from `last.ckpt`.
     """
     config, device, module = experiment.config.training, experiment.device, experiment.module
-    checkpoint = run.last_checkpoint if resume and run.last_checkpoint.exists() else None
     begun = run.read_record() if resume else None
-    if begun is not None and checkpoint is not None:
-        require_own(checkpoint, module, begun.history)
+    checkpoint = last_checkpoint(run, module, begun.history) if begun else None
     add_teacher(experiment, begun)
     guard, keeper = DivergenceGuard(), RecordKeeper(experiment, journal)
 

@@ -241,5 +241,8 @@ ROWS = (
       for name, make in (
           ("empty", written(_LAST, "")), ("cut off", lambda f: os.truncate(f / _LAST, 1000)),
           ("another archive", in_place(_LAST, archive)),
-          ("a FIFO", in_place(_LAST, os.mkfifo)))),
+          ("a FIFO", in_place(_LAST, os.mkfifo)), ("missing", lambda f: (f / _LAST).unlink()))),
+    Case("best.ckpt of a stopped run: missing", "train --resume --name stopped --no-progress", 1,
+         ("best.ckpt is missing: restore it",), uses=("runs/stopped", "pets"),
+         make=lambda f: (f / _LAST).with_name("best.ckpt").unlink()),
 )  # fmt: skip

@@ -130,7 +130,7 @@ def test_rounding_costs_less_than_a_hundredth(sizes: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     network = PriorNetwork(codes[:40], [ring_vectors(size) for size in sizes])
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    for _ in range(25):
+    for _ in range(20):
         optimizer.zero_grad()
         network.loss(codes[:40]).backward()
         optimizer.step()

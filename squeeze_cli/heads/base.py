@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,6 +37,7 @@ class ConvolutionalHead(SegmentationHead):
     def __init__(self, feature_dim: int, num_classes: int, hidden: int = HIDDEN_CHANNELS) -> None:
         super().__init__()
         self.first = nn.Conv2d(feature_dim, hidden, kernel_size=3, padding=1, bias=False)
+        self.first.to(memory_format=torch.channels_last)  # for `fold`
         self.norm = nn.BatchNorm2d(hidden)
         self.last = nn.Conv2d(hidden, num_classes, kernel_size=1)
 

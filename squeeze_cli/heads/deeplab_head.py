@@ -32,9 +32,8 @@ class DeepLabSegmentationHead(SegmentationHead):
     ) -> None:  # fmt: skip
         super().__init__()
         self.use_kernels = use_kernels
-        # `fold` sums over the channels: with those last in memory it copies no weight or gradient.
-        layers = DeepLabHead(feature_dim, num_classes).to(memory_format=torch.channels_last)
-        self.layers: nn.Sequential = layers
+        self.layers: nn.Sequential = DeepLabHead(feature_dim, num_classes)
+        self.layers.to(memory_format=torch.channels_last)  # for `fold`
         own = self.layers.state_dict()
         fitting = {
             k: v for k, v in (pretrained or {}).items() if k in own and own[k].shape == v.shape

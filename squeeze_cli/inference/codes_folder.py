@@ -30,8 +30,7 @@ def list_shards(path: Path) -> list[ShardFile]:
     if not path.exists():
         raise SqueezeError(f"There is no {path}: give a codes file or the folder of one.")
     if path.is_file():
-        images = len(CodesFile(path))
-        return [ShardFile(path, images, path.stat().st_size, digest(path))]
+        return [ShardFile(path, len(CodesFile(path)), path.stat().st_size, digest(path))]
     output = read_output(path)
     if output.content != "codes":
         raise SqueezeError(

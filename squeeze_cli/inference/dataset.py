@@ -95,8 +95,7 @@ class CodesDataset(Dataset[Item]):
     @cached_property
     def names(self) -> list[str]:
         """The names of the images of all items, in order."""
-        names = self.folder.names
-        return [names[position] for position in self.positions]
+        return [self.folder.names[position] for position in self.positions]
 
     def index(self, name: str) -> int:
         """Return the index of the image with this name; SqueezeError if there is none."""

@@ -187,8 +187,7 @@ class ShardMaker:
         state = self.trunk.states(rows) if images else from_rows(rows.float())
         require_finite(state, names)
         if content == "features" and run.space == "backbone":
-            maps = run.network.last_layer(state)
-            return Written(names, maps.float().cpu().numpy(), {})
+            return Written(names, run.network.last_layer(state).float().cpu().numpy(), {})
         maps = run.network.features(state)
         if content == "features" or not run.code_sizes:
             return Written(names, run.to_output(maps).float().cpu().numpy(), {})

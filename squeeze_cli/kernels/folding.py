@@ -38,7 +38,8 @@ def append_ones(vectors: Tensor) -> Tensor:
 def fold(weight: Tensor, output_map: AffineMap) -> Tensor:
     """Fold the map into a convolution's weight over features, `[O, C, i, j]`.
 
-    The result is the weight `[O, d + 1, i, j]` over the channels that `append_ones` gives.
+    The result is the weight `[O, d + 1, i, j]` over the channels that `append_ones` gives. The sum is
+    over the C channels: a weight with those last in memory, and its gradient, are not copied.
     """
     extended = torch.cat([output_map.weight, output_map.bias[:, None]], dim=1)  # [C, d + 1]
     # A CPU's autocast would copy the weight to bfloat16 for longer than this product takes.

@@ -32,15 +32,16 @@ class SegmentationMetrics(MulticlassConfusionMatrix):
     """All segmentation metrics, from a single confusion matrix that processes synchronize."""
 
     def __init__(self, num_classes: int, *, sync_on_compute: bool = True) -> None:
-        super().__init__(
-            num_classes=num_classes, ignore_index=IGNORE_INDEX, validate_args=False,
-            sync_on_compute=sync_on_compute,
-        )  # fmt: skip
+        super().__init__(num_classes + 1, validate_args=False, sync_on_compute=sync_on_compute)
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Count pixels, ignored ones as a further class: to leave them out takes three times as long."""
+        super().update(preds, target.masked_fill(target == IGNORE_INDEX, self.num_classes - 1))
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """Return `iou` (mean), `accuracy` (pixels) and `per_class_iou` `[K]`; NaN for absent classes, and
         for all if no pixel is labelled."""
-        matrix = super().compute().cpu().double()  # not every device has float64
+        matrix = super().compute().cpu().double()[:-1, :-1]  # not every device has float64
         hits = matrix.diag()
         union = matrix.sum(dim=0) + matrix.sum(dim=1) - hits
         iou = hits / union  # 0/0 is NaN

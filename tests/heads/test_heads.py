@@ -4,7 +4,9 @@ import pytest
 import torch
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
+from squeeze_cli.heads.base import ConvolutionalHead, SegmentationHead
 from squeeze_cli.heads.deeplab_head import DeepLabSegmentationHead
+from squeeze_cli.kernels.folding import AffineMap
 from squeeze_cli.model.layers import ResidualPath
 
 
@@ -49,6 +51,21 @@ def test_deeplab_head_takes_the_pretrained_weights_that_fit() -> None:
     assert head.layers[4].weight.shape[0] == 3
     assert not DeepLabSegmentationHead(8, 3, state).expects_raw_features
     assert not DeepLabSegmentationHead(16, 3).expects_raw_features
+
+
+@pytest.mark.parametrize("kind", [ConvolutionalHead, DeepLabSegmentationHead])
+def test_folding_copies_no_weight_or_gradient(kind: type[SegmentationHead]) -> None:
+    """The channels, over which it sums, are last in memory, also in the moments of the optimizer."""
+    head = kind(32, 3)
+    optimizer = torch.optim.AdamW(head.parameters())
+    output_map = AffineMap(torch.randn(32, 4, requires_grad=True), torch.zeros(32))
+    head(torch.randn(2, 4, 6, 6), output_map).square().sum().backward()
+    optimizer.step()
+    weights = [w for w in head.parameters() if w.shape[1:] == (32, 3, 3)]
+    assert weights
+    for weight in weights:
+        for tensor in (weight, weight.grad, optimizer.state[weight]["exp_avg"]):
+            assert tensor.permute(0, 2, 3, 1).is_contiguous()
 
 
 def test_adapter_starts_as_the_identity_and_learns() -> None:

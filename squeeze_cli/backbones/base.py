@@ -96,10 +96,16 @@ class FrozenBackbone(FeatureOrigin):
         # The last vector of a row may stand for less than a stride.
         self.grid = -(-size_px[0] // self.stride), -(-size_px[1] // self.stride)
         self.random_weights = config.weights == "none"
-        file = None if self.random_weights else Path(config.weights)
-        if config.weights == "default":
-            file = self.default_weights(config)
-        self.weights = Weights(config.weights, file)
+        self._config = config
+        if config.weights != "default":
+            _ = self.weights  # a missing file is an error at once
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The weights; those that are published are downloaded when they are first used."""
+        config = self._config
+        file = self.default_weights(config) if config.weights == "default" else Path(config.weights)
+        return Weights(config.weights, None if self.random_weights else file)
 
     @property
     def digest(self) -> str:

@@ -71,20 +71,18 @@ def set_up(config: ExperimentConfig, reporter: Reporter) -> Experiment:
         origin, splits = load_features(config, reporter)
         data = GivenFeatureBatches(splits.named(), origin, training, device, reporter)
     else:
-        # This comes first, so that no weights are downloaded if data are missing or masks are wrong.
+        origin = backbone = create_backbone(config.model, config.data.size_px)
+        # Weights follow, so that none are downloaded if data are missing or masks are wrong.
         splits, masks = load_splits(config, reporter)
         if masks and "classes" in DATASETS[str(config.data.dataset)].options:
             config = with_classes(config, masks.table)
             reporter.say(classes_text(masks.table, masks.pixels, masks.images))
-        origin = backbone = create_backbone(config.model, config.data.size_px)
         trunk = make_trunk(config, backbone, device, choose_workers(config.data.num_workers))
         store = open_store(config, trunk)
         if store is None or not store.digests:
             _ = backbone.network  # weights that do not fit are an error before images are read
         if backbone.random_weights:
-            reporter.warn(
-                "--weights none: the features are random; results say nothing about them."
-            )
+            reporter.warn("--weights none: features are random; results say nothing about them.")
         data = SegmentationDataModule(splits.named(), trunk, store, training, reporter)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)

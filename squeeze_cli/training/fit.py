@@ -122,9 +122,7 @@ def train(
         )  # fmt: skip
         _fit(trainer, experiment, checkpoint)
         if not keeper.history:
-            raise SqueezeError(
-                "No epoch was trained: there are no training batches; check the data."
-            )
+            raise SqueezeError("No epoch was trained: there is no training batch; check the data.")
         best = load_best(module, run)
         own = journal is None or keeper.is_own(best, module.network.digest())
         if not trainer.strategy.reduce_boolean_decision(own):  # all ranks must raise the error

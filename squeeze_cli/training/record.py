@@ -91,9 +91,7 @@ def require_same_data(record: RunRecord, experiment: Experiment, reporter: Repor
     now = _describe_data(experiment)
     if not before.part_digests:
         if before.digest != now.digest:
-            reporter.warn(
-                f"The data of {record.name}, of an older version, may have changed since."
-            )
+            reporter.warn(f"The data of {record.name}, of an older version, may have changed.")
         return
     changed = [
         part for part, digest in now.part_digests.items() if before.part_digests.get(part) != digest

@@ -132,7 +132,7 @@ ROWS = (
          writes=()),
     Case("images in place of a data folder", f"{RESUME} --images pets", 2, ("--images",), uses=USES,
          writes=()),
-    Case("a run of an older version", RESUME, says=("may have changed since",), uses=USES,
+    Case("a run of an older version", RESUME, says=("of an older version, may have changed",), uses=USES,
          make=edited(lambda record: record["data"].pop("part_digests"), other_images),
          check=back_again),
     Case("a run of an older version, unchanged", RESUME, silent_on=("changed",), uses=USES,

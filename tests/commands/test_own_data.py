@@ -72,6 +72,20 @@ def test_trimaps_of_other_values_are_an_error_in_one_line(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_backbone_that_cannot_be_used_is_an_error_before_masks_are_read(
+    squeeze: Squeeze, tmp_path: Path
+) -> None:
+    write_pets(tmp_path / "d", "voc")
+    for flags, said in (
+        (("--model", "timm:resnet18", "--layer", "9"), "--layer"),
+        (("--model", "timm:resnet1"), "timm:resnet18"),
+        (("--model", "vit", "--image-size", "50"), "--image-size"),
+    ):
+        done = squeeze(*TRAIN, *flags, "--data-dir", "d", "--weights", "none", "--quiet", code=2)
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 def test_values_are_checked_where_features_are_stored(squeeze: Squeeze, tmp_path: Path) -> None:
     write_pets(tmp_path / "d", "ok")
     squeeze(*TRAIN, "--data-dir", "d", "--cache-dir", "cache")

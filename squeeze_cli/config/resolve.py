@@ -262,7 +262,7 @@ def find_experiment(source: str, experiment: str | None) -> ExperimentConfig:
     Raises UsageError if neither exists, and as `load_experiment` does.
     """
     path, package = Path(source), Path(__file__).parents[1]
-    if path.exists() or path.suffix or path.name != source:
+    if path.is_file() or path.suffix or path.name != source:
         return load_experiment(path, experiment)
     places = (package / "examples.yaml", package.parent / "examples.yaml")  # installed; a checkout
     named = read_yaml(next(place for place in places if place.exists()), EXAMPLE)["experiments"]

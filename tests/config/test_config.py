@@ -305,6 +305,9 @@ def test_an_example_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.Mon
     ):
         with pytest.raises(UsageError, match=message):
             resolve_config("quantized", {}, name, experiment)
+    (tmp_path / "quickstart").mkdir()  # such as the run of this name, in the folder of runs
+    assert resolve_config("quantized", {}, "quickstart").data.dataset == "synthetic"
+    (tmp_path / "quickstart").rmdir()
     write(tmp_path / "quickstart", "data: {image_size: 64}")
     assert resolve_config("quantized", {}, "quickstart").data.image_size == 64
 

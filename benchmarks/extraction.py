@@ -43,9 +43,7 @@ from squeeze_cli.features.prepare import Ranks, Trunk, prepare_states
 from squeeze_cli.features.store import FeatureStore, StoreKey
 
 EXECUTABLE = Path(sys.executable).parent / "squeeze"
-CPU = torch.device("cpu")
 SIZE_PX = 224
-BARE_BATCH_SIZES = (4, 8)
 DEVIATION_IMAGES = 8
 STORE = "the store's pass"
 COMMAND = "squeeze extract-embeddings"
@@ -58,32 +56,41 @@ def bare_rate(
     memory_format: torch.memory_format,
     batch_size: int,
     precision: str,
+    device: torch.device,
 ) -> float:
-    """Return images per second of the backbone alone."""
-    batch = torch.randn(batch_size, 3, SIZE_PX, SIZE_PX).to(memory_format=memory_format)
+    """Return images per second of the backbone alone, which is on the device."""
+    batch = torch.randn(batch_size, 3, SIZE_PX, SIZE_PX).to(device, memory_format=memory_format)
     steps = max(1, images // batch_size)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-        backbone(batch)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        backbone(batch).sum().item()
         start = time.perf_counter()
         for _ in range(steps):
-            backbone(batch)
+            result = backbone(batch)
+        result.sum().item()  # waits for a GPU
         return steps * batch_size / (time.perf_counter() - start)
 
 
 @torch.inference_mode()
-def deviation(backbone: FrozenBackbone, samples: list[Sample], precision: str) -> float:
+def deviation(
+    backbone: FrozenBackbone, samples: list[Sample], precision: str, device: torch.device
+) -> float:
     """Return the RMS deviation from the features of the backbone alone, relative to their spread."""
     preprocessing = Preprocessing((SIZE_PX, SIZE_PX))
     images = [sample.read().decode() for sample in samples[:DEVIATION_IMAGES]]
     pixels = torch.stack([preprocessing.pixels(image) for image in images])
-    exact = backbone.network(preprocessing.normalize(pixels))
-    given = Trunk(backbone, "features", preprocessing, CPU, precision).states(pixels)
+    exact = backbone.network.cpu()(preprocessing.normalize(pixels))
+    trunk = Trunk(backbone, "features", preprocessing, device, precision)
+    given = trunk.states(pixels.to(device)).cpu()
     spread = (exact - exact.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
     return float(((given - exact).square().mean() / spread).sqrt())
 
 
 def store_rate(
-    backbone: FrozenBackbone, samples: list[Sample], workers: int, precision: str
+    backbone: FrozenBackbone,
+    samples: list[Sample],
+    workers: int,
+    precision: str,
+    device: torch.device,
 ) -> float:
     """Return images per second from files to a full store."""
     with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as place:
@@ -93,7 +100,7 @@ def store_rate(
         key = StoreKey(backbone.name, digest, "features", preprocessing.key(), precision)
         prepare_states(
             samples,
-            Trunk(backbone, "features", preprocessing, CPU, precision, workers),
+            Trunk(backbone, "features", preprocessing, device, precision, workers),
             FeatureStore(Path(place), key),
             Reporter(quiet=True),
             Ranks(),
@@ -118,7 +125,7 @@ def bare_cpu_seconds(backbone: BackboneNetwork, images: int, batch_size: int) ->
 
 
 def command_rate(
-    name: str, weights: str, samples: list[Sample], count: int, workers: int
+    name: str, weights: str, samples: list[Sample], count: int, workers: int, device: torch.device
 ) -> tuple[float, float]:
     """Return images per second, and processor seconds per image, of the whole command."""
     with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as place:
@@ -134,7 +141,7 @@ def command_rate(
         start = time.perf_counter()
         process = subprocess.Popen(
             [EXECUTABLE, "extract-embeddings", folder / "run", "--images", folder / "images.txt",
-             "--out", folder / "codes", "--num-workers", str(workers), "--device", "cpu", "--quiet"]
+             "--out", folder / "codes", "--num-workers", str(workers), "--device", device.type, "--quiet"]
         )  # fmt: skip
         family = Family(process.pid)
         while process.poll() is None:
@@ -155,6 +162,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--num-workers", type=int)
     parser.add_argument("--command", type=int, metavar="N", help="measure the command on N images")
+    parser.add_argument("--bare-images", type=int, default=100, help="for the backbone alone")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument(
+        "--batch-sizes", nargs="+", type=int, default=[4, 8], help="of the backbone"
+    )
     parser.add_argument("--precision", choices=("32", "bf16"), default="32")
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
@@ -167,22 +179,26 @@ def main() -> None:
     backbone = create_backbone(
         ModelConfig(backbone=options.backbone, weights=weights), (SIZE_PX, SIZE_PX)
     )
-    workers = choose_workers(options.num_workers)
+    workers, device = choose_workers(options.num_workers), options.device
     measured = COMMAND if options.command else STORE
     rates: dict[str, float] = {}
     for _ in range(options.repeats):
         for name, layout in (
             ("contiguous", torch.contiguous_format), ("channels-last", torch.channels_last),
         ):  # fmt: skip
-            for size in BARE_BATCH_SIZES:
-                laid_out = backbone.network.to(memory_format=layout)
-                rate = bare_rate(laid_out, len(samples) // 2, layout, size, options.precision)
+            for size in options.batch_sizes:
+                laid_out = backbone.network.to(device, memory_format=layout)
+                rate = bare_rate(
+                    laid_out, options.bare_images, layout, size, options.precision, device
+                )
                 label = f"bare backbone, {name}, batch size {size}"
                 rates[label] = max(rates.get(label, 0.0), rate)
         if options.command:
-            rate, cpu_s = command_rate(options.backbone, weights, samples, options.command, workers)
+            rate, cpu_s = command_rate(
+                options.backbone, weights, samples, options.command, workers, device
+            )
         else:
-            rate = store_rate(backbone, samples, workers, options.precision)
+            rate = store_rate(backbone, samples, workers, options.precision, device)
         rates[measured] = max(rates.get(measured, 0.0), rate)
     best = max(rate for name, rate in rates.items() if name != measured)
     title = f"{options.backbone}, {len(samples)} photographs at {SIZE_PX} px, quickest of each"
@@ -199,7 +215,7 @@ def main() -> None:
         "images_a_second": rates,
         "share_of_bare": rates[measured] / best,
         "precision": options.precision,
-        "deviation": deviation(backbone, samples, options.precision),
+        "deviation": deviation(backbone, samples, options.precision, device),
     }
     note = (
         f"Features in precision {options.precision}: {100 * figures['deviation']:.2g} % of their "
@@ -207,7 +223,7 @@ def main() -> None:
         f"{min(DEVIATION_IMAGES, len(samples))} photographs."
     )
     if options.command:
-        bare_s = bare_cpu_seconds(backbone.network, 64, backbone.inference_batch)
+        bare_s = bare_cpu_seconds(backbone.network.cpu(), 64, backbone.inference_batch)
         figures |= {"command_images": options.command, "cpu_seconds_per_image": cpu_s,
                     "bare_cpu_seconds_per_image": bare_s}  # fmt: skip
         times = f"{1000 * cpu_s:.1f} ms, the bare backbone in one thread {1000 * bare_s:.1f} ms"

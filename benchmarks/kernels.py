@@ -49,6 +49,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="vit", choices=("vit", "deeplab"))
     parser.add_argument("--quantizer", default="vq")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=1)
@@ -61,11 +63,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as folder:
         arguments = [
             "train", "--quantizer", options.quantizer, "--codes", "plain",
-            "--model", options.backbone, "--weights", "none", "--batch-size", "4",
+            "--model", options.backbone, "--weights", "none", "--batch-size", str(options.batch_size),
             "--subset-size", str(options.images),
             "--epochs", str(options.epochs), "--data-dir", str(options.data_dir.resolve()),
             "--cache-dir", f"{folder}/cache", "--output-dir", f"{folder}/runs", "--name", "run",
-            "--overwrite", "--quiet",
+            "--overwrite", "--quiet", "--device", options.device,
         ]  # fmt: skip
 
         def seconds(program: str, *extra: str) -> float:

@@ -15,12 +15,14 @@ from rich.console import Console, RenderableType
 def describe_machine() -> str:
     """Return processor, usable cores, memory and the versions that affect the speed, in a line."""
     import psutil
+    import torch
 
     from squeeze_cli.data.images import available_cores
 
     memory_gib = psutil.virtual_memory().total / 2**30
+    gpu = f"{torch.cuda.get_device_name(0)}, " if torch.cuda.is_available() else ""
     return (
-        f"{_processor()}, {available_cores()} cores, {memory_gib:.0f} GiB; "
+        f"{gpu}{_processor()}, {available_cores()} cores, {memory_gib:.0f} GiB; "
         f"{platform.system()}, Python {platform.python_version()}, torch {version('torch')}"
     )
 

@@ -40,6 +40,7 @@ from squeeze_cli.config.resolve import load_experiment
 from squeeze_cli.config.schema import ExperimentConfig
 from squeeze_cli.data.images import available_cores
 from squeeze_cli.features.datamodule import SEED_DISTANCE
+from squeeze_cli.training.devices import choose_device
 
 QUANTIZERS = ("vq", "rvq", "none")
 IGNORED = 255
@@ -186,7 +187,8 @@ def make_metrics(classes: int) -> dict[str, Any]:
 
 
 def run_epoch(
-    model: PlainModel, loader: Any, metrics: dict[str, Any], optimizer: Any = None, schedule: Any = None
+    model: PlainModel, loader: Any, metrics: dict[str, Any], device: torch.device,
+    optimizer: Any = None, schedule: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run an epoch, with training if there is an optimizer; return the mean loss and the metrics."""
     model.train(optimizer is not None)
@@ -194,7 +196,8 @@ def run_epoch(
         metric.reset()
     total = 0.0
     with torch.set_grad_enabled(optimizer is not None):
-        for images, masks in loader:
+        for batch in loader:
+            images, masks = (tensor.to(device, non_blocking=True) for tensor in batch)
             logits, quantizer_loss = model(images)
             loss = F.cross_entropy(logits, masks, ignore_index=IGNORED) + quantizer_loss
             if optimizer is not None:
@@ -219,7 +222,11 @@ def train(folder: Path) -> dict[str, Any]:
         paths["train"], num_replicas=1, rank=0, seed=training.seed * SEED_DISTANCE
     )
     single = len(order) % training.batch_size == 1
-    workers: dict[str, Any] = {"num_workers": available_cores(), "persistent_workers": True}
+    device = choose_device(training.device)
+    workers: dict[str, Any] = {
+        "num_workers": available_cores(), "persistent_workers": True,
+        "pin_memory": device.type == "cuda",
+    }  # fmt: skip
     loaders: dict[str, Any] = {
         name: DataLoader(PetDataset(paths[name], size), batch_size=training.batch_size, **workers)
         for name in ("val", "test")
@@ -231,25 +238,29 @@ def train(folder: Path) -> dict[str, Any]:
     backbone = create_backbone(config.model, (size, size))
     step_tokens = training.batch_size * backbone.vectors_per_image
     model = PlainModel(config, backbone, step_tokens)
-    model.load_initial(torch.load(folder / "initial.pt", weights_only=True))
+    model.load_initial(torch.load(folder / "initial.pt", map_location="cpu", weights_only=True))
+    model.to(device)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=training.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=training.lr, total_steps=training.epochs * len(loaders["train"])
     )
-    metrics = make_metrics(config.model.num_classes or 3)
+    metrics = {
+        name: metric.to(device)
+        for name, metric in make_metrics(config.model.num_classes or 3).items()
+    }
     history: list[dict[str, Any]] = []
     best: dict[str, Tensor] = {}
     for epoch in range(training.epochs):
         torch.manual_seed(training.seed + epoch)
         order.set_epoch(epoch)
-        trained_epoch = run_epoch(model, loaders["train"], metrics, optimizer, schedule)
-        val = run_epoch(model, loaders["val"], metrics)
+        trained_epoch = run_epoch(model, loaders["train"], metrics, device, optimizer, schedule)
+        val = run_epoch(model, loaders["val"], metrics, device)
         if not history or val["iou"] > max(h["val"]["iou"] for h in history):
             best = {k: v.clone() for k, v in model.state_dict().items() if "backbone" not in k}
         history.append({"epoch": epoch, "train": trained_epoch, "val": val})
     model.load_state_dict(best, strict=False)
-    return {"history": history, "test": run_epoch(model, loaders["test"], metrics)}
+    return {"history": history, "test": run_epoch(model, loaders["test"], metrics, device)}
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def make_config(
             training=TrainingConfig(
                 epochs=options.epochs,
                 batch_size=options.batch_size,
-                device="cpu",
+                device=options.device,
                 precision=precision,
             ),
         )
@@ -210,6 +210,7 @@ def main() -> None:
         "--bf16", action="store_true", help="ours also with --precision bf16, store and all"
     )
     parser.add_argument("--quantizer", choices=COMPARABLE, default="vq")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of all programs")
     parser.add_argument("--data-dir", type=Path, default=Path("../shared/data"))
     parser.add_argument(
         "--repeats", type=int, default=1, help="of the cold and the warm run, for their median"
@@ -221,7 +222,7 @@ def main() -> None:
         outcomes, disk = compare(options, Path(place))
     title = (
         f"{options.backbone} + {options.quantizer}, {options.images} images, {options.epochs} "
-        f"epochs, batch size {options.batch_size}"
+        f"epochs, batch size {options.batch_size}, {options.device}"
     )
     notes = f"Disk: store {disk['store_mib']:.0f} MiB, a run {disk['run_mib']:.0f} MiB."
     figures = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from threading import Lock
+from tokenize import TokenError
 from typing import Literal, Protocol
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
@@ -24,7 +25,7 @@ FIX = "store it again with numpy.save or safetensors"
 # Exceptions of NumPy and zipfile for damaged files, and for files of other programs.
 _BROKEN = (
     OSError, ValueError, TypeError, OverflowError, MemoryError, EOFError, BadZipFile, struct.error,
-    zlib.error,
+    zlib.error, TokenError,
 )  # fmt: skip
 # Versions of the header of .npy files for which NumPy has a public reader.
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

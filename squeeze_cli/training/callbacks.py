@@ -102,12 +102,8 @@ class DivergenceGuard(Checkpoint):
         self.first_loss = state_dict["first_loss"]
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: STEP_OUTPUT,
-        *args: object,
-    ) -> None:
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, *args: object,
+    ) -> None:  # fmt: skip
         """Check the loss of a step."""
         assert isinstance(outputs, Mapping)
         loss = outputs["loss"]
@@ -179,7 +175,7 @@ class RecordKeeper(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch to the history, with a digest of its weights."""
         module = self._experiment.module
-        metrics = {split: module.results(split) for split in ("train", "val")}
+        metrics = {split: module.results[split] for split in ("train", "val")}
         digest = module.network.digest()
         self.history.append({"epoch": trainer.current_epoch, "digest": digest, **metrics})
         if self._journal is not None:

@@ -117,8 +117,7 @@ def train(
     ]  # fmt: skip
     with quiet_libraries(verbose=reporter.verbose):
         trainer = create_trainer(
-            config, device,
-            callbacks=callbacks, loggers=loggers, max_batches=config.max_batches,
+            config, device, callbacks=callbacks, loggers=loggers, max_batches=config.max_batches,
         )  # fmt: skip
         _fit(trainer, experiment, checkpoint)
         if not keeper.history:
@@ -130,7 +129,7 @@ def train(
                 f"{run.best_checkpoint} is of another run: start this one again with --overwrite."
             )
         trainer.test(module, datamodule=experiment.data, verbose=False)
-        tested = module.results("test")
+        tested = module.results["test"]
     trained = evaluate(module, experiment.data, "train", device, reporter)
     if journal is not None:
         journal.conclude(best, trained, tested, guard.first_loss)

@@ -122,15 +122,12 @@ def evaluate(
         module.test_metrics.add_metrics({"comparison": comparison})
     with quiet_libraries(verbose=reporter.verbose):
         trainer = create_trainer(
-            module.config.training,
-            device,
-            callbacks=[ReportedProgress(reporter, label)],
-            alone=alone,
-        )
+            module.config.training, device, callbacks=[ReportedProgress(reporter, label)], alone=alone,
+        )  # fmt: skip
         trainer.test(module, datamodule=data, verbose=False)
     if comparison is not None:
         module.test_metrics.pop("comparison")
-    return module.results("test")
+    return module.results["test"]
 
 
 def measure_levels(

@@ -1,4 +1,4 @@
-"""Mean IoU, accuracy, distortion, codebook usage and perplexity, over whole sets of images.
+"""Losses, mean IoU, accuracy, distortion, codebook usage and perplexity, over whole sets of images.
 
 Mean IoU equals torchmetrics' `MulticlassJaccardIndex`, computed from one confusion matrix of the
 whole set: intersections and unions are summed over all images before they are divided, and classes
@@ -6,7 +6,7 @@ that appear neither in the predictions nor in the targets do not count. It is no
 of single images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -26,6 +26,28 @@ PATCHES = 3000
 # Largest number of similarities that are computed at once.
 BLOCK_VALUES = 2**24
 EPSILON = 1e-8  # the cosine of a vector of zeros is 0
+
+
+class LossMeans(Metric):
+    """Mean of each loss over images: one state for all, where Lightning's log takes a metric for each."""
+
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.add_state("sums", torch.zeros(()), dist_reduce_fx="sum")  # then the number of images
+
+    def update(self, losses: Mapping[str, Tensor], images: int) -> None:
+        """Add the losses of a batch of so many images, by the same names in each."""
+        self.names = list(losses)
+        values = torch.stack([loss.detach() for loss in losses.values()])
+        self.sums = self.sums + images * F.pad(values, (0, 1), value=1.0)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the means by name."""
+        return dict(zip(self.names, self.sums[:-1] / self.sums[-1], strict=True))
 
 
 class SegmentationMetrics(MulticlassConfusionMatrix):
@@ -188,12 +210,12 @@ class CodebookUsage(Metric):
 def make_metrics(
     num_classes: int | None, code_sizes: Sequence[int], *, distortion: bool
 ) -> MetricCollection:
-    """Create the metrics of a split: of the segmentation unless `num_classes` is None, of decoded
-    features with `distortion`, and of the use of codes if there are any.
+    """Create the metrics of a split: the means of losses, of the segmentation unless `num_classes` is
+    None, of decoded features with `distortion`, and of the use of codes if there are any.
 
     `update` takes the arguments of all of them by name.
     """
-    metrics: dict[str, Metric] = {}
+    metrics: dict[str, Metric] = {"losses": LossMeans()}
     if distortion:
         metrics["reconstruction"] = ReconstructionMetrics()
     if num_classes is not None:

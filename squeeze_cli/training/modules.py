@@ -37,6 +37,7 @@ class FeatureModule(pl.LightningModule):
         rate_model: Model that estimates the bits per vector; None without a weight of the rate.
         distillation: Loss of states and logits; in training only, so that evaluating needs no teacher.
         teacher_digest: Digest of the teacher's weights.
+        results: Losses and metrics of the last whole epoch of each split, as in a run record.
     """
 
     monitor: str
@@ -58,7 +59,7 @@ class FeatureModule(pl.LightningModule):
         self.train_metrics = make_metrics(num_classes, sizes, distortion=num_classes is None)
         self.val_metrics = make_metrics(num_classes, sizes, distortion=self.is_quantized)
         self.test_metrics = make_metrics(num_classes, sizes, distortion=self.is_quantized)
-        self._computed: dict[str, Values] = {}
+        self.results: dict[str, Values] = {}
 
     def _distortion(self, output: Quantized, positions: Tensor) -> dict[str, Tensor]:
         """Return `features`, `decoded` features, and the mask `counted` of all vectors but padding."""
@@ -83,34 +84,21 @@ class FeatureModule(pl.LightningModule):
     def measure(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the losses of a batch, of which `loss` is minimized, and arguments of the metrics."""
 
-    def results(self, split: str) -> Values:
-        """Return losses and metrics of the last whole epoch of `split`, as in a run record."""
-        losses = {
-            name.removeprefix(f"{split}/"): float(value)
-            for name, value in self.trainer.callback_metrics.items()
-            if name.startswith(f"{split}/") and "loss" in name
-        }
-        return losses | self._computed[split]
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, and update the training metrics."""
-        return self._step(batch, "train", self.train_metrics).requires_grad_()
+        return self._step(batch, self.train_metrics).requires_grad_()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the validation metrics."""
-        self._step(batch, "val", self.val_metrics)
+        self._step(batch, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the test metrics."""
-        self._step(batch, "test", self.test_metrics)
+        self._step(batch, self.test_metrics)
 
-    def _step(self, batch: Batch, split: str, metrics: MetricCollection) -> Tensor:
+    def _step(self, batch: Batch, metrics: MetricCollection) -> Tensor:
         losses, measured = self.measure(batch)
-        self.log_dict(
-            {f"{split}/{name}": value for name, value in losses.items()},
-            on_step=False, on_epoch=True, batch_size=len(batch[1]), sync_dist=True,
-        )  # fmt: skip
-        metrics.update(**measured)
+        metrics.update(losses=losses, images=len(batch[1]), **measured)
         return losses["loss"]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -124,21 +112,21 @@ class FeatureModule(pl.LightningModule):
         torch.manual_seed((epochs_seed + self.global_rank * 7_368_787) % 2**63)
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's training metrics."""
+        """Log the epoch's training losses and metrics."""
         self._log_metrics("train", self.train_metrics)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation metrics."""
+        """Log the validation losses and metrics."""
         self._log_metrics("val", self.val_metrics)
 
     def on_test_epoch_end(self) -> None:
-        """Log the test metrics."""
+        """Log the test losses and metrics."""
         self._log_metrics("test", self.test_metrics)
 
     def _log_metrics(self, split: str, metrics: MetricCollection) -> None:
         values = as_values(metrics.compute())  # of all processes together
         metrics.reset()
-        self._computed[split] = values
+        self.results[split] = values
         self.log_dict({f"{split}/{name}": value for name, value in flatten(values).items()})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -54,11 +54,8 @@ def start_record(config: ExperimentConfig, name: str) -> RunRecord:
         epochs=Epochs(planned=config.training.epochs, done=0, best=None),
         metrics=Metrics(train=None, val=None, test=None), history=[],
         seconds=Seconds(features=0.0, fit=0.0, total=0.0),
-        versions={
-            "squeeze": __version__,
-            "python": platform.python_version(),
-            **{package: version(package) for package in PACKAGES},
-        },
+        versions={"squeeze": __version__, "python": platform.python_version(),
+                  **{package: version(package) for package in PACKAGES}},
     )  # fmt: skip
 
 
@@ -74,10 +71,8 @@ def _describe_data(experiment: Experiment) -> DataDescription:
         val_images=len(splits.val), test_images=len(splits.test),
         classes=[] if experiment.classes is None else experiment.classes.names,
         skipped_images=len(splits.skipped),
-        skipped=[
-            {"name": printable(name), "reason": printable(reason)}
-            for name, reason in splits.skipped[:MOST_SKIPPED]
-        ],
+        skipped=[{"name": printable(name), "reason": printable(reason)}
+                 for name, reason in splits.skipped[:MOST_SKIPPED]],
     )  # fmt: skip
 
 

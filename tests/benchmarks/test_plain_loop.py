@@ -76,7 +76,12 @@ def test_its_metrics_are_ours() -> None:
     logits = torch.randn(2, 5, 7, 9, generator=generator)
     masks = torch.randint(0, 3, (2, 7, 9), generator=generator)
     masks[0, :2] = 255
-    values = run_epoch(Fixed(), [(logits, masks)], make_metrics(5))  # type: ignore[arg-type]
+    values = run_epoch(
+        Fixed(),
+        [(logits, masks)],
+        make_metrics(5),
+        torch.device("cpu"),  # type: ignore[arg-type]
+    )
     ours = SegmentationMetrics(5)
     ours.update(logits.argmax(dim=1), masks)
     assert values["iou"] == pytest.approx(float(ours.compute()["iou"]), abs=1e-6)

@@ -103,9 +103,13 @@ def test_codebook_usage_by_level() -> None:
 def test_one_collection_measures_masks_and_codes_and_is_in_no_checkpoint() -> None:
     metrics = make_metrics(3, (4,), distortion=False)
     codes = torch.tensor([[[0], [1]]])
+    losses = {"loss": torch.tensor(1.5, requires_grad=True)}
     for prediction, target in batches():
-        metrics.update(preds=prediction, target=target, codes=codes)
+        metrics.update(
+            losses=losses, images=len(target), preds=prediction, target=target, codes=codes
+        )
     values = as_values(metrics.compute())
+    assert values.pop("loss") == pytest.approx(1.5)
     assert set(values) == {
         "iou", "accuracy", "per_class_iou", "codebook_usage", "codebook_perplexity",
     }  # fmt: skip
@@ -118,8 +122,17 @@ def test_without_classes_the_distortion_is_measured() -> None:
     maps = torch.ones(1, 3, 1, 2)
     counted = torch.ones(1, 1, 2, dtype=torch.bool)
     codes = torch.tensor([[[0], [1]]])
-    metrics.update(features=maps, decoded=0.9 * maps, counted=counted, codes=codes)
+    for images, loss in ((4, 1.0), (1, 2.0)):  # a smaller last batch counts less
+        metrics.update(
+            losses={"loss": torch.tensor(loss), "vq_loss": torch.tensor(-loss)}, images=images,
+            features=maps, decoded=0.9 * maps, counted=counted, codes=codes,
+        )  # fmt: skip
     values = as_values(metrics.compute())
+    assert values.pop("loss") == pytest.approx(1.2)
+    assert values.pop("vq_loss") == pytest.approx(-1.2)
+    metrics.reset()
+    metrics["losses"].update({"loss": torch.tensor(3.0)}, 2)
+    assert as_values(metrics["losses"].compute()) == {"loss": 3.0}
     assert values.pop("codebook_usage") == [0.5]
     assert values.pop("codebook_perplexity") == pytest.approx([2.0])
     assert values == pytest.approx({"mse": 0.01, "cosine": 1.0, "sqnr_db": 20.0}, abs=1e-4)

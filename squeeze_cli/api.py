@@ -56,13 +56,14 @@ def train(
     masks: str | Path | None = None, classes: str | Path | ClassTable | None = None,
     epochs: int | None = None, seed: int | None = None, device: str | None = None,
     target_bits: float | None = None, name: str | None = None, output_dir: str | Path | None = None,
-    config: ExperimentConfig | None = None, overwrite: bool = False,
+    config: ExperimentConfig | str | Path | None = None, overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> FinishedRecord:  # fmt: skip
     """Train a quantizer, and with masks a segmentation head, as `squeeze train` does.
 
     Each argument up to `output_dir` is the option of that name; None leaves the value of `config`,
-    or the default where there is no `config`. A configuration of kind `baseline` trains a baseline.
+    or the default where there is no `config`: an experiment, a YAML file of one, or the name of an
+    example. One of kind `baseline` trains a baseline.
     `overwrite` replaces a run of the same name. Without `reporter` only warnings are printed.
 
     Raises:
@@ -85,7 +86,7 @@ def train(
         "output_dir": output_dir,
     }
     values = {key: value for key, value in given.items() if value is not None}
-    resolved = resolve_config(config.kind if config else "quantized", values, config)
+    resolved = resolve_config(None, values, str(config) if isinstance(config, Path) else config)
     if resolved.training.devices != 1 or resolved.training.num_nodes != 1:
         raise UsageError("Train on several devices by the command: squeeze train --devices N.")
     run = create_run(resolved, overwrite)

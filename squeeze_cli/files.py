@@ -90,10 +90,10 @@ def written_atomically(
     not its target. `mode` holds the new file's permissions, less the umask; 0o600 is for secrets.
 
     Raises SqueezeError, which names the path and the `fix`, where `path` is not a regular file, such as
-    a folder or /dev/null, or cannot be written, as on a full disk. The old file then stays.
+    a folder, /dev/null or `-`, or cannot be written, as on a full disk. The old file then stays.
     """
     try:
-        if path.exists() and _is_special(path):
+        if str(path) == "-" or (path.exists() and _is_special(path)):
             raise SqueezeError(
                 f"{path} is not a regular file and is not replaced: name another file."
             )

@@ -20,6 +20,7 @@ from squeeze_cli import api
 from squeeze_cli.cli import app
 from squeeze_cli.commands.inference import ExtractionOptions
 from squeeze_cli.config.record import FinishedRecord
+from squeeze_cli.config.resolve import write_config
 from squeeze_cli.config.schema import DataConfig, ExperimentConfig, QuantizerConfig, TrainingConfig
 from squeeze_cli.errors import SqueezeError, UsageError
 from squeeze_cli.inference.request import Extraction
@@ -56,9 +57,10 @@ def test_a_baseline_is_trained_by_its_kind_and_a_taken_name_is_refused(
     runs: Path, tmp_path: Path
 ) -> None:
     data = DataConfig(image_size=64, subset_size=20, cache_dir=str(runs.parent / "cache"))
-    config = ExperimentConfig(kind="baseline", data=data)
+    file = tmp_path / "baseline.yaml"
+    write_config(file, ExperimentConfig(kind="baseline", data=data))
 
-    def train(**settings: Any) -> FinishedRecord:
+    def train(config: ExperimentConfig | str | Path = file, **settings: Any) -> FinishedRecord:
         return api.train(
             model="efficientnet-lite0", dataset="synthetic", epochs=1, output_dir=tmp_path,
             name="b", config=config, **settings,
@@ -67,7 +69,9 @@ def test_a_baseline_is_trained_by_its_kind_and_a_taken_name_is_refused(
     assert train().kind == "baseline"
     with pytest.raises(UsageError, match="--overwrite"):
         train()
-    assert train(overwrite=True, seed=3).seed == 3
+    assert train(str(file), overwrite=True, seed=3).seed == 3
+    with pytest.raises(UsageError, match="--config quickstar is neither a file nor an example"):
+        train("quickstar")
 
 
 def test_settings_that_mean_nothing_are_refused(tmp_path: Path) -> None:
@@ -190,6 +194,8 @@ def test_codes_are_taken_as_tensors_and_refused_in_another_shape(
     assert np.array_equal(run.masks(codes), run.masks(codes.numpy()))
     assert torch.equal(run.vectors(codes), run.vectors(codes.numpy()))
     assert run.encode(codes, data.names) == run.encode(codes.numpy(), data.names)
+    with pytest.raises(UsageError, match="The coding 'zip' is unknown: use prior or packed"):
+        run.encode(codes, data.names, coding="zip")
     for decode in (run.features, run.masks, run.vectors, lambda one: run.encode(one, data.names)):
         with pytest.raises(SqueezeError, match=r"\[B, rows, columns, Q\] from 0 to"):
             decode(codes[0])  # type: ignore[no-untyped-call]

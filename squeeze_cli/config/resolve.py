@@ -57,13 +57,13 @@ def with_values(config: ExperimentConfig, values: Mapping[str, object]) -> Exper
 
 
 def resolve_config(
-    kind: Kind, values: Mapping[str, object], source: str | ExperimentConfig | None = None,
+    kind: Kind | None, values: Mapping[str, object], source: str | ExperimentConfig | None = None,
     experiment: str | None = None,
 ) -> ExperimentConfig:  # fmt: skip
     """Return the configuration for `squeeze train` (`quantized`) or `squeeze baseline` (`baseline`).
 
     Args:
-        kind: `quantized` or `baseline`.
+        kind: `quantized`, `baseline`, or None for the kind of `source`.
         values: Values of the command line, by `section.field`.
         source: A YAML file, the name of an example that comes with squeeze, or a configuration.
         experiment: Name of the experiment in a file of several.
@@ -75,8 +75,8 @@ def resolve_config(
     elif experiment is not None:
         raise UsageError(f"--experiment {experiment} needs the file: add --config FILE.")
     else:
-        config = source or ExperimentConfig(kind=kind)
-    if config.kind != kind:
+        config = source or ExperimentConfig(kind=kind or "quantized")
+    if kind not in (None, config.kind):
         command = "train" if config.kind == "quantized" else "baseline"
         raise UsageError(
             f"This experiment is of kind {config.kind}: run it with `squeeze {command}`."

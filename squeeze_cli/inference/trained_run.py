@@ -26,7 +26,7 @@ from squeeze_cli.data.arrays import FeatureSample, shape_text
 from squeeze_cli.data.images import choose_workers
 from squeeze_cli.data.samples import Sample
 from squeeze_cli.data.sources import Listing, known_classes
-from squeeze_cli.errors import DamagedCodesError, SqueezeError
+from squeeze_cli.errors import DamagedCodesError, SqueezeError, UsageError
 from squeeze_cli.features.arrays import GivenFeatureBatches, GivenFeatures
 from squeeze_cli.features.datamodule import (
     FeatureBatches,
@@ -165,8 +165,9 @@ class TrainedRun:
     def encode(self, codes_nhwq: Codes, names: Sequence[str], coding: str = "prior") -> bytes:
         """Return the bytes of a codes file with codes `[n, h, w, Q]` of n named images.
 
-        `coding` is `prior` or `packed`; raises SqueezeError for `prior` if the run has none.
-        """
+        `coding` is `prior` or `packed` (UsageError for others); SqueezeError if the run has no prior."""
+        if coding not in ("prior", "packed"):
+            raise UsageError(f"The coding {coding!r} is unknown: use prior or packed.")
         if coding == "prior" and self.prior is None:
             raise SqueezeError(f"{self.folder.path} has no prior: use --coding packed.")
         return encode_codes(

@@ -232,6 +232,7 @@ ROWS = (
         )
         for name, make in (
             ("/dev/null", None),
+            ("-", None),
             (".", None),
             ("pipe", lambda folder: os.mkfifo(folder / "pipe")),
             ("runs", None),

@@ -336,6 +336,9 @@ def test_float16_only_where_the_values_allow(tmp_path: Path) -> None:
     read = [shard.read(row) for row in range(2)]
     assert read[0].dtype == np.float32
     assert np.array_equal(read, states)
+    tiny = rows(2)[1] * np.float32(1e-7)  # below the smallest float16
+    write_shard(tmp_path / "tiny.safetensors", digests, tiny)
+    assert np.array_equal(open_shard(tmp_path / "tiny.safetensors").read(1), tiny[1])
 
 
 def test_a_shard_of_another_format_is_not_read(tmp_path: Path) -> None:

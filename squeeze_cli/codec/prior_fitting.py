@@ -66,23 +66,25 @@ def fit_prior(
     """Fit a prior to the codes `[n, h, w, Q]` of training images, n at least 1.
 
     This takes about 5 seconds on two cores for one code per vector of 512 values. The network starts
-    from the vectors `[K_q, d]` of each code's values; `advance` follows each of the `fitting_steps`.
-    With `prefixes` each step also learns from a random number of first codes of each vector, so that
-    their files are small.
+    from the vectors `[K_q, d]` of each code's values, and computes on their device if it is a GPU;
+    `advance` follows each of the `fitting_steps`. With `prefixes` each step also learns from a random
+    number of first codes of each vector, so that their files are small.
     """
     vectors = codes_nhwq[0, ..., 0].size
     codes = torch.from_numpy(codes_nhwq.astype(np.int64))
     both = torch.cat([codes, codes.flip(2)])  # a mirrored image is as likely
     images = max(1, min(len(both), VECTORS_PER_STEP // vectors))
-    with torch.random.fork_rng(devices=[]):
+    gpus = [v.device for v in code_vectors[:1] if v.device.type == "cuda"]
+    with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)
-        network = PriorNetwork(codes, code_vectors)
+        network = PriorNetwork(codes, code_vectors).to(gpus[0] if gpus else "cpu")
         parameters = network.parameters()
         optimizer = torch.optim.AdamW(parameters, _LR, weight_decay=_WEIGHT_DECAY, fused=True)
         steps = fitting_steps(codes_nhwq.shape)
-        # OneCycleLR divides by 0 if a tenth of the steps is a single step.
-        total_steps = 11 if steps == 10 else max(2, steps)
-        schedule = OneCycleLR(optimizer, _LR, total_steps=total_steps, pct_start=0.1)
+        total = (
+            11 if steps == 10 else max(2, steps)
+        )  # OneCycleLR divides by 0 if it rises in one step
+        schedule = OneCycleLR(optimizer, _LR, total_steps=total, pct_start=0.1)
         order = torch.empty(0, dtype=torch.int64)
         for _ in range(steps):
             if len(order) < images:
@@ -97,7 +99,7 @@ def fit_prior(
             optimizer.step()
             schedule.step()
             advance(1, "")
-    return round_prior(network.eval(), both[: math.ceil(SAMPLE_VECTORS / vectors)])
+    return round_prior(network.eval().cpu(), both[: math.ceil(SAMPLE_VECTORS / vectors)])
 
 
 def fitting_steps(shape: Sequence[int]) -> int:
@@ -125,7 +127,7 @@ class PriorNetwork(nn.Module):
     def loss(self, codes_bhwq: Tensor) -> Tensor:
         """Return the mean cross entropy in nats per code; later codes of a vector may be missing."""
         around, own = self.context(codes_bhwq)
-        codes = codes_bhwq.flatten(1, 2).unbind(dim=2)
+        codes = codes_bhwq.flatten(1, 2).to(around.device).unbind(dim=2)
         losses = [
             F.cross_entropy(symbol(around, own, codes_bn), codes_bn.flatten())
             for symbol, codes_bn in zip(self.symbols, codes, strict=False)
@@ -135,8 +137,9 @@ class PriorNetwork(nn.Module):
     def context(self, codes_bhwq: Tensor) -> tuple[Tensor, Tensor]:
         """Embed the neighbours `[B, N, P, E]` and each vector's own codes `[B, N, Q - 1, E]`."""
         padded = pad_codes(codes_bhwq.numpy(), self.code_sizes)
-        codes = torch.from_numpy(context_of(padded, *np.indices(self.grid))).flatten(1, 2)
         tables = list(self.embeddings)
+        codes = torch.from_numpy(context_of(padded, *np.indices(self.grid)))
+        codes = codes.flatten(1, 2).to(tables[0].device)
         embedded = [F.embedding(codes[:, :, :-1, q], table) for q, table in enumerate(tables)]
         around = reduce(torch.add, embedded)
         # No other code of the vector depends on its last one.
@@ -186,12 +189,13 @@ class SymbolNetwork(nn.Module):
 def _counts_before(codes_bn: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Return the values `[B, D]` that an image uses, and their counts `[B, N, D]` before each vector,
     up to `COUNT_LIMIT`; both are padded with zeros."""
-    used = torch.zeros(len(codes_bn), size, dtype=torch.int64).scatter_(1, codes_bn, 1)
+    used = codes_bn.new_zeros(len(codes_bn), size).scatter_(1, codes_bn, 1)
     place = used.cumsum(dim=1) - 1
     places_bn = place.gather(1, codes_bn)
     count = int(place[:, -1].max()) + 1
     values = codes_bn.new_zeros(len(codes_bn), count).scatter_(1, places_bn, codes_bn)
-    seen = torch.zeros(*codes_bn.shape, count).scatter_(2, places_bn[..., None], 1.0)
+    seen = torch.zeros(*codes_bn.shape, count, device=codes_bn.device)
+    seen.scatter_(2, places_bn[..., None], 1.0)
     return values, (seen.cumsum(dim=1) - seen).clamp_(max=COUNT_LIMIT)
 
 

@@ -227,13 +227,12 @@ def make_metrics(
 
 def as_values(computed: dict[str, Tensor]) -> Values:
     """Convert computed metrics to plain numbers and lists; NaN (an absent class) becomes None."""
-    values: Values = {}
-    for name, value in computed.items():
-        if name in LISTS:  # torchmetrics squeezes lists of one entry
-            values[name] = [None if v != v else v for v in value.reshape(-1).tolist()]
-        else:
-            values[name] = value.item()
-    return values
+    return {
+        name: [None if v != v else v for v in value.reshape(-1).tolist()]
+        if name in LISTS  # torchmetrics squeezes lists of one entry
+        else value.item()
+        for name, value in computed.items()
+    }
 
 
 def flatten(values: Values) -> dict[str, float]:

@@ -124,9 +124,8 @@ class FeatureModule(pl.LightningModule):
         self._log_metrics("test", self.test_metrics)
 
     def _log_metrics(self, split: str, metrics: MetricCollection) -> None:
-        values = as_values(metrics.compute())  # of all processes together
+        self.results[split] = values = as_values(metrics.compute())  # of all processes together
         metrics.reset()
-        self.results[split] = values
         self.log_dict({f"{split}/{name}": value for name, value in flatten(values).items()})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

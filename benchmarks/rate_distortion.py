@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.results import ROOT, between_marks, spread
+from benchmarks.results import ROOT, between_marks, fill, spread
 from squeeze_cli.config.record import MeasuredSplit
 from squeeze_cli.files import write_atomically
 from squeeze_cli.reports.figures import save_figure
@@ -99,7 +99,7 @@ def seeds_of(panel: Panel) -> str:
 
 def markdown(panels: Sequence[Panel]) -> str:
     """Return a table for each panel, and a description of its figures."""
-    parts = ["\n".join([*table(panel), "", f"{seeds_of(panel)} {WORDS}"]) for panel in panels]
+    parts = ["\n".join([*table(panel), "", fill(f"{seeds_of(panel)} {WORDS}")]) for panel in panels]
     return "\n\n".join(parts) + "\n"
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -110,17 +111,21 @@ def markdown(options: argparse.Namespace) -> str:
     data = record.data
     lines = [f"| {' | '.join(HEADINGS)} |", "|---" + "|---:" * (len(HEADINGS) - 1) + "|"]
     lines += [f"| {' | '.join(row)} |" for row in table_rows(options)]
-    lines += [
-        "",
+    words = (
         f"{options.model}, {data.train_images} training, {data.val_images} validation and "
         f"{data.test_images} test photographs at {data.size_text} px, "
         f"{options.epochs} epochs, batch size {options.batch_size}, seeds "
         f"{', '.join(map(str, options.seeds))}: mean ± standard deviation over the seeds, which "
         "also draw the train/validation split. The best epoch is chosen on validation. Rates are "
         "nominal: computed from the codes' sizes. Perplexity is that of the test codes; usage is "
-        "over the training split with the chosen checkpoint; rvq has a figure for each level.",
-    ]
-    return "\n".join(lines) + "\n"
+        "over the training split with the chosen checkpoint; rvq has a figure for each level."
+    )
+    return "\n".join([*lines, "", fill(words)]) + "\n"
+
+
+def fill(words: str) -> str:
+    """Return a paragraph in lines of the length that pages of the documentation have."""
+    return textwrap.fill(words, 106, break_on_hyphens=False)
 
 
 def between_marks(text: str, content: str, marks: tuple[str, str] = MARKS) -> str:

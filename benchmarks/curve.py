@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.results import (
     ROOT,
     between_marks,
+    fill,
     is_finished,
     run_command,
     spread,
@@ -140,7 +140,7 @@ def markdown(rows: dict[str, Row], options: argparse.Namespace) -> str:
         "whole file of the test split's codes. Decoding every vector to the mean feature gives an MSE "
         "of 1."
     )
-    return "\n".join([*lines, "", textwrap.fill(words, 100)]) + "\n"
+    return "\n".join([*lines, "", fill(words)]) + "\n"
 
 
 def summary(rows: dict[str, Row], options: argparse.Namespace) -> str:
@@ -160,7 +160,7 @@ def summary(rows: dict[str, Row], options: argparse.Namespace) -> str:
         f"seeds {', '.join(map(str, options.seeds))}. TASK is `--codes task "
         "--distill RUN`, where RUN is the baseline with `--encoder conv`."
     )
-    return "\n".join([*lines, "", textwrap.fill(words, 100, break_on_hyphens=False)]) + "\n"
+    return "\n".join([*lines, "", fill(words)]) + "\n"
 
 
 def draw(rows: dict[str, Row]) -> None:

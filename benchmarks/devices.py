@@ -18,9 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.table import Table
 
-from benchmarks.machine import show
+from benchmarks.machine import figures_table, show, weights_at_hand
 from benchmarks.processes import ROOT
 from squeeze_cli.api import extract
 from squeeze_cli.config.parts import BACKBONES, QUANTIZERS
@@ -90,19 +89,17 @@ def main() -> None:
     options = parser.parse_args()
     if not torch.cuda.is_available():
         parser.error("this machine has no GPU that torch can use")
-    table = Table(box=None, pad_edge=False)
-    for heading in (
+    table = figures_table(None, (
         "", "codes read", "equal codes %", "features differ by", "equal pixels %", "IoU GPU", "IoU CPU",
-    ):  # fmt: skip
-        table.add_column(heading, justify="right" if heading else "left")
+    ))  # fmt: skip
     figures = {}
     for backbone in options.backbones:
         for quantizer in options.quantizers:
             with tempfile.TemporaryDirectory(prefix="squeeze-benchmark-") as folder:
-                weights = "default" if backbone == "efficientnet-lite0" else "none"
                 subprocess.run(
                     [sys.executable, "-m", "squeeze_cli", "train", "--quantizer", quantizer,
-                     "--model", backbone, "--weights", weights, "--device", "cuda", "--quiet",
+                     "--model", backbone, "--weights", weights_at_hand(backbone), "--quiet",
+                     "--device", "cuda",
                      "--data-dir", str(options.data_dir.resolve()), "--subset-size", str(options.images),
                      "--epochs", str(options.epochs), "--output-dir", folder, "--name", "run",
                      "--cache-dir", f"{folder}/cache"],

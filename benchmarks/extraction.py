@@ -26,9 +26,8 @@ from typing import Any
 
 import torch
 from rich.console import Group
-from rich.table import Table
 
-from benchmarks.machine import show
+from benchmarks.machine import figures_table, show, weights_at_hand
 from benchmarks.processes import Family, measure
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.base import BackboneNetwork, FrozenBackbone
@@ -175,7 +174,7 @@ def main() -> None:
         OxfordPetSource(DataConfig(data_dir=str(options.data_dir))).listing(download=False).train
     )
     samples = samples[: options.images]
-    weights = "default" if options.backbone == "efficientnet-lite0" else "none"
+    weights = weights_at_hand(options.backbone)
     backbone = create_backbone(
         ModelConfig(backbone=options.backbone, weights=weights), (SIZE_PX, SIZE_PX)
     )
@@ -202,10 +201,7 @@ def main() -> None:
         rates[measured] = max(rates.get(measured, 0.0), rate)
     best = max(rate for name, rate in rates.items() if name != measured)
     title = f"{options.backbone}, {len(samples)} photographs at {SIZE_PX} px, quickest of each"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    table.add_column("images/s", justify="right")
-    table.add_column("of the bare backbone", justify="right")
+    table = figures_table(title, ("", "images/s", "of the bare backbone"))
     for name, rate in rates.items():
         table.add_row(name, f"{rate:.1f}", f"{rate / best:.2f}")
     figures: dict[str, Any] = {

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
 from torch import nn
 
-from benchmarks.machine import show
+from benchmarks.machine import figures_table, show, weights_at_hand
 from squeeze_cli.backbones import create_backbone
 from squeeze_cli.backbones.fusing import fuse_batch_norms
 from squeeze_cli.config.schema import ModelConfig
@@ -33,8 +32,8 @@ def norms(network: nn.Module) -> int:
 @torch.inference_mode()
 def compare(name: str, images: int, repeats: int) -> dict[str, Any]:
     """Figures of a backbone; random weights but for EfficientNet-Lite0, whose weights are at hand."""
-    weights = "default" if name == "efficientnet-lite0" else "none"
-    plain = create_backbone(ModelConfig(backbone=name, weights=weights), SIZE_PX).network
+    model = ModelConfig(backbone=name, weights=weights_at_hand(name))
+    plain = create_backbone(model, SIZE_PX).network
     fused = fuse_batch_norms(plain, torch.randn(1, 3, *SIZE_PX))
     batch = torch.randn(images, 3, *SIZE_PX).to(memory_format=torch.channels_last)
     networks = [each.to(memory_format=torch.channels_last) for each in (plain, fused)]
@@ -63,9 +62,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    table = Table(title="Fused batch normalization", title_justify="left", box=None, pad_edge=False)
-    for heading in ("", "normalizations", "left", "plain ms", "fused ms", "ratio", "difference"):
-        table.add_column(heading, justify="right" if heading else "left")
+    headings = ("", "normalizations", "left", "plain ms", "fused ms", "ratio", "difference")
+    table = figures_table("Fused batch normalization", headings)
     figures = {}
     for name in options.backbones:
         figures[name] = row = compare(name, options.images, options.repeats)

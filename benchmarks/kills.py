@@ -31,9 +31,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.table import Table
 
-from benchmarks.machine import show
+from benchmarks.machine import figures_table, show
 
 EXECUTABLE = Path(sys.executable).parent / "squeeze"
 TRAIN = (
@@ -323,9 +322,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args(arguments)
-    table = Table(title="Kills", title_justify="left", box=None, pad_edge=False)
-    for heading in ("killed while", "kills", "finished when given again", "other results"):
-        table.add_column(heading, justify="left" if heading == "killed while" else "right")
+    headings = ("killed while", "kills", "finished when given again", "other results")
+    table = figures_table("Kills", headings)
     draw = random.Random(options.seed)
     rows = []
     with reference() as (stock, seconds):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +19,7 @@ from typing import NamedTuple
 from benchmarks.results import (
     ROOT,
     between_marks,
+    fill,
     is_finished,
     run_command,
     training_options,
@@ -120,7 +120,7 @@ def markdown(options: argparse.Namespace) -> str:
         "the whole file of the test split's codes. Decoding every vector to the mean feature gives an "
         "MSE of 1."
     )
-    return "\n".join([*lines, "", textwrap.fill(words, 100)]) + "\n"
+    return "\n".join([*lines, "", fill(words)]) + "\n"
 
 
 def main() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.table import Table
 
 
 def describe_machine() -> str:
@@ -38,6 +40,19 @@ def show(table: RenderableType, figures: dict[str, Any], file: Path | None) -> N
     if file is not None:
         text = json.dumps({"machine": machine, **figures}, indent=2)
         write_atomically(file, text + "\n")
+
+
+def figures_table(title: str | None, headings: Sequence[str]) -> Table:
+    """Return an empty table: names in the first column, and figures to the right in the others."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left")
+    return table
+
+
+def weights_at_hand(backbone: str) -> str:
+    """Return `--weights`: those that come in a package, or else random ones, which are as fast."""
+    return "default" if backbone == "efficientnet-lite0" else "none"
 
 
 def _processor() -> str:

@@ -10,12 +10,11 @@ of docs/results.md, and its figure.
 from __future__ import annotations
 
 import argparse
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.results import ROOT, between_marks, is_finished, run_command, training_options
+from benchmarks.results import ROOT, between_marks, fill, is_finished, run_command, training_options
 from squeeze_cli.api import open_run
 from squeeze_cli.console import Reporter
 from squeeze_cli.files import write_atomically
@@ -117,7 +116,7 @@ def markdown(rows: list[Row], options: argparse.Namespace) -> str:
         "also among the ten nearest of the decoded features: for the images' mean features, and for "
         "3,000 single vectors (patches)."
     )
-    return "\n".join([*lines, "", textwrap.fill(words, 100)]) + "\n"
+    return "\n".join([*lines, "", fill(words)]) + "\n"
 
 
 def draw(rows: list[Row]) -> None:

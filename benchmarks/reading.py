@@ -24,10 +24,9 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from rich.table import Table
 from torch.utils.data import DataLoader
 
-from benchmarks.machine import show
+from benchmarks.machine import figures_table, show
 from squeeze_cli.api import CodesDataset
 from squeeze_cli.codec.manifest import Settings, record_of
 from squeeze_cli.console import Reporter
@@ -191,10 +190,7 @@ def main() -> None:
         f"{run.record.quantizer.type}, {run.record.model.backbone}, {options.images:,} images of "
         f"{rows} x {columns} vectors of {channels} channels, on one core"
     )
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    table.add_column("vectors per second", justify="right")
-    table.add_column("bytes per image on disk", justify="right")
+    table = figures_table(title, ("", "vectors per second", "bytes per image on disk"))
     for name, each in figures.items():
         table.add_row(name, f"{each['vectors_per_second']:,.0f}", f"{each['bytes_per_image']:,.1f}")
     found: dict[str, Any] = {"run": run.folder.name, "images": options.images, "ways": figures}

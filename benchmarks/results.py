@@ -125,7 +125,7 @@ def markdown(options: argparse.Namespace) -> str:
 
 def fill(words: str) -> str:
     """Return a paragraph in lines of the length that pages of the documentation have."""
-    return textwrap.fill(words, 106, break_on_hyphens=False)
+    return textwrap.fill(words, 100, break_on_hyphens=False)
 
 
 def between_marks(text: str, content: str, marks: tuple[str, str] = MARKS) -> str:

@@ -13,9 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from rich.table import Table
-
-from benchmarks.machine import show
+from benchmarks.machine import figures_table, show
 from benchmarks.processes import Cost, measure
 from squeeze_cli.config.record import Epochs, Metrics, RunRecord, Seconds
 from squeeze_cli.runs import RunFolder
@@ -83,10 +81,7 @@ def main() -> None:
         name: {"wall_s": min(c.wall_s for c in each), "cpu_s": min(c.cpu_s for c in each)}
         for name, each in costs.items()
     }
-    table = Table(title="Start-up, least of each", title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    for heading in ("wall ms", "ratio", "CPU ms", "ratio"):
-        table.add_column(heading, justify="right")
+    table = figures_table("Start-up, least of each", ("", "wall ms", "ratio", "CPU ms", "ratio"))
     for name, seconds in least.items():
         cells = []
         for kind in ("wall_s", "cpu_s"):

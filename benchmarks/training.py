@@ -27,7 +27,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from benchmarks.machine import show
+from benchmarks.machine import show, weights_at_hand
 from benchmarks.processes import Cost, disk_mib, measure
 from squeeze_cli.config.parts import BACKBONES
 from squeeze_cli.config.resolve import resolve_defaults, with_values, write_config
@@ -78,7 +78,7 @@ def make_config(
             quantizer=quantizer_config,
             model=ModelConfig(
                 backbone=options.backbone,
-                weights="default" if options.backbone == "efficientnet-lite0" else "none",
+                weights=weights_at_hand(options.backbone),
             ),
             data=DataConfig(data_dir=str(options.data_dir.resolve()), subset_size=options.images),
             training=TrainingConfig(

@@ -81,10 +81,9 @@ def fit_prior(
         parameters = network.parameters()
         optimizer = torch.optim.AdamW(parameters, _LR, weight_decay=_WEIGHT_DECAY, fused=True)
         steps = fitting_steps(codes_nhwq.shape)
-        total = (
-            11 if steps == 10 else max(2, steps)
-        )  # OneCycleLR divides by 0 if it rises in one step
-        schedule = OneCycleLR(optimizer, _LR, total_steps=total, pct_start=0.1)
+        # OneCycleLR divides by 0 if a tenth of the steps is a single step.
+        total_steps = 11 if steps == 10 else max(2, steps)
+        schedule = OneCycleLR(optimizer, _LR, total_steps=total_steps, pct_start=0.1)
         order = torch.empty(0, dtype=torch.int64)
         for _ in range(steps):
             if len(order) < images:

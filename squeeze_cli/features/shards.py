@@ -20,7 +20,7 @@ from squeeze_cli.files import write_atomically
 
 # Format 1 also held masks, and its digests were of images and masks together.
 FORMAT = "2"
-LOW, HIGH = 0.001, 60000.0  # magnitudes of the largest entry that float16 is used for
+FLOAT16_LOW, FLOAT16_HIGH = 0.001, 60000.0  # bounds of a shard's largest entry in float16
 ANOTHER_CACHE = "make room there, use another --cache-dir, or --no-cache."
 
 # The stored form of an image's state.
@@ -68,12 +68,12 @@ def _check(digests: Sequence[str], crcs: Sequence[int]) -> str:
 
 
 def write_shard(path: Path, digests: Sequence[str], states: NDArray[np.float32]) -> None:
-    """Write a shard atomically; float16 if all values are finite, and the largest in `LOW` to `HIGH`: the
-    relative error of an entry is at most 2^-11 (0.05 %), and its error at most 3e-8 below 6e-5."""
+    """Write a shard atomically; float16 if all values are finite and the largest allows it: the relative
+    error of an entry is at most 2^-11 (0.05 %), and its error at most 3e-8 below 6e-5."""
     from safetensors.numpy import save
 
     # With NaNs the comparison is false.
-    dtype = np.float16 if LOW < np.abs(states).max(initial=0) < HIGH else np.float32
+    dtype = np.float16 if FLOAT16_LOW < np.abs(states).max(initial=0) < FLOAT16_HIGH else np.float32
     stored = np.ascontiguousarray(states, dtype=dtype)
     crcs = [zlib.crc32(state.data) for state in stored]
     metadata = {

@@ -165,7 +165,8 @@ class TrainedRun:
     def encode(self, codes_nhwq: Codes, names: Sequence[str], coding: str = "prior") -> bytes:
         """Return the bytes of a codes file with codes `[n, h, w, Q]` of n named images.
 
-        `coding` is `prior` or `packed` (UsageError for others); SqueezeError if the run has no prior."""
+        `coding` is `prior` or `packed` (UsageError for others); SqueezeError if the run has no prior.
+        """
         if coding not in ("prior", "packed"):
             raise UsageError(f"The coding {coding!r} is unknown: use prior or packed.")
         if coding == "prior" and self.prior is None:
